@@ -1,0 +1,180 @@
+//! The admin listener: `/metrics`, `/livez`, `/readyz`, and the latches that readiness is read from.
+//!
+//! Keeps true: readiness is what the parts say of themselves, set at the moment they learn it; nothing here guesses.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::Metrics;
+
+/// What each part says of itself. All start down; the part that opens sets its own.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    queue: AtomicBool,
+    dedupe: AtomicBool,
+    audit: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Readiness {
+    /// Whether the queue takes events.
+    pub fn set_queue(&self, up: bool) {
+        self.queue.store(up, Ordering::Relaxed);
+    }
+
+    /// Whether the dedupe store answers.
+    pub fn set_dedupe(&self, up: bool) {
+        self.dedupe.store(up, Ordering::Relaxed);
+    }
+
+    /// Whether the reject log can be written. A detail: it never makes the gateway unready.
+    pub fn set_audit(&self, up: bool) {
+        self.audit.store(up, Ordering::Relaxed);
+    }
+
+    /// The gateway is on its way out.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is on its way out.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether a new event could be made durable.
+    pub fn ready(&self) -> bool {
+        self.queue.load(Ordering::Relaxed) && self.dedupe.load(Ordering::Relaxed) && !self.draining()
+    }
+
+    /// `/readyz`: the parts by name.
+    fn report(&self) -> String {
+        let word = |part: &AtomicBool| if part.load(Ordering::Relaxed) { "up" } else { "down" };
+        let report = Report {
+            ready: self.ready(),
+            queue: word(&self.queue),
+            dedupe: word(&self.dedupe),
+            // Not in this version, so it is off whatever the config says.
+            spool: "off",
+            draining: self.draining(),
+            audit: word(&self.audit),
+        };
+        serde_json::to_string(&report).unwrap_or_default()
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Report {
+    ready: bool,
+    queue: &'static str,
+    dedupe: &'static str,
+    spool: &'static str,
+    draining: bool,
+    audit: &'static str,
+}
+
+/// The admin listener's parts.
+#[derive(Clone)]
+pub struct Admin {
+    /// What `/metrics` renders.
+    pub metrics: Arc<Metrics>,
+    /// What `/readyz` tells.
+    pub readiness: Arc<Readiness>,
+}
+
+impl Admin {
+    /// Answers until told to stop.
+    pub async fn serve(self, listener: TcpListener, tasks: TaskTracker, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            let Ok((stream, _)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            // Past the limit a connection is closed: its client is a scraper, and comes again.
+            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let (admin, stop) = (self.clone(), stop.clone());
+            tasks.spawn(async move {
+                let _place = place;
+                tokio::select! {
+                    () = admin.connection(stream) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream) {
+        let service = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(&request)) });
+        let served = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::trace!(%error, "an admin connection ended");
+        }
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if *request.method() != Method::GET && *request.method() != Method::HEAD {
+            let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n".to_owned());
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        match request.uri().path() {
+            "/metrics" => self.metrics(),
+            "/livez" => typed(StatusCode::OK, "application/json", json!({ "live": true }).to_string()),
+            "/readyz" => {
+                let ready = self.readiness.ready();
+                let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                typed(status, "application/json", self.readiness.report())
+            }
+            _ => plain(StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n".to_owned()),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        match self.metrics.render() {
+            Ok((text, kind)) => typed(StatusCode::OK, &kind, text),
+            Err(error) => {
+                plain(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot render the metrics: {error}\n"))
+            }
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    typed(status, "text/plain; charset=utf-8", text)
+}
+
+fn typed(status: StatusCode, kind: &str, body: String) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    if let Ok(kind) = HeaderValue::from_str(kind) {
+        answer.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    answer
+}
+
+const MAX_CONNECTIONS: usize = 256;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,107 @@
+//! The log's files on disk: what they are called, their order, and where the last whole record ends.
+//!
+//! Keeps true: names sort as the chain runs, and tell the first record and the start time.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+use serde::Deserialize;
+
+/// One file of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The number of its first record.
+    pub first_seq: u64,
+    /// When it was begun, to the second.
+    pub started: Timestamp,
+}
+
+impl LogFile {
+    /// The file that begins with record `first_seq` now.
+    pub(super) fn new(dir: &Path, first_seq: u64, started: Timestamp) -> LogFile {
+        let path = dir.join(format!("{first_seq:020}-{}.jsonl", started.strftime(STARTED)));
+        LogFile { path, first_seq, started }
+    }
+
+    /// Reads a name; none for what is no file of the log.
+    fn from_path(path: PathBuf) -> Option<LogFile> {
+        let (first_seq, started) = path.file_name()?.to_str()?.strip_suffix(".jsonl")?.split_once('-')?;
+        let started = DateTime::strptime(STARTED, started).ok()?;
+        let started = Offset::UTC.to_timestamp(started).ok()?;
+        Some(LogFile { first_seq: first_seq.parse().ok()?, started, path })
+    }
+
+    /// The file's name, for people.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// The files of the log in `dir`, oldest first.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn list(dir: &Path) -> io::Result<Vec<LogFile>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        files.extend(LogFile::from_path(entry?.path()));
+    }
+    files.sort_by_key(|file| (file.first_seq, file.started));
+    Ok(files)
+}
+
+/// As much of a record as the chain's next one needs. Reads records of later versions too: a gateway that was
+/// rolled back goes on with their chain.
+#[derive(Debug, Deserialize)]
+pub(super) struct Link {
+    pub(super) seq: u64,
+    pub(super) ts: String,
+    pub(super) hash: String,
+}
+
+/// Where the last whole record ends, and that record. What follows it is what a crash left of a write.
+pub(super) fn last_record(bytes: &[u8]) -> (usize, Option<Link>) {
+    let mut rest = bytes;
+    while let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') {
+        let start = rest[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        if let Ok(link) = serde_json::from_slice(&rest[start..end]) {
+            return (end + 1, Some(link));
+        }
+        rest = &rest[..start];
+    }
+    (0, None)
+}
+
+const STARTED: &str = "%Y%m%dT%H%M%SZ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_reads_back_and_strangers_are_not_of_the_log() {
+        let at = "2026-11-21T10:00:59Z".parse().unwrap();
+        let file = LogFile::new(Path::new("/a"), 812, at);
+        assert_eq!(file.name(), "00000000000000000812-20261121T100059Z.jsonl");
+        assert_eq!(LogFile::from_path(file.path.clone()), Some(file));
+        for stranger in [".lock", "x.jsonl", "1-2.jsonl", "00000000000000000812-20261121T100059Z.jsonl.bak"] {
+            assert_eq!(LogFile::from_path(PathBuf::from(stranger)), None, "{stranger}");
+        }
+    }
+
+    #[test]
+    fn the_last_whole_record_is_found_before_any_kind_of_torn_tail() {
+        let whole = "{\"seq\":7,\"ts\":\"2026-11-21T10:00:00.000000Z\",\"hash\":\"h\",\"later\":1}\n";
+        for torn in ["", "{\"seq\":8", "\0\0\0\0", "\0\0\n", "{\"seq\":8\n{\"seq\"\n"] {
+            let (end, link) = last_record(format!("{whole}{torn}").as_bytes());
+            assert_eq!((end, link.unwrap().seq), (whole.len(), 7), "{torn:?}");
+        }
+        assert!(matches!(last_record(b"{\"seq\":1"), (0, None)));
+        assert!(matches!(last_record(b""), (0, None)));
+    }
+}

@@ -1,0 +1,130 @@
+//! The bound on what a flood of rejects writes: so many a second of one source and reason, the rest summed.
+//!
+//! Keeps true: a reject that is held back is either the one kept to be written, or counted in its `more`;
+//! the map is as small as the config, since sources and reasons are.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Reject;
+
+/// A reject that stands for `more` others of its source and reason.
+#[derive(Debug)]
+pub(super) struct Summed {
+    pub(super) reject: Box<Reject>,
+    pub(super) more: u64,
+}
+
+impl Summed {
+    /// A reject that stands for itself.
+    pub(super) fn one(reject: Box<Reject>) -> Summed {
+        Summed { reject, more: 0 }
+    }
+}
+
+/// What passed lately, and what is held back.
+pub(super) struct Flood {
+    per_second: u32,
+    gates: Mutex<HashMap<(Arc<str>, &'static str), Gate>>,
+    /// Something is held; changed only under the lock.
+    holding: AtomicBool,
+}
+
+#[derive(Default)]
+struct Gate {
+    second: i64,
+    passed: u32,
+    held: Option<Summed>,
+}
+
+impl Flood {
+    pub(super) fn new(per_second: u32) -> Flood {
+        Flood { per_second, gates: Mutex::default(), holding: AtomicBool::new(false) }
+    }
+
+    /// Gives a reject back to be written by itself (`Ok`), or as one too many in its second (`Err`).
+    pub(super) fn admit(&self, reject: Box<Reject>) -> Result<Box<Reject>, Box<Reject>> {
+        let second = reject.at.as_second();
+        let mut gates = self.gates();
+        let gate = gates.entry((Arc::clone(&reject.source), reject.reason)).or_default();
+        // Rejects cross at the turn of a second: one from the last second must not start that one anew.
+        // Further back, the clock was set.
+        if second > gate.second || second + 1 < gate.second {
+            (gate.second, gate.passed) = (second, 0);
+        }
+        if gate.passed >= self.per_second {
+            return Err(reject);
+        }
+        gate.passed += 1;
+        Ok(reject)
+    }
+
+    /// Holds a reject back, with all it stands for; true when nothing was held before.
+    pub(super) fn hold(&self, summed: Summed) -> bool {
+        let mut gates = self.gates();
+        let gate = gates.entry((Arc::clone(&summed.reject.source), summed.reject.reason)).or_default();
+        // The latest is kept: its time is the nearest to the record's place in the chain.
+        let before = gate.held.as_ref().map_or(0, |held| held.more + 1);
+        gate.held = Some(Summed { more: summed.more + before, ..summed });
+        !self.holding.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether something is held.
+    pub(super) fn holding(&self) -> bool {
+        self.holding.load(Ordering::Relaxed)
+    }
+
+    /// All that is held, in order of time; nothing is held afterwards.
+    pub(super) fn take(&self) -> Vec<Summed> {
+        let mut gates = self.gates();
+        self.holding.store(false, Ordering::Relaxed);
+        let mut taken: Vec<Summed> = gates.values_mut().filter_map(|gate| gate.held.take()).collect();
+        drop(gates);
+        taken.sort_by_key(|summed| summed.reject.at);
+        taken
+    }
+
+    fn gates(&self) -> MutexGuard<'_, HashMap<(Arc<str>, &'static str), Gate>> {
+        // Every step under the lock leaves the map whole.
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::reject;
+    use super::*;
+
+    fn at(second: i64, source: &str) -> Box<Reject> {
+        let mut of = reject(0);
+        of.at = jiff::Timestamp::from_second(second).unwrap();
+        of.source = source.into();
+        Box::new(of)
+    }
+
+    #[test]
+    fn each_source_and_reason_has_its_own_second() {
+        let flood = Flood::new(2);
+        let passes = |second, source| flood.admit(at(second, source)).is_ok();
+        assert!(passes(10, "a") && passes(10, "a") && !passes(10, "a"));
+        assert!(passes(10, "b"));
+        assert!(passes(11, "a") && passes(10, "a"));
+        assert!(!passes(11, "a"), "a late one of the last second started the second anew");
+        assert!(passes(5, "a"), "a clock set back must not shut the gate");
+    }
+
+    #[test]
+    fn what_is_held_is_counted_to_the_last_one() {
+        let flood = Flood::new(0);
+        assert!(!flood.holding());
+        assert!(flood.hold(Summed::one(at(1, "a"))));
+        assert!(!flood.hold(Summed { reject: at(2, "a"), more: 5 }));
+        assert!(!flood.hold(Summed::one(at(0, "b"))));
+        assert!(flood.holding());
+        let sums: Vec<(i64, u64)> = flood.take().iter().map(|s| (s.reject.at.as_second(), s.more)).collect();
+        assert_eq!(sums, [(0, 0), (2, 6)]);
+        assert!(!flood.holding() && flood.take().is_empty());
+        assert!(flood.hold(Summed::one(at(3, "a"))), "the next one must wake the writer again");
+    }
+}

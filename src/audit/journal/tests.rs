@@ -1,0 +1,213 @@
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::super::tests::{options, records, reject};
+use super::super::verify::verify;
+use super::*;
+
+const DAY: i64 = 86_400;
+
+struct Hand(Clock);
+
+impl Hand {
+    fn new() -> Hand {
+        Hand(Clock::manual("2026-11-21T10:00:00Z".parse().unwrap()))
+    }
+
+    fn forward(&self, seconds: i64) {
+        let Clock::Manual(micros) = &self.0 else { unreachable!() };
+        AtomicI64::fetch_add(micros, seconds * 1_000_000, Ordering::Relaxed);
+    }
+}
+
+fn write(journal: &mut Journal, count: u64) {
+    let entries: Vec<Summed> = (0..count)
+        .map(|n| {
+            let mut of = reject(n);
+            of.at = journal.clock.now();
+            Summed::one(Box::new(of))
+        })
+        .collect();
+    let (written, result) = journal.append(&entries);
+    result.unwrap();
+    assert_eq!(written as u64, count);
+}
+
+fn bytes(dir: &Path) -> u64 {
+    list(dir).unwrap().iter().map(|log| log.path.metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn the_chain_runs_over_rotation_by_size_and_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::new();
+    let small = Options { file_bytes: 4000, ..options() };
+    for _ in 0..3 {
+        let mut journal = Journal::open(dir.path(), small, hand.0.clone()).unwrap();
+        write(&mut journal, 1);
+        write(&mut journal, 20);
+    }
+    let verified = verify(dir.path()).unwrap();
+    assert_eq!((verified.records, verified.first_seq, verified.last_seq), (63, 1, 63));
+    assert!(verified.files >= 8, "{} files", verified.files);
+    for log in list(dir.path()).unwrap() {
+        let of = log.path.metadata().unwrap();
+        assert!(of.len() <= 4000 && of.mode() & 0o777 == 0o600);
+    }
+}
+
+#[test]
+fn a_directory_is_made_for_the_owner_only_and_an_old_file_ends() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("audit");
+    let hand = Hand::new();
+    let mut journal = Journal::open(&dir, options(), hand.0.clone()).unwrap();
+    assert_eq!(dir.metadata().unwrap().mode() & 0o777, 0o700);
+    write(&mut journal, 2);
+    hand.forward(DAY - 1);
+    write(&mut journal, 1);
+    assert_eq!(list(&dir).unwrap().len(), 1);
+    hand.forward(1);
+    write(&mut journal, 1);
+    let files = list(&dir).unwrap();
+    assert_eq!(files.iter().map(|log| log.first_seq).collect::<Vec<_>>(), [1, 4]);
+    assert_eq!(verify(&dir).unwrap().records, 4);
+}
+
+#[test]
+fn all_files_together_stay_within_their_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let max_bytes = 40_000;
+    let mut journal =
+        Journal::open(dir.path(), Options::new(Duration::from_secs(3600), max_bytes), Hand::new().0).unwrap();
+    for round in 0..60 {
+        write(&mut journal, 1 + round % 13);
+        assert!(bytes(dir.path()) <= max_bytes, "{} bytes", bytes(dir.path()));
+    }
+    let verified = verify(dir.path()).unwrap();
+    assert!(verified.first_seq > 1 && bytes(dir.path()) > max_bytes / 2);
+    assert_eq!(verified.last_seq, journal.head.seq);
+
+    let tiny = tempfile::tempdir().unwrap();
+    let mut journal =
+        Journal::open(tiny.path(), Options { max_bytes: 0, ..options() }, Hand::new().0).unwrap();
+    write(&mut journal, 5);
+    assert_eq!(verify(tiny.path()).unwrap().last_seq, 5, "the newest record is always there");
+}
+
+#[test]
+fn a_file_goes_when_its_last_record_is_past_its_time_and_the_current_one_never() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::new();
+    let short = Options { retain: Duration::from_secs(10 * 86400), ..options() };
+    let mut journal = Journal::open(dir.path(), short, hand.0.clone()).unwrap();
+    for _ in 0..3 {
+        write(&mut journal, 1);
+        hand.forward(DAY - 1);
+        write(&mut journal, 1);
+        hand.forward(1);
+    }
+    let kept = || list(dir.path()).unwrap().iter().map(|log| log.first_seq).collect::<Vec<_>>();
+    assert_eq!(kept(), [1, 3, 5]);
+    hand.forward(8 * DAY - 2);
+    journal.sweep();
+    assert_eq!(kept(), [1, 3, 5], "the last record of the first file has a second to go");
+    hand.forward(2);
+    journal.sweep();
+    assert_eq!(kept(), [3, 5]);
+    hand.forward(100 * DAY);
+    drop(journal);
+    let mut journal = Journal::open(dir.path(), short, hand.0.clone()).unwrap();
+    assert_eq!(kept(), [5], "the head of the chain is never deleted");
+    write(&mut journal, 1);
+    assert_eq!(kept(), [7]);
+    verify(dir.path()).unwrap();
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_and_the_chain_goes_on() {
+    for torn in ["{\"seq\":4,\"ts\"", "\0\0\0", "\0\0\n\0"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+        write(&mut journal, 3);
+        drop(journal);
+        let path = list(dir.path()).unwrap()[0].path.clone();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(torn.as_bytes()).unwrap();
+        let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+        let verified = verify(dir.path()).unwrap();
+        assert_eq!((verified.records, verified.unfinished), (3, false), "{torn:?}");
+        write(&mut journal, 2);
+        assert_eq!(verify(dir.path()).unwrap().records, 5, "{torn:?}");
+    }
+}
+
+#[test]
+fn a_file_without_any_record_is_passed_over_and_kept_if_it_holds_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+    write(&mut journal, 3);
+    drop(journal);
+    let at = "2026-11-21T11:00:00Z".parse().unwrap();
+    let (empty, garbage) = (LogFile::new(dir.path(), 4, at), LogFile::new(dir.path(), 5, at));
+    fs::write(&empty.path, "").unwrap();
+    fs::write(&garbage.path, "\0\0\0").unwrap();
+    let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+    write(&mut journal, 1);
+    let verified = verify(dir.path()).unwrap();
+    assert_eq!((verified.records, verified.files), (4, 1));
+    assert!(garbage.path.with_extension("unreadable").exists());
+}
+
+#[test]
+fn what_a_failed_write_left_is_cut_off_before_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+    write(&mut journal, 3);
+    let current = journal.current.as_mut().unwrap();
+    current.file.take().unwrap().write_all(b"{\"seq\":4,\"half a li").unwrap();
+    write(&mut journal, 2);
+    let verified = verify(dir.path()).unwrap();
+    assert_eq!((verified.records, verified.files), (5, 1));
+}
+
+#[test]
+fn what_a_failed_write_left_is_cut_off_before_its_file_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::new();
+    let mut journal = Journal::open(dir.path(), options(), hand.0.clone()).unwrap();
+    write(&mut journal, 3);
+    let current = journal.current.as_mut().unwrap();
+    current.file.take().unwrap().write_all(b"{\"seq\":4,\"half a li").unwrap();
+    hand.forward(DAY);
+    write(&mut journal, 2);
+    let verified = verify(dir.path()).unwrap();
+    assert_eq!((verified.records, verified.files), (5, 2));
+}
+
+#[test]
+fn a_full_disk_fails_the_write_and_moves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+    write(&mut journal, 2);
+    let (len, head) = (journal.current.as_ref().unwrap().len, journal.head.hash.clone());
+    journal.current.as_mut().unwrap().file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
+    assert_eq!(journal.write("line\n").unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!((journal.current.as_ref().unwrap().len, &journal.head.hash), (len, &head));
+    write(&mut journal, 2);
+    assert_eq!(verify(dir.path()).unwrap().records, 4);
+}
+
+#[test]
+fn a_file_changed_by_others_is_left_as_it_is_for_verify_to_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+    write(&mut journal, 3);
+    let path = list(dir.path()).unwrap()[0].path.clone();
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 10]).unwrap();
+    write(&mut journal, 1);
+    assert_eq!(list(dir.path()).unwrap().len(), 2);
+    assert!(verify(dir.path()).unwrap_err().to_string().contains("unfinished"));
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(verify(dir.path()).unwrap().last_seq, 4);
+    assert_eq!(records(dir.path()).len(), 4);
+}

@@ -1,0 +1,174 @@
+//! Checks the chain of a reject log, record by record.
+//!
+//! Keeps true: a log passes only if every line is byte for byte what the gateway wrote, from the oldest file
+//! kept to the end. What no chain can show: records cut off its end, and a last record forged anew.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use super::files::{LogFile, list};
+use super::record::{NO_HASH, Record};
+
+/// A chain that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Records read.
+    pub records: u64,
+    /// Files read.
+    pub files: usize,
+    /// The oldest record's number; 0 for none.
+    pub first_seq: u64,
+    /// The newest record's number; 0 for none.
+    pub last_seq: u64,
+    /// The newest record's hash; zeros for none.
+    pub last_hash: String,
+    /// The newest file ends in a line without end: a write in progress, or cut short by a crash.
+    pub unfinished: bool,
+}
+
+/// Where a chain breaks first.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {}{why}", seq.map_or_else(String::new, |seq| format!("record {seq}: ")))]
+pub struct Broken {
+    /// The file's name.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u64,
+    /// The record that is altered, missing or out of order, where that can be told.
+    pub seq: Option<u64>,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// Why a log did not verify.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// It is not as it was written.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// It could not be read.
+    #[error("cannot read the reject log: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Verifies the log in `dir`. The oldest record's `prev` is taken as given, since what it names may have been
+/// deleted in its time.
+///
+/// # Errors
+/// When the chain is broken or cannot be read.
+pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
+    let mut tries = 0;
+    loop {
+        match verify_listed(&list(dir)?) {
+            // The gateway deleted a file since it was listed.
+            Err(VerifyError::Io(why)) if why.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+fn verify_listed(files: &[LogFile]) -> Result<Verified, VerifyError> {
+    let mut chain = Chain { last: None, first_seq: 0, records: 0 };
+    let mut unfinished = false;
+    for (index, file) in files.iter().enumerate() {
+        unfinished = chain.follow(file, index + 1 == files.len())?;
+    }
+    let (last_seq, last_hash) = chain.last.map_or((0, NO_HASH.to_owned()), |last| (last.seq, last.hash));
+    let Chain { first_seq, records, .. } = chain;
+    Ok(Verified { records, files: files.len(), first_seq, last_seq, last_hash, unfinished })
+}
+
+/// The chain as far as it holds.
+struct Chain {
+    last: Option<Seen>,
+    first_seq: u64,
+    records: u64,
+}
+
+/// A record and where it stands.
+struct Seen {
+    seq: u64,
+    hash: String,
+    file: String,
+    line: u64,
+}
+
+impl Chain {
+    /// Reads one file; true when it is the newest and its last line is unfinished.
+    fn follow(&mut self, file: &LogFile, newest: bool) -> Result<bool, VerifyError> {
+        let name = file.name();
+        let mut reader = BufReader::new(File::open(&file.path)?);
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            if reader.read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            let Some(whole) = line.strip_suffix(b"\n") else {
+                return if newest { Ok(true) } else { Err(self.broken(&name, number, UNFINISHED).into()) };
+            };
+            self.record(&name, number, whole)?;
+            let first = self.last.as_ref().map_or(0, |last| last.seq);
+            if number == 1 && first != file.first_seq {
+                let why = format!("is the first of a file that was begun with record {}", file.first_seq);
+                return Err(Broken { file: name, line: 1, seq: Some(first), why }.into());
+            }
+        }
+        Ok(false)
+    }
+
+    fn record(&mut self, file: &str, line: u64, text: &[u8]) -> Result<(), VerifyError> {
+        let record =
+            Record::parse(text).map_err(|why| self.broken(file, line, &format!("not a record: {why}")))?;
+        let broken =
+            |why: &str| Broken { file: file.to_owned(), line, seq: Some(record.seq), why: why.to_owned() };
+        if record.line()?.as_bytes() != text {
+            return Err(broken("altered: not in the form that the gateway writes").into());
+        }
+        if record.digest()? != record.hash {
+            return Err(broken("altered: its content does not match its hash").into());
+        }
+        match &self.last {
+            Some(last) => follows(last, &record, file, line)?,
+            None if (record.seq == 1) != (record.prev == NO_HASH) => {
+                return Err(broken("altered: only record 1 follows none").into());
+            }
+            None => self.first_seq = record.seq,
+        }
+        self.records += 1;
+        self.last = Some(Seen { seq: record.seq, hash: record.hash, file: file.to_owned(), line });
+        Ok(())
+    }
+
+    /// A break in a line that does not tell its own number: it stands where the next was due.
+    fn broken(&self, file: &str, line: u64, why: &str) -> Broken {
+        let seq = self.last.as_ref().map(|last| last.seq + 1);
+        Broken { file: file.to_owned(), line, seq, why: why.to_owned() }
+    }
+}
+
+/// Checks a record whose own hash holds against the one before it.
+fn follows(last: &Seen, record: &Record, file: &str, line: u64) -> Result<(), Broken> {
+    let broken = |seq, why| Err(Broken { file: file.to_owned(), line, seq: Some(seq), why });
+    let (due, found) = (last.seq + 1, record.seq);
+    if found > due {
+        return broken(due, format!("missing or moved: record {found} stands in its place"));
+    }
+    if found < due {
+        return broken(found, format!("out of order or repeated: record {due} was due"));
+    }
+    if record.prev != last.hash {
+        // This record's own hash vouches for its `prev`, so it is the one before that was changed, and hashed
+        // anew to hide it.
+        let why = format!("altered and hashed anew: record {found} follows one with another hash");
+        return Err(Broken { file: last.file.clone(), line: last.line, seq: Some(last.seq), why });
+    }
+    Ok(())
+}
+
+const UNFINISHED: &str = "an unfinished line, and more files after it";
+const TRIES: u32 = 3;
+
+#[cfg(test)]
+mod tests;

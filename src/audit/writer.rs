@@ -1,0 +1,143 @@
+//! The one thread that writes the reject log.
+//!
+//! Keeps true: what waits goes into one write; sums are written within a second; what could not be written is
+//! held and summed until it can be; an idle log costs no wake-ups but an hourly look at what to delete.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use crate::admin::Readiness;
+use crate::clock;
+use crate::metrics::Metrics;
+
+use super::Reject;
+use super::flood::{Flood, Summed};
+use super::journal::Journal;
+
+/// What the writer is told.
+pub(super) enum Message {
+    /// Write this.
+    Reject(Box<Reject>),
+    /// Something is held back now.
+    Sums,
+    /// Write all there is, and end.
+    Close,
+}
+
+/// The writer's state.
+pub(super) struct Writer {
+    journal: Journal,
+    inbox: Receiver<Message>,
+    flood: Arc<Flood>,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    up: bool,
+    /// When sums and syncs are due.
+    tick: Instant,
+    /// When a look at the retention is due.
+    sweep: Instant,
+}
+
+impl Writer {
+    pub(super) fn new(
+        journal: Journal,
+        inbox: Receiver<Message>,
+        flood: Arc<Flood>,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+    ) -> Writer {
+        readiness.set_audit(true);
+        let now = clock::instant();
+        Writer { journal, inbox, flood, metrics, readiness, up: true, tick: now, sweep: now + SWEEP }
+    }
+
+    /// Runs until closed, or until nobody can record any more.
+    pub(super) fn run(mut self) {
+        loop {
+            let mut batch = Vec::new();
+            let closing = self.wait(&mut batch);
+            let now = clock::instant();
+            let due = closing || now >= self.tick;
+            let alone = batch.len();
+            if due {
+                batch.extend(self.flood.take());
+            }
+            self.write(batch, alone);
+            if due {
+                self.tick = now + TICK;
+                self.sync();
+            }
+            if now >= self.sweep {
+                self.sweep = now + SWEEP;
+                self.journal.sweep();
+            }
+            if closing {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to do and takes all that is there; true at the end.
+    fn wait(&self, batch: &mut Vec<Summed>) -> bool {
+        let restless = self.flood.holding() || self.journal.unsynced();
+        let until = if restless { self.tick } else { self.sweep };
+        let mut next = self.inbox.recv_timeout(until.saturating_duration_since(clock::instant()));
+        loop {
+            match next {
+                Ok(Message::Reject(reject)) => batch.push(Summed::one(reject)),
+                Ok(Message::Sums) => {}
+                Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return true,
+                Err(RecvTimeoutError::Timeout) => return false,
+            }
+            if batch.len() >= BATCH {
+                return false;
+            }
+            next = self.inbox.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+        }
+    }
+
+    /// Writes a batch whose first `alone` entries were not summed; what fails is held for the next second.
+    fn write(&mut self, batch: Vec<Summed>, alone: usize) {
+        if batch.is_empty() {
+            return;
+        }
+        let (written, result) = self.journal.append(&batch);
+        self.metrics.audit_records.inc_by(written as u64);
+        self.metrics.audit_suppressed.inc_by(batch[..written].iter().map(|summed| summed.more).sum());
+        // A sum that fails again was counted when its rejects failed, or is no failure yet.
+        self.metrics.audit_failures.inc_by(alone.saturating_sub(written) as u64);
+        for failed in batch.into_iter().skip(written) {
+            self.flood.hold(failed);
+        }
+        self.report(result);
+    }
+
+    fn sync(&mut self) {
+        if self.journal.unsynced() {
+            let result = self.journal.sync();
+            self.report(result);
+        }
+    }
+
+    /// Tells readiness and the operator, the operator only of the change.
+    fn report(&mut self, result: io::Result<()>) {
+        match &result {
+            Err(why) if self.up => {
+                tracing::error!(%why, "the reject log cannot be written; rejects are summed until it can");
+            }
+            Ok(()) if !self.up => tracing::info!("the reject log is written again"),
+            _ => {}
+        }
+        self.up = result.is_ok();
+        self.readiness.set_audit(self.up);
+    }
+}
+
+/// Between syncs, and between sums.
+const TICK: Duration = Duration::from_secs(1);
+const SWEEP: Duration = Duration::from_secs(60 * 60);
+/// Records in one write.
+const BATCH: usize = 1024;

@@ -1,0 +1,167 @@
+//! The commands, one file each.
+//!
+//! Keeps true: exit code 0 for success, 1 for a failure that is reported, 2 for wrong usage. Human output by default, one JSON
+//! object a line under `--json`; nothing here decides anything that the gateway decides.
+
+mod audit;
+mod check;
+mod demo;
+mod events;
+mod sample;
+mod schema;
+mod send;
+mod serve;
+mod terminal;
+
+use std::fmt::Display;
+use std::future::Future;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config};
+use crate::gateway;
+use crate::telemetry::Format;
+
+/// Inbound webhook gateway: verifies, dedupes and normalizes provider webhooks, and hands each event over once.
+#[derive(Parser)]
+#[command(name = "hookgate", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Args)]
+struct Global {
+    /// The config file.
+    #[arg(long, global = true, env = "HOOKGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON object a line instead of text for people.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway until SIGTERM or SIGINT, then drain.
+    Serve {
+        /// How log lines on standard error look; --json means json.
+        #[arg(long, value_enum, default_value_t)]
+        log_format: Format,
+    },
+    /// Play all five providers against a gateway of its own, with no config and no services.
+    Demo(demo::Demo),
+    /// Print every problem of the config, and resolve every secret.
+    Check(check::Check),
+    /// Sign a sample as the provider would, and post it.
+    Send(send::Send),
+    /// Explain why a captured delivery passes or fails (not yet in this version).
+    Verify {
+        /// Whatever comes: the command is not built yet.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        rest: Vec<String>,
+    },
+    /// Read the queue.
+    Events {
+        #[command(subcommand)]
+        command: events::Events,
+    },
+    /// Read the reject log.
+    Audit {
+        #[command(subcommand)]
+        command: audit::AuditCommand,
+    },
+    /// Print the JSON Schema of the normalized event.
+    Schema,
+}
+
+/// Why a command failed, in words for its user.
+struct Failure(String);
+
+impl<E: Display> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure(error.to_string())
+    }
+}
+
+/// A command's exit code, or what to say before exiting with 1.
+type Done = Result<u8, Failure>;
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let done = match command {
+        Command::Serve { log_format } => serve::run(&global, log_format),
+        Command::Demo(demo) => demo::run(&global, &demo),
+        Command::Check(check) => check::run(&global, &check),
+        Command::Send(send) => send::run(&global, &send),
+        Command::Verify { rest: _ } => {
+            Err(Failure("`hookgate verify` is not yet in this version".to_owned()))
+        }
+        Command::Events { command } => events::run(&global, &command),
+        Command::Audit { command } => audit_log(&global, &command),
+        Command::Schema => schema::run(),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure(what)) => {
+            // Standard error may be closed; then there is nobody to tell.
+            let _ = writeln!(io::stderr(), "hookgate: {what}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+impl Global {
+    fn config_path(&self) -> Result<&PathBuf, Failure> {
+        match &self.config {
+            Some(path) => Ok(path),
+            None => {
+                let what = "which config? Give --config FILE, or set HOOKGATE_CONFIG";
+                let usage = <Cli as clap::CommandFactory>::command()
+                    .error(clap::error::ErrorKind::MissingRequiredArgument, what);
+                usage.exit()
+            }
+        }
+    }
+
+    /// The config, if nothing is wrong with its text; for commands that read what a gateway leaves.
+    fn config(&self) -> Result<Config, Failure> {
+        let path = self.config_path()?;
+        let (config, problems) = config::load(path)?;
+        match problems.iter().find(|problem| !problem.warning) {
+            None => Ok(config),
+            Some(first) => {
+                let first = first.render(&path.display().to_string());
+                Err(Failure(format!("{first}\nhookgate: `hookgate check` lists every problem")))
+            }
+        }
+    }
+}
+
+fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
+    let dir = gateway::audit_dir(&global.config()?.data_dir);
+    Ok(audit::run(command, &dir, global.json, &mut io::stdout())?)
+}
+
+/// Runs a command's future on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// Writes a line; `false` once nobody reads any more (`| head`), which is no failure.
+fn line(out: &mut impl Write, text: &str) -> io::Result<bool> {
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+const OK: u8 = 0;
+const FAILED: u8 = 1;

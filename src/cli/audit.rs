@@ -1,0 +1,263 @@
+//! `hookgate audit`: follow, filter and verify the reject log.
+//!
+//! Keeps true: it only reads, with or without a running gateway; what a stranger sent reaches the terminal
+//! with its control characters escaped. `--json` prints records as they are stored.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::audit::files::{LogFile, list};
+use crate::audit::record::Record;
+use crate::audit::verify::{Verified, VerifyError, verify};
+
+/// What to do with the reject log.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Print the last records, then new ones as they come, until interrupted.
+    Tail(Tail),
+    /// Print the records that match every filter given.
+    Query(Query),
+    /// Check the hash chain and name the first broken record; exits 1 when there is one.
+    Verify,
+}
+
+/// `audit tail`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Tail {
+    /// How many of the last records to start with.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub(super) lines: usize,
+    /// End after those instead of waiting for more.
+    #[arg(long)]
+    pub(super) no_follow: bool,
+}
+
+/// `audit query`.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Query {
+    /// Only this source.
+    #[arg(long, value_name = "NAME")]
+    pub(super) source: Option<String>,
+    /// Only this reason.
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// Only from this time on (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<Timestamp>,
+    /// Only before this time (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<Timestamp>,
+    /// Only from this address or network.
+    #[arg(long, value_name = "IP|NETWORK", value_parser = network)]
+    pub(super) client: Option<IpNet>,
+}
+
+/// Runs a command on the log in `dir`; gives the exit code. A reader that hangs up ends it quietly.
+///
+/// # Errors
+/// When the log cannot be read or the output cannot be written.
+pub(super) fn run(command: &AuditCommand, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<u8> {
+    let ended = match command {
+        AuditCommand::Tail(tail) => self::tail(tail, dir, json, out).map(|()| 0),
+        AuditCommand::Query(query) => self::query(query, dir, json, out).map(|()| 0),
+        AuditCommand::Verify => self::report(dir, json, out),
+    };
+    match ended.and_then(|code| out.flush().map(|()| code)) {
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        ended => ended,
+    }
+}
+
+fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    let mut position = Position::default();
+    let mut last: VecDeque<Vec<u8>> = VecDeque::new();
+    position.advance(dir, |line| {
+        if last.len() == tail.lines {
+            last.pop_front();
+        }
+        if tail.lines > 0 {
+            last.push_back(line.to_owned());
+        }
+        Ok(())
+    })?;
+    for line in &last {
+        print(line, json, out)?;
+    }
+    if tail.no_follow {
+        return Ok(());
+    }
+    loop {
+        out.flush()?;
+        std::thread::sleep(POLL);
+        position.advance(dir, |line| print(line, json, out))?;
+    }
+}
+
+fn query(query: &Query, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    let mut unreadable = 0_u64;
+    Position::default().advance(dir, |line| match Record::parse(line) {
+        Ok(record) if query.wants(&record) => print(line, json, out),
+        Ok(_) => Ok(()),
+        Err(_) => {
+            unreadable += 1;
+            Ok(())
+        }
+    })?;
+    if unreadable > 0 {
+        eprintln!("{unreadable} lines are not records: see `hookgate audit verify`");
+    }
+    Ok(())
+}
+
+impl Query {
+    fn wants(&self, record: &Record) -> bool {
+        let at: Option<Timestamp> = record.ts.parse().ok();
+        let client: Option<IpAddr> = record.client.as_ref().and_then(|client| client.parse().ok());
+        self.source.as_ref().is_none_or(|source| *source == record.source)
+            && self.reason.as_ref().is_none_or(|reason| *reason == record.reason)
+            && self.since.is_none_or(|since| at.is_some_and(|at| at >= since))
+            && self.until.is_none_or(|until| at.is_some_and(|at| at < until))
+            && self.client.is_none_or(|network| client.is_some_and(|client| network.contains(&client)))
+    }
+}
+
+fn report(dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<u8> {
+    match verify(dir) {
+        Ok(verified) => holds(&verified, json, out).map(|()| 0),
+        Err(VerifyError::Io(why)) => Err(why),
+        Err(VerifyError::Broken(broken)) if json => {
+            let why = serde_json::json!({
+                "status": "broken", "file": broken.file, "line": broken.line, "seq": broken.seq,
+                "why": broken.why,
+            });
+            writeln!(out, "{why}").map(|()| 1)
+        }
+        Err(VerifyError::Broken(broken)) => {
+            writeln!(out, "broken: {}", shown(&broken.to_string())).map(|()| 1)
+        }
+    }
+}
+
+fn holds(of: &Verified, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    let Verified { records, files, first_seq, last_seq, last_hash, unfinished } = of;
+    if json {
+        let all = serde_json::json!({
+            "status": "ok", "records": records, "files": files, "first_seq": first_seq, "last_seq": last_seq,
+            "last_hash": last_hash, "unfinished": unfinished,
+        });
+        return writeln!(out, "{all}");
+    }
+    if *records == 0 {
+        writeln!(out, "ok: no records")?;
+    } else {
+        writeln!(
+            out,
+            "ok: {records} records in {files} files, {first_seq} to {last_seq}, last hash {last_hash}"
+        )?;
+    }
+    if *unfinished {
+        writeln!(out, "note: unfinished last line: a write in progress, or cut short by a crash")?;
+    }
+    Ok(())
+}
+
+/// How far the log was read.
+#[derive(Default)]
+struct Position {
+    file: Option<LogFile>,
+    offset: u64,
+}
+
+impl Position {
+    /// Reads on to the end, over all newer files, calling `each` for every whole line.
+    fn advance(&mut self, dir: &Path, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        for file in list(dir)? {
+            let seen = self.file.as_ref().map_or(0, |seen| seen.first_seq);
+            if file.first_seq < seen {
+                continue;
+            }
+            if self.file.as_ref() != Some(&file) {
+                (self.file, self.offset) = (Some(file.clone()), 0);
+            }
+            match self.read(&file, &mut each) {
+                // Deleted in its time, after it was listed.
+                Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+                read => read?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, file: &LogFile, each: &mut impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut opened = File::open(&file.path)?;
+        // A restarted gateway may have cut a torn line off.
+        self.offset = self.offset.min(opened.metadata()?.len());
+        opened.seek(SeekFrom::Start(self.offset))?;
+        let mut reader = BufReader::new(opened);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line)?;
+            let Some(whole) = line.strip_suffix(b"\n") else { return Ok(()) };
+            self.offset += read as u64;
+            each(whole)?;
+        }
+    }
+}
+
+fn print(line: &[u8], json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if json {
+        out.write_all(line)?;
+        return out.write_all(b"\n");
+    }
+    match Record::parse(line) {
+        Ok(record) => writeln!(out, "{}", human(&record)),
+        Err(_) => writeln!(out, "not a record: {}", shown(&String::from_utf8_lossy(line))),
+    }
+}
+
+/// One line: what has a usual width first, so that it aligns.
+fn human(record: &Record) -> String {
+    let Record { ts, status, reason, source, client, method, path, detail, id, .. } = record;
+    let more = record.suppressed.map_or_else(String::new, |more| format!(" (and {more} more)"));
+    let client = client.as_deref().unwrap_or("-");
+    let line = format!("{ts:27}  {status:3}  {reason:27}  {source:16}  {client:15}  {method:4} {path}");
+    shown(&format!("{line}  {detail}{more}  {id}"))
+}
+
+/// Text with everything escaped that could move the cursor, hide or reorder what is shown.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let steers = STEERING.iter().any(|range| range.contains(&c));
+        if c.is_control() || steers {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| "not an IP address or network".to_owned())
+}
+
+/// Zero-width, line-breaking and direction-changing characters.
+const STEERING: [RangeInclusive<char>; 4] =
+    ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}', '\u{feff}'..='\u{feff}'];
+/// How often a followed log is looked at.
+const POLL: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests;

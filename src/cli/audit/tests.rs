@@ -1,0 +1,134 @@
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: AuditCommand,
+}
+
+fn parse(line: &str) -> AuditCommand {
+    Line::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{error}")).command
+}
+
+fn record(seq: u64, change: impl FnOnce(&mut Record)) -> String {
+    let zeros = "0".repeat(64);
+    let line = format!(
+        "{{\"seq\":{seq},\"ts\":\"2026-11-21T10:00:{seq:02}.000000Z\",\"id\":\"rej_{seq}\",\"source\":\"iof\",\
+         \"provider\":\"iof\",\"reason\":\"rate_limited\",\"status\":429,\"client\":\"203.0.113.{seq}\",\
+         \"method\":\"POST\",\"path\":\"/hooks/iof\",\"headers\":{{}},\"detail\":\"d\",\"prev\":\"{zeros}\",\
+         \"hash\":\"{zeros}\"}}"
+    );
+    let mut record = Record::parse(line.as_bytes()).unwrap();
+    change(&mut record);
+    record.hash = record.digest().unwrap();
+    record.line().unwrap() + "\n"
+}
+
+/// Five records in two files, and the half of a sixth.
+fn log() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, lines: &[String]| std::fs::write(dir.path().join(name), lines.concat()).unwrap();
+    let plain = |seq| record(seq, |_| {});
+    write("00000000000000000001-20261121T100000Z.jsonl", &[plain(1), plain(2), plain(3)]);
+    let other = record(4, |of| {
+        of.source = "basiq".to_owned();
+        of.suppressed = Some(7);
+        of.path = "/\u{1b}[2J\u{202e}é".to_owned();
+    });
+    write("00000000000000000004-20261121T100004Z.jsonl", &[other, plain(5), "{\"seq\"".to_owned()]);
+    dir
+}
+
+fn output(line: &str, dir: &Path, json: bool) -> (u8, String) {
+    let mut out = Vec::new();
+    let code = run(&parse(line), dir, json, &mut out).unwrap();
+    (code, String::from_utf8(out).unwrap())
+}
+
+fn seqs(line: &str) -> Vec<u64> {
+    let (code, text) = output(line, log().path(), true);
+    assert_eq!(code, 0);
+    text.lines().map(|line| Record::parse(line.as_bytes()).unwrap().seq).collect()
+}
+
+#[test]
+fn tail_prints_the_last_whole_records_over_files() {
+    assert_eq!(seqs("audit tail --no-follow"), [1, 2, 3, 4, 5]);
+    assert_eq!(seqs("audit tail --no-follow --lines 3"), [3, 4, 5]);
+    assert_eq!(seqs("audit tail --no-follow --lines 0"), [0; 0]);
+}
+
+#[test]
+fn query_prints_what_matches_every_filter() {
+    assert_eq!(seqs("audit query"), [1, 2, 3, 4, 5]);
+    assert_eq!(seqs("audit query --source basiq"), [4]);
+    assert_eq!(seqs("audit query --reason nothing"), [0; 0]);
+    assert_eq!(seqs("audit query --since 2026-11-21T10:00:02Z --until 2026-11-21T11:00:04+01:00"), [2, 3]);
+    assert_eq!(seqs("audit query --client 203.0.113.2"), [2]);
+    assert_eq!(seqs("audit query --client 203.0.113.4/31 --source iof"), [5]);
+    assert!(Line::try_parse_from("audit query --client nowhere".split(' ')).is_err());
+    assert!(Line::try_parse_from("audit query --since yesterday".split(' ')).is_err());
+}
+
+#[test]
+fn a_line_for_people_cannot_drive_a_terminal() {
+    let (_, text) = output("audit query --source basiq", log().path(), false);
+    assert!(text.contains("/\\u{1b}[2J\\u{202e}é") && text.contains("(and 7 more)"), "{text}");
+    assert_eq!(text.matches(|c: char| c.is_control()).collect::<Vec<_>>(), ["\n"]);
+}
+
+#[test]
+fn a_follower_reads_on_over_rotation_and_waits_for_whole_lines() {
+    let dir = log();
+    let mut position = Position::default();
+    let mut read = || {
+        let mut seqs = Vec::new();
+        let each = |line: &[u8]| {
+            seqs.push(Record::parse(line).unwrap().seq);
+            Ok(())
+        };
+        position.advance(dir.path(), each).unwrap();
+        seqs
+    };
+    assert_eq!(read(), [1, 2, 3, 4, 5]);
+    assert_eq!(read(), [0; 0]);
+    let second = dir.path().join("00000000000000000004-20261121T100004Z.jsonl");
+    let whole = std::fs::read_to_string(&second).unwrap().replace("{\"seq\"\n", "");
+    let whole = whole.trim_end_matches("{\"seq\"").to_owned();
+    std::fs::write(&second, whole.clone() + &record(6, |_| {})).unwrap();
+    std::fs::write(dir.path().join("00000000000000000007-20261121T100007Z.jsonl"), record(7, |_| {}))
+        .unwrap();
+    std::fs::remove_file(dir.path().join("00000000000000000001-20261121T100000Z.jsonl")).unwrap();
+    assert_eq!(read(), [6, 7]);
+}
+
+#[test]
+fn verify_exits_1_and_names_the_record() {
+    let dir = log();
+    let (code, text) = output("audit verify", dir.path(), false);
+    assert_eq!(code, 1);
+    assert!(text.starts_with("broken: 00000000000000000001-20261121T100000Z.jsonl:1: record 1: "), "{text}");
+    let (code, text) = output("audit verify", dir.path(), true);
+    assert_eq!((code, text.lines().count()), (1, 1));
+    assert!(text.contains("\"status\":\"broken\"") && text.contains("\"line\":1"), "{text}");
+
+    let empty = tempfile::tempdir().unwrap();
+    assert_eq!(output("audit verify", empty.path(), false), (0, "ok: no records\n".to_owned()));
+    assert!(run(&AuditCommand::Verify, &empty.path().join("no"), false, &mut Vec::new()).is_err());
+}
+
+#[test]
+fn a_reader_that_hangs_up_ends_it_quietly() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    assert_eq!(run(&parse("audit tail"), log().path(), false, &mut Closed).unwrap(), 0);
+}

@@ -1,0 +1,238 @@
+//! `hookgate demo`: a gateway of its own on free loopback ports, played by all five providers.
+//!
+//! Keeps true: it is the real gateway with the embedded store, reached over HTTP; an answer that is not the expected one makes
+//! it exit 1.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use hyper::Uri;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::audit::{AuditCommand, Query};
+use super::events::Reader;
+use super::send::{Answer, Sender, Signed, Tamper};
+use super::{Done, FAILED, Failure, Global, OK, block_on, line};
+use crate::audit::verify::verify;
+use crate::clock::{self, Clock};
+use crate::config::{self, Config};
+use crate::gateway::{self, Gateway};
+use crate::metrics::Metrics;
+use crate::route::{Routes, Source};
+
+#[derive(Args)]
+pub(super) struct Demo {
+    /// Leave the gateway serving until Ctrl-C, and say how to play with it.
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(super) fn run(global: &Global, demo: &Demo) -> Done {
+    let folder = tempfile::Builder::new().prefix("hookgate-demo-").tempdir()?;
+    let file = folder.path().join("hookgate.toml");
+    std::fs::write(&file, demo_config())?;
+    block_on(async {
+        let (config, _) = config::load(&file)?;
+        let gateway = Gateway::start(config.clone(), Clock::System).await?;
+        let mut stage = Stage { config, gateway: &gateway, json: global.json, surprises: 0, refused: 0 };
+        stage.play().await?;
+        stage.events().await?;
+        stage.rejects().await?;
+        let code = if stage.surprises == 0 { OK } else { FAILED };
+        if demo.keep {
+            keep(&gateway, folder.path()).await?;
+        }
+        gateway.drain().await;
+        Ok(code)
+    })
+}
+
+/// Five sources with secrets made for this run. They stand in the file as text, so that `--keep` leaves something that
+/// `send` can be tried with.
+fn demo_config() -> String {
+    let (hex, base64) = (
+        || hex::encode(clock::random::<16>()),
+        || {
+            use base64::Engine;
+            base64::engine::general_purpose::STANDARD.encode(clock::random::<24>())
+        },
+    );
+    let mut text = "[edge]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned();
+    for (name, credential) in [
+        ("securitize", format!("path_token = \"{}\"", hex())),
+        ("anduin", format!("secrets = [\"whsec_{}\"]", base64())),
+        ("basiq", format!("secrets = [\"whsec_{}\"]", base64())),
+        ("atelio", format!("secrets = [\"whsec_{}\"]", hex())),
+        ("iof", format!("secrets = [\"{}\"]", hex())),
+    ] {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "[sources.{name}]\nprovider = \"{name}\"\n{credential}\n");
+    }
+    text
+}
+
+/// The gateway, and how the play goes.
+struct Stage<'a> {
+    config: Config,
+    gateway: &'a Gateway,
+    json: bool,
+    /// Answers that were not the expected ones.
+    surprises: u32,
+    refused: u64,
+}
+
+impl Stage<'_> {
+    fn say(&self, text: &str) -> Result<(), Failure> {
+        if !self.json {
+            line(&mut io::stdout(), text)?;
+        }
+        Ok(())
+    }
+
+    fn url(&self) -> Result<Uri, Failure> {
+        let address = self.gateway.edge().first().ok_or_else(|| Failure("no listener".to_owned()))?;
+        Ok(format!("http://{address}").parse()?)
+    }
+
+    /// Every provider's deliveries: challenge, genuine, again, tampered, stale.
+    async fn play(&mut self) -> Result<(), Failure> {
+        let url = self.url()?;
+        self.say(&format!("hookgate demo: a gateway on {url}, an embedded store, five providers.\n"))?;
+        self.say(&format!("  {:<12}{:<18}{}", "PROVIDER", "DELIVERY", "ANSWER"))?;
+        let routes = Routes::build(&self.config, &Metrics::new()?, &mut Vec::new());
+        for name in self.config.sources.iter().map(|source| source.name.value.clone()).collect::<Vec<_>>() {
+            if let Some(source) = routes.sources().find(|source| *source.name == *name) {
+                self.provider(source, &url).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn provider(&mut self, source: &Arc<Source>, url: &Uri) -> Result<(), Failure> {
+        let sender = Sender::new(source.clone(), url)?;
+        let name = &source.name;
+        if let Some(header) = source.provider.challenge_header() {
+            let key = hex::encode(clock::random::<12>());
+            let answer = sender.challenge(header, &key).await?;
+            let echoed = answer.headers.get(header).is_some_and(|value| value.as_bytes() == key.as_bytes());
+            self.show(name, "handshake", 200, &answer, if echoed { "key echoed" } else { "key NOT echoed" })?;
+            self.surprises += u32::from(!echoed);
+        }
+        let body = sender.sample(None).into_bytes();
+        let genuine = sender.sign(body.clone(), None)?;
+        self.deliver(&sender, name, "genuine", 200, genuine.clone()).await?;
+        self.deliver(&sender, name, "the same again", 200, genuine).await?;
+        if source.scheme.is_some() {
+            for (what, tamper) in [("body tampered", Tamper::Body), ("an hour stale", Tamper::Timestamp)] {
+                let spoilt = sender.sign(body.clone(), Some(tamper))?;
+                self.deliver(&sender, name, what, 401, spoilt).await?;
+            }
+        } else {
+            let guess = format!("{}/a-wrong-token", source.path);
+            let sender = Sender::new(
+                source.clone(),
+                &format!("{}{guess}", url.to_string().trim_end_matches('/')).parse()?,
+            )?;
+            self.deliver(&sender, name, "a wrong token", 404, sender.sign(body, None)?).await?;
+        }
+        Ok(())
+    }
+
+    async fn deliver(
+        &mut self,
+        sender: &Sender,
+        name: &str,
+        what: &str,
+        expected: u16,
+        delivery: Signed,
+    ) -> Result<(), Failure> {
+        let answer = sender.post(delivery).await?;
+        let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        let text = |key: &str| body[key].as_str().unwrap_or_default();
+        let told = match text("status") {
+            "" => format!("{}  ({})", text("title"), text("reject")),
+            status => format!("{status:<10} {}", text("id")),
+        };
+        self.show(name, what, expected, &answer, &told)
+    }
+
+    fn show(
+        &mut self,
+        name: &str,
+        what: &str,
+        expected: u16,
+        answer: &Answer,
+        told: &str,
+    ) -> Result<(), Failure> {
+        let status = answer.status.as_u16();
+        self.surprises += u32::from(status != expected);
+        self.refused += u64::from(!answer.status.is_success());
+        let mark = if status == expected { "" } else { "   <-- not what was expected" };
+        if self.json {
+            let answer: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            let said = json!({ "provider": name, "delivery": what, "status": status, "answer": answer });
+            line(&mut io::stdout(), &said.to_string())?;
+        }
+        let name = if what == "genuine" || what == "handshake" { name } else { "" };
+        let name = if what == "genuine" && name == "anduin" { "" } else { name };
+        self.say(&format!("  {name:<12}{what:<18}{status} {told}{mark}"))
+    }
+
+    /// What came into the queue.
+    async fn events(&mut self) -> Result<(), Failure> {
+        let events = Reader::open(&self.config).await?.after("", usize::from(u16::MAX)).await?;
+        self.surprises += u32::from(events.len() != self.config.sources.len());
+        self.say(&format!("\nIn the queue, once each and in one schema: {} events.\n", events.len()))?;
+        for (cursor, event) in &events {
+            line(&mut io::stdout(), &super::events::shown(cursor, event, self.json))?;
+        }
+        if let Some((_, first)) = events.get(1) {
+            let whole: Value = serde_json::from_str(first)?;
+            self.say(&format!("\nOne of them whole (keys sorted for this display):\n\n{whole:#}"))?;
+        }
+        Ok(())
+    }
+
+    /// What the reject log says, once the refusals have reached it: recording waits for nobody, so this waits for it.
+    async fn rejects(&mut self) -> Result<(), Failure> {
+        let dir = gateway::audit_dir(&self.config.data_dir);
+        for _ in 0..PATIENCE {
+            if verify(&dir).is_ok_and(|verified| verified.records >= self.refused) {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        self.say("\nThe reject log, each record chained to the one before by its hash:\n")?;
+        let everything = AuditCommand::Query(Query::default());
+        super::audit::run(&everything, &dir, self.json, &mut io::stdout())?;
+        self.say("")?;
+        let broken = super::audit::run(&AuditCommand::Verify, &dir, self.json, &mut io::stdout())?;
+        self.surprises += u32::from(broken != OK);
+        Ok(())
+    }
+}
+
+async fn keep(gateway: &Gateway, folder: &Path) -> Result<(), Failure> {
+    let edge = gateway.edge().first().map(ToString::to_string).unwrap_or_default();
+    let (admin, file) = (gateway.admin(), folder.join("hookgate.toml"));
+    let file = file.display();
+    eprintln!("\nServing until Ctrl-C. In another terminal:\n");
+    eprintln!("  hookgate --config {file} send --source basiq --url http://{edge}");
+    eprintln!("  hookgate --config {file} events tail --follow");
+    eprintln!("  hookgate --config {file} audit tail");
+    eprintln!("  curl -s http://{admin}/metrics | grep ^hookgate_requests_total");
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+const PATIENCE: u32 = 200;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);

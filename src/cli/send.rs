@@ -1,0 +1,249 @@
+//! `hookgate send`: a sample, or a file, signed as the provider would and posted.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::json;
+
+use super::terminal::safe;
+use super::{Done, FAILED, Failure, Global, OK, block_on, check, line, sample};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::route::{Routes, Source};
+use crate::signature;
+
+#[derive(Args)]
+pub(super) struct Send {
+    /// The configured source to play the provider of.
+    #[arg(long, value_name = "NAME")]
+    source: String,
+    /// The sample's type, the provider's or the canonical one.
+    #[arg(long, value_name = "TYPE")]
+    event: Option<String>,
+    /// Send this file as it is instead of a sample.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["event", "count"])]
+    body: Option<PathBuf>,
+    /// How many distinct events.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    count: usize,
+    /// Where to; without a path, the source's path is added. By default the config's own listener.
+    #[arg(long)]
+    url: Option<Uri>,
+    /// Spoil the delivery after it was signed.
+    #[arg(long, value_enum)]
+    tamper: Option<Tamper>,
+}
+
+/// How a delivery is spoilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Tamper {
+    /// One character of the body is changed.
+    Body,
+    /// One character of the signature is changed.
+    Signature,
+    /// It is signed as of a time long past.
+    Timestamp,
+}
+
+pub(super) fn run(global: &Global, send: &Send) -> Done {
+    let path = global.config_path()?;
+    let (config, mut problems) = check::problems(path)?;
+    problems.retain(|problem| !problem.warning);
+    if !problems.is_empty() {
+        check::print(&path.display().to_string(), &problems, global.json)?;
+        return Ok(FAILED);
+    }
+    let routes = Routes::build(&config, &Metrics::new()?, &mut problems);
+    let mut sources = routes.sources();
+    let Some(source) = sources.find(|source| *source.name == *send.source) else {
+        let names: Vec<&str> = routes.sources().map(|source| &*source.name).collect();
+        return Err(Failure(format!(
+            "no source {:?} in the config; there are: {}",
+            send.source,
+            names.join(", ")
+        )));
+    };
+    let base = match &send.url {
+        Some(url) => url.clone(),
+        None => local_url(config.edge.listen.first().copied())?,
+    };
+    let sender = Sender::new(source.clone(), &base)?;
+    block_on(deliver(&sender, send, global.json))
+}
+
+async fn deliver(sender: &Sender, send: &Send, json: bool) -> Done {
+    let mut code = OK;
+    let file = send.body.as_ref().map(std::fs::read).transpose()?;
+    for _ in 0..send.count {
+        let body = file.clone().unwrap_or_else(|| sender.sample(send.event.as_deref()).into_bytes());
+        let answer = sender.post(sender.sign(body, send.tamper)?).await?;
+        if !answer.status.is_success() {
+            code = FAILED;
+        }
+        let shown = if json {
+            let body = serde_json::from_str(&answer.body).unwrap_or(serde_json::Value::String(answer.body));
+            json!({ "status": answer.status.as_u16(), "body": body }).to_string()
+        } else {
+            safe(&format!("{} {}", answer.status.as_u16(), answer.body))
+        };
+        if !line(&mut io::stdout(), &shown)? {
+            break;
+        }
+    }
+    Ok(code)
+}
+
+/// The first listening address, as a client on this machine reaches it.
+fn local_url(listen: Option<SocketAddr>) -> Result<Uri, Failure> {
+    let address = listen.filter(|address| address.port() != 0).ok_or_else(|| {
+        Failure(
+            "the config listens on a port that only the system knows; give --url http://HOST:PORT".to_owned(),
+        )
+    })?;
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    Ok(format!("http://{}", SocketAddr::new(host, address.port())).parse()?)
+}
+
+/// A delivery ready to post.
+#[derive(Clone)]
+pub(super) struct Signed {
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+}
+
+/// What a gateway answered.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
+}
+
+/// Plays a source's provider against a gateway.
+pub(super) struct Sender {
+    source: Arc<Source>,
+    url: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Sender {
+    /// For a source; a URL without a path gets the source's.
+    pub(super) fn new(source: Arc<Source>, url: &Uri) -> Result<Sender, Failure> {
+        if url.scheme_str() != Some("http") || url.host().is_none() {
+            return Err(Failure(format!("{url} is not an http:// URL (https is not yet in this version)")));
+        }
+        let url = if matches!(url.path(), "" | "/") {
+            let token = source.token.as_ref().map(|token| format!("/{}", token.expose())).unwrap_or_default();
+            format!("{}{}{token}", url.to_string().trim_end_matches('/'), source.path)
+        } else {
+            url.to_string()
+        };
+        Ok(Sender { source, url, client: Client::builder(TokioExecutor::new()).build_http() })
+    }
+
+    /// A new sample event.
+    pub(super) fn sample(&self, kind: Option<&str>) -> String {
+        let subscription = self.source.subscriptions.iter().next().map(String::as_str);
+        sample::payload(self.source.provider, kind, subscription, Clock::System.now())
+    }
+
+    /// Signs a body, and spoils what is to be spoilt.
+    pub(super) fn sign(&self, body: Vec<u8>, tamper: Option<Tamper>) -> Result<Signed, Failure> {
+        let (Some(scheme), Some(key)) = (self.source.scheme, self.source.keys.first()) else {
+            return match tamper {
+                None => Ok(Signed { headers: Vec::new(), body: body.into() }),
+                Some(_) => Err(Failure(format!(
+                    "nothing signs {}, so there is nothing to tamper with",
+                    self.source.name
+                ))),
+            };
+        };
+        let mut at = Clock::System.now().as_second();
+        if tamper == Some(Tamper::Timestamp) {
+            at -= self.source.tolerance.saturating_mul(2).saturating_add(3600);
+        }
+        let id = format!("msg_{}", sample::uuid());
+        let mut headers = signature::sign(scheme, key, &id, at, &body);
+        let mut body = body;
+        match tamper {
+            Some(Tamper::Body) => spoil(&mut body),
+            Some(Tamper::Signature) => {
+                if let Some((_, value)) = headers.last_mut() {
+                    *value = spoilt(value);
+                }
+            }
+            Some(Tamper::Timestamp) | None => {}
+        }
+        Ok(Signed { headers, body: body.into() })
+    }
+
+    /// Posts a delivery.
+    pub(super) async fn post(&self, signed: Signed) -> Result<Answer, Failure> {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(&self.url)
+            .header("content-type", "application/json")
+            .header("user-agent", concat!("hookgate-send/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in &signed.headers {
+            request = request.header(*name, value);
+        }
+        self.exchange(request.body(Full::from(signed.body))?).await
+    }
+
+    /// Sends a validation challenge.
+    pub(super) async fn challenge(&self, header: &str, key: &str) -> Result<Answer, Failure> {
+        self.exchange(Request::builder().uri(&self.url).header(header, key).body(Full::default())?).await
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
+        // The URL may hold a path token: an error names the host alone.
+        let host = self.url.split('/').take(3).collect::<Vec<_>>().join("/");
+        let unreachable = |why: &dyn std::fmt::Display| Failure(format!("cannot deliver to {host}: {why}"));
+        let answer = self.client.request(request).await.map_err(|error| unreachable(&root(&error)))?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body = Limited::new(answer.into_body(), MAX_ANSWER);
+        #[allow(clippy::disallowed_methods)] // Limited above.
+        let body = body.collect().await.map_err(|error| unreachable(&error))?.to_bytes();
+        Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+    }
+}
+
+/// The innermost reason, which is the one that helps: "connection refused", not "client error".
+fn root(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// Changes one letter or digit inside, so that JSON stays JSON.
+fn spoil(body: &mut [u8]) {
+    if let Some(byte) = body.iter_mut().rev().find(|byte| byte.is_ascii_alphanumeric()) {
+        *byte = if *byte == b'0' { b'1' } else { b'0' };
+    }
+}
+
+/// The signature with one character in its middle changed; it stays well-formed.
+fn spoilt(signature: &str) -> String {
+    let mut bytes = signature.as_bytes().to_vec();
+    let at = bytes.len().saturating_sub(20);
+    if let Some(byte) = bytes.get_mut(at) {
+        *byte = if *byte == b'0' { b'1' } else { b'0' };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+const MAX_ANSWER: usize = 1 << 20;

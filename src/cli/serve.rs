@@ -1,0 +1,47 @@
+//! `hookgate serve`: the gateway, until it is told to stop.
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Done, FAILED, Failure, Global, OK, block_on, check};
+use crate::clock::Clock;
+use crate::gateway::{Gateway, StartError};
+use crate::telemetry::{self, Format};
+
+pub(super) fn run(global: &Global, log_format: Format) -> Done {
+    let path = global.config_path()?;
+    let (config, problems) = check::problems(path)?;
+    let file = path.display().to_string();
+    if problems.iter().any(|problem| !problem.warning) {
+        check::print(&file, &problems, global.json)?;
+        return Ok(FAILED);
+    }
+    telemetry::start(if global.json { Format::Json } else { log_format });
+    for problem in &problems {
+        tracing::warn!("{}", problem.render(&file));
+    }
+    block_on(async {
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let gateway = start(config).await?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("draining");
+        gateway.drain().await;
+        tracing::info!("stopped");
+        Ok(OK)
+    })
+}
+
+/// Starts a gateway and logs where it listens.
+async fn start(config: crate::config::Config) -> Result<Gateway, Failure> {
+    let (sources, queue) = (config.sources.len(), config.queue.kind);
+    let gateway =
+        Gateway::start(config, Clock::System).await.map_err(|error: StartError| Failure::from(error))?;
+    for edge in gateway.edge() {
+        tracing::info!(address = %format!("http://{edge}"), sources, ?queue, "serving");
+    }
+    tracing::info!(address = %format!("http://{}", gateway.admin()), "metrics and health");
+    Ok(gateway)
+}

@@ -1,0 +1,270 @@
+//! The config file: TOML in, a typed [`Config`] out, and every problem at once with its line and column.
+//!
+//! Keeps true: an unknown key, a wrong type or a value outside its range never starts a gateway; what is not built yet is
+//! refused, not ignored. What depends on a provider is checked in `route.rs`, which knows the providers.
+
+mod item;
+mod print;
+mod read;
+mod report;
+mod sections;
+mod sources;
+mod units;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::DeTable;
+
+use crate::secret::SecretRef;
+pub(crate) use print::quote_key;
+
+/// Reads the file at `path`.
+///
+/// # Errors
+/// When there is no text to read. What is wrong with the text is in the list.
+pub fn load(path: &Path) -> Result<(Config, Vec<Problem>), LoadError> {
+    let shown = || path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => LoadError::Absent(shown()),
+        why => LoadError::Unreadable { path: shown(), why },
+    })?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let before = bytes.iter().take(error.valid_up_to());
+        LoadError::NotText { path: shown(), line: 1 + before.filter(|byte| **byte == b'\n').count() }
+    })?;
+    Ok(parse(text, path.parent().unwrap_or(Path::new(""))))
+}
+
+/// Reads a config's text; relative paths in it are relative to `base`.
+///
+/// Where something is invalid the config holds its default, so that later checks can add what they find to the list.
+pub fn parse(text: &str, base: &Path) -> (Config, Vec<Problem>) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut report = report::Report::new(text);
+    for error in errors {
+        let at = report.position(error.span().map_or(0, |span| span.start));
+        report.syntax(at, error.message());
+    }
+    let config = sections::config(&read::Section::root(&report, table.get_ref()), base);
+    (config, report.into_problems())
+}
+
+/// Why there is no config to check.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No such file.
+    #[error("there is no config file {0}; name another with --config")]
+    Absent(String),
+    /// It cannot be read.
+    #[error("cannot read the config file {path}: {why}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the system said.
+        why: std::io::ErrorKind,
+    },
+    /// It is not UTF-8.
+    #[error("the config file {path} is not UTF-8 text (line {line})")]
+    NotText {
+        /// The file.
+        path: String,
+        /// From 1.
+        line: usize,
+    },
+}
+
+/// The whole config, defaults filled in, relative paths resolved against the config file's folder.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where `hookgate.db` and `audit/` live.
+    pub data_dir: PathBuf,
+    /// The public listener.
+    pub edge: Edge,
+    /// The listener for metrics and health.
+    pub admin: Admin,
+    /// The Redis server of `dedupe` and `queue`.
+    pub redis: Redis,
+    /// The dedupe store.
+    pub dedupe: Dedupe,
+    /// The queue.
+    pub queue: Queue,
+    /// The reject log.
+    pub audit: Audit,
+    /// In the order of the file.
+    pub sources: Vec<Source>,
+}
+
+/// A place in the config file, both from 1; columns count characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Column.
+    pub column: usize,
+}
+
+/// A value and where it stood (where its section starts, for a default).
+#[derive(Clone, Debug)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where.
+    pub at: Position,
+}
+
+/// `[edge]`.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// Addresses to listen on; port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Bytes.
+    pub max_body: usize,
+    /// Connections at a time, all listeners together.
+    pub max_connections: usize,
+    /// For the request head, and between requests on a kept connection.
+    pub header_timeout: Duration,
+    /// For the whole body.
+    pub body_timeout: Duration,
+    /// For the whole request, the durable write included.
+    pub request_timeout: Duration,
+    /// For what is in flight at SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// `[redis]`.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// `redis://…`; may be a secret since it may hold a password.
+    pub url: At<SecretRef>,
+}
+
+/// Where identities are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// `hookgate.db`.
+    Embedded,
+    /// `[redis]`.
+    Redis,
+}
+
+/// `[dedupe]`.
+#[derive(Clone, Debug)]
+pub struct Dedupe {
+    /// The store.
+    pub store: Store,
+    /// How long an identity is remembered.
+    pub window: At<Duration>,
+}
+
+/// What kind of queue takes the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueKind {
+    /// `hookgate.db`.
+    Embedded,
+    /// Redis streams.
+    Redis,
+}
+
+/// `[queue]`.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    /// The kind.
+    pub kind: QueueKind,
+    /// Stream name; may hold `{provider}`, `{source}`, `{type}`.
+    pub name: String,
+    /// Redis: how many streams.
+    pub partitions: u32,
+    /// Redis: at this length a stream takes no more.
+    pub max_backlog: u64,
+    /// How long events are kept.
+    pub retain: Duration,
+}
+
+/// `[audit]`.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// How long files are kept.
+    pub retain: Duration,
+    /// All files together, in bytes.
+    pub max_bytes: u64,
+}
+
+/// What to do with another body under a known identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Forward it, marked.
+    Forward,
+    /// Answer it as a duplicate, counted and recorded.
+    Drop,
+}
+
+/// `rate_limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests a second.
+    pub per_second: u32,
+    /// Requests at once.
+    pub burst: u32,
+}
+
+/// `[sources.NAME]`, as written; `route.rs` holds it against what its provider needs.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// NAME, 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    pub name: At<String>,
+    /// The provider's name.
+    pub provider: At<String>,
+    /// Starts with `/`; the path without token.
+    pub path: At<String>,
+    /// Any one may match.
+    pub secrets: Vec<At<SecretRef>>,
+    /// How far a signed timestamp may be from now, both ways.
+    pub tolerance: Duration,
+    /// Empty allows all.
+    pub allow_ips: Vec<IpNet>,
+    /// None: unlimited.
+    pub rate_limit: Option<RateLimit>,
+    /// The path's last segment.
+    pub path_token: Option<At<SecretRef>>,
+    /// Securitize subscription ids; empty accepts all.
+    pub subscriptions: Option<At<Vec<String>>>,
+    /// None: the provider's default.
+    pub on_conflict: Option<OnConflict>,
+    /// Serve it although nothing authenticates it.
+    pub unauthenticated: bool,
+    /// Atelio: a header with v1 alone passes.
+    pub accept_v1: Option<At<bool>>,
+}
+
+/// One thing wrong, or to be warned of, in a config file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Where.
+    pub at: Position,
+    /// The full key, dotted: `sources.basiq-prod.secrets`.
+    pub key: String,
+    /// What is wrong and what is allowed.
+    pub what: String,
+    /// A warning does not stop the start.
+    pub warning: bool,
+}
+
+impl Problem {
+    /// `FILE:LINE:COL: key: what`, a warning marked as one.
+    pub fn render(&self, file: &str) -> String {
+        let Problem { at: Position { line, column }, key, what, warning } = self;
+        let mark = if *warning { "warning: " } else { "" };
+        format!("{file}:{line}:{column}: {mark}{key}: {what}")
+    }
+}

@@ -1,0 +1,230 @@
+//! One value of the config file, and what it can be read as.
+//!
+//! Keeps true: what is not as it should be is noted with what is allowed; what was found is shown unless it may be a
+//! secret, and never what is inside a list or a table.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use ipnet::IpNet;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::print::quote;
+use super::read::Section;
+use super::report::Report;
+use super::units::Malformed;
+use super::{At, Position};
+use crate::secret::{Secret, SecretRef};
+
+/// A value that stands in the file.
+pub(super) struct Item<'a> {
+    report: &'a Report<'a>,
+    /// The full key.
+    pub(super) key: String,
+    /// Where the key stands.
+    pub(super) key_at: Position,
+    /// Where the value stands.
+    pub(super) at: Position,
+    value: &'a DeValue<'a>,
+}
+
+impl<'a> Item<'a> {
+    /// The value under the full key `key`, which starts at the byte `key_starts`.
+    pub(super) fn new(
+        report: &'a Report<'a>,
+        key: String,
+        key_starts: usize,
+        value: &'a Spanned<DeValue<'a>>,
+    ) -> Self {
+        let (key_at, at) = (report.position(key_starts), report.position(value.span().start));
+        Item { report, key, key_at, at, value: value.get_ref() }
+    }
+
+    /// The value itself.
+    pub(super) fn value(&self) -> &'a DeValue<'a> {
+        self.value
+    }
+
+    /// Notes a problem.
+    pub(super) fn problem(&self, what: impl Into<String>) {
+        self.report.problem(self.at, &self.key, what);
+    }
+
+    /// Notes a warning.
+    pub(super) fn warning(&self, what: impl Into<String>) {
+        self.report.warning(self.at, &self.key, what);
+    }
+
+    /// Notes that this key is of a later version.
+    pub(super) fn not_yet(&self, allowed: &str) {
+        self.report.problem(self.key_at, &self.key, format!("not yet in this version; {allowed}"));
+    }
+
+    /// Notes that the value is not what it should be; `None` to go on with.
+    pub(super) fn expected<T>(&self, what: &str) -> Option<T> {
+        self.problem(format!("expected {what}, found {}", shown(self.value)));
+        None
+    }
+
+    /// The same without showing the value.
+    pub(super) fn expected_secret<T>(&self, what: &str) -> Option<T> {
+        self.problem(format!("expected {what}, found {}", kind(self.value)));
+        None
+    }
+
+    /// The string it is, if it is one. Notes nothing.
+    pub(super) fn as_text(&self) -> Option<&'a str> {
+        self.value.as_str()
+    }
+
+    /// A string that is not blank.
+    pub(super) fn text(&self, what: &str) -> Option<&'a str> {
+        match self.value.as_str().filter(|text| !text.trim().is_empty()) {
+            Some(text) => Some(text),
+            None => self.expected(what),
+        }
+    }
+
+    /// Whether it is a table.
+    pub(super) fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
+    /// The items of the list it is, if it is one. Notes nothing.
+    pub(super) fn list(&self) -> Option<Vec<Item<'a>>> {
+        let numbered = self.value.as_array()?.iter().enumerate();
+        let item = |(number, value): (usize, &'a Spanned<DeValue<'a>>)| {
+            Item::new(self.report, format!("{}[{number}]", self.key), value.span().start, value)
+        };
+        Some(numbered.map(item).collect())
+    }
+
+    /// The table it should be. The value is not shown: what stands in place of a section may be anything.
+    pub(super) fn section(&self) -> Option<Section<'a>> {
+        match self.value.as_table() {
+            Some(table) => Some(Section::new(self.report, self.key.clone(), self.at, Some(table))),
+            None => self.expected_secret("a table"),
+        }
+    }
+
+    /// A secret: a reference, or with a warning a plain text. Never shows what it found.
+    pub(super) fn secret(&self, base: &Path) -> Option<At<SecretRef>> {
+        let value = match self.value {
+            DeValue::String(text) if text.trim().is_empty() => {
+                self.problem(format!("an empty secret would let everybody in; expected {SECRET}"));
+                return None;
+            }
+            DeValue::String(text) => {
+                self.warning(format!("a secret in the config file; use {SECRET}"));
+                SecretRef::Plain(Secret::new(text.as_ref()))
+            }
+            DeValue::Table(_) => self.reference(base)?,
+            _ => return self.expected_secret(SECRET),
+        };
+        Some(At { value, at: self.at })
+    }
+
+    fn reference(&self, base: &Path) -> Option<SecretRef> {
+        let section = self.section()?;
+        let (env, file) = (section.item("env"), section.item("file"));
+        section.finish();
+        match (env, file) {
+            (Some(_), Some(_)) => {
+                self.problem(format!("both env and file; expected either: {SECRET}"));
+                None
+            }
+            (Some(name), None) => {
+                let odd = |c: char| c == '=' || c.is_whitespace() || c.is_control();
+                match name.as_text().filter(|text| !text.is_empty() && !text.contains(odd)) {
+                    Some(text) => Some(SecretRef::Env(text.to_owned())),
+                    None => name.expected_secret("the name of an environment variable"),
+                }
+            }
+            (None, Some(path)) => match path.as_text().filter(|text| !text.trim().is_empty()) {
+                Some(text) => Some(SecretRef::File(base.join(text))),
+                None => path.expected_secret("a path"),
+            },
+            // Any other key has been reported as unknown.
+            (None, None) if !section.is_empty() => None,
+            (None, None) => {
+                self.problem(format!("neither env nor file; expected {SECRET}"));
+                None
+            }
+        }
+    }
+
+    /// An address with its port.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self.value.as_str().and_then(|text| text.parse().ok()) {
+            Some(address) => Some(address),
+            None => self.expected("an address such as \"127.0.0.1:8080\" or \"[::1]:8080\""),
+        }
+    }
+
+    /// A network, or an address as a network of one.
+    pub(super) fn network(&self) -> Option<IpNet> {
+        let text = self.value.as_str();
+        let network = text.and_then(|text| text.parse().ok());
+        match network.or_else(|| text?.parse::<IpAddr>().ok().map(IpNet::from)) {
+            Some(network) => Some(network),
+            None => self.expected("a network such as \"203.0.113.0/24\" or an address"),
+        }
+    }
+
+    /// A number with its unit, within `range`.
+    pub(super) fn quantity<T: PartialOrd>(
+        &self,
+        read: fn(&str) -> Result<T, Malformed>,
+        range: &RangeInclusive<T>,
+        what: &str,
+        from_to: &str,
+    ) -> Option<At<T>> {
+        let read = match self.value {
+            DeValue::String(text) => read(text),
+            DeValue::Integer(_) => Err(Malformed::UnitMissing),
+            _ => Err(Malformed::NotAQuantity),
+        };
+        match read {
+            Ok(value) if range.contains(&value) => Some(At { value, at: self.at }),
+            Ok(_) | Err(Malformed::TooLarge) => self.expected(from_to),
+            Err(Malformed::NotAQuantity) => self.expected(what),
+            Err(Malformed::UnitMissing) => {
+                self.problem(format!("the unit is missing; expected {what}, found {}", shown(self.value)));
+                None
+            }
+        }
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a decimal number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The value as it was written, if it is short; never what is inside a list or a table, where secrets are.
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) if text.chars().count() > LONGEST_SHOWN => {
+            let start: String = text.chars().take(LONGEST_SHOWN).collect();
+            format!("{} and more", quote(&start))
+        }
+        DeValue::String(text) => quote(text),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Array(items) if items.is_empty() => "an empty list".to_owned(),
+        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => kind(value).to_owned(),
+    }
+}
+
+const SECRET: &str = "{ env = \"NAME\" } or { file = \"PATH\" }";
+const LONGEST_SHOWN: usize = 60;

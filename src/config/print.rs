@@ -1,0 +1,158 @@
+//! The effective config as TOML, for `check --print`.
+//!
+//! Keeps true: it reads back as a config, and shows no secret: a reference by its name, a plain text not at all.
+
+use std::fmt::{self, Display, Write};
+
+use super::units::{show_duration, show_size};
+use super::{Config, OnConflict, QueueKind, Source, Store};
+use crate::secret::SecretRef;
+
+impl Config {
+    /// Everything in force, defaults included, secrets redacted.
+    pub fn redacted(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = write_gateway(&mut out, self);
+        for source in &self.sources {
+            let _ = write_source(&mut out, source);
+        }
+        out
+    }
+}
+
+/// `text` as a TOML string.
+pub(super) fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// `name` as one part of a dotted TOML key.
+pub(crate) fn quote_key(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !name.is_empty() && name.chars().all(bare) { name.to_owned() } else { quote(name) }
+}
+
+fn write_gateway(out: &mut String, config: &Config) -> fmt::Result {
+    let Config { data_dir, edge, admin, redis, dedupe, queue, audit, sources: _ } = config;
+    writeln!(out, "data_dir = {}", quote(&data_dir.to_string_lossy()))?;
+    writeln!(out, "\n[edge]")?;
+    writeln!(out, "listen = {}", list(&edge.listen))?;
+    writeln!(out, "max_body = {}", quote(&show_size(edge.max_body as u64)))?;
+    writeln!(out, "max_connections = {}", edge.max_connections)?;
+    writeln!(out, "header_timeout = {}", quote(&show_duration(edge.header_timeout)))?;
+    writeln!(out, "body_timeout = {}", quote(&show_duration(edge.body_timeout)))?;
+    writeln!(out, "request_timeout = {}", quote(&show_duration(edge.request_timeout)))?;
+    writeln!(out, "drain_timeout = {}", quote(&show_duration(edge.drain_timeout)))?;
+    writeln!(out, "\n[admin]")?;
+    writeln!(out, "listen = {}", quote(&admin.listen.to_string()))?;
+    writeln!(out, "\n[redis]")?;
+    writeln!(out, "url = {}", redis_url(&redis.url.value))?;
+    writeln!(out, "\n[dedupe]")?;
+    writeln!(out, "store = {}", quote(dedupe.store.name()))?;
+    writeln!(out, "window = {}", quote(&show_duration(dedupe.window.value)))?;
+    writeln!(out, "\n[queue]")?;
+    writeln!(out, "kind = {}", quote(queue.kind.name()))?;
+    writeln!(out, "name = {}", quote(&queue.name))?;
+    writeln!(out, "partitions = {}", queue.partitions)?;
+    writeln!(out, "max_backlog = {}", queue.max_backlog)?;
+    writeln!(out, "retain = {}", quote(&show_duration(queue.retain)))?;
+    writeln!(out, "\n[audit]")?;
+    writeln!(out, "retain = {}", quote(&show_duration(audit.retain)))?;
+    writeln!(out, "max_bytes = {}", quote(&show_size(audit.max_bytes)))
+}
+
+fn write_source(out: &mut String, source: &Source) -> fmt::Result {
+    writeln!(out, "\n[sources.{}]", quote_key(&source.name.value))?;
+    writeln!(out, "provider = {}", quote(&source.provider.value))?;
+    writeln!(out, "path = {}", quote(&source.path.value))?;
+    let secrets: Vec<_> = source.secrets.iter().map(|secret| reference(&secret.value)).collect();
+    writeln!(out, "secrets = [{}]", secrets.join(", "))?;
+    writeln!(out, "tolerance = {}", quote(&show_duration(source.tolerance)))?;
+    writeln!(out, "allow_ips = {}", list(&source.allow_ips))?;
+    if let Some(limit) = source.rate_limit {
+        writeln!(out, "rate_limit = {{ per_second = {}, burst = {} }}", limit.per_second, limit.burst)?;
+    }
+    if let Some(token) = &source.path_token {
+        writeln!(out, "path_token = {}", reference(&token.value))?;
+    }
+    if let Some(subscriptions) = &source.subscriptions {
+        writeln!(out, "subscriptions = {}", list(&subscriptions.value))?;
+    }
+    if let Some(on_conflict) = source.on_conflict {
+        writeln!(out, "on_conflict = {}", quote(on_conflict.name()))?;
+    }
+    if let Some(accept_v1) = &source.accept_v1 {
+        writeln!(out, "accept_v1 = {}", accept_v1.value)?;
+    }
+    writeln!(out, "unauthenticated = {}", source.unauthenticated)
+}
+
+fn list<T: Display>(items: &[T]) -> String {
+    let quoted: Vec<_> = items.iter().map(|item| quote(&item.to_string())).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+fn reference(secret: &SecretRef) -> String {
+    match secret {
+        SecretRef::Env(name) => format!("{{ env = {} }}", quote(name)),
+        SecretRef::File(path) => format!("{{ file = {} }}", quote(&path.to_string_lossy())),
+        SecretRef::Plain(_) => quote(REDACTED),
+    }
+}
+
+/// A plain URL keeps its host, which one wants to see; whatever stands before the last `@` goes, even of a URL that
+/// is not well formed, since that is where a password would be.
+fn redis_url(url: &SecretRef) -> String {
+    let SecretRef::Plain(secret) = url else { return reference(url) };
+    match secret.expose().split_once("://") {
+        None => quote(REDACTED),
+        Some((scheme, rest)) => match rest.rsplit_once('@') {
+            None => quote(&format!("{scheme}://{rest}")),
+            Some((_, host)) => quote(&format!("{scheme}://{REDACTED}@{host}")),
+        },
+    }
+}
+
+impl Store {
+    fn name(self) -> &'static str {
+        match self {
+            Store::Embedded => "embedded",
+            Store::Redis => "redis",
+        }
+    }
+}
+
+impl QueueKind {
+    fn name(self) -> &'static str {
+        match self {
+            QueueKind::Embedded => "embedded",
+            QueueKind::Redis => "redis",
+        }
+    }
+}
+
+impl OnConflict {
+    fn name(self) -> &'static str {
+        match self {
+            OnConflict::Forward => "forward",
+            OnConflict::Drop => "drop",
+        }
+    }
+}
+
+const REDACTED: &str = "<redacted>";

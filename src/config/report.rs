@@ -1,0 +1,106 @@
+//! The problems of one file, and where in it they stand.
+//!
+//! Keeps true: a position counts lines and characters from 1, whatever the bytes; one slip of syntax is reported once,
+//! not again as the odd value that the parser made of it.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use super::{Position, Problem};
+
+/// Collects problems. Shared by every section of one file, hence the cell.
+pub(super) struct Report<'t> {
+    text: &'t str,
+    /// Byte offsets.
+    line_starts: Vec<usize>,
+    /// Lines with a syntax error.
+    broken: BTreeSet<usize>,
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl<'t> Report<'t> {
+    /// An empty report on `text`.
+    pub(super) fn new(text: &'t str) -> Report<'t> {
+        let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
+        let line_starts = std::iter::once(0).chain(after_breaks).collect();
+        Report { text, line_starts, broken: BTreeSet::new(), problems: RefCell::default() }
+    }
+
+    /// Where the byte `offset` stands.
+    pub(super) fn position(&self, offset: usize) -> Position {
+        let line = self.line_starts.partition_point(|start| *start <= offset);
+        let start = self.line_starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        let rest = self.text.get(start..).unwrap_or("");
+        let before = rest.char_indices().take_while(|(at, _)| start + at < offset).count();
+        Position { line, column: before + 1 }
+    }
+
+    /// The parser's complaint. Its messages hold no text of the file.
+    pub(super) fn syntax(&mut self, at: Position, what: &str) {
+        if self.broken.insert(at.line) {
+            // The usual slip, which the parser calls a bad number.
+            let unquoted = what.starts_with("invalid") && !what.contains("string");
+            let hint = if unquoted { "; is it a text without quotes?" } else { "" };
+            self.push(at, "toml", format!("{what}{hint}"), false);
+        }
+    }
+
+    /// Whether the file as a whole parsed; where it did not, nothing can be said to be missing.
+    pub(super) fn parsed(&self) -> bool {
+        self.broken.is_empty()
+    }
+
+    /// Whether a line above did not parse.
+    pub(super) fn is_broken_above(&self, at: Position) -> bool {
+        self.broken.first().is_some_and(|line| *line < at.line)
+    }
+
+    /// Something that stops the start.
+    pub(super) fn problem(&self, at: Position, key: &str, what: impl Into<String>) {
+        if !self.broken.contains(&at.line) {
+            self.push(at, key, what.into(), false);
+        }
+    }
+
+    /// Something that should be there and is not.
+    pub(super) fn missing(&self, at: Position, key: &str, what: impl Into<String>) {
+        if self.parsed() {
+            self.push(at, key, what.into(), false);
+        }
+    }
+
+    /// Something to be warned of.
+    pub(super) fn warning(&self, at: Position, key: &str, what: impl Into<String>) {
+        if !self.broken.contains(&at.line) {
+            self.push(at, key, what.into(), true);
+        }
+    }
+
+    /// Every problem, in the order of the file.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        let mut problems = self.problems.into_inner();
+        problems.sort();
+        problems
+    }
+
+    fn push(&self, at: Position, key: &str, what: String, warning: bool) {
+        self.problems.borrow_mut().push(Problem { at, key: key.to_owned(), what, warning });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_characters() {
+        let report = Report::new("a\nžluť = 1\r\n\n");
+        let at = |offset| (report.position(offset).line, report.position(offset).column);
+        assert_eq!(at(0), (1, 1));
+        assert_eq!(at(1), (1, 2));
+        assert_eq!(at(2), (2, 1));
+        assert_eq!(at(4), (2, 2)); // after a letter of two bytes
+        assert_eq!(at("a\nžluť = ".len()), (2, 8));
+        assert_eq!(at(9999), (4, 1)); // past the end is the end
+    }
+}

@@ -1,0 +1,375 @@
+//! The normalized event: CloudEvents 1.0 attributes, canonical data, and the provider's bytes as they came.
+//!
+//! Keeps true: an event is serialised once, compact, its attributes always in the same order; `data.payload` is the body byte
+//! for byte.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+/// The JSON Schema (2020-12) that every event validates against.
+pub const SCHEMA: &str = include_str!("event/schema.json");
+
+/// SHA-256 of a delivery's raw body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BodyHash(pub [u8; 32]);
+
+impl BodyHash {
+    /// Hashes a body.
+    pub fn of(body: &[u8]) -> BodyHash {
+        BodyHash(Sha256::digest(body).into())
+    }
+
+    /// 64 lower-case hex digits.
+    pub fn hex(&self) -> String {
+        hex::encode(self.0)
+    }
+}
+
+/// What makes two deliveries of one source the same event: the first 16 bytes of a SHA-256 over the source's name and the
+/// identity that its provider defines. Uniformly distributed, so stores may use it as a key as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Identity(pub [u8; 16]);
+
+/// SHA-256 over parts, each behind its length (8 bytes, big-endian), so that no two lists of parts read the same. An absent
+/// part has the length 2^64-1 and no bytes.
+pub fn digest_of_parts<'a>(parts: impl IntoIterator<Item = Option<&'a [u8]>>) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for part in parts {
+        match part {
+            Some(bytes) => {
+                digest.update((bytes.len() as u64).to_be_bytes());
+                digest.update(bytes);
+            }
+            None => digest.update(u64::MAX.to_be_bytes()),
+        }
+    }
+    digest.finalize().into()
+}
+
+/// The attributes and data of an event, in the order they are written; what is none is left out or null as the schema says.
+pub struct Attributes<'a> {
+    /// `id`.
+    pub id: &'a str,
+    /// `source`.
+    pub source: &'a Arc<str>,
+    /// `type`.
+    pub kind: Cow<'static, str>,
+    /// `subject`, and `data.subject`.
+    pub subject: Option<(&'a str, &'a str)>,
+    /// `time`, already in UTC.
+    pub time: Option<&'a str>,
+    /// `recordedtime`.
+    pub recorded: Timestamp,
+    /// `provider`.
+    pub provider: &'static str,
+    /// `sequence`.
+    pub sequence: Option<u64>,
+    /// `verifiedby`.
+    pub verified_by: &'static str,
+    /// `data.event`.
+    pub event: Option<&'a str>,
+    /// `data.tenant`.
+    pub tenant: Option<(&'a str, &'a str)>,
+    /// `data.related`.
+    pub related: Vec<(&'a str, &'a str)>,
+    /// `data.status`: from, to.
+    pub status: Option<(Option<&'a str>, Option<&'a str>)>,
+    /// `data.links`.
+    pub links: Vec<(&'a str, &'a str)>,
+}
+
+/// An event ready for the queue.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// CloudEvents `id`.
+    pub id: String,
+    /// CloudEvents `source`: the configured path without token.
+    pub source: Arc<str>,
+    /// CloudEvents `type`: the canonical type.
+    pub kind: Cow<'static, str>,
+    /// CloudEvents `partitionkey`.
+    pub partition_key: String,
+    /// The whole event, compact JSON but for the payload, which is as it came.
+    pub json: String,
+    /// Where in `json` the id's closing quote stands.
+    id_end: usize,
+    /// Where in `json` the key `"data"` starts.
+    data_start: usize,
+}
+
+impl Event {
+    /// Writes an event around a payload, which must be a JSON object.
+    pub fn new(of: Attributes<'_>, payload: &str) -> Event {
+        let partition_key = match of.subject {
+            Some((kind, id)) => format!("{kind}/{id}"),
+            None => of.id.to_owned(),
+        };
+        let mut json = Json(String::with_capacity(payload.len() + of.links.len() * 128 + 768));
+        json.raw("{\"specversion\":\"1.0\"");
+        json.string("id", of.id);
+        let id_end = json.0.len() - 1;
+        json.string("source", of.source);
+        json.string("type", &of.kind);
+        if of.subject.is_some() {
+            json.string("subject", &partition_key);
+        }
+        if let Some(time) = of.time {
+            json.string("time", time);
+        }
+        json.string("recordedtime", &microseconds(of.recorded));
+        json.raw(",\"datacontenttype\":\"application/json\",\"dataschema\":\"urn:hookgate:event:1\"");
+        json.string("provider", of.provider);
+        json.string("partitionkey", &partition_key);
+        if let Some(number) = of.sequence {
+            json.string("sequence", &format!("{number:020}"));
+        }
+        json.string("verifiedby", of.verified_by);
+        json.raw(",");
+        let data_start = json.0.len();
+        json.data(&of, payload);
+        let Attributes { id, source, kind, .. } = of;
+        Event {
+            id: id.to_owned(),
+            source: source.clone(),
+            kind,
+            partition_key,
+            json: json.0,
+            id_end,
+            data_start,
+        }
+    }
+
+    /// The same event as the second or later body under its identity: the id ends in `~` and 8 hex digits of the body's
+    /// SHA-256, and `conflict` is true.
+    pub fn conflicting(&self, body: &BodyHash) -> Event {
+        let id = conflict_id(&self.id, body);
+        let (suffix, mark) = (&id[self.id.len()..], "\"conflict\":true,");
+        let mut json = String::with_capacity(self.json.len() + suffix.len() + mark.len());
+        json.push_str(&self.json[..self.id_end]);
+        json.push_str(suffix);
+        json.push_str(&self.json[self.id_end..self.data_start]);
+        json.push_str(mark);
+        json.push_str(&self.json[self.data_start..]);
+        Event {
+            json,
+            id_end: self.id_end + suffix.len(),
+            data_start: self.data_start + suffix.len() + mark.len(),
+            source: self.source.clone(),
+            kind: self.kind.clone(),
+            partition_key: self.partition_key.clone(),
+            id,
+        }
+    }
+}
+
+/// The id under which another body of a known identity enters.
+pub fn conflict_id(id: &str, body: &BodyHash) -> String {
+    format!("{id}~{}", hex::encode(&body.0[..4]))
+}
+
+/// RFC 3339 in UTC with six fraction digits.
+pub fn microseconds(at: Timestamp) -> String {
+    format!("{at:.6}")
+}
+
+/// A time as RFC 3339 in UTC, its fraction digits as they came; none for anything that is not strictly RFC 3339 with an offset.
+pub fn utc(time: &str) -> Option<String> {
+    let (date, fraction, offset) = split_rfc3339(time)?;
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    // The fraction is no matter of the offset: it is carried over as text, so that no digit is lost or made up.
+    let at: Timestamp = format!("{date}{offset}").parse().ok()?;
+    let whole = format!("{at:.0}");
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(format!("{}{point}{fraction}Z", whole.strip_suffix('Z')?))
+}
+
+/// Date and time to the second, fraction digits, offset.
+fn split_rfc3339(time: &str) -> Option<(&str, &str, &str)> {
+    let (date, rest) = time.split_at_checked("2026-11-21T10:00:00".len())?;
+    let shaped = date.bytes().zip("0000-00-00T00:00:00".bytes()).all(|(found, shape)| match shape {
+        b'0' => found.is_ascii_digit(),
+        b'T' => found.eq_ignore_ascii_case(&b'T'),
+        other => found == other,
+    });
+    let at = rest.find(['Z', 'z', '+', '-'])?;
+    let (fraction, offset) = rest.split_at(at);
+    let zulu = offset.eq_ignore_ascii_case("z");
+    let within = |digits: Option<&str>, limit: u8| {
+        digits.and_then(|d| d.parse::<u8>().ok()).is_some_and(|n| n < limit)
+    };
+    let numeric = offset.len() == 6
+        && offset.as_bytes()[3] == b':'
+        && within(offset.get(1..3), 24)
+        && within(offset.get(4..6), 60);
+    let fraction =
+        if fraction.is_empty() { "" } else { fraction.strip_prefix('.').filter(|f| !f.is_empty())? };
+    (shaped && (zulu || numeric)).then_some((date, fraction, offset))
+}
+
+/// JSON text as it grows.
+struct Json(String);
+
+impl Json {
+    fn raw(&mut self, text: &str) {
+        self.0.push_str(text);
+    }
+
+    fn string(&mut self, name: &str, value: &str) {
+        self.raw(",\"");
+        self.raw(name);
+        self.raw("\":");
+        self.quoted(value);
+    }
+
+    fn quoted(&mut self, text: &str) {
+        if text.bytes().any(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)) {
+            self.raw(&serde_json::Value::from(text).to_string());
+        } else {
+            self.raw("\"");
+            self.raw(text);
+            self.raw("\"");
+        }
+    }
+
+    fn nullable(&mut self, text: Option<&str>) {
+        match text {
+            Some(text) => self.quoted(text),
+            None => self.raw("null"),
+        }
+    }
+
+    fn entity(&mut self, (kind, id): (&str, &str)) {
+        self.raw("{\"kind\":");
+        self.quoted(kind);
+        self.string("id", id);
+        self.raw("}");
+    }
+
+    fn maybe_entity(&mut self, entity: Option<(&str, &str)>) {
+        match entity {
+            Some(entity) => self.entity(entity),
+            None => self.raw("null"),
+        }
+    }
+
+    fn data(&mut self, of: &Attributes<'_>, payload: &str) {
+        self.raw("\"data\":{\"event\":");
+        self.nullable(of.event);
+        self.raw(",\"tenant\":");
+        self.maybe_entity(of.tenant);
+        self.raw(",\"subject\":");
+        self.maybe_entity(of.subject);
+        self.raw(",\"related\":[");
+        for (at, entity) in of.related.iter().enumerate() {
+            self.raw(if at == 0 { "" } else { "," });
+            self.entity(*entity);
+        }
+        self.raw("],\"status\":");
+        match of.status {
+            Some((from, to)) => {
+                self.raw("{\"from\":");
+                self.nullable(from);
+                self.raw(",\"to\":");
+                self.nullable(to);
+                self.raw("}");
+            }
+            None => self.raw("null"),
+        }
+        self.raw(",\"links\":{");
+        for (at, (name, url)) in of.links.iter().enumerate() {
+            self.raw(if at == 0 { "" } else { "," });
+            self.quoted(name);
+            self.raw(":");
+            self.quoted(url);
+        }
+        self.raw("},\"payload\":");
+        self.raw(payload);
+        self.raw("}}");
+    }
+}
+
+#[cfg(test)]
+impl Event {
+    /// A small event, for tests of what takes events.
+    pub(crate) fn for_test(id: &str) -> Event {
+        Event::with_payload(id, "{}")
+    }
+
+    /// An event with this payload, for tests of what takes events.
+    pub(crate) fn with_payload(id: &str, payload: &str) -> Event {
+        let source: Arc<str> = "/hooks/test".into();
+        let of = Attributes {
+            id,
+            source: &source,
+            kind: "kyc.verified".into(),
+            subject: None,
+            time: None,
+            recorded: Timestamp::UNIX_EPOCH,
+            provider: "basiq",
+            sequence: None,
+            verified_by: "standard-webhooks",
+            event: Some("user.created"),
+            tenant: None,
+            related: vec![],
+            status: None,
+            links: vec![],
+        };
+        Event::new(of, payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_is_the_same_event_with_another_id_and_a_mark() {
+        let body = BodyHash::of(b"other");
+        let first = Event::for_test("quote\"d");
+        let second = first.conflicting(&body);
+        let [mut a, b]: [serde_json::Value; 2] =
+            [&first, &second].map(|event| serde_json::from_str(&event.json).unwrap());
+        a["id"] = format!("quote\"d~{}", &body.hex()[..8]).into();
+        a["conflict"] = true.into();
+        assert_eq!(a, b);
+        assert_eq!(second.id, a["id"]);
+        let third = second.conflicting(&body);
+        serde_json::from_str::<serde_json::Value>(&third.json).unwrap();
+    }
+
+    #[test]
+    fn times_are_utc_with_the_digits_that_came() {
+        for (sent, utc_time) in [
+            ("2024-10-20T07:52:28.696629792Z", Some("2024-10-20T07:52:28.696629792Z")),
+            ("2021-10-20T10:27:20.154286+00:00", Some("2021-10-20T10:27:20.154286Z")),
+            ("2021-10-20T23:27:20.10-02:30", Some("2021-10-21T01:57:20.10Z")),
+            ("2026-10-21t08:14:37z", Some("2026-10-21T08:14:37Z")),
+            ("2021-02-02-00:50:58.484840+00:00", None),
+            ("2022-06-24T18:36:30.416759", None),
+            ("2022-06-24", None),
+            ("2022-13-24T18:36:30Z", None),
+            ("2022-06-24T18:36:30.Z", None),
+            ("2022-06-24T18:36:30.1x2Z", None),
+            ("2022-06-24T18:36:30+0000", None),
+            ("2022-06-24T18:36:30+24:00", None),
+            ("2022-06-24T18:36:30+23:59", Some("2022-06-23T18:37:30Z")),
+            ("2022-06-24T18:36:30é", None),
+            ("", None),
+            ("yesterday, about half past", None),
+        ] {
+            assert_eq!(utc(sent).as_deref(), utc_time, "{sent}");
+        }
+    }
+
+    #[test]
+    fn parts_cannot_be_shifted_into_one_another() {
+        let digest = |parts: &[Option<&str>]| digest_of_parts(parts.iter().map(|p| p.map(str::as_bytes)));
+        assert_ne!(digest(&[Some("ab"), Some("c")]), digest(&[Some("a"), Some("bc")]));
+        assert_ne!(digest(&[None]), digest(&[Some("")]));
+    }
+}

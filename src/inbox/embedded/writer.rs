@@ -1,0 +1,209 @@
+//! The writer thread: takes what waits, commits it as one transaction, answers all of it.
+//!
+//! Keeps true: whoever is taken from the channel is answered, whatever happens to the disk. While the database refuses,
+//! nobody waits for it: all are refused at once, and the thread tries by itself, once a second, whether it is back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tokio::sync::oneshot;
+
+use crate::admin::Readiness;
+use crate::clock::{self, Clock};
+use crate::inbox::{Admission, Unavailable, Verdict};
+use crate::metrics::{EnqueueFailure, QueueMetrics};
+
+use super::Tuning;
+use super::store::Store;
+
+/// A delivery and who waits for its verdict.
+pub(super) struct Job {
+    /// The delivery.
+    pub(super) admission: Admission,
+    /// Whether anybody still listens makes no difference.
+    pub(super) reply: oneshot::Sender<Result<Verdict, Unavailable>>,
+}
+
+/// What the thread owns.
+pub(super) struct Writer {
+    store: Store,
+    jobs: Receiver<Box<Job>>,
+    clock: Clock,
+    watch: Watch,
+    tuning: Tuning,
+    /// Why the database refuses, and when to try again.
+    down: Option<(String, Instant)>,
+}
+
+/// Where the thread tells how it fares.
+pub(super) struct Watch {
+    /// The queue's metrics.
+    pub(super) metrics: QueueMetrics,
+    /// One store is both queue and dedupe.
+    pub(super) readiness: Arc<Readiness>,
+}
+
+impl Watch {
+    fn set(&self, up: bool) {
+        self.metrics.up.set(i64::from(up));
+        self.readiness.set_queue(up);
+        self.readiness.set_dedupe(up);
+    }
+}
+
+impl Drop for Watch {
+    /// However the thread ends, by a bug too: nobody believes that it still takes events.
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
+
+impl Writer {
+    /// A writer that is up.
+    pub(super) fn new(
+        store: Store,
+        jobs: Receiver<Box<Job>>,
+        clock: Clock,
+        watch: Watch,
+        tuning: Tuning,
+    ) -> Writer {
+        watch.set(true);
+        Writer { store, jobs, clock, watch, tuning, down: None }
+    }
+
+    /// Works until every sender is gone and the channel is empty.
+    pub(super) fn run(mut self) {
+        let mut batch = Vec::new();
+        loop {
+            match self.jobs.recv_timeout(self.patience()) {
+                Ok(job) => {
+                    self.gather(job, &mut batch);
+                    self.serve(&mut batch);
+                }
+                Err(RecvTimeoutError::Timeout) => self.idle(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.store.close();
+    }
+
+    /// How long to wait for work before looking after the database.
+    fn patience(&self) -> Duration {
+        match &self.down {
+            Some((_, retry)) => retry.saturating_duration_since(clock::instant()),
+            None if self.store.busy(self.now()) => BREATH,
+            None => REST,
+        }
+    }
+
+    fn gather(&self, first: Box<Job>, batch: &mut Vec<Job>) {
+        let mut bytes = first.admission.event.json.len();
+        batch.push(*first);
+        while batch.len() < self.tuning.batch
+            && bytes < BATCH_BYTES
+            && let Ok(job) = self.jobs.try_recv()
+        {
+            bytes += job.admission.event.json.len();
+            batch.push(*job);
+        }
+    }
+
+    fn serve(&mut self, batch: &mut Vec<Job>) {
+        self.retry();
+        if let Some((why, _)) = &self.down {
+            self.watch.metrics.failed(EnqueueFailure::Refused, batch.len());
+            refuse(batch, why);
+            return;
+        }
+        let started = clock::instant();
+        let admissions: Vec<&Admission> = batch.iter().map(|job| &job.admission).collect();
+        match self.store.admit(&admissions, self.now()) {
+            Ok(verdicts) => {
+                self.watch.metrics.duration.observe(started.elapsed().as_secs_f64());
+                self.watch.metrics.batch.observe(batch.len() as f64);
+                for (job, verdict) in batch.drain(..).zip(verdicts) {
+                    // A receiver that is gone is a client that hung up; the event is in all the same.
+                    let _ = job.reply.send(Ok(verdict));
+                }
+                self.store.checkpoint();
+            }
+            Err(error) => {
+                self.watch.metrics.failed(EnqueueFailure::Refused, batch.len());
+                let why = self.fail(&error);
+                refuse(batch, &why);
+            }
+        }
+    }
+
+    fn idle(&mut self) {
+        self.retry();
+        if self.down.is_some() {
+            return;
+        }
+        match self.store.tend(self.now()) {
+            Ok(()) => self.store.checkpoint(),
+            Err(error) => {
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// Once the database has been left alone for a while: is it back?
+    fn retry(&mut self) {
+        if self.down.as_ref().is_none_or(|(_, retry)| *retry > clock::instant()) {
+            return;
+        }
+        match self.store.recover(self.now()) {
+            Ok(()) => {
+                tracing::info!("the embedded store takes events again");
+                self.down = None;
+                self.watch.set(true);
+            }
+            Err(error) => {
+                self.fail(&error);
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &rusqlite::Error) -> String {
+        let why = reason(error);
+        if self.down.is_none() {
+            tracing::error!(%error, "the embedded store refuses events");
+        }
+        self.down = Some((why.clone(), clock::instant() + self.tuning.probe));
+        self.watch.set(false);
+        why
+    }
+
+    fn now(&self) -> i64 {
+        self.clock.now().as_microsecond()
+    }
+}
+
+fn refuse(batch: &mut Vec<Job>, why: &str) {
+    for job in batch.drain(..) {
+        let _ = job.reply.send(Err(Unavailable::Refused(why.to_owned())));
+    }
+}
+
+/// The reason in few words, without paths or SQL: it may be seen outside.
+fn reason(error: &rusqlite::Error) -> String {
+    use rusqlite::ErrorCode;
+    let why = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "no space left for the database",
+        Some(ErrorCode::ReadOnly) => "the database is read-only",
+        Some(ErrorCode::SystemIoFailure) => "the disk failed",
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "the database is damaged",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another process holds the database",
+        _ => "the database failed",
+    };
+    why.to_owned()
+}
+
+/// Few large events make a batch as well as many small ones.
+const BATCH_BYTES: usize = 4 << 20;
+/// Between two rounds of upkeep while nothing comes in.
+const BREATH: Duration = Duration::from_millis(20);
+/// Between two looks at whether something has come of age.
+const REST: Duration = Duration::from_secs(5);

@@ -1,0 +1,72 @@
+-- Looks, enters and remembers a batch of events, each on its own: in that order, since a script is not rolled back.
+-- KEYS: the stream, then each event's seen key. ARGV: window in ms, max_backlog, then six for each event: the body's
+-- hash, what to do under a known identity (F tell, D drop, C enter: this is the conflict form), id, type, source, JSON.
+-- Answers a number an event (answer.rs names them), or a text saying why it was refused.
+local stream, window, room = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local answers = {}
+
+-- A stream that is no stream refuses what would enter it; what is known already is still told.
+local length = redis.pcall('XLEN', stream)
+
+-- 'source' and 'line' of the error would tell the operator nothing; the text starts with Redis' error code.
+local function why(refusal)
+  return refusal.err
+end
+
+local function refused(reply)
+  return type(reply) == 'table' and reply.err
+end
+
+for i = 1, #KEYS - 1 do
+  local seen, at = KEYS[i + 1], 3 + (i - 1) * 6
+  local body, mode = ARGV[at], ARGV[at + 1]
+  local known = redis.pcall('GET', seen)
+
+  local flag
+  if type(known) == 'string' then
+    -- Records of 33 bytes: a body's hash, and how it was taken.
+    for from = 1, #known, 33 do
+      if string.sub(known, from, from + 31) == body then
+        flag = string.sub(known, from + 32, from + 32)
+        break
+      end
+    end
+  end
+
+  if refused(known) then
+    answers[i] = why(known)
+  elseif flag == 'F' then
+    answers[i] = 2
+  elseif flag == 'C' then
+    answers[i] = 3
+  elseif flag then
+    answers[i] = 4
+  elseif known and mode == 'F' then
+    answers[i] = 5
+  elseif known and mode == 'D' then
+    local kept = redis.pcall('SET', seen, known .. body .. 'D', 'PX', window)
+    answers[i] = refused(kept) and why(kept) or 6
+  elseif refused(length) then
+    answers[i] = why(length)
+  elseif length >= room then
+    answers[i] = 7
+  else
+    local entry = redis.pcall('XADD', stream, '*', 'id', ARGV[at + 2], 'type', ARGV[at + 3],
+      'source', ARGV[at + 4], 'event', ARGV[at + 5])
+    if refused(entry) then
+      answers[i] = why(entry)
+    else
+      local kept = redis.pcall('SET', seen, (known or '') .. body .. (mode == 'C' and 'C' or 'F'), 'PX', window)
+      if refused(kept) then
+        -- In the queue but not remembered would enter again with every redelivery: neither is better.
+        redis.pcall('XDEL', stream, entry)
+        answers[i] = why(kept)
+      else
+        length = length + 1
+        answers[i] = 1
+      end
+    end
+  end
+end
+
+return answers

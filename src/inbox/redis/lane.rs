@@ -1,0 +1,242 @@
+//! A lane: the admissions of one partition, taken to Redis in the order they came, everything that waits in one call.
+//!
+//! Keeps true: one call of a lane is in flight at a time, so that a partition's order is its order of arrival; every
+//! admission taken gets exactly one answer, and an answer of acceptance only from the script's own.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock;
+use crate::config::OnConflict;
+use crate::event::Event;
+use crate::inbox::{Admission, Unavailable, Verdict};
+use crate::metrics::{EnqueueFailure, QueueMetrics};
+
+use super::link::{self, Fault, Link};
+use super::retention::Written;
+use super::script::{self, Answer, Ask, Form, Outcome, Scripts};
+use super::stream::Streams;
+
+/// An admission and who waits for it.
+pub(super) struct Waiting {
+    pub(super) admission: Admission,
+    pub(super) answer: oneshot::Sender<Result<Verdict, Unavailable>>,
+}
+
+/// What a lane works with.
+pub(super) struct Lane {
+    pub(super) partition: u32,
+    pub(super) streams: Arc<Streams>,
+    pub(super) window_ms: u64,
+    pub(super) max_backlog: u64,
+    pub(super) link: Arc<Link>,
+    pub(super) scripts: Arc<Scripts>,
+    pub(super) written: Arc<Written>,
+    pub(super) metrics: QueueMetrics,
+}
+
+/// Admissions that go to one stream in one call.
+struct Batch {
+    stream: String,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    waiting: Waiting,
+    /// The conflict form, once the script said that there is a conflict.
+    conflict: Option<Event>,
+}
+
+impl Lane {
+    /// Works until the queue is closed and empty.
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Waiting>) {
+        let mut known = HashSet::new();
+        let mut waiting = Vec::with_capacity(BATCH_EVENTS);
+        while queue.recv_many(&mut waiting, BATCH_EVENTS).await > 0 {
+            while !waiting.is_empty() {
+                let rest = waiting.split_off(fitting(&waiting));
+                self.work(std::mem::replace(&mut waiting, rest), &mut known).await;
+            }
+        }
+    }
+
+    /// Calls until each of the admissions has its answer.
+    async fn work(&self, waiting: Vec<Waiting>, known: &mut HashSet<String>) {
+        let mut batches = self.by_stream(waiting);
+        // Twice for conflicts, and once more for each of those when the server has forgotten the scripts in between.
+        for _ in 0..ROUNDS {
+            if batches.is_empty() {
+                return;
+            }
+            batches = self.round(batches, known).await;
+        }
+        for entry in batches.into_iter().flat_map(|batch| batch.entries) {
+            let why = "the server keeps forgetting the script".to_owned();
+            self.fail(entry, Unavailable::Refused(why));
+        }
+    }
+
+    /// One call a stream, all in one write; what has to be called again is what it returns.
+    async fn round(&self, batches: Vec<Batch>, known: &mut HashSet<String>) -> Vec<Batch> {
+        let mut calls = redis::pipe();
+        for batch in &batches {
+            calls.add_command(self.call(batch));
+        }
+        let start = clock::instant();
+        let replies = self.link.call(&calls).await;
+        let replies = match replies {
+            Ok(replies) if replies.len() == batches.len() => replies,
+            Ok(_) => return self.fail_all(batches, &Unavailable::Unknown),
+            Err(Fault::Unreachable) => return self.fail_all(batches, &Unavailable::Unreachable),
+            Err(Fault::Unknown) => return self.fail_all(batches, &Unavailable::Unknown),
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        let (mut again, mut load) = (Vec::new(), false);
+        for (batch, reply) in batches.into_iter().zip(replies) {
+            self.metrics.duration.observe(seconds);
+            self.metrics.batch.observe(batch.entries.len() as f64);
+            match script::read(reply, batch.entries.len()) {
+                Outcome::Answers(answers) => again.extend(self.settle(batch, answers, known)),
+                Outcome::NotLoaded => {
+                    load = true;
+                    again.push(batch);
+                }
+                Outcome::NotRun(code, text) => {
+                    let unavailable = self.not_run(&code, text);
+                    self.fail_all(vec![batch], &unavailable);
+                }
+                Outcome::Unclear(text) => {
+                    tracing::warn!(stream = %batch.stream, %text, "redis answered a batch with an error");
+                    self.fail_all(vec![batch], &Unavailable::Unknown);
+                }
+            }
+        }
+        if load {
+            // Whether it worked is seen by the next round.
+            let _ = self.link.call(&self.scripts.loads()).await;
+        }
+        again
+    }
+
+    fn call(&self, batch: &Batch) -> redis::Cmd {
+        let asks: Vec<Ask<'_>> = batch
+            .entries
+            .iter()
+            .map(|entry| {
+                let admission = &entry.waiting.admission;
+                let form = match (&entry.conflict, admission.on_conflict) {
+                    (Some(_), _) => Form::Conflict,
+                    (None, OnConflict::Forward) => Form::OrTell,
+                    (None, OnConflict::Drop) => Form::OrDrop,
+                };
+                Ask {
+                    source: &admission.source,
+                    identity: &admission.identity,
+                    body: &admission.body,
+                    form,
+                    event: entry.conflict.as_ref().unwrap_or(&admission.event),
+                }
+            })
+            .collect();
+        self.scripts.admit(&batch.stream, self.window_ms, self.max_backlog, &asks)
+    }
+
+    /// Answers what the script settled; the conflicts come back, in conflict form.
+    fn settle(&self, batch: Batch, answers: Vec<Answer>, known: &mut HashSet<String>) -> Option<Batch> {
+        if answers.contains(&Answer::Entered) && !known.contains(&batch.stream) {
+            known.insert(batch.stream.clone());
+            self.written.note(&batch.stream);
+        }
+        let mut conflicts = Vec::new();
+        for (mut entry, answer) in batch.entries.into_iter().zip(answers) {
+            let admission = &entry.waiting.admission;
+            let id = || admission.event.id.clone();
+            let verdict = match answer {
+                Answer::Entered => match &entry.conflict {
+                    Some(conflict) => Verdict::Accepted { id: conflict.id.clone(), conflict: true },
+                    None => Verdict::Accepted { id: id(), conflict: false },
+                },
+                Answer::KnownFirst | Answer::KnownDropped => Verdict::Duplicate { id: id(), dropped: false },
+                Answer::KnownConflict => {
+                    let conflict = admission.event.conflicting(&admission.body);
+                    Verdict::Duplicate { id: conflict.id, dropped: false }
+                }
+                Answer::Dropped => Verdict::Duplicate { id: id(), dropped: true },
+                Answer::Conflict => {
+                    entry.conflict = Some(admission.event.conflicting(&admission.body));
+                    conflicts.push(entry);
+                    continue;
+                }
+                Answer::Full => {
+                    self.fail(entry, Unavailable::Refused("the stream is at max_backlog".to_owned()));
+                    continue;
+                }
+                Answer::Refused(text) => {
+                    let code = text.split(' ').next().unwrap_or_default().to_owned();
+                    let unavailable = self.not_run(&code, text);
+                    self.fail(entry, unavailable);
+                    continue;
+                }
+            };
+            // Nobody may be waiting any more; what was done stays done.
+            let _ = entry.waiting.answer.send(Ok(verdict));
+        }
+        (!conflicts.is_empty()).then_some(Batch { stream: batch.stream, entries: conflicts })
+    }
+
+    /// What an error of Redis means for an event that it kept out.
+    fn not_run(&self, code: &str, text: String) -> Unavailable {
+        if link::is_down(code) {
+            self.link.give_up(&text);
+            return Unavailable::Unreachable;
+        }
+        Unavailable::Refused(text)
+    }
+
+    fn fail_all(&self, batches: Vec<Batch>, why: &Unavailable) -> Vec<Batch> {
+        for entry in batches.into_iter().flat_map(|batch| batch.entries) {
+            self.fail(entry, why.clone());
+        }
+        Vec::new()
+    }
+
+    fn fail(&self, entry: Entry, why: Unavailable) {
+        match why {
+            Unavailable::Refused(_) => self.metrics.failed(EnqueueFailure::Refused, 1),
+            Unavailable::Unreachable => self.metrics.failed(EnqueueFailure::Unreachable, 1),
+            Unavailable::Unknown => self.metrics.failed(EnqueueFailure::Timeout, 1),
+            Unavailable::Overloaded => {}
+        }
+        let _ = entry.waiting.answer.send(Err(why));
+    }
+
+    fn by_stream(&self, waiting: Vec<Waiting>) -> Vec<Batch> {
+        let mut batches: Vec<Batch> = Vec::new();
+        for waiting in waiting {
+            let stream = self.streams.stream(&waiting.admission, self.partition);
+            let entry = Entry { waiting, conflict: None };
+            // Few streams a batch: a walk is cheaper than a map.
+            match batches.iter_mut().find(|batch| batch.stream == stream) {
+                Some(batch) => batch.entries.push(entry),
+                None => batches.push(Batch { stream, entries: vec![entry] }),
+            }
+        }
+        batches
+    }
+}
+
+/// How many of those that wait go in one call: at least one, and no more than Redis swallows between two probes.
+fn fitting(waiting: &[Waiting]) -> usize {
+    let mut bytes = 0;
+    let within = waiting.iter().take_while(|one| {
+        bytes += one.admission.event.json.len();
+        bytes <= BATCH_BYTES
+    });
+    within.count().max(1)
+}
+
+const BATCH_EVENTS: usize = 128;
+const BATCH_BYTES: usize = 4 << 20;
+const ROUNDS: usize = 4;

@@ -1,0 +1,168 @@
+//! The scripts as they are called: what goes out for an event and what an answer means.
+//!
+//! Keeps true: every key a script touches is passed as a key and lies in one slot; an answer is never read as better than
+//! the script gave it.
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Script, Value};
+
+use crate::event::{BodyHash, Event, Identity};
+
+/// The scripts and the hashes that Redis knows them by.
+pub(super) struct Scripts {
+    admit: Script,
+    trim: Script,
+}
+
+/// What is asked for one event.
+pub(super) struct Ask<'a> {
+    pub(super) source: &'a str,
+    pub(super) identity: &'a Identity,
+    pub(super) body: &'a BodyHash,
+    pub(super) form: Form,
+    pub(super) event: &'a Event,
+}
+
+/// In which form an event is offered, and so what happens when its identity is known with another body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As it is; tell of a conflict.
+    OrTell,
+    /// As it is; drop it on a conflict.
+    OrDrop,
+    /// As a conflict.
+    Conflict,
+}
+
+/// What the script did with one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is in the stream.
+    Entered,
+    /// This body is known as the first under its identity.
+    KnownFirst,
+    /// This body is known; it entered as a conflict.
+    KnownConflict,
+    /// This body is known; it was dropped.
+    KnownDropped,
+    /// The identity is known with another body, and nothing was done.
+    Conflict,
+    /// The identity is known with another body, and this one is now remembered as dropped.
+    Dropped,
+    /// The stream is as long as it may be.
+    Full,
+    /// Redis' own words, its error code first.
+    Refused(String),
+}
+
+/// What a call came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// An answer for each event, in order.
+    Answers(Vec<Answer>),
+    /// The script has to be loaded again; it did not run.
+    NotLoaded,
+    /// Redis did not run it; the code and the text.
+    NotRun(String, String),
+    /// It may have run in part.
+    Unclear(String),
+}
+
+impl Scripts {
+    pub(super) fn new() -> Scripts {
+        Scripts { admit: Script::new(include_str!("admit.lua")), trim: Script::new(include_str!("trim.lua")) }
+    }
+
+    /// Makes them known to the server.
+    pub(super) async fn load(&self, connection: &mut MultiplexedConnection) -> redis::RedisResult<()> {
+        self.loads().exec_async(connection).await
+    }
+
+    /// The commands that make them known.
+    pub(super) fn loads(&self) -> redis::Pipeline {
+        let mut loads = redis::pipe();
+        loads.cmd("SCRIPT").arg("LOAD").arg(include_str!("admit.lua"));
+        loads.cmd("SCRIPT").arg("LOAD").arg(include_str!("trim.lua"));
+        loads
+    }
+
+    /// One call that admits events to one stream.
+    pub(super) fn admit(&self, stream: &str, window_ms: u64, max_backlog: u64, asks: &[Ask<'_>]) -> Cmd {
+        let bytes: usize = asks.iter().map(|ask| ask.event.json.len() + PER_EVENT).sum();
+        let mut call = Cmd::with_capacity(6 + asks.len() * 7, bytes);
+        call.arg("EVALSHA").arg(self.admit.get_hash()).arg(asks.len() + 1).arg(stream);
+        for ask in asks {
+            call.arg(super::stream::seen_key(stream, ask.source, ask.identity));
+        }
+        call.arg(window_ms).arg(max_backlog);
+        for ask in asks {
+            let form = match ask.form {
+                Form::OrTell => "F",
+                Form::OrDrop => "D",
+                Form::Conflict => "C",
+            };
+            let event = ask.event;
+            call.arg(&ask.body.0[..])
+                .arg(form)
+                .arg(&event.id)
+                .arg(&*event.kind)
+                .arg(&*event.source)
+                .arg(&event.json);
+        }
+        call
+    }
+
+    /// One call that trims one stream.
+    pub(super) fn trim(&self, stream: &str, retain_ms: u64) -> Cmd {
+        let mut call = Cmd::new();
+        call.arg("EVALSHA").arg(self.trim.get_hash()).arg(1).arg(stream).arg(retain_ms).arg(TRIM_AT_ONCE);
+        call
+    }
+}
+
+/// Reads the reply to [`Scripts::admit`].
+pub(super) fn read(reply: Value, asked: usize) -> Outcome {
+    match reply {
+        Value::Array(answers) if answers.len() == asked => {
+            Outcome::Answers(answers.into_iter().map(answer).collect())
+        }
+        Value::ServerError(why) => {
+            let (code, text) = (why.code().to_owned(), said(&why));
+            match &*code {
+                "NOSCRIPT" => Outcome::NotLoaded,
+                // The code of everything without one of its own, an error inside the script among them.
+                "ERR" => Outcome::Unclear(text),
+                _ => Outcome::NotRun(code, text),
+            }
+        }
+        _ => Outcome::Unclear("an answer that the script does not give".to_owned()),
+    }
+}
+
+fn answer(value: Value) -> Answer {
+    match value {
+        Value::Int(1) => Answer::Entered,
+        Value::Int(2) => Answer::KnownFirst,
+        Value::Int(3) => Answer::KnownConflict,
+        Value::Int(4) => Answer::KnownDropped,
+        Value::Int(5) => Answer::Conflict,
+        Value::Int(6) => Answer::Dropped,
+        Value::Int(7) => Answer::Full,
+        Value::BulkString(text) => Answer::Refused(short(&String::from_utf8_lossy(&text))),
+        _ => Answer::Refused("an answer that the script does not give".to_owned()),
+    }
+}
+
+/// An error as Redis said it.
+pub(super) fn said(why: &redis::ServerError) -> String {
+    short(&format!("{} {}", why.code(), why.details().unwrap_or_default()))
+}
+
+fn short(text: &str) -> String {
+    text.trim().trim_start_matches('-').chars().take(120).collect()
+}
+
+/// Keys, hashes, ids and the protocol's own marks of one event, about.
+const PER_EVENT: usize = 512;
+/// Entries a call trims, about: some milliseconds of the server's time.
+const TRIM_AT_ONCE: u32 = 10_000;

@@ -1,0 +1,206 @@
+//! Stream names: which stream an event goes to, which keys go with it, and which streams a template stands for.
+//!
+//! Keeps true: an event and what is remembered of it share a hash slot, whatever the template and the number of
+//! partitions; the same delivery goes to the same stream in every gateway, as long as name and partitions stay.
+
+use std::fmt::Write as _;
+
+use crate::event::Identity;
+use crate::inbox::Admission;
+
+/// A stream's name with what is to be filled in, and its number of partitions.
+#[derive(Clone, Debug)]
+pub(super) struct Streams {
+    parts: Vec<Part>,
+    partitions: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Provider,
+    Source,
+    Type,
+}
+
+impl Streams {
+    /// Reads a template.
+    ///
+    /// Braces around anything but the three names are refused: they would be a hash tag that tears the stream from its
+    /// dedupe keys. Commas and blanks are refused because cursors are made of stream names.
+    pub(super) fn parse(name: &str, partitions: u32) -> Result<Streams, String> {
+        if name.is_empty() {
+            return Err("the name is empty".to_owned());
+        }
+        if partitions == 0 {
+            return Err("partitions is 0; at least one is needed".to_owned());
+        }
+        if name.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control()) {
+            return Err("the name holds a comma or a blank".to_owned());
+        }
+        let mut parts = Vec::new();
+        let mut rest = name;
+        while let Some(open) = rest.find('{') {
+            let (text, tail) = rest.split_at(open);
+            push_text(&mut parts, text)?;
+            let (part, length) = PLACEHOLDERS
+                .iter()
+                .find(|(word, _)| tail.starts_with(word))
+                .map(|(word, part)| (part.clone(), word.len()))
+                .ok_or("the name has a brace that is not part of {provider}, {source} or {type}")?;
+            parts.push(part);
+            rest = &tail[length..];
+        }
+        push_text(&mut parts, rest)?;
+        Ok(Streams { parts, partitions })
+    }
+
+    /// The lane, and partition, of an event: the FNV-1a hash (64 bits) of its partition key, modulo the partitions.
+    pub(super) fn partition(&self, partition_key: &str) -> u32 {
+        let hash = partition_key
+            .bytes()
+            .fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
+        // The remainder is below `partitions`, which is a u32.
+        (hash % u64::from(self.partitions)) as u32
+    }
+
+    /// The stream that an event goes to, given its partition.
+    pub(super) fn stream(&self, admission: &Admission, partition: u32) -> String {
+        let mut stream = String::new();
+        for part in &self.parts {
+            stream.push_str(match part {
+                Part::Text(text) => text,
+                Part::Provider => admission.provider,
+                Part::Source => &admission.source,
+                Part::Type => &admission.event.kind,
+            });
+        }
+        self.number(&mut stream, partition);
+        stream
+    }
+
+    /// Every stream, where the name alone tells them; none for a template.
+    pub(super) fn fixed(&self) -> Option<Vec<String>> {
+        let [Part::Text(name)] = &self.parts[..] else { return None };
+        let numbered = |partition| {
+            let mut stream = name.clone();
+            self.number(&mut stream, partition);
+            stream
+        };
+        Some((0..self.partitions).map(numbered).collect())
+    }
+
+    /// The glob for SCAN that finds every stream. It finds too much; [`Streams::covers`] says what is meant.
+    pub(super) fn pattern(&self) -> String {
+        let mut pattern = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => {
+                    for c in text.chars() {
+                        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^') {
+                            pattern.push('\\');
+                        }
+                        pattern.push(c);
+                    }
+                }
+                Part::Provider | Part::Source | Part::Type => pattern.push('*'),
+            }
+        }
+        if self.partitions > 1 {
+            pattern.push_str(".*");
+        }
+        pattern
+    }
+
+    /// Whether a stream can be one of these.
+    pub(super) fn covers(&self, stream: &str) -> bool {
+        if self.partitions == 1 {
+            return fits(&self.parts, stream);
+        }
+        let Some((name, number)) = stream.rsplit_once('.') else { return false };
+        let canonical = number.parse::<u32>().is_ok_and(|n| n < self.partitions && n.to_string() == number);
+        canonical && fits(&self.parts, name)
+    }
+
+    fn number(&self, stream: &mut String, partition: u32) {
+        if self.partitions > 1 {
+            // Writing to a String cannot fail.
+            let _ = write!(stream, ".{partition}");
+        }
+    }
+}
+
+/// What is remembered of an identity. The braces make the stream's name the hash tag, so that it shares the stream's slot.
+pub(super) fn seen_key(stream: &str, source: &str, identity: &Identity) -> String {
+    format!("{{{stream}}}:seen:{source}:{}", hex::encode(identity.0))
+}
+
+fn push_text(parts: &mut Vec<Part>, text: &str) -> Result<(), String> {
+    if text.contains('}') {
+        return Err("the name has a closing brace without an opening one".to_owned());
+    }
+    if !text.is_empty() {
+        parts.push(Part::Text(text.to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether `text` is the parts in order, each placeholder standing for at least one character.
+fn fits(parts: &[Part], text: &str) -> bool {
+    match parts.split_first() {
+        None => text.is_empty(),
+        Some((Part::Text(literal), rest)) => {
+            text.strip_prefix(literal.as_str()).is_some_and(|t| fits(rest, t))
+        }
+        Some((Part::Provider | Part::Source | Part::Type, rest)) => {
+            text.char_indices().any(|(at, c)| fits(rest, &text[at + c.len_utf8()..]))
+        }
+    }
+}
+
+const PLACEHOLDERS: [(&str, Part); 3] =
+    [("{provider}", Part::Provider), ("{source}", Part::Source), ("{type}", Part::Type)];
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_fnv_1a_of_the_published_vectors() {
+        let wide = Streams { parts: Vec::new(), partitions: u32::MAX };
+        for (text, hash) in
+            [("", 0xcbf2_9ce4_8422_2325_u64), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)]
+        {
+            assert_eq!(u64::from(wide.partition(text)), hash % u64::from(u32::MAX), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_brace_that_could_become_a_hash_tag_is_refused() {
+        for name in ["", "a{b}c", "a}b", "{", "{type", "a b", "a,b"] {
+            assert!(Streams::parse(name, 1).is_err(), "{name}");
+        }
+        assert!(Streams::parse("a", 0).is_err());
+    }
+
+    #[test]
+    fn a_template_covers_its_own_streams_and_no_others() {
+        let plain = Streams::parse("hooks", 3).unwrap();
+        assert_eq!(plain.fixed().unwrap(), ["hooks.0", "hooks.1", "hooks.2"]);
+        assert!(
+            plain.covers("hooks.2")
+                && !plain.covers("hooks.3")
+                && !plain.covers("hooks")
+                && !plain.covers("hooks.02")
+        );
+        let by_type = Streams::parse("h.{provider}.{type}", 1).unwrap();
+        assert_eq!(by_type.fixed(), None);
+        assert_eq!(by_type.pattern(), "h.*.*");
+        assert!(
+            by_type.covers("h.iof.kyc.verified") && !by_type.covers("h.iof") && !by_type.covers("g.iof.x")
+        );
+        assert_eq!(Streams::parse("a*{source}", 2).unwrap().pattern(), "a\\**.*");
+    }
+}

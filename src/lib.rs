@@ -1,0 +1,67 @@
+//! hookgate: an inbound webhook gateway. It takes deliveries from fintech providers, verifies them, forgets nothing and
+//! forwards each event once, in one schema.
+//!
+//! # The map
+//!
+//! A module may use those below it, never those above; `tests/layers.rs` holds the order.
+//!
+//! ```text
+//! cli            one file a command; decides nothing that the gateway decides
+//! gateway        builds every part; start order, drain order
+//! -- edge
+//! listener       accept loop, deadlines, HTTP/1.1 and HTTP/2, drain
+//! -- request path
+//! pipeline       the flow: every branch of it is in one file
+//! respond        outcome → answer
+//! admit          client address, rate, encoding, a capped and timed body
+//! route          config → sources; path → source
+//! outcome        how a request ends: status, label, title of every reason
+//! normalize      authenticated delivery → event and identity
+//! provider       the table of providers, one file each
+//! signature      the schemes; the only maker of `Verified`
+//! -- durable
+//! inbox          "seen before? if not, into the queue" as one atomic step: embedded (SQLite), redis
+//! event          the normalized event
+//! -- watching
+//! admin          /metrics, /livez, /readyz, and the latches behind them
+//! audit          the reject log and its hash chain
+//! metrics        every metric
+//! telemetry      logs
+//! -- ground
+//! config  secret  clock
+//! ```
+//!
+//! # The way of a request
+//!
+//! `listener` reads a head and calls [`pipeline::Pipeline::handle`]. It finds the source (`route`), admits the body (`admit`),
+//! authenticates the raw bytes (`signature`), reads them in canonical terms (`provider`, `normalize`), and asks the `inbox` to
+//! take the event. What the inbox says becomes an `outcome`, which is counted, recorded if it is a refusal, and rendered.
+//!
+//! # Where the next things go
+//!
+//! The spool beside `inbox` (behind [`inbox::Unavailable`]); brokers as further variants of [`inbox::Inbox`]; TLS and the
+//! PROXY protocol in `listener`, between accept and first bytes; a reload around `route::Routes` in `pipeline`.
+
+// Tests may unwrap and need no docs, so these are the library's lints and not the package's.
+#![warn(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+pub mod admin;
+pub mod admit;
+pub mod audit;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod event;
+pub mod gateway;
+pub mod inbox;
+pub mod listener;
+pub mod metrics;
+pub mod normalize;
+pub mod outcome;
+pub mod pipeline;
+pub mod provider;
+pub mod respond;
+pub mod route;
+pub mod secret;
+pub mod signature;
+pub mod telemetry;

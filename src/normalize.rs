@@ -1,0 +1,119 @@
+//! From an authenticated delivery to the event and the identity under which it enters the queue.
+//!
+//! Keeps true: every verified JSON object becomes an event; an id and an identity never depend on what the signature does not
+//! cover, on the time, or on the order of arrival.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::event::{Attributes, BodyHash, Event, Identity, digest_of_parts};
+use crate::provider::{Entity, Identified, Object, PayloadError, Provider, Reading, canonical_type};
+use crate::signature::Verified;
+
+/// Where a delivery came in.
+pub struct Origin<'a> {
+    /// The source's configured name.
+    pub source: &'a str,
+    /// Its path without token.
+    pub path: &'a Arc<str>,
+    /// Its provider.
+    pub provider: &'static dyn Provider,
+}
+
+/// A delivery in canonical terms.
+pub enum Normalized {
+    /// To be forwarded.
+    Event(Box<Forward>),
+    /// To be answered, and that is all.
+    HealthCheck,
+}
+
+/// An event, and what the gateway needs to know of it besides.
+pub struct Forward {
+    /// The event.
+    pub event: Event,
+    /// Under which it is deduped.
+    pub identity: Identity,
+    /// The raw body's hash.
+    pub body: BodyHash,
+    /// What counts it, and the count.
+    pub sequence: Option<(String, u64)>,
+}
+
+/// Reads a body; the first half of normalizing, before what the source filters on is checked.
+///
+/// # Errors
+/// When the body is no JSON object.
+pub fn read<'a>(
+    provider: &dyn Provider,
+    verified: &Verified<'a>,
+) -> Result<(Object<'a>, Reading<'a>), PayloadError> {
+    let payload = Object::parse(verified.body())?;
+    let reading = provider.read(&payload, verified.signed());
+    Ok((payload, reading))
+}
+
+/// Makes the event of what was read.
+pub fn normalize(
+    origin: &Origin<'_>,
+    verified: &Verified<'_>,
+    reading: Reading<'_>,
+    at: Timestamp,
+) -> Normalized {
+    if reading.health_check {
+        return Normalized::HealthCheck;
+    }
+    let body = BodyHash::of(verified.body());
+    let (id, identity) = identify(origin, &reading.identity, &body);
+    let attributes = Attributes {
+        id: &id,
+        source: origin.path,
+        kind: canonical_type(origin.provider.types(), reading.kind.as_deref()),
+        subject: reading.subject.as_ref().map(pair),
+        time: reading.time.as_deref(),
+        recorded: at,
+        provider: origin.provider.name(),
+        sequence: reading.sequence,
+        verified_by: verified.by().as_str(),
+        event: reading.kind.as_deref().filter(|kind| !kind.is_empty()),
+        tenant: reading.tenant.as_ref().map(pair),
+        related: reading.related.iter().map(pair).collect(),
+        status: reading.status.as_ref().map(|status| (status.from.as_deref(), status.to.as_deref())),
+        links: reading.links.iter().map(|(name, url)| (name.as_ref(), url.as_ref())).collect(),
+    };
+    // Reading has checked that it is UTF-8.
+    let payload = std::str::from_utf8(verified.body()).unwrap_or("null");
+    let event = Event::new(attributes, payload);
+    let sequence = reading.sequence_scope.map(Cow::into_owned).zip(reading.sequence);
+    Normalized::Event(Box::new(Forward { event, identity, body, sequence }))
+}
+
+fn pair<'a>(entity: &'a Entity<'_>) -> (&'a str, &'a str) {
+    (entity.kind.as_ref(), entity.id.as_ref())
+}
+
+/// The event's id, and the key under which its source dedupes it.
+fn identify(origin: &Origin<'_>, identified: &Identified<'_>, body: &BodyHash) -> (String, Identity) {
+    let hex;
+    let (own, parts) = match identified {
+        Identified::Own(id) => (Some(id.as_ref()), vec![Some(id.as_bytes())]),
+        Identified::Body => {
+            hex = body.hex();
+            (None, vec![Some(hex.as_bytes())])
+        }
+        Identified::Parts { parts, and_body } => {
+            hex = body.hex();
+            let named = parts.iter().map(|part| part.as_ref().map(|text| text.as_bytes()));
+            (None, named.chain(and_body.then_some(Some(hex.as_bytes()))).collect())
+        }
+    };
+    let provider = Some(origin.provider.name().as_bytes());
+    let digest = digest_of_parts(std::iter::once(provider).chain(parts));
+    let id = own.map_or_else(|| hex::encode(&digest[..16]), str::to_owned);
+    let keyed = digest_of_parts([Some(origin.source.as_bytes()), Some(&digest[..])]);
+    let mut identity = [0; 16];
+    identity.copy_from_slice(&keyed[..16]);
+    (id, Identity(identity))
+}

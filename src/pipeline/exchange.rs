@@ -1,0 +1,200 @@
+//! One request and what is known of it: enough to count it, record it and answer it, whatever became of it.
+//!
+//! Keeps true: a record holds no body, no secret, no query string and no path token; signatures are kept as fingerprints.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Response, Version};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::Pipeline;
+use crate::audit::{self, Reject};
+use crate::clock;
+use crate::event::BodyHash;
+use crate::metrics::{OutcomeLabel, UNKNOWN};
+use crate::outcome::{Outcome, Reason, Rejection};
+use crate::respond::{self, Body};
+use crate::route::Source;
+use crate::signature::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
+
+/// A request under way.
+pub struct Exchange {
+    /// Its head.
+    pub head: Parts,
+    /// Who sent it.
+    pub client: IpAddr,
+    /// When its head was read.
+    pub received: Timestamp,
+    /// Whose it is, once known.
+    pub source: Option<Arc<Source>>,
+    started: Instant,
+    in_flight: prometheus::IntGauge,
+}
+
+impl Exchange {
+    /// From here on it is in flight.
+    pub(super) fn begin(pipeline: &Pipeline, head: Parts, client: IpAddr) -> Exchange {
+        let in_flight = pipeline.metrics.in_flight.clone();
+        in_flight.inc();
+        let received = pipeline.clock.now();
+        Exchange { head, client, received, source: None, started: clock::instant(), in_flight }
+    }
+
+    pub(super) fn belongs_to(&mut self, source: &Arc<Source>) -> Arc<Source> {
+        self.source = Some(source.clone());
+        source.clone()
+    }
+
+    pub(super) fn belongs_to_nobody(&mut self) {
+        self.source = None;
+    }
+
+    /// Since its head was read.
+    pub(super) fn elapsed(&self) -> Duration {
+        clock::instant().saturating_duration_since(self.started)
+    }
+
+    /// Counts it, records it if it was refused, and renders its answer.
+    pub(super) fn conclude(
+        &self,
+        pipeline: &Pipeline,
+        body: Option<&Bytes>,
+        outcome: Outcome,
+    ) -> Response<Body> {
+        let reject = match &outcome {
+            Outcome::Rejected(rejection) => {
+                self.metrics(pipeline).rejected(rejection.reason.label());
+                let hash = body.map(|body| (BodyHash::of(body), body.len()));
+                self.record(pipeline, rejection, hash)
+            }
+            _ => String::new(),
+        };
+        if let Some(label) = outcome.label() {
+            self.metrics(pipeline).finished(label, self.elapsed().as_secs_f64());
+        }
+        let allow = self.source.as_ref().map_or("POST", |source| source.methods());
+        let mut answer = respond::render(&outcome, &reject, allow);
+        // The client of a draining gateway is to come back elsewhere. HTTP/2 says so in its own way.
+        if pipeline.readiness.draining() && self.head.version < Version::HTTP_2 {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    /// A conflict that the source drops: no reject, but somebody should know.
+    pub(super) fn record_conflict(&self, pipeline: &Pipeline, body: &BodyHash, id: &str) {
+        let detail = format!("another body under the identity of {id} was dropped");
+        let mut record = self.reject(pipeline, "conflict", 200, pipeline.routes.redactor.clean(&detail));
+        record.body = Some((body.hex(), self.declared_length()));
+        pipeline.audit.record(record);
+    }
+
+    fn record(&self, pipeline: &Pipeline, rejection: &Rejection, body: Option<(BodyHash, usize)>) -> String {
+        let (reason, status) = (rejection.reason, rejection.reason.status().as_u16());
+        let mut record = self.reject(pipeline, reason.label(), status, rejection.detail.clone());
+        record.body = body.map(|(hash, bytes)| (hash.hex(), bytes as u64));
+        let id = record.id.clone();
+        tracing::debug!(reject = id, source = &*record.source, reason = record.reason, "refused");
+        pipeline.audit.record(record);
+        id
+    }
+
+    fn reject(&self, pipeline: &Pipeline, reason: &'static str, status: u16, detail: String) -> Reject {
+        let clean = |text: &str, max: usize| pipeline.routes.redactor.clean(&clip(text, max));
+        let path = match &self.source {
+            Some(source) if source.token.is_some() => source.path.to_string(),
+            _ => clean(self.head.uri.path(), MAX_PATH),
+        };
+        Reject {
+            id: audit::reject_id(),
+            at: self.received,
+            source: self.source.as_ref().map_or_else(|| UNKNOWN.into(), |source| source.name.clone()),
+            provider: self.source.as_ref().map_or(UNKNOWN, |source| source.provider.name()),
+            reason,
+            status,
+            client: Some(self.client),
+            method: clip(self.head.method.as_str(), MAX_METHOD),
+            path,
+            body: None,
+            headers: kept_headers(&self.head.headers, |value| clean(value, MAX_HEADER)),
+            detail,
+        }
+    }
+
+    fn declared_length(&self) -> u64 {
+        let header = self.head.headers.get(hyper::header::CONTENT_LENGTH);
+        header.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or_default()
+    }
+
+    fn metrics<'a>(&'a self, pipeline: &'a Pipeline) -> &'a crate::metrics::SourceMetrics {
+        self.source.as_ref().map_or(&pipeline.routes.unknown, |source| &source.metrics)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.in_flight.dec();
+    }
+}
+
+/// Counts and records a refusal for which no request could be read. Its record's id.
+pub(super) fn record_bare(pipeline: &Pipeline, client: IpAddr, reason: Reason, detail: &str) -> String {
+    let unknown = &pipeline.routes.unknown;
+    unknown.rejected(reason.label());
+    unknown.finished(OutcomeLabel::Rejected, 0.0);
+    let id = audit::reject_id();
+    pipeline.audit.record(Reject {
+        id: id.clone(),
+        at: pipeline.clock.now(),
+        source: UNKNOWN.into(),
+        provider: UNKNOWN,
+        reason: reason.label(),
+        status: reason.status().as_u16(),
+        client: Some(client),
+        method: String::new(),
+        path: String::new(),
+        body: None,
+        headers: Vec::new(),
+        detail: detail.to_owned(),
+    });
+    id
+}
+
+/// The headers worth keeping, cleaned; of a signature its fingerprint.
+fn kept_headers(headers: &HeaderMap, clean: impl Fn(&str) -> String) -> Vec<(Cow<'static, str>, String)> {
+    let plain = KEPT_HEADERS.iter().chain(&IDENTIFYING_HEADERS).flat_map(|name| {
+        let values = headers.get_all(*name).iter().take(MAX_REPEATS);
+        values.map(|value| (*name, clean(&String::from_utf8_lossy(value.as_bytes()))))
+    });
+    let signatures = SIGNATURE_HEADERS.iter().filter_map(|name| {
+        let fingerprint = hex::encode(&Sha256::digest(headers.get(*name)?.as_bytes())[..8]);
+        Some((*name, format!("sha256:{fingerprint}")))
+    });
+    let mut kept: Vec<(Cow<'static, str>, String)> = Vec::new();
+    for (name, value) in plain.chain(signatures) {
+        match kept.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = format!("{}, {value}", known.1),
+            None => kept.push((Cow::Borrowed(name), value)),
+        }
+    }
+    kept
+}
+
+fn clip(text: &str, max: usize) -> String {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    if end == text.len() { text.to_owned() } else { format!("{}…", &text[..end]) }
+}
+
+const KEPT_HEADERS: [&str; 6] =
+    ["user-agent", "content-type", "content-length", "content-encoding", "host", "x-forwarded-for"];
+const MAX_REPEATS: usize = 4;
+const MAX_HEADER: usize = 256;
+const MAX_PATH: usize = 512;
+const MAX_METHOD: usize = 32;

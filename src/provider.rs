@@ -1,0 +1,227 @@
+//! The providers: one table, one file each.
+//!
+//! Keeps true: a provider is pure (no IO, no clock, no config): it says how its deliveries are signed, what their identity
+//! is, and how a payload reads in canonical terms. Its mapping of event types is data, one row a type. Whatever the payload,
+//! reading never fails once it is a JSON object: what cannot be read is left out.
+
+mod anduin;
+mod atelio;
+mod basiq;
+mod iof;
+mod object;
+mod securitize;
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::signature::{Scheme, Signed, VerifiedBy};
+pub use object::{Object, PayloadError};
+
+/// A provider of webhooks. The implementors are unit structs in [`TABLE`].
+pub trait Provider: Sync {
+    /// As the config, the metrics and the events name it.
+    fn name(&self) -> &'static str;
+
+    /// Whether and how it signs.
+    fn signing(&self) -> Signing;
+
+    /// Its event types and the canonical type of each.
+    fn types(&self) -> &'static [(&'static str, &'static str)];
+
+    /// From a delivery's first attempt to its last; the dedupe window should not be shorter. None: not published.
+    fn retries_for(&self) -> Option<Duration>;
+
+    /// Whether it registers an endpoint by a GET whose validation key is to be echoed, and in which header.
+    fn challenge_header(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether the identity is an id of the provider's own that the signature covers, so that another body under it is no
+    /// second event. `signed`: the source has secrets.
+    fn identity_is_signed(&self, signed: bool) -> bool;
+
+    /// Reads a payload. `signed` is what the signature told, where there is one.
+    fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a>;
+}
+
+/// Whether a provider signs its deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signing {
+    /// Always: a source without secrets cannot be served.
+    Always(Scheme),
+    /// Its current system does; its old one needs a path token instead.
+    Sometimes(Scheme),
+    /// Not in a way that is published: a source cannot have secrets.
+    Never,
+}
+
+impl Signing {
+    /// The scheme, where there is one.
+    pub fn scheme(self) -> Option<Scheme> {
+        match self {
+            Signing::Always(scheme) | Signing::Sometimes(scheme) => Some(scheme),
+            Signing::Never => None,
+        }
+    }
+}
+
+/// Every provider.
+pub static TABLE: [&dyn Provider; 5] =
+    [&securitize::Securitize, &anduin::Anduin, &basiq::Basiq, &atelio::Atelio, &iof::Iof];
+
+/// The provider of that name.
+pub fn by_name(name: &str) -> Option<&'static dyn Provider> {
+    TABLE.into_iter().find(|provider| provider.name() == name)
+}
+
+/// A payload in canonical terms, borrowed from its bytes where it can be.
+#[derive(Debug, Default)]
+pub struct Reading<'a> {
+    /// The provider's type, as sent; none where there is none.
+    pub kind: Option<Cow<'a, str>>,
+    /// What makes it the same event when it comes again.
+    pub identity: Identified<'a>,
+    /// When it happened, in UTC.
+    pub time: Option<String>,
+    /// Securitize's nonce.
+    pub sequence: Option<u64>,
+    /// What the nonce counts: the subscription.
+    pub sequence_scope: Option<Cow<'a, str>>,
+    /// Whose it is.
+    pub tenant: Option<Entity<'a>>,
+    /// What it is about.
+    pub subject: Option<Entity<'a>>,
+    /// What else it names.
+    pub related: Vec<Entity<'a>>,
+    /// The state it tells.
+    pub status: Option<Status<'a>>,
+    /// URLs by their names.
+    pub links: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// A health check, which is answered and not forwarded.
+    pub health_check: bool,
+}
+
+/// What a delivery's identity is made of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Identified<'a> {
+    /// The provider's own id, which is the event's too.
+    Own(Cow<'a, str>),
+    /// These parts in this order; none for an absent one. `and_body`: the body's SHA-256 is one more.
+    Parts {
+        /// The parts.
+        parts: Vec<Option<Cow<'a, str>>>,
+        /// Whether the body's hash is one more.
+        and_body: bool,
+    },
+    /// The body's SHA-256 alone, since the payload lacks what an identity needs.
+    #[default]
+    Body,
+}
+
+impl<'a> Identified<'a> {
+    /// The provider's own id, or the body where it is missing or empty (an event's id cannot be empty).
+    fn own(id: Option<Cow<'a, str>>) -> Identified<'a> {
+        match id {
+            Some(id) if !id.is_empty() => Identified::Own(id),
+            _ => Identified::Body,
+        }
+    }
+}
+
+/// Something a payload names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Entity<'a> {
+    /// What it is, singular, lower case.
+    pub kind: Cow<'a, str>,
+    /// Opaque.
+    pub id: Cow<'a, str>,
+}
+
+impl<'a> Entity<'a> {
+    /// An entity, where there is a non-empty id for it.
+    fn some(kind: &'static str, id: Option<Cow<'a, str>>) -> Option<Entity<'a>> {
+        id.filter(|id| !id.is_empty()).map(|id| Entity { kind: Cow::Borrowed(kind), id })
+    }
+}
+
+/// A change of state, in the provider's words.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Status<'a> {
+    /// Before, where told.
+    pub from: Option<Cow<'a, str>>,
+    /// Now.
+    pub to: Option<Cow<'a, str>>,
+}
+
+impl<'a> Status<'a> {
+    fn now(to: Option<Cow<'a, str>>) -> Option<Status<'a>> {
+        to.map(|to| Status { from: None, to: Some(to) })
+    }
+}
+
+/// The entities among `named` that are none of `known`, each once.
+fn others<'a>(named: impl Iterator<Item = Entity<'a>>, known: [Option<&Entity<'a>>; 2]) -> Vec<Entity<'a>> {
+    // A payload may name as many as fit into a body: comparing each with each would be quadratic in that.
+    let mut seen: HashSet<Entity<'a>> = known.into_iter().flatten().cloned().collect();
+    named.filter(|entity| seen.insert(entity.clone())).collect()
+}
+
+/// The canonical type of a provider's type; `unmapped.…` where the table has none.
+pub fn canonical_type(
+    types: &'static [(&'static str, &'static str)],
+    kind: Option<&str>,
+) -> Cow<'static, str> {
+    let Some(kind) = kind.filter(|kind| !kind.is_empty()) else {
+        return Cow::Borrowed("unmapped.unnamed");
+    };
+    if let Some((_, canonical)) = types.iter().find(|(known, _)| *known == kind) {
+        return Cow::Borrowed(canonical);
+    }
+    let plain = |c: char| if matches!(c, 'a'..='z' | '0'..='9' | '_' | '.') { c } else { '_' };
+    Cow::Owned(
+        std::iter::once("unmapped.")
+            .flat_map(str::chars)
+            .chain(kind.to_lowercase().chars().map(plain))
+            .collect(),
+    )
+}
+
+/// What `verifiedby` says of a source with this scheme.
+pub fn verified_by(scheme: Scheme) -> VerifiedBy {
+    match scheme {
+        Scheme::StandardWebhooks => VerifiedBy::StandardWebhooks,
+        Scheme::Bond { .. } | Scheme::Iof => VerifiedBy::HmacSha256,
+    }
+}
+
+/// Standard Webhooks' schedule as Basiq and Anduin publish it: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 10 h after one another.
+const STANDARD_RETRIES: Duration = Duration::from_secs(5 + 300 + 1800 + 7200 + 18000 + 36000 + 36000);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_type_is_unmapped_in_plain_letters() {
+        let types = basiq::Basiq.types();
+        assert_eq!(canonical_type(types, Some("user.created")), "user.created");
+        assert_eq!(
+            canonical_type(types, Some("Payment-Agreement.ÄCTIVE now")),
+            "unmapped.payment_agreement._ctive_now"
+        );
+        assert_eq!(canonical_type(types, None), "unmapped.unnamed");
+        assert_eq!(canonical_type(types, Some("")), "unmapped.unnamed");
+    }
+
+    #[test]
+    fn no_provider_maps_a_type_twice_and_every_canonical_type_is_category_dot_action() {
+        for provider in TABLE {
+            for (at, (kind, canonical)) in provider.types().iter().enumerate() {
+                assert!(provider.types()[..at].iter().all(|(k, _)| k != kind), "{kind}");
+                let (category, action) = canonical.split_once('.').unwrap();
+                assert!(!category.is_empty() && !action.is_empty(), "{canonical}");
+            }
+        }
+    }
+}

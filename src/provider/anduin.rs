@@ -1,0 +1,130 @@
+//! Anduin: fund subscriptions. The current system signs (Standard Webhooks); the legacy one does not, and its events are
+//! told apart by fund, event, investor and time.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::object::Object;
+use super::{Entity, Identified, Provider, Reading, STANDARD_RETRIES, Signing, Status};
+use crate::signature::{Scheme, Signed};
+
+pub(super) struct Anduin;
+
+impl Provider for Anduin {
+    fn name(&self) -> &'static str {
+        "anduin"
+    }
+
+    fn signing(&self) -> Signing {
+        Signing::Sometimes(Scheme::StandardWebhooks)
+    }
+
+    fn types(&self) -> &'static [(&'static str, &'static str)] {
+        &TYPES
+    }
+
+    fn retries_for(&self) -> Option<Duration> {
+        Some(STANDARD_RETRIES)
+    }
+
+    fn challenge_header(&self) -> Option<&'static str> {
+        Some("x-anduin-webhook-validation-key")
+    }
+
+    fn identity_is_signed(&self, signed: bool) -> bool {
+        signed
+    }
+
+    fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a> {
+        let subject = subject(payload);
+        Reading {
+            kind: payload.string("event"),
+            identity: match signed.and_then(|signed| signed.message_id) {
+                Some(id) => Identified::Own(Cow::Borrowed(id)),
+                // A header that no signature covers says nothing of the identity.
+                None => legacy_identity(payload),
+            },
+            time: payload.time("createdAt"),
+            tenant: Entity::some("fund", payload.text("fundId")),
+            related: related(payload, subject.as_ref()),
+            subject,
+            status: status(payload),
+            links: payload.links(),
+            ..Reading::default()
+        }
+    }
+}
+
+fn legacy_identity<'a>(payload: &Object<'a>) -> Identified<'a> {
+    let parts = ["fundId", "event", "lpId", "createdAt"].map(|key| payload.text(key));
+    if parts.iter().all(Option::is_some) {
+        Identified::Parts { parts: parts.into(), and_body: false }
+    } else {
+        Identified::Body
+    }
+}
+
+fn subject<'a>(payload: &Object<'a>) -> Option<Entity<'a>> {
+    Entity::some("order", payload.text("orderId"))
+        .or_else(|| Entity::some("investor", payload.text("lpId")))
+        .or_else(|| Entity::some("close", nested_id(payload, "close")))
+        .or_else(|| Entity::some("close", nested_id(payload, "newClose")))
+        .or_else(|| Entity::some("entity", payload.text("id")))
+}
+
+fn nested_id<'a>(payload: &Object<'a>, key: &str) -> Option<Cow<'a, str>> {
+    payload.object(key)?.text("id")
+}
+
+fn related<'a>(payload: &Object<'a>, subject: Option<&Entity<'a>>) -> Vec<Entity<'a>> {
+    let plain = |kind, key| Entity::some(kind, payload.text(key));
+    let close = |key| Entity::some("close", nested_id(payload, key));
+    let single = [
+        plain("close", "oldCloseId"),
+        plain("close", "newCloseId"),
+        close("close"),
+        close("previousClose"),
+        close("oldClose"),
+        close("newClose"),
+        plain("form_submission", "formSubmissionId"),
+        plain("firm", "firmId"),
+    ];
+    let files = payload.array("fileIds").into_iter().map(|id| id.text());
+    let described = payload.array("files").into_iter().map(|file| file.object()?.text("fileId"));
+    let files = files.chain(described).map(|id| Entity::some("file", id));
+    super::others(single.into_iter().chain(files).flatten(), [subject, None])
+}
+
+fn status<'a>(payload: &Object<'a>) -> Option<Status<'a>> {
+    let from = payload.string("oldStatus").or_else(|| payload.string("previousStatus"));
+    let to = payload.string("newStatus");
+    (from.is_some() || to.is_some()).then_some(Status { from, to })
+}
+
+const TYPES: [(&str, &str); 25] = [
+    ("new_investor_added", "investor.added"),
+    ("subscription_status_changed", "subscription.status_changed"),
+    ("subscription_close_changed", "subscription.close_changed"),
+    ("subscription_tags_changed", "subscription.tags_changed"),
+    ("documents_uploaded", "document.uploaded"),
+    ("fundsub.order.created", "investor.added"),
+    ("fundsub.order.status.updated", "subscription.status_changed"),
+    ("fundsub.order.close.updated", "subscription.close_changed"),
+    ("fundsub.order.tag.updated", "subscription.tags_changed"),
+    ("fundsub.order.document.uploaded", "document.uploaded"),
+    ("fundsub.order.supporting_doc.review_status.updated", "document.review_status_changed"),
+    ("fundsub.order.supporting_form.status.updated", "form.status_changed"),
+    ("fundsub.close.created", "close.created"),
+    ("fundsub.close.updated", "close.updated"),
+    ("fundsub.close.deleted", "close.deleted"),
+    ("funddata.investment_entity.created", "investment_entity.created"),
+    ("funddata.investment_entity.updated", "investment_entity.updated"),
+    ("funddata.investment_entity.deleted", "investment_entity.deleted"),
+    ("funddata.investment_entity.profile.updated", "investment_entity.profile_updated"),
+    ("funddata.investment_entity.profile.conflict", "investment_entity.profile_conflicted"),
+    ("funddata.investment.created", "investment.created"),
+    ("funddata.investment.updated", "investment.updated"),
+    ("funddata.investment.deleted", "investment.deleted"),
+    ("funddata.order.investment_entity.linked", "order.investment_entity_linked"),
+    ("funddata.order.investment_entity.unlinked", "order.investment_entity_unlinked"),
+];

@@ -1,0 +1,111 @@
+//! Basiq: open-banking events, one small envelope for all; the entity is told by a link.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::object::Object;
+use super::{Entity, Identified, Provider, Reading, STANDARD_RETRIES, Signing};
+use crate::signature::{Scheme, Signed};
+
+pub(super) struct Basiq;
+
+impl Provider for Basiq {
+    fn name(&self) -> &'static str {
+        "basiq"
+    }
+
+    fn signing(&self) -> Signing {
+        Signing::Always(Scheme::StandardWebhooks)
+    }
+
+    fn types(&self) -> &'static [(&'static str, &'static str)] {
+        &TYPES
+    }
+
+    fn retries_for(&self) -> Option<Duration> {
+        Some(STANDARD_RETRIES)
+    }
+
+    fn identity_is_signed(&self, _signed: bool) -> bool {
+        true
+    }
+
+    fn read<'a>(&self, payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
+        let links = payload.object("links");
+        let entity = links.as_ref().and_then(|links| links.string("eventEntity"));
+        let mut entities = entity.as_deref().map(entities).unwrap_or_default();
+        let subject = entities.pop();
+        Reading {
+            kind: payload.string("eventTypeId"),
+            identity: Identified::own(payload.text("eventId")),
+            related: super::others(entities.into_iter(), [subject.as_ref(), None]),
+            subject,
+            links: links.map(|links| links.strings()).unwrap_or_default(),
+            ..Reading::default()
+        }
+    }
+}
+
+/// Every `<plural>/<id>` of a URL's path: `…/users/1e25/transactions?…` names the user 1e25.
+fn entities(url: &str) -> Vec<Entity<'static>> {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let path =
+        path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty()).peekable();
+    let mut found = Vec::new();
+    while let Some(segment) = segments.next() {
+        if let (Some(kind), Some(id)) = (singular(segment), segments.peek()) {
+            found.push(Entity { kind: Cow::Owned(kind), id: Cow::Owned((*id).to_owned()) });
+            segments.next();
+        }
+    }
+    found
+}
+
+fn singular(plural: &str) -> Option<String> {
+    if !plural.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_') {
+        return None;
+    }
+    let kind = match plural.strip_suffix("ies") {
+        Some(stem) => format!("{stem}y"),
+        None => plural.strip_suffix('s')?.to_owned(),
+    };
+    (!kind.is_empty()).then_some(kind)
+}
+
+const TYPES: [(&str, &str); 15] = [
+    ("account.updated", "account.updated"),
+    ("connection.created", "connection.created"),
+    ("connection.activated", "connection.activated"),
+    ("connection.deleted", "connection.deleted"),
+    ("connection.invalidated", "connection.invalidated"),
+    ("consent.created", "consent.created"),
+    ("consent.updated", "consent.updated"),
+    ("consent.revoked", "consent.revoked"),
+    ("consent.expired", "consent.expired"),
+    ("consent.reminder", "consent.reminder"),
+    ("consent.warning", "consent.warning"),
+    ("transactions.updated", "transactions.updated"),
+    ("user.created", "user.created"),
+    ("user.updated", "user.updated"),
+    ("user.deleted", "user.deleted"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_pair_of_the_path_is_the_subject() {
+        let last = |url| entities(url).pop().map(|e| format!("{}/{}", e.kind, e.id));
+        assert_eq!(last("https://au-api.basiq.io/users/1e25").as_deref(), Some("user/1e25"));
+        assert_eq!(
+            last("https://x/users/U/transactions?filter=connection.id.eq('a/b')").as_deref(),
+            Some("user/U")
+        );
+        assert_eq!(last("https://x/v3/users/U/identities/I").as_deref(), Some("identity/I"));
+        assert_eq!(last("/users/U").as_deref(), Some("user/U"));
+        assert_eq!(last("https://users/1").as_deref(), None);
+        assert_eq!(last(""), None);
+    }
+}

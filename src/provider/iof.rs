@@ -1,0 +1,115 @@
+//! IOF (Islamic Open Finance): contracts, KYC, compliance, billing. Its public sources disagree on the envelope, so every
+//! field is read under each of its published names.
+
+use std::time::Duration;
+
+use super::object::Object;
+use super::{Entity, Identified, Provider, Reading, Signing, Status, canonical_type};
+use crate::signature::{Scheme, Signed};
+
+pub(super) struct Iof;
+
+impl Provider for Iof {
+    fn name(&self) -> &'static str {
+        "iof"
+    }
+
+    fn signing(&self) -> Signing {
+        Signing::Always(Scheme::Iof)
+    }
+
+    fn types(&self) -> &'static [(&'static str, &'static str)] {
+        &TYPES
+    }
+
+    fn retries_for(&self) -> Option<Duration> {
+        Some(Duration::from_secs(60 + 300 + 1800 + 7200))
+    }
+
+    fn identity_is_signed(&self, _signed: bool) -> bool {
+        true
+    }
+
+    fn read<'a>(&self, payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
+        let kind = payload.string("type").or_else(|| payload.string("event_type"));
+        let (data, metadata) = (payload.object("data"), payload.object("metadata"));
+        let object = data.as_ref().and_then(|data| data.object("object"));
+        let in_data = |key: &str| data.as_ref()?.text(key);
+        let in_metadata = |key: &str| metadata.as_ref()?.text(key);
+        let own = object.as_ref().and_then(|object| object.text("id")).filter(|id| !id.is_empty());
+        let id = own.or_else(|| in_data("contractId"));
+        let canonical = canonical_type(&TYPES, kind.as_deref());
+        let category = canonical.split('.').next().unwrap_or_default().to_owned();
+        let subject = id.filter(|id| !id.is_empty()).map(|id| Entity { kind: category.into(), id });
+        let named = [
+            Entity::some("workspace", in_metadata("workspaceId")),
+            Entity::some("customer", in_data("customerId")),
+            Entity::some("contract", in_data("contractId")),
+        ];
+        let status = object
+            .as_ref()
+            .and_then(|object| object.string("status"))
+            .or_else(|| data.as_ref()?.string("status"));
+        Reading {
+            identity: Identified::own(payload.text("id")),
+            time: TIMES.iter().find_map(|key| payload.time(key)),
+            tenant: Entity::some("tenant", in_metadata("tenantId")),
+            related: super::others(named.into_iter().flatten(), [subject.as_ref(), None]),
+            subject,
+            status: Status::now(status),
+            links: payload.links(),
+            kind,
+            ..Reading::default()
+        }
+    }
+}
+
+const TIMES: [&str; 4] = ["created", "timestamp", "created_at", "createdAt"];
+
+const TYPES: [(&str, &str); 45] = [
+    ("contract.created", "contract.created"),
+    ("contract.updated", "contract.updated"),
+    ("contract.activated", "contract.activated"),
+    ("contract.matured", "contract.matured"),
+    ("contract.closed", "contract.closed"),
+    ("contract.executed", "contract.executed"),
+    ("contract.approved", "contract.approved"),
+    ("contract.rejected", "contract.rejected"),
+    ("contract.terminated", "contract.terminated"),
+    ("contract.renewed", "contract.renewed"),
+    ("contract.defaulted", "contract.defaulted"),
+    ("contract.completed", "contract.completed"),
+    ("contract.cancelled", "contract.cancelled"),
+    ("contract.payment.received", "contract.payment_received"),
+    ("payment.received", "payment.received"),
+    ("payment.failed", "payment.failed"),
+    ("kyc.submitted", "kyc.submitted"),
+    ("kyc.verified", "kyc.verified"),
+    ("kyc.approved", "kyc.verified"),
+    ("kyc.rejected", "kyc.rejected"),
+    ("kyc.expired", "kyc.expired"),
+    ("kyc.verification.started", "kyc.started"),
+    ("kyc.verification.completed", "kyc.completed"),
+    ("kyc.verification.failed", "kyc.rejected"),
+    ("kyc.verification.expired", "kyc.expired"),
+    ("kyc.document.uploaded", "kyc.document_uploaded"),
+    ("kyc.document.verified", "kyc.document_verified"),
+    ("kyc.document.rejected", "kyc.document_rejected"),
+    ("kyc.document.expired", "kyc.document_expired"),
+    ("kyc.screening.started", "kyc.screening_started"),
+    ("kyc.screening.completed", "kyc.screening_completed"),
+    ("kyc.screening.match_found", "kyc.screening_match_found"),
+    ("kyc.screening.cleared", "kyc.screening_cleared"),
+    ("kyc.risk.score_updated", "kyc.risk_score_updated"),
+    ("kyc.risk.level_changed", "kyc.risk_level_changed"),
+    ("compliance.check.completed", "compliance.check_completed"),
+    ("compliance.alert.triggered", "compliance.alert_triggered"),
+    ("compliance.alert", "compliance.alert_triggered"),
+    ("compliance.review.required", "compliance.review_required"),
+    ("billing.invoice.created", "invoice.created"),
+    ("billing.invoice.paid", "invoice.paid"),
+    ("card.authorization.approved", "card.authorization_approved"),
+    ("shariah.breach.detected", "shariah.breach_detected"),
+    ("shariah.approved", "shariah.approved"),
+    ("shariah.rejected", "shariah.rejected"),
+];

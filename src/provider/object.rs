@@ -1,0 +1,319 @@
+//! A JSON object read without a tree: its members in order, each value the slice of the body it stands in.
+//!
+//! Keeps true: what [`Object::parse`] takes is valid JSON all the way down: at most 128 levels, no lone surrogate, no byte
+//! order mark, UTF-8. Of duplicate keys the last counts. Numbers are read as written.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::event::utc;
+
+/// Why a body is no payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadError {
+    /// Not JSON as RFC 8259 has it, or nested too deep.
+    #[error("the body is not JSON that can be forwarded")]
+    NotJson,
+    /// JSON, but not an object.
+    #[error("the body is JSON, but not an object")]
+    NotObject,
+}
+
+/// A JSON object's members, in order, each key once.
+#[derive(Debug)]
+pub struct Object<'a>(Vec<Member<'a>>);
+
+impl<'a> Object<'a> {
+    /// Reads a whole body.
+    ///
+    /// # Errors
+    /// When it is no JSON, or no object.
+    pub fn parse(body: &'a [u8]) -> Result<Object<'a>, PayloadError> {
+        let text = std::str::from_utf8(body).map_err(|_| PayloadError::NotJson)?;
+        let object = Object::read(text).ok_or_else(|| match serde_json::from_str::<&RawValue>(text) {
+            Ok(_) if nests_and_escapes_well(text) => PayloadError::NotObject,
+            _ => PayloadError::NotJson,
+        })?;
+        if nests_and_escapes_well(text) { Ok(object) } else { Err(PayloadError::NotJson) }
+    }
+
+    fn read(text: &'a str) -> Option<Object<'a>> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let members = json.deserialize_map(Members).ok()?;
+        json.end().ok()?;
+        Some(Object(last_of_each_key(members)))
+    }
+
+    /// The members, in order.
+    pub fn members(&self) -> impl Iterator<Item = (&Cow<'a, str>, Value<'a>)> {
+        self.0.iter().map(|(key, raw)| (key, Value(raw.get())))
+    }
+
+    /// A member's value.
+    pub fn get(&self, key: &str) -> Option<Value<'a>> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, raw)| Value(raw.get()))
+    }
+
+    /// A string, or a number as written.
+    pub fn text(&self, key: &str) -> Option<Cow<'a, str>> {
+        self.get(key)?.text()
+    }
+
+    /// A string.
+    pub fn string(&self, key: &str) -> Option<Cow<'a, str>> {
+        self.get(key)?.string()
+    }
+
+    /// A time, in UTC; none for what is no RFC 3339.
+    pub fn time(&self, key: &str) -> Option<String> {
+        utc(&self.string(key)?)
+    }
+
+    /// An object.
+    pub fn object(&self, key: &str) -> Option<Object<'a>> {
+        self.get(key)?.object()
+    }
+
+    /// The members that are strings.
+    pub fn strings(&self) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
+        self.members().filter_map(|(key, value)| Some((key.clone(), value.string()?))).collect()
+    }
+
+    /// The members that are URLs, by their names.
+    pub fn links(&self) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
+        let mut links = self.strings();
+        links.retain(|(_, text)| text.starts_with("https://") || text.starts_with("http://"));
+        links
+    }
+
+    /// An array's elements; none for anything else.
+    pub fn array(&self, key: &str) -> Vec<Value<'a>> {
+        self.get(key).map(Value::elements).unwrap_or_default()
+    }
+}
+
+/// A value, as it stands in the body.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'a>(&'a str);
+
+impl<'a> Value<'a> {
+    /// A string, or a number as written.
+    pub fn text(self) -> Option<Cow<'a, str>> {
+        match self.0.as_bytes().first()? {
+            b'-' | b'0'..=b'9' => Some(Cow::Borrowed(self.0)),
+            _ => self.string(),
+        }
+    }
+
+    /// A string.
+    pub fn string(self) -> Option<Cow<'a, str>> {
+        let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        if inner.contains('\\') {
+            serde_json::from_str(self.0).ok().map(Cow::Owned)
+        } else {
+            Some(Cow::Borrowed(inner))
+        }
+    }
+
+    /// An object.
+    pub fn object(self) -> Option<Object<'a>> {
+        self.0.starts_with('{').then(|| Object::read(self.0)).flatten()
+    }
+
+    fn elements(self) -> Vec<Value<'a>> {
+        let raws: Vec<&'a RawValue> = serde_json::from_str(self.0).unwrap_or_default();
+        raws.into_iter().map(|raw| Value(raw.get())).collect()
+    }
+}
+
+type Member<'a> = (Cow<'a, str>, &'a RawValue);
+
+/// Without the members whose key comes again. Few keys are compared with each other; many are not, since the sender chooses
+/// how many there are.
+fn last_of_each_key(mut members: Vec<Member<'_>>) -> Vec<Member<'_>> {
+    let count = members.len();
+    let mut last = if count <= FEW {
+        (0..count).map(|at| members[at + 1..].iter().all(|(key, _)| *key != members[at].0)).collect()
+    } else {
+        let mut seen = HashSet::with_capacity(count);
+        let mut last: Vec<bool> = members.iter().rev().map(|(key, _)| seen.insert(&**key)).collect();
+        last.reverse();
+        last
+    }
+    .into_iter();
+    members.retain(|_| last.next().unwrap_or(true));
+    members
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<Member<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Member<'de>>, A::Error> {
+        let mut members = Vec::with_capacity(8);
+        while let Some(key) = map.next_key_seed(Key)? {
+            members.push((key, map.next_value()?));
+        }
+        Ok(members)
+    }
+}
+
+/// A key, borrowed where it holds no escape.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Cow<'de, str>, D::Error> {
+        json.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+/// The two things that reading a value as a raw slice does not check. Almost every body passes the screens and is not
+/// walked. `text` is otherwise valid JSON.
+fn nests_and_escapes_well(text: &str) -> bool {
+    let openings = text.bytes().filter(|b| matches!(b, b'{' | b'[')).count();
+    (openings <= MAX_DEPTH && !text.contains("\\u")) || walk(text.as_bytes()).is_some()
+}
+
+fn walk(json: &[u8]) -> Option<()> {
+    let (mut at, mut depth, mut in_string) = (0, 0_usize, false);
+    while let Some(&byte) = json.get(at) {
+        at += 1;
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if json.get(at) == Some(&b'u') => at = surrogates_pair(json, at)?,
+            b'\\' => at += 1,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return None;
+        }
+    }
+    Some(())
+}
+
+/// From the `u` of an escape to after it, and after its low surrogate if it is a high one.
+fn surrogates_pair(json: &[u8], at: usize) -> Option<usize> {
+    let unit = |at: usize| {
+        let digits = std::str::from_utf8(json.get(at + 1..at + 5)?).ok()?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    match unit(at)? {
+        0xd800..=0xdbff => {
+            let low = json.get(at + 5..at + 7)? == b"\\u" && matches!(unit(at + 6)?, 0xdc00..=0xdfff);
+            low.then_some(at + 11)
+        }
+        0xdc00..=0xdfff => None,
+        _ => Some(at + 5),
+    }
+}
+
+const MAX_DEPTH: usize = 128;
+const FEW: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn nested(levels: usize) -> String {
+        format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels))
+    }
+
+    #[test]
+    fn depth_and_surrogates_are_held_to_the_contract() {
+        assert!(Object::parse(nested(128).as_bytes()).is_ok());
+        assert_eq!(Object::parse(nested(129).as_bytes()).unwrap_err(), PayloadError::NotJson);
+        let brackets = format!("{{\"a\":\"{}\"}}", "[{".repeat(500));
+        assert!(Object::parse(brackets.as_bytes()).is_ok(), "brackets in a string do not nest");
+        for (body, good) in [
+            (r#"{"a":{"b":"\ud83d\ude00"}}"#, true),
+            (r#"{"a":{"b":"\ud83d"}}"#, false),
+            (r#"{"a":["\ude00"]}"#, false),
+            (r#"{"a":["\ud83d\u0041"]}"#, false),
+            (r#"{"a":"\\ud83d"}"#, true),
+            (r#"{"\ud83d":1}"#, false),
+        ] {
+            assert_eq!(Object::parse(body.as_bytes()).is_ok(), good, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_told_from_what_is_no_json() {
+        for body in ["", "{", "{}x", "\u{feff}{}", "{'a':1}", "[1,]", "nul"] {
+            assert_eq!(Object::parse(body.as_bytes()).unwrap_err(), PayloadError::NotJson, "{body}");
+        }
+        assert_eq!(Object::parse(b"{\"a\":\"\xff\"}").unwrap_err(), PayloadError::NotJson);
+        for body in ["[]", "1", "null", "\"a\"", " true "] {
+            assert_eq!(Object::parse(body.as_bytes()).unwrap_err(), PayloadError::NotObject, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_duplicate_keys_counts_and_numbers_are_as_written() {
+        let object = Object::parse(br#"{"id":"a","\u0069d":1.50,"n":{},"x":null}"#).unwrap();
+        assert_eq!(object.text("id").as_deref(), Some("1.50"));
+        assert_eq!(object.string("id"), None);
+        assert_eq!(object.text("n"), None);
+        assert_eq!(object.text("x"), None);
+    }
+
+    #[test]
+    fn many_keys_are_told_apart_as_few_are() {
+        let repeated: Vec<String> = (0..200).map(|n| format!("\"k{}\":{n}", n % 50)).collect();
+        let text = format!("{{{}}}", repeated.join(","));
+        let object = Object::parse(text.as_bytes()).unwrap();
+        assert_eq!(object.members().count(), 50);
+        assert_eq!(object.text("k0").as_deref(), Some("150"));
+    }
+
+    proptest! {
+        // serde_json's own tree is the judge; it stops at 127 levels, which generated values stay far below.
+        #[test]
+        fn agrees_with_serde_json_on_what_is_an_object(body in r#"[\[\]{}",:0-9a-z\\u d8ce.+-]{0,40}"#) {
+            let tree = serde_json::from_str::<serde_json::Value>(&body);
+            let read = Object::parse(body.as_bytes());
+            match tree {
+                Ok(serde_json::Value::Object(_)) => prop_assert!(read.is_ok()),
+                Ok(_) => prop_assert_eq!(read.err(), Some(PayloadError::NotObject)),
+                // Out of range for a float, which is JSON all the same.
+                Err(e) if e.to_string().contains("out of range") => {}
+                Err(_) => prop_assert!(read.is_err()),
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Object::parse(&body);
+        }
+    }
+}

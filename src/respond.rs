@@ -1,0 +1,67 @@
+//! The answers, rendered.
+//!
+//! Keeps true: nothing in an answer comes from a secret, a body or a check but its title; the id in a refusal is the id of
+//! its record.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde_json::json;
+
+use crate::clock;
+use crate::outcome::{Outcome, Reason};
+
+/// An answer's body: whole, in memory.
+pub type Body = Full<Bytes>;
+
+/// Renders an outcome. `reject` is the id of a refusal's record; `allow` the methods that its path takes.
+pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<Body> {
+    match outcome {
+        Outcome::Accepted { id } => json_answer(&json!({ "status": "accepted", "id": id })),
+        Outcome::Duplicate { id } => json_answer(&json!({ "status": "duplicate", "id": id })),
+        Outcome::Ignored => json_answer(&json!({ "status": "ignored" })),
+        Outcome::Handshake { header, key } => {
+            let mut answer = Response::new(Body::default());
+            answer.headers_mut().insert(HeaderName::from_static(header), key.clone());
+            answer
+        }
+        Outcome::Rejected(rejection) => problem(rejection.reason, reject, allow),
+        // Nobody reads it; the connection is gone.
+        Outcome::HungUp => with_status(StatusCode::BAD_REQUEST),
+    }
+}
+
+/// A refusal's body, which is also what a connection over the limit is sent.
+pub fn problem_body(reason: Reason, reject: &str) -> String {
+    // RFC 9457; `reject` is ours. An unknown path and a wrong token must not be told apart, so the type follows the title.
+    let name = reason.title().to_lowercase().replace(' ', "-");
+    let (kind, title) = (format!("urn:hookgate:problem:{name}"), reason.title());
+    json!({ "type": kind, "title": title, "status": reason.status().as_u16(), "reject": reject }).to_string()
+}
+
+fn problem(reason: Reason, reject: &str, allow: &'static str) -> Response<Body> {
+    let mut answer = with_status(reason.status());
+    *answer.body_mut() = Body::from(problem_body(reason, reject));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if reason == Reason::MethodNotAllowed {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if reason.retries() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(clock::retry_after()));
+    }
+    answer
+}
+
+fn json_answer(body: &serde_json::Value) -> Response<Body> {
+    let mut answer = Response::new(Body::from(body.to_string()));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn with_status(status: StatusCode) -> Response<Body> {
+    let mut answer = Response::new(Body::default());
+    *answer.status_mut() = status;
+    answer
+}

@@ -1,0 +1,193 @@
+//! Secrets: where they come from, and a type that never prints them.
+//!
+//! Keeps true: the text of a secret is reachable only through [`Secret::expose`], and no `Debug` or `Display` shows it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a secret is to be read from, as the config says it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// An environment variable's value.
+    Env(String),
+    /// A file's content, without one trailing line break.
+    File(PathBuf),
+    /// Text in the config file itself; `check` warns about it.
+    Plain(Secret),
+}
+
+/// A secret's text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// Why a secret could not be read. Never holds the secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The environment variable is unset.
+    #[error("the environment variable {0} is not set; set it or name another source")]
+    Unset(String),
+    /// The environment variable is not UTF-8.
+    #[error("the environment variable {0} is not UTF-8 text")]
+    EnvNotText(String),
+    /// The file could not be read.
+    #[error("cannot read the secret file {path}: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        why: std::io::ErrorKind,
+    },
+    /// The file is not UTF-8.
+    #[error("the secret file {0} is not UTF-8 text")]
+    FileNotText(String),
+    /// There is nothing in it.
+    #[error("the secret from {0} is empty; an empty secret would let everybody in")]
+    Empty(String),
+}
+
+impl SecretRef {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// When it is unset, unreadable, not UTF-8, or empty.
+    pub fn resolve(&self) -> Result<Secret, SecretError> {
+        let (text, origin) = match self {
+            SecretRef::Env(name) => match std::env::var(name) {
+                Ok(text) => (text, format!("the environment variable {name}")),
+                Err(std::env::VarError::NotPresent) => return Err(SecretError::Unset(name.clone())),
+                Err(std::env::VarError::NotUnicode(_)) => return Err(SecretError::EnvNotText(name.clone())),
+            },
+            SecretRef::File(path) => {
+                let shown = path.display().to_string();
+                let bytes = std::fs::read(path)
+                    .map_err(|e| SecretError::File { path: shown.clone(), why: e.kind() })?;
+                let text = String::from_utf8(bytes).map_err(|_| SecretError::FileNotText(shown.clone()))?;
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                (text.strip_suffix('\r').unwrap_or(text).to_owned(), format!("the file {shown}"))
+            }
+            SecretRef::Plain(secret) => (secret.0.clone(), "the config file".to_owned()),
+        };
+        if text.trim().is_empty() {
+            return Err(SecretError::Empty(origin));
+        }
+        Ok(Secret(text))
+    }
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretRef::Env(name) => write!(f, "env {name}"),
+            SecretRef::File(path) => write!(f, "file {}", path.display()),
+            SecretRef::Plain(_) => f.write_str("plain <redacted>"),
+        }
+    }
+}
+
+impl Secret {
+    /// Wraps a text that must not be printed.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself. Every caller is a place to audit.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+/// Knows secrets by their text, to cut them out of whatever a client sent before it is kept.
+#[derive(Clone, Default)]
+pub struct Redactor(Vec<Secret>);
+
+impl Redactor {
+    /// Cuts this one out from now on.
+    pub fn learn(&mut self, secret: &Secret) {
+        if !self.0.contains(secret) {
+            self.0.push(secret.clone());
+        }
+    }
+
+    /// The text without any secret it holds, as it stands or percent-encoded.
+    pub fn clean(&self, text: &str) -> String {
+        let mut clean = text.to_owned();
+        for secret in &self.0 {
+            if clean.contains(&secret.0) {
+                clean = clean.replace(&secret.0, REDACTED);
+            }
+        }
+        let decoded = percent_decoded(&clean);
+        if decoded != clean.as_bytes() && self.0.iter().any(|secret| holds(&decoded, secret.0.as_bytes())) {
+            return REDACTED.to_owned();
+        }
+        clean
+    }
+}
+
+fn holds(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escaped = (byte == b'%')
+            .then(|| bytes.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        decoded.push(escaped.unwrap_or(byte));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    decoded
+}
+
+const REDACTED: &str = "<redacted>";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_or_missing_secret_is_an_error_that_names_where_to_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = dir.path().join("empty");
+        std::fs::write(&empty, "\n").unwrap();
+        let said = SecretRef::File(empty).resolve().unwrap_err().to_string();
+        assert!(said.contains("empty"), "{said}");
+        let said = SecretRef::File(dir.path().join("absent")).resolve().unwrap_err().to_string();
+        assert!(said.contains("absent"), "{said}");
+        let said = SecretRef::Env("HOOKGATE_TEST_UNSET".into()).resolve().unwrap_err().to_string();
+        assert!(said.contains("HOOKGATE_TEST_UNSET is not set"), "{said}");
+    }
+
+    #[test]
+    fn a_file_loses_one_line_break_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, " kept \r\n").unwrap();
+        assert_eq!(SecretRef::File(path).resolve().unwrap().expose(), " kept ");
+    }
+
+    #[test]
+    fn a_redactor_finds_what_it_knows_wherever_it_stands() {
+        let mut redactor = Redactor::default();
+        redactor.learn(&Secret::new("t0ken"));
+        assert_eq!(redactor.clean("/hooks/a/t0ken/b"), "/hooks/a/<redacted>/b");
+        assert_eq!(redactor.clean("/hooks/a/t%30ken"), "<redacted>");
+        assert_eq!(redactor.clean("/hooks/100%"), "/hooks/100%");
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let shown = format!("{:?} {:?}", Secret::new("hush"), SecretRef::Plain(Secret::new("hush")));
+        assert!(!shown.contains("hush"));
+    }
+}

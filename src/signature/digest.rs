@@ -1,0 +1,75 @@
+//! Digests and secrets in the spellings that providers use.
+//!
+//! Keeps true: a digest has exactly one accepted spelling (canonical base64, lower-case hex), so a changed bit in it is
+//! never accepted; only secrets, which an operator copies, are read leniently.
+
+use base64::Engine;
+use base64::alphabet::STANDARD as ALPHABET;
+use base64::engine::general_purpose::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+/// An HMAC-SHA256 digest.
+pub(super) type Digest = [u8; 32];
+
+pub(super) fn from_base64(text: &str) -> Option<Digest> {
+    let mut digest = [0; 32];
+    // The length is checked first: the slice must hold just a digest, and a longer text is none.
+    if text.len() != BASE64_DIGEST_LEN {
+        return None;
+    }
+    (STANDARD.decode_slice(text, &mut digest) == Ok(32)).then_some(digest)
+}
+
+pub(super) fn to_base64(digest: &Digest) -> String {
+    STANDARD.encode(digest)
+}
+
+pub(super) fn from_hex(text: &str) -> Option<Digest> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    hex::decode_to_slice(text, &mut digest).ok()?;
+    Some(digest)
+}
+
+pub(super) fn lenient_base64(text: &str) -> Option<Vec<u8>> {
+    LENIENT.decode(text).ok()
+}
+
+const BASE64_DIGEST_LEN: usize = 44;
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &ALPHABET,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_without_padding_and_with_trailing_bits_decodes_as_node_does() {
+        let bytes = lenient_base64("MA4V6bD7rB0Hcm2aw8ghgDeQ5UAak24DwnX0rX6").unwrap();
+        assert_eq!(hex::encode(bytes), "300e15e9b0fbac1d07726d9ac3c821803790e5401a936e03c275f4ad7e");
+    }
+
+    #[test]
+    fn a_digest_has_one_spelling() {
+        let good = to_base64(&[7; 32]);
+        assert_eq!(from_base64(&good), Some([7; 32]));
+        assert_eq!(from_base64(good.trim_end_matches('=')), None, "padding is part of it");
+        let mut trailing = good.clone().into_bytes();
+        trailing[42] += 1;
+        assert_eq!(
+            from_base64(std::str::from_utf8(&trailing).unwrap()),
+            None,
+            "trailing bits are part of it"
+        );
+        let lower = hex::encode([0xab; 32]);
+        assert_eq!(from_hex(&lower), Some([0xab; 32]));
+        assert_eq!(from_hex(&lower.to_uppercase()), None);
+        assert_eq!(from_hex(&lower[1..]), None, "an odd length does not panic");
+    }
+}

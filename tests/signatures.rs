@@ -1,0 +1,163 @@
+//! For every scheme: what was signed passes, and one changed bit anywhere does not. The signing here is not the verifier's: it is
+//! the `standardwebhooks` crate, and plain HMAC-SHA256 for the others.
+
+use hmac::{Hmac, KeyInit, Mac};
+use hookgate::secret::Secret;
+use hookgate::signature::{Key, Scheme, SignatureError, Verified, verify};
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+use proptest::prelude::*;
+use sha2::Sha256;
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const TOLERANCE: i64 = 300;
+
+/// A way to sign, and how the gateway is to verify it.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    StandardWebhooks,
+    BondV2,
+    IofPairs,
+    IofSha256,
+}
+
+const FORMS: [Form; 4] = [Form::StandardWebhooks, Form::BondV2, Form::IofPairs, Form::IofSha256];
+
+impl Form {
+    fn scheme(self) -> Scheme {
+        match self {
+            Form::StandardWebhooks => Scheme::StandardWebhooks,
+            Form::BondV2 => Scheme::Bond { accept_v1: false },
+            Form::IofPairs | Form::IofSha256 => Scheme::Iof,
+        }
+    }
+
+    fn sign(self, id: &str, at: i64, body: &[u8]) -> Vec<(&'static str, String)> {
+        let hex = |at: i64| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+            mac.update(format!("{at}.").as_bytes());
+            mac.update(body);
+            hex::encode(mac.finalize().into_bytes())
+        };
+        match self {
+            Form::StandardWebhooks => {
+                let signature = standardwebhooks::Webhook::new(SECRET).unwrap().sign(id, at, body).unwrap();
+                vec![
+                    ("webhook-id", id.to_owned()),
+                    ("webhook-timestamp", at.to_string()),
+                    ("webhook-signature", signature),
+                ]
+            }
+            Form::BondV2 => vec![("bond-signature", format!("t={at},v2={}", hex(at)))],
+            Form::IofPairs => vec![("x-iof-signature", format!("t={at},v1={}", hex(at)))],
+            Form::IofSha256 => {
+                vec![("x-iof-timestamp", at.to_string()), ("x-iof-signature", format!("sha256={}", hex(at)))]
+            }
+        }
+    }
+}
+
+fn headers(of: &[(&'static str, String)]) -> Option<HeaderMap> {
+    let value = |text: &String| HeaderValue::from_bytes(text.as_bytes()).ok();
+    of.iter().map(|(name, text)| Some((HeaderName::from_static(name), value(text)?))).collect()
+}
+
+fn check<'a>(
+    form: Form,
+    headers: &'a HeaderMap,
+    body: &'a [u8],
+    now: i64,
+) -> Result<Verified<'a>, SignatureError> {
+    let keys = [Key::new(form.scheme(), &Secret::new(SECRET)).unwrap()];
+    verify(form.scheme(), &keys, headers, body, now, TOLERANCE)
+}
+
+fn form() -> impl Strategy<Value = Form> {
+    proptest::sample::select(FORMS.to_vec())
+}
+
+proptest! {
+    #[test]
+    fn what_was_signed_passes(
+        form in form(), id in "[!-~]{1,40}", at in 1_000_000_000_i64..4_000_000_000,
+        body in proptest::collection::vec(any::<u8>(), 0..300), drift in -TOLERANCE..=TOLERANCE,
+    ) {
+        let headers = headers(&form.sign(&id, at, &body)).unwrap();
+        let verified = check(form, &headers, &body, at + drift).unwrap();
+        prop_assert_eq!(verified.body(), &body[..]);
+        prop_assert_eq!(verified.signed().unwrap().age, drift);
+        let late = check(form, &headers, &body, at + TOLERANCE + 1).unwrap_err();
+        prop_assert_eq!(late, SignatureError::OutsideTolerance { age: TOLERANCE + 1, tolerance: TOLERANCE });
+        prop_assert!(check(form, &headers, &body, at - TOLERANCE - 1).is_err());
+    }
+
+    #[test]
+    fn one_changed_bit_in_the_body_is_refused(
+        form in form(), body in proptest::collection::vec(any::<u8>(), 1..200), at in any::<prop::sample::Index>(), bit in 0..8_u32,
+    ) {
+        let headers = headers(&form.sign("msg_1", 1_700_000_000, &body)).unwrap();
+        let mut changed = body.clone();
+        changed[at.index(body.len())] ^= 1_u8 << bit;
+        let refused = check(form, &headers, &changed, 1_700_000_000).unwrap_err();
+        prop_assert_eq!(refused, SignatureError::Mismatch { tried: 1 });
+    }
+
+    #[test]
+    fn no_headers_make_it_panic(form in form(), values in proptest::collection::vec(".{0,80}", 3), body in ".{0,40}") {
+        let names = match form {
+            Form::StandardWebhooks => ["webhook-id", "webhook-timestamp", "webhook-signature"],
+            Form::BondV2 => ["bond-signature", "x-a", "x-b"],
+            Form::IofPairs | Form::IofSha256 => ["x-iof-signature", "x-iof-timestamp", "x-b"],
+        };
+        let pairs: Vec<_> = names.into_iter().zip(values).collect();
+        if let Some(headers) = headers(&pairs) {
+            prop_assert!(check(form, &headers, body.as_bytes(), 1_700_000_000).is_err());
+        }
+    }
+}
+
+#[test]
+fn one_changed_bit_in_any_signing_header_is_refused() {
+    let (at, body) = (1_700_000_000, br#"{"a":1}"#);
+    for form in FORMS {
+        let signed = form.sign("msg_1", at, body);
+        let mut tried = 0;
+        for which in 0..signed.len() {
+            for bit in 0..signed[which].1.len() * 8 {
+                let mut bytes = signed[which].1.clone().into_bytes();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                let Ok(value) = HeaderValue::from_bytes(&bytes) else { continue };
+                let mut changed = headers(&signed).unwrap();
+                changed.insert(signed[which].0, value);
+                tried += 1;
+                assert!(
+                    check(form, &changed, body, at).is_err(),
+                    "{form:?}: bit {bit} of {}",
+                    signed[which].0
+                );
+            }
+        }
+        assert!(tried > 300, "{form:?} was tried {tried} times only");
+    }
+}
+
+#[test]
+fn a_key_of_another_secret_never_matches_and_the_slot_tells_which_did() {
+    let (at, body) = (1_700_000_000, b"{}");
+    let other = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    for form in FORMS {
+        let headers = headers(&form.sign("msg_1", at, body)).unwrap();
+        let keys = [other, SECRET].map(|secret| Key::new(form.scheme(), &Secret::new(secret)).unwrap());
+        let verified = verify(form.scheme(), &keys, &headers, body, at, TOLERANCE).unwrap();
+        assert_eq!(verified.signed().unwrap().slot, 1);
+        let refused = verify(form.scheme(), &keys[..1], &headers, body, at, TOLERANCE).unwrap_err();
+        assert_eq!(refused, SignatureError::Mismatch { tried: 1 });
+    }
+}
+
+#[test]
+fn a_secret_that_anybody_could_guess_is_refused_at_load() {
+    for text in ["whsec_", "whsec_c2hvcnQ=", "rfiuheo43934"] {
+        assert!(Key::new(Scheme::StandardWebhooks, &Secret::new(text)).is_err(), "{text}");
+    }
+}
