@@ -146,6 +146,12 @@ impl Global {
 
 fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
     let dir = gateway::audit_dir(&global.config()?.data_dir);
+    if !dir.is_dir() {
+        return Err(Failure(format!(
+            "{}: there is no reject log yet: no gateway has opened it",
+            dir.display()
+        )));
+    }
     Ok(audit::run(command, &dir, global.json, &mut io::stdout())?)
 }
 

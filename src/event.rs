@@ -227,7 +227,9 @@ impl Json {
     }
 
     fn quoted(&mut self, text: &str) {
-        if text.bytes().any(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)) {
+        // Without an early exit the compiler looks at many bytes at a time, and almost no text needs an escape.
+        let special = |found: bool, b: &u8| found | (*b < b' ') | (*b == b'"') | (*b == b'\\');
+        if text.as_bytes().iter().fold(false, special) {
             self.raw(&serde_json::Value::from(text).to_string());
         } else {
             self.raw("\"");

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::clock;
 use crate::outcome::{Outcome, Reason};
@@ -18,9 +18,9 @@ pub type Body = Full<Bytes>;
 /// Renders an outcome. `reject` is the id of a refusal's record; `allow` the methods that its path takes.
 pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<Body> {
     match outcome {
-        Outcome::Accepted { id } => json_answer(&json!({ "status": "accepted", "id": id })),
-        Outcome::Duplicate { id } => json_answer(&json!({ "status": "duplicate", "id": id })),
-        Outcome::Ignored => json_answer(&json!({ "status": "ignored" })),
+        Outcome::Accepted { id } => told(&Told { status: "accepted", id: Some(id) }),
+        Outcome::Duplicate { id } => told(&Told { status: "duplicate", id: Some(id) }),
+        Outcome::Ignored => told(&Told { status: "ignored", id: None }),
         Outcome::Handshake { header, key } => {
             let mut answer = Response::new(Body::default());
             answer.headers_mut().insert(HeaderName::from_static(header), key.clone());
@@ -36,8 +36,13 @@ pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<
 pub fn problem_body(reason: Reason, reject: &str) -> String {
     // RFC 9457; `reject` is ours. An unknown path and a wrong token must not be told apart, so the type follows the title.
     let name = reason.title().to_lowercase().replace(' ', "-");
-    let (kind, title) = (format!("urn:hookgate:problem:{name}"), reason.title());
-    json!({ "type": kind, "title": title, "status": reason.status().as_u16(), "reject": reject }).to_string()
+    let problem = Problem {
+        kind: &format!("urn:hookgate:problem:{name}"),
+        title: reason.title(),
+        status: reason.status().as_u16(),
+        reject,
+    };
+    to_json(&problem)
 }
 
 fn problem(reason: Reason, reject: &str, allow: &'static str) -> Response<Body> {
@@ -54,8 +59,29 @@ fn problem(reason: Reason, reject: &str, allow: &'static str) -> Response<Body> 
     answer
 }
 
-fn json_answer(body: &serde_json::Value) -> Response<Body> {
-    let mut answer = Response::new(Body::from(body.to_string()));
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    reject: &'a str,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+}
+
+/// Strings and numbers alone cannot fail to serialise.
+fn to_json(body: &impl Serialize) -> String {
+    serde_json::to_string(body).unwrap_or_default()
+}
+
+fn told(body: &Told<'_>) -> Response<Body> {
+    let mut answer = Response::new(Body::from(to_json(body)));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }

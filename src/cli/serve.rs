@@ -20,12 +20,19 @@ pub(super) fn run(global: &Global, log_format: Format) -> Done {
         tracing::warn!("{}", problem.render(&file));
     }
     block_on(async {
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt, mut hangup) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        );
         let gateway = start(config).await?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                // Unheeded it would end the process without a drain.
+                _ = hangup.recv() => tracing::warn!("SIGHUP: reloading is not yet in this version; restart to apply changes"),
+            }
         }
         tracing::info!("draining");
         gateway.drain().await;

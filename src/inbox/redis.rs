@@ -3,8 +3,8 @@
 //! Keeps true: an event is in its stream and remembered, or neither; a dead Redis is known within a second, and from then
 //! on nobody waits for it. Not here: what is done with an event that Redis did not take.
 //!
-//! An admission goes to the lane of its partition ([`lane`]), which takes everything that waits to the script ([`script`],
-//! `admit.lua`) in one call over the one connection ([`link`]). What is remembered of an identity lies under
+//! An admission goes to the lane of its partition (`lane`), which takes everything that waits to the script (`script`,
+//! `admit.lua`) in one call over the one connection (`link`). What is remembered of an identity lies under
 //! `{STREAM}:seen:SOURCE:IDENTITY`: of each body seen, its SHA-256 and one letter (`F` the first, `C` entered as a conflict,
 //! `D` dropped), for the window counted from the latest new body.
 
@@ -30,7 +30,7 @@ use crate::metrics::{EnqueueFailure, QueueMetrics};
 use crate::secret::Secret;
 
 use lane::{Lane, Waiting};
-use link::Link;
+use link::{Backlog, Link};
 use retention::Written;
 use script::Scripts;
 use stream::Streams;
@@ -94,8 +94,10 @@ impl RedisInbox {
     ) -> Result<RedisInbox, OpenError> {
         let streams = Arc::new(Streams::parse(&options.name, options.partitions).map_err(OpenError::Name)?);
         let scripts = Arc::new(Scripts::new());
-        let link = Arc::new(Link::new(client(url)?, scripts.clone(), metrics.clone(), readiness));
-        let written = Arc::new(Written::with(streams.fixed().unwrap_or_default()));
+        let fixed = streams.fixed();
+        let backlog = Backlog::new(fixed.as_ref().map(Vec::len), options.max_backlog);
+        let link = Arc::new(Link::new(client(url)?, scripts.clone(), metrics.clone(), readiness, backlog));
+        let written = Arc::new(Written::with(fixed.unwrap_or_default()));
         let (workers, keepers, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         keepers.spawn(link.clone().keep(stop.clone()));
         keepers.spawn(retention::run(

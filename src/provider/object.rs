@@ -198,8 +198,9 @@ impl<'de> Visitor<'de> for Key {
 /// The two things that reading a value as a raw slice does not check. Almost every body passes the screens and is not
 /// walked. `text` is otherwise valid JSON.
 fn nests_and_escapes_well(text: &str) -> bool {
-    let openings = text.bytes().filter(|b| matches!(b, b'{' | b'[')).count();
-    (openings <= MAX_DEPTH && !text.contains("\\u")) || walk(text.as_bytes()).is_some()
+    let bytes = text.as_bytes();
+    let openings = memchr::memchr2_iter(b'{', b'[', bytes).take(MAX_DEPTH + 1).count();
+    (openings <= MAX_DEPTH && memchr::memchr(b'\\', bytes).is_none()) || walk(bytes).is_some()
 }
 
 fn walk(json: &[u8]) -> Option<()> {

@@ -3,6 +3,8 @@
 //! Keeps true: one gateway at a time writes it, and only a schema this build knows is opened.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,7 +65,10 @@ impl OpenError {
         let db = db.to_owned();
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { db },
-            Some(ErrorCode::CannotOpen) => OpenError::Access { path: db, why: "cannot be opened".to_owned() },
+            Some(ErrorCode::CannotOpen) => OpenError::Access {
+                path: db,
+                why: "there is no such database yet, or it cannot be read".to_owned(),
+            },
             Some(ErrorCode::ReadOnly) => OpenError::Access { path: db, why: "cannot be written".to_owned() },
             _ => OpenError::Store { db, why: error.to_string() },
         }
@@ -93,6 +98,7 @@ pub(super) fn lock(db: &Path) -> Result<File, OpenError> {
 
 /// Opens the database for writing, its tables made.
 pub(super) fn open(db: &Path, tuning: &Tuning) -> Result<Connection, OpenError> {
+    make_private(db)?;
     let conn = connect(db, tuning).map_err(|error| OpenError::of(db, error))?;
     match version(&conn).map_err(|error| OpenError::of(db, error))? {
         VERSION => Ok(conn),
@@ -101,6 +107,15 @@ pub(super) fn open(db: &Path, tuning: &Tuning) -> Result<Connection, OpenError> 
             Err(error) => Err(OpenError::of(db, error)),
         },
         found => Err(OpenError::version(db, found)),
+    }
+}
+
+/// Makes the file before SQLite does, so that payloads are its owner's alone; SQLite gives the log the same mode.
+fn make_private(db: &Path) -> Result<(), OpenError> {
+    match OpenOptions::new().create_new(true).write(true).mode(0o600).open(db) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(OpenError::Access { path: db.to_owned(), why: error.to_string() }),
     }
 }
 

@@ -170,6 +170,7 @@ impl Lane {
                     continue;
                 }
                 Answer::Full => {
+                    self.link.is_full(&batch.stream);
                     self.fail(entry, Unavailable::Refused("the stream is at max_backlog".to_owned()));
                     continue;
                 }

@@ -3,7 +3,8 @@
 //! Keeps true: a dead Redis is known within a second, and from then on nothing waits for it; what was sent and not answered
 //! by then is told as such at once. It comes back by itself, and counts as up only once it would take a write.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -26,6 +27,32 @@ pub(super) struct Link {
     scripts: Arc<Scripts>,
     metrics: QueueMetrics,
     readiness: Arc<Readiness>,
+    backlog: Backlog,
+}
+
+/// Which streams are at their limit.
+pub(super) struct Backlog {
+    /// How many streams there are; none where the name is a template, so that nobody knows.
+    pub(super) streams: Option<usize>,
+    /// At this length a stream takes no more.
+    pub(super) limit: u64,
+    full: Mutex<BTreeSet<String>>,
+}
+
+impl Backlog {
+    /// No stream is full, as far as is known.
+    pub(super) fn new(streams: Option<usize>, limit: u64) -> Backlog {
+        Backlog { streams, limit, full: Mutex::default() }
+    }
+
+    fn full(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no stream is left that would take an event.
+    fn everywhere(&self) -> bool {
+        self.streams.is_some_and(|streams| self.full().len() >= streams)
+    }
 }
 
 /// One stretch of being up.
@@ -50,10 +77,11 @@ impl Link {
         scripts: Arc<Scripts>,
         metrics: QueueMetrics,
         readiness: Arc<Readiness>,
+        backlog: Backlog,
     ) -> Link {
         let address = client.get_connection_info().addr().to_string();
         let (session, _) = watch::channel(None);
-        let link = Link { client, address, session, scripts, metrics, readiness };
+        let link = Link { client, address, session, scripts, metrics, readiness, backlog };
         link.tell(false);
         link
     }
@@ -87,6 +115,16 @@ impl Link {
         }
     }
 
+    /// A stream was found full: the probes look when it takes events again.
+    pub(super) fn is_full(&self, stream: &str) {
+        if self.backlog.full().insert(stream.to_owned()) {
+            tracing::warn!(%stream, limit = self.backlog.limit, "a stream is at max_backlog and takes no more events");
+            if self.backlog.everywhere() {
+                self.tell(false);
+            }
+        }
+    }
+
     /// Holds the link up until stopped.
     pub(super) async fn keep(self: Arc<Link>, stop: CancellationToken) {
         tokio::select! {
@@ -101,11 +139,10 @@ impl Link {
         let mut told = false;
         loop {
             match self.connect().await {
-                Ok((session, probe)) => {
+                Ok((session, probe, found)) => {
                     tracing::info!(redis = %self.address, "redis is up");
                     self.session.send_replace(Some(session.clone()));
-                    self.tell(true);
-                    self.watch(&session, probe).await;
+                    self.watch(&session, probe, found).await;
                     (pause, told) = (PAUSE_MIN, true);
                 }
                 Err(why) if !told => {
@@ -122,29 +159,61 @@ impl Link {
     }
 
     /// Two connections, so that a probe never stands behind a batch.
-    async fn connect(&self) -> Result<(Arc<Session>, MultiplexedConnection), String> {
+    async fn connect(&self) -> Result<(Arc<Session>, MultiplexedConnection, Option<String>), String> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
         let open = || self.client.get_multiplexed_async_connection_with_config(&config);
         let within = |why: redis::RedisError| why.to_string();
         let mut probe = open().await.map_err(within)?;
-        ask(&mut probe).await?;
+        let found = ask(&mut probe).await?;
         let mut connection = open().await.map_err(within)?;
         self.scripts.load(&mut connection).await.map_err(within)?;
-        Ok((Arc::new(Session { connection, over: CancellationToken::new() }), probe))
+        Ok((Arc::new(Session { connection, over: CancellationToken::new() }), probe, found))
     }
 
-    /// Returns when the session is over.
-    async fn watch(&self, session: &Arc<Session>, mut probe: MultiplexedConnection) {
+    /// Returns when the session is over. `found` is what the probe was told last: why no writes are taken, if so.
+    async fn watch(
+        &self,
+        session: &Arc<Session>,
+        mut probe: MultiplexedConnection,
+        mut found: Option<String>,
+    ) {
+        let mut told = None;
         loop {
+            if let Some(why) = &found
+                && told != found
+            {
+                tracing::warn!(redis = %self.address, %why, "redis takes no writes");
+            }
+            // Under the lock, so that it never comes after `end` has told the opposite.
+            self.session.send_if_modified(|present| {
+                if present.as_ref().is_some_and(|present| Arc::ptr_eq(present, session)) {
+                    self.tell(found.is_none());
+                }
+                false
+            });
+            told = found;
             tokio::select! {
                 () = session.over.cancelled() => return,
                 () = tokio::time::sleep(PROBE_EVERY) => {}
             }
-            if let Err(why) = ask(&mut probe).await {
-                self.end(session, &why);
-                return;
+            found = match ask(&mut probe).await {
+                Err(why) => return self.end(session, &why),
+                Ok(found) => found,
+            };
+            self.look_for_room(&mut probe).await;
+        }
+    }
+
+    /// Looks at every full stream. What cannot be looked at stays full.
+    async fn look_for_room(&self, probe: &mut MultiplexedConnection) {
+        let full: Vec<String> = self.backlog.full().iter().cloned().collect();
+        for stream in full {
+            let length = redis::cmd("XLEN").arg(&stream).query_async::<u64>(probe).await;
+            if length.is_ok_and(|length| length < self.backlog.limit) {
+                self.backlog.full().remove(&stream);
+                tracing::info!(%stream, "the stream takes events again");
             }
         }
     }
@@ -166,9 +235,10 @@ impl Link {
     }
 
     fn tell(&self, up: bool) {
-        self.readiness.set_queue(up);
+        let takes = up && !self.backlog.everywhere();
+        self.readiness.set_queue(takes);
         self.readiness.set_dedupe(up);
-        self.metrics.up.set(i64::from(up));
+        self.metrics.up.set(i64::from(takes));
     }
 }
 
@@ -177,17 +247,24 @@ pub(super) fn is_down(code: &str) -> bool {
     matches!(code, "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "BUSY" | "NOAUTH")
 }
 
-/// Asks whether a write would be taken. A PING would also be answered by a replica or past a demotion, and the link would
-/// then go up and down with every batch.
-async fn ask(probe: &mut MultiplexedConnection) -> Result<(), String> {
+/// Whether an error's code says that this server takes no writes now: no memory, no disk, no replicas.
+fn refuses(code: &str) -> bool {
+    matches!(code, "OOM" | "MISCONF" | "NOREPLICAS")
+}
+
+/// Asks whether a write would be taken: the code of the refusal if not, an error if nothing is served at all. A PING would
+/// also be answered by a replica or past a demotion, and the link would then go up and down with every batch.
+async fn ask(probe: &mut MultiplexedConnection) -> Result<Option<String>, String> {
     let mut ask = redis::cmd("EVAL");
     ask.arg(WRITE_PROBE).arg(0);
     match tokio::time::timeout(PROBE_TIMEOUT, probe.send_packed_command(&ask)).await {
         Err(_) => Err(format!("no answer to a probe within {} ms", PROBE_TIMEOUT.as_millis())),
         Ok(Err(why)) if why.code().is_none_or(is_down) => Err(why.to_string()),
         Ok(Ok(Value::ServerError(why))) if is_down(why.code()) => Err(why.to_string()),
-        // Out of memory and the like: an answer all the same, and each event's own refusal says it better.
-        Ok(_) => Ok(()),
+        // Events are still sent: each one's own refusal says it best. But nothing is ready that takes none.
+        Ok(Ok(Value::ServerError(why))) if refuses(why.code()) => Ok(Some(why.code().to_owned())),
+        Ok(Err(why)) if why.code().is_some_and(refuses) => Ok(why.code().map(str::to_owned)),
+        Ok(_) => Ok(None),
     }
 }
 

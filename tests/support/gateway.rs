@@ -1,0 +1,196 @@
+//! The gateway as its operator runs it: the binary, a config file, a data folder, signals.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::delivery::sources;
+use super::process::Process;
+use super::{Answer, Client, Delivery, Redis, eventually, until};
+
+/// A config and a data folder; gateways come and go on it.
+pub struct Home {
+    folder: TempDir,
+    settings: BTreeMap<String, Value>,
+}
+
+/// A gateway that runs. Killed when dropped.
+pub struct Gateway {
+    process: Process,
+    /// Where it takes deliveries.
+    pub edge: SocketAddr,
+    /// Where it tells of itself.
+    pub admin: SocketAddr,
+    log: Log,
+}
+
+/// The lines on its standard error so far.
+type Log = Arc<Mutex<Vec<String>>>;
+
+impl Home {
+    /// Events go to the data folder.
+    pub fn embedded() -> Home {
+        let home = Home { folder: tempfile::tempdir().unwrap(), settings: BTreeMap::new() };
+        home.with("edge.listen", "127.0.0.1:0")
+            .with("admin.listen", "127.0.0.1:0")
+            .with("spool.enabled", false)
+    }
+
+    /// Events go to Redis.
+    pub fn redis(redis: &Redis) -> Home {
+        Home::embedded()
+            .with("dedupe.store", "redis")
+            .with("queue.kind", "redis")
+            .with("redis.url", redis.url())
+    }
+
+    /// One setting more, or another value for it.
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Home {
+        self.settings.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// The embedded store's file.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("data/hookgate.db")
+    }
+
+    /// Starts a gateway and waits until it is ready.
+    pub async fn serve(&self) -> Gateway {
+        let gateway = self.serve_unready().await;
+        until("the gateway is ready", async || gateway.ready().await).await;
+        gateway
+    }
+
+    /// Starts a gateway and waits until it listens.
+    pub async fn serve_unready(&self) -> Gateway {
+        let mut process = Process::spawn(self.command(&["serve", "--json"]).stderr(Stdio::piped()));
+        let (log, stderr) = (Log::default(), process.stderr());
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                kept.lock().unwrap().push(line.unwrap());
+            }
+        });
+        let (edge, admin) = eventually("the gateway listens", async || {
+            let log = log.lock().unwrap();
+            let ended = process.ended();
+            assert!(ended.is_none(), "{ended:?}\n{}", log.join("\n"));
+            Some((address(&log, "serving")?, address(&log, "metrics and health")?))
+        })
+        .await;
+        Gateway { process, edge, admin, log }
+    }
+
+    /// Starts a gateway that is to refuse its start, and gives what it says.
+    pub async fn refusal(&self) -> String {
+        let mut process = Process::spawn(self.command(&["serve"]).stderr(Stdio::piped()));
+        let ended = eventually("the gateway refuses to start", async || process.ended()).await;
+        let mut said = String::new();
+        process.stderr().read_to_string(&mut said).unwrap();
+        assert_eq!(ended.code(), Some(1), "{said}");
+        said
+    }
+
+    /// Every event in the queue, in its order.
+    pub fn events(&self) -> Vec<Value> {
+        self.lines(&["events", "tail", "--json"]).into_iter().map(|mut line| line["event"].take()).collect()
+    }
+
+    /// The reject log's records with this reason.
+    pub fn records(&self, reason: &str) -> Vec<Value> {
+        self.lines(&["audit", "query", "--reason", reason, "--json"])
+    }
+
+    fn lines(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.command(arguments).stdout(Stdio::piped()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let config = self.folder.path().join("hookgate.toml");
+        // What is a value in JSON is one in TOML too.
+        let settings: String =
+            self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        fs::write(&config, settings + &sources()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hookgate"));
+        command.env_remove("HOOKGATE_LOG").arg("--config").arg(config).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+}
+
+impl Gateway {
+    /// Delivers on a connection of its own.
+    pub async fn deliver(&self, delivery: &Delivery) -> Answer {
+        let mut client = Client::connect(self.edge).await.unwrap();
+        client.deliver(delivery).await.unwrap()
+    }
+
+    pub async fn admin(&self, path: &str) -> Answer {
+        Client::connect(self.admin).await.unwrap().get(path).await.unwrap()
+    }
+
+    pub async fn ready(&self) -> bool {
+        self.admin("/readyz").await.status == 200
+    }
+
+    /// What `/readyz` says, and fails unless its status agrees with it.
+    pub async fn readiness(&self) -> Value {
+        let answer = self.admin("/readyz").await;
+        let report = answer.json();
+        assert_eq!(answer.status == 200, report["ready"] == true, "{answer:?}");
+        report
+    }
+
+    /// The series of `/metrics` that begins like this, 0 if there is none.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.admin("/metrics").await.body;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or(0.0)
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub fn kill9(mut self) {
+        self.process.kill9();
+    }
+
+    /// Asks it to end.
+    pub fn sigterm(&self) {
+        self.process.signal("TERM");
+    }
+
+    /// Waits for its end.
+    pub async fn exit(&mut self) -> ExitStatus {
+        eventually("the gateway ends", async || self.process.ended()).await
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the gateway said\n{}", self.log.lock().unwrap().join("\n"));
+        }
+    }
+}
+
+/// The address in the log line with this message.
+fn address(log: &[String], message: &str) -> Option<SocketAddr> {
+    let line = log
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|line| line["message"] == message)?;
+    line["address"].as_str()?.strip_prefix("http://")?.parse().ok()
+}

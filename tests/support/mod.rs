@@ -1,0 +1,77 @@
+//! What the fault tests share: the real gateway as a process, a real Redis, an HTTP client, and deliveries signed the way
+//! the providers sign them, not by hookgate's own code.
+//!
+//! Nothing here sleeps for a result: [`until`] and [`eventually`] wait for a condition, and fail the test when it does not
+//! come. All ports are free ones, so that the tests run side by side.
+
+// Every test file takes its part, and helpers may unwrap: what fails here fails a test.
+#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+mod delivery;
+mod gateway;
+mod http;
+mod load;
+mod process;
+mod redis;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub use delivery::Delivery;
+pub use gateway::{Gateway, Home};
+pub use http::{Answer, Client};
+pub use load::{Load, Sent};
+pub use redis::{Persistence, Redis};
+
+/// Waits for a condition.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    eventually(what, async || holds().await.then_some(())).await;
+}
+
+/// Waits for a value.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    });
+    match found.await {
+        Ok(found) => found,
+        Err(_) => panic!("it did not come within {PATIENCE:?}: {what}"),
+    }
+}
+
+/// Fails when `work` takes longer than `bound`.
+pub async fn within<T>(bound: Duration, what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(bound, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("it took longer than {bound:?}: {what}"),
+    }
+}
+
+/// Fails unless the events' ids are these, each once.
+pub fn assert_each_once<'a>(events: &[Value], ids: impl IntoIterator<Item = &'a String>) {
+    let mut counts: BTreeMap<&str, i32> = ids.into_iter().map(|id| (id.as_str(), -1)).collect();
+    for event in events {
+        *counts.entry(event["id"].as_str().unwrap()).or_insert(0) += 1;
+    }
+    let missing: Vec<_> = counts.iter().filter(|(_, count)| **count < 0).map(|(id, _)| id).collect();
+    let extra: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).map(|(id, _)| id).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "missing: {missing:?}; more than once, or unasked: {extra:?}"
+    );
+}
+
+/// The ids of events, in the queue's order.
+pub fn ids(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["id"].as_str().unwrap()).collect()
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);

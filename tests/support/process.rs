@@ -1,0 +1,47 @@
+//! A process of a test's own: reached by its own id alone, and gone when the test is.
+
+use std::process::{Child, ChildStderr, Command, ExitStatus};
+
+/// The process. Killed when dropped.
+pub struct Process(Child);
+
+impl Process {
+    pub fn spawn(command: &mut Command) -> Process {
+        match command.spawn() {
+            Ok(child) => Process(child),
+            Err(error) => panic!("{}: {error}", command.get_program().display()),
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Its standard error, if that is piped and not taken yet.
+    pub fn stderr(&mut self) -> ChildStderr {
+        self.0.stderr.take().unwrap()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
+    /// Until somebody waits for the process its id is nobody else's, whether or not it has ended.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "kill -s {name} {}", self.id());
+    }
+
+    pub fn kill9(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,118 @@
+//! A Redis server of a test's own, to be stopped, killed, frozen and brought back.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use redis::{Cmd, FromRedisValue};
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{eventually, until};
+
+/// The server.
+pub struct Redis {
+    /// None while it is down.
+    process: Option<Process>,
+    port: u16,
+    folder: TempDir,
+    persistence: Persistence,
+}
+
+/// What a restart brings back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// Nothing.
+    Off,
+    /// Every write that was answered.
+    Always,
+}
+
+impl Redis {
+    pub async fn start(persistence: Persistence) -> Redis {
+        let mut redis = Redis { process: None, port: 0, folder: tempfile::tempdir().unwrap(), persistence };
+        eventually("a port for redis-server", async || {
+            redis.port = free_port();
+            redis.spawn().await.then_some(())
+        })
+        .await;
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Ends it in good order.
+    pub async fn stop(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.signal("TERM");
+        until("redis-server ends", async || process.ended().is_some()).await;
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub fn kill9(&mut self) {
+        self.process.take().unwrap().kill9();
+    }
+
+    /// Brings it back on the same port, with the same data.
+    pub async fn restart(&mut self) {
+        assert!(self.spawn().await, "redis-server does not come back on port {}", self.port);
+    }
+
+    /// Freezes it: connections stay open, nothing is answered.
+    pub fn pause(&self) {
+        self.process.as_ref().unwrap().signal("STOP");
+    }
+
+    pub fn resume(&self) {
+        self.process.as_ref().unwrap().signal("CONT");
+    }
+
+    /// Runs one command; for what a test looks at or breaks.
+    pub async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
+        self.try_run(command).await.unwrap()
+    }
+
+    /// How many identities are remembered.
+    pub async fn remembered(&self) -> usize {
+        self.run::<Vec<String>>(&["KEYS", "*:seen:*"]).await.len()
+    }
+
+    /// Starts it, and tells whether the port was really free.
+    async fn spawn(&mut self) -> bool {
+        let appendonly = if self.persistence == Persistence::Always { "yes" } else { "no" };
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        command.args(["--appendonly", appendonly, "--appendfsync", "always"]);
+        command.arg("--dir").arg(self.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut process = Process::spawn(&mut command);
+        let (ours, mut gone) = (format!("process_id:{}\r\n", process.id()), false);
+        until("redis-server answers", async || {
+            gone = process.ended().is_some();
+            gone || self.try_run::<String>(&["INFO", "server"]).await.is_ok_and(|info| info.contains(&ours))
+        })
+        .await;
+        self.process = Some(process);
+        !gone
+    }
+
+    async fn try_run<T: FromRedisValue>(&self, command: &[&str]) -> redis::RedisResult<T> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut cmd = Cmd::new();
+        for word in command {
+            cmd.arg(*word);
+        }
+        cmd.query_async(&mut connection).await
+    }
+}
+
+/// Below the range that the system takes ports of its own choice from: nobody takes it while the server is down.
+fn free_port() -> u16 {
+    loop {
+        let port = 20_000 + u16::from_le_bytes(hookgate::clock::random()) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
