@@ -105,7 +105,7 @@ pub fn main() -> ExitCode {
         }
         Command::Events { command } => events::run(&global, &command),
         Command::Audit { command } => audit_log(&global, &command),
-        Command::Schema => schema::run(),
+        Command::Schema => schema::run(&global),
     };
     match done {
         Ok(code) => ExitCode::from(code),

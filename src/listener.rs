@@ -150,7 +150,11 @@ impl Connection {
             ended = connection.as_mut() => ended,
             () = until_idle_or_told(&busy, self.pipeline.header_timeout(), self.stop.accepting.cancelled()) => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    // The farewell is over once the client has acknowledged it; one that is gone never does.
+                    () = until_idle(&busy, self.pipeline.header_timeout()) => return,
+                }
             }
         };
         if let Err(error) = ended {
@@ -175,9 +179,11 @@ impl Connection {
         }
     }
 
-    async fn turn_away(&self, mut stream: TcpStream) {
-        let answer =
-            self.pipeline.refuse_connection(self.client, Reason::Overloaded, "over edge.max_connections");
+    async fn turn_away(self, mut stream: TcpStream) {
+        let Connection { pipeline, client, open, .. } = self;
+        // Clients that were turned away may linger; their number must not keep the next one out.
+        drop(open);
+        let answer = pipeline.refuse_connection(client, Reason::Overloaded, "over edge.max_connections");
         let say = async {
             stream.write_all(answer.as_bytes()).await?;
             stream.shutdown().await?;
@@ -239,18 +245,19 @@ impl Drop for Working {
 
 /// Ends once a whole interval has passed without a stream, or when told.
 async fn until_idle_or_told(busy: &Busy, interval: Duration, told: impl Future<Output = ()>) {
-    let idle = async {
-        loop {
-            let begun = busy.begun.load(Ordering::Relaxed);
-            tokio::time::sleep(interval).await;
-            if busy.streams.load(Ordering::Relaxed) == 0 && busy.begun.load(Ordering::Relaxed) == begun {
-                return;
-            }
-        }
-    };
     tokio::select! {
-        () = idle => {}
+        () = until_idle(busy, interval) => {}
         () = told => {}
+    }
+}
+
+async fn until_idle(busy: &Busy, interval: Duration) {
+    loop {
+        let begun = busy.begun.load(Ordering::Relaxed);
+        tokio::time::sleep(interval).await;
+        if busy.streams.load(Ordering::Relaxed) == 0 && busy.begun.load(Ordering::Relaxed) == begun {
+            return;
+        }
     }
 }
 

@@ -119,7 +119,7 @@ impl Pipeline {
         let origin = Origin { source: &source.name, path: &source.path, provider: source.provider };
         match normalize::normalize(&origin, &verified, reading, exchange.received) {
             Normalized::HealthCheck => Ok(Outcome::Ignored),
-            Normalized::Event(forward) => self.admit(source, exchange, *forward).await,
+            Normalized::Event(forward) => self.admit(source, exchange, *forward, body.len()).await,
         }
     }
 
@@ -129,6 +129,7 @@ impl Pipeline {
         source: &Source,
         exchange: &Exchange,
         forward: Forward,
+        bytes: usize,
     ) -> Result<Outcome, Rejection> {
         let Forward { event, identity, body, sequence } = forward;
         let kind = event.kind.clone();
@@ -158,7 +159,7 @@ impl Pipeline {
             Verdict::Duplicate { id, dropped } => {
                 if dropped {
                     source.metrics.conflicts.inc();
-                    exchange.record_conflict(self, &body, &id);
+                    exchange.record_conflict(self, (&body, bytes), &id);
                 }
                 Ok(Outcome::Duplicate { id })
             }

@@ -19,7 +19,11 @@ pub enum Format {
 /// `info`. A second call does nothing.
 pub fn start(format: Format) {
     let filter = EnvFilter::try_from_env("HOOKGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Where standard error is gone, telling of that on standard error would panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let started = match format {
         Format::Text => builder
             .with_target(false)

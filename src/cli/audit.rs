@@ -113,7 +113,8 @@ fn query(query: &Query, dir: &Path, json: bool, out: &mut dyn Write) -> io::Resu
         }
     })?;
     if unreadable > 0 {
-        eprintln!("{unreadable} lines are not records: see `hookgate audit verify`");
+        // Standard error may be closed; then there is nobody to tell.
+        let _ = writeln!(io::stderr(), "{unreadable} lines are not records: see `hookgate audit verify`");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `hookgate check`: what `serve` would say of the config, and all of it.
 
-use std::io;
+use std::io::{self, Write};
 
 use clap::Args;
 use serde_json::json;
@@ -30,12 +30,16 @@ pub(super) fn run(global: &Global, check: &Check) -> Done {
     let (config, problems) = problems(path)?;
     print(&path.display().to_string(), &problems, global.json)?;
     if check.print {
-        line(&mut io::stdout(), config.redacted().trim_end())?;
+        let config = config.redacted();
+        let text = if global.json { json!({ "config": config }).to_string() } else { config };
+        line(&mut io::stdout(), text.trim_end())?;
     }
     let errors = problems.iter().filter(|problem| !problem.warning).count();
     if errors == 0 && !global.json {
         let sources = config.sources.len();
-        eprintln!("{}: ok, {sources} source{}", path.display(), if sources == 1 { "" } else { "s" });
+        let plural = if sources == 1 { "" } else { "s" };
+        // Standard error may be closed; the exit code says the same.
+        let _ = writeln!(io::stderr(), "{}: ok, {sources} source{plural}", path.display());
     }
     Ok(if errors == 0 { OK } else { FAILED })
 }

@@ -4,7 +4,7 @@
 //! it exit 1.
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -221,11 +221,15 @@ async fn keep(gateway: &Gateway, folder: &Path) -> Result<(), Failure> {
     let edge = gateway.edge().first().map(ToString::to_string).unwrap_or_default();
     let (admin, file) = (gateway.admin(), folder.join("hookgate.toml"));
     let file = file.display();
-    eprintln!("\nServing until Ctrl-C. In another terminal:\n");
-    eprintln!("  hookgate --config {file} send --source basiq --url http://{edge}");
-    eprintln!("  hookgate --config {file} events tail --follow");
-    eprintln!("  hookgate --config {file} audit tail");
-    eprintln!("  curl -s http://{admin}/metrics | grep ^hookgate_requests_total");
+    let told = format!(
+        "\nServing until Ctrl-C. In another terminal:\n\n\
+         \x20 hookgate --config {file} send --source basiq --url http://{edge}\n\
+         \x20 hookgate --config {file} events tail --follow\n\
+         \x20 hookgate --config {file} audit tail\n\
+         \x20 curl -s http://{admin}/metrics | grep ^hookgate_requests_total\n"
+    );
+    // Standard error may be closed; it serves all the same.
+    let _ = io::stderr().write_all(told.as_bytes());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}

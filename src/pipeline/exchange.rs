@@ -89,10 +89,10 @@ impl Exchange {
     }
 
     /// A conflict that the source drops: no reject, but somebody should know.
-    pub(super) fn record_conflict(&self, pipeline: &Pipeline, body: &BodyHash, id: &str) {
+    pub(super) fn record_conflict(&self, pipeline: &Pipeline, (body, bytes): (&BodyHash, usize), id: &str) {
         let detail = format!("another body under the identity of {id} was dropped");
         let mut record = self.reject(pipeline, "conflict", 200, pipeline.routes.redactor.clean(&detail));
-        record.body = Some((body.hex(), self.declared_length()));
+        record.body = Some((body.hex(), bytes as u64));
         pipeline.audit.record(record);
     }
 
@@ -107,7 +107,8 @@ impl Exchange {
     }
 
     fn reject(&self, pipeline: &Pipeline, reason: &'static str, status: u16, detail: String) -> Reject {
-        let clean = |text: &str, max: usize| pipeline.routes.redactor.clean(&clip(text, max));
+        // Cleaned first: cut first, a part of a secret could stand at the end and not be known for what it is.
+        let clean = |text: &str, max: usize| clip(&pipeline.routes.redactor.clean(text), max);
         let path = match &self.source {
             Some(source) if source.token.is_some() => source.path.to_string(),
             _ => clean(self.head.uri.path(), MAX_PATH),
@@ -120,17 +121,12 @@ impl Exchange {
             reason,
             status,
             client: Some(self.client),
-            method: clip(self.head.method.as_str(), MAX_METHOD),
+            method: clean(self.head.method.as_str(), MAX_METHOD),
             path,
             body: None,
             headers: kept_headers(&self.head.headers, |value| clean(value, MAX_HEADER)),
             detail,
         }
-    }
-
-    fn declared_length(&self) -> u64 {
-        let header = self.head.headers.get(hyper::header::CONTENT_LENGTH);
-        header.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or_default()
     }
 
     fn metrics<'a>(&'a self, pipeline: &'a Pipeline) -> &'a crate::metrics::SourceMetrics {
