@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use super::terminal::safe;
 use crate::audit::files::{LogFile, list};
 use crate::audit::record::Record;
 use crate::audit::verify::{Verified, VerifyError, verify};
@@ -143,7 +143,7 @@ fn report(dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<u8> {
             writeln!(out, "{why}").map(|()| 1)
         }
         Err(VerifyError::Broken(broken)) => {
-            writeln!(out, "broken: {}", shown(&broken.to_string())).map(|()| 1)
+            writeln!(out, "broken: {}", safe(&broken.to_string())).map(|()| 1)
         }
     }
 }
@@ -222,7 +222,7 @@ fn print(line: &[u8], json: bool, out: &mut dyn Write) -> io::Result<()> {
     }
     match Record::parse(line) {
         Ok(record) => writeln!(out, "{}", human(&record)),
-        Err(_) => writeln!(out, "not a record: {}", shown(&String::from_utf8_lossy(line))),
+        Err(_) => writeln!(out, "not a record: {}", safe(&String::from_utf8_lossy(line))),
     }
 }
 
@@ -232,21 +232,7 @@ fn human(record: &Record) -> String {
     let more = record.suppressed.map_or_else(String::new, |more| format!(" (and {more} more)"));
     let client = client.as_deref().unwrap_or("-");
     let line = format!("{ts:27}  {status:3}  {reason:27}  {source:16}  {client:15}  {method:4} {path}");
-    shown(&format!("{line}  {detail}{more}  {id}"))
-}
-
-/// Text with everything escaped that could move the cursor, hide or reorder what is shown.
-fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        let steers = STEERING.iter().any(|range| range.contains(&c));
-        if c.is_control() || steers {
-            shown.extend(c.escape_unicode());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
+    safe(&format!("{line}  {detail}{more}  {id}"))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -254,9 +240,6 @@ fn network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_| "not an IP address or network".to_owned())
 }
 
-/// Zero-width, line-breaking and direction-changing characters.
-const STEERING: [RangeInclusive<char>; 4] =
-    ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}', '\u{feff}'..='\u{feff}'];
 /// How often a followed log is looked at.
 const POLL: Duration = Duration::from_millis(200);
 

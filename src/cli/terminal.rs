@@ -1,13 +1,20 @@
 //! Text that came from outside, made safe for a terminal.
 
-/// The text with every control character escaped, so that nothing sent to the gateway can drive the terminal it is shown on.
+use std::ops::RangeInclusive;
+
+/// The text with everything escaped that could move the cursor, hide or reorder what is shown.
 pub(super) fn safe(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if c.is_control() {
-            out.extend(c.escape_default())
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || STEERING.iter().any(|range| range.contains(&c)) {
+            safe.extend(c.escape_unicode());
         } else {
-            out.push(c)
+            safe.push(c);
         }
-        out
-    })
+    }
+    safe
 }
+
+/// Zero-width, line-breaking and direction-changing characters.
+const STEERING: [RangeInclusive<char>; 4] =
+    ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}', '\u{feff}'..='\u{feff}'];
