@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,44 @@ pub struct Readiness {
     dedupe: AtomicBool,
     audit: AtomicBool,
     draining: AtomicBool,
+    /// A [`SpoolState`].
+    spool: AtomicU8,
+}
+
+/// What the spool says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SpoolState {
+    /// There is none.
+    #[default]
+    Off,
+    /// It would be on the queue's own disk: nothing is ever in it, and nobody can fall back on it.
+    Beside,
+    /// Nothing waits in it.
+    Empty,
+    /// Events wait in it.
+    Draining,
+    /// It takes no more: at its bound, or its disk fails.
+    Full,
+}
+
+impl SpoolState {
+    const ALL: [SpoolState; 5] =
+        [SpoolState::Off, SpoolState::Beside, SpoolState::Empty, SpoolState::Draining, SpoolState::Full];
+
+    /// Whether an event that the queue does not take can go there.
+    fn takes(self) -> bool {
+        matches!(self, SpoolState::Empty | SpoolState::Draining)
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            SpoolState::Off => "off",
+            SpoolState::Beside | SpoolState::Empty => "empty",
+            SpoolState::Draining => "draining",
+            SpoolState::Full => "full",
+        }
+    }
 }
 
 impl Readiness {
@@ -46,6 +84,15 @@ impl Readiness {
         self.audit.store(up, Ordering::Relaxed);
     }
 
+    /// What the spool is like.
+    pub fn set_spool(&self, state: SpoolState) {
+        self.spool.store(state as u8, Ordering::Relaxed);
+    }
+
+    fn spool(&self) -> SpoolState {
+        SpoolState::ALL.get(usize::from(self.spool.load(Ordering::Relaxed))).copied().unwrap_or_default()
+    }
+
     /// The gateway is on its way out.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -56,9 +103,14 @@ impl Readiness {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Whether a new event could be put in the queue.
+    pub fn is_up(&self) -> bool {
+        self.queue.load(Ordering::Relaxed) && self.dedupe.load(Ordering::Relaxed)
+    }
+
     /// Whether a new event could be made durable.
     pub fn ready(&self) -> bool {
-        self.queue.load(Ordering::Relaxed) && self.dedupe.load(Ordering::Relaxed) && !self.draining()
+        (self.is_up() || self.spool().takes()) && !self.draining()
     }
 
     /// `/readyz`: the parts by name.
@@ -68,8 +120,7 @@ impl Readiness {
             ready: self.ready(),
             queue: word(&self.queue),
             dedupe: word(&self.dedupe),
-            // Not in this version, so it is off whatever the config says.
-            spool: "off",
+            spool: self.spool().word(),
             draining: self.draining(),
             audit: word(&self.audit),
         };
@@ -178,3 +229,23 @@ fn typed(status: StatusCode, kind: &str, body: String) -> Response<Full<Bytes>> 
 const MAX_CONNECTIONS: usize = 256;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spool_that_takes_events_makes_up_for_a_queue_that_is_away() {
+        for (state, alone) in SpoolState::ALL.into_iter().zip([false, false, true, true, false]) {
+            let readiness = Readiness::default();
+            readiness.set_spool(state);
+            assert_eq!(readiness.ready(), alone, "{state:?}");
+            readiness.set_queue(true);
+            assert_eq!(readiness.ready(), alone, "{state:?}: dedupe is down");
+            readiness.set_dedupe(true);
+            assert!(readiness.ready(), "{state:?}");
+            readiness.set_draining();
+            assert!(!readiness.ready(), "{state:?}");
+        }
+    }
+}

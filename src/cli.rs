@@ -5,6 +5,7 @@
 
 mod audit;
 mod check;
+mod dead;
 mod demo;
 mod events;
 mod sample;

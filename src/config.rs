@@ -8,6 +8,7 @@ mod print;
 mod read;
 mod report;
 mod sections;
+mod servers;
 mod sources;
 mod units;
 
@@ -92,10 +93,26 @@ pub struct Config {
     pub dedupe: Dedupe,
     /// The queue.
     pub queue: Queue,
+    /// What takes events while the queue is away.
+    pub spool: Spool,
     /// The reject log.
     pub audit: Audit,
     /// In the order of the file.
     pub sources: Vec<Source>,
+}
+
+impl Config {
+    /// The URLs of the servers that this config uses, each with its key.
+    pub fn urls_in_use(&self) -> Vec<(&'static str, &At<SecretRef>)> {
+        let mut urls = Vec::new();
+        if self.dedupe.store == Store::Redis || self.queue.kind == QueueKind::Redis {
+            urls.extend(self.redis.urls.iter().map(|url| ("redis.url", url)));
+        }
+        if !matches!(self.queue.kind, QueueKind::Embedded | QueueKind::Redis) {
+            urls.push(("queue.url", &self.queue.url));
+        }
+        urls
+    }
 }
 
 /// A place in the config file, both from 1; columns count characters.
@@ -133,6 +150,8 @@ pub struct Edge {
     pub request_timeout: Duration,
     /// For what is in flight at SIGTERM.
     pub drain_timeout: Duration,
+    /// Share the listening ports, and take over from the gateway that has `data_dir`.
+    pub reuse_port: bool,
 }
 
 /// `[admin]`.
@@ -145,8 +164,15 @@ pub struct Admin {
 /// `[redis]`.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// `redis://…`; may be a secret since it may hold a password.
-    pub url: At<SecretRef>,
+    /// `redis://…` or `rediss://…`, at least one; each may be a secret since it may hold a password. Above one they are the
+    /// nodes of a cluster, or Sentinels.
+    pub urls: Vec<At<SecretRef>>,
+    /// Whether they are of a cluster.
+    pub cluster: bool,
+    /// The name that Sentinels know the master by; then the URLs are the Sentinels'.
+    pub sentinel: Option<String>,
+    /// PEM file of the authorities that a `rediss://` server's certificate is held against, instead of the system's.
+    pub ca: Option<PathBuf>,
 }
 
 /// Where identities are remembered.
@@ -165,6 +191,8 @@ pub struct Dedupe {
     pub store: Store,
     /// How long an identity is remembered.
     pub window: At<Duration>,
+    /// NATS, AMQP, Kafka: how long a delivery may be between claim and confirm before another may try.
+    pub lease: Duration,
 }
 
 /// What kind of queue takes the events.
@@ -174,6 +202,12 @@ pub enum QueueKind {
     Embedded,
     /// Redis streams.
     Redis,
+    /// NATS JetStream.
+    Nats,
+    /// RabbitMQ, by AMQP 0-9-1.
+    Amqp,
+    /// Kafka.
+    Kafka,
 }
 
 /// `[queue]`.
@@ -181,14 +215,27 @@ pub enum QueueKind {
 pub struct Queue {
     /// The kind.
     pub kind: QueueKind,
-    /// Stream name; may hold `{provider}`, `{source}`, `{type}`.
-    pub name: String,
+    /// Stream, subject, exchange or topic; may hold `{provider}`, `{source}`, `{type}`.
+    pub name: At<String>,
     /// Redis: how many streams.
     pub partitions: u32,
     /// Redis: at this length a stream takes no more.
     pub max_backlog: u64,
     /// How long events are kept.
     pub retain: Duration,
+    /// Redis: how many replicas must have an event before it counts as queued.
+    pub ack_replicas: u32,
+    /// NATS, AMQP, Kafka: the servers; may be a secret since it may hold a password.
+    pub url: At<SecretRef>,
+}
+
+/// `[spool]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Spool {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// All events in it together, in bytes.
+    pub max_bytes: u64,
 }
 
 /// `[audit]`.

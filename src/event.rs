@@ -142,6 +142,27 @@ impl Event {
         }
     }
 
+    /// An event out of what was kept of it: `id`, `source`, `type`, the partition key, the text, and [`Event::offsets`]. None
+    /// when the offsets are not of this text.
+    pub fn restore(
+        id: String,
+        source: Arc<str>,
+        kind: String,
+        partition_key: String,
+        json: String,
+        (id_end, data_start): (usize, usize),
+    ) -> Option<Event> {
+        let fits = id_end <= data_start
+            && json.get(id_end..).is_some_and(|rest| rest.starts_with('"'))
+            && json.get(data_start..).is_some_and(|rest| rest.starts_with("\"data\""));
+        fits.then_some(Event { id, source, kind: kind.into(), partition_key, json, id_end, data_start })
+    }
+
+    /// Where in `json` the id's closing quote stands, and where the key `"data"` starts.
+    pub fn offsets(&self) -> (usize, usize) {
+        (self.id_end, self.data_start)
+    }
+
     /// The same event as the second or later body under its identity: the id ends in `~` and 8 hex digits of the body's
     /// SHA-256, and `conflict` is true.
     pub fn conflicting(&self, body: &BodyHash) -> Event {

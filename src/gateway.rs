@@ -1,7 +1,11 @@
 //! The gateway as a whole: builds every part in order, and takes them down in order.
 //!
 //! Keeps true: nothing is accepted before every part that it needs is open; at the end readiness goes first, then the
-//! listener, then the connections, then the inbox, then the reject log, and the admin listener last.
+//! listener, then the connections, then what drains the spool, then the inbox, then the reject log, then the database, and the
+//! admin listener last.
+
+mod stores;
+mod turn;
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
@@ -18,19 +22,26 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{Admin, Readiness};
 use crate::audit::{self, Audit};
 use crate::clock::{self, Clock};
-use crate::config::{Config, Problem, QueueKind};
-use crate::inbox::{Inbox, embedded, redis};
+use crate::config::{Config, Problem};
+use crate::database::OpenError;
+use crate::database::writer::{Database, Failure};
+use crate::inbox::redis;
 use crate::listener::{self, Stop};
+use crate::live;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::route::Routes;
 use crate::secret::SecretError;
+use stores::{Stores, Surroundings};
+use turn::Turn;
 
 /// A gateway that serves.
 pub struct Gateway {
     edge: Vec<SocketAddr>,
     admin: SocketAddr,
     pipeline: Arc<Pipeline>,
+    database: Option<Arc<Database>>,
+    turn: Option<Turn>,
     accepting: TaskTracker,
     stop: Stop,
     admin_tasks: TaskTracker,
@@ -64,22 +75,28 @@ pub enum StartError {
     /// The reject log cannot be opened.
     #[error("audit: {0}")]
     Audit(#[from] audit::OpenError),
-    /// The embedded store cannot be opened.
-    #[error("queue: {0}")]
-    Embedded(#[from] embedded::OpenError),
-    /// The Redis queue cannot be opened.
-    #[error("queue: {0}")]
+    /// The database in the data folder cannot be opened.
+    #[error("data_dir: {0}")]
+    Database(#[from] OpenError),
+    /// Redis cannot be used as configured.
+    #[error("redis: {0}")]
     Redis(#[from] redis::OpenError),
-    /// The URL of the Redis server cannot be read.
-    #[error("redis.url: {0}")]
-    RedisUrl(#[from] SecretError),
+    /// The broker cannot be opened.
+    #[error("queue: {0}")]
+    Broker(#[from] crate::broker::OpenError),
+    /// What an earlier run left in the spool cannot be read.
+    #[error("spool: {0}")]
+    Spool(#[from] Failure),
+    /// The URL of Redis or of the broker cannot be read.
+    #[error("url: {0}")]
+    Url(#[from] SecretError),
     /// The metrics cannot be registered: a bug.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
 
-/// The name of the embedded store in the data folder.
-pub fn database(data_dir: &Path) -> PathBuf {
+/// The name of the database in the data folder.
+pub fn database_file(data_dir: &Path) -> PathBuf {
     data_dir.join("hookgate.db")
 }
 
@@ -102,48 +119,73 @@ impl Gateway {
             return Err(StartError::Config(problems));
         }
         make_data_dir(&config.data_dir)?;
+        let data_dir = |why| StartError::DataDir { path: config.data_dir.clone(), why };
+        let shared = config.edge.reuse_port;
+        let mut turn =
+            if shared { Some(Turn::take(&config.data_dir).await.map_err(data_dir)?) } else { None };
         // Before the stores, so that a port in use is told before anything is touched.
-        let (admin_listener, admin) = bind("admin.listen", config.admin.listen)?;
+        let (admin_listener, admin) = bind("admin.listen", config.admin.listen, shared)?;
         let listeners: Vec<(TcpListener, SocketAddr)> = config
             .edge
             .listen
             .iter()
-            .map(|address| bind("edge.listen", *address))
+            .map(|address| bind("edge.listen", *address, shared))
             .collect::<Result<_, _>>()?;
+        if let Some(turn) = &mut turn {
+            turn.listens().map_err(data_dir)?;
+        }
 
         let readiness = Arc::new(Readiness::default());
-        let audit = Audit::open(
-            &audit_dir(&config.data_dir),
-            audit::Options::new(config.audit.retain, config.audit.max_bytes),
-            clock.clone(),
-            metrics.clone(),
-            readiness.clone(),
-        )?;
-        let inbox = open_inbox(&config, &clock, &metrics, &readiness)?;
+        let (admin_tasks, admin_stop) = (TaskTracker::new(), CancellationToken::new());
+        // Before anything that may take its time: whoever asks is told that it is not ready yet.
+        let telling = Admin { metrics: metrics.clone(), readiness: readiness.clone() };
+        admin_tasks.spawn(telling.serve(admin_listener, admin_tasks.clone(), admin_stop.clone()));
+        let open_audit = || {
+            let options = audit::Options::new(config.audit.retain, config.audit.max_bytes);
+            let dir = audit_dir(&config.data_dir);
+            Audit::open(&dir, options, clock.clone(), metrics.clone(), readiness.clone())
+        };
+        // Who gave the turn up may still be answering; whoever connects meanwhile waits to be accepted.
+        let audit = loop {
+            match open_audit() {
+                Err(audit::OpenError::Held(_)) if shared => tokio::time::sleep(LOOK_AGAIN).await,
+                opened => break opened?,
+            }
+        };
+        let with = Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness };
+        let Stores { handover, database } = loop {
+            match stores::open(&config, &with).await {
+                Err(StartError::Database(OpenError::InUse { .. })) if shared => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                opened => break opened?,
+            }
+        };
+        let watch = live::watch(config.clone(), clock.clone(), metrics.clone());
+        admin_tasks.spawn(admin_stop.clone().run_until_cancelled_owned(watch));
         metrics.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
         let tasks = TaskTracker::new();
         let pipeline = Arc::new(Pipeline {
             routes,
-            inbox,
+            handover: Arc::new(handover),
             audit,
-            metrics: metrics.clone(),
+            metrics,
             readiness: readiness.clone(),
             clock,
             edge: config.edge,
             tasks,
         });
+        pipeline.handover.start(Arc::downgrade(&pipeline));
 
-        let (admin_tasks, admin_stop) = (TaskTracker::new(), CancellationToken::new());
-        let serve =
-            Admin { metrics, readiness }.serve(admin_listener, admin_tasks.clone(), admin_stop.clone());
-        admin_tasks.spawn(serve);
+        // A queue that is there answers in a moment; one that is away must not hold the start up.
+        let _ = tokio::time::timeout(FIRST_CONTACT, up(&readiness)).await;
         let (accepting, stop, open) = (TaskTracker::new(), Stop::default(), Arc::default());
         let mut edge = Vec::new();
         for (listener, address) in listeners {
             accepting.spawn(listener::serve(listener, pipeline.clone(), Arc::clone(&open), stop.clone()));
             edge.push(address);
         }
-        Ok(Gateway { edge, admin, pipeline, accepting, stop, admin_tasks, admin_stop })
+        Ok(Gateway { edge, admin, pipeline, database, turn, accepting, stop, admin_tasks, admin_stop })
     }
 
     /// Where it takes deliveries, ports resolved.
@@ -158,18 +200,12 @@ impl Gateway {
 
     /// Stops: nothing answered 200 is lost, and what is in flight is answered if it can be within `drain_timeout`.
     pub async fn drain(self) {
-        let Gateway { pipeline, accepting, stop, admin_tasks, admin_stop, .. } = self;
+        let Gateway { pipeline, database, turn, accepting, stop, admin_tasks, admin_stop, .. } = self;
         let begun = clock::instant();
         let timeout = pipeline.edge.drain_timeout;
         let left = || timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
         pipeline.readiness.set_draining();
-        // Still accepting: whoever sends the requests needs a moment to see that readiness is off.
-        let idle = async {
-            while pipeline.metrics.in_flight.get() > 0 {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        };
-        if tokio::time::timeout(left(), idle).await.is_err() {
+        if tokio::time::timeout(left(), may_close(&pipeline, turn)).await.is_err() {
             tracing::warn!(in_flight = pipeline.metrics.in_flight.get(), "drain_timeout is over");
         }
         stop.accepting.cancel();
@@ -182,13 +218,20 @@ impl Gateway {
             let bound = pipeline.edge.request_timeout;
             let _ = tokio::time::timeout(bound.min(MAX_DETACHED), pipeline.tasks.wait()).await;
         }
+        // Drainers tell the pipeline what they do; once they are gone, nothing but requests can hold it.
+        pipeline.handover.stop().await;
         match Arc::try_unwrap(pipeline) {
-            Ok(Pipeline { inbox, audit, .. }) => {
-                inbox.close().await;
+            Ok(Pipeline { handover, audit, .. }) => {
+                if let Some(handover) = Arc::into_inner(handover) {
+                    handover.close().await;
+                }
                 audit.close();
             }
             // A task that does not end holds it. What was answered is durable all the same.
             Err(pipeline) => pipeline.audit.close(),
+        }
+        if let Some(database) = database.and_then(Arc::into_inner) {
+            database.close().await;
         }
         admin_stop.cancel();
         admin_tasks.close();
@@ -196,41 +239,28 @@ impl Gateway {
     }
 }
 
-fn open_inbox(
-    config: &Config,
-    clock: &Clock,
-    metrics: &Metrics,
-    readiness: &Arc<Readiness>,
-) -> Result<Inbox, StartError> {
-    let (window, retain) = (config.dedupe.window.value, config.queue.retain);
-    match config.queue.kind {
-        QueueKind::Embedded => {
-            let (db, options) = (database(&config.data_dir), embedded::Options { window, retain });
-            let series = metrics.queue("embedded");
-            Ok(Inbox::Embedded(embedded::Embedded::open(
-                &db,
-                options,
-                clock.clone(),
-                series,
-                readiness.clone(),
-            )?))
+async fn up(readiness: &Readiness) {
+    while !readiness.is_up() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Returns once the listener may close: nothing is in flight, or another gateway listens on the same port. Until then it
+/// accepts, since whoever sends the requests needs a moment to see that readiness is off.
+async fn may_close(pipeline: &Pipeline, turn: Option<Turn>) {
+    let idle = async {
+        while pipeline.metrics.in_flight.get() > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        QueueKind::Redis => {
-            let options = redis::Options {
-                name: config.queue.name.clone(),
-                partitions: config.queue.partitions,
-                max_backlog: config.queue.max_backlog,
-                window,
-                retain,
-            };
-            let url = config.redis.url.value.resolve()?;
-            Ok(Inbox::Redis(redis::RedisInbox::open(
-                &url,
-                options,
-                metrics.queue("redis"),
-                readiness.clone(),
-            )?))
-        }
+    };
+    let Some(turn) = turn else { return idle.await };
+    let mut given = turn.give_up();
+    tokio::select! {
+        () = given.taken_over() => return,
+        () = idle => {}
+    }
+    if given.is_wanted().await {
+        given.taken_over().await;
     }
 }
 
@@ -244,14 +274,19 @@ fn make_data_dir(path: &Path) -> Result<(), StartError> {
     std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)).map_err(failed)
 }
 
-fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+fn bind(
+    key: &'static str,
+    address: SocketAddr,
+    shared: bool,
+) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |why| StartError::Listen { key, address, why };
-    let listener = listener::bind(address).map_err(failed)?;
+    let listener = listener::bind(address, shared).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
 
 const PRIVATE: u32 = 0o700;
+const FIRST_CONTACT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 const MAX_DETACHED: Duration = Duration::from_secs(5);

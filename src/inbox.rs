@@ -8,13 +8,18 @@
 //! - [`Inbox::admit`] does its work whether or not its caller still waits: once it has been polled, dropping the future
 //!   cancels nothing.
 
+pub mod claimed;
 pub mod embedded;
 pub mod redis;
+#[cfg(test)]
+pub mod scripted;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::config::OnConflict;
 use crate::event::{BodyHash, Event, Identity};
+use crate::queue_name::Filling;
 
 /// A verified, normalized delivery, asking to enter the queue.
 #[derive(Clone, Debug)]
@@ -22,15 +27,28 @@ pub struct Admission {
     /// The configured source's name.
     pub source: Arc<str>,
     /// The provider's name.
-    pub provider: &'static str,
+    pub provider: Cow<'static, str>,
     /// Under which it is deduped.
     pub identity: Identity,
     /// The raw body's hash.
     pub body: BodyHash,
     /// What to do when the identity is known with another body.
     pub on_conflict: OnConflict,
+    /// Drawn at random when it came in, and kept wherever it waits: whoever shows it is the owner of its claim.
+    pub owner: Owner,
     /// The event as it enters when nothing is known of its identity.
     pub event: Event,
+}
+
+/// Tells one admission from another of the same event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner(pub [u8; 16]);
+
+impl Admission {
+    /// What fills in the name of its queue.
+    pub fn names(&self) -> Filling<'_> {
+        Filling { provider: &self.provider, source: &self.source, kind: &self.event.kind }
+    }
 }
 
 /// What the store did.
@@ -53,11 +71,17 @@ pub enum Verdict {
 }
 
 /// Why nothing can be said to be in the queue.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// The store answered, and said no: full, read-only, out of space.
+    /// The store answered, and said no, as it would to any event now: full, read-only, out of space.
     #[error("the queue refused: {0}")]
     Refused(String),
+    /// The queue has nowhere to put this event, as things stand: its operator can change that.
+    #[error("the queue has no place for this event: {0}")]
+    Unroutable(String),
+    /// The queue refuses this very event, and always will: too large.
+    #[error("the queue can never take this event: {0}")]
+    Unacceptable(String),
     /// The store is known to be away; nothing was sent.
     #[error("the queue is unreachable")]
     Unreachable,
@@ -67,6 +91,18 @@ pub enum Unavailable {
     /// Too much is waiting already; nothing was sent.
     #[error("too many events wait for the queue")]
     Overloaded,
+    /// Another delivery of the same event is between claim and confirm.
+    #[error("another delivery of this event is in progress")]
+    InProgress,
+}
+
+/// How many admissions of one source may be in flight at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// So many: they enter in the order they were begun in.
+    InOrder(usize),
+    /// So many, in whatever order they enter: those of one partition key or identity only one after the other.
+    ByKey(usize),
 }
 
 /// The configured inbox.
@@ -75,6 +111,11 @@ pub enum Inbox {
     Embedded(embedded::Embedded),
     /// Redis streams.
     Redis(redis::RedisInbox),
+    /// A claim in a dedupe store around a broker's publish.
+    Claimed(claimed::Claimed),
+    /// What a test says.
+    #[cfg(test)]
+    Scripted(scripted::Scripted),
 }
 
 impl Inbox {
@@ -86,6 +127,21 @@ impl Inbox {
         match self {
             Inbox::Embedded(store) => store.admit(admission).await,
             Inbox::Redis(store) => store.admit(admission).await,
+            Inbox::Claimed(store) => store.admit(admission).await,
+            #[cfg(test)]
+            Inbox::Scripted(scripted) => scripted.admit(&admission).await,
+        }
+    }
+
+    /// How the events of one source may be admitted when many of them wait.
+    pub fn drain(&self) -> Drain {
+        match self {
+            // A lane keeps the order of arrival, and takes this many in one call.
+            Inbox::Redis(_) => Drain::InOrder(redis::BATCH_EVENTS),
+            Inbox::Embedded(_) => Drain::InOrder(1),
+            Inbox::Claimed(_) => Drain::ByKey(CLAIMED_AT_ONCE),
+            #[cfg(test)]
+            Inbox::Scripted(_) => Drain::ByKey(32),
         }
     }
 
@@ -94,6 +150,12 @@ impl Inbox {
         match self {
             Inbox::Embedded(store) => store.close().await,
             Inbox::Redis(store) => store.close().await,
+            Inbox::Claimed(store) => store.close().await,
+            #[cfg(test)]
+            Inbox::Scripted(_) => {}
         }
     }
 }
+
+/// Enough to share the commits of their claims.
+const CLAIMED_AT_ONCE: usize = 32;

@@ -8,6 +8,7 @@
 //! ```text
 //! cli            one file a command; decides nothing that the gateway decides
 //! gateway        builds every part; start order, drain order
+//! live           what the servers' own settings put at risk
 //! -- edge
 //! listener       accept loop, deadlines, HTTP/1.1 and HTTP/2, drain
 //! -- request path
@@ -20,7 +21,10 @@
 //! provider       the table of providers, one file each
 //! signature      the schemes; the only maker of `Verified`
 //! -- durable
-//! inbox          "seen before? if not, into the queue" as one atomic step: embedded (SQLite), redis
+//! spool          the hand-over: to the inbox, and to disk while that is away; what drains it
+//! inbox          "seen before? if not, into the queue" as one step: embedded (SQLite), redis, claimed (before a broker)
+//! broker         NATS, RabbitMQ, Kafka: publish and await the confirm
+//! database       the SQLite file: one writer at a time, many writes a commit
 //! event          the normalized event
 //! -- watching
 //! admin          /metrics, /livez, /readyz, and the latches behind them
@@ -28,19 +32,19 @@
 //! metrics        every metric
 //! telemetry      logs
 //! -- ground
-//! config  secret  clock
+//! config  secret  clock  queue_name
 //! ```
 //!
 //! # The way of a request
 //!
 //! `listener` reads a head and calls [`pipeline::Pipeline::handle`]. It finds the source (`route`), admits the body (`admit`),
-//! authenticates the raw bytes (`signature`), reads them in canonical terms (`provider`, `normalize`), and asks the `inbox` to
-//! take the event. What the inbox says becomes an `outcome`, which is counted, recorded if it is a refusal, and rendered.
+//! authenticates the raw bytes (`signature`), reads them in canonical terms (`provider`, `normalize`), and hands the event
+//! over (`spool`): to the `inbox`, else to disk. What comes of it becomes an `outcome`, which is counted, recorded if it is
+//! a refusal, and rendered.
 //!
 //! # Where the next things go
 //!
-//! The spool beside `inbox` (behind [`inbox::Unavailable`]); brokers as further variants of [`inbox::Inbox`]; TLS and the
-//! PROXY protocol in `listener`, between accept and first bytes; a reload around `route::Routes` in `pipeline`.
+//! TLS and the PROXY protocol in `listener`, between accept and first bytes; a reload around `route::Routes` in `pipeline`.
 
 // Tests may unwrap and need no docs, so these are the library's lints and not the package's.
 #![warn(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
@@ -48,20 +52,25 @@
 pub mod admin;
 pub mod admit;
 pub mod audit;
+pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod database;
 pub mod event;
 pub mod gateway;
 pub mod inbox;
 pub mod listener;
+pub mod live;
 pub mod metrics;
 pub mod normalize;
 pub mod outcome;
 pub mod pipeline;
 pub mod provider;
+pub mod queue_name;
 pub mod respond;
 pub mod route;
 pub mod secret;
 pub mod signature;
+pub mod spool;
 pub mod telemetry;

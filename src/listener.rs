@@ -23,13 +23,14 @@ use crate::outcome::Reason;
 use crate::pipeline::Pipeline;
 use first_bytes::{FirstBytes, Protocol};
 
-/// Binds an address, port 0 for a free one.
+/// Binds an address, port 0 for a free one. `shared`: other sockets that say so too may listen on the same port.
 ///
 /// # Errors
 /// What the system says: the port is in use, the address is not ours, permission denied.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(shared)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -45,26 +46,34 @@ pub struct Stop {
 
 /// Accepts until told to stop.
 pub async fn serve(listener: TcpListener, pipeline: Arc<Pipeline>, open: Arc<AtomicUsize>, stop: Stop) {
+    let take = |stream: TcpStream, peer: SocketAddr| {
+        let connection = Connection {
+            pipeline: pipeline.clone(),
+            client: peer.ip().to_canonical(),
+            stop: stop.clone(),
+            open: Open::enter(&open, &pipeline),
+        };
+        pipeline.tasks.spawn(connection.run(stream));
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop.accepting.cancelled() => return,
+            () = stop.accepting.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let connection = Connection {
-                    pipeline: pipeline.clone(),
-                    client: peer.ip().to_canonical(),
-                    stop: stop.clone(),
-                    open: Open::enter(&open, &pipeline),
-                };
-                pipeline.tasks.spawn(connection.run(stream));
-            }
+            Ok((stream, peer)) => take(stream, peer),
             Err(error) => {
                 // Out of file descriptors, mostly: trying again at once would only burn the processor.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+    // Who has connected and was not accepted yet would be reset by the close. Not one await from here to there.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            take(stream, peer);
         }
     }
 }
@@ -90,8 +99,8 @@ impl Connection {
                 let within = self.pipeline.header_timeout();
                 let told = tokio::select! {
                     told = tokio::time::timeout(within, first_bytes::read(&mut stream)) => told,
-                    // Nothing was asked yet, so nothing is owed.
-                    () = self.stop.accepting.cancelled() => return,
+                    // Nothing was asked yet, so nothing is owed; but who has only just come is about to ask.
+                    () = self.stopping_for(LAST_WORDS) => return,
                 };
                 // A client that went away or stayed silent has not made a request.
                 let Ok(Ok(first)) = told else { return };
@@ -101,6 +110,12 @@ impl Connection {
                 }
             } => {}
         }
+    }
+
+    /// Returns once the drain has gone on for so long.
+    async fn stopping_for(&self, long: Duration) {
+        self.stop.accepting.cancelled().await;
+        tokio::time::sleep(long).await;
     }
 
     async fn http1(&self, io: FirstBytes<TcpStream>) {
@@ -117,6 +132,8 @@ impl Connection {
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         let ended = tokio::select! {
+            // First, so that it has read what is there: hyper drops a connection that it has read nothing of.
+            biased;
             ended = connection.as_mut() => ended,
             () = self.stop.accepting.cancelled() => {
                 connection.as_mut().graceful_shutdown();
@@ -266,5 +283,7 @@ const MAX_HEAD: usize = 64 << 10;
 const MAX_STREAMS: u32 = 256;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a connection that was accepted last to send its request.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TURN_AWAY: Duration = Duration::from_secs(2);

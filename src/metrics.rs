@@ -4,6 +4,7 @@
 //! is bounded by the config; every series that can be known at the start is there from the start, at zero.
 
 mod labels;
+mod spool;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use prometheus::{
 };
 
 pub use labels::{EnqueueFailure, OutcomeLabel};
+pub use spool::SpoolMetrics;
 
 /// The source label of a request to no known source.
 pub const UNKNOWN: &str = "unknown";
@@ -38,6 +40,8 @@ pub struct SourceMetrics {
     pub last_accepted: Gauge,
     /// `hookgate_sequence_gaps_total`.
     pub sequence_gaps: IntCounter,
+    /// `hookgate_spool_dead_total`.
+    pub dead: IntCounter,
 }
 
 impl SourceMetrics {
@@ -117,6 +121,8 @@ pub struct Metrics {
     enqueue_batch: HistogramVec,
     enqueue_failures: IntCounterVec,
     queue_up: IntGaugeVec,
+    /// The spool's.
+    pub spool: SpoolMetrics,
     /// `hookgate_connections`.
     pub connections: IntGauge,
     /// `hookgate_requests_in_flight`.
@@ -127,6 +133,7 @@ pub struct Metrics {
     pub audit_suppressed: IntCounter,
     /// `hookgate_audit_failures_total`: records that could not be written.
     pub audit_failures: IntCounter,
+    unsafe_settings: IntGaugeVec,
     /// `hookgate_config_loaded_timestamp_seconds`.
     pub config_loaded: Gauge,
 }
@@ -236,6 +243,7 @@ impl Metrics {
                 &["queue", "kind"],
             )?,
             queue_up: gauge_vec(r, "hookgate_queue_up", "1 while the queue takes events.", &["queue"])?,
+            spool: SpoolMetrics::new(r)?,
             connections: register(r, IntGauge::new("hookgate_connections", "Open client connections.")?)?,
             in_flight: register(
                 r,
@@ -255,6 +263,12 @@ impl Metrics {
             audit_failures: register(
                 r,
                 IntCounter::new("hookgate_audit_failures_total", "Records that could not be written.")?,
+            )?,
+            unsafe_settings: gauge_vec(
+                r,
+                "hookgate_unsafe_settings",
+                "1 where a server's own setting, or its absence, puts events at risk.",
+                &["setting"],
             )?,
             config_loaded: register(
                 r,
@@ -293,6 +307,7 @@ impl Metrics {
             signature_age: self.signature_age.with_label_values(&[name]),
             last_accepted: self.last_accepted.with_label_values(&[name]),
             sequence_gaps: self.sequence_gaps.with_label_values(&[name]),
+            dead: self.spool.dead.with_label_values(&[name]),
         })
     }
 
@@ -307,6 +322,11 @@ impl Metrics {
                 .collect(),
             up: self.queue_up.with_label_values(&[queue]),
         }
+    }
+
+    /// Says of one setting whether it is unsafe.
+    pub fn unsafe_setting(&self, setting: &'static str, found: bool) {
+        self.unsafe_settings.with_label_values(&[setting]).set(i64::from(found));
     }
 
     /// The exposition text and its content type.

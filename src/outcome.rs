@@ -250,10 +250,13 @@ impl From<PayloadError> for Rejection {
 impl From<Unavailable> for Rejection {
     fn from(error: Unavailable) -> Rejection {
         let reason = match error {
-            Unavailable::Refused(_) | Unavailable::Unreachable | Unavailable::Unknown => {
-                Reason::QueueUnavailable
-            }
+            Unavailable::Refused(_)
+            | Unavailable::Unroutable(_)
+            | Unavailable::Unacceptable(_)
+            | Unavailable::Unreachable
+            | Unavailable::Unknown => Reason::QueueUnavailable,
             Unavailable::Overloaded => Reason::Overloaded,
+            Unavailable::InProgress => Reason::InProgress,
         };
         Rejection::new(reason, error.to_string())
     }

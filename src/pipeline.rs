@@ -3,6 +3,7 @@
 //! Keeps true: nothing is parsed before it is verified; a 200 is rendered only from what the inbox said; every request is
 //! counted once and every refusal recorded once; once a body is read, a client that hangs up cancels nothing.
 
+mod drained;
 mod exchange;
 mod outlive;
 
@@ -21,13 +22,14 @@ use crate::admit;
 use crate::audit::Audit;
 use crate::clock::{self, Clock};
 use crate::config::Edge;
-use crate::inbox::{Admission, Inbox, Unavailable, Verdict};
+use crate::inbox::{Admission, Owner, Unavailable, Verdict};
 use crate::metrics::Metrics;
 use crate::normalize::{self, Forward, Normalized, Origin};
 use crate::outcome::{Outcome, Reason, Rejection};
 use crate::respond::{self, Body};
 use crate::route::{Found, Routes, Source};
 use crate::signature::{self, Verified};
+use crate::spool::Handover;
 pub use exchange::Exchange;
 
 /// Everything a request needs, shared by all of them.
@@ -35,7 +37,7 @@ pub struct Pipeline {
     /// The sources.
     pub routes: Routes,
     /// The durable step.
-    pub inbox: Inbox,
+    pub handover: Arc<Handover>,
     /// The reject log.
     pub audit: Audit,
     /// Counts.
@@ -135,17 +137,24 @@ impl Pipeline {
         let kind = event.kind.clone();
         let admission = Admission {
             source: source.name.clone(),
-            provider: source.provider.name(),
+            provider: source.provider.name().into(),
             identity,
             body,
             on_conflict: source.on_conflict,
+            owner: Owner(clock::random()),
             event,
         };
         let left = self.edge.request_timeout.saturating_sub(exchange.elapsed());
-        // Past the deadline it may still enter: the provider is told to come again, and then it is a duplicate.
-        let verdict = tokio::time::timeout(left, self.inbox.admit(admission))
-            .await
-            .unwrap_or(Err(Unavailable::Unknown))?;
+        let handover = self.handover.clone();
+        let mut handing_over = Box::pin(async move { handover.admit(admission).await });
+        let verdict = match tokio::time::timeout(left, &mut handing_over).await {
+            Ok(verdict) => verdict?,
+            Err(_) => {
+                // It goes on, to the spool if need be: the provider is told to come again, and then it is a duplicate.
+                self.tasks.spawn(handing_over);
+                return Err(Unavailable::Unknown.into());
+            }
+        };
         match verdict {
             Verdict::Accepted { id, conflict } => {
                 source.metrics.event(&kind);

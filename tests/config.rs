@@ -98,7 +98,7 @@ fn values_arrive_as_written() {
     assert_eq!(config.edge.drain_timeout, Duration::ZERO);
     assert_eq!((config.dedupe.store, config.queue.kind), (Store::Redis, QueueKind::Redis));
     assert_eq!(config.dedupe.window.value, Duration::from_secs(3 * 86_400));
-    assert_eq!(config.dedupe.window.at, config::Position { line: 22, column: 10 });
+    assert_eq!(config.dedupe.window.at, config::Position { line: 24, column: 10 });
     assert_eq!(config.queue.partitions, 16);
     let [first, second] = config.sources.as_slice() else { panic!("{:#?}", config.sources) };
     assert_eq!((first.name.value.as_str(), second.name.value.as_str()), ("zeta", "alpha.beta"));

@@ -439,7 +439,8 @@ fn retry_after(answer: &Answer) -> u32 {
 
 #[test]
 fn without_a_queue_the_answer_is_503_and_says_when_to_come_again() {
-    let config = "dedupe.store = \"redis\"\nqueue.kind = \"redis\"\nredis.url = \"redis://127.0.0.1:1\"\n"
+    let config = "dedupe.store = \"redis\"\nqueue.kind = \"redis\"\nredis.url = \"redis://127.0.0.1:1\"\n\
+        spool.enabled = false\n"
         .to_owned()
         + &sources();
     let home = Home::new(&config);
@@ -1244,7 +1245,7 @@ fn health_is_told_on_the_admin_listener_alone() {
         ("ready", json!(true)),
         ("queue", json!("up")),
         ("dedupe", json!("up")),
-        ("spool", json!("off")),
+        ("spool", json!("empty")),
         ("draining", json!(false)),
     ] {
         assert_eq!(told[key], value, "{told}");
@@ -1285,8 +1286,8 @@ const REASONS: [&str; 21] = [
     "in_progress",
     "queue_unavailable",
 ];
-// Not in this version: the spool's, TLS's, and `hookgate_config_reloads_total`.
-const COUNTERS: [&str; 9] = [
+// Not in this version: TLS's, and `hookgate_config_reloads_total`.
+const COUNTERS: [&str; 10] = [
     "hookgate_requests_total",
     "hookgate_rejects_total",
     "hookgate_events_total",
@@ -1296,6 +1297,7 @@ const COUNTERS: [&str; 9] = [
     "hookgate_enqueue_failures_total",
     "hookgate_audit_records_total",
     "hookgate_audit_suppressed_total",
+    "hookgate_spool_dead_total",
 ];
 const HISTOGRAMS: [&str; 5] = [
     "hookgate_request_duration_seconds",
@@ -1304,11 +1306,16 @@ const HISTOGRAMS: [&str; 5] = [
     "hookgate_enqueue_duration_seconds",
     "hookgate_enqueue_batch_events",
 ];
-const GAUGES: [&str; 6] = [
+const GAUGES: [&str; 11] = [
     "hookgate_last_accepted_timestamp_seconds",
     "hookgate_queue_up",
     "hookgate_connections",
     "hookgate_requests_in_flight",
     "hookgate_config_loaded_timestamp_seconds",
     "hookgate_build_info",
+    "hookgate_spool_events",
+    "hookgate_spool_bytes",
+    "hookgate_spool_max_bytes",
+    "hookgate_spool_oldest_age_seconds",
+    "hookgate_spool_dead_events",
 ];

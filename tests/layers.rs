@@ -8,6 +8,7 @@ const LAYERS: &[&[&str]] = &[
     &["main", "lib"],
     &["cli"],
     &["gateway"],
+    &["live"],
     &["listener"],
     &["pipeline"],
     &["respond"],
@@ -17,13 +18,16 @@ const LAYERS: &[&[&str]] = &[
     &["normalize"],
     &["provider"],
     &["signature"],
+    &["spool"],
     &["inbox"],
+    &["broker"],
+    &["database"],
     &["event"],
     &["audit"],
     &["admin"],
     &["metrics", "telemetry"],
     &["config"],
-    &["secret", "clock"],
+    &["secret", "clock", "queue_name"],
 ];
 
 #[test]

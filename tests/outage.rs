@@ -6,15 +6,13 @@
 
 mod support;
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
-use std::process::Command;
+use std::fs;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use support::{Client, Delivery, Gateway, Home, Persistence, Redis, assert_each_once, ids, until, within};
-use tempfile::TempDir;
+use support::{
+    Client, Delivery, Gateway, Home, Persistence, Redis, SmallDisk, assert_each_once, ids, until, within,
+};
 
 #[tokio::test]
 async fn redis_stops_and_starts_again() {
@@ -171,11 +169,8 @@ async fn another_process_that_holds_the_database_is_an_outage() {
 
 #[tokio::test]
 async fn a_full_disk_is_an_outage_until_there_is_room() {
-    let Some(disk) = SmallDisk::mount() else {
-        eprintln!("SKIPPED: mounting a tmpfs takes root, so no disk can be filled here");
-        return;
-    };
-    let data_dir = disk.folder.path().join("data");
+    let Some(disk) = SmallDisk::mount(4) else { return };
+    let data_dir = disk.path().join("data");
     let home = Home::embedded().with("data_dir", data_dir.to_str());
     let gateway = home.serve().await;
     gateway.deliver(&Delivery::basiq("before")).await.assert_accepted("before");
@@ -207,35 +202,4 @@ async fn a_full_disk_is_an_outage_until_there_is_room() {
     let gateway = home.serve().await;
     gateway.deliver(&Delivery::basiq("before")).await.assert_duplicate("before");
     assert_each_once(&home.events(), &taken);
-}
-
-/// A disk of 4 MiB in memory. Unmounted when dropped.
-struct SmallDisk {
-    folder: TempDir,
-}
-
-impl SmallDisk {
-    fn mount() -> Option<SmallDisk> {
-        let folder = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(folder.path());
-        mount.output().is_ok_and(|mounted| mounted.status.success()).then_some(SmallDisk { folder })
-    }
-
-    /// Leaves no byte free.
-    fn fill(&self) -> impl AsRef<Path> + use<> {
-        let path = self.folder.path().join("filler");
-        let mut file = File::create(&path).unwrap();
-        for size in [4096, 1] {
-            while file.write_all(&vec![0; size]).is_ok() {}
-        }
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a gateway that a failing test leaves behind still has files open.
-        let _ = Command::new("umount").arg("--lazy").arg(self.folder.path()).status();
-    }
 }

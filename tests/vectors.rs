@@ -166,7 +166,7 @@ fn reasons(data_dir: &Path) -> HashMap<String, String> {
 
 /// Every event in the queue, by the first segment of its source.
 fn events(data_dir: &Path) -> HashMap<String, Vec<String>> {
-    let mut reader = Reader::open(&gateway::database(data_dir)).unwrap();
+    let mut reader = Reader::open(&gateway::database_file(data_dir)).unwrap();
     let mut events: HashMap<String, Vec<String>> = HashMap::new();
     let mut cursor = 0;
     loop {

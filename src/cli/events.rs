@@ -1,4 +1,4 @@
-//! `hookgate events tail`: the events in the queue, oldest first, whether or not a gateway runs.
+//! `hookgate events`: `tail`, the events in the queue, oldest first, whether or not a gateway runs; `dead` is in [`super::dead`].
 
 use std::io;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 
+use super::dead::{self, Dead};
 use super::terminal::safe;
 use super::{Done, Failure, Global, OK, block_on, line};
 use crate::config::{Config, QueueKind};
@@ -17,6 +18,11 @@ use crate::inbox::{embedded, redis};
 pub(super) enum Events {
     /// Print events, oldest first.
     Tail(Tail),
+    /// See to the events that the queue never took.
+    Dead {
+        #[command(subcommand)]
+        command: Dead,
+    },
 }
 
 #[derive(Args)]
@@ -33,8 +39,11 @@ pub(super) struct Tail {
 }
 
 pub(super) fn run(global: &Global, events: &Events) -> Done {
-    let Events::Tail(tail) = events;
     let config = global.config()?;
+    let tail = match events {
+        Events::Tail(tail) => tail,
+        Events::Dead { command } => return dead::run(&config, command, global.json),
+    };
     block_on(async {
         let mut reader = Reader::open(&config).await?;
         print_all(&mut reader, tail, global.json).await
@@ -104,12 +113,16 @@ impl Reader {
     pub(super) async fn open(config: &Config) -> Result<Reader, Failure> {
         Ok(match config.queue.kind {
             QueueKind::Embedded => {
-                Reader::Embedded(embedded::Reader::open(&gateway::database(&config.data_dir))?)
+                Reader::Embedded(embedded::Reader::open(&gateway::database_file(&config.data_dir))?)
             }
             QueueKind::Redis => {
-                let url = config.redis.url.value.resolve()?;
-                let (name, partitions) = (&config.queue.name, config.queue.partitions);
-                Reader::Redis(Box::new(redis::Reader::open(&url, name, partitions).await?))
+                let servers = redis::Servers::of(&config.redis)?;
+                let (name, partitions) = (&config.queue.name.value, config.queue.partitions);
+                Reader::Redis(Box::new(redis::Reader::open(&servers, name, partitions).await?))
+            }
+            kind @ (QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka) => {
+                let kind = kind.name();
+                return Err(Failure(format!("a queue of kind {kind} is read with that broker's own tools")));
             }
         })
     }

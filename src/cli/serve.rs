@@ -25,7 +25,12 @@ pub(super) fn run(global: &Global, log_format: Format) -> Done {
             signal(SignalKind::interrupt())?,
             signal(SignalKind::hangup())?,
         );
-        let gateway = start(config).await?;
+        let gateway = tokio::select! {
+            gateway = start(config) => gateway?,
+            // A start may wait for the gateway before it.
+            _ = terminate.recv() => return Ok(OK),
+            _ = interrupt.recv() => return Ok(OK),
+        };
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,

@@ -48,7 +48,7 @@ pub(crate) fn quote_key(name: &str) -> String {
 }
 
 fn write_gateway(out: &mut String, config: &Config) -> fmt::Result {
-    let Config { data_dir, edge, admin, redis, dedupe, queue, audit, sources: _ } = config;
+    let Config { data_dir, edge, admin, redis, dedupe, queue, spool, audit, sources: _ } = config;
     writeln!(out, "data_dir = {}", quote(&data_dir.to_string_lossy()))?;
     writeln!(out, "\n[edge]")?;
     writeln!(out, "listen = {}", list(&edge.listen))?;
@@ -58,19 +58,39 @@ fn write_gateway(out: &mut String, config: &Config) -> fmt::Result {
     writeln!(out, "body_timeout = {}", quote(&show_duration(edge.body_timeout)))?;
     writeln!(out, "request_timeout = {}", quote(&show_duration(edge.request_timeout)))?;
     writeln!(out, "drain_timeout = {}", quote(&show_duration(edge.drain_timeout)))?;
+    writeln!(out, "reuse_port = {}", edge.reuse_port)?;
     writeln!(out, "\n[admin]")?;
     writeln!(out, "listen = {}", quote(&admin.listen.to_string()))?;
     writeln!(out, "\n[redis]")?;
-    writeln!(out, "url = {}", redis_url(&redis.url.value))?;
+    let urls: Vec<_> = redis.urls.iter().map(|url| redacted_url(&url.value)).collect();
+    match &urls[..] {
+        [one] => writeln!(out, "url = {one}")?,
+        several => writeln!(out, "url = [{}]", several.join(", "))?,
+    }
+    writeln!(out, "cluster = {}", redis.cluster)?;
+    if let Some(name) = &redis.sentinel {
+        writeln!(out, "sentinel = {}", quote(name))?;
+    }
+    if let Some(path) = &redis.ca {
+        writeln!(out, "ca = {}", quote(&path.to_string_lossy()))?;
+    }
     writeln!(out, "\n[dedupe]")?;
     writeln!(out, "store = {}", quote(dedupe.store.name()))?;
     writeln!(out, "window = {}", quote(&show_duration(dedupe.window.value)))?;
+    writeln!(out, "lease = {}", quote(&show_duration(dedupe.lease)))?;
     writeln!(out, "\n[queue]")?;
     writeln!(out, "kind = {}", quote(queue.kind.name()))?;
-    writeln!(out, "name = {}", quote(&queue.name))?;
+    writeln!(out, "name = {}", quote(&queue.name.value))?;
     writeln!(out, "partitions = {}", queue.partitions)?;
     writeln!(out, "max_backlog = {}", queue.max_backlog)?;
     writeln!(out, "retain = {}", quote(&show_duration(queue.retain)))?;
+    writeln!(out, "ack_replicas = {}", queue.ack_replicas)?;
+    if !matches!(queue.kind, QueueKind::Embedded | QueueKind::Redis) {
+        writeln!(out, "url = {}", redacted_url(&queue.url.value))?;
+    }
+    writeln!(out, "\n[spool]")?;
+    writeln!(out, "enabled = {}", spool.enabled)?;
+    writeln!(out, "max_bytes = {}", quote(&show_size(spool.max_bytes)))?;
     writeln!(out, "\n[audit]")?;
     writeln!(out, "retain = {}", quote(&show_duration(audit.retain)))?;
     writeln!(out, "max_bytes = {}", quote(&show_size(audit.max_bytes)))
@@ -116,20 +136,34 @@ fn reference(secret: &SecretRef) -> String {
 }
 
 /// A plain URL keeps its host, which one wants to see; whatever stands before the last `@` goes, even of a URL that
-/// is not well formed, since that is where a password would be.
-fn redis_url(url: &SecretRef) -> String {
+/// is not well formed, since that is where a password would be. Of a list, each is treated so.
+fn redacted_url(url: &SecretRef) -> String {
     let SecretRef::Plain(secret) = url else { return reference(url) };
-    match secret.expose().split_once("://") {
-        None => quote(REDACTED),
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            None => quote(&format!("{scheme}://{rest}")),
-            Some((_, host)) => quote(&format!("{scheme}://{REDACTED}@{host}")),
-        },
+    let mut urls: Vec<String> = Vec::new();
+    for piece in secret.expose().split(',') {
+        match urls.last_mut().filter(|before| before.contains("://") && !piece.contains("://")) {
+            // A comma inside a password does not begin another URL.
+            Some(before) => *before = format!("{before},{piece}"),
+            None => urls.push(piece.to_owned()),
+        }
+    }
+    let shown: Vec<_> = urls.iter().map(|url| redacted_one(url)).collect();
+    quote(&shown.join(","))
+}
+
+fn redacted_one(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    match rest.rsplit_once('@') {
+        None => format!("{scheme}{rest}"),
+        Some((_, host)) => format!("{scheme}{REDACTED}@{host}"),
     }
 }
 
 impl Store {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Store::Embedded => "embedded",
             Store::Redis => "redis",
@@ -138,10 +172,14 @@ impl Store {
 }
 
 impl QueueKind {
-    fn name(self) -> &'static str {
+    /// As the config writes it.
+    pub fn name(self) -> &'static str {
         match self {
             QueueKind::Embedded => "embedded",
             QueueKind::Redis => "redis",
+            QueueKind::Nats => "nats",
+            QueueKind::Amqp => "amqp",
+            QueueKind::Kafka => "kafka",
         }
     }
 }

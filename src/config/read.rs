@@ -41,8 +41,6 @@ pub(super) enum Off {
     False,
     /// `[]`.
     EmptyList,
-    /// `0`.
-    Zero,
 }
 
 impl<'a> Section<'a> {
@@ -243,14 +241,12 @@ impl<'a> Section<'a> {
         let is_off = match (off, item.value()) {
             (Off::False, DeValue::Boolean(value)) => !value,
             (Off::EmptyList, DeValue::Array(items)) => items.is_empty(),
-            (Off::Zero, DeValue::Integer(number)) => number.as_str() == "0",
             _ => false,
         };
         let allowed = match off {
             Off::Absent => "leave it out",
             Off::False => "leave it out or set it to false",
             Off::EmptyList => "leave it out or empty",
-            Off::Zero => "leave it out or set it to 0",
         };
         if !is_off {
             item.not_yet(allowed);

@@ -5,10 +5,9 @@
 //! - `writer`: the thread, group commit, failure and recovery. `store`: one transaction.
 //! - `ledger`: new, duplicate or conflict. `identities`, `run`, `merge`, `filter`, `block`: the index of
 //!   identities, which writes sequentially however random they are. `purge`: retention.
-//! - `database`: the file. `reader`: the queue's consumers.
+//! - `reader`: the queue's consumers.
 
 mod block;
-mod database;
 mod filter;
 mod identities;
 mod ledger;
@@ -32,11 +31,11 @@ use tokio::sync::oneshot;
 
 use crate::admin::Readiness;
 use crate::clock::Clock;
+use crate::database::{self, Layout, OpenError};
 use crate::metrics::QueueMetrics;
 
 use super::{Admission, Unavailable, Verdict};
 
-pub use database::OpenError;
 pub use reader::Reader;
 
 use store::Store;
@@ -136,10 +135,8 @@ struct Tuning {
     fan_out: usize,
     /// Entries a block; as many as fill a page unless told.
     per_block: Option<usize>,
-    /// Bytes. Only a new database heeds it.
-    page_size: u32,
-    /// How much log gathers before it is moved into the database.
-    checkpoint_bytes: i64,
+    /// Of the file.
+    layout: Layout,
     /// Between two attempts at a database that refuses.
     probe: Duration,
 }
@@ -151,8 +148,7 @@ impl Default for Tuning {
             memtable: 32_768,
             fan_out: 8,
             per_block: None,
-            page_size: 8192,
-            checkpoint_bytes: 8 << 20,
+            layout: Layout::default(),
             probe: Duration::from_secs(1),
         }
     }

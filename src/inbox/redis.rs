@@ -4,18 +4,26 @@
 //! on nobody waits for it. Not here: what is done with an event that Redis did not take.
 //!
 //! An admission goes to the lane of its partition (`lane`), which takes everything that waits to the script (`script`,
-//! `admit.lua`) in one call over the one connection (`link`). What is remembered of an identity lies under
+//! `admit.lua`) in one call over the connection (`link`) to the server that has the stream (`links`, `topology`); how that is
+//! found and reached is for `servers`. What is remembered of an identity lies under
 //! `{STREAM}:seen:SOURCE:IDENTITY`: of each body seen, its SHA-256 and one letter (`F` the first, `C` entered as a conflict,
 //! `D` dropped), for the window counted from the latest new body.
 
+pub(in crate::inbox) mod board;
+pub mod inspect;
 mod lane;
-mod link;
+pub(in crate::inbox) mod link;
+pub(in crate::inbox) mod links;
+mod probe;
 mod reader;
+pub(in crate::inbox) mod replicas;
 mod retention;
 mod script;
+mod servers;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(in crate::inbox) mod tests;
+mod topology;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,25 +35,29 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Readiness;
 use crate::inbox::{Admission, Unavailable, Verdict};
 use crate::metrics::{EnqueueFailure, QueueMetrics};
-use crate::secret::Secret;
 
+use board::{Board, Queue};
 use lane::{Lane, Waiting};
-use link::{Backlog, Link};
+use links::Links;
+use replicas::Replicas;
 use retention::Written;
 use script::Scripts;
 use stream::Streams;
 
+pub(super) use lane::BATCH_EVENTS;
 pub use reader::{ReadError, Reader};
+pub(in crate::inbox) use script::said;
+pub use servers::{Kind, Servers};
 
 /// The inbox on Redis streams.
 pub struct RedisInbox {
     lanes: Vec<mpsc::Sender<Waiting>>,
     streams: Arc<Streams>,
-    link: Arc<Link>,
+    links: Arc<Links>,
     metrics: QueueMetrics,
     /// The lanes' tasks: they end by themselves when the lanes are closed and empty.
     workers: TaskTracker,
-    /// The link's and retention's tasks: they end when told, or when the inbox is dropped.
+    /// The links' and retention's tasks: they end when told, or when the inbox is dropped.
     keepers: TaskTracker,
     stop: DropGuard,
 }
@@ -63,31 +75,49 @@ pub struct Options {
     pub window: Duration,
     /// How old an entry gets that everybody has read.
     pub retain: Duration,
+    /// How many replicas must have an event before it counts as queued.
+    pub ack_replicas: u32,
 }
 
-/// Why a Redis queue cannot be opened. Never holds the URL.
+/// Why Redis cannot be used as configured. Never holds a URL.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL is not one.
-    #[error("the redis url is not of the form redis://[[user]:password@]host[:port][/database]")]
+    /// A URL that is a secret cannot be read.
+    #[error("url: {0}")]
+    Secret(#[from] crate::secret::SecretError),
+    /// A URL is not one.
+    #[error(
+        "a redis url is not of the form redis://[[user]:password@]host[:port][/database], or rediss://… for TLS"
+    )]
     Url,
-    /// The URL asks for what is not built in.
-    #[error("the redis url asks for TLS, which is not built in yet; use redis://")]
-    Tls,
+    /// Some URLs ask for TLS and some do not.
+    #[error("the redis urls are in part redis:// and in part rediss://; use one for all")]
+    Mixed,
+    /// A cluster's URL names a database.
+    #[error("a redis url names a database, and a cluster has none but 0; leave it out")]
+    Database,
+    /// The file of authorities cannot be used.
+    #[error("redis.ca: cannot use {path}: {why}")]
+    Ca {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The stream name is unusable.
     #[error("unusable queue name: {0}")]
     Name(String),
 }
 
 impl RedisInbox {
-    /// Starts the lanes and the link, and returns at once: whether Redis is there shows in `readiness`.
+    /// Starts the lanes and the links, and returns at once: whether Redis is there shows in `readiness`.
     ///
     /// Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the URL or the name is unusable.
+    /// When the name is unusable.
     pub fn open(
-        url: &Secret,
+        servers: Servers,
         options: Options,
         metrics: QueueMetrics,
         readiness: Arc<Readiness>,
@@ -95,13 +125,18 @@ impl RedisInbox {
         let streams = Arc::new(Streams::parse(&options.name, options.partitions).map_err(OpenError::Name)?);
         let scripts = Arc::new(Scripts::new());
         let fixed = streams.fixed();
-        let backlog = Backlog::new(fixed.as_ref().map(Vec::len), options.max_backlog);
-        let link = Arc::new(Link::new(client(url)?, scripts.clone(), metrics.clone(), readiness, backlog));
+        let queue = Queue {
+            metrics: metrics.clone(),
+            streams: fixed.as_ref().map(Vec::len),
+            limit: options.max_backlog,
+        };
+        let (board, replicas) = (Board::new(readiness, Some(queue)), Replicas(options.ack_replicas));
+        let links = Arc::new(Links::new(servers, scripts.loads(), board, replicas));
         let written = Arc::new(Written::with(fixed.unwrap_or_default()));
         let (workers, keepers, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
-        keepers.spawn(link.clone().keep(stop.clone()));
+        keepers.spawn(links.clone().keep(stop.clone()));
         keepers.spawn(retention::run(
-            link.clone(),
+            links.clone(),
             scripts.clone(),
             written.clone(),
             options.retain,
@@ -117,7 +152,8 @@ impl RedisInbox {
                     streams: streams.clone(),
                     window_ms,
                     max_backlog: options.max_backlog,
-                    link: link.clone(),
+                    links: links.clone(),
+                    replicas,
                     scripts: scripts.clone(),
                     written: written.clone(),
                     metrics: metrics.clone(),
@@ -126,7 +162,7 @@ impl RedisInbox {
                 sender
             })
             .collect();
-        Ok(RedisInbox { lanes, streams, link, metrics, workers, keepers, stop: stop.drop_guard() })
+        Ok(RedisInbox { lanes, streams, links, metrics, workers, keepers, stop: stop.drop_guard() })
     }
 
     /// Admits a delivery.
@@ -134,7 +170,7 @@ impl RedisInbox {
     /// # Errors
     /// When Redis refused, is away, or did not answer.
     pub async fn admit(&self, admission: Admission) -> Result<Verdict, Unavailable> {
-        if !self.link.is_up() {
+        if !self.links.is_up() {
             self.metrics.failed(EnqueueFailure::Unreachable, 1);
             return Err(Unavailable::Unreachable);
         }
@@ -160,13 +196,9 @@ impl RedisInbox {
     }
 }
 
-/// A client for a URL, with errors that do not repeat it.
-fn client(url: &Secret) -> Result<redis::Client, OpenError> {
-    let url = url.expose();
-    if url.starts_with("rediss:") || url.starts_with("valkeys:") {
-        return Err(OpenError::Tls);
-    }
-    redis::Client::open(url).map_err(|_| OpenError::Url)
+/// Whether an error's code says that the server does not serve now, or is not the one to ask.
+pub(in crate::inbox) fn is_away(code: &str) -> bool {
+    link::is_down(code) || link::is_astray(code)
 }
 
 /// Admissions that may wait in a lane.

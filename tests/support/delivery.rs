@@ -24,17 +24,31 @@ impl Delivery {
 
     /// The same event about another user is another body under the same identity.
     pub fn basiq_about(id: &str, user: &str) -> Delivery {
+        Delivery::signed_basiq(id, user, BASIQ_SECRET, 0)
+    }
+
+    /// The event `id`, signed with a secret that sources do not have unless they are told.
+    pub fn basiq_by_another_secret(id: &str) -> Delivery {
+        Delivery::signed_basiq(id, "user-1", BASIQ_NEXT_SECRET, 0)
+    }
+
+    /// The event `id`, signed by a clock that is so many seconds from ours.
+    pub fn basiq_signed_at(id: &str, offset: i64) -> Delivery {
+        Delivery::signed_basiq(id, "user-1", BASIQ_SECRET, offset)
+    }
+
+    fn signed_basiq(id: &str, user: &str, secret: &str, offset: i64) -> Delivery {
         let body = serde_json::json!({
             "eventTypeId": "user.created",
             "eventId": id,
             "links": { "eventEntity": format!("https://au-api.basiq.io/users/{user}") },
         })
         .to_string();
-        let (message, now) = (format!("msg_{id}"), now());
-        let signature = Webhook::new(BASIQ_SECRET).unwrap().sign(&message, now, body.as_bytes()).unwrap();
+        let (message, at) = (format!("msg_{id}"), now() + offset);
+        let signature = Webhook::new(secret).unwrap().sign(&message, at, body.as_bytes()).unwrap();
         let headers = vec![
             ("webhook-id", message),
-            ("webhook-timestamp", now.to_string()),
+            ("webhook-timestamp", at.to_string()),
             ("webhook-signature", signature),
         ];
         Delivery { path: "/hooks/basiq".to_owned(), headers, body }
@@ -69,6 +83,12 @@ impl Delivery {
         Delivery { path: format!("/hooks/securitize/{SECURITIZE_TOKEN}"), headers: Vec::new(), body }
     }
 
+    /// The same, to another path.
+    pub fn to(mut self, path: &str) -> Delivery {
+        self.path = path.to_owned();
+        self
+    }
+
     /// The request as HTTP/2 has it.
     pub fn http2(&self) -> Request<Full<Bytes>> {
         let mut request = Request::post(format!("http://hookgate.test{}", self.path));
@@ -94,10 +114,14 @@ impl Delivery {
     }
 }
 
-/// The sources that these deliveries are for.
-pub fn sources() -> String {
+/// Basiq's secret.
+pub const BASIQ_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// The sources that these deliveries are for; `both` lets Basiq sign with its next secret too.
+pub fn sources(both: bool) -> String {
+    let next = if both { format!(", \"{BASIQ_NEXT_SECRET}\"") } else { String::new() };
     format!(
-        "[sources.basiq]\nprovider = \"basiq\"\nsecrets = [\"{BASIQ_SECRET}\"]\n\
+        "[sources.basiq]\nprovider = \"basiq\"\nsecrets = [\"{BASIQ_SECRET}\"{next}]\n\
          [sources.atelio]\nprovider = \"atelio\"\nsecrets = [\"{ATELIO_SECRET}\"]\n\
          [sources.securitize]\nprovider = \"securitize\"\npath_token = \"{SECURITIZE_TOKEN}\"\n"
     )
@@ -107,6 +131,6 @@ fn now() -> i64 {
     hookgate::clock::Clock::System.now().as_second()
 }
 
-const BASIQ_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const BASIQ_NEXT_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const ATELIO_SECRET: &str = "whsec_ira5jceuzhxxBxoWckAU0hLFQe79bSMZ";
 const SECURITIZE_TOKEN: &str = "9c2e3b7d5f5e4c0fa0f6";

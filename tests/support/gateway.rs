@@ -19,6 +19,7 @@ use super::{Answer, Client, Delivery, Redis, eventually, until};
 pub struct Home {
     folder: TempDir,
     settings: BTreeMap<String, Value>,
+    both_secrets: bool,
 }
 
 /// A gateway that runs. Killed when dropped.
@@ -31,13 +32,20 @@ pub struct Gateway {
     log: Log,
 }
 
+/// A gateway that may still have to wait for something before it listens.
+pub struct Starting {
+    process: Process,
+    log: Log,
+}
+
 /// The lines on its standard error so far.
 type Log = Arc<Mutex<Vec<String>>>;
 
 impl Home {
     /// Events go to the data folder.
     pub fn embedded() -> Home {
-        let home = Home { folder: tempfile::tempdir().unwrap(), settings: BTreeMap::new() };
+        let home =
+            Home { folder: tempfile::tempdir().unwrap(), settings: BTreeMap::new(), both_secrets: false };
         home.with("edge.listen", "127.0.0.1:0")
             .with("admin.listen", "127.0.0.1:0")
             .with("spool.enabled", false)
@@ -45,16 +53,31 @@ impl Home {
 
     /// Events go to Redis.
     pub fn redis(redis: &Redis) -> Home {
-        Home::embedded()
-            .with("dedupe.store", "redis")
-            .with("queue.kind", "redis")
-            .with("redis.url", redis.url())
+        Home::redis_at(redis.url())
+    }
+
+    /// Events go to the Redis with this URL, or these.
+    pub fn redis_at(url: impl Into<Value>) -> Home {
+        Home::embedded().with("dedupe.store", "redis").with("queue.kind", "redis").with("redis.url", url)
     }
 
     /// One setting more, or another value for it.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Home {
         self.settings.insert(key.to_owned(), value.into());
         self
+    }
+
+    /// Basiq may sign with either of its secrets.
+    pub fn knowing_both_secrets(mut self) -> Home {
+        self.both_secrets = true;
+        self
+    }
+
+    /// `check --live`: its exit code, and what it prints.
+    pub fn check_live(&self) -> (Option<i32>, String) {
+        let mut command = self.command(&["check", "--live"]);
+        let output = command.stdout(Stdio::piped()).stderr(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 
     /// The embedded store's file.
@@ -71,6 +94,11 @@ impl Home {
 
     /// Starts a gateway and waits until it listens.
     pub async fn serve_unready(&self) -> Gateway {
+        self.start().listens().await
+    }
+
+    /// Starts a gateway and waits for nothing.
+    pub fn start(&self) -> Starting {
         let mut process = Process::spawn(self.command(&["serve", "--json"]).stderr(Stdio::piped()));
         let (log, stderr) = (Log::default(), process.stderr());
         let kept = log.clone();
@@ -79,14 +107,7 @@ impl Home {
                 kept.lock().unwrap().push(line.unwrap());
             }
         });
-        let (edge, admin) = eventually("the gateway listens", async || {
-            let log = log.lock().unwrap();
-            let ended = process.ended();
-            assert!(ended.is_none(), "{ended:?}\n{}", log.join("\n"));
-            Some((address(&log, "serving")?, address(&log, "metrics and health")?))
-        })
-        .await;
-        Gateway { process, edge, admin, log }
+        Starting { process, log }
     }
 
     /// Starts a gateway that is to refuse its start, and gives what it says.
@@ -104,31 +125,72 @@ impl Home {
         self.lines(&["events", "tail", "--json"]).into_iter().map(|mut line| line["event"].take()).collect()
     }
 
+    /// The same, each as it stands in the queue.
+    pub fn raw_events(&self) -> Vec<String> {
+        #[derive(serde::Deserialize)]
+        struct Line<'a> {
+            #[serde(borrow)]
+            event: &'a serde_json::value::RawValue,
+        }
+        let event = |line: &String| serde_json::from_str::<Line<'_>>(line).unwrap().event.get().to_owned();
+        self.printed(&["events", "tail", "--json"]).iter().map(event).collect()
+    }
+
     /// The reject log's records with this reason.
     pub fn records(&self, reason: &str) -> Vec<Value> {
         self.lines(&["audit", "query", "--reason", reason, "--json"])
     }
 
-    fn lines(&self, arguments: &[&str]) -> Vec<Value> {
-        let output = self.command(arguments).stdout(Stdio::piped()).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout)
-            .unwrap()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+    /// What a command prints with `--json`.
+    pub fn lines(&self, arguments: &[&str]) -> Vec<Value> {
+        self.printed(arguments).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    fn printed(&self, arguments: &[&str]) -> Vec<String> {
+        let output = self.command(arguments).stdout(Stdio::piped()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// A command on this config.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let config = self.folder.path().join("hookgate.toml");
         // What is a value in JSON is one in TOML too.
         let settings: String =
             self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
-        fs::write(&config, settings + &sources()).unwrap();
+        fs::write(&config, settings + &sources(self.both_secrets)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_hookgate"));
         command.env_remove("HOOKGATE_LOG").arg("--config").arg(config).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
+    }
+}
+
+impl Starting {
+    /// Waits until it says something.
+    pub async fn says(&self, what: &str) {
+        until(what, async || self.log.lock().unwrap().iter().any(|line| line.contains(what))).await;
+    }
+
+    /// Waits until it listens.
+    pub async fn listens(self) -> Gateway {
+        match self.listens_or_ends().await {
+            Ok(gateway) => gateway,
+            Err(said) => panic!("{said}"),
+        }
+    }
+
+    /// Waits until it listens, or else ends: then what it said.
+    pub async fn listens_or_ends(mut self) -> Result<Gateway, String> {
+        let found = eventually("the gateway listens", async || {
+            let log = self.log.lock().unwrap();
+            if let Some(ended) = self.process.ended() {
+                return Some(Err(format!("{ended:?}\n{}", log.join("\n"))));
+            }
+            Some(Ok((address(&log, "serving")?, address(&log, "metrics and health")?)))
+        })
+        .await;
+        found.map(|(edge, admin)| Gateway { process: self.process, edge, admin, log: self.log })
     }
 }
 
@@ -162,9 +224,23 @@ impl Gateway {
         value.unwrap_or(0.0)
     }
 
+    /// What it has said so far on its standard error.
+    pub fn said(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
     /// Ends it in the middle of whatever it does.
     pub fn kill9(mut self) {
         self.process.kill9();
+    }
+
+    /// Freezes it.
+    pub fn pause(&self) {
+        self.process.signal("STOP");
+    }
+
+    pub fn resume(&self) {
+        self.process.signal("CONT");
     }
 
     /// Asks it to end.

@@ -32,10 +32,20 @@ pub struct Sent {
 }
 
 impl Load {
+    /// All events about one user.
     pub fn start(gateway: SocketAddr) -> Load {
+        Load::of(gateway, Delivery::basiq)
+    }
+
+    /// Each event about another user, and so spread over the partitions.
+    pub fn spread(gateway: SocketAddr) -> Load {
+        Load::of(gateway, |id| Delivery::basiq_about(id, id))
+    }
+
+    fn of(gateway: SocketAddr, event: fn(&str) -> Delivery) -> Load {
         let (mut senders, shared) = (JoinSet::new(), Arc::<Shared>::default());
         for _ in 0..SENDERS {
-            senders.spawn(send(gateway, shared.clone()));
+            senders.spawn(send(gateway, event, shared.clone()));
         }
         Load { senders, shared }
     }
@@ -58,7 +68,7 @@ impl Load {
     }
 }
 
-async fn send(gateway: SocketAddr, shared: Arc<Shared>) {
+async fn send(gateway: SocketAddr, event: fn(&str) -> Delivery, shared: Arc<Shared>) {
     while let Ok(mut client) = Client::connect(gateway).await {
         // For as long as the connection is kept.
         loop {
@@ -66,7 +76,7 @@ async fn send(gateway: SocketAddr, shared: Arc<Shared>) {
                 return;
             }
             let id = id(shared.begun.fetch_add(1, Ordering::Relaxed));
-            let Ok(answer) = client.deliver(&Delivery::basiq(&id)).await else { break };
+            let Ok(answer) = client.deliver(&event(&id)).await else { break };
             match answer.status {
                 200 => {
                     shared.taken.lock().unwrap().insert(id);

@@ -7,23 +7,40 @@
 // Every test file takes its part, and helpers may unwrap: what fails here fails a test.
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod cluster;
 mod delivery;
+mod disk;
 mod gateway;
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod load;
+mod nats;
 mod process;
+mod rabbitmq;
 mod redis;
+mod sentinel;
+mod taken;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
-pub use delivery::Delivery;
-pub use gateway::{Gateway, Home};
+pub use cluster::Cluster;
+pub use delivery::{BASIQ_SECRET, Delivery};
+pub use disk::SmallDisk;
+pub use gateway::{Gateway, Home, Starting};
 pub use http::{Answer, Client};
+#[cfg(feature = "kafka")]
+pub use kafka::kafka_messages;
 pub use load::{Load, Sent};
+pub use nats::Nats;
+pub use process::{Process, free_port};
+pub use rabbitmq::Rabbitmq;
 pub use redis::{Persistence, Redis};
+pub use sentinel::Sentinel;
+pub use taken::Taken;
 
 /// Waits for a condition.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {

@@ -1,5 +1,6 @@
 //! A process of a test's own: reached by its own id alone, and gone when the test is.
 
+use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command, ExitStatus};
 
 /// The process. Killed when dropped.
@@ -43,5 +44,15 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// Below the range that the system takes ports of its own choice from: nobody takes it while the server is down.
+pub fn free_port() -> u16 {
+    loop {
+        let port = 20_000 + u16::from_le_bytes(hookgate::clock::random()) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! A Redis server of a test's own, to be stopped, killed, frozen and brought back.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use redis::{Cmd, FromRedisValue};
 use tempfile::TempDir;
 
-use super::process::Process;
+use super::process::{Process, free_port};
 use super::{eventually, until};
 
 /// The server.
@@ -16,6 +16,7 @@ pub struct Redis {
     port: u16,
     folder: TempDir,
     persistence: Persistence,
+    options: Vec<String>,
 }
 
 /// What a restart brings back.
@@ -29,7 +30,14 @@ pub enum Persistence {
 
 impl Redis {
     pub async fn start(persistence: Persistence) -> Redis {
-        let mut redis = Redis { process: None, port: 0, folder: tempfile::tempdir().unwrap(), persistence };
+        Redis::start_with(persistence, &[]).await
+    }
+
+    /// With more on its command line.
+    pub async fn start_with(persistence: Persistence, options: &[&str]) -> Redis {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let mut redis = Redis { process: None, port: 0, folder, persistence, options };
         eventually("a port for redis-server", async || {
             redis.port = free_port();
             redis.spawn().await.then_some(())
@@ -38,8 +46,16 @@ impl Redis {
         redis
     }
 
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Ends it in good order.
@@ -83,7 +99,7 @@ impl Redis {
         let appendonly = if self.persistence == Persistence::Always { "yes" } else { "no" };
         let mut command = Command::new("redis-server");
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.args(["--appendonly", appendonly, "--appendfsync", "always"]);
+        command.args(["--appendonly", appendonly, "--appendfsync", "always"]).args(&self.options);
         command.arg("--dir").arg(self.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = Process::spawn(&mut command);
         let (ours, mut gone) = (format!("process_id:{}\r\n", process.id()), false);
@@ -96,7 +112,7 @@ impl Redis {
         !gone
     }
 
-    async fn try_run<T: FromRedisValue>(&self, command: &[&str]) -> redis::RedisResult<T> {
+    pub async fn try_run<T: FromRedisValue>(&self, command: &[&str]) -> redis::RedisResult<T> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let mut cmd = Cmd::new();
@@ -104,15 +120,5 @@ impl Redis {
             cmd.arg(*word);
         }
         cmd.query_async(&mut connection).await
-    }
-}
-
-/// Below the range that the system takes ports of its own choice from: nobody takes it while the server is down.
-fn free_port() -> u16 {
-    loop {
-        let port = 20_000 + u16::from_le_bytes(hookgate::clock::random()) % 12_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }

@@ -7,8 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::OpenError;
-use super::database;
+use crate::database::{self, OpenError};
 
 /// Reads events in the order in which they entered.
 pub struct Reader {

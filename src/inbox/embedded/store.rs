@@ -7,12 +7,13 @@ use std::path::Path;
 
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 
+use crate::database::{self, OpenError};
 use crate::inbox::{Admission, Verdict};
 
 use super::identities::Identities;
 use super::ledger::Ledger;
 use super::purge::Purge;
-use super::{OpenError, Options, Tuning, database};
+use super::{Options, Tuning, run};
 
 /// An open database.
 pub(super) struct Store {
@@ -35,7 +36,7 @@ struct State {
 impl Store {
     /// Opens the database; the lock is the caller's.
     pub(super) fn open(db: &Path, options: Options, tuning: Tuning) -> Result<Store, OpenError> {
-        let conn = database::open(db, &tuning)?;
+        let conn = database::open(db, tuning.layout, &tables())?;
         let mut store = Store { conn, state: None, options, tuning, logged: 0 };
         store.state = Some(store.load().map_err(|error| OpenError::of(db, error))?);
         Ok(store)
@@ -71,7 +72,7 @@ impl Store {
 
     /// Moves the log into the database once enough of it has gathered. A failure costs no event: the log keeps them.
     pub(super) fn checkpoint(&mut self) {
-        if self.logged < self.tuning.checkpoint_bytes {
+        if self.logged < self.tuning.layout.checkpoint_bytes {
             return;
         }
         self.logged = 0;
@@ -126,6 +127,18 @@ impl Store {
     }
 }
 
+/// The tables, made where they are not there yet.
+pub(super) fn tables() -> String {
+    let blocks: String = (0..run::LEVELS)
+        .map(|level| {
+            format!(
+                "CREATE TABLE IF NOT EXISTS blocks{level} (id INTEGER PRIMARY KEY, entries BLOB NOT NULL);\n"
+            )
+        })
+        .collect();
+    format!("{TABLES}{blocks}")
+}
+
 fn micros(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
 }
@@ -134,3 +147,33 @@ fn micros(duration: std::time::Duration) -> i64 {
 const ROW: usize = 400;
 /// An idle moment's upkeep, in events that would have brought as much.
 const IDLE_WORK: usize = 1024;
+
+// `event` stands last: what looks a row up by its key then never reads the pages of a long event.
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY,
+    identity BLOB NOT NULL,
+    body BLOB NOT NULL,
+    received INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    source TEXT NOT NULL,
+    first_body BLOB,
+    first_id TEXT,
+    event TEXT
+);
+CREATE TABLE IF NOT EXISTS runs (
+    run INTEGER PRIMARY KEY,
+    level INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    lines INTEGER NOT NULL,
+    entries INTEGER NOT NULL DEFAULT 0,
+    blocks INTEGER NOT NULL DEFAULT 0,
+    max_seq INTEGER NOT NULL DEFAULT 0,
+    max_received INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS filters (id INTEGER PRIMARY KEY, bits BLOB NOT NULL, fences BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO meta VALUES ('flushed', 0), ('blanked', 0), ('probe', 0);
+";

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::OnConflict;
 use crate::event::{BodyHash, Event, Identity};
+use crate::inbox::Owner;
 use crate::metrics::Metrics;
 
 const DAY: i64 = 86_400_000_000;
@@ -22,7 +23,7 @@ fn tiny() -> Tuning {
         memtable: 16,
         fan_out: 3,
         per_block: Some(4),
-        page_size: 4096,
+        layout: Layout { page_size: 4096, ..Layout::default() },
         probe: Duration::from_millis(20),
         ..Tuning::default()
     }
@@ -37,7 +38,8 @@ fn delivery(identity: u64, body: &str, on_conflict: OnConflict) -> Admission {
     let hash = BodyHash::of(&identity.to_be_bytes());
     Admission {
         source: Arc::from("test"),
-        provider: "basiq",
+        provider: "basiq".into(),
+        owner: Owner([0; 16]),
         identity: Identity(*hash.0.first_chunk().unwrap()),
         body: BodyHash::of(body.as_bytes()),
         on_conflict,

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::Readiness;
 use crate::clock::{self, Clock};
+use crate::database;
 use crate::inbox::{Admission, Unavailable, Verdict};
 use crate::metrics::{EnqueueFailure, QueueMetrics};
 
@@ -167,7 +168,7 @@ impl Writer {
     }
 
     fn fail(&mut self, error: &rusqlite::Error) -> String {
-        let why = reason(error);
+        let why = database::reason(error).to_owned();
         if self.down.is_none() {
             tracing::error!(%error, "the embedded store refuses events");
         }
@@ -185,20 +186,6 @@ fn refuse(batch: &mut Vec<Job>, why: &str) {
     for job in batch.drain(..) {
         let _ = job.reply.send(Err(Unavailable::Refused(why.to_owned())));
     }
-}
-
-/// The reason in few words, without paths or SQL: it may be seen outside.
-fn reason(error: &rusqlite::Error) -> String {
-    use rusqlite::ErrorCode;
-    let why = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => "no space left for the database",
-        Some(ErrorCode::ReadOnly) => "the database is read-only",
-        Some(ErrorCode::SystemIoFailure) => "the disk failed",
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "the database is damaged",
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another process holds the database",
-        _ => "the database failed",
-    };
-    why.to_owned()
 }
 
 /// Few large events make a batch as well as many small ones.

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -14,7 +15,9 @@ use crate::event::Event;
 use crate::inbox::{Admission, Unavailable, Verdict};
 use crate::metrics::{EnqueueFailure, QueueMetrics};
 
-use super::link::{self, Fault, Link};
+use super::link::{Fault, Link};
+use super::links::Links;
+use super::replicas::Replicas;
 use super::retention::Written;
 use super::script::{self, Answer, Ask, Form, Outcome, Scripts};
 use super::stream::Streams;
@@ -31,7 +34,8 @@ pub(super) struct Lane {
     pub(super) streams: Arc<Streams>,
     pub(super) window_ms: u64,
     pub(super) max_backlog: u64,
-    pub(super) link: Arc<Link>,
+    pub(super) links: Arc<Links>,
+    pub(super) replicas: Replicas,
     pub(super) scripts: Arc<Scripts>,
     pub(super) written: Arc<Written>,
     pub(super) metrics: QueueMetrics,
@@ -78,33 +82,46 @@ impl Lane {
         }
     }
 
-    /// One call a stream, all in one write; what has to be called again is what it returns.
+    /// One call a stream, those to one server in one write; what has to be called again is what it returns.
     async fn round(&self, batches: Vec<Batch>, known: &mut HashSet<String>) -> Vec<Batch> {
+        let mut again = Vec::new();
+        for (link, batches) in self.by_link(batches) {
+            again.extend(self.call_all(&link, batches, known).await);
+        }
+        again
+    }
+
+    async fn call_all(&self, link: &Link, batches: Vec<Batch>, known: &mut HashSet<String>) -> Vec<Batch> {
         let mut calls = redis::pipe();
         for batch in &batches {
             calls.add_command(self.call(batch));
         }
+        if let Some(first) = batches.first() {
+            self.replicas.wait(&mut calls, &format!("{{{}}}:ack", first.stream), REPLICAS_WITHIN);
+        }
         let start = clock::instant();
-        let replies = self.link.call(&calls).await;
-        let replies = match replies {
-            Ok(replies) if replies.len() == batches.len() => replies,
-            Ok(_) => return self.fail_all(batches, &Unavailable::Unknown),
+        let mut replies = match link.call(&calls).await {
+            Ok(replies) => replies,
             Err(Fault::Unreachable) => return self.fail_all(batches, &Unavailable::Unreachable),
             Err(Fault::Unknown) => return self.fail_all(batches, &Unavailable::Unknown),
         };
+        let held = self.replicas.have_it(&mut replies);
+        if replies.len() != batches.len() {
+            return self.fail_all(batches, &Unavailable::Unknown);
+        }
         let seconds = start.elapsed().as_secs_f64();
         let (mut again, mut load) = (Vec::new(), false);
         for (batch, reply) in batches.into_iter().zip(replies) {
             self.metrics.duration.observe(seconds);
             self.metrics.batch.observe(batch.entries.len() as f64);
             match script::read(reply, batch.entries.len()) {
-                Outcome::Answers(answers) => again.extend(self.settle(batch, answers, known)),
+                Outcome::Answers(answers) => again.extend(self.settle(link, batch, answers, held, known)),
                 Outcome::NotLoaded => {
                     load = true;
                     again.push(batch);
                 }
                 Outcome::NotRun(code, text) => {
-                    let unavailable = self.not_run(&code, text);
+                    let unavailable = self.not_run(link, &code, text);
                     self.fail_all(vec![batch], &unavailable);
                 }
                 Outcome::Unclear(text) => {
@@ -115,7 +132,10 @@ impl Lane {
         }
         if load {
             // Whether it worked is seen by the next round.
-            let _ = self.link.call(&self.scripts.loads()).await;
+            let _ = link.call(&self.scripts.loads()).await;
+        }
+        if !held {
+            link.give_up("fewer replicas than ack_replicas have what was written");
         }
         again
     }
@@ -143,8 +163,16 @@ impl Lane {
         self.scripts.admit(&batch.stream, self.window_ms, self.max_backlog, &asks)
     }
 
-    /// Answers what the script settled; the conflicts come back, in conflict form.
-    fn settle(&self, batch: Batch, answers: Vec<Answer>, known: &mut HashSet<String>) -> Option<Batch> {
+    /// Answers what the script settled; the conflicts come back, in conflict form. What is not `held` by enough replicas
+    /// may be lost again, be it new or known.
+    fn settle(
+        &self,
+        link: &Link,
+        batch: Batch,
+        answers: Vec<Answer>,
+        held: bool,
+        known: &mut HashSet<String>,
+    ) -> Option<Batch> {
         if answers.contains(&Answer::Entered) && !known.contains(&batch.stream) {
             known.insert(batch.stream.clone());
             self.written.note(&batch.stream);
@@ -170,17 +198,21 @@ impl Lane {
                     continue;
                 }
                 Answer::Full => {
-                    self.link.is_full(&batch.stream);
+                    self.links.board().is_full(&batch.stream);
                     self.fail(entry, Unavailable::Refused("the stream is at max_backlog".to_owned()));
                     continue;
                 }
                 Answer::Refused(text) => {
                     let code = text.split(' ').next().unwrap_or_default().to_owned();
-                    let unavailable = self.not_run(&code, text);
+                    let unavailable = self.not_run(link, &code, text);
                     self.fail(entry, unavailable);
                     continue;
                 }
             };
+            if !held {
+                self.fail(entry, Unavailable::Unknown);
+                continue;
+            }
             // Nobody may be waiting any more; what was done stays done.
             let _ = entry.waiting.answer.send(Ok(verdict));
         }
@@ -188,9 +220,8 @@ impl Lane {
     }
 
     /// What an error of Redis means for an event that it kept out.
-    fn not_run(&self, code: &str, text: String) -> Unavailable {
-        if link::is_down(code) {
-            self.link.give_up(&text);
+    fn not_run(&self, link: &Link, code: &str, text: String) -> Unavailable {
+        if self.links.heed(link, code, &text) {
             return Unavailable::Unreachable;
         }
         Unavailable::Refused(text)
@@ -205,12 +236,30 @@ impl Lane {
 
     fn fail(&self, entry: Entry, why: Unavailable) {
         match why {
-            Unavailable::Refused(_) => self.metrics.failed(EnqueueFailure::Refused, 1),
+            Unavailable::Refused(_) | Unavailable::Unroutable(_) | Unavailable::Unacceptable(_) => {
+                self.metrics.failed(EnqueueFailure::Refused, 1);
+            }
             Unavailable::Unreachable => self.metrics.failed(EnqueueFailure::Unreachable, 1),
             Unavailable::Unknown => self.metrics.failed(EnqueueFailure::Timeout, 1),
-            Unavailable::Overloaded => {}
+            Unavailable::Overloaded | Unavailable::InProgress => {}
         }
         let _ = entry.waiting.answer.send(Err(why));
+    }
+
+    /// Which server each batch goes to; those that have none are answered.
+    fn by_link(&self, batches: Vec<Batch>) -> Vec<(Arc<Link>, Vec<Batch>)> {
+        let mut ways: Vec<(Arc<Link>, Vec<Batch>)> = Vec::new();
+        for batch in batches {
+            let Some(link) = self.links.of(&batch.stream) else {
+                self.fail_all(vec![batch], &Unavailable::Unreachable);
+                continue;
+            };
+            match ways.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link)) {
+                Some((_, batches)) => batches.push(batch),
+                None => ways.push((link, vec![batch])),
+            }
+        }
+        ways
     }
 
     fn by_stream(&self, waiting: Vec<Waiting>) -> Vec<Batch> {
@@ -238,6 +287,9 @@ fn fitting(waiting: &[Waiting]) -> usize {
     within.count().max(1)
 }
 
-const BATCH_EVENTS: usize = 128;
+/// Events that go in one call.
+pub(crate) const BATCH_EVENTS: usize = 128;
 const BATCH_BYTES: usize = 4 << 20;
 const ROUNDS: usize = 4;
+/// Shorter than what counts as a dead server: short of replicas is another thing to tell.
+const REPLICAS_WITHIN: Duration = Duration::from_millis(500);

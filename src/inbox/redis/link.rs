@@ -1,58 +1,35 @@
-//! The connection to Redis, and the breaker before it.
+//! The connection to one Redis server, and the breaker before it.
 //!
 //! Keeps true: a dead Redis is known within a second, and from then on nothing waits for it; what was sent and not answered
 //! by then is told as such at once. It comes back by itself, and counts as up only once it would take a write.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Pipeline, Value};
+use redis::{Pipeline, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Readiness;
 use crate::clock;
-use crate::metrics::QueueMetrics;
 
-use super::script::Scripts;
+use super::board::Board;
+use super::probe::Probe;
+use super::servers::{self, Patience, Server, Servers};
 
-/// The way to Redis, shared by all that call it.
-pub(super) struct Link {
-    client: Client,
-    /// Host and port, for the log; never the URL, which may hold a password.
-    address: String,
+/// The way to one server, shared by all that call it.
+pub(in crate::inbox) struct Link {
+    servers: Arc<Servers>,
+    server: Server,
+    /// For the log; never the URL, which may hold a password.
+    name: String,
     session: watch::Sender<Option<Arc<Session>>>,
-    scripts: Arc<Scripts>,
-    metrics: QueueMetrics,
-    readiness: Arc<Readiness>,
-    backlog: Backlog,
-}
-
-/// Which streams are at their limit.
-pub(super) struct Backlog {
-    /// How many streams there are; none where the name is a template, so that nobody knows.
-    pub(super) streams: Option<usize>,
-    /// At this length a stream takes no more.
-    pub(super) limit: u64,
-    full: Mutex<BTreeSet<String>>,
-}
-
-impl Backlog {
-    /// No stream is full, as far as is known.
-    pub(super) fn new(streams: Option<usize>, limit: u64) -> Backlog {
-        Backlog { streams, limit, full: Mutex::default() }
-    }
-
-    fn full(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.full.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether no stream is left that would take an event.
-    fn everywhere(&self) -> bool {
-        self.streams.is_some_and(|streams| self.full().len() >= streams)
-    }
+    loads: Arc<Pipeline>,
+    board: Arc<Board>,
+    /// Its number on the board.
+    number: u64,
+    /// What is asked to know whether a write would be taken.
+    probe: Probe,
 }
 
 /// One stretch of being up.
@@ -63,7 +40,7 @@ struct Session {
 
 /// Why a call has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(in crate::inbox) enum Fault {
     /// Redis is known to be away; nothing was sent.
     Unreachable,
     /// Sent, and no answer.
@@ -73,17 +50,15 @@ pub(super) enum Fault {
 impl Link {
     /// A link that is down until [`Link::keep`] runs.
     pub(super) fn new(
-        client: Client,
-        scripts: Arc<Scripts>,
-        metrics: QueueMetrics,
-        readiness: Arc<Readiness>,
-        backlog: Backlog,
+        servers: Arc<Servers>,
+        server: Server,
+        loads: Arc<Pipeline>,
+        board: Arc<Board>,
+        probe: Probe,
     ) -> Link {
-        let address = client.get_connection_info().addr().to_string();
+        let (name, number) = (servers.name(&server), board.enter());
         let (session, _) = watch::channel(None);
-        let link = Link { client, address, session, scripts, metrics, readiness, backlog };
-        link.tell(false);
-        link
+        Link { servers, server, name, session, loads, board, number, probe }
     }
 
     /// Whether calls are sent at all.
@@ -115,16 +90,6 @@ impl Link {
         }
     }
 
-    /// A stream was found full: the probes look when it takes events again.
-    pub(super) fn is_full(&self, stream: &str) {
-        if self.backlog.full().insert(stream.to_owned()) {
-            tracing::warn!(%stream, limit = self.backlog.limit, "a stream is at max_backlog and takes no more events");
-            if self.backlog.everywhere() {
-                self.tell(false);
-            }
-        }
-    }
-
     /// Holds the link up until stopped.
     pub(super) async fn keep(self: Arc<Link>, stop: CancellationToken) {
         tokio::select! {
@@ -132,6 +97,7 @@ impl Link {
             () = self.hold() => {}
         }
         self.give_up("it is closed");
+        self.board.leave(self.number);
     }
 
     async fn hold(&self) {
@@ -140,13 +106,13 @@ impl Link {
         loop {
             match self.connect().await {
                 Ok((session, probe, found)) => {
-                    tracing::info!(redis = %self.address, "redis is up");
+                    tracing::info!(redis = %self.name, "redis is up");
                     self.session.send_replace(Some(session.clone()));
                     self.watch(&session, probe, found).await;
                     (pause, told) = (PAUSE_MIN, true);
                 }
                 Err(why) if !told => {
-                    tracing::warn!(redis = %self.address, %why, "redis cannot be reached; trying on");
+                    tracing::warn!(redis = %self.name, %why, "redis cannot be reached; trying on");
                     told = true;
                 }
                 Err(_) => {}
@@ -158,17 +124,16 @@ impl Link {
         }
     }
 
-    /// Two connections, so that a probe never stands behind a batch.
+    /// Two connections to the same server, so that a probe never stands behind a batch.
     async fn connect(&self) -> Result<(Arc<Session>, MultiplexedConnection, Option<String>), String> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let open = || self.client.get_multiplexed_async_connection_with_config(&config);
+        let client = self.servers.find(&self.server, PATIENCE).await?;
         let within = |why: redis::RedisError| why.to_string();
-        let mut probe = open().await.map_err(within)?;
-        let found = ask(&mut probe).await?;
-        let mut connection = open().await.map_err(within)?;
-        self.scripts.load(&mut connection).await.map_err(within)?;
+        let mut probe = servers::connect(&client, PATIENCE).await.map_err(within)?;
+        let found = self.probe.ask(&mut probe).await?;
+        let mut connection = servers::connect(&client, PATIENCE).await.map_err(within)?;
+        if !self.loads.is_empty() {
+            self.loads.exec_async(&mut connection).await.map_err(within)?;
+        }
         Ok((Arc::new(Session { connection, over: CancellationToken::new() }), probe, found))
     }
 
@@ -184,12 +149,12 @@ impl Link {
             if let Some(why) = &found
                 && told != found
             {
-                tracing::warn!(redis = %self.address, %why, "redis takes no writes");
+                tracing::warn!(redis = %self.name, %why, "redis takes no writes");
             }
             // Under the lock, so that it never comes after `end` has told the opposite.
             self.session.send_if_modified(|present| {
                 if present.as_ref().is_some_and(|present| Arc::ptr_eq(present, session)) {
-                    self.tell(found.is_none());
+                    self.board.set(self.number, found.is_none());
                 }
                 false
             });
@@ -198,7 +163,7 @@ impl Link {
                 () = session.over.cancelled() => return,
                 () = tokio::time::sleep(PROBE_EVERY) => {}
             }
-            found = match ask(&mut probe).await {
+            found = match self.probe.ask(&mut probe).await {
                 Err(why) => return self.end(session, &why),
                 Ok(found) => found,
             };
@@ -206,14 +171,11 @@ impl Link {
         }
     }
 
-    /// Looks at every full stream. What cannot be looked at stays full.
+    /// Looks at every full stream. What cannot be looked at stays full, and so does what another master has.
     async fn look_for_room(&self, probe: &mut MultiplexedConnection) {
-        let full: Vec<String> = self.backlog.full().iter().cloned().collect();
-        for stream in full {
-            let length = redis::cmd("XLEN").arg(&stream).query_async::<u64>(probe).await;
-            if length.is_ok_and(|length| length < self.backlog.limit) {
-                self.backlog.full().remove(&stream);
-                tracing::info!(%stream, "the stream takes events again");
+        for stream in self.board.full_streams() {
+            if let Ok(length) = redis::cmd("XLEN").arg(&stream).query_async::<u64>(probe).await {
+                self.board.has_length(&stream, length);
             }
         }
     }
@@ -224,21 +186,14 @@ impl Link {
             let same = present.as_ref().is_some_and(|present| Arc::ptr_eq(present, session));
             if same {
                 *present = None;
+                self.board.set(self.number, false);
             }
             same
         });
         if ended {
-            self.tell(false);
-            tracing::warn!(redis = %self.address, %why, "redis is down");
+            tracing::warn!(redis = %self.name, %why, "redis is down");
         }
         session.over.cancel();
-    }
-
-    fn tell(&self, up: bool) {
-        let takes = up && !self.backlog.everywhere();
-        self.readiness.set_queue(takes);
-        self.readiness.set_dedupe(up);
-        self.metrics.up.set(i64::from(takes));
     }
 }
 
@@ -247,34 +202,14 @@ pub(super) fn is_down(code: &str) -> bool {
     matches!(code, "LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "BUSY" | "NOAUTH")
 }
 
-/// Whether an error's code says that this server takes no writes now: no memory, no disk, no replicas.
-fn refuses(code: &str) -> bool {
-    matches!(code, "OOM" | "MISCONF" | "NOREPLICAS")
+/// Whether an error's code says that another server has the key, or is about to.
+pub(super) fn is_astray(code: &str) -> bool {
+    matches!(code, "MOVED" | "ASK" | "TRYAGAIN")
 }
 
-/// Asks whether a write would be taken: the code of the refusal if not, an error if nothing is served at all. A PING would
-/// also be answered by a replica or past a demotion, and the link would then go up and down with every batch.
-async fn ask(probe: &mut MultiplexedConnection) -> Result<Option<String>, String> {
-    let mut ask = redis::cmd("EVAL");
-    ask.arg(WRITE_PROBE).arg(0);
-    match tokio::time::timeout(PROBE_TIMEOUT, probe.send_packed_command(&ask)).await {
-        Err(_) => Err(format!("no answer to a probe within {} ms", PROBE_TIMEOUT.as_millis())),
-        Ok(Err(why)) if why.code().is_none_or(is_down) => Err(why.to_string()),
-        Ok(Ok(Value::ServerError(why))) if is_down(why.code()) => Err(why.to_string()),
-        // Events are still sent: each one's own refusal says it best. But nothing is ready that takes none.
-        Ok(Ok(Value::ServerError(why))) if refuses(why.code()) => Ok(Some(why.code().to_owned())),
-        Ok(Err(why)) if why.code().is_some_and(refuses) => Ok(why.code().map(str::to_owned)),
-        Ok(_) => Ok(None),
-    }
-}
-
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Redis serves one command at a time, so that a call slower than this is a stall that the probe sees too.
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1000);
+/// A server serves one command at a time, so that a call slower than this is a stall that the probe sees too.
+pub(super) const PATIENCE: Patience =
+    Patience { connect: Duration::from_millis(500), response: Duration::from_millis(1000) };
 const PROBE_EVERY: Duration = Duration::from_millis(250);
-const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// A script with a shebang and no flags may write, so that Redis 7 refuses it wherever a write would be refused; it does
-/// nothing. An older server does not know the shebang: an error like any other, hence an answer.
-const WRITE_PROBE: &str = "#!lua\nreturn 1";

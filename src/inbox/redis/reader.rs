@@ -6,24 +6,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use redis::Value;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Value};
-
-use crate::secret::Secret;
 
 use super::OpenError;
+use super::servers::{self, Patience, Servers};
 use super::stream::Streams;
+use super::topology::{Master, Topology, slot};
 
 /// A reader of every stream of a queue.
 pub struct Reader {
-    connection: MultiplexedConnection,
+    masters: Vec<(Master, MultiplexedConnection)>,
     streams: Streams,
 }
 
 /// Why nothing can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The name or the URL is unusable.
+    /// The name is unusable.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// Redis did not answer, or refused.
@@ -43,19 +43,26 @@ struct EntryId(u64, u64);
 /// What XRANGE gives of an entry: its id, and its fields with their values.
 type Row = (String, Vec<(String, Vec<u8>)>);
 
+/// An entry's id, its stream, and its event, if a gateway wrote it.
+type Entry = (EntryId, String, Option<String>);
+
 impl Reader {
-    /// Connects.
+    /// Connects to every master.
     ///
     /// # Errors
-    /// When the URL or the name is unusable, or Redis cannot be reached.
-    pub async fn open(url: &Secret, name: &str, partitions: u32) -> Result<Reader, ReadError> {
+    /// When the name is unusable, or Redis cannot be reached.
+    pub async fn open(servers: &Servers, name: &str, partitions: u32) -> Result<Reader, ReadError> {
         let streams = Streams::parse(name, partitions).map_err(OpenError::Name)?;
-        let client = super::client(url)?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-        Ok(Reader { connection: connection.map_err(|why| ReadError::Redis(why.to_string()))?, streams })
+        let topology = look(servers).await?;
+        let mut masters = Vec::new();
+        for master in topology.masters {
+            let failed = |why| ReadError::Redis(format!("{}: {why}", servers.name(&master.server)));
+            let client = servers.find(&master.server, PATIENCE).await.map_err(failed)?;
+            let connection = servers::connect(&client, PATIENCE).await;
+            let connection = connection.map_err(|why| failed(why.to_string()))?;
+            masters.push((master, connection));
+        }
+        Ok(Reader { masters, streams })
     }
 
     /// The events after a cursor (all, after an empty one), each with the cursor to go on after it: at most `limit`, and at
@@ -85,36 +92,26 @@ impl Reader {
     }
 
     /// The next entries of every stream, by id and then by stream.
-    async fn entries(
-        &mut self,
-        position: &Position,
-        limit: usize,
-    ) -> Result<Vec<(EntryId, String, Option<String>)>, ReadError> {
-        let streams = self.find().await?;
-        let mut reads = redis::pipe();
-        for stream in &streams {
-            let from = position.get(stream).map_or("-".to_owned(), |id| format!("({}-{}", id.0, id.1));
-            reads.cmd("XRANGE").arg(stream).arg(from).arg("+").arg("COUNT").arg(limit);
-        }
-        if streams.is_empty() {
-            return Ok(Vec::new());
-        }
-        let replies = self.connection.send_packed_commands(&reads, 0, streams.len()).await;
-        let replies = replies.map_err(|why| ReadError::Redis(why.to_string()))?;
+    async fn entries(&mut self, position: &Position, limit: usize) -> Result<Vec<Entry>, ReadError> {
+        let mut streams = self.find().await?;
         let mut entries = Vec::new();
-        for (stream, reply) in streams.into_iter().zip(replies) {
-            if let Value::ServerError(why) = &reply {
-                return Err(ReadError::Redis(format!("stream {stream}: {}", super::script::said(why))));
+        for (master, connection) in &mut self.masters {
+            let here: Vec<String> = streams.extract_if(.., |stream| master.has(slot(stream))).collect();
+            let mut reads = redis::pipe();
+            for stream in &here {
+                let from = position.get(stream).map_or("-".to_owned(), |id| format!("({}-{}", id.0, id.1));
+                reads.cmd("XRANGE").arg(stream).arg(from).arg("+").arg("COUNT").arg(limit);
             }
-            let rows: Vec<Row> = redis::from_redis_value(reply)
-                .map_err(|why| ReadError::Redis(format!("stream {stream}: {why}")))?;
-            for (id, fields) in rows {
-                let id =
-                    entry_id(&id).ok_or_else(|| ReadError::Redis(format!("stream {stream}: no id: {id}")))?;
-                let event = fields.into_iter().find(|(field, _)| field == "event");
-                let event = event.and_then(|(_, json)| String::from_utf8(json).ok());
-                entries.push((id, stream.clone(), event));
+            if here.is_empty() {
+                continue;
             }
+            let replies = connection.send_packed_commands(&reads, 0, here.len()).await.map_err(failed)?;
+            for (stream, reply) in here.into_iter().zip(replies) {
+                entries.extend(rows(&stream, reply)?);
+            }
+        }
+        if let Some(stream) = streams.first() {
+            return Err(ReadError::Redis(format!("stream {stream}: no master of the cluster has its slot")));
         }
         entries.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         Ok(entries)
@@ -125,26 +122,22 @@ impl Reader {
         if let Some(fixed) = self.streams.fixed() {
             return Ok(fixed);
         }
-        let failed = |why: redis::RedisError| ReadError::Redis(why.to_string());
         let mut found = BTreeSet::new();
-        let mut at = 0_u64;
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(at)
-                .arg("MATCH")
-                .arg(self.streams.pattern())
-                .arg("COUNT")
-                .arg(1000)
-                .arg("TYPE")
-                .arg("stream");
-            let (next, keys): (u64, Vec<String>) =
-                scan.query_async(&mut self.connection).await.map_err(failed)?;
-            found.extend(keys.into_iter().filter(|key| self.streams.covers(key)));
-            if next == 0 {
-                return Ok(found.into_iter().collect());
+        for (_, connection) in &mut self.masters {
+            let mut at = 0_u64;
+            loop {
+                let mut scan = redis::cmd("SCAN");
+                scan.arg(at).arg("MATCH").arg(self.streams.pattern());
+                scan.arg("COUNT").arg(1000).arg("TYPE").arg("stream");
+                let (next, keys): (u64, Vec<String>) = scan.query_async(connection).await.map_err(failed)?;
+                found.extend(keys.into_iter().filter(|key| self.streams.covers(key)));
+                if next == 0 {
+                    break;
+                }
+                at = next;
             }
-            at = next;
         }
+        Ok(found.into_iter().collect())
     }
 
     fn parse(&self, cursor: &str) -> Result<Position, ReadError> {
@@ -161,6 +154,37 @@ impl Reader {
     }
 }
 
+/// Asks one configured node after the other who has what.
+async fn look(servers: &Servers) -> Result<Topology, ReadError> {
+    let mut failed = String::new();
+    for node in servers.given() {
+        match Topology::look(servers, node, PATIENCE).await {
+            Ok(topology) => return Ok(topology),
+            Err(why) => failed = why,
+        }
+    }
+    Err(ReadError::Redis(failed))
+}
+
+/// Reads what XRANGE gives.
+fn rows(stream: &str, reply: Value) -> Result<Vec<Entry>, ReadError> {
+    let wrong = |why: String| ReadError::Redis(format!("stream {stream}: {why}"));
+    if let Value::ServerError(why) = &reply {
+        return Err(wrong(super::script::said(why)));
+    }
+    let rows: Vec<Row> = redis::from_redis_value(reply).map_err(|why| wrong(why.to_string()))?;
+    let entry = |(id, fields): Row| {
+        let id = entry_id(&id).ok_or_else(|| wrong(format!("no id: {id}")))?;
+        let event = fields.into_iter().find(|(field, _)| field == "event");
+        Ok((id, stream.to_owned(), event.and_then(|(_, json)| String::from_utf8(json).ok())))
+    };
+    rows.into_iter().map(entry).collect()
+}
+
+fn failed(why: redis::RedisError) -> ReadError {
+    ReadError::Redis(why.to_string())
+}
+
 /// `ID@STREAM`, comma between them: stream names hold no comma.
 fn print(position: &Position) -> String {
     let parts: Vec<String> =
@@ -174,6 +198,5 @@ fn entry_id(text: &str) -> Option<EntryId> {
 }
 
 const AT_ONCE: usize = 1000;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longer than the gateway's: here a busy server is waited for.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+const PATIENCE: Patience = Patience { connect: Duration::from_secs(2), response: Duration::from_secs(5) };

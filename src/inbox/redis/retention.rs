@@ -10,7 +10,8 @@ use std::time::Duration;
 use redis::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::link::{Fault, Link};
+use super::link::Fault;
+use super::links::Links;
 use super::script::{self, Scripts};
 
 /// The streams to look after: those that the name tells, and those that this process has written to.
@@ -35,7 +36,7 @@ impl Written {
 
 /// Trims every stream now and then, until stopped.
 pub(super) async fn run(
-    link: Arc<Link>,
+    links: Arc<Links>,
     scripts: Arc<Scripts>,
     written: Arc<Written>,
     retain: Duration,
@@ -52,23 +53,23 @@ pub(super) async fn run(
             if stop.is_cancelled() {
                 return;
             }
-            trim(&link, &scripts, &stream, retain_ms).await;
+            trim(&links, &scripts, &stream, retain_ms).await;
         }
     }
 }
 
 /// Trims one stream, a bounded number of entries a call.
-async fn trim(link: &Link, scripts: &Scripts, stream: &str, retain_ms: u64) {
+async fn trim(links: &Links, scripts: &Scripts, stream: &str, retain_ms: u64) {
     loop {
         let mut call = redis::pipe();
         call.add_command(scripts.trim(stream, retain_ms));
-        match link.call(&call).await.map(|mut replies| replies.pop()) {
+        match links.call(stream, &call).await.map(|mut replies| replies.pop()) {
             Ok(Some(Value::Int(gone))) if gone > 0 => {
                 tracing::debug!(%stream, gone, "trimmed");
             }
             Ok(Some(Value::ServerError(why))) if why.code() == "NOSCRIPT" => {
                 // The next turn trims; a lane may have loaded it by then anyway.
-                let _ = link.call(&scripts.loads()).await;
+                let _ = links.call(stream, &scripts.loads()).await;
                 return;
             }
             Ok(Some(Value::ServerError(why))) => {

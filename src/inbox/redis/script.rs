@@ -3,7 +3,6 @@
 //! Keeps true: every key a script touches is passed as a key and lies in one slot; an answer is never read as better than
 //! the script gave it.
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Script, Value};
 
 use crate::event::{BodyHash, Event, Identity};
@@ -71,11 +70,6 @@ pub(super) enum Outcome {
 impl Scripts {
     pub(super) fn new() -> Scripts {
         Scripts { admit: Script::new(include_str!("admit.lua")), trim: Script::new(include_str!("trim.lua")) }
-    }
-
-    /// Makes them known to the server.
-    pub(super) async fn load(&self, connection: &mut MultiplexedConnection) -> redis::RedisResult<()> {
-        self.loads().exec_async(connection).await
     }
 
     /// The commands that make them known.
@@ -154,7 +148,7 @@ fn answer(value: Value) -> Answer {
 }
 
 /// An error as Redis said it.
-pub(super) fn said(why: &redis::ServerError) -> String {
+pub(in crate::inbox) fn said(why: &redis::ServerError) -> String {
     short(&format!("{} {}", why.code(), why.details().unwrap_or_default()))
 }
 

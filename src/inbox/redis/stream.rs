@@ -7,52 +7,28 @@ use std::fmt::Write as _;
 
 use crate::event::Identity;
 use crate::inbox::Admission;
+use crate::queue_name::{Part, QueueName};
 
 /// A stream's name with what is to be filled in, and its number of partitions.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
-    parts: Vec<Part>,
+    name: QueueName,
     partitions: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    Provider,
-    Source,
-    Type,
 }
 
 impl Streams {
     /// Reads a template.
     ///
-    /// Braces around anything but the three names are refused: they would be a hash tag that tears the stream from its
-    /// dedupe keys. Commas and blanks are refused because cursors are made of stream names.
+    /// Commas are refused because cursors are made of stream names; other braces than the placeholders' would be a hash
+    /// tag that tears the stream from its dedupe keys.
     pub(super) fn parse(name: &str, partitions: u32) -> Result<Streams, String> {
-        if name.is_empty() {
-            return Err("the name is empty".to_owned());
-        }
         if partitions == 0 {
             return Err("partitions is 0; at least one is needed".to_owned());
         }
-        if name.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control()) {
-            return Err("the name holds a comma or a blank".to_owned());
+        if name.contains(',') {
+            return Err("the name holds a comma".to_owned());
         }
-        let mut parts = Vec::new();
-        let mut rest = name;
-        while let Some(open) = rest.find('{') {
-            let (text, tail) = rest.split_at(open);
-            push_text(&mut parts, text)?;
-            let (part, length) = PLACEHOLDERS
-                .iter()
-                .find(|(word, _)| tail.starts_with(word))
-                .map(|(word, part)| (part.clone(), word.len()))
-                .ok_or("the name has a brace that is not part of {provider}, {source} or {type}")?;
-            parts.push(part);
-            rest = &tail[length..];
-        }
-        push_text(&mut parts, rest)?;
-        Ok(Streams { parts, partitions })
+        Ok(Streams { name: QueueName::parse(name)?, partitions })
     }
 
     /// The lane, and partition, of an event: the FNV-1a hash (64 bits) of its partition key, modulo the partitions.
@@ -66,24 +42,16 @@ impl Streams {
 
     /// The stream that an event goes to, given its partition.
     pub(super) fn stream(&self, admission: &Admission, partition: u32) -> String {
-        let mut stream = String::new();
-        for part in &self.parts {
-            stream.push_str(match part {
-                Part::Text(text) => text,
-                Part::Provider => admission.provider,
-                Part::Source => &admission.source,
-                Part::Type => &admission.event.kind,
-            });
-        }
+        let mut stream = self.name.fill(admission.names());
         self.number(&mut stream, partition);
         stream
     }
 
     /// Every stream, where the name alone tells them; none for a template.
     pub(super) fn fixed(&self) -> Option<Vec<String>> {
-        let [Part::Text(name)] = &self.parts[..] else { return None };
+        let name = self.name.fixed()?;
         let numbered = |partition| {
-            let mut stream = name.clone();
+            let mut stream = name.to_owned();
             self.number(&mut stream, partition);
             stream
         };
@@ -93,7 +61,7 @@ impl Streams {
     /// The glob for SCAN that finds every stream. It finds too much; [`Streams::covers`] says what is meant.
     pub(super) fn pattern(&self) -> String {
         let mut pattern = String::new();
-        for part in &self.parts {
+        for part in self.name.parts() {
             match part {
                 Part::Text(text) => {
                     for c in text.chars() {
@@ -115,11 +83,11 @@ impl Streams {
     /// Whether a stream can be one of these.
     pub(super) fn covers(&self, stream: &str) -> bool {
         if self.partitions == 1 {
-            return fits(&self.parts, stream);
+            return self.name.covers(stream);
         }
         let Some((name, number)) = stream.rsplit_once('.') else { return false };
         let canonical = number.parse::<u32>().is_ok_and(|n| n < self.partitions && n.to_string() == number);
-        canonical && fits(&self.parts, name)
+        canonical && self.name.covers(name)
     }
 
     fn number(&self, stream: &mut String, partition: u32) {
@@ -135,31 +103,6 @@ pub(super) fn seen_key(stream: &str, source: &str, identity: &Identity) -> Strin
     format!("{{{stream}}}:seen:{source}:{}", hex::encode(identity.0))
 }
 
-fn push_text(parts: &mut Vec<Part>, text: &str) -> Result<(), String> {
-    if text.contains('}') {
-        return Err("the name has a closing brace without an opening one".to_owned());
-    }
-    if !text.is_empty() {
-        parts.push(Part::Text(text.to_owned()));
-    }
-    Ok(())
-}
-
-/// Whether `text` is the parts in order, each placeholder standing for at least one character.
-fn fits(parts: &[Part], text: &str) -> bool {
-    match parts.split_first() {
-        None => text.is_empty(),
-        Some((Part::Text(literal), rest)) => {
-            text.strip_prefix(literal.as_str()).is_some_and(|t| fits(rest, t))
-        }
-        Some((Part::Provider | Part::Source | Part::Type, rest)) => {
-            text.char_indices().any(|(at, c)| fits(rest, &text[at + c.len_utf8()..]))
-        }
-    }
-}
-
-const PLACEHOLDERS: [(&str, Part); 3] =
-    [("{provider}", Part::Provider), ("{source}", Part::Source), ("{type}", Part::Type)];
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
@@ -169,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_fnv_1a_of_the_published_vectors() {
-        let wide = Streams { parts: Vec::new(), partitions: u32::MAX };
+        let wide = Streams::parse("any", u32::MAX).unwrap();
         for (text, hash) in
             [("", 0xcbf2_9ce4_8422_2325_u64), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)]
         {

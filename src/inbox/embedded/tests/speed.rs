@@ -52,7 +52,8 @@ fn round(store: &mut Store, batches: usize, size: usize, data: &str) -> String {
 
 /// The same rows and the same policy of checkpoints, without any index.
 fn append(dir: &TempDir, tuning: &Tuning, batches: usize, size: usize, data: &str) -> String {
-    let conn = database::open(&dir.path().join("append.db"), tuning).unwrap();
+    let conn =
+        database::open(&dir.path().join("append.db"), tuning.layout, &super::super::store::tables()).unwrap();
     let (mut spent, mut busy, mut logged) = (Duration::ZERO, Duration::ZERO, 0);
     for n in 0..batches {
         let batch: Vec<Admission> = (0..size).map(|m| random_delivery((n * size + m) as u64, data)).collect();
@@ -69,7 +70,7 @@ fn append(dir: &TempDir, tuning: &Tuning, batches: usize, size: usize, data: &st
             logged += e.json.len() as i64 + 400;
         }
         conn.execute_batch("COMMIT").unwrap();
-        if logged > tuning.checkpoint_bytes {
+        if logged > tuning.layout.checkpoint_bytes {
             logged = 0;
             conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
         }
@@ -83,15 +84,17 @@ fn append(dir: &TempDir, tuning: &Tuning, batches: usize, size: usize, data: &st
 #[ignore = "measures"]
 fn speed() {
     let tuning = Tuning {
-        page_size: number("PAGE", Tuning::default().page_size as usize) as u32,
-        checkpoint_bytes: number("CHECKPOINT", Tuning::default().checkpoint_bytes as usize) as i64,
+        layout: Layout {
+            page_size: number("PAGE", Layout::default().page_size as usize) as u32,
+            checkpoint_bytes: number("CHECKPOINT", Layout::default().checkpoint_bytes as usize) as i64,
+        },
         ..Tuning::default()
     };
     let data = format!("{{\"payload\":\"{}\"}}", "x".repeat(1_580));
     let dir = tempfile::tempdir().unwrap();
     let (size, events) = (48, number("EVENTS", 200_000));
     let mut store = Store::open(&dir.path().join("hookgate.db"), days(7, 7), tuning).unwrap();
-    println!("page {} checkpoint {} KiB", tuning.page_size, tuning.checkpoint_bytes >> 10);
+    println!("page {} checkpoint {} KiB", tuning.layout.page_size, tuning.layout.checkpoint_bytes >> 10);
     let report = |label: &str, store: &mut Store| {
         for _ in 0..number("ROUNDS", 2) {
             println!("{label}: append {}", append(&dir, &tuning, events / size, size, &data));

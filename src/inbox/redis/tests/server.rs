@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue};
 
+use crate::inbox::redis::{Kind, Servers};
 use crate::secret::Secret;
 
-pub(super) struct Server {
+pub(in crate::inbox) struct Server {
     child: Child,
     port: u16,
     folder: tempfile::TempDir,
 }
 
 impl Server {
-    pub(super) async fn start(extra: &[&str]) -> Server {
+    pub(in crate::inbox) async fn start(extra: &[&str]) -> Server {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
         let child = spawn(port, &folder, extra);
@@ -23,32 +24,36 @@ impl Server {
         server
     }
 
-    pub(super) fn url(&self) -> Secret {
-        Secret::new(format!("redis://127.0.0.1:{}/0", self.port))
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    pub(super) fn signal(&self, signal: &str) {
+    pub(in crate::inbox) fn servers(&self) -> Servers {
+        Servers::open(&[Secret::new(self.url())], Kind::Single, None).unwrap()
+    }
+
+    pub(in crate::inbox) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap();
         assert!(sent.success());
     }
 
-    pub(super) fn kill(&mut self) {
+    pub(in crate::inbox) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    pub(super) async fn restart(&mut self) {
+    pub(in crate::inbox) async fn restart(&mut self) {
         self.child = spawn(self.port, &self.folder, &[]);
         self.answers().await;
     }
 
     /// Runs one command; for what a test looks at or breaks.
-    pub(super) async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
+    pub(in crate::inbox) async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
         self.try_run(command).await.unwrap()
     }
 
     async fn try_run<T: FromRedisValue>(&self, command: &[&str]) -> redis::RedisResult<T> {
-        let client = redis::Client::open(self.url().expose())?;
+        let client = redis::Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let mut cmd = Cmd::new();
         for word in command {
@@ -61,7 +66,7 @@ impl Server {
         until("redis-server answers", async || self.try_run::<String>(&["PING"]).await.is_ok()).await;
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(in crate::inbox) fn pid(&self) -> u32 {
         self.child.id()
     }
 }
@@ -81,7 +86,7 @@ fn spawn(port: u16, folder: &tempfile::TempDir, extra: &[&str]) -> Child {
 }
 
 /// Waits for a condition, and fails the test when it does not come.
-pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(in crate::inbox) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(10), async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,6 +1,9 @@
-//! The database file: its lock, its settings and its tables.
+//! The database file `hookgate.db`: its lock, its settings, its version; and a thread that commits for many at once.
 //!
-//! Keeps true: one gateway at a time writes it, and only a schema this build knows is opened.
+//! Keeps true: one gateway at a time writes the file, and only a schema this build knows is opened. Each part brings its own
+//! tables. The embedded inbox has a writer of its own; everything else goes through [`writer::Database`].
+
+pub mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -8,9 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, Result};
-
-use super::Tuning;
+use rusqlite::{Connection, Error, ErrorCode, Result};
 
 /// Why the database cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,18 @@ pub enum OpenError {
         /// The database.
         db: PathBuf,
     },
+    /// It is to be used by a queue that would never look at what waits in it for another.
+    #[error(
+        "{} holds {waiting} events that were answered 200 and wait for the queue they were for: start once with that \
+         queue, until its spool is empty",
+        db.display()
+    )]
+    Spooled {
+        /// The database.
+        db: PathBuf,
+        /// How many.
+        waiting: i64,
+    },
     /// Written by a later hookgate.
     #[error("{} has schema version {found}, this hookgate knows {VERSION}: run the newer one", db.display())]
     Newer {
@@ -61,7 +74,7 @@ pub enum OpenError {
 
 impl OpenError {
     /// What an SQLite error means to an operator.
-    pub(super) fn of(db: &Path, error: rusqlite::Error) -> OpenError {
+    pub fn of(db: &Path, error: rusqlite::Error) -> OpenError {
         let db = db.to_owned();
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { db },
@@ -75,17 +88,20 @@ impl OpenError {
     }
 
     /// A version that is not ours.
-    pub(super) fn version(db: &Path, found: i64) -> OpenError {
+    pub fn version(db: &Path, found: i64) -> OpenError {
         let db = db.to_owned();
         if found > VERSION { OpenError::Newer { db, found } } else { OpenError::NotADatabase { db } }
     }
 }
 
 /// The schema this build writes and reads.
-pub(super) const VERSION: i64 = 1;
+pub const VERSION: i64 = 1;
 
 /// Takes the lock beside the database; held as long as the file is.
-pub(super) fn lock(db: &Path) -> Result<File, OpenError> {
+///
+/// # Errors
+/// When another gateway has it, or the folder cannot be written.
+pub fn lock(db: &Path) -> Result<File, OpenError> {
     let path = db.with_file_name("hookgate.lock");
     let access = |error: std::io::Error| OpenError::Access { path: path.clone(), why: error.to_string() };
     let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(access)?;
@@ -96,16 +112,35 @@ pub(super) fn lock(db: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Opens the database for writing, its tables made.
-pub(super) fn open(db: &Path, tuning: &Tuning) -> Result<Connection, OpenError> {
+/// How the file is laid out and synced.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Bytes. Only a new database heeds it.
+    pub page_size: u32,
+    /// How much log gathers before it is moved into the database, in bytes.
+    pub checkpoint_bytes: i64,
+}
+
+impl Default for Layout {
+    fn default() -> Layout {
+        Layout { page_size: 8192, checkpoint_bytes: 8 << 20 }
+    }
+}
+
+/// Opens the database for writing; `tables` makes those that are not there yet. The lock is the caller's.
+///
+/// # Errors
+/// When it cannot be written, or is not a database this build knows.
+pub fn open(db: &Path, layout: Layout, tables: &str) -> Result<Connection, OpenError> {
     make_private(db)?;
-    let conn = connect(db, tuning).map_err(|error| OpenError::of(db, error))?;
-    match version(&conn).map_err(|error| OpenError::of(db, error))? {
-        VERSION => Ok(conn),
-        0 => match conn.execute_batch(&schema()) {
-            Ok(()) => Ok(conn),
-            Err(error) => Err(OpenError::of(db, error)),
-        },
+    let failed = |error| OpenError::of(db, error);
+    let conn = connect(db, layout).map_err(failed)?;
+    match version(&conn).map_err(failed)? {
+        0 | VERSION => {
+            let create = format!("BEGIN IMMEDIATE;\n{tables}\nPRAGMA user_version = {VERSION};\nCOMMIT;");
+            conn.execute_batch(&create).map_err(failed)?;
+            Ok(conn)
+        }
         found => Err(OpenError::version(db, found)),
     }
 }
@@ -120,15 +155,18 @@ fn make_private(db: &Path) -> Result<(), OpenError> {
 }
 
 /// The schema version; 0 for a new file.
-pub(super) fn version(conn: &Connection) -> Result<i64> {
+///
+/// # Errors
+/// When the file cannot be read, or is no database.
+pub fn version(conn: &Connection) -> Result<i64> {
     conn.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-fn connect(db: &Path, tuning: &Tuning) -> Result<Connection> {
+fn connect(db: &Path, layout: Layout) -> Result<Connection> {
     let conn = Connection::open(db)?;
     conn.busy_timeout(BUSY)?;
     conn.set_prepared_statement_cache_capacity(64);
-    conn.pragma_update(None, "page_size", tuning.page_size)?;
+    conn.pragma_update(None, "page_size", layout.page_size)?;
     conn.query_row("PRAGMA journal_mode = wal", [], |_| Ok(()))?;
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
@@ -137,48 +175,23 @@ fn connect(db: &Path, tuning: &Tuning) -> Result<Connection> {
     conn.pragma_update(
         None,
         "wal_autocheckpoint",
-        16 * tuning.checkpoint_bytes / i64::from(tuning.page_size),
+        16 * layout.checkpoint_bytes / i64::from(layout.page_size),
     )?;
-    conn.pragma_update(None, "journal_size_limit", 4 * tuning.checkpoint_bytes)?;
+    conn.pragma_update(None, "journal_size_limit", 4 * layout.checkpoint_bytes)?;
     Ok(conn)
 }
 
-fn schema() -> String {
-    let blocks: String = (0..super::run::LEVELS)
-        .map(|level| format!("CREATE TABLE blocks{level} (id INTEGER PRIMARY KEY, entries BLOB NOT NULL);\n"))
-        .collect();
-    format!("BEGIN IMMEDIATE;\n{TABLES}{blocks}PRAGMA user_version = {VERSION};\nCOMMIT;")
+/// The reason for a failure in few words, without paths or SQL: it may be seen outside.
+pub fn reason(error: &Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "no space left for the database",
+        Some(ErrorCode::ReadOnly) => "the database is read-only",
+        Some(ErrorCode::SystemIoFailure) => "the disk failed",
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "the database is damaged",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another process holds the database",
+        _ => "the database failed",
+    }
 }
-
-// `event` stands last: what looks a row up by its key then never reads the pages of a long event.
-const TABLES: &str = "
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY,
-    identity BLOB NOT NULL,
-    body BLOB NOT NULL,
-    received INTEGER NOT NULL,
-    state INTEGER NOT NULL,
-    id TEXT NOT NULL,
-    type TEXT NOT NULL,
-    source TEXT NOT NULL,
-    first_body BLOB,
-    first_id TEXT,
-    event TEXT
-);
-CREATE TABLE runs (
-    run INTEGER PRIMARY KEY,
-    level INTEGER NOT NULL,
-    state INTEGER NOT NULL,
-    lines INTEGER NOT NULL,
-    entries INTEGER NOT NULL DEFAULT 0,
-    blocks INTEGER NOT NULL DEFAULT 0,
-    max_seq INTEGER NOT NULL DEFAULT 0,
-    max_received INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE filters (id INTEGER PRIMARY KEY, bits BLOB NOT NULL, fences BLOB NOT NULL);
-CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO meta VALUES ('flushed', 0), ('blanked', 0), ('probe', 0);
-";
 
 /// SQLite's page cache. Larger gains nothing here: what is written is new, and what is read has been filtered.
 const CACHE_KIB: i64 = 2048;

@@ -1,0 +1,252 @@
+//! NATS JetStream: publish to a subject, await the stream's ack.
+//!
+//! Keeps true: `Ok` is the ack of a stream that has the message, under this id or from an earlier try; nothing is sent while the
+//! connection is known to be away, so nothing waits in the client to go out later; a server that hangs is known to be away
+//! within about a second, and whoever waits for its ack is told so then.
+//!
+//! The client library connects, and reconnects for ever. Which stream takes a subject is looked up while that is in doubt.
+
+pub(crate) mod servers;
+
+use std::error::Error;
+use std::future::ready;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::connection::State;
+use async_nats::jetstream::context::{PublishError as Failure, PublishErrorKind as FailureKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{Client, Event};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::standing::Standing;
+use super::{Message, OpenError, Options, PublishError, Watch};
+use crate::clock;
+use crate::queue_name::{Part, QueueName};
+
+/// The connection.
+pub struct Nats {
+    subject: QueueName,
+    /// Large, and a broker is moved about.
+    client: Box<Client>,
+    jetstream: Arc<jetstream::Context>,
+    standing: Arc<Standing>,
+    /// How often the connection was lost.
+    losses: watch::Sender<u64>,
+    keepers: TaskTracker,
+    stop: DropGuard,
+}
+
+impl Nats {
+    /// Starts to connect, and returns at once: whether the broker is there shows in readiness.
+    ///
+    /// # Errors
+    /// When the URL or the name is unusable.
+    pub async fn open(options: Options, watch: Watch) -> Result<Nats, OpenError> {
+        check(&options.name).map_err(|why| OpenError::Name(why.to_owned()))?;
+        let (servers, connect) = servers::read(&options.url).map_err(|why| OpenError::Url(why.to_owned()))?;
+        let standing = Arc::new(Standing::new(watch, options.name.fixed()));
+        let losses = watch::Sender::new(0);
+        let (told, lost) = (standing.clone(), losses.clone());
+        let client = connect
+            .name("hookgate")
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .connection_timeout(CONNECT_TIMEOUT)
+            // What is in the client's own queue outlives a reconnect, and would go out long after everybody gave it up.
+            .client_capacity(1)
+            .reconnect_delay_callback(reconnect_delay)
+            .ping_interval(PING_INTERVAL)
+            .event_callback(move |event| {
+                match event {
+                    Event::Connected => told.connected(),
+                    Event::Disconnected | Event::Closed => {
+                        told.lost();
+                        lost.send_modify(|count| *count += 1);
+                    }
+                    _ => {}
+                }
+                ready(())
+            })
+            .connect(servers)
+            .await
+            .map_err(|error| OpenError::Client(error.kind().to_string()))?;
+        let jetstream = jetstream::ContextBuilder::new()
+            .timeout(LONGER_THAN_ANY_DEADLINE)
+            .ack_timeout(FORGET_AFTER)
+            .max_ack_inflight(IN_FLIGHT)
+            .backpressure_on_inflight(false)
+            .build(client.clone());
+        let jetstream = Arc::new(jetstream);
+        let client = Box::new(client);
+        let (keepers, stop) = (TaskTracker::new(), CancellationToken::new());
+        let search = search(jetstream.clone(), standing.clone());
+        keepers.spawn(stop.clone().run_until_cancelled_owned(search));
+        Ok(Nats {
+            subject: options.name,
+            client,
+            jetstream,
+            standing,
+            losses,
+            keepers,
+            stop: stop.drop_guard(),
+        })
+    }
+
+    pub(super) async fn publish(&self, message: Message<'_>, deadline: Instant) -> Result<(), PublishError> {
+        self.standing.watch(self.send(message, deadline)).await
+    }
+
+    async fn send(&self, message: Message<'_>, deadline: Instant) -> Result<(), PublishError> {
+        let mut losses = self.losses.subscribe();
+        if self.client.connection_state() != State::Connected {
+            return Err(PublishError::Unreachable);
+        }
+        let subject = filled(&self.subject.fill(message.names));
+        if subject.len() > MAX_SUBJECT {
+            return Err(PublishError::Unacceptable(format!("its subject is over {MAX_SUBJECT} bytes long")));
+        }
+        let publish = PublishMessage::build()
+            .message_id(header_value(message.id))
+            .header("Content-Type", "application/cloudevents+json")
+            .payload(message.event.json.clone().into());
+        let confirmed = async { self.jetstream.send_publish(subject.clone(), publish).await?.await };
+        let answer = tokio::select! {
+            biased;
+            answer = confirmed => answer,
+            // What was sent over a connection is never answered over the next one.
+            _ = losses.changed() => return Err(PublishError::Unknown),
+            () = tokio::time::sleep_until(deadline.into()) => return Err(PublishError::Unknown),
+        };
+        answer.map(|_| self.standing.found()).map_err(|failure| self.explain(&failure, &subject))
+    }
+
+    fn explain(&self, failure: &Failure, subject: &str) -> PublishError {
+        match failure.kind() {
+            FailureKind::StreamNotFound => {
+                self.standing.nowhere(format!("no stream takes the subject {subject}"))
+            }
+            FailureKind::MaxPayloadExceeded => PublishError::Unacceptable(format!(
+                "larger than the server's max_payload, which is {} bytes",
+                self.client.max_payload()
+            )),
+            FailureKind::MaxAckPending => PublishError::Refused("too many messages await its ack".to_owned()),
+            _ => match failure.source().and_then(|source| source.downcast_ref::<jetstream::Error>()) {
+                Some(error) => said(error),
+                None => PublishError::Unknown,
+            },
+        }
+    }
+
+    pub(super) async fn close(self) {
+        drop(self.stop);
+        self.keepers.close();
+        self.keepers.wait().await;
+        self.standing.lost();
+    }
+}
+
+/// What the stream said instead of an ack: it does not have the message.
+fn said(error: &jetstream::Error) -> PublishError {
+    match error.error_code() {
+        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
+            PublishError::Unacceptable(error.to_string())
+        }
+        // Another try under this id is under way inside the broker.
+        ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => PublishError::Unknown,
+        _ => PublishError::Refused(error.to_string()),
+    }
+}
+
+/// Looks for a stream for the subject that is in doubt, until there is one.
+async fn search(jetstream: Arc<jetstream::Context>, standing: Arc<Standing>) {
+    loop {
+        let subject = standing.sought().await;
+        match timeout(LOOKUP_TIMEOUT, jetstream.stream_by_subject(subject)).await {
+            Ok(Ok(_)) => standing.found(),
+            Ok(Err(_)) => {}
+            // We may not be allowed to ask, and are not told so: the next publish will tell.
+            Err(_) => standing.found(),
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Says what no subject may hold; for each event it may be filled in with anything else.
+pub(super) fn check(name: &QueueName) -> Result<(), &'static str> {
+    let texts = name.parts().iter().map(|part| match part {
+        Part::Text(text) => text,
+        Part::Provider | Part::Source | Part::Type => "x",
+    });
+    let subject: String = texts.collect();
+    if subject.split('.').any(str::is_empty) {
+        return Err("a subject has something before, between and after its dots");
+    }
+    if subject.contains(['*', '>']) {
+        return Err("a subject that is published to has no wildcards");
+    }
+    if subject.starts_with('$') {
+        return Err("subjects that begin with $ are the server's own");
+    }
+    Ok(())
+}
+
+/// A provider's type may have dots wherever it likes; a subject may not.
+fn filled(subject: &str) -> String {
+    let tokens = subject.split('.').map(|token| if token.is_empty() { "_" } else { token });
+    tokens.collect::<Vec<_>>().join(".")
+}
+
+/// Line breaks end a header.
+fn header_value(text: &str) -> String {
+    text.replace('\r', "%0D").replace('\n', "%0A")
+}
+
+/// 50 ms, then twice as long each time up to 1 s, less up to a half of it so that gateways do not come together.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(5) as u32;
+    let delay = (RECONNECT_FIRST * 2_u32.pow(doublings)).min(RECONNECT_MAX);
+    let [chance] = clock::random::<1>();
+    delay.mul_f64(1.0 - f64::from(chance) / 512.0)
+}
+
+const RECONNECT_FIRST: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A silent server is pinged this often; at the third ping without an answer it is taken for dead.
+const PING_INTERVAL: Duration = Duration::from_millis(400);
+/// Messages that may await their ack.
+const IN_FLIGHT: usize = 4096;
+/// The deadline of each publish rules.
+const LONGER_THAN_ANY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a message that nobody awaits any more takes up its place.
+const FORGET_AFTER: Duration = Duration::from_secs(1);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The server ends a connection that sends it a line of over 4096 bytes; besides the subject it holds an inbox and sizes.
+const MAX_SUBJECT: usize = 3072;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_has_no_empty_tokens_and_no_wildcards() {
+        for good in ["hookgate.events", "h.{provider}.{type}", "{source}"] {
+            assert_eq!(check(&QueueName::parse(good).unwrap()), Ok(()), "{good}");
+        }
+        for bad in [".a", "a.", "a..b", "a.*", "a.>", "a*{type}", "$JS.API.{type}", "a.{type}."] {
+            assert!(check(&QueueName::parse(bad).unwrap()).is_err(), "{bad}");
+        }
+        assert_eq!(filled("h.unmapped..b."), "h.unmapped._.b._");
+    }
+
+    #[test]
+    fn an_id_with_line_breaks_is_one_header() {
+        assert_eq!(header_value("a\r\nb"), "a%0D%0Ab");
+    }
+}

@@ -1,0 +1,197 @@
+//! Where Redis and the brokers are: URLs, which may hold passwords.
+//!
+//! Keeps true: a URL is never shown, not even in a problem with it.
+
+use std::net::Ipv6Addr;
+use std::path::Path;
+
+use super::item::Item;
+use super::read::Section;
+use super::{At, QueueKind, Redis};
+use crate::secret::{Secret, SecretRef};
+
+/// `[redis]`.
+pub(super) fn redis(section: &Section<'_>, base: &Path) -> Redis {
+    let items = section.item("url").map(|item| item.list().unwrap_or_else(|| vec![item]));
+    let given = items.is_some();
+    let mut urls: Vec<_> = items.into_iter().flatten().filter_map(|item| url(&item, &REDIS, base)).collect();
+    if urls.is_empty() {
+        if let Some(item) = section.item("url").filter(|item| item.list().is_some_and(|list| list.is_empty()))
+        {
+            item.problem("expected at least one URL");
+        }
+        urls.push(At { value: SecretRef::Plain(Secret::new(REDIS.example)), at: section.at() });
+    }
+    let cluster = section.flag("cluster");
+    let sentinel = section.string("sentinel", "the name of a master");
+    let ca = section.string("ca", "a path");
+    section.finish();
+    let is_cluster = cluster.as_ref().is_some_and(|flag| flag.value);
+    if is_cluster && let Some(name) = &sentinel {
+        section.problem(name.at, "sentinel", "a cluster has no Sentinels; either cluster = true or sentinel");
+    }
+    if given && urls.len() > 1 && !is_cluster && sentinel.is_none() {
+        let what = "several URLs are a cluster's or Sentinels': set cluster = true, or sentinel to the master's name";
+        section.problem(urls.first().map_or(section.at(), |url| url.at), "url", what);
+    }
+    Redis {
+        urls,
+        cluster: is_cluster,
+        sentinel: sentinel.map(|name| name.value),
+        ca: ca.map(|path| base.join(path.value)),
+    }
+}
+
+/// `queue.url`, or the default of its kind.
+pub(super) fn queue_url(section: &Section<'_>, kind: Option<QueueKind>, base: &Path) -> At<SecretRef> {
+    let form = match kind {
+        Some(QueueKind::Nats) => &NATS,
+        Some(QueueKind::Amqp) => &AMQP,
+        Some(QueueKind::Kafka) => &KAFKA,
+        Some(QueueKind::Embedded | QueueKind::Redis) | None => {
+            if let Some(item) = section.item("url").filter(|_| kind.is_some()) {
+                item.warning("no effect on this kind of queue; only for nats, amqp, kafka");
+            }
+            return At { value: SecretRef::Plain(Secret::new("")), at: section.at() };
+        }
+    };
+    let given = section.item("url").and_then(|item| match item.list() {
+        None => url(&item, form, base),
+        Some(items) => {
+            let at = item.at;
+            let urls: Vec<_> = items.iter().filter_map(|item| url(item, form, base)).collect();
+            if items.is_empty() {
+                item.problem("expected at least one URL");
+            }
+            let plain = urls.iter().filter_map(|url| match &url.value {
+                SecretRef::Plain(text) => Some(text.expose()),
+                SecretRef::Env(_) | SecretRef::File(_) => {
+                    item.problem(
+                        "a secret cannot stand in a list; let one secret hold the whole list, with commas",
+                    );
+                    None
+                }
+            });
+            let joined = plain.collect::<Vec<_>>().join(",");
+            (!joined.is_empty()).then(|| At { value: SecretRef::Plain(Secret::new(joined)), at })
+        }
+    });
+    given.unwrap_or_else(|| At { value: SecretRef::Plain(Secret::new(form.example)), at: section.at() })
+}
+
+/// How the URLs of one kind of server look.
+struct Form {
+    schemes: &'static [&'static str],
+    example: &'static str,
+    /// What follows the authority.
+    path: fn(&str) -> bool,
+    /// Whether one text may hold several, with commas.
+    several: bool,
+}
+
+fn url(item: &Item<'_>, form: &Form, base: &Path) -> Option<At<SecretRef>> {
+    let Some(text) = item.as_text() else {
+        return if item.is_table() { item.secret(base) } else { item.expected_secret("a URL or a secret") };
+    };
+    // The text is not shown: it may hold a password.
+    let Some(users) = form.users(text) else {
+        item.problem(format!("expected a URL such as {:?}, found another text", form.example));
+        return None;
+    };
+    if users {
+        item.warning(
+            "a password in the config file; use { env = \"NAME\" } or { file = \"PATH\" } for the URL",
+        );
+    }
+    Some(At { value: SecretRef::Plain(Secret::new(text)), at: item.at })
+}
+
+impl Form {
+    /// Whether a user or password stands in it; none if it is no such URL, or no list of them.
+    fn users(&self, text: &str) -> Option<bool> {
+        let mut users = false;
+        let urls: Vec<&str> = if self.several { text.split(',').collect() } else { vec![text] };
+        for url in urls {
+            users |= self.user(url.trim())?;
+        }
+        Some(users)
+    }
+
+    /// `SCHEME://[USER[:PASSWORD]@]HOST[:PORT][/PATH]`.
+    fn user(&self, url: &str) -> Option<bool> {
+        let rest = self.schemes.iter().find_map(|scheme| url.strip_prefix(scheme))?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, address) = match authority.rsplit_once('@') {
+            Some((_, address)) => (true, address),
+            None => (false, authority),
+        };
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
+            _ => (address, 1_u16),
+        };
+        let host_only = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        let name = host.strip_prefix('[').and_then(|v6| v6.strip_suffix(']'));
+        let host_valid =
+            name.map_or(!host.is_empty() && host.chars().all(host_only), |v6| v6.parse::<Ipv6Addr>().is_ok());
+        (host_valid && port != 0 && (self.path)(path)).then_some(user)
+    }
+}
+
+const REDIS: Form = Form {
+    schemes: &["redis://", "rediss://"],
+    example: "redis://127.0.0.1:6379/0",
+    path: |db| db.is_empty() || db.parse::<u32>().is_ok(),
+    several: false,
+};
+const NATS: Form = Form {
+    schemes: &["nats://", "tls://"],
+    example: "nats://127.0.0.1:4222",
+    path: str::is_empty,
+    several: true,
+};
+const AMQP: Form = Form {
+    schemes: &["amqp://", "amqps://"],
+    example: "amqp://127.0.0.1:5672/%2f",
+    path: |_| true,
+    several: true,
+};
+/// Kafka has no scheme of its own.
+const KAFKA: Form =
+    Form { schemes: &["kafka://", ""], example: "127.0.0.1:9092", path: str::is_empty, several: true };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_url_is_known_by_its_form() {
+        for url in
+            [REDIS.example, "redis://cache", "rediss://cache:1", "redis://cache/15", "redis://[::1]:6379/0"]
+        {
+            assert_eq!(REDIS.users(url), Some(false), "{url}");
+        }
+        assert_eq!(REDIS.users("redis://a:b@c@host/0"), Some(true));
+        assert_eq!(REDIS.users("rediss://:@[::1]"), Some(true));
+        for url in [
+            "",
+            "redis://",
+            "redis:///0",
+            "redis://h:0",
+            "redis://h:x",
+            "redis://h/x",
+            "redis://h h",
+            "http://h",
+        ] {
+            assert_eq!(REDIS.users(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn brokers_take_lists() {
+        assert_eq!(NATS.users("nats://a:4222, nats://u:p@b:4222"), Some(true));
+        assert_eq!(NATS.users("nats://a,http://b"), None);
+        assert_eq!(KAFKA.users("a:9092,b:9092"), Some(false));
+        assert_eq!(KAFKA.users("a:9092,"), None);
+        assert_eq!(AMQP.users("amqp://guest:guest@mq/%2f?heartbeat=5"), Some(true));
+    }
+}

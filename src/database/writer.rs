@@ -1,0 +1,215 @@
+//! The thread that writes for the spool and the claims: takes what waits, commits it as one transaction, answers all of it.
+//!
+//! Keeps true: an answer `Ok` is given only after COMMIT returned; a piece of work that fails takes nothing of itself along
+//! and does not harm the others of its transaction; whoever is taken from the channel is answered.
+
+use std::fs::File;
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::{Layout, OpenError};
+
+/// The open database. Work is done in the order it is asked for.
+pub struct Database {
+    jobs: Sender<Box<dyn Job>>,
+    done: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Why a piece of work is not done, in words that may be seen outside. None of it is in the database.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(pub &'static str);
+
+impl Database {
+    /// Opens or makes the file, with these tables, and starts its thread.
+    ///
+    /// # Errors
+    /// When another gateway has it, it cannot be written, or it is not a database this build knows.
+    pub fn open(db: &Path, tables: &str) -> Result<Database, OpenError> {
+        let lock = super::lock(db)?;
+        let conn = super::open(db, Layout::default(), tables)?;
+        let checkpoints = conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES);
+        checkpoints.map_err(|error| OpenError::of(db, error))?;
+        let (jobs, waiting) = crossbeam_channel::bounded(CAPACITY);
+        let (finished, done) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("database".to_owned())
+            .spawn(move || work(conn, &waiting, lock, finished))
+            .map_err(|error| OpenError::Store { db: db.to_owned(), why: error.to_string() })?;
+        Ok(Database { jobs, done, thread })
+    }
+
+    /// Does `work` inside a transaction, and answers once that is committed and synced. Once this is called it happens,
+    /// whoever waits.
+    ///
+    /// # Errors
+    /// When the database refuses, or too much waits for it: then nothing of `work` is in it.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Work { work: Some(work), result: Err(Failure(NOT_RUN)), reply });
+        match self.jobs.try_send(job) {
+            Ok(()) => answer.await.unwrap_or(Err(Failure(DIED))),
+            Err(TrySendError::Full(_)) => Err(Failure("too much waits for the database")),
+            Err(TrySendError::Disconnected(_)) => Err(Failure(DIED)),
+        }
+    }
+
+    /// Takes no more, commits what waits and lets go of the file.
+    pub async fn close(self) {
+        drop(self.jobs);
+        // Sent, or dropped by a thread that died: either way it is at its end, and joining it takes no time.
+        let _ = self.done.await;
+        if self.thread.join().is_err() {
+            tracing::error!("the database's thread died");
+        }
+    }
+}
+
+/// A piece of work, whatever it gives.
+trait Job: Send {
+    /// Does it. An error of one job is its own; the transaction goes on unless SQLite has given it up.
+    fn run(&mut self, conn: &Connection);
+    /// Tells how it ended: as it ran, or as all of the transaction failed.
+    fn finish(self: Box<Self>, failed: Option<&Failure>);
+}
+
+struct Work<T, F> {
+    work: Option<F>,
+    result: Result<T, Failure>,
+    reply: oneshot::Sender<Result<T, Failure>>,
+}
+
+impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Work<T, F> {
+    fn run(&mut self, conn: &Connection) {
+        let Some(work) = self.work.take() else { return };
+        self.result = within_savepoint(conn, work).map_err(|error| failure(&error));
+    }
+
+    fn finish(self: Box<Self>, failed: Option<&Failure>) {
+        let result = match failed {
+            Some(why) => Err(why.clone()),
+            None => self.result,
+        };
+        // Whoever asked may be gone; what is done stays done.
+        let _ = self.reply.send(result);
+    }
+}
+
+fn within_savepoint<T>(conn: &Connection, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    conn.execute_batch("SAVEPOINT work")?;
+    let done = work(conn);
+    if done.is_err() && !conn.is_autocommit() {
+        conn.execute_batch("ROLLBACK TO work")?;
+    }
+    if !conn.is_autocommit() {
+        conn.execute_batch("RELEASE work")?;
+    }
+    done
+}
+
+/// The thread. The lock goes last, when the database is closed.
+fn work(conn: Connection, jobs: &Receiver<Box<dyn Job>>, lock: File, finished: oneshot::Sender<()>) {
+    while let Ok(first) = jobs.recv() {
+        let mut batch = vec![first];
+        batch.extend(jobs.try_iter().take(BATCH - 1));
+        let failed = commit(&conn, &mut batch).err().map(|error| failure(&error));
+        for job in batch {
+            job.finish(failed.as_ref());
+        }
+    }
+    if let Err((_, error)) = conn.close() {
+        tracing::warn!(%error, "the database could not be closed in good order");
+    }
+    drop(lock);
+    let _ = finished.send(());
+}
+
+fn commit(conn: &Connection, batch: &mut [Box<dyn Job>]) -> Result<()> {
+    let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    for job in batch {
+        job.run(&transaction);
+        if transaction.is_autocommit() {
+            // A full disk ends a transaction at once, with all that was done in it.
+            return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(FULL), None));
+        }
+    }
+    transaction.commit()
+}
+
+fn failure(error: &rusqlite::Error) -> Failure {
+    tracing::warn!(%error, "the database refuses a write");
+    Failure(super::reason(error))
+}
+
+/// Unlike the embedded inbox, this thread has moments to spare for moving the log into the database.
+const CHECKPOINT_PAGES: u32 = 1000;
+/// Pieces of work that may wait for the thread.
+const CAPACITY: usize = 16_384;
+/// Pieces of work a transaction takes at most.
+const BATCH: usize = 512;
+const FULL: i32 = rusqlite::ffi::SQLITE_FULL;
+const NOT_RUN: &str = "the database did not get to it";
+const DIED: &str = "the database is closed";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "CREATE TABLE IF NOT EXISTS numbers (n INTEGER PRIMARY KEY);";
+
+    fn insert(n: i64) -> impl FnOnce(&Connection) -> Result<usize> + Send {
+        move |conn| conn.execute("INSERT INTO numbers VALUES (?1)", [n])
+    }
+
+    fn all(conn: &Connection) -> Result<Vec<i64>> {
+        conn.prepare("SELECT n FROM numbers ORDER BY n")?.query_map([], |row| row.get(0))?.collect()
+    }
+
+    #[tokio::test]
+    async fn one_failing_piece_of_work_does_not_take_the_others_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = folder.path().join("hookgate.db");
+        let database = Database::open(&db, TABLE).unwrap();
+        let works = [1, 2, 1, 3].map(|n| database.write(insert(n)));
+        let mut told = Vec::new();
+        for work in works {
+            told.push(work.await.is_ok());
+        }
+        assert_eq!(told, [true, true, false, true]);
+        let half = database.write(|conn| insert(4)(conn).and(insert(1)(conn))).await;
+        assert_eq!(half, Err(Failure("the database failed")));
+        assert_eq!(database.write(all).await, Ok(vec![1, 2, 3]));
+        database.close().await;
+        let again = Database::open(&db, TABLE).unwrap();
+        assert_eq!(again.write(all).await, Ok(vec![1, 2, 3]));
+        assert!(matches!(Database::open(&db, TABLE), Err(OpenError::InUse { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_full_database_fails_all_that_it_did_not_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let database =
+            Database::open(&folder.path().join("hookgate.db"), "CREATE TABLE IF NOT EXISTS blobs (b BLOB);")
+                .unwrap();
+        let fill = |conn: &Connection| conn.execute("INSERT INTO blobs VALUES (zeroblob(100000))", []);
+        let pages = "PRAGMA max_page_count = 64";
+        database.write(move |conn| conn.query_row(pages, [], |_| Ok(()))).await.unwrap();
+        let mut taken = 0;
+        while database.write(fill).await.is_ok() {
+            taken += 1;
+        }
+        assert_eq!(database.write(fill).await, Err(Failure("no space left for the database")));
+        let count = |conn: &Connection| conn.query_row("SELECT count(*) FROM blobs", [], |row| row.get(0));
+        assert_eq!(database.write(count).await, Ok(taken));
+        database.write(|conn| conn.execute("DELETE FROM blobs", [])).await.unwrap();
+        database.write(fill).await.unwrap();
+    }
+}

@@ -1,0 +1,148 @@
+//! Opens what makes events durable: the inbox that the config names, and the spool behind it.
+//!
+//! Keeps true: what shares the database in the data folder shares one writer of it; whatever the config says of the spool now,
+//! what an earlier run has left in it is drained, or else there is no start.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::StartError;
+use crate::admin::{Readiness, SpoolState};
+use crate::broker::{self, Broker, Watch, amqp, nats};
+use crate::clock::Clock;
+use crate::config::{Config, QueueKind, Store};
+use crate::database::OpenError;
+use crate::database::writer::Database;
+use crate::inbox::claimed::{self, Claimed, Claims, EmbeddedClaims, RedisClaims};
+use crate::inbox::{Inbox, embedded, redis};
+use crate::metrics::Metrics;
+use crate::queue_name::QueueName;
+use crate::spool::{self, Handover, Spool};
+
+/// The durable part of a gateway.
+pub(super) struct Stores {
+    /// The inbox, and the spool.
+    pub(super) handover: Handover,
+    /// What the spool and claims are kept in, where they are. Closed last.
+    pub(super) database: Option<Arc<Database>>,
+}
+
+/// What opening needs besides the config.
+pub(super) struct Surroundings<'a> {
+    pub(super) clock: &'a Clock,
+    pub(super) metrics: &'a Metrics,
+    pub(super) readiness: &'a Arc<Readiness>,
+}
+
+/// Opens the inbox and the spool.
+pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Stores, StartError> {
+    let database = match config.queue.kind {
+        // It has the file to itself, and a spool in the same file would be full when it is full.
+        QueueKind::Embedded => None,
+        _ => {
+            let tables = format!("{}{}", spool::TABLES, claimed::TABLES);
+            Some(Arc::new(Database::open(&super::database_file(&config.data_dir), &tables)?))
+        }
+    };
+    let inbox = match (config.queue.kind, &database) {
+        (QueueKind::Redis, _) => open_redis(config, with)?,
+        (QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka, Some(database)) => {
+            open_claimed(config, with, database).await?
+        }
+        _ => open_embedded(config, with)?,
+    };
+    let handover = match &database {
+        Some(database) => {
+            let (metrics, readiness) = (with.metrics.spool.clone(), with.readiness.clone());
+            let max_bytes = config.spool.enabled.then_some(config.spool.max_bytes);
+            let spool =
+                Spool::open(database.clone(), max_bytes, with.clock.clone(), metrics, readiness).await?;
+            Handover::spooling(inbox, spool)
+        }
+        None => {
+            let state = if config.spool.enabled { SpoolState::Beside } else { SpoolState::Off };
+            with.readiness.set_spool(state);
+            Handover::direct(inbox)
+        }
+    };
+    Ok(Stores { handover, database })
+}
+
+fn open_embedded(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartError> {
+    let options = embedded::Options { window: config.dedupe.window.value, retain: config.queue.retain };
+    let file = super::database_file(&config.data_dir);
+    let waiting = spool::left_behind(&file);
+    if waiting > 0 {
+        return Err(OpenError::Spooled { db: file, waiting }.into());
+    }
+    let series = with.metrics.queue("embedded");
+    let readiness = with.readiness.clone();
+    Ok(Inbox::Embedded(embedded::Embedded::open(&file, options, with.clock.clone(), series, readiness)?))
+}
+
+fn open_redis(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartError> {
+    let options = redis::Options {
+        name: config.queue.name.value.clone(),
+        partitions: config.queue.partitions,
+        max_backlog: config.queue.max_backlog,
+        window: config.dedupe.window.value,
+        retain: config.queue.retain,
+        ack_replicas: config.queue.ack_replicas,
+    };
+    let series = with.metrics.queue("redis");
+    Ok(Inbox::Redis(redis::RedisInbox::open(
+        redis::Servers::of(&config.redis)?,
+        options,
+        series,
+        with.readiness.clone(),
+    )?))
+}
+
+async fn open_claimed(
+    config: &Config,
+    with: &Surroundings<'_>,
+    database: &Arc<Database>,
+) -> Result<Inbox, StartError> {
+    let claims = match config.dedupe.store {
+        Store::Embedded => {
+            let (clock, readiness) = (with.clock.clone(), with.readiness.clone());
+            Claims::Embedded(EmbeddedClaims::new(database.clone(), clock, readiness))
+        }
+        Store::Redis => {
+            let (servers, queue) = (redis::Servers::of(&config.redis)?, &config.queue.name.value);
+            Claims::Redis(RedisClaims::open(servers, queue, with.readiness.clone()))
+        }
+    };
+    let metrics = with.metrics.queue(config.queue.kind.name());
+    let broker = open_broker(config, with).await?;
+    let options = claimed::Options {
+        window: config.dedupe.window.value,
+        lease: config.dedupe.lease,
+        qualified: sharing_a_provider(config),
+    };
+    Ok(Inbox::Claimed(Claimed::new(claims, broker, options, metrics)))
+}
+
+async fn open_broker(config: &Config, with: &Surroundings<'_>) -> Result<Broker, StartError> {
+    let name = QueueName::parse(&config.queue.name.value).map_err(broker::OpenError::Name)?;
+    let within = claimed::publish_within(config.dedupe.lease);
+    let options = broker::Options { name, url: config.queue.url.value.resolve()?, within };
+    let metrics = with.metrics.queue(config.queue.kind.name());
+    let watch = Watch { metrics, readiness: with.readiness.clone() };
+    Ok(match config.queue.kind {
+        QueueKind::Amqp => Broker::Amqp(amqp::Amqp::open(options, watch).await?),
+        #[cfg(feature = "kafka")]
+        QueueKind::Kafka => Broker::Kafka(broker::kafka::Kafka::open(options, watch).await?),
+        _ => Broker::Nats(nats::Nats::open(options, watch).await?),
+    })
+}
+
+/// The sources whose provider sends to another source too: the same event may come in by both, under one id.
+fn sharing_a_provider(config: &Config) -> HashSet<String> {
+    let mut by_provider: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for source in &config.sources {
+        by_provider.entry(&source.provider.value).or_default().push(&source.name.value);
+    }
+    let shared = by_provider.into_values().filter(|names| names.len() > 1);
+    shared.flatten().map(str::to_owned).collect()
+}

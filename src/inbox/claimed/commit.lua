@@ -1,0 +1,27 @@
+-- The broker has confirmed: remembers the body and ends the owner's claim. Where another owner's claim lasts it does nothing.
+-- KEYS: seen, claim. ARGV: owner, body, 'F' or 'C', window in ms. See claim.lua for what the keys hold.
+local seen, claim = KEYS[1], KEYS[2]
+local owner, body, place, window = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local held = redis.call('GET', claim)
+local ours = held and string.sub(held, 1, 16) == owner
+if held and not ours and tonumber(string.sub(held, 50)) > now then return 0 end
+
+local known = redis.call('GET', seen) or ''
+local flag, before, after = nil, known, ''
+for from = 1, #known, 33 do
+  if string.sub(known, from, from + 31) == body then
+    flag = string.sub(known, from + 32, from + 32)
+    before, after = string.sub(known, 1, from - 1), string.sub(known, from + 33)
+    break
+  end
+end
+
+-- First remember, then let go: a script that fails in between is not rolled back.
+if not flag or flag == 'P' then
+  redis.call('SET', seen, before .. body .. place .. after, 'PX', window)
+end
+if ours then redis.call('DEL', claim) end
+return 1

@@ -1,0 +1,87 @@
+//! What is remembered of an identity: of each body its hash and a letter, 33 bytes a body.
+//!
+//! Keeps true: a body has one record. `claim.lua` and `commit.lua` read and write the same records.
+
+use crate::config::OnConflict;
+use crate::event::BodyHash;
+
+/// How a body was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flag {
+    /// It is in the queue under the event's own id.
+    First,
+    /// It is in the queue as a conflict.
+    Conflict,
+    /// It was dropped.
+    Dropped,
+    /// It may be in the queue under the event's own id: it was claimed so, and that claim was neither committed nor released.
+    Perhaps,
+}
+
+/// The records of one identity.
+#[derive(Default)]
+pub(super) struct Records(Vec<u8>);
+
+impl Records {
+    /// As they were kept.
+    pub(super) fn of(bytes: Vec<u8>) -> Records {
+        Records(bytes)
+    }
+
+    /// As they are to be kept.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// How a body was taken.
+    pub(super) fn flag(&self, body: &BodyHash) -> Option<Flag> {
+        self.iter().find(|(hash, _)| *hash == body.0).and_then(|(_, letter)| Flag::of(letter))
+    }
+
+    /// The body that has the event's own id. One that perhaps has it counts where other bodies are to be forwarded: under the
+    /// same id they could get lost. Where they are dropped any one body will do, and one must get in.
+    pub(super) fn first(&self, on_conflict: OnConflict) -> Option<BodyHash> {
+        let with = |flag: Flag| {
+            let found = self.iter().find(|(_, letter)| *letter == flag.letter());
+            found.and_then(|(hash, _)| hash.try_into().ok()).map(BodyHash)
+        };
+        with(Flag::First).or_else(|| match on_conflict {
+            OnConflict::Forward => with(Flag::Perhaps),
+            OnConflict::Drop => None,
+        })
+    }
+
+    /// Keeps how a body was taken, instead of what was kept of it.
+    pub(super) fn set(&mut self, body: &BodyHash, flag: Flag) {
+        match self.0.chunks_exact_mut(RECORD).find(|record| record.starts_with(&body.0)) {
+            Some(record) => record[HASH] = flag.letter(),
+            None => {
+                self.0.extend_from_slice(&body.0);
+                self.0.push(flag.letter());
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], u8)> {
+        self.0.chunks_exact(RECORD).map(|record| (&record[..HASH], record[HASH]))
+    }
+}
+
+impl Flag {
+    /// The letter that stands for it.
+    pub(super) fn letter(self) -> u8 {
+        match self {
+            Flag::First => b'F',
+            Flag::Conflict => b'C',
+            Flag::Dropped => b'D',
+            Flag::Perhaps => b'P',
+        }
+    }
+
+    fn of(letter: u8) -> Option<Flag> {
+        [Flag::First, Flag::Conflict, Flag::Dropped, Flag::Perhaps].into_iter().find(|f| f.letter() == letter)
+    }
+}
+
+const HASH: usize = 32;
+const RECORD: usize = HASH + 1;

@@ -1,0 +1,42 @@
+//! A connection to every master, to be asked about itself.
+//!
+//! Keeps true: these connections are used by nobody else, and wait longer than the gateway's.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+
+use super::servers::{self, Patience, Servers};
+use super::topology::Topology;
+
+/// A master by its name, and a connection to it; or why there is none. One where there is no cluster.
+pub type Inspected = (String, Result<MultiplexedConnection, String>);
+
+/// Connects to every master.
+///
+/// # Errors
+/// When no node says which masters there are.
+pub async fn masters(servers: &Servers) -> Result<Vec<Inspected>, String> {
+    let mut failed = "no server is configured".to_owned();
+    for node in servers.given() {
+        match Topology::look(servers, node, PATIENCE).await {
+            Ok(topology) => {
+                let mut masters = Vec::new();
+                for master in topology.masters {
+                    let connected = match servers.find(&master.server, PATIENCE).await {
+                        Ok(client) => {
+                            servers::connect(&client, PATIENCE).await.map_err(|why| why.to_string())
+                        }
+                        Err(why) => Err(why),
+                    };
+                    masters.push((servers.name(&master.server), connected));
+                }
+                return Ok(masters);
+            }
+            Err(why) => failed = why,
+        }
+    }
+    Err(failed)
+}
+
+const PATIENCE: Patience = Patience { connect: Duration::from_secs(2), response: Duration::from_secs(5) };

@@ -1,0 +1,250 @@
+//! What the servers' own settings put at risk: asked of the servers themselves, for `check --live` and at the start.
+//!
+//! Keeps true: it only reads; a server that cannot be asked is a finding, not an error; nothing that is told holds a URL.
+
+mod amqp;
+#[cfg(feature = "kafka")]
+mod kafka;
+mod nats;
+mod redis;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::config::{Config, Position, Problem, QueueKind};
+use crate::inbox::redis::Servers;
+use crate::metrics::Metrics;
+use crate::provider;
+use crate::queue_name::{Filling, QueueName};
+use crate::secret::{Secret, SecretRef};
+
+/// What can be found. The names are the label values of `hookgate_unsafe_settings`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Setting {
+    /// Redis cannot be asked.
+    RedisUnreachable,
+    /// Redis is older than 7.0.
+    RedisVersion,
+    /// Redis may evict what is remembered.
+    RedisEviction,
+    /// Redis keeps nothing over a restart.
+    RedisPersistence,
+    /// Redis' clock is apart from ours.
+    RedisClock,
+    /// Redis does not let its settings be read.
+    RedisUnreadable,
+    /// The broker cannot be asked.
+    QueueUnreachable,
+    /// No stream takes the subject.
+    NatsStream,
+    /// The stream forgets message ids before a claim's lease is over.
+    NatsDuplicateWindow,
+    /// There is no such exchange.
+    AmqpExchange,
+    /// There is no such topic.
+    KafkaTopic,
+    /// One broker's word is enough.
+    KafkaMinInsync,
+    /// Kafka does not let its topics' settings be read.
+    KafkaUnreadable,
+}
+
+impl Setting {
+    /// Every one.
+    pub const ALL: [Setting; 13] = [
+        Setting::RedisUnreachable,
+        Setting::RedisVersion,
+        Setting::RedisEviction,
+        Setting::RedisPersistence,
+        Setting::RedisClock,
+        Setting::RedisUnreadable,
+        Setting::QueueUnreachable,
+        Setting::NatsStream,
+        Setting::NatsDuplicateWindow,
+        Setting::AmqpExchange,
+        Setting::KafkaTopic,
+        Setting::KafkaMinInsync,
+        Setting::KafkaUnreadable,
+    ];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Setting::RedisUnreachable => "redis_unreachable",
+            Setting::RedisVersion => "redis_version",
+            Setting::RedisEviction => "redis_maxmemory_policy",
+            Setting::RedisPersistence => "redis_persistence",
+            Setting::RedisClock => "redis_clock",
+            Setting::RedisUnreadable => "redis_unreadable",
+            Setting::QueueUnreachable => "queue_unreachable",
+            Setting::NatsStream => "nats_stream",
+            Setting::NatsDuplicateWindow => "nats_duplicate_window",
+            Setting::AmqpExchange => "amqp_exchange",
+            Setting::KafkaTopic => "kafka_topic",
+            Setting::KafkaMinInsync => "kafka_min_insync_replicas",
+            Setting::KafkaUnreadable => "kafka_unreadable",
+        }
+    }
+
+    /// Whether it leaves the promise as it is, as far as can be seen.
+    fn is_mere_warning(self) -> bool {
+        matches!(self, Setting::RedisUnreadable | Setting::KafkaUnreadable)
+    }
+}
+
+/// Something found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What.
+    pub setting: Setting,
+    /// In words, with what to do about it.
+    pub what: String,
+}
+
+impl Finding {
+    fn new(setting: Setting, what: impl Into<String>) -> Finding {
+        Finding { setting, what: what.into() }
+    }
+}
+
+/// A finding, and the place in the config that led there.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// The key.
+    pub key: &'static str,
+    /// Where it stands.
+    pub at: Position,
+    /// What was found.
+    pub finding: Finding,
+}
+
+impl Located {
+    /// As a problem of the config.
+    pub fn problem(&self) -> Problem {
+        Problem {
+            at: self.at,
+            key: self.key.to_owned(),
+            what: self.finding.what.clone(),
+            warning: self.finding.setting.is_mere_warning(),
+        }
+    }
+}
+
+/// Asks every server that the config names and uses.
+pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
+    let mut found = Vec::new();
+    let urls = config.urls_in_use();
+    if let Some((key, url)) = urls.iter().find(|(key, _)| *key == "redis.url") {
+        let locate = |finding| Located { key, at: url.at, finding };
+        let findings = match Servers::of(&config.redis) {
+            Ok(servers) => redis::look(&servers, clock).await,
+            Err(why) => vec![Finding::new(Setting::RedisUnreachable, why.to_string())],
+        };
+        found.extend(findings.into_iter().map(locate));
+    }
+    if let Some((key, url)) = urls.iter().find(|(key, _)| *key == "queue.url") {
+        let locate = |finding| Located { key, at: url.at, finding };
+        found.extend(broker(config, &url.value).await.into_iter().map(locate));
+    }
+    found
+}
+
+/// Looks again and again: logs what is new, and tells all of it in the metrics.
+pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
+    for setting in Setting::ALL {
+        metrics.unsafe_setting(setting.as_str(), false);
+    }
+    let mut told: Vec<Finding> = Vec::new();
+    loop {
+        let found: Vec<Finding> = look(&config, &clock).await.into_iter().map(|one| one.finding).collect();
+        for finding in found.iter().filter(|finding| !told.contains(finding)) {
+            tracing::warn!(setting = finding.setting.as_str(), "{}", finding.what);
+        }
+        for setting in Setting::ALL {
+            let is_found = found.iter().any(|finding| finding.setting == setting);
+            metrics.unsafe_setting(setting.as_str(), is_found);
+        }
+        let unreachable = |finding: &Finding| {
+            matches!(finding.setting, Setting::RedisUnreachable | Setting::QueueUnreachable)
+        };
+        let pause = if found.iter().any(unreachable) { LOOK_AGAIN_SOON } else { LOOK_AGAIN };
+        told = found;
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn broker(config: &Config, url: &SecretRef) -> Vec<Finding> {
+    let unreachable = |what: String| vec![Finding::new(Setting::QueueUnreachable, what)];
+    let url = match url.resolve() {
+        Ok(url) => url,
+        Err(why) => return unreachable(why.to_string()),
+    };
+    let names = names(config);
+    match tokio::time::timeout(PATIENCE, ask(config, &url, &names)).await {
+        Ok(found) => found,
+        Err(_) => unreachable(no_answer()),
+    }
+}
+
+async fn ask(config: &Config, url: &Secret, names: &BTreeSet<String>) -> Vec<Finding> {
+    match config.queue.kind {
+        QueueKind::Nats => nats::look(url, names, config.dedupe.lease).await,
+        QueueKind::Amqp => amqp::look(url, names).await,
+        #[cfg(feature = "kafka")]
+        QueueKind::Kafka => kafka::look(url, names).await,
+        _ => Vec::new(),
+    }
+}
+
+/// Every name that the queue's template can stand for with these sources and the types that are known of their providers.
+fn names(config: &Config) -> BTreeSet<String> {
+    let Ok(name) = QueueName::parse(&config.queue.name.value) else { return BTreeSet::new() };
+    let mut names = BTreeSet::new();
+    for source in &config.sources {
+        let provider = &source.provider.value;
+        let types = provider::by_name(provider).map_or(&[][..], |provider| provider.types());
+        for (_, kind) in types {
+            names.insert(name.fill(Filling { provider, source: &source.name.value, kind }));
+        }
+    }
+    names
+}
+
+/// The first few of a list: a template may stand for a hundred names.
+fn listed<T: AsRef<str>>(names: &[T]) -> String {
+    let (shown, rest) = names.split_at(names.len().min(SHOWN));
+    let shown = shown.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    if rest.is_empty() { shown } else { format!("{shown} and {} more", rest.len()) }
+}
+
+fn no_answer() -> String {
+    format!("no answer within {} s", PATIENCE.as_secs())
+}
+
+const SHOWN: usize = 5;
+/// For all of one server's answers together.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_secs(300);
+const LOOK_AGAIN_SOON: Duration = Duration::from_secs(15);
+const CONNECT: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_names_a_few_are_shown() {
+        assert_eq!(listed(&["a"]), "a");
+        assert_eq!(listed(&["a", "b", "c", "d", "e"]), "a, b, c, d, e");
+        assert_eq!(listed(&["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more");
+    }
+
+    #[test]
+    fn every_setting_has_a_label_of_its_own() {
+        let labels: BTreeSet<_> = Setting::ALL.iter().map(|setting| setting.as_str()).collect();
+        assert_eq!(labels.len(), Setting::ALL.len());
+        assert!(Setting::ALL.is_sorted());
+    }
+}

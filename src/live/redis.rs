@@ -1,0 +1,172 @@
+//! Redis: is it new enough, does it keep what it is given, and does its clock agree with ours?
+//!
+//! Keeps true: every master is asked; a question that is not allowed is told as such, and the others are asked all the same.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use redis::RedisResult;
+use redis::aio::MultiplexedConnection;
+use tokio::time::timeout;
+
+use super::{Finding, PATIENCE, Setting, no_answer};
+use crate::clock::Clock;
+use crate::inbox::redis::{Servers, inspect};
+
+/// Asks every master.
+pub(super) async fn look(servers: &Servers, clock: &Clock) -> Vec<Finding> {
+    let unreachable = |what: String| Finding::new(Setting::RedisUnreachable, what);
+    let masters = match timeout(PATIENCE, inspect::masters(servers)).await {
+        Ok(Ok(masters)) if masters.is_empty() => {
+            return vec![unreachable("no node has any slots".to_owned())];
+        }
+        Ok(Ok(masters)) => masters,
+        Ok(Err(why)) => return vec![unreachable(why)],
+        Err(_) => return vec![unreachable(no_answer())],
+    };
+    let mut found = Vec::new();
+    for (name, connection) in masters {
+        let asked = match connection {
+            Ok(mut connection) => match timeout(PATIENCE, ask(&mut connection, clock)).await {
+                Ok(asked) => asked.map_err(|why| why.to_string()),
+                Err(_) => Err(no_answer()),
+            },
+            Err(why) => Err(why),
+        };
+        let findings = asked.unwrap_or_else(|why| vec![unreachable(why)]);
+        found.extend(
+            findings.into_iter().map(|one| Finding::new(one.setting, format!("{name}: {}", one.what))),
+        );
+    }
+    found
+}
+
+/// What one server says of itself.
+async fn ask(connection: &mut MultiplexedConnection, clock: &Clock) -> RedisResult<Vec<Finding>> {
+    let mut found = Vec::new();
+    let mut question = redis::cmd("INFO");
+    question.arg("server").arg("memory").arg("persistence");
+    match allowed::<String>(question.query_async(connection).await)? {
+        Some(info) => {
+            let info = fields(&info);
+            found.extend(of_version(&info));
+            found.extend(of_eviction(&info));
+            if info.get("aof_enabled") != Some(&"1") {
+                found.extend(without_append_only(connection).await?);
+            }
+        }
+        None => found.push(unreadable("INFO", "its version, maxmemory-policy and persistence are")),
+    }
+    let before = clock.now();
+    match allowed(redis::cmd("TIME").query_async(connection).await)? {
+        Some(theirs) => found.extend(of_clock(before, theirs, clock.now())),
+        None => found.push(unreadable("TIME", "whether its clock agrees with ours is")),
+    }
+    Ok(found)
+}
+
+/// An answer, or none where this user may not ask, or the command was taken away.
+fn allowed<T>(answer: RedisResult<T>) -> RedisResult<Option<T>> {
+    match answer {
+        Err(why) if matches!(why.code(), Some("NOPERM" | "ERR")) => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+fn unreadable(command: &str, unknown: &str) -> Finding {
+    Finding::new(Setting::RedisUnreadable, format!("{command} is not allowed: {unknown} not known"))
+}
+
+/// The fields of INFO.
+fn fields(info: &str) -> HashMap<&str, &str> {
+    info.lines().filter_map(|line| line.split_once(':')).collect()
+}
+
+fn of_version(info: &HashMap<&str, &str>) -> Option<Finding> {
+    let version = info.get("redis_version").copied().unwrap_or("unknown");
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let what = || format!("version {version}; 7.0 or newer is needed");
+    major.is_none_or(|major| major < 7).then(|| Finding::new(Setting::RedisVersion, what()))
+}
+
+fn of_eviction(info: &HashMap<&str, &str>) -> Option<Finding> {
+    let policy = info.get("maxmemory_policy").copied().unwrap_or("unknown");
+    let what = || {
+        format!(
+            "maxmemory-policy is {policy}: what is remembered or queued may be evicted; set maxmemory-policy noeviction"
+        )
+    };
+    (policy != "noeviction").then(|| Finding::new(Setting::RedisEviction, what()))
+}
+
+async fn without_append_only(connection: &mut MultiplexedConnection) -> RedisResult<Option<Finding>> {
+    let mut question = redis::cmd("CONFIG");
+    question.arg("GET").arg("save");
+    let Some(answer) = allowed::<HashMap<String, String>>(question.query_async(connection).await)? else {
+        let unknown = "appendonly is no, and whether there are save points is";
+        return Ok(Some(unreadable("CONFIG GET save", unknown)));
+    };
+    let has_points = answer.get("save").is_some_and(|points| !points.trim().is_empty());
+    let what = "no persistence: appendonly is no and there are no save points; set appendonly yes";
+    Ok((!has_points).then(|| Finding::new(Setting::RedisPersistence, what)))
+}
+
+/// What their clock, seconds and microseconds, is apart from ours, which was read before it was asked and after it had answered.
+fn of_clock(before: Timestamp, theirs: (i64, i64), after: Timestamp) -> Option<Finding> {
+    let seconds = |at: Timestamp| at.as_microsecond() as f64 / 1e6;
+    let theirs = theirs.0 as f64 + theirs.1 as f64 / 1e6;
+    // It was read somewhere in between: a slow answer is no wrong clock.
+    let apart = (theirs - seconds(after)).max(0.0) + (theirs - seconds(before)).min(0.0);
+    let what = || format!("its clock is {apart:+.1} s from ours: set both by NTP");
+    (apart.abs() > MAX_APART).then(|| Finding::new(Setting::RedisClock, what()))
+}
+
+/// Seconds.
+const MAX_APART: f64 = 2.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(version: &str, policy: &str) -> String {
+        format!("# Server\r\nredis_version:{version}\r\n\r\n# Memory\r\nmaxmemory_policy:{policy}\r\n")
+    }
+
+    #[test]
+    fn a_server_older_than_7_is_told() {
+        for good in ["7.0.0", "7.2.4", "8.0.1", "10.1"] {
+            assert_eq!(of_version(&fields(&info(good, "noeviction"))), None, "{good}");
+        }
+        for bad in ["6.2.14", "2.8", "", "x"] {
+            let found = of_version(&fields(&info(bad, "noeviction"))).unwrap();
+            assert_eq!(found.setting, Setting::RedisVersion);
+            assert!(found.what.contains(bad) && found.what.contains("7.0"), "{found:?}");
+        }
+        assert!(of_version(&fields("")).is_some_and(|found| found.what.contains("unknown")));
+    }
+
+    #[test]
+    fn nothing_may_be_evicted() {
+        assert_eq!(of_eviction(&fields(&info("7.0.0", "noeviction"))), None);
+        for bad in ["allkeys-lru", "volatile-ttl"] {
+            assert!(of_eviction(&fields(&info("7.0.0", bad))).is_some_and(|found| found.what.contains(bad)));
+        }
+        assert!(of_eviction(&fields("")).is_some());
+    }
+
+    #[test]
+    fn clocks_may_be_two_seconds_apart() {
+        let at = |millis| Timestamp::from_millisecond(millis).unwrap();
+        let apart = |theirs, before, after| of_clock(at(before), theirs, at(after)).map(|found| found.what);
+        for theirs in [(98, 0), (100, 0), (102, 0)] {
+            assert_eq!(apart(theirs, 100_000, 100_000), None, "{theirs:?}");
+        }
+        assert!(apart((102, 200_000), 100_000, 100_000).unwrap().contains("+2.2 s"));
+        assert!(apart((97, 800_000), 100_000, 100_000).unwrap().contains("-2.2 s"));
+        // An answer after five seconds.
+        for theirs in [(98, 0), (105, 0), (107, 0)] {
+            assert_eq!(apart(theirs, 100_000, 105_000), None, "{theirs:?}");
+        }
+        assert!(apart((108, 0), 100_000, 105_000).unwrap().contains("+3.0 s"));
+    }
+}

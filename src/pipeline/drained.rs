@@ -1,0 +1,83 @@
+//! What is told of an event that left the spool, when its request is long answered.
+//!
+//! Keeps true: a conflict is counted once, and recorded where it is dropped, whichever way its event took.
+
+use std::sync::{Arc, Weak};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Pipeline;
+use crate::audit::{self, Reject};
+use crate::inbox::{Admission, Verdict};
+use crate::metrics::{SourceMetrics, UNKNOWN};
+use crate::provider;
+use crate::route::Source;
+use crate::spool::Drained;
+
+impl Drained for Weak<Pipeline> {
+    fn queued(&self, admission: &Admission, verdict: &Verdict) {
+        let Some(pipeline) = self.upgrade() else { return };
+        match verdict {
+            Verdict::Accepted { conflict, .. } => {
+                pipeline.metrics_of(&admission.source).conflicts.inc_by((*conflict).into());
+            }
+            Verdict::Duplicate { dropped: false, .. } => {}
+            Verdict::Duplicate { id, dropped: true } => {
+                pipeline.metrics_of(&admission.source).conflicts.inc();
+                pipeline.record_dropped(admission, id);
+            }
+        }
+    }
+
+    fn buried(&self, source: &str) {
+        if let Some(pipeline) = self.upgrade() {
+            pipeline.metrics_of(source).dead.inc();
+        }
+    }
+}
+
+impl Pipeline {
+    fn configured(&self, source: &str) -> Option<&Arc<Source>> {
+        self.routes.sources().find(|configured| *configured.name == *source)
+    }
+
+    /// A source's series; those of no source once it is out of the config.
+    fn metrics_of(&self, source: &str) -> &SourceMetrics {
+        self.configured(source).map_or(&self.routes.unknown, |source| &source.metrics)
+    }
+
+    /// As for a request, less what only the request knew.
+    fn record_dropped(&self, admission: &Admission, id: &str) {
+        let detail = format!("another body under the identity of {id} was dropped, out of the spool");
+        self.audit.record(Reject {
+            id: audit::reject_id(),
+            at: self.clock.now(),
+            source: admission.source.clone(),
+            provider: provider::by_name(&admission.provider).map_or(UNKNOWN, |provider| provider.name()),
+            reason: "conflict",
+            status: 200,
+            client: None,
+            method: "POST".to_owned(),
+            path: admission.event.source.to_string(),
+            body: Some((admission.body.hex(), payload_bytes(&admission.event.json))),
+            headers: Vec::new(),
+            detail: self.routes.redactor.clean(&detail),
+        });
+    }
+}
+
+/// The length of an event's payload; 0 for what is no event.
+fn payload_bytes(event: &str) -> u64 {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow)]
+        data: Data<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        payload: &'a RawValue,
+    }
+    serde_json::from_str::<Event<'_>>(event).map_or(0, |event| event.data.payload.get().len() as u64)
+}

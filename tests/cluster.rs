@@ -1,0 +1,282 @@
+//! Redis in the large: a cluster whose master dies, a master that Sentinels replace, replicas that must have an event before
+//! it counts, TLS and passwords. Whatever happens, what was answered 200 is in the queue once.
+
+// The lint knows `#[test]` functions, not what they call.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use support::{Cluster, Delivery, Gateway, Home, Load, Persistence, Redis, Sentinel, ids, until};
+use tempfile::TempDir;
+
+#[tokio::test]
+async fn a_cluster_loses_a_master_and_nothing_else() {
+    let mut cluster = Cluster::start().await;
+    let home = Home::redis_at(cluster.urls())
+        .with("redis.cluster", true)
+        .with("queue.partitions", 6)
+        .with("queue.ack_replicas", 1);
+    let gateway = home.serve().await;
+    until("all masters take events", async || gateway.metric(UP).await == 1.0).await;
+    let load = Load::spread(gateway.edge);
+    load.taken(300).await;
+
+    // The replica is held back, so that there is a time without a master.
+    let _: String = cluster.replicas[0].run(&["CONFIG", "SET", "cluster-replica-no-failover", "yes"]).await;
+    cluster.masters[0].kill9();
+    until("the dead master is known", async || gateway.metric(UP).await == 0.0).await;
+    load.taken(100).await;
+    assert!(gateway.ready().await, "the other masters take events");
+    assert_eq!(gateway.metric(UP).await, 0.0, "the dead master's partitions are still away");
+
+    let _: String = cluster.replicas[0].run(&["CONFIG", "SET", "cluster-replica-no-failover", "no"]).await;
+    until("the replica has taken over", async || {
+        cluster.replicas[0].run::<String>(&["INFO", "replication"]).await.contains("role:master")
+    })
+    .await;
+    // It comes back as the replica of the new master, without which nothing counts there.
+    cluster.masters[0].restart().await;
+    until("all masters take events", async || gateway.metric(UP).await == 1.0).await;
+    load.taken(200).await;
+    let sent = load.finish().await;
+
+    let events = home.events();
+    let all = ids(&events);
+    let entered: BTreeSet<&str> = all.iter().copied().collect();
+    assert_eq!(entered.len(), all.len(), "an event entered twice");
+    let lost: Vec<_> = sent.taken.iter().filter(|id| !entered.contains(id.as_str())).collect();
+    assert!(lost.is_empty(), "answered 200, and then lost: {lost:?}");
+    for id in sent.taken.iter().take(50) {
+        gateway.deliver(&Delivery::basiq_about(id, id)).await.assert_duplicate(id);
+    }
+}
+
+#[tokio::test]
+async fn a_template_spreads_over_a_cluster_and_is_read_back() {
+    let cluster = Cluster::start().await;
+    let home = Home::redis_at(cluster.urls())
+        .with("redis.cluster", true)
+        .with("queue.name", "hooks.{source}.{type}")
+        .with("queue.partitions", 4);
+    let gateway = home.serve().await;
+    until("all masters take events", async || gateway.metric(UP).await == 1.0).await;
+    let all: Vec<String> = (0..40).map(|n| format!("event-{n}")).collect();
+    for id in &all {
+        gateway.deliver(&Delivery::basiq_about(id, id)).await.assert_accepted(id);
+    }
+    let mut used = 0;
+    for master in &cluster.masters {
+        used += usize::from(!master.run::<Vec<String>>(&["KEYS", "hooks.*"]).await.is_empty());
+    }
+    assert!(used > 1, "the streams are on several masters");
+    support::assert_each_once(&home.events(), &all);
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_is_followed() {
+    let cluster = Cluster::start().await;
+    let home = Home::redis_at(cluster.urls()).with("redis.cluster", true);
+    let gateway = home.serve().await;
+    until("all masters take events", async || gateway.metric(UP).await == 1.0).await;
+    gateway.deliver(&Delivery::basiq("before")).await.assert_accepted("before");
+    let slot: u16 = cluster.masters[0].run(&["CLUSTER", "KEYSLOT", "hookgate.events"]).await;
+    let from = usize::from(slot) * 3 / 16384;
+    let (from, to) = (&cluster.masters[from], &cluster.masters[(from + 1) % 3]);
+    let (slot, new): (String, String) = (slot.to_string(), to.run(&["CLUSTER", "MYID"]).await);
+    let old: String = from.run(&["CLUSTER", "MYID"]).await;
+    let _: String = to.run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &old]).await;
+    let _: String = from.run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &new]).await;
+    let keys: Vec<String> = from.run(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await;
+    let mut migrate = vec!["MIGRATE", "127.0.0.1", "", "", "0", "5000", "KEYS"];
+    let port = to.port().to_string();
+    migrate[2] = &port;
+    migrate.extend(keys.iter().map(String::as_str));
+    let _: String = from.run(&migrate).await;
+    // Between the two: the old has it no more, the new not yet.
+    gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_come_again();
+    for node in [to, from] {
+        let _: String = node.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &new]).await;
+    }
+    until("it is taken at its new place", async || {
+        gateway.deliver(&Delivery::basiq("meanwhile")).await.status == 200
+    })
+    .await;
+    gateway.deliver(&Delivery::basiq("before")).await.assert_duplicate("before");
+    assert_eq!(ids(&home.events()), ["before", "meanwhile"]);
+}
+
+#[tokio::test]
+async fn sentinels_are_asked_for_the_master_whenever_it_is_lost() {
+    let user = ["--user", "gate", "on", ">s3same", "~*", "&*", "+@all"];
+    let mut first = Redis::start_with(Persistence::Off, &user).await;
+    let second = replica_of(&first, &user).await;
+    let sentinel = Sentinel::watch(&first).await;
+    // The first of them is none: the next is asked.
+    let urls = vec!["redis://gate:s3same@127.0.0.1:1".to_owned(), sentinel.url()];
+    let home = Home::redis_at(urls).with("redis.sentinel", Sentinel::NAME);
+    let gateway = home.serve().await;
+    gateway.deliver(&Delivery::basiq("first")).await.assert_accepted("first");
+    until("the replica has it", async || {
+        second.try_run::<usize>(&["XLEN", STREAM]).await.is_ok_and(|length| length == 1)
+    })
+    .await;
+
+    first.kill9();
+    until("the gateway has noticed", async || !gateway.ready().await).await;
+    until("the gateway has found the new master", async || gateway.ready().await).await;
+    gateway.deliver(&Delivery::basiq("second")).await.assert_accepted("second");
+    gateway.deliver(&Delivery::basiq("first")).await.assert_duplicate("first");
+    assert_eq!(second.run::<usize>(&["XLEN", STREAM]).await, 2);
+
+    // This time the old master lives on, as a replica that refuses writes.
+    first.restart().await;
+    until("the old master is a replica", async || {
+        first.try_run::<usize>(&["XLEN", STREAM]).await.is_ok_and(|length| length == 2)
+    })
+    .await;
+    sentinel.fail_over().await;
+    until("a replica is master again", async || {
+        // Whoever changes roles drops connections.
+        let role = first.try_run::<String>(&["INFO", "replication"]).await;
+        role.is_ok_and(|role| role.contains("role:master"))
+    })
+    .await;
+    until("the gateway has followed", async || {
+        gateway.deliver(&Delivery::basiq("third")).await.status == 200
+            && first.try_run::<usize>(&["XLEN", STREAM]).await.is_ok_and(|length| length == 3)
+    })
+    .await;
+    assert_eq!(ids(&home.events()), ["first", "second", "third"]);
+}
+
+#[tokio::test]
+async fn what_too_few_replicas_have_is_not_taken() {
+    let master = Redis::start(Persistence::Off).await;
+    let replica = replica_of(&master, &[]).await;
+    let home = Home::redis(&master).with("queue.ack_replicas", 1);
+    let gateway = home.serve().await;
+    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+
+    replica.pause();
+    // The first gets in and is not told so, and neither is it when it is known already.
+    for _ in 0..3 {
+        gateway.deliver(&Delivery::basiq("b")).await.assert_come_again();
+    }
+    until("the gateway is unready", async || !gateway.ready().await).await;
+    assert_eq!(gateway.metric(UP).await, 0.0);
+    assert!(master.run::<usize>(&["XLEN", STREAM]).await <= 2);
+    replica.resume();
+    until("the gateway is ready again", async || gateway.ready().await).await;
+    gateway.deliver(&Delivery::basiq("b")).await.taken();
+    gateway.deliver(&Delivery::basiq("a")).await.assert_duplicate("a");
+    assert_eq!(ids(&home.events()), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn tls_is_held_against_the_configured_authority() {
+    let (own, other) = (Authority::new(), Authority::new());
+    let redis = own.redis().await;
+    let port: (String, String) = redis.run(&["CONFIG", "GET", "tls-port"]).await;
+    let home = || Home::redis_at(format!("rediss://127.0.0.1:{}/0", port.1));
+
+    let right = home().with("redis.ca", own.file());
+    let gateway = right.serve().await;
+    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    assert_eq!(ids(&right.events()), ["a"]);
+
+    let wrong = home().with("redis.ca", other.file()).serve_unready().await;
+    is_refused(&wrong, "certificate").await;
+}
+
+#[tokio::test]
+async fn a_password_opens_and_a_wrong_one_is_told_without_it() {
+    let redis = Redis::start(Persistence::Off).await;
+    let _: String = redis.run(&["ACL", "SETUSER", "gate", "on", ">s3same", "~*", "+@all"]).await;
+    let port = redis.port();
+    let home = Home::redis_at(format!("redis://gate:s3same@127.0.0.1:{port}/0"));
+    let gateway = home.serve().await;
+    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    assert_eq!(ids(&home.events()), ["a"]);
+
+    let wrong = Home::redis_at(format!("redis://gate:wr0ng@127.0.0.1:{port}/0")).serve_unready().await;
+    is_refused(&wrong, "authentication failed").await;
+    assert!(!wrong.said().contains("wr0ng"));
+    let _: String = redis.run(&["CONFIG", "SET", "requirepass", "another"]).await;
+    let without = Home::redis_at(format!("redis://127.0.0.1:{port}/0")).serve_unready().await;
+    is_refused(&without, "NOAUTH").await;
+}
+
+/// It says why, takes nothing, and is not ready.
+async fn is_refused(gateway: &Gateway, why: &str) {
+    until("the log says why", async || {
+        gateway.said().lines().any(|line| line.contains("redis cannot be reached") && line.contains(why))
+    })
+    .await;
+    assert!(!gateway.ready().await);
+    gateway.deliver(&Delivery::basiq("refused")).await.assert_come_again();
+}
+
+async fn replica_of(master: &Redis, options: &[&str]) -> Redis {
+    let of = format!("127.0.0.1 {}", master.port());
+    let options = [options, &["--replicaof", &of]].concat();
+    let replica = Redis::start_with(Persistence::Off, &options).await;
+    let _: String = master.run(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]).await;
+    until("the replica follows", async || {
+        replica.run::<String>(&["INFO", "replication"]).await.contains("master_link_status:up")
+    })
+    .await;
+    // Of a master that has written nothing yet, a replica has everything before it says anything.
+    let _: String = master.run(&["SET", "written", "1"]).await;
+    until("the replica acknowledges", async || master.run::<u32>(&["WAIT", "1", "100"]).await == 1).await;
+    replica
+}
+
+/// Makes certificates.
+struct Authority {
+    folder: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut params, key) = (CertificateParams::new([]).unwrap(), KeyPair::generate().unwrap());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        std::fs::write(folder.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        Authority { folder, issuer: Issuer::new(params, key) }
+    }
+
+    /// What it signs is to be held against.
+    fn file(&self) -> String {
+        self.at("ca.pem")
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A server that speaks TLS on a port besides its plain one.
+    async fn redis(&self) -> Redis {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(self.at("server.pem"), certificate.pem()).unwrap();
+        std::fs::write(self.at("server.key"), key.serialize_pem()).unwrap();
+        let port = support::free_port().to_string();
+        let [ca, certificate, key] = ["ca.pem", "server.pem", "server.key"].map(|name| self.at(name));
+        let options = [
+            ["--tls-port", &port],
+            ["--tls-ca-cert-file", &ca],
+            ["--tls-cert-file", &certificate],
+            ["--tls-key-file", &key],
+            ["--tls-auth-clients", "no"],
+        ];
+        Redis::start_with(Persistence::Off, options.as_flattened()).await
+    }
+}
+
+const STREAM: &str = "hookgate.events";
+const UP: &str = "hookgate_queue_up{queue=\"redis\"}";

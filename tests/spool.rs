@@ -1,0 +1,263 @@
+//! The spool behind a real Redis: while that is away events are answered 200 once they are on disk, and when it is back they
+//! enter in order, each once; whatever is killed in between.
+
+// The lint knows `#[test]` functions, not what they call.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Delivery, Gateway, Home, Load, Persistence, Redis, assert_each_once, ids, until, within};
+
+fn spooling(redis: &Redis) -> Home {
+    Home::redis(redis).with("spool.enabled", true)
+}
+
+async fn spool_is(gateway: &Gateway, state: &str) {
+    until(&format!("the spool is {state}"), async || gateway.readiness().await["spool"] == state).await;
+}
+
+async fn deliver_all(gateway: &Gateway, ids: &[&str]) {
+    for id in ids {
+        gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
+    }
+}
+
+#[tokio::test]
+async fn while_redis_is_away_events_wait_on_disk_and_then_enter_in_order() {
+    let mut redis = Redis::start(Persistence::Always).await;
+    let home = spooling(&redis);
+    let gateway = home.serve().await;
+    spool_is(&gateway, "empty").await;
+    deliver_all(&gateway, &["before"]).await;
+
+    redis.stop().await;
+    let known = Duration::from_secs(2);
+    let first = Delivery::basiq("a");
+    within(known, "a dead queue is known within a second", gateway.deliver(&first))
+        .await
+        .assert_accepted("a");
+    until("the queue is down", async || gateway.readiness().await["queue"] == "down").await;
+    let report = gateway.readiness().await;
+    assert_eq!((&report["ready"], &report["spool"]), (&true.into(), &"draining".into()), "{report}");
+    deliver_all(&gateway, &["b", "c"]).await;
+    for id in ["a", "c"] {
+        gateway.deliver(&Delivery::basiq(id)).await.assert_duplicate(id);
+    }
+    // What the queue has seen is not known here, and the same event is not there twice in the end.
+    gateway.deliver(&Delivery::basiq("before")).await.taken();
+    let (atelio, securitize) =
+        (Delivery::atelio("customer", "line\\nbreak"), Delivery::securitize(7, "domain"));
+    gateway.deliver(&atelio).await.taken();
+    gateway.deliver(&securitize).await.taken();
+    assert_eq!(gateway.metric("hookgate_spool_events").await, 6.0);
+    assert!(gateway.metric("hookgate_spool_bytes").await > 6.0 * 500.0);
+    let age = async || gateway.metric("hookgate_spool_oldest_age_seconds").await;
+    until("the oldest event's age shows", async || age().await > 0.0).await;
+
+    redis.restart().await;
+    spool_is(&gateway, "empty").await;
+    assert_eq!((gateway.metric("hookgate_spool_events").await, age().await), (0.0, 0.0));
+    deliver_all(&gateway, &["after"]).await;
+    gateway.deliver(&Delivery::basiq("b")).await.assert_duplicate("b");
+    let events = home.events();
+    let of = |source: &str| {
+        let events = events.iter().filter(|event| event["source"] == source).cloned();
+        events.collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&of("/hooks/basiq")), ["before", "a", "b", "c", "after"]);
+    for (source, delivery) in [("/hooks/atelio", atelio), ("/hooks/securitize", securitize)] {
+        let [event] = &of(source)[..] else { panic!("{source}: {events:?}") };
+        let sent: serde_json::Value = serde_json::from_str(&delivery.body).unwrap();
+        assert_eq!(event["data"]["payload"], sent);
+    }
+    let entries: Vec<(String, Vec<String>)> = redis.run(&["XRANGE", "hookgate.events", "-", "+"]).await;
+    let raw = &entries.iter().find(|(_, fields)| fields[1] == "a").unwrap().1[7];
+    assert!(raw.contains(&format!("\"payload\":{}}}", first.body)), "byte for byte: {raw}");
+    assert_eq!(home.records("queue_unavailable").len(), 0);
+}
+
+#[tokio::test]
+async fn a_killed_gateway_goes_on_with_what_it_had_answered() {
+    let mut redis = Redis::start(Persistence::Always).await;
+    let home = spooling(&redis);
+    let gateway = home.serve().await;
+    let load = Load::start(gateway.edge);
+    load.taken(50).await;
+    redis.kill9();
+    load.taken(300).await;
+    gateway.kill9();
+    let mut taken = load.finish().await.taken;
+
+    // Started without its Redis, it serves by the spool, behind what is there.
+    let gateway = home.serve().await;
+    assert_eq!(gateway.readiness().await["spool"], "draining");
+    let load = Load::start(gateway.edge);
+    load.taken(50).await;
+    redis.restart().await;
+    load.taken(50).await;
+    taken.extend(load.finish().await.taken);
+    spool_is(&gateway, "empty").await;
+    let events = home.events();
+    let entered: std::collections::BTreeSet<String> = ids(&events).into_iter().map(str::to_owned).collect();
+    assert_eq!(entered.len(), events.len(), "none twice");
+    let lost: Vec<_> = taken.difference(&entered).collect();
+    assert!(lost.is_empty(), "answered 200 and lost: {lost:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_started_before_redis_takes_events_at_once() {
+    let mut redis = Redis::start(Persistence::Off).await;
+    let home = spooling(&redis);
+    redis.stop().await;
+    let gateway = home.serve().await;
+    deliver_all(&gateway, &["early"]).await;
+    redis.restart().await;
+    spool_is(&gateway, "empty").await;
+    assert_eq!(ids(&home.events()), ["early"]);
+}
+
+#[tokio::test]
+async fn an_event_sent_into_a_freeze_enters_once() {
+    let redis = Redis::start(Persistence::Off).await;
+    let home = spooling(&redis);
+    let gateway = home.serve().await;
+    deliver_all(&gateway, &["before"]).await;
+    redis.pause();
+    deliver_all(&gateway, &["a", "b", "c"]).await;
+    redis.resume();
+    spool_is(&gateway, "empty").await;
+    assert_eq!(ids(&home.events()), ["before", "a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_queue_that_refuses_is_spooled_too() {
+    let redis = Redis::start(Persistence::Off).await;
+    let home = spooling(&redis).with("queue.max_backlog", 2);
+    let gateway = home.serve().await;
+    deliver_all(&gateway, &["a", "b", "c", "d"]).await;
+    assert_eq!(ids(&home.events()), ["a", "b"]);
+    let _: usize = redis.run(&["XTRIM", "hookgate.events", "MAXLEN", "0"]).await;
+    spool_is(&gateway, "empty").await;
+    assert_eq!(ids(&home.events()), ["c", "d"]);
+}
+
+#[tokio::test]
+async fn a_full_spool_sends_the_rest_away_until_it_is_drained() {
+    let mut redis = Redis::start(Persistence::Off).await;
+    let home = spooling(&redis).with("spool.max_bytes", "8KiB");
+    let gateway = home.serve().await;
+    redis.stop().await;
+    let mut taken = Vec::new();
+    let refused = loop {
+        let id = format!("e-{}", taken.len());
+        let answer = gateway.deliver(&Delivery::basiq(&id)).await;
+        if answer.status != 200 {
+            answer.assert_come_again();
+            break id;
+        }
+        taken.push(id);
+        assert!(taken.len() < 100, "8 KiB do not fill");
+    };
+    assert!(!taken.is_empty());
+    spool_is(&gateway, "full").await;
+    assert!(!gateway.ready().await);
+    redis.restart().await;
+    spool_is(&gateway, "empty").await;
+    deliver_all(&gateway, &[&refused]).await;
+    taken.push(refused);
+    assert_each_once(&home.events(), &taken);
+}
+
+#[tokio::test]
+async fn a_conflict_in_the_spool_is_counted_and_recorded_when_the_queue_tells() {
+    let mut redis = Redis::start(Persistence::Always).await;
+    let home = spooling(&redis);
+    let gateway = home.serve().await;
+    let (first, second) = (Delivery::securitize(1, "one"), Delivery::securitize(1, "two"));
+    let (_, id) = gateway.deliver(&first).await.taken();
+    let basiq = [Delivery::basiq_about("b", "user-1"), Delivery::basiq_about("b", "user-2")];
+    gateway.deliver(&basiq[0]).await.assert_accepted("b");
+    redis.stop().await;
+    gateway.deliver(&second).await.assert_accepted(&id);
+    gateway.deliver(&basiq[1]).await.assert_accepted("b");
+    redis.restart().await;
+    spool_is(&gateway, "empty").await;
+    // Securitize's identity is derived, so its second body is forwarded; Basiq's is signed, so its second is dropped.
+    assert_eq!(gateway.metric("hookgate_conflicts_total{source=\"securitize\"}").await, 1.0);
+    assert_eq!(gateway.metric("hookgate_conflicts_total{source=\"basiq\"}").await, 1.0);
+    assert_eq!(ids(&home.events()), [&*id, "b", &*(id.clone() + &second.conflict_suffix())]);
+    until("the dropped one is on record", async || home.records("conflict").len() == 1).await;
+    let record = &home.records("conflict")[0];
+    assert_eq!((&record["source"], &record["path"]), (&"basiq".into(), &"/hooks/basiq".into()));
+    assert_eq!(record["body_bytes"], basiq[1].body.len());
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_sent_back_and_dropped() {
+    let mut redis = Redis::start(Persistence::Off).await;
+    let home = spooling(&redis);
+    let gateway = home.serve().await;
+    redis.stop().await;
+    deliver_all(&gateway, &["a", "b", "c"]).await;
+    // No event makes Redis say that it will never take it, so a hand does what the drainer would.
+    let hand = rusqlite::Connection::open(home.database()).unwrap();
+    hand.execute("UPDATE spool SET why = 'by hand' WHERE id <> 'b'", []).unwrap();
+    redis.restart().await;
+    spool_is(&gateway, "empty").await;
+    assert_eq!(gateway.metric("hookgate_spool_dead_events").await, 2.0);
+    gateway.deliver(&Delivery::basiq("a")).await.taken();
+
+    let listed = home.lines(&["events", "dead", "list", "--json"]);
+    let dead: Vec<_> = listed.iter().map(|one| (one["id"].as_str().unwrap(), &one["why"])).collect();
+    assert_eq!(dead, [("a", &"by hand".into()), ("c", &"by hand".into())]);
+    let (a, c) = (listed[0]["seq"].to_string(), listed[1]["seq"].to_string());
+    for which in ["c", &c] {
+        assert_eq!(home.lines(&["events", "dead", "show", which])[0]["id"], "c");
+    }
+    assert_eq!(home.lines(&["events", "dead", "retry", &c, "--json"])[0]["retried"], 1);
+    until("it is taken up", async || ids(&home.events()).contains(&"c")).await;
+    assert_eq!(home.lines(&["events", "dead", "drop", &a, "--json"])[0]["dropped"], 1);
+    assert_eq!(home.lines(&["events", "dead", "list", "--json"]).len(), 0);
+    for (arguments, code) in
+        [(&["show", "c"][..], 1), (&["retry", "99"], 1), (&["drop"], 2), (&["drop", "1", "--all"], 2)]
+    {
+        let arguments = [&["events", "dead"], arguments].concat();
+        assert_eq!(home.command(&arguments).status().unwrap().code(), Some(code), "{arguments:?}");
+    }
+    assert_eq!(home.lines(&["events", "dead", "retry", "--all", "--json"])[0]["retried"], 0);
+}
+
+/// What was answered 200 is never left behind in silence, whatever the next start's config says.
+#[tokio::test]
+async fn events_of_an_earlier_run_are_drained_or_there_is_no_start() {
+    let mut redis = Redis::start(Persistence::Always).await;
+    let home = spooling(&redis);
+    let gateway = home.serve().await;
+    redis.stop().await;
+    deliver_all(&gateway, &["a", "b"]).await;
+    gateway.kill9();
+    let hand = rusqlite::Connection::open(home.database()).unwrap();
+    hand.execute("INSERT INTO spool SELECT NULL, source, identity, x'00', 'dead', received, bytes, told, provider, on_conflict,
+        owner, 'dead', path, type, partition_key, id_end, data_start, event FROM spool LIMIT 1", []).unwrap();
+
+    let home = home.with("queue.kind", "embedded").with("dedupe.store", "embedded");
+    let said = home.refusal().await;
+    assert!(said.contains("2 events that were answered 200") && said.contains("start once with"), "{said}");
+    assert_eq!(home.lines(&["events", "dead", "list", "--json"]).len(), 1, "whatever the kind");
+
+    let home = home.with("queue.kind", "redis").with("dedupe.store", "redis").with("spool.enabled", false);
+    let gateway = home.serve_unready().await;
+    until("it says so", async || gateway.said().contains("the spool is off, but events wait")).await;
+    assert_eq!(gateway.readiness().await["spool"], "off");
+    gateway.deliver(&Delivery::basiq("c")).await.assert_come_again();
+    redis.restart().await;
+    until("they are drained", async || ids(&home.events()) == ["a", "b"]).await;
+    deliver_all(&gateway, &["c"]).await;
+    assert_eq!(gateway.readiness().await["spool"], "off");
+    gateway.kill9();
+
+    let home = home.with("queue.kind", "embedded").with("dedupe.store", "embedded");
+    home.serve().await;
+}

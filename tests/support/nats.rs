@@ -1,0 +1,112 @@
+//! A NATS server with JetStream of a test's own, to be killed, frozen and brought back.
+
+use std::process::{Command, Stdio};
+
+use async_nats::jetstream::{self, stream};
+use tempfile::TempDir;
+
+use super::process::{Process, free_port};
+use super::{Taken, eventually, until};
+
+/// The server.
+pub struct Nats {
+    /// None while it is down.
+    process: Option<Process>,
+    port: u16,
+    folder: TempDir,
+}
+
+impl Nats {
+    pub async fn start() -> Nats {
+        let mut nats = Nats { process: None, port: 0, folder: tempfile::tempdir().unwrap() };
+        eventually("a port for nats-server", async || {
+            nats.port = free_port();
+            nats.spawn().await.then_some(())
+        })
+        .await;
+        nats
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub fn kill9(&mut self) {
+        self.process.take().unwrap().kill9();
+    }
+
+    /// Brings it back on the same port, with the same streams.
+    pub async fn restart(&mut self) {
+        assert!(self.spawn().await, "nats-server does not come back on port {}", self.port);
+    }
+
+    /// Freezes it: connections stay open, nothing is answered.
+    pub fn pause(&self) {
+        self.process.as_ref().unwrap().signal("STOP");
+    }
+
+    pub fn resume(&self) {
+        self.process.as_ref().unwrap().signal("CONT");
+    }
+
+    /// Makes a stream that takes these subjects.
+    pub async fn create_stream(&self, name: &str, subjects: &[&str]) {
+        let subjects = subjects.iter().map(|subject| (*subject).to_owned()).collect();
+        self.create(stream::Config { name: name.to_owned(), subjects, ..Default::default() }).await;
+    }
+
+    /// Makes a stream.
+    pub async fn create(&self, config: stream::Config) {
+        self.jetstream().await.create_stream(config).await.unwrap();
+    }
+
+    /// Whatever a stream holds, in its order.
+    pub async fn messages(&self, stream: &str) -> Vec<Taken> {
+        let mut stream = self.jetstream().await.get_stream(stream).await.unwrap();
+        let state = stream.info().await.unwrap().state.clone();
+        let mut messages = Vec::new();
+        for sequence in state.first_sequence.max(1)..=state.last_sequence {
+            let message = stream.get_raw_message(sequence).await.unwrap();
+            let headers = message.headers.iter().filter_map(|(name, values)| {
+                Some((name.to_string().to_lowercase(), values.first()?.to_string()))
+            });
+            let mut taken = Taken {
+                id: String::new(),
+                name: message.subject.to_string(),
+                headers: headers.collect(),
+                body: String::from_utf8(message.payload.to_vec()).unwrap(),
+            };
+            taken.id = taken.header("nats-msg-id").to_owned();
+            messages.push(taken);
+        }
+        messages
+    }
+
+    /// Starts it, and tells whether the port was really free.
+    async fn spawn(&mut self) -> bool {
+        let mut command = Command::new("nats-server");
+        command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream"]);
+        command.arg("--store_dir").arg(self.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut process = Process::spawn(&mut command);
+        let mut gone = false;
+        until("nats-server answers", async || {
+            gone = process.ended().is_some();
+            gone || self.answers().await
+        })
+        .await;
+        self.process = Some(process);
+        !gone
+    }
+
+    async fn answers(&self) -> bool {
+        match async_nats::connect(self.url()).await {
+            Ok(client) => client.request("$JS.API.INFO", Default::default()).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(async_nats::connect(self.url()).await.unwrap())
+    }
+}
