@@ -28,7 +28,8 @@ struct Shared {
 /// One event, to be signed anew at each delivery.
 #[derive(Clone)]
 enum Event {
-    Basiq(String),
+    /// Id and user.
+    Basiq(String, String),
     /// Customer and note: the same customer with another note is another body under one identity.
     Atelio(String, String),
 }
@@ -36,7 +37,7 @@ enum Event {
 impl Event {
     fn delivery(&self) -> Delivery {
         match self {
-            Event::Basiq(id) => Delivery::basiq(id),
+            Event::Basiq(id, user) => Delivery::basiq_about(id, user),
             Event::Atelio(customer, note) => Delivery::atelio(customer, note),
         }
     }
@@ -98,7 +99,8 @@ async fn provide(shared: Arc<Shared>, mut chance: StdRng, provider: u64) {
 /// Mostly one; now and then two bodies under one identity.
 fn new_events(chance: &mut StdRng, name: &str) -> Vec<Event> {
     if !chance.random_bool(0.05) {
-        return vec![Event::Basiq(format!("event-{name}"))];
+        let user = format!("user-{}", chance.random_range(0..20));
+        return vec![Event::Basiq(format!("event-{name}"), user)];
     }
     let customer = format!("customer-{name}");
     ["one", "other"].map(|note| Event::Atelio(customer.clone(), format!("{note} of {name}"))).to_vec()
