@@ -38,6 +38,19 @@ struct Known {
     silences: u64,
 }
 
+impl Known {
+    /// Why no messages are taken, if so.
+    fn holds_up(&self) -> Option<&str> {
+        match self {
+            Known { connected: false, .. } => Some("there is no connection"),
+            Known { blocked: Some(why), .. } => Some(why),
+            Known { missing: true, .. } => Some("what the messages go to is not there"),
+            Known { silent: true, .. } => Some("it does not answer what is published"),
+            _ => None,
+        }
+    }
+}
+
 impl Standing {
     /// Not connected yet. A name that every message goes to is missing until it is found; where each event has its own, one
     /// that is missing says nothing of the others.
@@ -168,8 +181,15 @@ impl Standing {
 
     fn change(&self, change: impl FnOnce(&mut Known)) {
         let mut known = self.known();
+        let was_up = known.holds_up().is_none();
         change(&mut known);
-        self.watch.set(known.connected && known.blocked.is_none() && !known.missing && !known.silent);
+        let why = known.holds_up();
+        match why {
+            None if !was_up => tracing::info!("the broker takes messages"),
+            Some(why) if was_up => tracing::warn!(why, "the broker takes no messages"),
+            _ => {}
+        }
+        self.watch.set(why.is_none());
         self.look.notify_one();
     }
 

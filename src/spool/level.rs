@@ -52,6 +52,11 @@ impl Level {
         // What had no room may have been larger than all of it; with nothing waiting, nothing would ever leave.
         let room = totals.waiting == 0 && totals.bytes < self.max_bytes;
         known.full &= totals.bytes >= known.totals.bytes && !room;
+        match (known.totals.waiting, totals.waiting) {
+            (0, 1..) => tracing::warn!("events go to the spool, as the queue does not take them"),
+            (1.., 0) => tracing::info!("the spool is drained"),
+            _ => {}
+        }
         known.totals = totals;
         self.tell(&known);
     }
