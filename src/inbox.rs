@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::config::OnConflict;
 use crate::event::{BodyHash, Event, Identity};
+use crate::metrics::EnqueueFailure;
 use crate::queue_name::Filling;
 
 /// A verified, normalized delivery, asking to enter the queue.
@@ -103,6 +104,20 @@ pub enum Drain {
     InOrder(usize),
     /// So many, in whatever order they enter: those of one partition key or identity only one after the other.
     ByKey(usize),
+}
+
+impl Unavailable {
+    /// As what it counts in `hookgate_enqueue_failures_total`; none where the queue did not fail.
+    fn counted(&self) -> Option<EnqueueFailure> {
+        match self {
+            Unavailable::Refused(_) | Unavailable::Unroutable(_) | Unavailable::Unacceptable(_) => {
+                Some(EnqueueFailure::Refused)
+            }
+            Unavailable::Unreachable => Some(EnqueueFailure::Unreachable),
+            Unavailable::Unknown => Some(EnqueueFailure::Timeout),
+            Unavailable::Overloaded | Unavailable::InProgress => None,
+        }
+    }
 }
 
 /// The configured inbox.

@@ -34,7 +34,7 @@ use crate::broker::{Broker, Message, PublishError};
 use crate::clock;
 use crate::event::Event;
 use crate::inbox::{Admission, Unavailable, Verdict};
-use crate::metrics::{EnqueueFailure, QueueMetrics};
+use crate::metrics::QueueMetrics;
 
 pub use embedded::EmbeddedClaims;
 pub use redis::RedisClaims;
@@ -154,11 +154,11 @@ impl Desk {
                 self.metrics.duration.observe(asked.elapsed().as_secs_f64());
                 self.metrics.batch.observe(1.0);
             }
-            Ok(Verdict::Duplicate { .. }) | Err(Unavailable::Overloaded | Unavailable::InProgress) => {}
-            Err(Unavailable::Unreachable) => self.metrics.failed(EnqueueFailure::Unreachable, 1),
-            Err(Unavailable::Unknown) => self.metrics.failed(EnqueueFailure::Timeout, 1),
-            Err(Unavailable::Refused(_) | Unavailable::Unroutable(_) | Unavailable::Unacceptable(_)) => {
-                self.metrics.failed(EnqueueFailure::Refused, 1);
+            Ok(Verdict::Duplicate { .. }) => {}
+            Err(why) => {
+                if let Some(kind) = why.counted() {
+                    self.metrics.failed(kind, 1);
+                }
             }
         }
         done

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::OnConflict;
 use crate::event::Event;
 use crate::inbox::{Admission, Unavailable, Verdict};
-use crate::metrics::{EnqueueFailure, QueueMetrics};
+use crate::metrics::QueueMetrics;
 
 use super::link::{Fault, Link};
 use super::links::Links;
@@ -235,13 +235,8 @@ impl Lane {
     }
 
     fn fail(&self, entry: Entry, why: Unavailable) {
-        match why {
-            Unavailable::Refused(_) | Unavailable::Unroutable(_) | Unavailable::Unacceptable(_) => {
-                self.metrics.failed(EnqueueFailure::Refused, 1);
-            }
-            Unavailable::Unreachable => self.metrics.failed(EnqueueFailure::Unreachable, 1),
-            Unavailable::Unknown => self.metrics.failed(EnqueueFailure::Timeout, 1),
-            Unavailable::Overloaded | Unavailable::InProgress => {}
+        if let Some(kind) = why.counted() {
+            self.metrics.failed(kind, 1);
         }
         let _ = entry.waiting.answer.send(Err(why));
     }
