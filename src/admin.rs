@@ -1,25 +1,34 @@
 //! The admin listener: `/metrics`, `/livez`, `/readyz`, and the latches that readiness is read from.
 //!
-//! Keeps true: readiness is what the parts say of themselves, set at the moment they learn it; nothing here guesses.
+//! Keeps true: readiness is what the parts say of themselves, set at the moment they learn it; nothing here guesses. Where
+//! there is a token, only who has it reads metrics; probes need none, since they cannot keep secrets.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use arc_swap::access::DynAccess;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
 use serde_json::json;
+use subtle::ConstantTimeEq;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::farewell;
 use crate::metrics::Metrics;
+use crate::secret::Secret;
+use crate::tls::{self, Failure};
 
 /// What each part says of itself. All start down; the part that opens sets its own.
 #[derive(Debug, Default)]
@@ -138,6 +147,16 @@ struct Report {
     audit: &'static str,
 }
 
+/// What the admin listener goes by, which a reload may change.
+pub struct AdminRules {
+    /// None: plain HTTP.
+    pub tls: Option<tls::Server>,
+    /// What `Authorization: Bearer` must say to read metrics. None: nothing.
+    pub token: Option<Secret>,
+    /// When the first certificate of either listener expires; none without TLS.
+    pub certificates_expire: Option<Timestamp>,
+}
+
 /// The admin listener's parts.
 #[derive(Clone)]
 pub struct Admin {
@@ -145,6 +164,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// What `/readyz` tells.
     pub readiness: Arc<Readiness>,
+    /// As of the last load of the config.
+    pub rules: Arc<dyn DynAccess<AdminRules> + Send + Sync>,
 }
 
 impl Admin {
@@ -173,13 +194,35 @@ impl Admin {
         }
     }
 
+    /// TLS first, where there is TLS.
     async fn connection(&self, stream: TcpStream) {
+        let tls = self.rules.load().tls.clone();
+        let Some(tls) = tls else { return self.http(stream).await };
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(secured)) => self.http(secured.stream).await,
+            Ok(Err(Failure::Gone)) => {}
+            Ok(Err(Failure::Refused(mut stream, detail))) => {
+                tracing::debug!(detail, "an admin connection's TLS handshake failed");
+                farewell::say(&mut stream, b"").await;
+            }
+            Ok(Err(Failure::PlainHttp(mut stream))) => farewell::say(&mut stream, NOT_TLS).await,
+            Err(_) => tracing::debug!("an admin connection's TLS handshake took too long"),
+        }
+    }
+
+    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let service = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(&request)) });
-        let served = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            // Nobody keeps a place for ever, not even by asking and reading no answer.
+            () = tokio::time::sleep(LIFETIME) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(HANDSHAKE_TIMEOUT, connection).await.unwrap_or(Ok(()))
+            }
+        };
         if let Err(error) = served {
             tracing::trace!(%error, "an admin connection ended");
         }
@@ -192,6 +235,12 @@ impl Admin {
             return answer;
         }
         match request.uri().path() {
+            "/metrics" if !self.may_read(request.headers()) => {
+                let mut answer =
+                    plain(StatusCode::UNAUTHORIZED, "the token is missing or wrong\n".to_owned());
+                answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                answer
+            }
             "/metrics" => self.metrics(),
             "/livez" => typed(StatusCode::OK, "application/json", json!({ "live": true }).to_string()),
             "/readyz" => {
@@ -203,7 +252,21 @@ impl Admin {
         }
     }
 
+    /// Whether the request has the token, where there is one.
+    fn may_read(&self, headers: &HeaderMap) -> bool {
+        let rules = self.rules.load();
+        let Some(token) = &rules.token else { return true };
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        let value = value.as_bytes();
+        let Some((scheme, given)) = value.split_at_checked(BEARER.len()) else { return false };
+        // Comparing slices of unequal length tells the length and nothing else.
+        scheme.eq_ignore_ascii_case(BEARER) && bool::from(given.ct_eq(token.expose().as_bytes()))
+    }
+
     fn metrics(&self) -> Response<Full<Bytes>> {
+        let expire = self.rules.load().certificates_expire;
+        self.metrics.edge.tls_expiry.set(expire.map_or(0.0, |expire| expire.as_second() as f64));
         match self.metrics.render() {
             Ok((text, kind)) => typed(StatusCode::OK, &kind, text),
             Err(error) => {
@@ -227,7 +290,13 @@ fn typed(status: StatusCode, kind: &str, body: String) -> Response<Full<Bytes>> 
 }
 
 const MAX_CONNECTIONS: usize = 256;
+const LIFETIME: Duration = Duration::from_secs(60);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Short, since who does not end its handshake holds one of the places.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const BEARER: &[u8] = b"Bearer ";
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 38\r\nconnection: close\r\n\r\nthis port speaks TLS: ask by https://\n";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

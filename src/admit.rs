@@ -1,8 +1,10 @@
-//! What a request must pass before anything of it is looked at: method, client, rate, encoding, and a body that is small and
-//! quick enough.
+//! What a request must pass before anything of it is looked at: method, client, rate, encoding, a place among those in flight,
+//! and a body that is small and quick enough.
 //!
-//! Keeps true: no more than `max_body` bytes are ever held for a request; a body that is refused is drained for a bounded
-//! while, so that a client which is still sending gets to read its answer.
+//! Keeps true: no more than `max_body` bytes are ever held for a request, and none that are not counted first; a body that is
+//! refused is drained for a bounded while, so that a client which is still sending gets to read its answer.
+
+pub mod shares;
 
 use std::error::Error as _;
 use std::io;
@@ -11,18 +13,40 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::HeaderMap;
-use hyper::Method;
 use hyper::body::{Body, Incoming};
-use hyper::header::CONTENT_ENCODING;
+use hyper::header::{CONTENT_ENCODING, HOST, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Version};
 
 use crate::outcome::{Outcome, Reason, Rejection};
+use crate::peer::Peer;
 use crate::route::Source;
+use shares::Place;
 
-/// POST, or GET where the provider has a handshake.
+/// One host, the same wherever it stands: two readers of a request must not take it for two hosts'. Of HTTP/1.x the listener
+/// has seen to it already.
+pub fn host(head: &Parts) -> Result<(), Rejection> {
+    if head.version < Version::HTTP_2 {
+        return Ok(());
+    }
+    let mut hosts = head.headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let detail = match (authority, hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => "more than one Host",
+        (None, None, _) => "neither :authority nor Host",
+        (Some(named), Some(host), _) if !named.eq_ignore_ascii_case(host) => {
+            "Host is another than :authority"
+        }
+        _ => return Ok(()),
+    };
+    Err(Rejection::new(Reason::HttpMalformed, detail))
+}
+
+/// POST; GET where the provider has a handshake; OPTIONS where the source has one.
 pub fn method(source: &Source, method: &Method) -> Result<(), Rejection> {
-    let handshake = *method == Method::GET && source.provider.challenge_header().is_some();
-    if *method == Method::POST || handshake {
+    let challenge = *method == Method::GET && source.provider.challenge_header().is_some();
+    let validation = *method == Method::OPTIONS && !source.webhook_origins.is_empty();
+    if *method == Method::POST || challenge || validation {
         return Ok(());
     }
     Err(Rejection::new(Reason::MethodNotAllowed, format!("this path takes {}", source.methods())))
@@ -36,14 +60,24 @@ pub fn client(source: &Source, client: IpAddr) -> Result<(), Rejection> {
     Err(Rejection::new(Reason::ClientNotAllowed, "the client's address is outside allow_ips"))
 }
 
-/// The source's rate.
-pub fn rate(source: &Source) -> Result<(), Rejection> {
-    match &source.limiter {
-        Some(limiter) if limiter.check().is_err() => {
-            Err(Rejection::new(Reason::RateLimited, "over the source's rate_limit"))
-        }
-        _ => Ok(()),
-    }
+/// The names in the client's certificate, against `client_certificate`.
+pub fn certificate(source: &Source, client: &Peer) -> Result<(), Rejection> {
+    let Some(pattern) = &source.client_certificate else { return Ok(()) };
+    let detail = match &client.certificate {
+        Some(certificate) if certificate.matches(pattern) => return Ok(()),
+        Some(certificate) => format!(
+            "the client's certificate does not match client_certificate; its subject is {}",
+            certificate.subject
+        ),
+        None => "the client showed no certificate".to_owned(),
+    };
+    Err(Rejection::new(Reason::ClientNotAllowed, detail))
+}
+
+/// The client's rate, then the source's.
+pub fn rate(source: &Source, client: IpAddr) -> Result<(), Rejection> {
+    let over = |key| Rejection::new(Reason::RateLimited, format!("over the source's {key}"));
+    source.rates.check(client).map_err(over)
 }
 
 /// No encoding: a signature covers the raw bytes, and unpacking before verifying would be work for anybody.
@@ -61,22 +95,37 @@ pub fn encoding(headers: &HeaderMap) -> Result<(), Rejection> {
     ))
 }
 
-/// Reads a body whole, at most `max` bytes and `within` that time.
+/// Reads a body whole, at most `max` bytes and `within` that time. From then on `place` holds its bytes.
 ///
 /// # Errors
 /// [`Outcome::HungUp`] where the client went away; else the refusal.
-pub async fn body(incoming: &mut Incoming, max: usize, within: Duration) -> Result<Bytes, Outcome> {
+pub async fn body(
+    incoming: &mut Incoming,
+    place: &mut Place,
+    max: usize,
+    within: Duration,
+) -> Result<Bytes, Outcome> {
     let too_large = || rejected(Reason::BodyTooLarge, format!("the body is over {max} bytes"));
-    if incoming.size_hint().lower() > max as u64 {
+    let (declared, most) = (incoming.size_hint(), max as u64);
+    if declared.lower() > most {
         return Err(too_large());
     }
+    // Nothing is kept that is not counted. A declared length is no more than a promise: to count all of it before it comes
+    // would let promises alone fill what there is.
+    let most = declared.exact().unwrap_or(most);
+    place.hold(STEP.min(most)).map_err(Outcome::Rejected)?;
     let read = async {
         let mut first = Bytes::new();
         let mut whole = BytesMut::new();
         while let Some(frame) = incoming.frame().await {
             let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
-            if first.len().max(whole.len()) + data.len() > max {
+            let length = first.len().max(whole.len()) + data.len();
+            if length > max {
                 return Err(too_large());
+            }
+            if length as u64 > place.bytes() {
+                let step = (length as u64).next_multiple_of(STEP).min(most);
+                place.hold(step).map_err(Outcome::Rejected)?;
             }
             // Most bodies come in one piece, and are used where they are.
             if whole.is_empty() && first.is_empty() {
@@ -88,7 +137,9 @@ pub async fn body(incoming: &mut Incoming, max: usize, within: Duration) -> Resu
             }
             whole.extend_from_slice(&data);
         }
-        Ok(if whole.is_empty() { first } else { whole.freeze() })
+        let body = if whole.is_empty() { first } else { whole.freeze() };
+        place.hold(body.len() as u64).map_err(Outcome::Rejected)?;
+        Ok(body)
     };
     match tokio::time::timeout(within, read).await {
         Ok(read) => read,
@@ -127,3 +178,5 @@ fn rejected(reason: Reason, detail: impl Into<String>) -> Outcome {
 }
 
 const DISCARD_BYTES: usize = 16 << 20;
+/// What a body holds at first, if it is not shorter, and grows by.
+const STEP: u64 = 64 << 10;

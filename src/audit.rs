@@ -2,12 +2,17 @@
 //!
 //! Keeps true: recording never waits and never fails a request; every reject is either written or counted in
 //! the `suppressed` of a record that is; the chain holds over rotation, restarts and failed writes.
+//! With a key, anchors in the chain vouch for what stands before them. They do not vouch for what follows the last one: a
+//! gateway that starts takes the end of the log as it finds it, and anchors that.
 //! What a record may show of a request (no body, secret, query or token) is decided by the caller.
 
+mod anchor;
 pub mod files;
 mod flood;
 mod journal;
+pub mod position;
 pub mod record;
+mod sealed;
 pub mod verify;
 mod writer;
 
@@ -21,11 +26,13 @@ use std::{io, thread};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::admin::Readiness;
 use crate::clock::{self, Clock};
 use crate::metrics::Metrics;
 
+pub use anchor::{ANCHOR, Key};
 use flood::{Flood, Summed};
 use journal::Journal;
 use writer::{Message, Writer};
@@ -43,7 +50,7 @@ pub struct Reject {
     pub provider: &'static str,
     /// The reason's label.
     pub reason: &'static str,
-    /// The HTTP status answered.
+    /// The HTTP status answered; 0 where nothing was.
     pub status: u16,
     /// Who sent it, where that is known.
     pub client: Option<IpAddr>,
@@ -57,6 +64,8 @@ pub struct Reject {
     pub headers: Vec<(Cow<'static, str>, String)>,
     /// What was wrong, for the operator.
     pub detail: String,
+    /// It was not refused: the source only observes this reason yet.
+    pub observed: bool,
 }
 
 /// The log's bounds.
@@ -114,30 +123,49 @@ struct Inner {
     flood: Arc<Flood>,
     metrics: Arc<Metrics>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    synced: watch::Receiver<u64>,
 }
 
 impl Audit {
-    /// Opens the log in `dir` (created if absent), continues its chain, and starts the writer.
+    /// Opens the log in `dir` (created if absent), continues its chain, and starts the writer. With a key, it makes anchors.
     ///
     /// # Errors
     /// When another process writes there, or the directory cannot be read or written.
     pub fn open(
         dir: &Path,
         options: Options,
+        key: Option<Key>,
         clock: Clock,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> Result<Audit, OpenError> {
         let journal = Journal::open(dir, options, clock)?;
-        let flood = Arc::new(Flood::new(options.per_second));
+        let journal = match key {
+            Some(key) => journal.anchored(key),
+            None => journal,
+        };
+        Audit::start(journal, options.per_second, metrics, readiness)
+            .map_err(|why| OpenError::Io { path: dir.to_owned(), why })
+    }
+
+    fn start(
+        journal: Journal,
+        per_second: u32,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+    ) -> io::Result<Audit> {
+        let flood = Arc::new(Flood::new(per_second));
         let (to_writer, inbox) = bounded(WAITING);
-        let writer = Writer::new(journal, inbox, Arc::clone(&flood), Arc::clone(&metrics), readiness);
-        let thread = thread::Builder::new()
-            .name("audit".to_owned())
-            .spawn(move || writer.run())
-            .map_err(|why| OpenError::Io { path: dir.to_owned(), why })?;
+        let (tell, synced) = watch::channel(journal.last_seq());
+        let writer = Writer::new(journal, inbox, Arc::clone(&flood), Arc::clone(&metrics), readiness, tell);
+        let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())?;
         let thread = Mutex::new(Some(thread));
-        Ok(Audit { inner: Arc::new(Inner { to_writer, flood, metrics, thread }) })
+        Ok(Audit { inner: Arc::new(Inner { to_writer, flood, metrics, thread, synced }) })
+    }
+
+    /// The number of the last record that is on disk for good, for who reads along. It ends when the writer does.
+    pub fn synced(&self) -> watch::Receiver<u64> {
+        self.inner.synced.clone()
     }
 
     /// Records a reject. Never waits: what the writer cannot take at once is summed up.
@@ -147,7 +175,7 @@ impl Audit {
             Err(excess) => excess,
             Ok(reject) => match inner.to_writer.try_send(Message::Reject(reject)) {
                 Err(TrySendError::Full(Message::Reject(reject))) => reject,
-                Err(TrySendError::Disconnected(_)) => return inner.metrics.audit_failures.inc(),
+                Err(TrySendError::Disconnected(_)) => return inner.metrics.audit.failures.inc(),
                 Ok(()) | Err(TrySendError::Full(_)) => return,
             },
         };
@@ -167,7 +195,7 @@ impl Audit {
             tracing::error!("the reject log's writer panicked");
         }
         let late: u64 = self.inner.flood.take().iter().map(|sum| 1 + sum.more).sum();
-        self.inner.metrics.audit_failures.inc_by(late);
+        self.inner.metrics.audit.failures.inc_by(late);
     }
 }
 

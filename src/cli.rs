@@ -8,11 +8,13 @@ mod check;
 mod dead;
 mod demo;
 mod events;
+mod quarantine;
 mod sample;
 mod schema;
 mod send;
 mod serve;
 mod terminal;
+mod verify;
 
 use std::fmt::Display;
 use std::future::Future;
@@ -22,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::audit::Key;
 use crate::config::{self, Config};
 use crate::gateway;
 use crate::telemetry::Format;
@@ -61,12 +64,8 @@ enum Command {
     Check(check::Check),
     /// Sign a sample as the provider would, and post it.
     Send(send::Send),
-    /// Explain why a captured delivery passes or fails (not yet in this version).
-    Verify {
-        /// Whatever comes: the command is not built yet.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        rest: Vec<String>,
-    },
+    /// Explain why a captured delivery passes or fails.
+    Verify(verify::Verify),
     /// Read the queue.
     Events {
         #[command(subcommand)]
@@ -76,6 +75,11 @@ enum Command {
     Audit {
         #[command(subcommand)]
         command: audit::AuditCommand,
+    },
+    /// Handle refused requests that were kept, and admit those that verify by now.
+    Quarantine {
+        #[command(subcommand)]
+        command: quarantine::QuarantineCommand,
     },
     /// Print the JSON Schema of the normalized event.
     Schema,
@@ -101,11 +105,10 @@ pub fn main() -> ExitCode {
         Command::Demo(demo) => demo::run(&global, &demo),
         Command::Check(check) => check::run(&global, &check),
         Command::Send(send) => send::run(&global, &send),
-        Command::Verify { rest: _ } => {
-            Err(Failure("`hookgate verify` is not yet in this version".to_owned()))
-        }
+        Command::Verify(verify) => verify::run(&global, &verify),
         Command::Events { command } => events::run(&global, &command),
         Command::Audit { command } => audit_log(&global, &command),
+        Command::Quarantine { command } => quarantine::run(&global, &command),
         Command::Schema => schema::run(&global),
     };
     match done {
@@ -146,14 +149,22 @@ impl Global {
 }
 
 fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
-    let dir = gateway::audit_dir(&global.config()?.data_dir);
+    let config = global.config()?;
+    let dir = gateway::audit_dir(&config.data_dir);
     if !dir.is_dir() {
         return Err(Failure(format!(
             "{}: there is no reject log yet: no gateway has opened it",
             dir.display()
         )));
     }
-    Ok(audit::run(command, &dir, global.json, &mut io::stdout())?)
+    let key = match command {
+        audit::AuditCommand::Verify(_) => {
+            let file = global.config_path()?.display().to_string();
+            Key::of(&config.audit).map_err(|problem| Failure(problem.render(&file)))?
+        }
+        _ => None,
+    };
+    Ok(audit::run(command, &dir, key, global.json, &mut io::stdout())?)
 }
 
 /// Runs a command's future on a runtime of its own.

@@ -3,7 +3,10 @@
 //! Keeps true: an unknown key, a wrong type or a value outside its range never starts a gateway; what is not built yet is
 //! refused, not ignored. What depends on a provider is checked in `route.rs`, which knows the providers.
 
+mod changes;
+mod edge;
 mod item;
+mod places;
 mod print;
 mod read;
 mod report;
@@ -12,15 +15,16 @@ mod servers;
 mod sources;
 mod units;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use toml::de::DeTable;
 
 use crate::secret::SecretRef;
+pub use edge::{Admin, Edge, KeyPair, Tls};
+pub use places::Places;
 pub(crate) use print::quote_key;
+pub use sources::{Observable, OnConflict, RateLimit, Source, SourceSecret};
 
 /// Reads the file at `path`.
 ///
@@ -50,7 +54,8 @@ pub fn parse(text: &str, base: &Path) -> (Config, Vec<Problem>) {
         let at = report.position(error.span().map_or(0, |span| span.start));
         report.syntax(at, error.message());
     }
-    let config = sections::config(&read::Section::root(&report, table.get_ref()), base);
+    let mut config = sections::config(&read::Section::root(&report, table.get_ref()), base);
+    config.places = places::Places::of(&report, table.get_ref());
     (config, report.into_problems())
 }
 
@@ -97,8 +102,12 @@ pub struct Config {
     pub spool: Spool,
     /// The reject log.
     pub audit: Audit,
+    /// What keeps refused deliveries.
+    pub quarantine: Quarantine,
     /// In the order of the file.
     pub sources: Vec<Source>,
+    /// Where in the file each key outside `[sources]` stands.
+    pub places: Places,
 }
 
 impl Config {
@@ -133,36 +142,15 @@ pub struct At<T> {
     pub at: Position,
 }
 
-/// `[edge]`.
-#[derive(Clone, Debug)]
-pub struct Edge {
-    /// Addresses to listen on; port 0 takes a free one.
-    pub listen: Vec<SocketAddr>,
-    /// Bytes.
-    pub max_body: usize,
-    /// Connections at a time, all listeners together.
-    pub max_connections: usize,
-    /// For the request head, and between requests on a kept connection.
-    pub header_timeout: Duration,
-    /// For the whole body.
-    pub body_timeout: Duration,
-    /// For the whole request, the durable write included.
-    pub request_timeout: Duration,
-    /// For what is in flight at SIGTERM.
-    pub drain_timeout: Duration,
-    /// Share the listening ports, and take over from the gateway that has `data_dir`.
-    pub reuse_port: bool,
-}
-
-/// `[admin]`.
-#[derive(Clone, Debug)]
-pub struct Admin {
-    /// Address to listen on; port 0 takes a free one.
-    pub listen: SocketAddr,
+/// A value that has only moved in the file is the same.
+impl<T: PartialEq> PartialEq for At<T> {
+    fn eq(&self, other: &At<T>) -> bool {
+        self.value == other.value
+    }
 }
 
 /// `[redis]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Redis {
     /// `redis://…` or `rediss://…`, at least one; each may be a secret since it may hold a password. Above one they are the
     /// nodes of a cluster, or Sentinels.
@@ -185,7 +173,7 @@ pub enum Store {
 }
 
 /// `[dedupe]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dedupe {
     /// The store.
     pub store: Store,
@@ -211,7 +199,7 @@ pub enum QueueKind {
 }
 
 /// `[queue]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Queue {
     /// The kind.
     pub kind: QueueKind,
@@ -230,7 +218,7 @@ pub struct Queue {
 }
 
 /// `[spool]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spool {
     /// Whether there is one.
     pub enabled: bool,
@@ -239,59 +227,40 @@ pub struct Spool {
 }
 
 /// `[audit]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Audit {
     /// How long files are kept.
     pub retain: Duration,
     /// All files together, in bytes.
     pub max_bytes: u64,
+    /// What the log's anchors are signed with.
+    pub key: Option<At<SecretRef>>,
+    /// Where each record goes besides.
+    pub ship: Option<Ship>,
 }
 
-/// What to do with another body under a known identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnConflict {
-    /// Forward it, marked.
-    Forward,
-    /// Answer it as a duplicate, counted and recorded.
-    Drop,
+/// `[audit.ship]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ship {
+    /// `redis://…`, `rediss://…`, `syslog+tcp://…` or `syslog+udp://…`; may be a secret since it may hold a password.
+    pub url: At<SecretRef>,
+    /// Redis: the stream.
+    pub stream: String,
+    /// Redis: about how many records the stream keeps.
+    pub max_len: u64,
 }
 
-/// `rate_limit`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Requests a second.
-    pub per_second: u32,
-    /// Requests at once.
-    pub burst: u32,
-}
-
-/// `[sources.NAME]`, as written; `route.rs` holds it against what its provider needs.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// NAME, 1 to 64 of `A-Z a-z 0-9 . _ -`.
-    pub name: At<String>,
-    /// The provider's name.
-    pub provider: At<String>,
-    /// Starts with `/`; the path without token.
-    pub path: At<String>,
-    /// Any one may match.
-    pub secrets: Vec<At<SecretRef>>,
-    /// How far a signed timestamp may be from now, both ways.
-    pub tolerance: Duration,
-    /// Empty allows all.
-    pub allow_ips: Vec<IpNet>,
-    /// None: unlimited.
-    pub rate_limit: Option<RateLimit>,
-    /// The path's last segment.
-    pub path_token: Option<At<SecretRef>>,
-    /// Securitize subscription ids; empty accepts all.
-    pub subscriptions: Option<At<Vec<String>>>,
-    /// None: the provider's default.
-    pub on_conflict: Option<OnConflict>,
-    /// Serve it although nothing authenticates it.
-    pub unauthenticated: bool,
-    /// Atelio: a header with v1 alone passes.
-    pub accept_v1: Option<At<bool>>,
+/// `[quarantine]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quarantine {
+    /// Whether refused deliveries are kept.
+    pub enabled: bool,
+    /// All of them together, in bytes.
+    pub max_bytes: u64,
+    /// How long one is kept.
+    pub retain: Duration,
+    /// What they are encrypted with. There is one if it is enabled.
+    pub key: Option<At<SecretRef>>,
 }
 
 /// One thing wrong, or to be warned of, in a config file.

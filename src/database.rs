@@ -1,4 +1,4 @@
-//! The database file `hookgate.db`: its lock, its settings, its version; and a thread that commits for many at once.
+//! A database file, `hookgate.db` or `quarantine.db`: its lock, its settings, its version; and a thread that commits for many at once.
 //!
 //! Keeps true: one gateway at a time writes the file, and only a schema this build knows is opened. Each part brings its own
 //! tables. The embedded inbox has a writer of its own; everything else goes through [`writer::Database`].
@@ -97,12 +97,12 @@ impl OpenError {
 /// The schema this build writes and reads.
 pub const VERSION: i64 = 1;
 
-/// Takes the lock beside the database; held as long as the file is.
+/// Takes the lock beside the database, `hookgate.lock` for `hookgate.db`; held as long as the file is.
 ///
 /// # Errors
 /// When another gateway has it, or the folder cannot be written.
 pub fn lock(db: &Path) -> Result<File, OpenError> {
-    let path = db.with_file_name("hookgate.lock");
+    let path = db.with_extension("lock");
     let access = |error: std::io::Error| OpenError::Access { path: path.clone(), why: error.to_string() };
     let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(access)?;
     match file.try_lock() {

@@ -1,12 +1,19 @@
 //! The gateway as a whole: builds every part in order, and takes them down in order.
 //!
 //! Keeps true: nothing is accepted before every part that it needs is open; at the end readiness goes first, then the
-//! listener, then the connections, then what drains the spool, then the inbox, then the reject log, then the database, and the
-//! admin listener last.
+//! listener, then the connections, then the quarantine and what drains the spool, then the inbox, then the reject log, then
+//! the database, which another gateway may wait for, then what ships the log, and the admin listener last.
 
+mod listeners;
+mod load;
+mod reject_log;
+mod reload;
+mod stopped;
 mod stores;
 mod turn;
+mod watch;
 
+use std::collections::HashSet;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::net::SocketAddr;
@@ -15,37 +22,50 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use arc_swap::ArcSwap;
+use arc_swap::access::Map;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, Readiness};
-use crate::audit::{self, Audit};
+use crate::audit;
 use crate::clock::{self, Clock};
 use crate::config::{Config, Problem};
 use crate::database::OpenError;
 use crate::database::writer::{Database, Failure};
 use crate::inbox::redis;
-use crate::listener::{self, Stop};
+use crate::listener;
 use crate::live;
 use crate::metrics::Metrics;
-use crate::pipeline::Pipeline;
-use crate::route::Routes;
+use crate::pipeline::{Pipeline, Rules};
+use crate::quarantine::Key;
 use crate::secret::SecretError;
+use crate::ship::Shipper;
+use listeners::{AdminListener, EdgeListeners, Sockets};
+use load::Lasting;
+pub use load::{Loaded, load};
+use reject_log::RejectLog;
+pub use reload::{Changes, Reloads};
+pub use stopped::{Stopped, StoppedError};
 use stores::{Stores, Surroundings};
-use turn::Turn;
+pub use turn::Turn;
 
 /// A gateway that serves.
 pub struct Gateway {
-    edge: Vec<SocketAddr>,
-    admin: SocketAddr,
+    /// In force.
+    config: Config,
     pipeline: Arc<Pipeline>,
     database: Option<Arc<Database>>,
+    /// The sources that share a provider, as the inbox is to know them.
+    qualified: Arc<ArcSwap<HashSet<String>>>,
+    shipper: Option<Shipper>,
     turn: Option<Turn>,
-    accepting: TaskTracker,
-    stop: Stop,
-    admin_tasks: TaskTracker,
-    admin_stop: CancellationToken,
+    edge: EdgeListeners,
+    admin: AdminListener,
+    /// Ends the look at the servers' settings.
+    looking: CancellationToken,
+    /// As of the start.
+    lasting: Vec<Lasting>,
 }
 
 /// Why a gateway does not start. Each says what to do where that is known.
@@ -106,122 +126,117 @@ pub fn audit_dir(data_dir: &Path) -> PathBuf {
 }
 
 impl Gateway {
-    /// Opens every part and starts to serve.
+    /// Opens every part and starts to serve. Waits for the turn, where another gateway may have it.
     ///
     /// # Errors
     /// When the config has errors, or a part cannot be opened.
     pub async fn start(config: Config, clock: Clock) -> Result<Gateway, StartError> {
+        let turn = Turn::of(&config).await?;
+        Gateway::start_in_turn(turn, config, clock).await
+    }
+
+    /// The same with the turn that [`Turn::of`] gives.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub async fn start_in_turn(
+        mut turn: Option<Turn>,
+        config: Config,
+        clock: Clock,
+    ) -> Result<Gateway, StartError> {
         let metrics = Arc::new(Metrics::new()?);
-        let mut problems = Vec::new();
-        let routes = Routes::build(&config, &metrics, &mut problems);
-        problems.retain(|problem| !problem.warning);
-        if !problems.is_empty() {
-            return Err(StartError::Config(problems));
-        }
+        let (rules, key) = rules(&config, &metrics)?;
         make_data_dir(&config.data_dir)?;
         let data_dir = |why| StartError::DataDir { path: config.data_dir.clone(), why };
-        let shared = config.edge.reuse_port;
-        let mut turn =
-            if shared { Some(Turn::take(&config.data_dir).await.map_err(data_dir)?) } else { None };
         // Before the stores, so that a port in use is told before anything is touched.
-        let (admin_listener, admin) = bind("admin.listen", config.admin.listen, shared)?;
-        let listeners: Vec<(TcpListener, SocketAddr)> = config
-            .edge
-            .listen
-            .iter()
-            .map(|address| bind("edge.listen", *address, shared))
-            .collect::<Result<_, _>>()?;
+        let sockets = Sockets::of(&config)?;
         if let Some(turn) = &mut turn {
             turn.listens().map_err(data_dir)?;
         }
 
         let readiness = Arc::new(Readiness::default());
-        let (admin_tasks, admin_stop) = (TaskTracker::new(), CancellationToken::new());
         // Before anything that may take its time: whoever asks is told that it is not ready yet.
-        let telling = Admin { metrics: metrics.clone(), readiness: readiness.clone() };
-        admin_tasks.spawn(telling.serve(admin_listener, admin_tasks.clone(), admin_stop.clone()));
-        let open_audit = || {
-            let options = audit::Options::new(config.audit.retain, config.audit.max_bytes);
-            let dir = audit_dir(&config.data_dir);
-            Audit::open(&dir, options, clock.clone(), metrics.clone(), readiness.clone())
-        };
-        // Who gave the turn up may still be answering; whoever connects meanwhile waits to be accepted.
-        let audit = loop {
-            match open_audit() {
-                Err(audit::OpenError::Held(_)) if shared => tokio::time::sleep(LOOK_AGAIN).await,
-                opened => break opened?,
-            }
-        };
-        let with = Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness };
-        let Stores { handover, database } = loop {
-            match stores::open(&config, &with).await {
-                Err(StartError::Database(OpenError::InUse { .. })) if shared => {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-                opened => break opened?,
-            }
-        };
-        let watch = live::watch(config.clone(), clock.clone(), metrics.clone());
-        admin_tasks.spawn(admin_stop.clone().run_until_cancelled_owned(watch));
+        let rules = Arc::new(ArcSwap::from_pointee(rules));
+        let of_admin = Arc::new(Map::new(rules.clone(), |rules: &Rules| &rules.admin));
+        let telling = Admin { metrics: metrics.clone(), readiness: readiness.clone(), rules: of_admin };
+        let admin = AdminListener::serve(telling, sockets.admin);
+        let qualified = Arc::new(ArcSwap::from_pointee(stores::sharing_a_provider(&config)));
+        let with =
+            Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
+        let RejectLog { audit, shipper } = reject_log::open(&config, &with).await?;
+        let Stores { handover, database } = open_stores(&config, &with).await?;
+        let quarantine = stores::quarantine(&config, key, &with).await?;
+        let lasting = load::lasting(&config);
+        let looking = admin.beside(live::watch(config.clone(), clock.clone(), metrics.clone()));
         metrics.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
-        let tasks = TaskTracker::new();
         let pipeline = Arc::new(Pipeline {
-            routes,
+            rules,
             handover: Arc::new(handover),
             audit,
+            quarantine,
             metrics,
             readiness: readiness.clone(),
             clock,
-            edge: config.edge,
-            tasks,
+            tasks: TaskTracker::new(),
         });
         pipeline.handover.start(Arc::downgrade(&pipeline));
+        if let Some(quarantine) = &pipeline.quarantine {
+            quarantine.start(Arc::downgrade(&pipeline));
+        }
 
         // A queue that is there answers in a moment; one that is away must not hold the start up.
         let _ = tokio::time::timeout(FIRST_CONTACT, up(&readiness)).await;
-        let (accepting, stop, open) = (TaskTracker::new(), Stop::default(), Arc::default());
-        let mut edge = Vec::new();
-        for (listener, address) in listeners {
-            accepting.spawn(listener::serve(listener, pipeline.clone(), Arc::clone(&open), stop.clone()));
-            edge.push(address);
+        listener::descriptors::raise(pipeline.rules.load().edge.max_connections);
+        let mut edge = EdgeListeners::new();
+        for socket in sockets.edge {
+            edge.serve(socket, &pipeline);
         }
-        Ok(Gateway { edge, admin, pipeline, database, turn, accepting, stop, admin_tasks, admin_stop })
+        Ok(Gateway { config, pipeline, database, shipper, qualified, turn, edge, admin, looking, lasting })
     }
 
     /// Where it takes deliveries, ports resolved.
-    pub fn edge(&self) -> &[SocketAddr] {
-        &self.edge
+    pub fn edge(&self) -> Vec<SocketAddr> {
+        self.edge.addresses()
     }
 
     /// Where it tells of itself, port resolved.
     pub fn admin(&self) -> SocketAddr {
-        self.admin
+        self.admin.address()
     }
 
     /// Stops: nothing answered 200 is lost, and what is in flight is answered if it can be within `drain_timeout`.
     pub async fn drain(self) {
-        let Gateway { pipeline, database, turn, accepting, stop, admin_tasks, admin_stop, .. } = self;
+        let Gateway { pipeline, database, shipper, turn, edge, admin, .. } = self;
         let begun = clock::instant();
-        let timeout = pipeline.edge.drain_timeout;
+        let timeout = pipeline.rules.load().edge.drain_timeout;
         let left = || timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
         pipeline.readiness.set_draining();
-        if tokio::time::timeout(left(), may_close(&pipeline, turn)).await.is_err() {
-            tracing::warn!(in_flight = pipeline.metrics.in_flight.get(), "drain_timeout is over");
+        // What it verifies just now has until the requests are done.
+        if let Some(quarantine) = &pipeline.quarantine {
+            quarantine.verify_no_more();
         }
-        stop.accepting.cancel();
-        accepting.close();
-        accepting.wait().await;
+        if tokio::time::timeout(left(), may_close(&pipeline, turn)).await.is_err() {
+            tracing::warn!(in_flight = pipeline.metrics.edge.in_flight.get(), "drain_timeout is over");
+        }
+        edge.stop_accepting().await;
         pipeline.tasks.close();
         if tokio::time::timeout(left().max(LAST_MOMENT), pipeline.tasks.wait()).await.is_err() {
-            stop.everything.cancel();
+            edge.drop_everything();
             // What was detached from its connection still has the inbox to wait for, which is bounded.
-            let bound = pipeline.edge.request_timeout;
+            let bound = pipeline.rules.load().edge.request_timeout;
             let _ = tokio::time::timeout(bound.min(MAX_DETACHED), pipeline.tasks.wait()).await;
         }
-        // Drainers tell the pipeline what they do; once they are gone, nothing but requests can hold it.
+        // Drainers tell the pipeline what they do, and the quarantine asks it; once they are gone, nothing but requests can
+        // hold it.
+        if let Some(quarantine) = &pipeline.quarantine {
+            quarantine.stop().await;
+        }
         pipeline.handover.stop().await;
         match Arc::try_unwrap(pipeline) {
-            Ok(Pipeline { handover, audit, .. }) => {
+            Ok(Pipeline { handover, audit, quarantine, .. }) => {
+                if let Some(quarantine) = quarantine {
+                    quarantine.close().await;
+                }
                 if let Some(handover) = Arc::into_inner(handover) {
                     handover.close().await;
                 }
@@ -233,9 +248,30 @@ impl Gateway {
         if let Some(database) = database.and_then(Arc::into_inner) {
             database.close().await;
         }
-        admin_stop.cancel();
-        admin_tasks.close();
-        admin_tasks.wait().await;
+        if let Some(shipper) = shipper {
+            shipper.finish().await;
+        }
+        admin.close().await;
+    }
+}
+
+/// What requests are held against, and what quarantined ones are sealed with, if nothing is wrong with either.
+fn rules(config: &Config, metrics: &Metrics) -> Result<(Rules, Option<Key>), StartError> {
+    let mut problems = Vec::new();
+    let rules = Rules::build(config, metrics, None, &mut problems);
+    let key = Key::build(&config.quarantine, &mut problems);
+    problems.retain(|problem| !problem.warning);
+    if problems.is_empty() { Ok((rules, key)) } else { Err(StartError::Config(problems)) }
+}
+
+async fn open_stores(config: &Config, with: &Surroundings<'_>) -> Result<Stores, StartError> {
+    loop {
+        match stores::open(config, with).await {
+            Err(StartError::Database(OpenError::InUse { .. })) if config.edge.reuse_port => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            opened => return opened,
+        }
     }
 }
 
@@ -249,7 +285,7 @@ async fn up(readiness: &Readiness) {
 /// accepts, since whoever sends the requests needs a moment to see that readiness is off.
 async fn may_close(pipeline: &Pipeline, turn: Option<Turn>) {
     let idle = async {
-        while pipeline.metrics.in_flight.get() > 0 {
+        while pipeline.metrics.edge.in_flight.get() > 0 {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
@@ -259,9 +295,7 @@ async fn may_close(pipeline: &Pipeline, turn: Option<Turn>) {
         () = given.taken_over() => return,
         () = idle => {}
     }
-    if given.is_wanted().await {
-        given.taken_over().await;
-    }
+    given.succeeded().await;
 }
 
 fn make_data_dir(path: &Path) -> Result<(), StartError> {
@@ -272,17 +306,6 @@ fn make_data_dir(path: &Path) -> Result<(), StartError> {
     DirBuilder::new().recursive(true).mode(PRIVATE).create(path).map_err(failed)?;
     // A umask may have taken bits away, and must not add any.
     std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)).map_err(failed)
-}
-
-fn bind(
-    key: &'static str,
-    address: SocketAddr,
-    shared: bool,
-) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |why| StartError::Listen { key, address, why };
-    let listener = listener::bind(address, shared).map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
 }
 
 const PRIVATE: u32 = 0o700;

@@ -7,20 +7,22 @@
 //!
 //! ```text
 //! cli            one file a command; decides nothing that the gateway decides
-//! gateway        builds every part; start order, drain order
+//! gateway        builds every part; start order, reload, drain order
 //! live           what the servers' own settings put at risk
+//! ship           sends the reject log elsewhere too
 //! -- edge
-//! listener       accept loop, deadlines, HTTP/1.1 and HTTP/2, drain
+//! listener       accept loop, PROXY protocol, places, deadlines, HTTP/1.1 and HTTP/2, drain
 //! -- request path
 //! pipeline       the flow: every branch of it is in one file
 //! respond        outcome → answer
-//! admit          client address, rate, encoding, a capped and timed body
+//! admit          client address, rates, encoding, a place in flight, a capped and timed body
 //! route          config → sources; path → source
 //! outcome        how a request ends: status, label, title of every reason
 //! normalize      authenticated delivery → event and identity
 //! provider       the table of providers, one file each
 //! signature      the schemes; the only maker of `Verified`
 //! -- durable
+//! quarantine     refused requests that may be genuine: kept encrypted, verified again when asked
 //! spool          the hand-over: to the inbox, and to disk while that is away; what drains it
 //! inbox          "seen before? if not, into the queue" as one step: embedded (SQLite), redis, claimed (before a broker)
 //! broker         NATS, RabbitMQ, Kafka: publish and await the confirm
@@ -31,8 +33,9 @@
 //! audit          the reject log and its hash chain
 //! metrics        every metric
 //! telemetry      logs
+//! tls            certificates and handshakes, for both listeners
 //! -- ground
-//! config  secret  clock  queue_name
+//! config  secret  clock  queue_name  peer  farewell
 //! ```
 //!
 //! # The way of a request
@@ -41,10 +44,6 @@
 //! authenticates the raw bytes (`signature`), reads them in canonical terms (`provider`, `normalize`), and hands the event
 //! over (`spool`): to the `inbox`, else to disk. What comes of it becomes an `outcome`, which is counted, recorded if it is
 //! a refusal, and rendered.
-//!
-//! # Where the next things go
-//!
-//! TLS and the PROXY protocol in `listener`, between accept and first bytes; a reload around `route::Routes` in `pipeline`.
 
 // Tests may unwrap and need no docs, so these are the library's lints and not the package's.
 #![warn(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
@@ -58,6 +57,7 @@ pub mod clock;
 pub mod config;
 pub mod database;
 pub mod event;
+pub mod farewell;
 pub mod gateway;
 pub mod inbox;
 pub mod listener;
@@ -65,12 +65,16 @@ pub mod live;
 pub mod metrics;
 pub mod normalize;
 pub mod outcome;
+pub mod peer;
 pub mod pipeline;
 pub mod provider;
+pub mod quarantine;
 pub mod queue_name;
 pub mod respond;
 pub mod route;
 pub mod secret;
+pub mod ship;
 pub mod signature;
 pub mod spool;
 pub mod telemetry;
+pub mod tls;

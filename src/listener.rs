@@ -1,27 +1,45 @@
-//! The public listener: accepts connections, tells HTTP/1.1 from HTTP/2 by their first bytes, holds both to their deadlines.
+//! The public listener: accepts connections, finds out whose they are, tells HTTP/1.1 from HTTP/2 by their first bytes, holds
+//! both to their deadlines.
 //!
-//! Keeps true: a connection that says nothing, or half of something, is closed at the header timeout; connections past the
-//! limit are answered 503 and closed; nothing is accepted after the drain is over.
+//! Keeps true: a connection that says nothing, or half of something, is closed at the header timeout; connections past a
+//! limit are answered 503 and closed; a client is who its socket says, unless a trusted proxy has said another, and no request
+//! that begins after the rules for that have changed is served by what was found out before; nothing is accepted after the
+//! drain is over.
 
+mod chunks;
+pub mod descriptors;
 mod first_bytes;
+mod frames;
+pub mod guard;
+pub mod head;
+mod http1;
+mod http2;
+mod patience;
+pub mod places;
+pub mod proxy_protocol;
+mod secure;
+#[cfg(test)]
+mod tests;
+mod watched;
 
-use std::future::Future;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::outcome::Reason;
-use crate::pipeline::Pipeline;
-use first_bytes::{FirstBytes, Protocol};
+use crate::clock;
+use crate::farewell;
+use crate::outcome::{Reason, Rejection};
+use crate::peer::{self, Peer};
+use crate::pipeline::{Pipeline, Rules};
+use first_bytes::Protocol;
+use places::Place;
+pub use places::Places;
+use proxy_protocol::Begun;
 
 /// Binds an address, port 0 for a free one. `shared`: other sockets that say so too may listen on the same port.
 ///
@@ -45,13 +63,17 @@ pub struct Stop {
 }
 
 /// Accepts until told to stop.
-pub async fn serve(listener: TcpListener, pipeline: Arc<Pipeline>, open: Arc<AtomicUsize>, stop: Stop) {
+pub async fn serve(listener: TcpListener, pipeline: Arc<Pipeline>, places: Arc<Places>, stop: Stop) {
     let take = |stream: TcpStream, peer: SocketAddr| {
+        let rules = pipeline.rules.load_full();
+        let place = places.take(rules.edge.max_connections, &pipeline.metrics.edge.connections);
         let connection = Connection {
             pipeline: pipeline.clone(),
-            client: peer.ip().to_canonical(),
+            peer: Peer::at(peer.ip()),
+            rules,
             stop: stop.clone(),
-            open: Open::enter(&open, &pipeline),
+            places: places.clone(),
+            place,
         };
         pipeline.tasks.spawn(connection.run(stream));
     };
@@ -80,210 +102,153 @@ pub async fn serve(listener: TcpListener, pipeline: Arc<Pipeline>, open: Arc<Ato
 
 struct Connection {
     pipeline: Arc<Pipeline>,
-    client: IpAddr,
+    /// As of when it was accepted.
+    rules: Arc<Rules>,
+    peer: Peer,
     stop: Stop,
-    open: Open,
+    places: Arc<Places>,
+    /// None: there was none left.
+    place: Option<Place>,
 }
 
 impl Connection {
-    async fn run(self, mut stream: TcpStream) {
+    async fn run(mut self, mut stream: TcpStream) {
         // Answers are one small write each; waiting to fill a segment would only delay them.
         let _ = stream.set_nodelay(true);
-        if self.open.count > self.pipeline.edge.max_connections {
-            return self.turn_away(stream).await;
-        }
         let everything = self.stop.everything.clone();
+        let served = async {
+            match self.admit(&mut stream).await {
+                Ok(()) => self.opened(stream).await,
+                Err(Some(refusal)) => self.turn_away(stream, refusal).await,
+                Err(None) => {}
+            }
+        };
         tokio::select! {
             () = everything.cancelled() => {}
-            () = async {
-                let within = self.pipeline.header_timeout();
-                let told = tokio::select! {
-                    told = tokio::time::timeout(within, first_bytes::read(&mut stream)) => told,
-                    // Nothing was asked yet, so nothing is owed; but who has only just come is about to ask.
-                    () = self.stopping_for(LAST_WORDS) => return,
-                };
-                // A client that went away or stayed silent has not made a request.
-                let Ok(Ok(first)) = told else { return };
-                match first.protocol {
-                    Protocol::Http1 => self.http1(FirstBytes::replay(first, stream)).await,
-                    Protocol::Http2 => self.http2(FirstBytes::replay(first, stream)).await,
-                }
-            } => {}
+            () = served => {}
         }
     }
 
-    /// Returns once the drain has gone on for so long.
+    /// Finds out who the client is, and whether it may have a place.
+    ///
+    /// # Errors
+    /// The refusal; none where the client is gone, or nothing is owed to it.
+    async fn admit(&mut self, stream: &mut TcpStream) -> Result<(), Option<Rejection>> {
+        let refused = |reason, detail: &str| Err(Some(Rejection::new(reason, detail)));
+        let edge = &self.rules.edge;
+        if self.place.is_none() {
+            return refused(Reason::Overloaded, "over edge.max_connections");
+        }
+        if edge.proxy_protocol && peer::within(self.peer.address, &edge.trusted_proxies) {
+            let begun = tokio::select! {
+                begun = tokio::time::timeout(edge.header_timeout, proxy_protocol::read(stream)) => begun,
+                () = self.stopping_for(LAST_WORDS) => return Err(None),
+            };
+            match begun {
+                Ok(Begun::Header(Some(source))) => self.peer = Peer::at(source.ip()),
+                Ok(Begun::Header(None)) => {}
+                Ok(Begun::Invalid(why)) => {
+                    let detail = format!("no PROXY protocol header from a trusted proxy: {why}");
+                    return refused(Reason::HttpMalformed, &detail);
+                }
+                Ok(Begun::Gone) => return Err(None),
+                Err(_) => {
+                    let detail = "no PROXY protocol header from a trusted proxy within edge.header_timeout";
+                    return refused(Reason::HeaderTimeout, detail);
+                }
+            }
+        }
+        // Connections of a proxy are those of many clients.
+        if !peer::within(self.peer.address, &edge.trusted_proxies)
+            && let Some(place) = &mut self.place
+            && !place.belongs_to(self.peer.address, edge.max_connections_per_client)
+        {
+            return refused(Reason::Overloaded, "over edge.max_connections_per_client");
+        }
+        Ok(())
+    }
+
+    /// From a connection to a stream of requests.
+    async fn opened(&mut self, stream: TcpStream) {
+        let rules = self.rules.clone();
+        let Some(tls) = &rules.tls else { return self.http(stream, None).await };
+        let within = rules.edge.header_timeout;
+        let secured = tokio::select! {
+            secured = secure::shake(tls, stream, &self.pipeline, &self.peer, within) => secured,
+            () = self.stopping_for(LAST_WORDS) => return,
+        };
+        let Some(secured) = secured else { return };
+        let agreed = secure::protocol(&secured);
+        self.peer.certificate = secured.certificate;
+        self.http(secured.stream, agreed).await;
+    }
+
+    /// `agreed`: what a client has said that it would speak; without that the first bytes tell.
+    async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        mut stream: S,
+        agreed: Option<Protocol>,
+    ) {
+        let (opened, within) = (clock::instant(), self.rules.edge.header_timeout);
+        let mut bytes = Vec::new();
+        let told = tokio::select! {
+            told = tokio::time::timeout(within, first_bytes::read(&mut stream, &mut bytes)) => told,
+            // Nothing was asked yet, so nothing is owed; but who has only just come is about to ask.
+            () = self.stopping_for(LAST_WORDS) => return,
+        };
+        let protocol = match told {
+            Ok(Ok(protocol)) => protocol,
+            // A client that went away has not made a request.
+            Ok(Err(_)) => return,
+            Err(_) => {
+                let what = if bytes.is_empty() { "nothing came in time" } else { "half of HTTP/2's preface" };
+                return self.pipeline.drop_connection(&self.peer, Reason::HeaderTimeout, what);
+            }
+        };
+        match agreed.unwrap_or(protocol) {
+            Protocol::Http1 => self.http1(stream, bytes, opened).await,
+            Protocol::Http2 => self.http2(stream, bytes).await,
+        }
+    }
+
+    /// Returns once no more is to be asked here: the drain has begun, or who the client is would be found out by other rules.
+    async fn stopping(&self) {
+        tokio::select! {
+            () = self.stop.accepting.cancelled() => {}
+            () = self.rules.retired.cancelled() => {}
+        }
+    }
+
+    /// Returns once that has gone on for so long.
     async fn stopping_for(&self, long: Duration) {
-        self.stop.accepting.cancelled().await;
+        self.stopping().await;
         tokio::time::sleep(long).await;
     }
 
-    async fn http1(&self, io: FirstBytes<TcpStream>) {
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.pipeline.header_timeout())
-            .max_buf_size(MAX_HEAD)
-            // A client may close its side once it has sent everything, and still wait for the answer.
-            .half_close(true);
-        let service = service_fn(|request| {
-            let answer = self.pipeline.clone().handle(request, self.client);
-            async { Ok::<_, std::convert::Infallible>(answer.await) }
-        });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-        let ended = tokio::select! {
-            // First, so that it has read what is there: hyper drops a connection that it has read nothing of.
-            biased;
-            ended = connection.as_mut() => ended,
-            () = self.stop.accepting.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            self.broke(&error);
-        }
+    /// Who asks, unless that is out of date: such a client is owed nothing, and may ask again on another connection.
+    fn asker(&self) -> Option<Peer> {
+        (!self.rules.retired.is_cancelled()).then(|| self.peer.clone())
     }
 
-    async fn http2(&self, io: FirstBytes<TcpStream>) {
-        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEAD as u32)
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT);
-        let busy = Arc::new(Busy::default());
-        let service = service_fn(|request| {
-            let (working, answer) = (Busy::enter(&busy), self.pipeline.clone().handle(request, self.client));
-            async move {
-                let answer = answer.await;
-                drop(working);
-                Ok::<_, std::convert::Infallible>(answer)
-            }
-        });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = until_idle_or_told(&busy, self.pipeline.header_timeout(), self.stop.accepting.cancelled()) => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    // The farewell is over once the client has acknowledged it; one that is gone never does.
-                    () = until_idle(&busy, self.pipeline.header_timeout()) => return,
-                }
-            }
-        };
-        if let Err(error) = ended {
-            self.broke(&error);
-        }
-    }
-
-    /// A head that is no HTTP, or too large, is a refusal; hyper has answered it. Anything else is a client that went away.
-    fn broke(&self, error: &hyper::Error) {
-        if error.is_parse_too_large() {
-            self.pipeline.refuse_connection(
-                self.client,
-                Reason::HeadersTooLarge,
-                "the request's head is over the limits",
-            );
-        } else if error.is_parse() {
-            self.pipeline.refuse_connection(
-                self.client,
-                Reason::HttpMalformed,
-                "the request's head is no HTTP/1.1",
-            );
-        }
-    }
-
-    async fn turn_away(self, mut stream: TcpStream) {
-        let Connection { pipeline, client, open, .. } = self;
+    /// Refuses what has not come as far as a request.
+    async fn turn_away(&mut self, mut stream: TcpStream, refusal: Rejection) {
         // Clients that were turned away may linger; their number must not keep the next one out.
-        drop(open);
-        let answer = pipeline.refuse_connection(client, Reason::Overloaded, "over edge.max_connections");
-        let say = async {
-            stream.write_all(answer.as_bytes()).await?;
-            stream.shutdown().await?;
-            // Until the client has read it: closing on unread input would reset the connection and lose the answer.
-            let mut scratch = [0; 1024];
-            while stream.read(&mut scratch).await? > 0 {}
-            io::Result::Ok(())
-        };
-        // Whoever is this slow to read a refusal has lost interest in it.
-        let _ = tokio::time::timeout(TURN_AWAY, say).await;
-    }
-}
-
-/// An open connection, counted.
-struct Open {
-    open: Arc<AtomicUsize>,
-    gauge: prometheus::IntGauge,
-    count: usize,
-}
-
-impl Open {
-    fn enter(open: &Arc<AtomicUsize>, pipeline: &Pipeline) -> Open {
-        let gauge = pipeline.metrics.connections.clone();
-        gauge.inc();
-        let count = open.fetch_add(1, Ordering::Relaxed) + 1;
-        Open { open: open.clone(), gauge, count }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        self.gauge.dec();
-    }
-}
-
-/// Whether an HTTP/2 connection has streams, and whether it had any lately.
-#[derive(Default)]
-struct Busy {
-    streams: AtomicUsize,
-    begun: AtomicUsize,
-}
-
-impl Busy {
-    fn enter(busy: &Arc<Busy>) -> Working {
-        busy.streams.fetch_add(1, Ordering::Relaxed);
-        busy.begun.fetch_add(1, Ordering::Relaxed);
-        Working(busy.clone())
-    }
-}
-
-struct Working(Arc<Busy>);
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Ends once a whole interval has passed without a stream, or when told.
-async fn until_idle_or_told(busy: &Busy, interval: Duration, told: impl Future<Output = ()>) {
-    tokio::select! {
-        () = until_idle(busy, interval) => {}
-        () = told => {}
-    }
-}
-
-async fn until_idle(busy: &Busy, interval: Duration) {
-    loop {
-        let begun = busy.begun.load(Ordering::Relaxed);
-        tokio::time::sleep(interval).await;
-        if busy.streams.load(Ordering::Relaxed) == 0 && busy.begun.load(Ordering::Relaxed) == begun {
-            return;
+        self.place = None;
+        if self.rules.tls.is_some() {
+            // Who is about to shake hands would not understand it.
+            return self.pipeline.drop_connection(&self.peer, refusal.reason, &refusal.detail);
         }
+        let answer = self.pipeline.refuse_connection(&self.peer, refusal.reason, &refusal.detail);
+        let Some(_turned_away) = self.places.turn_away() else {
+            // Whether it gets there is no longer worth a file. tokio would not try before it has seen the socket writable.
+            let _ = stream.into_std().and_then(|mut stream| stream.write(answer.as_bytes()));
+            return;
+        };
+        farewell::say(&mut stream, answer.as_bytes()).await;
     }
 }
 
 const BACKLOG: u32 = 4096;
-const MAX_HEAD: usize = 64 << 10;
-const MAX_STREAMS: u32 = 256;
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a connection that was accepted last to send its request.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const TURN_AWAY: Duration = Duration::from_secs(2);

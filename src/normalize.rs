@@ -38,6 +38,8 @@ pub struct Forward {
     pub identity: Identity,
     /// The raw body's hash.
     pub body: BodyHash,
+    /// The provider's type, where its table does not know it.
+    pub unmapped: Option<String>,
     /// What counts it, and the count.
     pub sequence: Option<(String, u64)>,
 }
@@ -86,8 +88,10 @@ pub fn normalize(
     // Reading has checked that it is UTF-8.
     let payload = std::str::from_utf8(verified.body()).unwrap_or("null");
     let event = Event::new(attributes, payload);
+    let named = reading.kind.as_deref().filter(|kind| !kind.is_empty());
+    let unmapped = named.filter(|_| event.kind.starts_with("unmapped.")).map(str::to_owned);
     let sequence = reading.sequence_scope.map(Cow::into_owned).zip(reading.sequence);
-    Normalized::Event(Box::new(Forward { event, identity, body, sequence }))
+    Normalized::Event(Box::new(Forward { event, identity, body, unmapped, sequence }))
 }
 
 fn pair<'a>(entity: &'a Entity<'_>) -> (&'a str, &'a str) {

@@ -4,6 +4,7 @@
 //! status that makes a provider give up.
 
 use hyper::StatusCode;
+use hyper::header::HeaderValue;
 
 use crate::inbox::Unavailable;
 use crate::metrics::OutcomeLabel;
@@ -25,12 +26,10 @@ pub enum Outcome {
     },
     /// A provider's health check.
     Ignored,
-    /// A validation challenge, to be echoed.
+    /// A question before the first delivery, answered.
     Handshake {
-        /// The header.
-        header: &'static str,
-        /// Its value, as it came.
-        key: hyper::header::HeaderValue,
+        /// The answer.
+        headers: Vec<(&'static str, HeaderValue)>,
     },
     /// Refused.
     Rejected(Rejection),
@@ -75,11 +74,11 @@ pub enum Reason {
     UnknownPath,
     /// A source has this path, with another token.
     PathTokenMismatch,
-    /// Not POST (or GET, where there is a handshake).
+    /// Not POST (or GET or OPTIONS, where there is a handshake).
     MethodNotAllowed,
     /// The client's address is outside `allow_ips`.
     ClientNotAllowed,
-    /// Over the source's rate.
+    /// Over the source's rate, or the client's.
     RateLimited,
     /// Over `max_body`.
     BodyTooLarge,
@@ -103,6 +102,10 @@ pub enum Reason {
     PayloadInvalid,
     /// An encoded body.
     UnsupportedEncoding,
+    /// A head, or the first bytes of a connection, that did not come in time.
+    HeaderTimeout,
+    /// A TLS handshake that failed or did not end in time: nothing was answered.
+    TlsHandshakeFailed,
     /// Not HTTP, or a broken chunked body.
     HttpMalformed,
     /// A head over the limits.
@@ -117,7 +120,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 23] = [
         Reason::UnknownPath,
         Reason::PathTokenMismatch,
         Reason::MethodNotAllowed,
@@ -134,6 +137,8 @@ impl Reason {
         Reason::PayloadNotJson,
         Reason::PayloadInvalid,
         Reason::UnsupportedEncoding,
+        Reason::HeaderTimeout,
+        Reason::TlsHandshakeFailed,
         Reason::HttpMalformed,
         Reason::HeadersTooLarge,
         Reason::Overloaded,
@@ -160,6 +165,8 @@ impl Reason {
             Reason::PayloadNotJson => "payload_not_json",
             Reason::PayloadInvalid => "payload_invalid",
             Reason::UnsupportedEncoding => "unsupported_encoding",
+            Reason::HeaderTimeout => "header_timeout",
+            Reason::TlsHandshakeFailed => "tls_handshake_failed",
             Reason::HttpMalformed => "http_malformed",
             Reason::HeadersTooLarge => "headers_too_large",
             Reason::Overloaded => "overloaded",
@@ -176,10 +183,11 @@ impl Reason {
             Reason::ClientNotAllowed | Reason::SubscriptionNotAllowed => StatusCode::FORBIDDEN,
             Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Reason::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Reason::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Reason::BodyTimeout | Reason::HeaderTimeout => StatusCode::REQUEST_TIMEOUT,
             Reason::HandshakeInvalid
             | Reason::PayloadNotJson
             | Reason::PayloadInvalid
+            | Reason::TlsHandshakeFailed
             | Reason::HttpMalformed => StatusCode::BAD_REQUEST,
             Reason::SignatureMissing
             | Reason::SignatureMalformed
@@ -211,6 +219,8 @@ impl Reason {
             Reason::PayloadNotJson => "Body is not JSON",
             Reason::PayloadInvalid => "Body is not a JSON object",
             Reason::UnsupportedEncoding => "Content-Encoding not supported",
+            Reason::HeaderTimeout => "Request head took too long",
+            Reason::TlsHandshakeFailed => "TLS handshake failed",
             Reason::HttpMalformed => "Malformed HTTP",
             Reason::HeadersTooLarge => "Headers too large",
             Reason::Overloaded => "Overloaded",

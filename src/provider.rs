@@ -7,6 +7,7 @@
 mod anduin;
 mod atelio;
 mod basiq;
+mod fields;
 mod iof;
 mod object;
 mod securitize;
@@ -16,6 +17,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::signature::{Scheme, Signed, VerifiedBy};
+pub use fields::Fields;
 pub use object::{Object, PayloadError};
 
 /// A provider of webhooks. The implementors are unit structs in [`TABLE`].
@@ -28,6 +30,9 @@ pub trait Provider: Sync {
 
     /// Its event types and the canonical type of each.
     fn types(&self) -> &'static [(&'static str, &'static str)];
+
+    /// The fields that its payloads are known to have.
+    fn fields(&self) -> &'static Fields;
 
     /// From a delivery's first attempt to its last; the dedupe window should not be shorter. None: not published.
     fn retries_for(&self) -> Option<Duration>;

@@ -21,9 +21,10 @@ pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<
         Outcome::Accepted { id } => told(&Told { status: "accepted", id: Some(id) }),
         Outcome::Duplicate { id } => told(&Told { status: "duplicate", id: Some(id) }),
         Outcome::Ignored => told(&Told { status: "ignored", id: None }),
-        Outcome::Handshake { header, key } => {
+        Outcome::Handshake { headers } => {
             let mut answer = Response::new(Body::default());
-            answer.headers_mut().insert(HeaderName::from_static(header), key.clone());
+            let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.clone()));
+            answer.headers_mut().extend(headers);
             answer
         }
         Outcome::Rejected(rejection) => problem(rejection.reason, reject, allow),

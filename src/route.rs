@@ -3,20 +3,28 @@
 //! Keeps true: a source exists only if everything that its provider needs to authenticate it is there and readable; what a
 //! path token is compared with is never told by the answer or by its time.
 
-use std::collections::{HashMap, HashSet};
-use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+mod drift;
+mod keys;
+mod memory;
+mod observing;
+mod rates;
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 
-use crate::config::{self, At, Config, OnConflict, Problem};
+use crate::config::{self, At, Config, OnConflict, Position, Problem};
 use crate::metrics::{Metrics, SourceLabels, SourceMetrics, UNKNOWN};
 use crate::outcome::Reason;
 use crate::provider::{self, Provider, Signing};
-use crate::secret::{Redactor, Secret};
+use crate::secret::{Redactor, Secret, SecretRef};
 use crate::signature::{Key, Scheme, VerifiedBy};
+pub use memory::SourceMemory;
+use observing::Observing;
+pub use observing::dated;
+use rates::Rates;
 
 /// A configured source, ready to serve.
 pub struct Source {
@@ -36,8 +44,14 @@ pub struct Source {
     pub token: Option<Secret>,
     /// Empty allows all.
     pub allow_ips: Vec<IpNet>,
-    /// Its rate, where limited.
-    pub limiter: Option<DefaultDirectRateLimiter>,
+    /// Its rates, and its clients'.
+    pub rates: Rates,
+    /// What it does not enforce yet.
+    pub observing: Observing,
+    /// Whose validation requests it grants, lower case.
+    pub webhook_origins: Vec<String>,
+    /// What a name in the client's certificate must look like.
+    pub client_certificate: Option<String>,
     /// Seconds.
     pub tolerance: i64,
     /// Empty accepts all.
@@ -46,26 +60,14 @@ pub struct Source {
     pub on_conflict: OnConflict,
     /// Its series.
     pub metrics: Arc<SourceMetrics>,
-    highest: Mutex<HashMap<String, u64>>,
+    /// What it has learnt; a reload carries it on.
+    pub memory: Arc<SourceMemory>,
 }
 
 impl Source {
     /// The methods that its path takes, as `Allow` lists them.
     pub fn methods(&self) -> &'static str {
         if self.provider.challenge_header().is_some() { "GET, POST" } else { "POST" }
-    }
-
-    /// How many numbers were skipped before this one, against the highest seen in this scope. A late one skips none.
-    pub fn skipped(&self, scope: String, number: u64) -> u64 {
-        let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
-        if highest.len() >= MAX_SCOPES && !highest.contains_key(&scope) {
-            // Bounded memory is worth more than the gaps of a subscription past the ten thousandth.
-            return 0;
-        }
-        let known = highest.entry(scope).or_insert(number);
-        let skipped = number.saturating_sub(*known).saturating_sub(1);
-        *known = number.max(*known);
-        skipped
     }
 }
 
@@ -90,9 +92,14 @@ pub enum Found<'r> {
 }
 
 impl Routes {
-    /// Builds the sources, resolving every secret. Adds its problems to the config's own, in the file's order; with an error
-    /// among them, what is built must not serve.
-    pub fn build(config: &Config, metrics: &Metrics, problems: &mut Vec<Problem>) -> Routes {
+    /// Builds the sources, resolving every secret. Adds what is wrong to `problems`; with an error among
+    /// them, what is built must not serve. A source that was there `before` goes on with what it has counted and learnt.
+    pub fn build(
+        config: &Config,
+        metrics: &Metrics,
+        before: Option<&Routes>,
+        problems: &mut Vec<Problem>,
+    ) -> Routes {
         let reasons = Reason::ALL.map(Reason::label);
         let unknown = metrics.source(&SourceLabels {
             source: UNKNOWN,
@@ -100,18 +107,21 @@ impl Routes {
             secrets: 0,
             types: &[],
             reasons: &reasons,
+            observed: &[],
         });
         let mut routes =
             Routes { plain: HashMap::new(), tokened: HashMap::new(), unknown, redactor: Redactor::default() };
         for of in &config.sources {
-            let mut builder = Builder { of, config, problems, redactor: &mut routes.redactor };
+            let same = before.and_then(|before| before.named(&of.name.value, &of.provider.value));
+            let mut builder = Builder { of, config, before: same, problems, redactor: &mut routes.redactor };
             if let Some(source) = builder.build(metrics, &reasons) {
                 let by_path = if source.token.is_some() { &mut routes.tokened } else { &mut routes.plain };
                 by_path.insert(source.path.clone(), Arc::new(source));
             }
         }
-        problems.sort();
-        problems.dedup();
+        if let Some(before) = before {
+            routes.redactor.inherit(&before.redactor);
+        }
         routes
     }
 
@@ -137,6 +147,12 @@ impl Routes {
         }
     }
 
+    fn named(&self, name: &str, provider: &str) -> Option<&Source> {
+        let mut sources = self.sources();
+        let found = sources.find(|source| &*source.name == name && source.provider.name() == provider);
+        found.map(|source| &**source)
+    }
+
     /// Every source.
     pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
         self.plain.values().chain(self.tokened.values())
@@ -147,6 +163,8 @@ impl Routes {
 struct Builder<'a> {
     of: &'a config::Source,
     config: &'a Config,
+    /// The same source, as it was until now.
+    before: Option<&'a Source>,
     problems: &'a mut Vec<Problem>,
     redactor: &'a mut Redactor,
 }
@@ -170,16 +188,20 @@ impl Builder<'_> {
         let keys = self.keys(provider, scheme);
         let token = self.token();
         self.check_options(provider);
-        let verified_by = self.verified_by(provider, scheme, token.is_some())?;
+        let certificate = self.client_certificate();
+        let verified_by = self.verified_by(provider, scheme, certificate.is_some(), token.is_some())?;
+        self.check_observing(verified_by);
         let mut types: Vec<&'static str> = provider.types().iter().map(|(_, canonical)| *canonical).collect();
         types.sort_unstable();
         types.dedup();
+        let observed: Vec<_> = of.observe.iter().map(|observable| observable.name()).collect();
         let labels = SourceLabels {
             source: &of.name.value,
             provider: provider.name(),
             secrets: keys.len(),
             types: &types,
             reasons,
+            observed: &observed,
         };
         let signed = scheme.is_some();
         let by_default =
@@ -193,12 +215,15 @@ impl Builder<'_> {
             verified_by,
             token,
             allow_ips: of.allow_ips.clone(),
-            limiter: of.rate_limit.and_then(limiter),
+            rates: Rates::of(of, self.before.map(|before| &before.rates)),
+            observing: Observing::of(of),
+            webhook_origins: of.webhook_origins.clone(),
+            client_certificate: certificate,
             tolerance: i64::try_from(of.tolerance.as_secs()).unwrap_or(i64::MAX),
             subscriptions: of.subscriptions.iter().flat_map(|list| list.value.iter().cloned()).collect(),
             on_conflict: of.on_conflict.unwrap_or(by_default),
             metrics: metrics.source(&labels),
-            highest: Mutex::default(),
+            memory: self.before.map_or_else(Arc::default, |before| before.memory.clone()),
         })
     }
 
@@ -226,30 +251,9 @@ impl Builder<'_> {
         }
     }
 
-    fn keys(&mut self, provider: &dyn Provider, scheme: Option<Scheme>) -> Vec<Key> {
-        let Some(scheme) = scheme else { return Vec::new() };
-        let mut keys = Vec::new();
-        for reference in &self.of.secrets {
-            let Some(secret) = self.resolve(reference, "secrets") else { continue };
-            if scheme != Scheme::StandardWebhooks && secret.expose().len() < SHORT_SECRET {
-                let bytes = secret.expose().len();
-                let what = format!(
-                    "the secret has {bytes} bytes; {} should have {SHORT_SECRET} or more",
-                    provider.name()
-                );
-                self.warn(reference, "secrets", what);
-            }
-            match Key::new(scheme, &secret) {
-                Ok(key) => keys.push(key),
-                Err(error) => self.error(reference, "secrets", error.to_string()),
-            }
-        }
-        keys
-    }
-
     fn token(&mut self) -> Option<Secret> {
         let reference = self.of.path_token.as_ref()?;
-        let token = self.resolve(reference, "path_token")?;
+        let token = self.resolve(reference.at, &reference.value, "path_token")?;
         let text = token.expose();
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&b);
         if !text.bytes().all(fits) {
@@ -260,6 +264,20 @@ impl Builder<'_> {
             self.warn(reference, "path_token", what);
         }
         Some(token)
+    }
+
+    fn client_certificate(&mut self) -> Option<String> {
+        let pattern = self.of.client_certificate.as_ref()?;
+        let tls = self.config.edge.tls.as_ref();
+        // A section that cannot be read may well say whose certificates count.
+        let unread =
+            self.problems.iter().any(|problem| !problem.warning && problem.key.starts_with("edge.tls"));
+        if tls.is_none_or(|tls| tls.client_ca.is_none()) && !unread {
+            let what = "no client shows a certificate that could be trusted: set edge.tls.client_ca, \
+                the authorities that clients' certificates are held against";
+            self.error(pattern, "client_certificate", what.to_owned());
+        }
+        Some(pattern.value.clone())
     }
 
     /// Options that another provider would not heed, and a window that forgets too early.
@@ -299,13 +317,14 @@ impl Builder<'_> {
         &mut self,
         provider: &dyn Provider,
         scheme: Option<Scheme>,
+        certificate: bool,
         token: bool,
     ) -> Option<VerifiedBy> {
         let of = self.of;
         if let Some(scheme) = scheme {
             return Some(provider::verified_by(scheme));
         }
-        if self.reported("secrets") || self.reported("path_token") || self.reported("allow_ips") {
+        if ["secrets", "client_certificate", "path_token", "allow_ips"].iter().any(|key| self.reported(key)) {
             // It would be authenticated if what is there were right.
             return None;
         }
@@ -315,27 +334,30 @@ impl Builder<'_> {
                 Err(format!("{name} signs its deliveries: set secrets = [{{ env = \"NAME\" }}]"))
             }
             Signing::Always(_) => return None,
+            _ if certificate => Ok(VerifiedBy::ClientCertificate),
             _ if token => Ok(VerifiedBy::PathToken),
             Signing::Sometimes(_) if !of.unauthenticated => Err(format!(
-                "{name} needs secrets, or for its legacy system path_token = {{ env = \"NAME\" }}"
+                "{name} needs secrets, or for its legacy system path_token = {{ env = \"NAME\" }} or client_certificate"
             )),
             _ if !of.allow_ips.is_empty() => Ok(VerifiedBy::ClientAddress),
             _ if of.unauthenticated => Ok(VerifiedBy::Nothing),
-            _ => Err("nothing authenticates this source: set path_token = { env = \"NAME\" } or allow_ips, \
-                or say unauthenticated = true"
-                .to_owned()),
+            _ => Err(
+                "nothing authenticates this source: set path_token = { env = \"NAME\" }, client_certificate \
+                or allow_ips, or say unauthenticated = true"
+                    .to_owned(),
+            ),
         };
         otherwise.map_err(|what| self.error(&of.name, "secrets", what)).ok()
     }
 
-    fn resolve(&mut self, reference: &At<crate::secret::SecretRef>, key: &str) -> Option<Secret> {
-        match reference.value.resolve() {
+    fn resolve(&mut self, at: Position, reference: &SecretRef, key: &str) -> Option<Secret> {
+        match reference.resolve() {
             Ok(secret) => {
                 self.redactor.learn(&secret);
                 Some(secret)
             }
             Err(error) => {
-                self.error(reference, key, error.to_string());
+                self.error(&At { value: (), at }, key, error.to_string());
                 None
             }
         }
@@ -365,10 +387,4 @@ impl Builder<'_> {
     }
 }
 
-fn limiter(rate: config::RateLimit) -> Option<DefaultDirectRateLimiter> {
-    let (per_second, burst) = (NonZeroU32::new(rate.per_second)?, NonZeroU32::new(rate.burst)?);
-    Some(RateLimiter::direct(Quota::per_second(per_second).allow_burst(burst)))
-}
-
 const SHORT_SECRET: usize = 16;
-const MAX_SCOPES: usize = 10_000;

@@ -114,6 +114,13 @@ impl Redactor {
         }
     }
 
+    /// Goes on cutting out what another one knows, as long as there is room: who uses an old secret may still send it.
+    pub fn inherit(&mut self, before: &Redactor) {
+        for secret in before.0.iter().take(MAX_INHERITED) {
+            self.learn(secret);
+        }
+    }
+
     /// The text without any secret it holds, as it stands or percent-encoded.
     pub fn clean(&self, text: &str) -> String {
         let mut clean = text.to_owned();
@@ -151,6 +158,8 @@ pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
 }
 
 const REDACTED: &str = "<redacted>";
+/// Each costs a search in every text that is cleaned.
+const MAX_INHERITED: usize = 256;
 
 #[cfg(test)]
 mod tests {

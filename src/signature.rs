@@ -1,22 +1,23 @@
 //! The signature schemes, and the only maker of [`Verified`].
 //!
-//! Keeps true: a [`Verified`] exists only for bytes that a configured key signed within the tolerance, or for a source that
+//! Keeps true: a [`Verified`] exists only for bytes that a configured key which counts now signed within the tolerance, or for a source that
 //! declares what else authenticates it. Nothing is parsed before that but the signing headers themselves. Digests are compared in constant time,
 //! and each spelling of a digest is accepted in one form only, so that no changed bit of a header goes unnoticed.
 //!
 //! Not here: which provider uses which scheme (`provider.rs`), and which keys a source has (`route.rs`).
 
+pub mod diagnosis;
 mod digest;
-mod python_json;
+mod key;
+mod rewritten;
 
-use hmac::{Hmac, KeyInit, Mac};
 use hyper::HeaderMap;
 use hyper::header::HeaderValue;
-use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::secret::Secret;
 use digest::Digest;
+use key::Counting;
+pub use key::{Key, KeyError};
 
 /// How a provider signs a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub enum VerifiedBy {
     StandardWebhooks,
     /// Another HMAC-SHA256 signature.
     HmacSha256,
+    /// The client's certificate, by `client_certificate`.
+    ClientCertificate,
     /// The secret last segment of the path.
     PathToken,
     /// The client's address, by `allow_ips`.
@@ -54,6 +57,7 @@ impl VerifiedBy {
         match self {
             VerifiedBy::StandardWebhooks => "standard-webhooks",
             VerifiedBy::HmacSha256 => "hmac-sha256",
+            VerifiedBy::ClientCertificate => "client-certificate",
             VerifiedBy::PathToken => "path-token",
             VerifiedBy::ClientAddress => "client-address",
             VerifiedBy::Nothing => "none",
@@ -81,7 +85,7 @@ pub struct Signed<'a> {
 }
 
 impl<'a> Verified<'a> {
-    /// For a source without keys: its path token, client address or explicit `unauthenticated` let the delivery in, which
+    /// For a source without keys: its client's certificate, path token, client address or explicit `unauthenticated` let the delivery in, which
     /// the route and the admission have checked.
     pub fn by_other_means(by: VerifiedBy, body: &'a [u8]) -> Verified<'a> {
         Verified { body, by, signed: None }
@@ -128,60 +132,8 @@ pub enum SignatureError {
     },
 }
 
-/// A source's key for its scheme, its first block already hashed.
-#[derive(Clone)]
-pub struct Key(Hmac<Sha256>);
-
-/// Why a secret cannot be a key.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// Not base64.
-    #[error("the secret is not base64 after `whsec_`; copy it again from the provider")]
-    NotBase64,
-    /// Too short to resist guessing.
-    #[error("the secret decodes to {0} bytes; Standard Webhooks needs at least {MIN_KEY_BYTES}")]
-    TooShort(usize),
-}
-
-impl Key {
-    /// Reads a secret as the scheme says: Standard Webhooks ones are base64 after `whsec_`, decoded leniently, since
-    /// providers issue them unpadded and with stray trailing bits; the others are the secret's text, prefix and all.
-    ///
-    /// # Errors
-    /// When a Standard Webhooks secret is no base64 or decodes to fewer than 16 bytes.
-    pub fn new(scheme: Scheme, secret: &Secret) -> Result<Key, KeyError> {
-        let text = secret.expose();
-        match scheme {
-            Scheme::StandardWebhooks => {
-                let encoded = text.strip_prefix("whsec_").unwrap_or(text);
-                let bytes = digest::lenient_base64(encoded).ok_or(KeyError::NotBase64)?;
-                if bytes.len() < MIN_KEY_BYTES {
-                    return Err(KeyError::TooShort(bytes.len()));
-                }
-                Ok(Key::from_bytes(&bytes))
-            }
-            Scheme::Bond { .. } | Scheme::Iof => Ok(Key::from_bytes(text.as_bytes())),
-        }
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Key {
-        match Hmac::new_from_slice(bytes) {
-            Ok(mac) => Key(mac),
-            // RFC 2104 takes keys of any length, and so does the crate: the error type is the trait's, not HMAC's.
-            Err(_) => unreachable!("HMAC takes a key of any length"),
-        }
-    }
-
-    fn digest(&self, parts: &[&[u8]]) -> Digest {
-        let mut mac = self.0.clone();
-        for part in parts {
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().into()
-    }
-}
-
-/// Checks a delivery's signature over its raw bytes, then its timestamp. `now` is unix seconds; `tolerance` seconds, both ways.
+/// Checks a delivery's signature over its raw bytes, then its timestamp. `now` is unix seconds, and decides which keys count;
+/// `tolerance` is seconds, both ways.
 ///
 /// # Errors
 /// In this order: a header missing, a header malformed, no key matches, the timestamp outside the tolerance.
@@ -198,10 +150,11 @@ pub fn verify<'a>(
         Scheme::Bond { accept_v1 } => (bond(headers, accept_v1)?, VerifiedBy::HmacSha256),
         Scheme::Iof => (iof(headers)?, VerifiedBy::HmacSha256),
     };
+    let counting = Counting { keys, now };
     let slot = claim
-        .slot(keys, &claim.digests, body)
-        .or_else(|| claim.python_slot(keys, body))
-        .ok_or(SignatureError::Mismatch { tried: keys.len() })?;
+        .slot(counting, &claim.digests, body)
+        .or_else(|| claim.python_slot(counting, body))
+        .ok_or_else(|| SignatureError::Mismatch { tried: counting.iter().count() })?;
     let age = now.saturating_sub(claim.at);
     if age.saturating_abs() > tolerance {
         return Err(SignatureError::OutsideTolerance { age, tolerance });
@@ -251,23 +204,24 @@ struct Claim<'a> {
 
 impl Claim<'_> {
     /// The first key that made any of the digests. Every digest is compared whole.
-    fn slot(&self, keys: &[Key], digests: &[Digest], body: &[u8]) -> Option<usize> {
+    fn slot(&self, keys: Counting<'_>, digests: &[Digest], body: &[u8]) -> Option<usize> {
         let stamp = self.timestamp.as_bytes();
-        keys.iter().position(|key| {
+        let found = keys.iter().find(|(_, key)| {
             let made = match self.message_id {
                 Some(id) => key.digest(&[id.as_bytes(), b".", stamp, b".", body]),
                 None => key.digest(&[stamp, b".", body]),
             };
             let any = digests.iter().fold(Choice::from(0), |any, claimed| any | made.ct_eq(claimed));
             bool::from(any)
-        })
+        });
+        found.map(|(slot, _)| slot)
     }
 
-    fn python_slot(&self, keys: &[Key], body: &[u8]) -> Option<usize> {
+    fn python_slot(&self, keys: Counting<'_>, body: &[u8]) -> Option<usize> {
         if self.python_digests.is_empty() {
             return None;
         }
-        self.slot(keys, &self.python_digests, python_json::dumps(body)?.as_bytes())
+        self.slot(keys, &self.python_digests, rewritten::python(body)?.as_bytes())
     }
 }
 
@@ -374,7 +328,6 @@ impl<'a> Pairs<'a> {
     }
 }
 
-const MIN_KEY_BYTES: usize = 16;
 const WEBHOOK_ID: &str = "webhook-id";
 const WEBHOOK_TIMESTAMP: &str = "webhook-timestamp";
 const WEBHOOK_SIGNATURE: &str = "webhook-signature";

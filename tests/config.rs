@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use hookgate::config::{self, OnConflict, QueueKind, RateLimit, Store};
 use hookgate::secret::SecretRef;
+use jiff::Timestamp;
 
 #[test]
 fn valid_files_load() {
@@ -68,7 +69,8 @@ fn the_shipped_configs_load_without_a_word() {
 #[test]
 fn the_full_config_spells_out_the_defaults() {
     let full = fs::read_to_string(root().join("config/full.toml")).unwrap();
-    let sections: BTreeSet<_> = ["data_dir", "edge", "admin", "redis", "dedupe", "queue", "audit"].into();
+    let sections: BTreeSet<_> =
+        ["data_dir", "edge", "admin", "redis", "dedupe", "queue", "audit", "quarantine"].into();
     let (spelled, _) = config::parse(&full, Path::new(""));
     let (defaults, problems) = config::parse("sources.any.provider = \"any\"", Path::new(""));
     assert!(problems.is_empty(), "{problems:#?}");
@@ -84,6 +86,38 @@ fn the_full_config_spells_out_the_defaults() {
     for provider in ["securitize", "anduin", "basiq", "atelio", "iof"] {
         assert!(names.contains(&provider), "{provider} has no example");
     }
+}
+
+#[test]
+fn what_faces_the_internet_arrives_as_written() {
+    let path = root().join("tests/config/valid/internet.toml");
+    let (config, _) = config::load(&path).unwrap();
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    assert_eq!(config.edge.max_connections_per_client, 200);
+    assert_eq!((config.edge.max_in_flight, config.edge.max_in_flight_bytes), (500, 64 << 20));
+    assert_eq!(config.edge.trusted_proxies.len(), 2);
+    assert!(config.edge.proxy_protocol);
+    let tls = config.edge.tls.as_ref().unwrap();
+    let folder = path.parent().unwrap();
+    let files: Vec<_> = tls.certificates.iter().map(|pair| pair.private_key.value.clone()).collect();
+    assert_eq!(files, [folder.join("edge.key"), folder.join("other.key")]);
+    assert_eq!(tls.client_ca.as_ref().unwrap().value, folder.join("clients.pem"));
+    assert!(config.admin.token.is_some() && config.admin.tls.is_some());
+    assert_eq!(config.audit.key.as_ref().unwrap().value, SecretRef::File(folder.join("audit.key")));
+    let ship = config.audit.ship.as_ref().unwrap();
+    assert_eq!((ship.stream.as_str(), ship.max_len), ("security.rejects", 5000));
+    assert!(config.quarantine.enabled && config.quarantine.key.is_some());
+
+    let source = &config.sources[0];
+    let dates = |n: usize| (source.secrets[n].value.not_before, source.secrets[n].value.not_after);
+    // A day counts whole: the end is the first moment after it.
+    assert_eq!(dates(0), (None, Some(at("2027-02-01T00:00:00Z"))));
+    assert_eq!(dates(1), (Some(at("2027-01-30T12:00:00Z")), Some(at("2027-06-29T22:00:00Z"))));
+    assert_eq!(source.observe_until.as_ref().unwrap().value, at("2027-02-01T00:00:00Z"));
+    assert_eq!(source.observe.len(), 4);
+    assert_eq!(source.client_rate_limit, Some(RateLimit { per_second: 20, burst: 50 }));
+    assert_eq!(source.client_certificate.as_ref().unwrap().value, "*.basiq.io");
+    assert_eq!(source.webhook_origins, ["eventemitter.example.com"]);
 }
 
 #[test]
@@ -103,9 +137,9 @@ fn values_arrive_as_written() {
     let [first, second] = config.sources.as_slice() else { panic!("{:#?}", config.sources) };
     assert_eq!((first.name.value.as_str(), second.name.value.as_str()), ("zeta", "alpha.beta"));
     assert_eq!(first.path.value, "/hooks/zeta");
-    assert_eq!(first.secrets[0].value, SecretRef::Env("ZETA".into()));
-    assert_eq!(first.secrets[1].value, SecretRef::File(folder.join("zeta.key")));
-    assert_eq!(first.secrets[2].value, SecretRef::File(PathBuf::from("/run/zeta")));
+    assert_eq!(first.secrets[0].value.reference, SecretRef::Env("ZETA".into()));
+    assert_eq!(first.secrets[1].value.reference, SecretRef::File(folder.join("zeta.key")));
+    assert_eq!(first.secrets[2].value.reference, SecretRef::File(PathBuf::from("/run/zeta")));
     assert_eq!(first.rate_limit, Some(RateLimit { per_second: 5, burst: 5 }));
     assert_eq!(first.on_conflict, None);
     assert_eq!(second.path.value, "/in/alpha");

@@ -8,7 +8,7 @@ const LAYERS: &[&[&str]] = &[
     &["main", "lib"],
     &["cli"],
     &["gateway"],
-    &["live"],
+    &["live", "ship"],
     &["listener"],
     &["pipeline"],
     &["respond"],
@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["normalize"],
     &["provider"],
     &["signature"],
+    &["quarantine"],
     &["spool"],
     &["inbox"],
     &["broker"],
@@ -26,8 +27,9 @@ const LAYERS: &[&[&str]] = &[
     &["audit"],
     &["admin"],
     &["metrics", "telemetry"],
+    &["tls"],
     &["config"],
-    &["secret", "clock", "queue_name"],
+    &["secret", "clock", "queue_name", "peer", "farewell"],
 ];
 
 #[test]

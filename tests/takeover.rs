@@ -5,11 +5,12 @@
 
 mod support;
 
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use support::{Client, Delivery, Home, Persistence, Redis, assert_each_once, free_port, until};
+use support::{BASIQ_SECRET, Client, Delivery, Home, Persistence, Redis, assert_each_once, free_port, until};
 use tokio::task::JoinSet;
 
 /// Senders who open a connection for every event, and take nothing but 200 for an answer.
@@ -94,6 +95,68 @@ async fn a_gateway_that_waits_for_the_data_folder_takes_over_with_no_refused_con
     callers.taken(50).await;
     let sent = callers.finish().await;
     assert_each_once(&home.events(), &sent);
+}
+
+/// Basiq with its secrets in a file, and an address of its own that it shares.
+fn with_a_secret_file() -> Home {
+    let home = shared_port(Home::embedded()).with("edge.listen", format!("127.0.0.1:{}", free_port()));
+    let source = "[sources.basiq]\nprovider = \"basiq\"\nsecrets = [{ file = \"basiq.secret\" }]\n";
+    fs::write(home.path("basiq.secret"), BASIQ_SECRET).unwrap();
+    home.with_sources(source)
+}
+
+const NEXT_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+#[tokio::test]
+async fn a_gateway_that_waited_serves_by_what_its_config_and_secrets_say_by_then() {
+    let home = with_a_secret_file().with("edge.max_body", "1MiB");
+    let mut first = home.serve().await;
+    let second = home.start();
+    second.says("waiting for it to drain").await;
+    fs::write(home.path("basiq.secret"), NEXT_SECRET).unwrap();
+    let home = home.with("edge.max_body", "1KiB");
+    home.write_config();
+    first.sigterm();
+    let second = second.listens().await;
+    assert_eq!(first.exit().await.code(), Some(0));
+    assert_eq!(second.deliver(&Delivery::basiq("a")).await.status, 401);
+    second.deliver(&Delivery::basiq_by_another_secret("a")).await.assert_accepted("a");
+    let long = Delivery::basiq_about("b", &"u".repeat(2048));
+    assert_eq!(second.deliver(&long).await.status, 413);
+    // And that not by a reload.
+    assert!(!second.said().contains("config reloaded"), "{}", second.said());
+}
+
+#[tokio::test]
+async fn a_gateway_that_waited_for_a_folder_that_is_no_longer_its_own_begins_again() {
+    let home = with_a_secret_file();
+    let mut first = home.serve().await;
+    let second = home.start();
+    second.says("waiting for it to drain").await;
+    let home = home.with("data_dir", "elsewhere");
+    home.write_config();
+    first.sigterm();
+    let second = second.listens().await;
+    assert_eq!(first.exit().await.code(), Some(0));
+    assert!(second.said().contains("beginning again"), "{}", second.said());
+    second.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    assert!(home.path("elsewhere/hookgate.db").exists());
+    assert_eq!(home.events().len(), 1);
+}
+
+#[tokio::test]
+async fn a_gateway_that_waited_does_not_serve_by_a_config_that_is_wrong_by_then() {
+    let home = with_a_secret_file();
+    let mut first = home.serve().await;
+    let second = home.start();
+    second.says("waiting for it to drain").await;
+    fs::remove_file(home.path("basiq.secret")).unwrap();
+    first.sigterm();
+    let said = second.listens_or_ends().await.err().unwrap();
+    assert!(said.contains("exit status: 1") || said.contains("unix_wait_status(256)"), "{said}");
+    assert!(said.contains("cannot read the secret file"), "{said}");
+    assert_eq!(first.exit().await.code(), Some(0));
+    assert!(!first.said().contains("drain_timeout is over"), "it waits for nobody: {}", first.said());
 }
 
 #[tokio::test]

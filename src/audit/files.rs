@@ -55,6 +55,18 @@ pub fn list(dir: &Path) -> io::Result<Vec<LogFile>> {
     Ok(files)
 }
 
+/// How many files in `dir` were set aside.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(super) fn set_aside(dir: &Path) -> io::Result<usize> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir)? {
+        count += usize::from(entry?.path().extension().is_some_and(|extension| extension == SET_ASIDE));
+    }
+    Ok(count)
+}
+
 /// As much of a record as the chain's next one needs. Reads records of later versions too: a gateway that was
 /// rolled back goes on with their chain.
 #[derive(Debug, Deserialize)]
@@ -62,6 +74,8 @@ pub(super) struct Link {
     pub(super) seq: u64,
     pub(super) ts: String,
     pub(super) hash: String,
+    #[serde(default)]
+    pub(super) reason: String,
 }
 
 /// Where the last whole record ends, and that record. What follows it is what a crash left of a write.
@@ -77,6 +91,8 @@ pub(super) fn last_record(bytes: &[u8]) -> (usize, Option<Link>) {
     (0, None)
 }
 
+/// How the name of a file ends that could not be read at a start and was kept aside.
+pub(super) const SET_ASIDE: &str = "unreadable";
 const STARTED: &str = "%Y%m%dT%H%M%SZ";
 
 #[cfg(test)]

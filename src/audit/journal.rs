@@ -4,20 +4,24 @@
 //! of a line behind that a later one could follow; all files together stay within `max_bytes`, and the file
 //! that holds the head is never deleted.
 
+mod recovery;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 
+use super::anchor::Key;
 use super::files::{LogFile, last_record, list};
 use super::flood::Summed;
-use super::record::{NO_HASH, Record};
+use super::sealed::{Head, Sealed};
 use super::{OpenError, Options};
+use recovery::recover;
 
 /// The log, opened to append.
 pub(super) struct Journal {
@@ -29,13 +33,11 @@ pub(super) struct Journal {
     head: Head,
     current: Option<Current>,
     unsynced: bool,
-}
-
-/// The last record.
-#[derive(Clone)]
-struct Head {
-    seq: u64,
-    hash: String,
+    /// What anchors are made with, if there are any.
+    key: Option<Key>,
+    /// When the next anchor must be written: none while one vouches for all there is, or without a key.
+    anchor_by: Option<Instant>,
+    anchors: u64,
 }
 
 /// The file that is appended to.
@@ -45,13 +47,6 @@ struct Current {
     len: u64,
     /// None after a failure: whatever was wrong may be gone with a new handle.
     file: Option<File>,
-}
-
-/// Lines ready to be written, and the head once they are.
-struct Sealed {
-    text: String,
-    count: usize,
-    head: Head,
 }
 
 impl Journal {
@@ -66,9 +61,26 @@ impl Journal {
         let (head, current) = recover(dir).map_err(failed)?;
         // Two files must fit beside the kept ones: the current, and the next before the oldest is deleted.
         let limits = Options { file_bytes: options.file_bytes.min(options.max_bytes / 4), ..options };
-        let journal = Journal { dir: dir.to_owned(), limits, clock, lock, head, current, unsynced: false };
+        let journal = Journal {
+            dir: dir.to_owned(),
+            limits,
+            clock,
+            lock,
+            head,
+            current,
+            unsynced: false,
+            key: None,
+            anchor_by: None,
+            anchors: 0,
+        };
         journal.sweep();
         Ok(journal)
+    }
+
+    /// With anchors. What stands behind the last one is vouched for at once: whoever goes on writing it vouches for it.
+    pub(super) fn anchored(self, key: Key) -> Journal {
+        let anchor_by = self.head.stretch.map(|_| clock::instant());
+        Journal { key: Some(key), anchor_by, ..self }
     }
 
     /// Appends records; tells how many were written before one failed.
@@ -81,6 +93,31 @@ impl Journal {
             }
         }
         (done, Ok(()))
+    }
+
+    /// When [`Journal::anchor`] is due.
+    pub(super) fn anchor_by(&self) -> Option<Instant> {
+        self.anchor_by
+    }
+
+    /// Appends an anchor, if there is anything that none vouches for. After a failure it is due again in a second.
+    pub(super) fn anchor(&mut self) -> io::Result<()> {
+        let (Some(key), Some(_)) = (self.key.clone(), self.anchor_by) else { return Ok(()) };
+        let result = self.append_anchor(&key);
+        if result.is_err() {
+            self.anchor_by = Some(clock::instant() + ANCHOR_AGAIN);
+        }
+        result
+    }
+
+    /// How many anchors were written since this was asked last.
+    pub(super) fn take_anchors(&mut self) -> u64 {
+        std::mem::take(&mut self.anchors)
+    }
+
+    /// The number of the last record written.
+    pub(super) fn last_seq(&self) -> u64 {
+        self.head.seq
     }
 
     /// Whether something is written and not yet synced.
@@ -108,21 +145,68 @@ impl Journal {
     fn append_to_one_file(&mut self, entries: &[Summed]) -> io::Result<usize> {
         self.check_current()?;
         let len = self.current.as_ref().map_or(0, |current| current.len);
-        let sealed = seal(&self.head, entries, self.limits.file_bytes.saturating_sub(len), len == 0)?;
+        let sealed = self.seal(entries, self.limits.file_bytes.saturating_sub(len), len == 0)?;
         if sealed.count == 0 {
             self.retire()?;
             return Ok(0);
         }
+        let count = sealed.count;
+        self.commit(sealed)?;
+        Ok(count)
+    }
+
+    fn append_anchor(&mut self, key: &Key) -> io::Result<()> {
+        loop {
+            self.check_current()?;
+            let len = self.current.as_ref().map_or(0, |current| current.len);
+            let mut sealed = Sealed::after(&self.head);
+            sealed.anchor(key, self.clock.now())?;
+            if len > 0 && len + sealed.text.len() as u64 > self.limits.file_bytes {
+                self.retire()?;
+                continue;
+            }
+            return self.commit(sealed);
+        }
+    }
+
+    /// Seals as many entries as `room` takes; the first one anyway where a file begins.
+    fn seal(&self, entries: &[Summed], room: u64, begins: bool) -> io::Result<Sealed> {
+        let (mut sealed, now) = (Sealed::after(&self.head), self.clock.now());
+        for entry in entries {
+            let mut more = Sealed::after(&sealed.head);
+            let first = begins && sealed.count == 0;
+            more.entry(entry, self.key.as_ref(), now, first)?;
+            if (sealed.text.len() + more.text.len()) as u64 > room && !first {
+                break;
+            }
+            sealed.text.push_str(&more.text);
+            sealed.count += 1;
+            sealed.anchors += more.anchors;
+            sealed.head = more.head;
+        }
+        Ok(sealed)
+    }
+
+    /// Writes what is sealed; the chain's head moves with it.
+    fn commit(&mut self, sealed: Sealed) -> io::Result<()> {
         if self.current.is_none() {
             self.begin()?;
         }
+        let begins = self.current.as_ref().is_some_and(|current| current.len == 0);
         self.write(&sealed.text)?;
-        self.head = sealed.head;
         self.unsynced = true;
-        if len == 0 {
+        self.anchors += sealed.anchors;
+        self.head = sealed.head;
+        if sealed.anchors > 0 || self.head.stretch.is_none() {
+            self.anchor_by = None;
+        }
+        if self.key.is_some() && self.head.stretch.is_some() {
+            self.anchor_by.get_or_insert_with(|| clock::instant() + ANCHOR_AFTER);
+        }
+        if begins {
             self.settle();
         }
-        Ok(sealed.count)
+        Ok(())
     }
 
     /// Ends a current file that is too old, or no longer the file it was.
@@ -229,55 +313,6 @@ impl Journal {
     }
 }
 
-/// The head of the chain in `dir` and the file that holds it.
-fn recover(dir: &Path) -> io::Result<(Head, Option<Current>)> {
-    for log in list(dir)?.into_iter().rev() {
-        let bytes = fs::read(&log.path)?;
-        let (whole, last) = last_record(&bytes);
-        let torn = bytes.len() - whole;
-        if torn > 0 {
-            tracing::warn!(file = %log.name(), bytes = torn, "cut an unfinished record off the reject log");
-        }
-        let Some(last) = last else {
-            // Never delete what cannot be read: it may be worth more to somebody else.
-            if torn > 0 {
-                fs::rename(&log.path, log.path.with_extension("unreadable"))?;
-            } else {
-                fs::remove_file(&log.path)?;
-            }
-            continue;
-        };
-        if torn > 0 {
-            let file = OpenOptions::new().write(true).open(&log.path)?;
-            file.set_len(whole as u64)?;
-            file.sync_all()?;
-        }
-        let head = Head { seq: last.seq, hash: last.hash };
-        return Ok((head, Some(Current { log, len: whole as u64, file: None })));
-    }
-    Ok((Head { seq: 0, hash: NO_HASH.to_owned() }, None))
-}
-
-/// Seals as many entries as `room` takes; the first one anyway where `at_least_one`.
-fn seal(head: &Head, entries: &[Summed], room: u64, at_least_one: bool) -> io::Result<Sealed> {
-    let mut sealed = Sealed { text: String::new(), count: 0, head: head.clone() };
-    for entry in entries {
-        let head = &sealed.head;
-        let record = Record::seal(&entry.reject, entry.more, head.seq + 1, &head.hash)?;
-        let line = record.line()?;
-        let fits = (sealed.text.len() + line.len() + 1) as u64 <= room;
-        let due = at_least_one && sealed.count == 0;
-        if !fits && !due {
-            break;
-        }
-        sealed.text.push_str(&line);
-        sealed.text.push('\n');
-        sealed.count += 1;
-        sealed.head = Head { seq: record.seq, hash: record.hash };
-    }
-    Ok(sealed)
-}
-
 /// Opens the current file again and cuts off what a failed write left; false when it is not as we left it.
 fn reopen(current: &mut Current) -> io::Result<bool> {
     let file = match OpenOptions::new().append(true).open(&current.log.path) {
@@ -325,6 +360,9 @@ fn older(at: Timestamp, than: Duration, now: Timestamp) -> bool {
 }
 
 const LOCK: &str = ".lock";
+/// A little early: the disk may take its time.
+const ANCHOR_AFTER: Duration = Duration::from_secs(55);
+const ANCHOR_AGAIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Reject;
+use super::anchor::{ANCHOR, Key};
 
 /// `prev` of the first record ever.
 pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -36,6 +37,9 @@ pub struct Record {
     pub body_bytes: Option<u64>,
     pub headers: BTreeMap<String, String>,
     pub detail: String,
+    /// There where nothing was refused, since the source only observes this reason yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed: Option<bool>,
     /// How many more rejects of this source and reason this record stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<u64>,
@@ -64,12 +68,44 @@ impl Record {
             body_bytes,
             headers: headers(reject),
             detail: clip(&reject.detail),
+            observed: reject.observed.then_some(true),
             suppressed: (more > 0).then_some(more),
             prev: prev.to_owned(),
             hash: String::new(),
         };
         record.hash = record.digest()?;
         Ok(record)
+    }
+
+    /// The anchor at this place in the chain. Nothing in it is free: place, time and key make it.
+    pub(super) fn anchor(seq: u64, ts: String, prev: &str, key: &Key) -> io::Result<Record> {
+        let mut record = Record {
+            seq,
+            id: format!("rej_{seq:020x}"),
+            source: UNKNOWN.to_owned(),
+            provider: UNKNOWN.to_owned(),
+            reason: ANCHOR.to_owned(),
+            status: 0,
+            client: None,
+            method: String::new(),
+            path: String::new(),
+            body_sha256: None,
+            body_bytes: None,
+            headers: BTreeMap::new(),
+            detail: key.vouch(seq, &ts, prev),
+            observed: None,
+            suppressed: None,
+            prev: prev.to_owned(),
+            hash: String::new(),
+            ts,
+        };
+        record.hash = record.digest()?;
+        Ok(record)
+    }
+
+    /// Whether it says to be an anchor.
+    pub fn is_anchor(&self) -> bool {
+        self.reason == ANCHOR
     }
 
     /// Reads a line (without its line break).
@@ -131,6 +167,8 @@ fn clip(text: &str) -> String {
 
 /// Bytes of a field.
 const MAX_TEXT: usize = 1024;
+/// As metrics name it.
+const UNKNOWN: &str = "unknown";
 /// Canonical JSON knows only doubles.
 const MAX_EXACT: u64 = 1 << 53;
 
@@ -159,7 +197,7 @@ mod tests {
         (of.client, of.body) = (None, None);
         let line = Record::seal(&of, 0, 1, NO_HASH).unwrap().line().unwrap();
         assert!(line.contains("\"ts\":\"2026-11-21T10:00:00.000000Z\""), "{line}");
-        for absent in ["null", "client", "body_", "suppressed"] {
+        for absent in ["null", "client", "body_", "observed", "suppressed"] {
             assert!(!line.contains(absent), "{absent} in {line}");
         }
     }

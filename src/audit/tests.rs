@@ -1,5 +1,5 @@
 use super::record::Record;
-use super::verify::verify;
+use super::verify::{self, verify};
 use super::*;
 
 /// The `n`th of a row of rejects.
@@ -20,6 +20,7 @@ pub(crate) fn reject(n: u64) -> Reject {
             ("user-agent".into(), format!("test/{n}")),
         ],
         detail: "no configured secret matches (2 tried)".to_owned(),
+        observed: false,
     }
 }
 
@@ -51,7 +52,7 @@ fn open_with(dir: &Path, options: Options) -> Gateway {
     let metrics = Arc::new(Metrics::new().unwrap());
     let readiness = Arc::new(Readiness::default());
     let audit =
-        Audit::open(dir, options, Clock::System, Arc::clone(&metrics), Arc::clone(&readiness)).unwrap();
+        Audit::open(dir, options, None, Clock::System, Arc::clone(&metrics), Arc::clone(&readiness)).unwrap();
     Gateway { audit, metrics, readiness }
 }
 
@@ -79,9 +80,9 @@ fn a_flood_is_bounded_and_every_reject_of_it_counted() {
     let suppressed: u64 = records.iter().filter_map(|record| record.suppressed).sum();
     assert!(records.len() < 150, "{} records", records.len());
     assert_eq!(records.len() as u64 + suppressed, 10_000);
-    assert_eq!(gateway.metrics.audit_records.get(), records.len() as u64);
-    assert_eq!(gateway.metrics.audit_suppressed.get(), suppressed);
-    assert_eq!(gateway.metrics.audit_failures.get(), 0);
+    assert_eq!(gateway.metrics.audit.records.get(), records.len() as u64);
+    assert_eq!(gateway.metrics.audit.suppressed.get(), suppressed);
+    assert_eq!(gateway.metrics.audit.failures.get(), 0);
     verify(dir.path()).unwrap();
 }
 
@@ -111,7 +112,7 @@ fn a_sum_wakes_an_idle_writer() {
         gateway.audit.record(reject(n));
     }
     eventually("the sums", || {
-        gateway.metrics.audit_records.get() + gateway.metrics.audit_suppressed.get() == 50
+        gateway.metrics.audit.records.get() + gateway.metrics.audit.suppressed.get() == 50
     });
     gateway.audit.close();
 }
@@ -141,7 +142,7 @@ fn a_second_writer_is_refused_and_a_late_record_counted() {
     assert!(matches!(second, Err(OpenError::Held(_))));
     gateway.audit.close();
     gateway.audit.record(reject(0));
-    assert_eq!(gateway.metrics.audit_failures.get(), 1);
+    assert_eq!(gateway.metrics.audit.failures.get(), 1);
     open(dir.path()).audit.close();
 }
 
@@ -152,7 +153,7 @@ fn a_failing_disk_is_told_and_what_failed_is_summed_once_it_is_back() {
     let gateway = open(&dir);
     let ready = || format!("{:?}", gateway.readiness).contains("audit: true");
     gateway.audit.record(reject(0));
-    eventually("first record", || gateway.metrics.audit_records.get() == 1);
+    eventually("first record", || gateway.metrics.audit.records.get() == 1);
     assert!(ready());
 
     std::fs::rename(&dir, parent.path().join("gone")).unwrap();
@@ -160,11 +161,11 @@ fn a_failing_disk_is_told_and_what_failed_is_summed_once_it_is_back() {
     for n in 1..=5 {
         gateway.audit.record(reject(n));
     }
-    eventually("failures", || gateway.metrics.audit_failures.get() == 5);
+    eventually("failures", || gateway.metrics.audit.failures.get() == 5);
     eventually("told", || !ready());
 
     std::fs::remove_file(&dir).unwrap();
-    eventually("recovery without a new reject", || gateway.metrics.audit_records.get() == 2);
+    eventually("recovery without a new reject", || gateway.metrics.audit.records.get() == 2);
     eventually("told again", ready);
     gateway.audit.record(reject(6));
     gateway.audit.close();
@@ -176,4 +177,78 @@ fn a_failing_disk_is_told_and_what_failed_is_summed_once_it_is_back() {
         std::fs::rename(&file.path, dir.join(file.name())).unwrap();
     }
     assert_eq!(verify(&dir).unwrap().records, 3);
+}
+
+#[test]
+fn a_frozen_disk_delays_nobody_takes_no_memory_and_every_reject_is_counted() {
+    const REJECTS: u64 = 40_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (metrics, readiness) = (Arc::new(Metrics::new().unwrap()), Arc::new(Readiness::default()));
+    let mut journal = Journal::open(dir.path(), options(), Clock::System).unwrap();
+    let mut disk = journal::tests::freeze(&mut journal);
+    let audit = Audit::start(journal, 100, Arc::clone(&metrics), readiness).unwrap();
+    let begun = clock::instant();
+    for n in 0..REJECTS {
+        let mut of = reject(n);
+        of.source = format!("source-{}", n % 240).into();
+        audit.record(of);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(60), "somebody waited");
+    assert_eq!(metrics.audit.records.get(), 0, "the disk took something");
+    eventually("what may wait", || audit.inner.to_writer.len() == WAITING);
+    assert!(audit.inner.flood.holding());
+
+    let mut pipe = disk.try_clone().unwrap();
+    let thaw = thread::spawn(move || {
+        let mut text = Vec::new();
+        let mut part = vec![0; 1 << 16];
+        while !text.ends_with(b"end\n") {
+            let read = io::Read::read(&mut pipe, &mut part).unwrap();
+            text.extend_from_slice(&part[..read]);
+        }
+        text.truncate(text.len() - 4);
+        text
+    });
+    audit.close();
+    io::Write::write_all(&mut disk, b"end\n").unwrap();
+    let first = &files::list(dir.path()).unwrap()[0].path;
+    std::fs::remove_file(first).unwrap();
+    std::fs::write(first, thaw.join().unwrap()).unwrap();
+    verify(dir.path()).unwrap();
+    let records = records(dir.path());
+    let suppressed: u64 = records.iter().filter_map(|record| record.suppressed).sum();
+    assert_eq!(records.len() as u64 + suppressed, REJECTS);
+    assert!(records.len() < WAITING + 2 * 1024 + 2 * 240, "{} records", records.len());
+    assert_eq!(
+        (metrics.audit.records.get(), metrics.audit.suppressed.get()),
+        (records.len() as u64, suppressed)
+    );
+}
+
+#[test]
+fn with_a_key_the_end_of_a_run_is_anchored_and_who_follows_hears_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = || Key::new(&crate::secret::Secret::new("a key of the gateway's")).unwrap();
+    for run in 1..=2 {
+        let (metrics, readiness) = (Arc::new(Metrics::new().unwrap()), Arc::new(Readiness::default()));
+        let audit =
+            Audit::open(dir.path(), options(), Some(key()), Clock::System, Arc::clone(&metrics), readiness);
+        let audit = audit.unwrap();
+        let synced = audit.synced();
+        audit.record(reject(run));
+        eventually("it is synced", || *synced.borrow() == 2 * run - 1);
+        audit.close();
+        assert_eq!((*synced.borrow(), synced.has_changed().is_err()), (2 * run, true));
+        assert_eq!(
+            (metrics.audit.records.get(), metrics.audit.anchors.get()),
+            (1, 1),
+            "anchors are no records"
+        );
+    }
+    assert_eq!(
+        records(dir.path()).iter().map(Record::is_anchor).collect::<Vec<_>>(),
+        [false, true, false, true]
+    );
+    let demand = verify::Demand { keys: vec![key()], anchored_since: Some(1), anchored_to: Some(4) };
+    assert_eq!(verify::verify_with(dir.path(), &demand).unwrap().anchors.unwrap().last_seq, 4);
 }

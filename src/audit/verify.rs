@@ -1,14 +1,32 @@
 //! Checks the chain of a reject log, record by record.
 //!
-//! Keeps true: a log passes only if every line is byte for byte what the gateway wrote, from the oldest file
-//! kept to the end. What no chain can show: records cut off its end, and a last record forged anew.
+//! Keeps true: a log passes only if every line is byte for byte what the gateway wrote, from the oldest file kept to the end.
+//! What no chain can show: records cut off its end, and a chain made anew from some record on. With the key, anchors show the
+//! second: all before an anchor that holds is as it was when the anchor was made, and between two of them stands no more than
+//! the gateway leaves. What no anchor can show: a log that ends early, at an anchor or shortly after; a whole log made anew
+//! before the first one. For these, [`Demand`] takes what was seen of the log before.
+
+mod watch;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use super::files::{LogFile, list};
+use super::anchor::Key;
+use super::files::{LogFile, list, set_aside};
 use super::record::{NO_HASH, Record};
+use watch::Watch;
+
+/// What is demanded of a log besides an unbroken chain.
+#[derive(Clone, Default)]
+pub struct Demand {
+    /// Anchors must have been made with one of these; without any, they are records like others.
+    pub keys: Vec<Key>,
+    /// No more records than the gateway leaves may stand without an anchor from this one on. None: from the first anchor on.
+    pub anchored_since: Option<u64>,
+    /// An anchor must stand at this record or after it.
+    pub anchored_to: Option<u64>,
+}
 
 /// A chain that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +43,25 @@ pub struct Verified {
     pub last_hash: String,
     /// The newest file ends in a line without end: a write in progress, or cut short by a crash.
     pub unfinished: bool,
+    /// Files that held nothing readable at a start, or parts of files, which were kept aside.
+    pub set_aside: usize,
+    /// The anchors, if there are any that were checked.
+    pub anchors: Option<Anchors>,
+    /// Anchors that were not checked, since no key was given.
+    pub unchecked: u64,
+}
+
+/// The anchors of a log; all of them hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchors {
+    /// How many.
+    pub count: u64,
+    /// The first one's number. What stands before it is as it was then, and may be from before there was a key.
+    pub first_seq: u64,
+    /// When that was made.
+    pub first_at: String,
+    /// The last one's number: the log is vouched for up to here.
+    pub last_seq: u64,
 }
 
 /// Where a chain breaks first.
@@ -47,6 +84,12 @@ pub enum VerifyError {
     /// It is not as it was written.
     #[error(transparent)]
     Broken(#[from] Broken),
+    /// The chain holds, but nothing vouches for it.
+    #[error(
+        "no anchor vouches for these {0} records: a gateway that runs with the key anchors them at its start; \
+         if one has run, its anchors were removed"
+    )]
+    Unanchored(u64),
     /// It could not be read.
     #[error("cannot read the reject log: {0}")]
     Io(#[from] io::Error),
@@ -58,9 +101,18 @@ pub enum VerifyError {
 /// # Errors
 /// When the chain is broken or cannot be read.
 pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
+    verify_with(dir, &Demand::default())
+}
+
+/// The same, and holds it to more.
+///
+/// # Errors
+/// The same, and when a demand is not met.
+pub fn verify_with(dir: &Path, demand: &Demand) -> Result<Verified, VerifyError> {
     let mut tries = 0;
     loop {
-        match verify_listed(&list(dir)?) {
+        let files = list(dir)?;
+        match Chain::new(demand).follow_all(&files, set_aside(dir)?) {
             // The gateway deleted a file since it was listed.
             Err(VerifyError::Io(why)) if why.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
             result => return result,
@@ -68,22 +120,13 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
     }
 }
 
-fn verify_listed(files: &[LogFile]) -> Result<Verified, VerifyError> {
-    let mut chain = Chain { last: None, first_seq: 0, records: 0 };
-    let mut unfinished = false;
-    for (index, file) in files.iter().enumerate() {
-        unfinished = chain.follow(file, index + 1 == files.len())?;
-    }
-    let (last_seq, last_hash) = chain.last.map_or((0, NO_HASH.to_owned()), |last| (last.seq, last.hash));
-    let Chain { first_seq, records, .. } = chain;
-    Ok(Verified { records, files: files.len(), first_seq, last_seq, last_hash, unfinished })
-}
-
 /// The chain as far as it holds.
-struct Chain {
+struct Chain<'a> {
     last: Option<Seen>,
     first_seq: u64,
     records: u64,
+    anchors: u64,
+    watch: Watch<'a>,
 }
 
 /// A record and where it stands.
@@ -94,7 +137,34 @@ struct Seen {
     line: u64,
 }
 
-impl Chain {
+impl<'a> Chain<'a> {
+    fn new(demand: &'a Demand) -> Chain<'a> {
+        Chain { last: None, first_seq: 0, records: 0, anchors: 0, watch: Watch::new(demand) }
+    }
+
+    fn follow_all(mut self, files: &[LogFile], set_aside: usize) -> Result<Verified, VerifyError> {
+        let mut unfinished = false;
+        for (index, file) in files.iter().enumerate() {
+            unfinished = self.follow(file, index + 1 == files.len())?;
+        }
+        let unchecked = if self.watch.checks() { 0 } else { self.anchors };
+        let anchors = self.watch.end(self.last.as_ref(), self.records)?;
+        let (last_seq, last_hash) = self.last.map_or((0, NO_HASH.to_owned()), |last| (last.seq, last.hash));
+        let Chain { first_seq, records, .. } = self;
+        let files = files.len();
+        Ok(Verified {
+            records,
+            files,
+            first_seq,
+            last_seq,
+            last_hash,
+            unfinished,
+            set_aside,
+            anchors,
+            unchecked,
+        })
+    }
+
     /// Reads one file; true when it is the newest and its last line is unfinished.
     fn follow(&mut self, file: &LogFile, newest: bool) -> Result<bool, VerifyError> {
         let name = file.name();
@@ -103,6 +173,7 @@ impl Chain {
         for number in 1.. {
             line.clear();
             if reader.read_until(b'\n', &mut line)? == 0 {
+                self.check_empty(file, number == 1)?;
                 break;
             }
             let Some(whole) = line.strip_suffix(b"\n") else {
@@ -118,25 +189,40 @@ impl Chain {
         Ok(false)
     }
 
+    /// A file is empty between its beginning and its first record, which is the next one of the chain.
+    fn check_empty(&self, file: &LogFile, empty: bool) -> Result<(), Broken> {
+        match &self.last {
+            Some(last) if empty && file.first_seq != last.seq + 1 => {
+                let why = format!(
+                    "missing: an empty file is here that was begun with record {}, and record {} is the last before it",
+                    file.first_seq, last.seq
+                );
+                Err(Broken { file: file.name(), line: 1, seq: Some(last.seq + 1), why })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn record(&mut self, file: &str, line: u64, text: &[u8]) -> Result<(), VerifyError> {
         let record =
             Record::parse(text).map_err(|why| self.broken(file, line, &format!("not a record: {why}")))?;
-        let broken =
-            |why: &str| Broken { file: file.to_owned(), line, seq: Some(record.seq), why: why.to_owned() };
+        let broken = |why: String| Broken { file: file.to_owned(), line, seq: Some(record.seq), why };
         if record.line()?.as_bytes() != text {
-            return Err(broken("altered: not in the form that the gateway writes").into());
+            return Err(broken("altered: not in the form that the gateway writes".to_owned()).into());
         }
         if record.digest()? != record.hash {
-            return Err(broken("altered: its content does not match its hash").into());
+            return Err(broken("altered: its content does not match its hash".to_owned()).into());
         }
         match &self.last {
             Some(last) => follows(last, &record, file, line)?,
             None if (record.seq == 1) != (record.prev == NO_HASH) => {
-                return Err(broken("altered: only record 1 follows none").into());
+                return Err(broken("altered: only record 1 follows none".to_owned()).into());
             }
             None => self.first_seq = record.seq,
         }
+        self.watch.see(&record)?.map_err(broken)?;
         self.records += 1;
+        self.anchors += u64::from(record.is_anchor());
         self.last = Some(Seen { seq: record.seq, hash: record.hash, file: file.to_owned(), line });
         Ok(())
     }
@@ -172,3 +258,5 @@ const TRIES: u32 = 3;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_anchors;

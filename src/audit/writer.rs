@@ -1,13 +1,15 @@
 //! The one thread that writes the reject log.
 //!
 //! Keeps true: what waits goes into one write; sums are written within a second; what could not be written is
-//! held and summed until it can be; an idle log costs no wake-ups but an hourly look at what to delete.
+//! held and summed until it can be; an idle log costs no wake-ups but an hourly look at what to delete. With a key, an anchor
+//! stands within a minute behind every record. Who follows the log is told only of what is synced.
 
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tokio::sync::watch;
 
 use crate::admin::Readiness;
 use crate::clock;
@@ -34,6 +36,8 @@ pub(super) struct Writer {
     flood: Arc<Flood>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
+    /// The number of the last record that no failure can take back.
+    synced: watch::Sender<u64>,
     up: bool,
     /// When sums and syncs are due.
     tick: Instant,
@@ -48,10 +52,11 @@ impl Writer {
         flood: Arc<Flood>,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
+        synced: watch::Sender<u64>,
     ) -> Writer {
         readiness.set_audit(true);
         let now = clock::instant();
-        Writer { journal, inbox, flood, metrics, readiness, up: true, tick: now, sweep: now + SWEEP }
+        Writer { journal, inbox, flood, metrics, readiness, synced, up: true, tick: now, sweep: now + SWEEP }
     }
 
     /// Runs until closed, or until nobody can record any more.
@@ -66,10 +71,15 @@ impl Writer {
                 batch.extend(self.flood.take());
             }
             self.write(batch, alone);
+            if self.journal.anchor_by().is_some_and(|by| closing || now >= by) {
+                let result = self.journal.anchor();
+                self.report(result);
+            }
             if due {
                 self.tick = now + TICK;
                 self.sync();
             }
+            self.tell();
             if now >= self.sweep {
                 self.sweep = now + SWEEP;
                 self.journal.sweep();
@@ -84,6 +94,7 @@ impl Writer {
     fn wait(&self, batch: &mut Vec<Summed>) -> bool {
         let restless = self.flood.holding() || self.journal.unsynced();
         let until = if restless { self.tick } else { self.sweep };
+        let until = self.journal.anchor_by().map_or(until, |by| until.min(by));
         let mut next = self.inbox.recv_timeout(until.saturating_duration_since(clock::instant()));
         loop {
             match next {
@@ -105,14 +116,23 @@ impl Writer {
             return;
         }
         let (written, result) = self.journal.append(&batch);
-        self.metrics.audit_records.inc_by(written as u64);
-        self.metrics.audit_suppressed.inc_by(batch[..written].iter().map(|summed| summed.more).sum());
+        self.metrics.audit.records.inc_by(written as u64);
+        self.metrics.audit.suppressed.inc_by(batch[..written].iter().map(|summed| summed.more).sum());
         // A sum that fails again was counted when its rejects failed, or is no failure yet.
-        self.metrics.audit_failures.inc_by(alone.saturating_sub(written) as u64);
+        self.metrics.audit.failures.inc_by(alone.saturating_sub(written) as u64);
         for failed in batch.into_iter().skip(written) {
             self.flood.hold(failed);
         }
         self.report(result);
+    }
+
+    /// Tells what was written, and who follows the log.
+    fn tell(&mut self) {
+        self.metrics.audit.anchors.inc_by(self.journal.take_anchors());
+        let last = self.journal.last_seq();
+        if !self.journal.unsynced() {
+            self.synced.send_if_modified(|synced| std::mem::replace(synced, last) != last);
+        }
     }
 
     fn sync(&mut self) {

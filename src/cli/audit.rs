@@ -3,10 +3,12 @@
 //! Keeps true: it only reads, with or without a running gateway; what a stranger sent reaches the terminal
 //! with its control characters escaped. `--json` prints records as they are stored.
 
+mod verify;
+
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,9 +17,10 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::terminal::safe;
-use crate::audit::files::{LogFile, list};
+use crate::audit::position::Position;
 use crate::audit::record::Record;
-use crate::audit::verify::{Verified, VerifyError, verify};
+use crate::audit::{ANCHOR, Key};
+pub(super) use verify::Verify;
 
 /// What to do with the reject log.
 #[derive(Clone, Debug, Subcommand)]
@@ -26,8 +29,8 @@ pub(super) enum AuditCommand {
     Tail(Tail),
     /// Print the records that match every filter given.
     Query(Query),
-    /// Check the hash chain and name the first broken record; exits 1 when there is one.
-    Verify,
+    /// Check the hash chain, and with [audit] key its anchors; name the first broken record; exits 1 when there is one.
+    Verify(Verify),
 }
 
 /// `audit tail`.
@@ -39,6 +42,9 @@ pub(super) struct Tail {
     /// End after those instead of waiting for more.
     #[arg(long)]
     pub(super) no_follow: bool,
+    /// Only this reason. Anchors are printed only with `anchor`.
+    #[arg(long)]
+    pub(super) reason: Option<String>,
 }
 
 /// `audit query`.
@@ -47,7 +53,7 @@ pub(super) struct Query {
     /// Only this source.
     #[arg(long, value_name = "NAME")]
     pub(super) source: Option<String>,
-    /// Only this reason.
+    /// Only this reason. Anchors are printed only with `anchor`.
     #[arg(long)]
     pub(super) reason: Option<String>,
     /// Only from this time on (RFC 3339).
@@ -61,15 +67,22 @@ pub(super) struct Query {
     pub(super) client: Option<IpNet>,
 }
 
-/// Runs a command on the log in `dir`; gives the exit code. A reader that hangs up ends it quietly.
+/// Runs a command on the log in `dir`, whose anchors are made with `key`; gives the exit code. A reader that hangs up ends it
+/// quietly.
 ///
 /// # Errors
 /// When the log cannot be read or the output cannot be written.
-pub(super) fn run(command: &AuditCommand, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<u8> {
+pub(super) fn run(
+    command: &AuditCommand,
+    dir: &Path,
+    key: Option<Key>,
+    json: bool,
+    out: &mut dyn Write,
+) -> io::Result<u8> {
     let ended = match command {
         AuditCommand::Tail(tail) => self::tail(tail, dir, json, out).map(|()| 0),
         AuditCommand::Query(query) => self::query(query, dir, json, out).map(|()| 0),
-        AuditCommand::Verify => self::report(dir, json, out),
+        AuditCommand::Verify(verify) => verify.report(dir, key, json, out),
     };
     match ended.and_then(|code| out.flush().map(|()| code)) {
         Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(0),
@@ -80,14 +93,18 @@ pub(super) fn run(command: &AuditCommand, dir: &Path, json: bool, out: &mut dyn 
 fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<()> {
     let mut position = Position::default();
     let mut last: VecDeque<Vec<u8>> = VecDeque::new();
+    let wants = |line: &[u8]| {
+        Record::parse(line)
+            .map_or(tail.reason.is_none(), |record| has_reason(&record, tail.reason.as_deref()))
+    };
     position.advance(dir, |line| {
-        if last.len() == tail.lines {
-            last.pop_front();
-        }
-        if tail.lines > 0 {
+        if tail.lines > 0 && wants(line) {
+            if last.len() == tail.lines {
+                last.pop_front();
+            }
             last.push_back(line.to_owned());
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     for line in &last {
         print(line, json, out)?;
@@ -98,19 +115,24 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
     loop {
         out.flush()?;
         std::thread::sleep(POLL);
-        position.advance(dir, |line| print(line, json, out))?;
+        position.advance(dir, |line| {
+            if wants(line) {
+                print(line, json, out)?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
     }
 }
 
 fn query(query: &Query, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<()> {
     let mut unreadable = 0_u64;
-    Position::default().advance(dir, |line| match Record::parse(line) {
-        Ok(record) if query.wants(&record) => print(line, json, out),
-        Ok(_) => Ok(()),
-        Err(_) => {
-            unreadable += 1;
-            Ok(())
+    Position::default().advance(dir, |line| {
+        match Record::parse(line) {
+            Ok(record) if query.wants(&record) => print(line, json, out)?,
+            Ok(_) => {}
+            Err(_) => unreadable += 1,
         }
+        Ok(ControlFlow::Continue(()))
     })?;
     if unreadable > 0 {
         // Standard error may be closed; then there is nobody to tell.
@@ -124,94 +146,18 @@ impl Query {
         let at: Option<Timestamp> = record.ts.parse().ok();
         let client: Option<IpAddr> = record.client.as_ref().and_then(|client| client.parse().ok());
         self.source.as_ref().is_none_or(|source| *source == record.source)
-            && self.reason.as_ref().is_none_or(|reason| *reason == record.reason)
+            && has_reason(record, self.reason.as_deref())
             && self.since.is_none_or(|since| at.is_some_and(|at| at >= since))
             && self.until.is_none_or(|until| at.is_some_and(|at| at < until))
             && self.client.is_none_or(|network| client.is_some_and(|client| network.contains(&client)))
     }
 }
 
-fn report(dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<u8> {
-    match verify(dir) {
-        Ok(verified) => holds(&verified, json, out).map(|()| 0),
-        Err(VerifyError::Io(why)) => Err(why),
-        Err(VerifyError::Broken(broken)) if json => {
-            let why = serde_json::json!({
-                "status": "broken", "file": broken.file, "line": broken.line, "seq": broken.seq,
-                "why": broken.why,
-            });
-            writeln!(out, "{why}").map(|()| 1)
-        }
-        Err(VerifyError::Broken(broken)) => {
-            writeln!(out, "broken: {}", safe(&broken.to_string())).map(|()| 1)
-        }
-    }
-}
-
-fn holds(of: &Verified, json: bool, out: &mut dyn Write) -> io::Result<()> {
-    let Verified { records, files, first_seq, last_seq, last_hash, unfinished } = of;
-    if json {
-        let all = serde_json::json!({
-            "status": "ok", "records": records, "files": files, "first_seq": first_seq, "last_seq": last_seq,
-            "last_hash": last_hash, "unfinished": unfinished,
-        });
-        return writeln!(out, "{all}");
-    }
-    if *records == 0 {
-        writeln!(out, "ok: no records")?;
-    } else {
-        writeln!(
-            out,
-            "ok: {records} records in {files} files, {first_seq} to {last_seq}, last hash {last_hash}"
-        )?;
-    }
-    if *unfinished {
-        writeln!(out, "note: unfinished last line: a write in progress, or cut short by a crash")?;
-    }
-    Ok(())
-}
-
-/// How far the log was read.
-#[derive(Default)]
-struct Position {
-    file: Option<LogFile>,
-    offset: u64,
-}
-
-impl Position {
-    /// Reads on to the end, over all newer files, calling `each` for every whole line.
-    fn advance(&mut self, dir: &Path, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        for file in list(dir)? {
-            let seen = self.file.as_ref().map_or(0, |seen| seen.first_seq);
-            if file.first_seq < seen {
-                continue;
-            }
-            if self.file.as_ref() != Some(&file) {
-                (self.file, self.offset) = (Some(file.clone()), 0);
-            }
-            match self.read(&file, &mut each) {
-                // Deleted in its time, after it was listed.
-                Err(why) if why.kind() == io::ErrorKind::NotFound => {}
-                read => read?,
-            }
-        }
-        Ok(())
-    }
-
-    fn read(&mut self, file: &LogFile, each: &mut impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut opened = File::open(&file.path)?;
-        // A restarted gateway may have cut a torn line off.
-        self.offset = self.offset.min(opened.metadata()?.len());
-        opened.seek(SeekFrom::Start(self.offset))?;
-        let mut reader = BufReader::new(opened);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = reader.read_until(b'\n', &mut line)?;
-            let Some(whole) = line.strip_suffix(b"\n") else { return Ok(()) };
-            self.offset += read as u64;
-            each(whole)?;
-        }
+/// Whether a record has the reason that is asked for. Anchors are no rejects: they are there for who asks for them.
+fn has_reason(record: &Record, asked: Option<&str>) -> bool {
+    match asked {
+        Some(asked) => record.reason == asked,
+        None => record.reason != ANCHOR,
     }
 }
 

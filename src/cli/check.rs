@@ -5,15 +5,12 @@ use std::io::{self, Write};
 use clap::Args;
 use serde_json::json;
 
-use super::{Done, FAILED, Failure, Global, OK, block_on, line};
-use crate::broker;
+use super::{Done, FAILED, Global, OK, block_on, line};
 use crate::clock::Clock;
-use crate::config::{self, Config, Problem};
-use crate::inbox::redis::{OpenError, Servers};
+use crate::config::Problem;
+use crate::gateway::{self, Loaded};
 use crate::live;
 use crate::metrics::Metrics;
-use crate::queue_name::QueueName;
-use crate::route::Routes;
 
 #[derive(Args)]
 pub(super) struct Check {
@@ -27,7 +24,7 @@ pub(super) struct Check {
 
 pub(super) fn run(global: &Global, check: &Check) -> Done {
     let path = global.config_path()?;
-    let (config, mut problems) = problems(path)?;
+    let Loaded { config, mut problems, .. } = gateway::load(path, &Metrics::new()?, None)?;
     if check.live && problems.iter().all(|problem| problem.warning) {
         let found = block_on(async { Ok(live::look(&config, &Clock::System).await) })?;
         problems.extend(found.iter().map(live::Located::problem));
@@ -46,44 +43,6 @@ pub(super) fn run(global: &Global, check: &Check) -> Done {
         let _ = writeln!(io::stderr(), "{}: ok, {sources} source{plural}", path.display());
     }
     Ok(if errors == 0 { OK } else { FAILED })
-}
-
-/// The config and everything wrong with it, secrets and providers included.
-pub(super) fn problems(path: &std::path::Path) -> Result<(Config, Vec<Problem>), Failure> {
-    let (config, mut problems) = config::load(path)?;
-    Routes::build(&config, &Metrics::new()?, &mut problems);
-    for (key, url) in config.urls_in_use() {
-        if let Err(why) = url.value.resolve() {
-            problems.push(Problem { at: url.at, key: key.to_owned(), what: why.to_string(), warning: false });
-        }
-    }
-    problems.extend(servers(&config));
-    problems.sort();
-    Ok((config, problems))
-}
-
-/// What the servers' own rules say against the config, without asking them.
-fn servers(config: &Config) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut problem = |at, key: &str, what: String| {
-        problems.push(Problem { at, key: key.to_owned(), what, warning: false });
-    };
-    let name = &config.queue.name;
-    if let Ok(parsed) = QueueName::parse(&name.value)
-        && let Err(what) = broker::check_name(config.queue.kind, &parsed)
-    {
-        problem(name.at, "queue.name", what.to_owned());
-    }
-    let used = config.urls_in_use();
-    let redis = used.iter().find(|(key, _)| *key == "redis.url");
-    if let Some((key, url)) = redis
-        && let Err(what) = Servers::of(&config.redis)
-        // A URL that cannot be read has been told of.
-        && !matches!(what, OpenError::Secret(_))
-    {
-        problem(url.at, key, what.to_string());
-    }
-    problems
 }
 
 /// One line a problem, on standard output.

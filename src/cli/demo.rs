@@ -14,7 +14,7 @@ use hyper::Uri;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::audit::{AuditCommand, Query};
+use super::audit::{AuditCommand, Query, Verify};
 use super::events::Reader;
 use super::send::{Answer, Sender, Signed, Tamper};
 use super::{Done, FAILED, Failure, Global, OK, block_on, line};
@@ -95,7 +95,8 @@ impl Stage<'_> {
     }
 
     fn url(&self) -> Result<Uri, Failure> {
-        let address = self.gateway.edge().first().ok_or_else(|| Failure("no listener".to_owned()))?;
+        let address =
+            self.gateway.edge().first().copied().ok_or_else(|| Failure("no listener".to_owned()))?;
         Ok(format!("http://{address}").parse()?)
     }
 
@@ -104,7 +105,7 @@ impl Stage<'_> {
         let url = self.url()?;
         self.say(&format!("hookgate demo: a gateway on {url}, an embedded store, five providers.\n"))?;
         self.say(&format!("  {:<12}{:<18}{}", "PROVIDER", "DELIVERY", "ANSWER"))?;
-        let routes = Routes::build(&self.config, &Metrics::new()?, &mut Vec::new());
+        let routes = Routes::build(&self.config, &Metrics::new()?, None, &mut Vec::new());
         for name in self.config.sources.iter().map(|source| source.name.value.clone()).collect::<Vec<_>>() {
             if let Some(source) = routes.sources().find(|source| *source.name == *name) {
                 self.provider(source, &url).await?;
@@ -209,9 +210,10 @@ impl Stage<'_> {
         }
         self.say("\nThe reject log, each record chained to the one before by its hash:\n")?;
         let everything = AuditCommand::Query(Query::default());
-        super::audit::run(&everything, &dir, self.json, &mut io::stdout())?;
+        super::audit::run(&everything, &dir, None, self.json, &mut io::stdout())?;
         self.say("")?;
-        let broken = super::audit::run(&AuditCommand::Verify, &dir, self.json, &mut io::stdout())?;
+        let verify = AuditCommand::Verify(Verify::default());
+        let broken = super::audit::run(&verify, &dir, None, self.json, &mut io::stdout())?;
         self.surprises += u32::from(broken != OK);
         Ok(())
     }

@@ -17,8 +17,9 @@ use serde_json::json;
 use super::terminal::safe;
 use super::{Done, FAILED, Failure, Global, OK, block_on, check, line, sample};
 use crate::clock::Clock;
+use crate::gateway::{self, Loaded};
 use crate::metrics::Metrics;
-use crate::route::{Routes, Source};
+use crate::route::Source;
 use crate::signature;
 
 #[derive(Args)]
@@ -56,13 +57,13 @@ pub(super) enum Tamper {
 
 pub(super) fn run(global: &Global, send: &Send) -> Done {
     let path = global.config_path()?;
-    let (config, mut problems) = check::problems(path)?;
+    let Loaded { config, rules, mut problems, .. } = gateway::load(path, &Metrics::new()?, None)?;
     problems.retain(|problem| !problem.warning);
     if !problems.is_empty() {
         check::print(&path.display().to_string(), &problems, global.json)?;
         return Ok(FAILED);
     }
-    let routes = Routes::build(&config, &Metrics::new()?, &mut problems);
+    let routes = rules.routes;
     let mut sources = routes.sources();
     let Some(source) = sources.find(|source| *source.name == *send.source) else {
         let names: Vec<&str> = routes.sources().map(|source| &*source.name).collect();
@@ -161,8 +162,13 @@ impl Sender {
 
     /// Signs a body, and spoils what is to be spoilt.
     pub(super) fn sign(&self, body: Vec<u8>, tamper: Option<Tamper>) -> Result<Signed, Failure> {
-        let (Some(scheme), Some(key)) = (self.source.scheme, self.source.keys.first()) else {
+        let mut at = Clock::System.now().as_second();
+        let key = self.source.keys.iter().find(|key| key.counts_at(at));
+        let (Some(scheme), Some(key)) = (self.source.scheme, key) else {
             return match tamper {
+                _ if self.source.scheme.is_some() => {
+                    Err(Failure(format!("no secret of {} counts now: see hookgate check", self.source.name)))
+                }
                 None => Ok(Signed { headers: Vec::new(), body: body.into() }),
                 Some(_) => Err(Failure(format!(
                     "nothing signs {}, so there is nothing to tamper with",
@@ -170,7 +176,6 @@ impl Sender {
                 ))),
             };
         };
-        let mut at = Clock::System.now().as_second();
         if tamper == Some(Tamper::Timestamp) {
             at -= self.source.tolerance.saturating_mul(2).saturating_add(3600);
         }

@@ -1,59 +1,112 @@
 //! `hookgate serve`: the gateway, until it is told to stop.
 
+use std::path::Path;
+
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Done, FAILED, Failure, Global, OK, block_on, check};
 use crate::clock::Clock;
-use crate::gateway::{Gateway, StartError};
+use crate::config::Config;
+use crate::gateway::{self, Gateway, Loaded, Reloads, Turn};
+use crate::metrics::Metrics;
 use crate::telemetry::{self, Format};
 
 pub(super) fn run(global: &Global, log_format: Format) -> Done {
     let path = global.config_path()?;
-    let (config, problems) = check::problems(path)?;
-    let file = path.display().to_string();
-    if problems.iter().any(|problem| !problem.warning) {
-        check::print(&file, &problems, global.json)?;
-        return Ok(FAILED);
-    }
-    telemetry::start(if global.json { Format::Json } else { log_format });
-    for problem in &problems {
-        tracing::warn!("{}", problem.render(&file));
-    }
     block_on(async {
+        // Before anything that takes its time: a SIGHUP without a listener would end the process.
         let (mut terminate, mut interrupt, mut hangup) = (
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
             signal(SignalKind::hangup())?,
         );
-        let gateway = tokio::select! {
-            gateway = start(config) => gateway?,
-            // A start may wait for the gateway before it.
+        let file = path.display().to_string();
+        let mut loaded = load(path)?;
+        if must_not_serve(&loaded) {
+            check::print(&file, &loaded.problems, global.json)?;
+            return Ok(FAILED);
+        }
+        telemetry::start(if global.json { Format::Json } else { log_format });
+        let starting = async {
+            let gateway = loop {
+                let Some(turn) = Turn::of(&loaded.config).await? else {
+                    break start(None, &loaded, &file).await?;
+                };
+                // The gateway before it may have served for days since that was read.
+                let before = std::mem::replace(&mut loaded, load(path)?);
+                if must_not_serve(&loaded) {
+                    log(&file, &loaded);
+                    tracing::error!("config refused: what {file} says by now cannot serve");
+                    return Ok(None);
+                }
+                if same_turn(&loaded.config, &before.config) {
+                    break start(Some(turn), &loaded, &file).await?;
+                }
+                tracing::info!("data_dir or edge.reuse_port has changed meanwhile: beginning again");
+            };
+            Ok::<_, Failure>(Some((gateway, loaded)))
+        };
+        let started = tokio::select! {
+            started = starting => started?,
             _ = terminate.recv() => return Ok(OK),
             _ = interrupt.recv() => return Ok(OK),
         };
+        let Some((mut gateway, loaded)) = started else { return Ok(FAILED) };
+        let mut reloads = Reloads::new(path, loaded);
         loop {
+            let reload = async {
+                let asked = tokio::select! {
+                    _ = hangup.recv() => true,
+                    () = reloads.due() => false,
+                };
+                reloads.run(&mut gateway, asked).await;
+            };
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                // Unheeded it would end the process without a drain.
-                _ = hangup.recv() => tracing::warn!("SIGHUP: reloading is not yet in this version; restart to apply changes"),
+                () = reload => {}
             }
         }
         tracing::info!("draining");
+        // The listener for SIGHUP is still there, and so it does nothing from here on.
         gateway.drain().await;
         tracing::info!("stopped");
         Ok(OK)
     })
 }
 
-/// Starts a gateway and logs where it listens.
-async fn start(config: crate::config::Config) -> Result<Gateway, Failure> {
-    let (sources, queue) = (config.sources.len(), config.queue.kind);
-    let gateway =
-        Gateway::start(config, Clock::System).await.map_err(|error: StartError| Failure::from(error))?;
-    for edge in gateway.edge() {
-        tracing::info!(address = %format!("http://{edge}"), sources, ?queue, "serving");
+fn load(path: &Path) -> Result<Loaded, Failure> {
+    Ok(gateway::load(path, &Metrics::new()?, None)?)
+}
+
+fn must_not_serve(loaded: &Loaded) -> bool {
+    loaded.problems.iter().any(|problem| !problem.warning)
+}
+
+/// Logs what is wrong with a config.
+fn log(file: &str, loaded: &Loaded) {
+    for problem in &loaded.problems {
+        let text = problem.render(file);
+        if problem.warning { tracing::warn!("{text}") } else { tracing::error!("{text}") }
     }
-    tracing::info!(address = %format!("http://{}", gateway.admin()), "metrics and health");
+}
+
+/// Whether the turn to serve by the one config is that to serve by the other.
+fn same_turn(config: &Config, before: &Config) -> bool {
+    config.data_dir == before.data_dir && config.edge.reuse_port == before.edge.reuse_port
+}
+
+/// Starts a gateway and logs where it listens.
+async fn start(turn: Option<Turn>, loaded: &Loaded, file: &str) -> Result<Gateway, Failure> {
+    log(file, loaded);
+    let config = loaded.config.clone();
+    let (sources, queue) = (config.sources.len(), config.queue.kind);
+    let scheme = |tls: &Option<_>| if tls.is_some() { "https" } else { "http" };
+    let (edge_scheme, admin_scheme) = (scheme(&config.edge.tls), scheme(&config.admin.tls));
+    let gateway = Gateway::start_in_turn(turn, config, Clock::System).await?;
+    for edge in gateway.edge() {
+        tracing::info!(address = %format!("{edge_scheme}://{edge}"), sources, ?queue, "serving");
+    }
+    tracing::info!(address = %format!("{admin_scheme}://{}", gateway.admin()), "metrics and health");
     Ok(gateway)
 }

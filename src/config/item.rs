@@ -8,6 +8,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -111,6 +114,11 @@ impl<'a> Item<'a> {
 
     /// A secret: a reference, or with a warning a plain text. Never shows what it found.
     pub(super) fn secret(&self, base: &Path) -> Option<At<SecretRef>> {
+        self.secret_with(base, |_| {})
+    }
+
+    /// A secret whose table may hold more, which `more` reads.
+    pub(super) fn secret_with(&self, base: &Path, more: impl FnOnce(&Section<'a>)) -> Option<At<SecretRef>> {
         let value = match self.value {
             DeValue::String(text) if text.trim().is_empty() => {
                 self.problem(format!("an empty secret would let everybody in; expected {SECRET}"));
@@ -120,15 +128,16 @@ impl<'a> Item<'a> {
                 self.warning(format!("a secret in the config file; use {SECRET}"));
                 SecretRef::Plain(Secret::new(text.as_ref()))
             }
-            DeValue::Table(_) => self.reference(base)?,
+            DeValue::Table(_) => self.reference(base, more)?,
             _ => return self.expected_secret(SECRET),
         };
         Some(At { value, at: self.at })
     }
 
-    fn reference(&self, base: &Path) -> Option<SecretRef> {
+    fn reference(&self, base: &Path, more: impl FnOnce(&Section<'a>)) -> Option<SecretRef> {
         let section = self.section()?;
         let (env, file) = (section.item("env"), section.item("file"));
+        more(&section);
         section.finish();
         match (env, file) {
             (Some(_), Some(_)) => {
@@ -146,13 +155,42 @@ impl<'a> Item<'a> {
                 Some(text) => Some(SecretRef::File(base.join(text))),
                 None => path.expected_secret("a path"),
             },
-            // Any other key has been reported as unknown.
-            (None, None) if !section.is_empty() => None,
+            // A stranger, perhaps meant to be one of them, has been reported.
+            (None, None) if section.has_strangers() => None,
             (None, None) => {
                 self.problem(format!("neither env nor file; expected {SECRET}"));
                 None
             }
         }
+    }
+
+    /// One of the words in `choices`.
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+        let word = self.value.as_str();
+        match choices.iter().find(|(name, _)| Some(*name) == word) {
+            Some((_, value)) => Some(*value),
+            None => {
+                let names: Vec<_> = choices.iter().map(|(name, _)| quote(name)).collect();
+                self.expected(&names.join(" or "))
+            }
+        }
+    }
+
+    /// A moment: RFC 3339, or a date in UTC, which means its first moment, or with `after_it` the next day's.
+    pub(super) fn moment(&self, after_it: bool) -> Option<Timestamp> {
+        let text = match self.value {
+            DeValue::Datetime(found) => found.to_string(),
+            DeValue::String(found) => found.to_string(),
+            _ => return self.expected(MOMENT),
+        };
+        let of_date = |date: Date| {
+            let date = if after_it { date.tomorrow().ok()? } else { date };
+            date.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+        };
+        // A time without an offset would be another moment on another machine.
+        let moment =
+            text.parse::<Timestamp>().ok().or_else(|| of_date(Date::strptime("%Y-%m-%d", &text).ok()?));
+        moment.or_else(|| self.expected(MOMENT))
     }
 
     /// An address with its port.
@@ -227,4 +265,5 @@ fn shown(value: &DeValue<'_>) -> String {
 }
 
 const SECRET: &str = "{ env = \"NAME\" } or { file = \"PATH\" }";
+const MOMENT: &str = "a date such as 2027-01-31 (UTC) or a time such as 2027-01-31T12:00:00Z";
 const LONGEST_SHOWN: usize = 60;

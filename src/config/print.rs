@@ -3,9 +3,10 @@
 //! Keeps true: it reads back as a config, and shows no secret: a reference by its name, a plain text not at all.
 
 use std::fmt::{self, Display, Write};
+use std::path::PathBuf;
 
 use super::units::{show_duration, show_size};
-use super::{Config, OnConflict, QueueKind, Source, Store};
+use super::{Admin, At, Config, Edge, KeyPair, OnConflict, QueueKind, Source, SourceSecret, Store, Tls};
 use crate::secret::SecretRef;
 
 impl Config {
@@ -48,19 +49,22 @@ pub(crate) fn quote_key(name: &str) -> String {
 }
 
 fn write_gateway(out: &mut String, config: &Config) -> fmt::Result {
-    let Config { data_dir, edge, admin, redis, dedupe, queue, spool, audit, sources: _ } = config;
+    let Config {
+        data_dir,
+        edge,
+        admin,
+        redis,
+        dedupe,
+        queue,
+        spool,
+        audit,
+        quarantine,
+        sources: _,
+        places: _,
+    } = config;
     writeln!(out, "data_dir = {}", quote(&data_dir.to_string_lossy()))?;
-    writeln!(out, "\n[edge]")?;
-    writeln!(out, "listen = {}", list(&edge.listen))?;
-    writeln!(out, "max_body = {}", quote(&show_size(edge.max_body as u64)))?;
-    writeln!(out, "max_connections = {}", edge.max_connections)?;
-    writeln!(out, "header_timeout = {}", quote(&show_duration(edge.header_timeout)))?;
-    writeln!(out, "body_timeout = {}", quote(&show_duration(edge.body_timeout)))?;
-    writeln!(out, "request_timeout = {}", quote(&show_duration(edge.request_timeout)))?;
-    writeln!(out, "drain_timeout = {}", quote(&show_duration(edge.drain_timeout)))?;
-    writeln!(out, "reuse_port = {}", edge.reuse_port)?;
-    writeln!(out, "\n[admin]")?;
-    writeln!(out, "listen = {}", quote(&admin.listen.to_string()))?;
+    write_edge(out, edge)?;
+    write_admin(out, admin)?;
     writeln!(out, "\n[redis]")?;
     let urls: Vec<_> = redis.urls.iter().map(|url| redacted_url(&url.value)).collect();
     match &urls[..] {
@@ -93,22 +97,100 @@ fn write_gateway(out: &mut String, config: &Config) -> fmt::Result {
     writeln!(out, "max_bytes = {}", quote(&show_size(spool.max_bytes)))?;
     writeln!(out, "\n[audit]")?;
     writeln!(out, "retain = {}", quote(&show_duration(audit.retain)))?;
-    writeln!(out, "max_bytes = {}", quote(&show_size(audit.max_bytes)))
+    writeln!(out, "max_bytes = {}", quote(&show_size(audit.max_bytes)))?;
+    write_key(out, audit.key.as_ref())?;
+    if let Some(ship) = &audit.ship {
+        writeln!(out, "\n[audit.ship]")?;
+        writeln!(out, "url = {}", redacted_url(&ship.url.value))?;
+        writeln!(out, "stream = {}", quote(&ship.stream))?;
+        writeln!(out, "max_len = {}", ship.max_len)?;
+    }
+    writeln!(out, "\n[quarantine]")?;
+    writeln!(out, "enabled = {}", quarantine.enabled)?;
+    writeln!(out, "max_bytes = {}", quote(&show_size(quarantine.max_bytes)))?;
+    writeln!(out, "retain = {}", quote(&show_duration(quarantine.retain)))?;
+    write_key(out, quarantine.key.as_ref())
+}
+
+fn write_key(out: &mut String, key: Option<&At<SecretRef>>) -> fmt::Result {
+    match key {
+        Some(key) => writeln!(out, "key = {}", reference(&key.value)),
+        None => Ok(()),
+    }
+}
+
+fn write_edge(out: &mut String, edge: &Edge) -> fmt::Result {
+    writeln!(out, "\n[edge]")?;
+    writeln!(out, "listen = {}", list(&edge.listen))?;
+    writeln!(out, "max_body = {}", quote(&show_size(edge.max_body as u64)))?;
+    writeln!(out, "max_connections = {}", edge.max_connections)?;
+    writeln!(out, "max_connections_per_client = {}", edge.max_connections_per_client)?;
+    writeln!(out, "max_in_flight = {}", edge.max_in_flight)?;
+    writeln!(out, "max_in_flight_bytes = {}", quote(&show_size(edge.max_in_flight_bytes)))?;
+    writeln!(out, "header_timeout = {}", quote(&show_duration(edge.header_timeout)))?;
+    writeln!(out, "body_timeout = {}", quote(&show_duration(edge.body_timeout)))?;
+    writeln!(out, "request_timeout = {}", quote(&show_duration(edge.request_timeout)))?;
+    writeln!(out, "drain_timeout = {}", quote(&show_duration(edge.drain_timeout)))?;
+    writeln!(out, "reuse_port = {}", edge.reuse_port)?;
+    writeln!(out, "trusted_proxies = {}", list(&edge.trusted_proxies))?;
+    writeln!(out, "proxy_protocol = {}", edge.proxy_protocol)?;
+    write_tls(out, "edge.tls", edge.tls.as_ref())
+}
+
+fn write_admin(out: &mut String, admin: &Admin) -> fmt::Result {
+    writeln!(out, "\n[admin]")?;
+    writeln!(out, "listen = {}", quote(&admin.listen.to_string()))?;
+    if let Some(token) = &admin.token {
+        writeln!(out, "token = {}", reference(&token.value))?;
+    }
+    write_tls(out, "admin.tls", admin.tls.as_ref())
+}
+
+fn write_tls(out: &mut String, section: &str, tls: Option<&Tls>) -> fmt::Result {
+    let Some(Tls { certificates, client_ca }) = tls else { return Ok(()) };
+    let path = |path: &At<PathBuf>| quote(&path.value.to_string_lossy());
+    let Some((first, more)) = certificates.split_first() else { return Ok(()) };
+    writeln!(out, "\n[{section}]")?;
+    writeln!(out, "certificate = {}", path(&first.certificate))?;
+    writeln!(out, "private_key = {}", path(&first.private_key))?;
+    if let Some(ca) = client_ca {
+        writeln!(out, "client_ca = {}", path(ca))?;
+    }
+    for KeyPair { certificate, private_key } in more {
+        writeln!(out, "\n[[{section}.more]]")?;
+        writeln!(out, "certificate = {}", path(certificate))?;
+        writeln!(out, "private_key = {}", path(private_key))?;
+    }
+    Ok(())
 }
 
 fn write_source(out: &mut String, source: &Source) -> fmt::Result {
     writeln!(out, "\n[sources.{}]", quote_key(&source.name.value))?;
     writeln!(out, "provider = {}", quote(&source.provider.value))?;
     writeln!(out, "path = {}", quote(&source.path.value))?;
-    let secrets: Vec<_> = source.secrets.iter().map(|secret| reference(&secret.value)).collect();
+    let secrets: Vec<_> = source.secrets.iter().map(|secret| dated(&secret.value)).collect();
     writeln!(out, "secrets = [{}]", secrets.join(", "))?;
     writeln!(out, "tolerance = {}", quote(&show_duration(source.tolerance)))?;
     writeln!(out, "allow_ips = {}", list(&source.allow_ips))?;
-    if let Some(limit) = source.rate_limit {
-        writeln!(out, "rate_limit = {{ per_second = {}, burst = {} }}", limit.per_second, limit.burst)?;
+    let limits = [("rate_limit", source.rate_limit), ("client_rate_limit", source.client_rate_limit)];
+    for (key, limit) in limits {
+        if let Some(limit) = limit {
+            writeln!(out, "{key} = {{ per_second = {}, burst = {} }}", limit.per_second, limit.burst)?;
+        }
     }
     if let Some(token) = &source.path_token {
         writeln!(out, "path_token = {}", reference(&token.value))?;
+    }
+    if let Some(pattern) = &source.client_certificate {
+        writeln!(out, "client_certificate = {}", quote(&pattern.value))?;
+    }
+    if let Some(until) = &source.observe_until {
+        let names: Vec<_> = source.observe.iter().map(|observable| observable.name()).collect();
+        writeln!(out, "observe = {}", list(&names))?;
+        writeln!(out, "observe_until = {}", until.value)?;
+    }
+    if !source.webhook_origins.is_empty() {
+        writeln!(out, "webhook_origins = {}", list(&source.webhook_origins))?;
     }
     if let Some(subscriptions) = &source.subscriptions {
         writeln!(out, "subscriptions = {}", list(&subscriptions.value))?;
@@ -125,6 +207,17 @@ fn write_source(out: &mut String, source: &Source) -> fmt::Result {
 fn list<T: Display>(items: &[T]) -> String {
     let quoted: Vec<_> = items.iter().map(|item| quote(&item.to_string())).collect();
     format!("[{}]", quoted.join(", "))
+}
+
+/// A source's secret, with when it counts. A plain one is printed as the text that it is not, since only a table has dates.
+fn dated(secret: &SourceSecret) -> String {
+    let shown = reference(&secret.reference);
+    let dates = [("not_before", secret.not_before), ("not_after", secret.not_after)];
+    let dates: String = dates.iter().filter_map(|(key, at)| Some(format!(", {key} = {}", (*at)?))).collect();
+    match shown.strip_suffix(" }") {
+        Some(table) => format!("{table}{dates} }}"),
+        None => shown,
+    }
 }
 
 fn reference(secret: &SecretRef) -> String {

@@ -6,14 +6,14 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::item::Item;
-use super::print::{quote, quote_key};
+use super::print::quote_key;
 use super::report::Report;
 use super::units;
 use super::{At, Position};
@@ -30,17 +30,6 @@ pub(super) struct Section<'a> {
     known: RefCell<Vec<&'static str>>,
     /// The keys of later versions.
     later: RefCell<Vec<&'static str>>,
-}
-
-/// The value that says "off" for a key whose "on" is not built yet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Off {
-    /// There is none; leave the key out.
-    Absent,
-    /// `false`.
-    False,
-    /// `[]`.
-    EmptyList,
 }
 
 impl<'a> Section<'a> {
@@ -183,14 +172,7 @@ impl<'a> Section<'a> {
     /// One of the words in `choices`.
     pub(super) fn one_of<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<At<T>> {
         let item = self.item(key)?;
-        let word = item.value().as_str();
-        match choices.iter().find(|(name, _)| Some(*name) == word) {
-            Some((_, value)) => Some(At { value: *value, at: item.at }),
-            None => {
-                let names: Vec<_> = choices.iter().map(|(name, _)| quote(name)).collect();
-                item.expected(&names.join(" or "))
-            }
-        }
+        Some(At { value: item.choice(choices)?, at: item.at })
     }
 
     /// An address to listen on.
@@ -229,28 +211,29 @@ impl<'a> Section<'a> {
         item.list().or_else(|| item.expected(what))
     }
 
+    /// The path of a file.
+    pub(super) fn path(&self, key: &'static str, base: &Path) -> Option<At<PathBuf>> {
+        let path = self.string(key, "the path of a file")?;
+        Some(At { value: base.join(path.value), at: path.at })
+    }
+
     /// A secret.
     pub(super) fn secret(&self, key: &'static str, base: &Path) -> Option<At<SecretRef>> {
         self.item(key)?.secret(base)
     }
 
-    /// A key that a later version will take. Its "off" is taken now.
-    pub(super) fn later(&self, key: &'static str, off: Off) {
+    /// A key that a later version will take.
+    pub(super) fn later(&self, key: &'static str) {
         self.later.borrow_mut().push(key);
-        let Some(item) = self.entry(key) else { return };
-        let is_off = match (off, item.value()) {
-            (Off::False, DeValue::Boolean(value)) => !value,
-            (Off::EmptyList, DeValue::Array(items)) => items.is_empty(),
-            _ => false,
-        };
-        let allowed = match off {
-            Off::Absent => "leave it out",
-            Off::False => "leave it out or set it to false",
-            Off::EmptyList => "leave it out or empty",
-        };
-        if !is_off {
-            item.not_yet(allowed);
+        if let Some(item) = self.entry(key) {
+            item.not_yet("leave it out");
         }
+    }
+
+    /// Whether it holds keys that nobody asked for.
+    pub(super) fn has_strangers(&self) -> bool {
+        let known = self.known.borrow();
+        self.table.into_iter().flatten().any(|(name, _)| !known.contains(&name.get_ref().as_ref()))
     }
 
     /// Reports the keys that nobody asked for.

@@ -6,17 +6,17 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::read::{Off, Section};
-use super::units::{show_duration, show_size};
-use super::{Admin, At, Audit, Config, Dedupe, Edge, Queue, QueueKind, Spool, Store};
-use super::{servers, sources};
+use super::read::Section;
+use super::units::show_size;
+use super::{At, Audit, Config, Dedupe, Quarantine, Queue, QueueKind, Spool, Store};
+use super::{Places, edge, servers, sources};
 use crate::queue_name::QueueName;
 
 /// The whole file.
 pub(super) fn config(root: &Section<'_>, base: &Path) -> Config {
     let data_dir = root.string("data_dir", "a path");
-    let edge = edge(&root.section("edge"));
-    let admin = admin(&root.section("admin"), &edge);
+    let edge = edge::edge(&root.section("edge"), base);
+    let admin = edge::admin(&root.section("admin"), &edge, base);
     let redis = servers::redis(&root.section("redis"), base);
     let dedupe_section = root.section("dedupe");
     let (dedupe, store) = dedupe(&dedupe_section);
@@ -24,54 +24,25 @@ pub(super) fn config(root: &Section<'_>, base: &Path) -> Config {
     let (queue, kind) = queue(&queue_section, base);
     pair(&dedupe_section, store, &queue_section, kind);
     let spool = spool(&root.section("spool"), edge.max_body);
-    let audit = audit(&root.section("audit"));
-    root.later("quarantine", Off::Absent);
-    root.later("tracing", Off::Absent);
+    let audit = audit(&root.section("audit"), base);
+    let quarantine = quarantine(&root.section("quarantine"), base);
+    root.later("tracing");
     let sources = sources::sources(root, base);
     root.finish();
     let data_dir = data_dir.map_or(PathBuf::from("data"), |dir| PathBuf::from(dir.value));
-    Config { data_dir: base.join(data_dir), edge, admin, redis, dedupe, queue, spool, audit, sources }
-}
-
-fn edge(section: &Section<'_>) -> Edge {
-    let listen: Vec<_> = section.addresses("listen").into_iter().map(|listen| listen.value).collect();
-    let max_body = section.size("max_body", 1..=MAX_BODY, MIB);
-    let max_connections = section.integer("max_connections", 1..=1_000_000).map_or(10_000, |n| n.value);
-    let header_timeout = section.duration("header_timeout", SOME_TIME, 5 * SECOND).value;
-    let body_timeout = section.duration("body_timeout", SOME_TIME, 10 * SECOND).value;
-    let request_timeout = section.duration("request_timeout", SOME_TIME, 15 * SECOND);
-    // No time at all is a sensible drain: stop at once.
-    let drain_timeout = section.duration("drain_timeout", Duration::ZERO..=MAX_TIME, 20 * SECOND).value;
-    section.later("trusted_proxies", Off::EmptyList);
-    section.later("proxy_protocol", Off::False);
-    let reuse_port = section.flag("reuse_port").is_some_and(|flag| flag.value);
-    section.later("tls", Off::Absent);
-    section.finish();
-    if request_timeout.value < body_timeout {
-        let (whole, body) = (show_duration(request_timeout.value), show_duration(body_timeout));
-        let what = format!("{whole} for the whole request is shorter than body_timeout, {body}");
-        section.warning(request_timeout.at, "request_timeout", what);
+    Config {
+        data_dir: base.join(data_dir),
+        edge,
+        admin,
+        redis,
+        dedupe,
+        queue,
+        spool,
+        audit,
+        quarantine,
+        sources,
+        places: Places::default(),
     }
-    Edge {
-        listen: if listen.is_empty() { vec![EDGE_LISTEN.into()] } else { listen },
-        max_body: usize::try_from(max_body).unwrap_or(usize::MAX),
-        max_connections: usize::try_from(max_connections).unwrap_or(usize::MAX),
-        header_timeout,
-        body_timeout,
-        request_timeout: request_timeout.value,
-        drain_timeout,
-        reuse_port,
-    }
-}
-
-fn admin(section: &Section<'_>, edge: &Edge) -> Admin {
-    let listen = section.address("listen");
-    section.finish();
-    let listen = listen.unwrap_or(At { value: ADMIN_LISTEN.into(), at: section.at() });
-    if listen.value.port() != 0 && edge.listen.contains(&listen.value) {
-        section.problem(listen.at, "listen", format!("{} is taken by edge.listen", listen.value));
-    }
-    Admin { listen: listen.value }
 }
 
 fn dedupe(section: &Section<'_>) -> (Dedupe, Choice<Store>) {
@@ -170,13 +141,28 @@ fn spool(section: &Section<'_>, max_body: usize) -> Spool {
     Spool { enabled, max_bytes }
 }
 
-fn audit(section: &Section<'_>) -> Audit {
+fn audit(section: &Section<'_>, base: &Path) -> Audit {
     let retain = section.duration("retain", SOME_TIME, 90 * DAY).value;
     let max_bytes = section.size("max_bytes", 1..=i64::MAX as u64, 1 << 30);
-    section.later("key", Off::Absent);
-    section.later("ship", Off::Absent);
+    let key = section.secret("key", base);
+    let ship = servers::ship(&section.section("ship"), base);
     section.finish();
-    Audit { retain, max_bytes }
+    Audit { retain, max_bytes, key, ship }
+}
+
+fn quarantine(section: &Section<'_>, base: &Path) -> Quarantine {
+    let enabled = section.flag("enabled").is_some_and(|flag| flag.value);
+    let max_bytes = section.size("max_bytes", 1..=i64::MAX as u64, 256 * MIB);
+    let retain = section.duration("retain", SOME_TIME, 7 * DAY).value;
+    let key = section.secret("key", base);
+    if enabled && section.item("key").is_none() {
+        section.missing(
+            "key",
+            "missing; what is kept is encrypted: expected { env = \"NAME\" } or { file = \"PATH\" }",
+        );
+    }
+    section.finish();
+    Quarantine { enabled, max_bytes, retain, key }
 }
 
 /// One half of the pair: `value` is `None` where it was invalid, `at` where it is the default.
@@ -203,10 +189,8 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// Long enough for a broker's confirm, short enough that a provider's next try gets in.
 const LEASE: RangeInclusive<Duration> = SECOND..=Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
-const MAX_TIME: Duration = Duration::from_secs(3650 * 86_400);
-const MIB: u64 = 1 << 20;
-// A Redis value holds 512 MiB, and the body shares it with the rest of the event.
-const MAX_BODY: u64 = 256 * MIB;
-const EDGE_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
-const ADMIN_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 9090);
+/// The longest.
+pub(super) const MAX_TIME: Duration = Duration::from_secs(3650 * 86_400);
+/// A mebibyte.
+pub(super) const MIB: u64 = 1 << 20;
 const QUEUE_NAME: &str = "hookgate.events";

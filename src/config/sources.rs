@@ -4,11 +4,104 @@
 //! provider: what a provider needs is checked in `route.rs`.
 
 use std::path::Path;
+use std::time::Duration;
 
-use super::read::{Off, Section};
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::At;
+use super::item::Item;
+use super::read::Section;
 use super::sections::{SECOND, SOME_TIME};
-use super::{At, OnConflict, RateLimit, Source};
 use crate::secret::SecretRef;
+
+/// What to do with another body under a known identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Forward it, marked.
+    Forward,
+    /// Answer it as a duplicate, counted and recorded.
+    Drop,
+}
+
+/// `rate_limit` and `client_rate_limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests a second.
+    pub per_second: u32,
+    /// Requests at once.
+    pub burst: u32,
+}
+
+/// One of `secrets`, and when it counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSecret {
+    /// Where it is read from.
+    pub reference: SecretRef,
+    /// None: always has.
+    pub not_before: Option<Timestamp>,
+    /// The first moment at which it no longer counts. None: it always will.
+    pub not_after: Option<Timestamp>,
+}
+
+impl Observable {
+    /// As the config and the metrics write it.
+    pub fn name(self) -> &'static str {
+        OBSERVABLE.iter().find(|(_, other)| *other == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// What a source may be set to only observe for a while: accepted, counted and recorded instead of refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observable {
+    /// `client_not_allowed`.
+    ClientNotAllowed,
+    /// `rate_limited`.
+    RateLimited,
+    /// `timestamp_outside_tolerance`.
+    TimestampOutsideTolerance,
+    /// `subscription_not_allowed`.
+    SubscriptionNotAllowed,
+}
+
+/// `[sources.NAME]`, as written; `route.rs` holds it against what its provider needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// NAME, 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    pub name: At<String>,
+    /// The provider's name.
+    pub provider: At<String>,
+    /// Starts with `/`; the path without token.
+    pub path: At<String>,
+    /// Any one that counts may match.
+    pub secrets: Vec<At<SourceSecret>>,
+    /// How far a signed timestamp may be from now, both ways.
+    pub tolerance: Duration,
+    /// Empty allows all.
+    pub allow_ips: Vec<IpNet>,
+    /// Of all its clients together. None: unlimited.
+    pub rate_limit: Option<RateLimit>,
+    /// Of each client. None: unlimited.
+    pub client_rate_limit: Option<RateLimit>,
+    /// The path's last segment.
+    pub path_token: Option<At<SecretRef>>,
+    /// What a subject or alternative name of the client's certificate must look like; `*` stands for any text.
+    pub client_certificate: Option<At<String>>,
+    /// Securitize subscription ids; empty accepts all.
+    pub subscriptions: Option<At<Vec<String>>>,
+    /// None: the provider's default.
+    pub on_conflict: Option<OnConflict>,
+    /// What is only observed before `observe_until`.
+    pub observe: Vec<Observable>,
+    /// The first moment at which everything is enforced. There is one where `observe` is not empty.
+    pub observe_until: Option<At<Timestamp>>,
+    /// The origins whose CloudEvents validation requests are granted, lower case.
+    pub webhook_origins: Vec<String>,
+    /// Serve it although nothing authenticates it.
+    pub unauthenticated: bool,
+    /// Atelio: a header with v1 alone passes.
+    pub accept_v1: Option<At<bool>>,
+}
 
 /// Every source, in the order of the file.
 pub(super) fn sources(root: &Section<'_>, base: &Path) -> Vec<Source> {
@@ -50,17 +143,17 @@ fn source(name: At<String>, section: &Section<'_>, base: &Path) -> Source {
     let secrets = secrets(section, base);
     let tolerance = section.duration("tolerance", SOME_TIME, 300 * SECOND).value;
     let allow_ips = section.networks("allow_ips");
-    let rate_limit = rate_limit(section);
+    let rate_limit_of_all = rate_limit(&section.section("rate_limit"));
+    let client_rate_limit = rate_limit(&section.section("client_rate_limit"));
     let path_token = section.secret("path_token", base);
+    let client_certificate = section.string("client_certificate", "a name such as \"*.basiq.io\"");
     let subscriptions = subscriptions(section);
     let choices = [("forward", OnConflict::Forward), ("drop", OnConflict::Drop)];
     let on_conflict = section.one_of("on_conflict", &choices).map(|choice| choice.value);
     let unauthenticated = section.flag("unauthenticated").is_some_and(|flag| flag.value);
     let accept_v1 = section.flag("accept_v1");
-    section.later("client_certificate", Off::Absent);
-    section.later("observe", Off::False);
-    section.later("observe_until", Off::Absent);
-    section.later("webhook_origins", Off::EmptyList);
+    let (observe, observe_until) = observe(section);
+    let webhook_origins = webhook_origins(section);
     section.finish();
     Source {
         // An empty one stands for one that has been reported.
@@ -70,25 +163,43 @@ fn source(name: At<String>, section: &Section<'_>, base: &Path) -> Source {
         secrets,
         tolerance,
         allow_ips,
-        rate_limit,
+        rate_limit: rate_limit_of_all,
+        client_rate_limit,
         path_token,
+        client_certificate,
         subscriptions,
         on_conflict,
+        observe,
+        observe_until,
+        webhook_origins,
         unauthenticated,
         accept_v1,
     }
 }
 
-fn secrets(section: &Section<'_>, base: &Path) -> Vec<At<SecretRef>> {
+fn secrets(section: &Section<'_>, base: &Path) -> Vec<At<SourceSecret>> {
     let Some(item) = section.item("secrets") else { return Vec::new() };
     match item.list() {
-        Some(items) => items.into_iter().filter_map(|item| item.secret(base)).collect(),
+        Some(items) => items.into_iter().filter_map(|item| secret(&item, base)).collect(),
         None => item.expected_secret("a list of secrets such as [{ env = \"NAME\" }]").unwrap_or_default(),
     }
 }
 
-fn rate_limit(section: &Section<'_>) -> Option<RateLimit> {
-    let limit = section.section("rate_limit");
+fn secret(item: &Item<'_>, base: &Path) -> Option<At<SourceSecret>> {
+    let (mut not_before, mut not_after) = (None, None);
+    let At { value: reference, at } = item.secret_with(base, |section| {
+        not_before = section.item("not_before").and_then(|item| item.moment(false));
+        not_after = section.item("not_after").and_then(|item| item.moment(true));
+    })?;
+    if let (Some(from), Some(until)) = (not_before, not_after)
+        && from >= until
+    {
+        item.problem("not_before is not before not_after: this secret would never count");
+    }
+    Some(At { value: SourceSecret { reference, not_before, not_after }, at })
+}
+
+fn rate_limit(limit: &Section<'_>) -> Option<RateLimit> {
     if !limit.is_present() {
         return None;
     }
@@ -101,6 +212,43 @@ fn rate_limit(section: &Section<'_>) -> Option<RateLimit> {
     let per_second = u32::try_from(per_second?.value).ok()?;
     let burst = burst.and_then(|burst| u32::try_from(burst.value).ok()).unwrap_or(per_second);
     Some(RateLimit { per_second, burst })
+}
+
+fn observe(section: &Section<'_>) -> (Vec<Observable>, Option<At<Timestamp>>) {
+    let until = section.item("observe_until");
+    let at = until.as_ref().map_or(section.at(), |item| item.at);
+    let given = until.is_some();
+    let until = until.and_then(|item| item.moment(true)).map(|value| At { value, at });
+    let what = "a list of what is only to be observed, such as [\"client_not_allowed\"]";
+    let mut observe = Vec::new();
+    for item in section.items("observe", what).into_iter().flatten() {
+        let Some(found) = item.choice(&OBSERVABLE) else { continue };
+        if !observe.contains(&found) {
+            observe.push(found);
+        }
+    }
+    if !observe.is_empty() && !given {
+        section.missing("observe_until", "missing; observing ends: expected a date such as 2027-01-31");
+    }
+    if observe.is_empty() && given && section.item("observe").is_none() {
+        section.warning(at, "observe_until", "no effect without observe");
+    }
+    (observe, until)
+}
+
+fn webhook_origins(section: &Section<'_>) -> Vec<String> {
+    let what = "a list of origins such as [\"eventemitter.example.com\"]";
+    let mut origins = Vec::new();
+    for item in section.items("webhook_origins", what).into_iter().flatten() {
+        let Some(text) = item.text("an origin: a host name") else { continue };
+        // `*` would grant whoever asks, which is what the request is there to prevent.
+        if text.contains(|c: char| !c.is_ascii_graphic() || "*,\"".contains(c)) {
+            item.problem(format!("expected an origin: a host name, found {text:?}; list each"));
+            continue;
+        }
+        origins.push(text.to_ascii_lowercase());
+    }
+    origins
 }
 
 fn subscriptions(section: &Section<'_>) -> Option<At<Vec<String>>> {
@@ -150,3 +298,9 @@ fn check_path(section: &Section<'_>, path: &At<String>) {
 // What metrics and records call the source of a request that belongs to none.
 const UNKNOWN: &str = "unknown";
 const MAX_RATE: u64 = 1_000_000_000;
+const OBSERVABLE: [(&str, Observable); 4] = [
+    ("client_not_allowed", Observable::ClientNotAllowed),
+    ("rate_limited", Observable::RateLimited),
+    ("timestamp_outside_tolerance", Observable::TimestampOutsideTolerance),
+    ("subscription_not_allowed", Observable::SubscriptionNotAllowed),
+];

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::StartError;
 use crate::admin::{Readiness, SpoolState};
 use crate::broker::{self, Broker, Watch, amqp, nats};
@@ -16,6 +18,7 @@ use crate::database::writer::Database;
 use crate::inbox::claimed::{self, Claimed, Claims, EmbeddedClaims, RedisClaims};
 use crate::inbox::{Inbox, embedded, redis};
 use crate::metrics::Metrics;
+use crate::quarantine::{self, Key, Quarantine};
 use crate::queue_name::QueueName;
 use crate::spool::{self, Handover, Spool};
 
@@ -30,8 +33,10 @@ pub(super) struct Stores {
 /// What opening needs besides the config.
 pub(super) struct Surroundings<'a> {
     pub(super) clock: &'a Clock,
-    pub(super) metrics: &'a Metrics,
+    pub(super) metrics: &'a Arc<Metrics>,
     pub(super) readiness: &'a Arc<Readiness>,
+    /// What [`sharing_a_provider`] says, as of the last load of the config.
+    pub(super) qualified: &'a Arc<ArcSwap<HashSet<String>>>,
 }
 
 /// Opens the inbox and the spool.
@@ -66,6 +71,58 @@ pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Sto
         }
     };
     Ok(Stores { handover, database })
+}
+
+/// Puts the quarantine's series of every source at zero, or leaves them at what they are.
+pub(super) fn quarantine_series(config: &Config, metrics: &Metrics) {
+    for source in &config.sources {
+        metrics.quarantine.source(&source.name.value);
+    }
+}
+
+/// Opens the quarantine; `patient` waits for another gateway to let go of it.
+pub(super) async fn open_quarantine(
+    config: &Config,
+    key: Key,
+    with: &Surroundings<'_>,
+    patient: bool,
+) -> Result<Quarantine, StartError> {
+    quarantine_series(config, with.metrics);
+    let metrics = &with.metrics.quarantine;
+    let key = Arc::new(key);
+    loop {
+        let (clock, metrics) = (with.clock.clone(), metrics.clone());
+        match Quarantine::open(&config.data_dir, &config.quarantine, key.clone(), clock, metrics) {
+            Err(OpenError::InUse { .. }) if patient => tokio::time::sleep(super::LOOK_AGAIN).await,
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+/// The quarantine of a gateway, where it has the key to one.
+pub(super) async fn quarantine(
+    config: &Config,
+    key: Option<Key>,
+    with: &Surroundings<'_>,
+) -> Result<Option<Quarantine>, StartError> {
+    match key {
+        Some(key) => Ok(Some(open_quarantine(config, key, with, config.edge.reuse_port).await?)),
+        None => {
+            leave_quarantine(config);
+            Ok(None)
+        }
+    }
+}
+
+/// Says so if there is one from before: what is in it is nobody's care now.
+fn leave_quarantine(config: &Config) {
+    let file = quarantine::file(&config.data_dir);
+    if file.exists() {
+        tracing::warn!(
+            file = %file.display(),
+            "the quarantine is off, but is there from before: nothing in it is purged or verified; see `hookgate quarantine`"
+        );
+    }
 }
 
 fn open_embedded(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartError> {
@@ -118,7 +175,7 @@ async fn open_claimed(
     let options = claimed::Options {
         window: config.dedupe.window.value,
         lease: config.dedupe.lease,
-        qualified: sharing_a_provider(config),
+        qualified: with.qualified.clone(),
     };
     Ok(Inbox::Claimed(Claimed::new(claims, broker, options, metrics)))
 }
@@ -138,7 +195,7 @@ async fn open_broker(config: &Config, with: &Surroundings<'_>) -> Result<Broker,
 }
 
 /// The sources whose provider sends to another source too: the same event may come in by both, under one id.
-fn sharing_a_provider(config: &Config) -> HashSet<String> {
+pub(super) fn sharing_a_provider(config: &Config) -> HashSet<String> {
     let mut by_provider: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for source in &config.sources {
         by_provider.entry(&source.provider.value).or_default().push(&source.name.value);

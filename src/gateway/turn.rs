@@ -8,10 +8,12 @@ use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use super::{StartError, make_data_dir};
 use crate::clock;
+use crate::config::Config;
 
 /// The turn, held. The lock is the turn; the file's text is the mark of the gateway that listened last.
-pub(super) struct Turn {
+pub struct Turn {
     file: File,
     mark: String,
 }
@@ -20,11 +22,21 @@ pub(super) struct Turn {
 pub(super) struct Given(Turn);
 
 impl Turn {
-    /// Waits for the turn.
+    /// Waits for the turn to serve by this config; none is needed where ports are not shared. However long it takes: what was
+    /// read before may have changed since.
     ///
     /// # Errors
-    /// When the file cannot be made or locked.
-    pub(super) async fn take(data_dir: &Path) -> io::Result<Turn> {
+    /// When the data folder, or the file of the turn in it, cannot be used.
+    pub async fn of(config: &Config) -> Result<Option<Turn>, StartError> {
+        if !config.edge.reuse_port {
+            return Ok(None);
+        }
+        make_data_dir(&config.data_dir)?;
+        let turn = Turn::take(&config.data_dir).await;
+        turn.map(Some).map_err(|why| StartError::DataDir { path: config.data_dir.clone(), why })
+    }
+
+    async fn take(data_dir: &Path) -> io::Result<Turn> {
         let path = data_dir.join("hookgate.turn");
         let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path)?;
         let mut told = false;
@@ -64,8 +76,15 @@ impl Given {
         }
     }
 
+    /// Returns once another gateway listens, or none is about to: it may have stepped forward and not started.
+    pub(super) async fn succeeded(&mut self) {
+        while self.is_wanted().await && !self.another_listens() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Whether there is another gateway, listening already or about to. Gives one that waits the time to step forward.
-    pub(super) async fn is_wanted(&mut self) -> bool {
+    async fn is_wanted(&mut self) -> bool {
         for _ in 0..LOOKS {
             if self.another_listens() || matches!(locked(&self.0.file), Ok(false)) {
                 return true;

@@ -27,6 +27,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -50,7 +51,7 @@ pub struct Options {
     /// How long a claim lasts: within it the owner publishes and commits, and nobody else can claim.
     pub lease: Duration,
     /// The sources whose events' ids may also be another source's: their message ids name the source too.
-    pub qualified: HashSet<String>,
+    pub qualified: Arc<ArcSwap<HashSet<String>>>,
 }
 
 /// A dedupe store before a broker.
@@ -197,7 +198,7 @@ impl Desk {
             // The store took too long. What was sent now could arrive after the lease.
             return Err(PublishError::Unreachable);
         }
-        let id = match self.options.qualified.contains(&*admission.source) {
+        let id = match self.options.qualified.load().contains(&*admission.source) {
             true => Cow::Owned(format!("{}/{}", admission.source, event.id)),
             false => Cow::Borrowed(&*event.id),
         };

@@ -16,25 +16,19 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// The protocol, and the bytes that told it.
-pub(super) struct Told {
-    pub(super) protocol: Protocol,
-    bytes: Vec<u8>,
-}
-
-/// Reads until the bytes differ from HTTP/2's preface, or are all of it.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> {
-    let mut bytes = Vec::with_capacity(FIRST_READ);
+/// Reads until the bytes differ from HTTP/2's preface, or are all of it. They are all put into `bytes`.
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<Protocol> {
+    bytes.reserve(FIRST_READ);
     loop {
-        if stream.read_buf(&mut bytes).await? == 0 {
+        if stream.read_buf(bytes).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let shared = bytes.iter().zip(PREFACE).take_while(|(sent, preface)| sent == preface).count();
         if shared == PREFACE.len() {
-            return Ok(Told { protocol: Protocol::Http2, bytes });
+            return Ok(Protocol::Http2);
         }
         if shared < bytes.len() {
-            return Ok(Told { protocol: Protocol::Http1, bytes });
+            return Ok(Protocol::Http1);
         }
     }
 }
@@ -47,8 +41,8 @@ pub(super) struct FirstBytes<S> {
 }
 
 impl<S> FirstBytes<S> {
-    pub(super) fn replay(told: Told, stream: S) -> FirstBytes<S> {
-        FirstBytes { bytes: told.bytes, given: 0, stream }
+    pub(super) fn replay(bytes: Vec<u8>, stream: S) -> FirstBytes<S> {
+        FirstBytes { bytes, given: 0, stream }
     }
 }
 
@@ -109,10 +103,10 @@ mod tests {
 
     async fn told(chunks: &[&[u8]]) -> io::Result<(Protocol, Vec<u8>)> {
         let mut mock = Chunks(chunks.iter().map(|chunk| chunk.to_vec()).collect());
-        let told = read(&mut mock).await?;
-        let protocol = told.protocol;
+        let mut bytes = Vec::new();
+        let protocol = read(&mut mock, &mut bytes).await?;
         let mut all = Vec::new();
-        FirstBytes::replay(told, mock).read_to_end(&mut all).await?;
+        FirstBytes::replay(bytes, mock).read_to_end(&mut all).await?;
         Ok((protocol, all))
     }
 

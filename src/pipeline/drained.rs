@@ -12,7 +12,6 @@ use crate::audit::{self, Reject};
 use crate::inbox::{Admission, Verdict};
 use crate::metrics::{SourceMetrics, UNKNOWN};
 use crate::provider;
-use crate::route::Source;
 use crate::spool::Drained;
 
 impl Drained for Weak<Pipeline> {
@@ -38,13 +37,11 @@ impl Drained for Weak<Pipeline> {
 }
 
 impl Pipeline {
-    fn configured(&self, source: &str) -> Option<&Arc<Source>> {
-        self.routes.sources().find(|configured| *configured.name == *source)
-    }
-
     /// A source's series; those of no source once it is out of the config.
-    fn metrics_of(&self, source: &str) -> &SourceMetrics {
-        self.configured(source).map_or(&self.routes.unknown, |source| &source.metrics)
+    fn metrics_of(&self, source: &str) -> Arc<SourceMetrics> {
+        let rules = self.rules.load();
+        let configured = rules.routes.sources().find(|configured| *configured.name == *source);
+        configured.map_or(&rules.routes.unknown, |source| &source.metrics).clone()
     }
 
     /// As for a request, less what only the request knew.
@@ -62,7 +59,8 @@ impl Pipeline {
             path: admission.event.source.to_string(),
             body: Some((admission.body.hex(), payload_bytes(&admission.event.json))),
             headers: Vec::new(),
-            detail: self.routes.redactor.clean(&detail),
+            detail: self.rules.load().routes.redactor.clean(&detail),
+            observed: false,
         });
     }
 }

@@ -3,8 +3,7 @@
 //! Keeps true: a record holds no body, no secret, no query string and no path token; signatures are kept as fingerprints.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,12 +13,13 @@ use hyper::{Response, Version};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::Pipeline;
+use super::{Pipeline, Rules};
 use crate::audit::{self, Reject};
 use crate::clock;
 use crate::event::BodyHash;
 use crate::metrics::{OutcomeLabel, UNKNOWN};
 use crate::outcome::{Outcome, Reason, Rejection};
+use crate::peer::{Peer, forwarded};
 use crate::respond::{self, Body};
 use crate::route::Source;
 use crate::signature::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
@@ -29,22 +29,35 @@ pub struct Exchange {
     /// Its head.
     pub head: Parts,
     /// Who sent it.
-    pub client: IpAddr,
+    pub peer: Peer,
+    /// What it is held against, from its head to its answer.
+    pub rules: Arc<Rules>,
     /// When its head was read.
     pub received: Timestamp,
     /// Whose it is, once known.
     pub source: Option<Arc<Source>>,
+    observed: Mutex<Vec<Observed>>,
     started: Instant,
     in_flight: prometheus::IntGauge,
 }
 
+/// What it would be refused for, from a date on.
+struct Observed {
+    rejection: Rejection,
+    enforced_from: Timestamp,
+}
+
 impl Exchange {
     /// From here on it is in flight.
-    pub(super) fn begin(pipeline: &Pipeline, head: Parts, client: IpAddr) -> Exchange {
-        let in_flight = pipeline.metrics.in_flight.clone();
+    pub(super) fn begin(pipeline: &Pipeline, head: Parts, mut peer: Peer) -> Exchange {
+        let in_flight = pipeline.metrics.edge.in_flight.clone();
         in_flight.inc();
         let received = pipeline.clock.now();
-        Exchange { head, client, received, source: None, started: clock::instant(), in_flight }
+        let rules = pipeline.rules.load_full();
+        let hops = head.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
+        peer.address = forwarded::client(peer.address, hops, &rules.edge.trusted_proxies);
+        let (source, observed, started) = (None, Mutex::default(), clock::instant());
+        Exchange { head, peer, rules, received, source, observed, started, in_flight }
     }
 
     pub(super) fn belongs_to(&mut self, source: &Arc<Source>) -> Arc<Source> {
@@ -54,6 +67,19 @@ impl Exchange {
 
     pub(super) fn belongs_to_nobody(&mut self) {
         self.source = None;
+    }
+
+    /// Refuses what is to be refused; what the source only observes yet is noted and passes.
+    pub(super) fn enforce(&self, checked: Result<(), Rejection>) -> Result<(), Rejection> {
+        let Err(rejection) = checked else { return Ok(()) };
+        let enforced_from = self
+            .source
+            .as_ref()
+            .and_then(|source| source.observing.enforced_from(rejection.reason, self.received));
+        let Some(enforced_from) = enforced_from else { return Err(rejection) };
+        let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        observed.push(Observed { rejection, enforced_from });
+        Ok(())
     }
 
     /// Since its head was read.
@@ -70,14 +96,25 @@ impl Exchange {
     ) -> Response<Body> {
         let reject = match &outcome {
             Outcome::Rejected(rejection) => {
-                self.metrics(pipeline).rejected(rejection.reason.label());
+                self.metrics().rejected(rejection.reason.label());
                 let hash = body.map(|body| (BodyHash::of(body), body.len()));
-                self.record(pipeline, rejection, hash)
+                let reject = self.record(pipeline, rejection, hash);
+                if let Some(body) = body {
+                    self.keep(pipeline, rejection.reason, &reject, body);
+                }
+                reject
             }
-            _ => String::new(),
+            Outcome::HungUp => String::new(),
+            Outcome::Accepted { .. }
+            | Outcome::Duplicate { .. }
+            | Outcome::Ignored
+            | Outcome::Handshake { .. } => {
+                self.record_observed(pipeline, body);
+                String::new()
+            }
         };
         if let Some(label) = outcome.label() {
-            self.metrics(pipeline).finished(label, self.elapsed().as_secs_f64());
+            self.metrics().finished(label, self.elapsed().as_secs_f64());
         }
         let allow = self.source.as_ref().map_or("POST", |source| source.methods());
         let mut answer = respond::render(&outcome, &reject, allow);
@@ -91,14 +128,30 @@ impl Exchange {
     /// A conflict that the source drops: no reject, but somebody should know.
     pub(super) fn record_conflict(&self, pipeline: &Pipeline, (body, bytes): (&BodyHash, usize), id: &str) {
         let detail = format!("another body under the identity of {id} was dropped");
-        let mut record = self.reject(pipeline, "conflict", 200, pipeline.routes.redactor.clean(&detail));
+        let mut record = self.reject("conflict", 200, self.rules.routes.redactor.clean(&detail));
         record.body = Some((body.hex(), bytes as u64));
         pipeline.audit.record(record);
     }
 
+    /// What let it in only because the source does not enforce it yet.
+    fn record_observed(&self, pipeline: &Pipeline, body: Option<&Bytes>) {
+        let observed = std::mem::take(&mut *self.observed.lock().unwrap_or_else(PoisonError::into_inner));
+        if observed.is_empty() {
+            return;
+        }
+        let body = body.map(|body| (BodyHash::of(body).hex(), body.len() as u64));
+        for Observed { rejection: Rejection { reason, detail }, enforced_from } in observed {
+            self.metrics().observed(reason.label());
+            let detail = format!("observed, not refused; enforced from {enforced_from}: {detail}");
+            let mut record = self.reject(reason.label(), 200, detail);
+            (record.body, record.observed) = (body.clone(), true);
+            pipeline.audit.record(record);
+        }
+    }
+
     fn record(&self, pipeline: &Pipeline, rejection: &Rejection, body: Option<(BodyHash, usize)>) -> String {
         let (reason, status) = (rejection.reason, rejection.reason.status().as_u16());
-        let mut record = self.reject(pipeline, reason.label(), status, rejection.detail.clone());
+        let mut record = self.reject(reason.label(), status, rejection.detail.clone());
         record.body = body.map(|(hash, bytes)| (hash.hex(), bytes as u64));
         let id = record.id.clone();
         tracing::debug!(reject = id, source = &*record.source, reason = record.reason, "refused");
@@ -106,9 +159,9 @@ impl Exchange {
         id
     }
 
-    fn reject(&self, pipeline: &Pipeline, reason: &'static str, status: u16, detail: String) -> Reject {
+    fn reject(&self, reason: &'static str, status: u16, detail: String) -> Reject {
         // Cleaned first: cut first, a part of a secret could stand at the end and not be known for what it is.
-        let clean = |text: &str, max: usize| clip(&pipeline.routes.redactor.clean(text), max);
+        let clean = |text: &str, max: usize| clip(&self.rules.routes.redactor.clean(text), max);
         let path = match &self.source {
             Some(source) if source.token.is_some() => source.path.to_string(),
             _ => clean(self.head.uri.path(), MAX_PATH),
@@ -120,17 +173,18 @@ impl Exchange {
             provider: self.source.as_ref().map_or(UNKNOWN, |source| source.provider.name()),
             reason,
             status,
-            client: Some(self.client),
+            client: Some(self.peer.address),
             method: clean(self.head.method.as_str(), MAX_METHOD),
             path,
             body: None,
             headers: kept_headers(&self.head.headers, |value| clean(value, MAX_HEADER)),
             detail,
+            observed: false,
         }
     }
 
-    fn metrics<'a>(&'a self, pipeline: &'a Pipeline) -> &'a crate::metrics::SourceMetrics {
-        self.source.as_ref().map_or(&pipeline.routes.unknown, |source| &source.metrics)
+    fn metrics(&self) -> &crate::metrics::SourceMetrics {
+        self.source.as_ref().map_or(&self.rules.routes.unknown, |source| &source.metrics)
     }
 }
 
@@ -140,9 +194,16 @@ impl Drop for Exchange {
     }
 }
 
-/// Counts and records a refusal for which no request could be read. Its record's id.
-pub(super) fn record_bare(pipeline: &Pipeline, client: IpAddr, reason: Reason, detail: &str) -> String {
-    let unknown = &pipeline.routes.unknown;
+/// Counts and records a refusal for which no request could be read. `status`: 0 where nothing is answered. Its record's id.
+pub(super) fn record_bare(
+    pipeline: &Pipeline,
+    peer: &Peer,
+    reason: Reason,
+    status: u16,
+    detail: &str,
+) -> String {
+    let rules = pipeline.rules.load();
+    let unknown = &rules.routes.unknown;
     unknown.rejected(reason.label());
     unknown.finished(OutcomeLabel::Rejected, 0.0);
     let id = audit::reject_id();
@@ -152,13 +213,14 @@ pub(super) fn record_bare(pipeline: &Pipeline, client: IpAddr, reason: Reason, d
         source: UNKNOWN.into(),
         provider: UNKNOWN,
         reason: reason.label(),
-        status: reason.status().as_u16(),
-        client: Some(client),
+        status,
+        client: Some(peer.address),
         method: String::new(),
         path: String::new(),
         body: None,
         headers: Vec::new(),
         detail: detail.to_owned(),
+        observed: false,
     });
     id
 }

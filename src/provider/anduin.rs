@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::object::Object;
-use super::{Entity, Identified, Provider, Reading, STANDARD_RETRIES, Signing, Status};
+use super::{Entity, Fields, Identified, Provider, Reading, STANDARD_RETRIES, Signing, Status};
 use crate::signature::{Scheme, Signed};
 
 pub(super) struct Anduin;
@@ -21,6 +21,10 @@ impl Provider for Anduin {
 
     fn types(&self) -> &'static [(&'static str, &'static str)] {
         &TYPES
+    }
+
+    fn fields(&self) -> &'static Fields {
+        &FIELDS
     }
 
     fn retries_for(&self) -> Option<Duration> {
@@ -128,3 +132,54 @@ const TYPES: [(&str, &str); 25] = [
     ("funddata.order.investment_entity.linked", "order.investment_entity_linked"),
     ("funddata.order.investment_entity.unlinked", "order.investment_entity_unlinked"),
 ];
+
+const CLOSE: &[&str] = &["customId", "id", "isDefault", "name", "targetDate"];
+
+// The legacy system's fields and the current one's. Its metadata is free, and spelt `medatada` in its documents.
+static FIELDS: Fields = Fields {
+    top: &[
+        "close",
+        "contacts",
+        "createdAt",
+        "customId",
+        "docGroup",
+        "docName",
+        "docType",
+        "documentType",
+        "event",
+        "fileIds",
+        "files",
+        "firmId",
+        "formName",
+        "formSubmissionId",
+        "fundId",
+        "id",
+        "lpId",
+        "medatada",
+        "metadata",
+        "newClose",
+        "newCloseId",
+        "newStatus",
+        "newTagIds",
+        "oldClose",
+        "oldCloseId",
+        "oldStatus",
+        "oldTagIds",
+        "orderId",
+        "previousClose",
+        "previousStatus",
+        "previousTags",
+        "submissionMethod",
+        "subscriptionDocVersion",
+        "supportingDocInfo",
+        "tags",
+        "trackingId",
+    ],
+    within: &[
+        ("close", CLOSE),
+        ("newClose", CLOSE),
+        ("oldClose", CLOSE),
+        ("previousClose", CLOSE),
+        ("supportingDocInfo", &["docGroup", "docName"]),
+    ],
+};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::object::Object;
-use super::{Entity, Identified, Provider, Reading, Signing, Status};
+use super::{Entity, Fields, Identified, Provider, Reading, Signing, Status};
 use crate::signature::{Scheme, Signed};
 
 pub(super) struct Atelio;
@@ -20,6 +20,10 @@ impl Provider for Atelio {
 
     fn types(&self) -> &'static [(&'static str, &'static str)] {
         &TYPES
+    }
+
+    fn fields(&self) -> &'static Fields {
+        &FIELDS
     }
 
     fn retries_for(&self) -> Option<Duration> {
@@ -168,3 +172,112 @@ const TYPES: [(&str, &str); 62] = [
     ("portal.data_export", "portal.data_exported"),
     ("transactions", "transactions.updated"),
 ];
+
+static FIELDS: Fields = Fields {
+    top: &[
+        "account_id",
+        "amount_in_cents",
+        "amount_overdue",
+        "beneficial_owner_id",
+        "business_id",
+        "card",
+        "card_account_id",
+        "created_by",
+        "customer_id",
+        "description",
+        "details",
+        "documents",
+        "error_code",
+        "event",
+        "fields",
+        "identity",
+        "inquiry_id",
+        "key_name",
+        "occurred_at",
+        "person_id",
+        "reasons",
+        "sent_time",
+        "statement_end_date",
+        "statement_start_date",
+        "status",
+        "transaction",
+        "transaction_id",
+        "verification",
+    ],
+    within: &[
+        ("card", &["card_account_id", "card_id", "customer_id", "last_four", "status"]),
+        (
+            "details",
+            &[
+                "account_id",
+                "account_status_update",
+                "action_type",
+                "addresses",
+                "bond_brand_id",
+                "brand_person_id",
+                "business_id",
+                "credit",
+                "customer_id",
+                "data",
+                "date_created",
+                "deposit",
+                "dob",
+                "email",
+                "end_date",
+                "error_code",
+                "error_message",
+                "fees",
+                "first_name",
+                "i2c_comment_status_update",
+                "kyc_requests_available",
+                "last_name",
+                "middle_name",
+                "num_rows",
+                "operation_id",
+                "order_by",
+                "payment_type",
+                "persona_account_status_update",
+                "phone",
+                "phone_country_code",
+                "report_type",
+                "requested_by",
+                "resource",
+                "source",
+                "ssn",
+                "start_date",
+                "statement_end_date",
+                "statement_id",
+                "statement_month",
+                "statement_start_date",
+                "transaction_id",
+                "transaction_state",
+                "transaction_type",
+                "transactions",
+                "type",
+            ],
+        ),
+        ("reasons", &["bureau", "email", "ip", "mobile", "ofac"]),
+        (
+            "transaction",
+            &[
+                "account_id",
+                "amount",
+                "balances",
+                "bond_brand_id",
+                "business_id",
+                "created_time",
+                "currency",
+                "customer_id",
+                "description",
+                "details",
+                "fee",
+                "payment_type",
+                "previous_transaction_id",
+                "state",
+                "transaction_id",
+                "transaction_type",
+                "updated_time",
+            ],
+        ),
+    ],
+};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::object::Object;
-use super::{Entity, Identified, Provider, Reading, STANDARD_RETRIES, Signing};
+use super::{Entity, Fields, Identified, Provider, Reading, STANDARD_RETRIES, Signing};
 use crate::signature::{Scheme, Signed};
 
 pub(super) struct Basiq;
@@ -20,6 +20,10 @@ impl Provider for Basiq {
 
     fn types(&self) -> &'static [(&'static str, &'static str)] {
         &TYPES
+    }
+
+    fn fields(&self) -> &'static Fields {
+        &FIELDS
     }
 
     fn retries_for(&self) -> Option<Duration> {
@@ -90,6 +94,9 @@ const TYPES: [(&str, &str); 15] = [
     ("user.updated", "user.updated"),
     ("user.deleted", "user.deleted"),
 ];
+
+static FIELDS: Fields =
+    Fields { top: &["eventId", "eventTypeId", "links"], within: &[("links", &["event", "eventEntity"])] };
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::object::Object;
-use super::{Entity, Identified, Provider, Reading, Signing, Status, canonical_type};
+use super::{Entity, Fields, Identified, Provider, Reading, Signing, Status, canonical_type};
 use crate::signature::{Scheme, Signed};
 
 pub(super) struct Iof;
@@ -20,6 +20,10 @@ impl Provider for Iof {
 
     fn types(&self) -> &'static [(&'static str, &'static str)] {
         &TYPES
+    }
+
+    fn fields(&self) -> &'static Fields {
+        &FIELDS
     }
 
     fn retries_for(&self) -> Option<Duration> {
@@ -113,3 +117,40 @@ const TYPES: [(&str, &str); 45] = [
     ("shariah.approved", "shariah.approved"),
     ("shariah.rejected", "shariah.rejected"),
 ];
+
+// Only of contracts is it published what `data` holds.
+static FIELDS: Fields = Fields {
+    top: &[
+        "created",
+        "createdAt",
+        "created_at",
+        "data",
+        "event_type",
+        "id",
+        "livemode",
+        "metadata",
+        "timestamp",
+        "type",
+        "version",
+    ],
+    within: &[
+        (
+            "data",
+            &[
+                "contractId",
+                "contractType",
+                "createdAt",
+                "createdBy",
+                "currency",
+                "customerId",
+                "object",
+                "principalAmount",
+                "shariahCompliant",
+                "startDate",
+                "status",
+                "tenantId",
+            ],
+        ),
+        ("metadata", &["tenantId", "workspaceId"]),
+    ],
+};

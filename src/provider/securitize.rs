@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::object::Object;
-use super::{Entity, Identified, Provider, Reading, Signing};
+use super::{Entity, Fields, Identified, Provider, Reading, Signing};
 use crate::signature::Signed;
 
 pub(super) struct Securitize;
@@ -19,6 +19,10 @@ impl Provider for Securitize {
 
     fn types(&self) -> &'static [(&'static str, &'static str)] {
         &TYPES
+    }
+
+    fn fields(&self) -> &'static Fields {
+        &FIELDS
     }
 
     fn retries_for(&self) -> Option<Duration> {
@@ -65,3 +69,8 @@ const TYPES: [(&str, &str); 2] = [
     ("domain-investor-kyc-update", "kyc.updated"),
     ("domain-investor-subscription-agreement-update", "subscription.agreement_updated"),
 ];
+
+static FIELDS: Fields = Fields {
+    top: &["domainId", "eventType", "externalId", "nonce", "roundId", "subscriptionId", "tokenId"],
+    within: &[],
+};

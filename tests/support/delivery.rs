@@ -132,5 +132,6 @@ fn now() -> i64 {
 }
 
 const BASIQ_NEXT_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-const ATELIO_SECRET: &str = "whsec_ira5jceuzhxxBxoWckAU0hLFQe79bSMZ";
+/// Atelio's.
+pub const ATELIO_SECRET: &str = "whsec_ira5jceuzhxxBxoWckAU0hLFQe79bSMZ";
 const SECURITIZE_TOKEN: &str = "9c2e3b7d5f5e4c0fa0f6";

@@ -20,6 +20,7 @@ pub struct Home {
     folder: TempDir,
     settings: BTreeMap<String, Value>,
     both_secrets: bool,
+    sources: Option<String>,
 }
 
 /// A gateway that runs. Killed when dropped.
@@ -44,8 +45,12 @@ type Log = Arc<Mutex<Vec<String>>>;
 impl Home {
     /// Events go to the data folder.
     pub fn embedded() -> Home {
-        let home =
-            Home { folder: tempfile::tempdir().unwrap(), settings: BTreeMap::new(), both_secrets: false };
+        let home = Home {
+            folder: tempfile::tempdir().unwrap(),
+            settings: BTreeMap::new(),
+            both_secrets: false,
+            sources: None,
+        };
         home.with("edge.listen", "127.0.0.1:0")
             .with("admin.listen", "127.0.0.1:0")
             .with("spool.enabled", false)
@@ -67,10 +72,36 @@ impl Home {
         self
     }
 
+    /// One setting less.
+    pub fn without(mut self, key: &str) -> Home {
+        self.settings.remove(key);
+        self
+    }
+
     /// Basiq may sign with either of its secrets.
     pub fn knowing_both_secrets(mut self) -> Home {
         self.both_secrets = true;
         self
+    }
+
+    /// These sources and no other.
+    pub fn with_sources(mut self, sources: impl Into<String>) -> Home {
+        self.sources = Some(sources.into());
+        self
+    }
+
+    /// A file or folder beside the config.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes the config, under a gateway that runs or for the next one.
+    pub fn write_config(&self) {
+        // What is a value in JSON is one in TOML too.
+        let settings: String =
+            self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let sources = self.sources.clone().unwrap_or_else(|| sources(self.both_secrets));
+        fs::write(self.path("hookgate.toml"), settings + &sources).unwrap();
     }
 
     /// `check --live`: its exit code, and what it prints.
@@ -83,6 +114,12 @@ impl Home {
     /// The embedded store's file.
     pub fn database(&self) -> PathBuf {
         self.folder.path().join("data/hookgate.db")
+    }
+
+    /// What the reject log takes on disk.
+    pub fn audit_bytes(&self) -> u64 {
+        let files = fs::read_dir(self.folder.path().join("data/audit")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
     }
 
     /// Starts a gateway and waits until it is ready.
@@ -154,11 +191,8 @@ impl Home {
 
     /// A command on this config.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let config = self.folder.path().join("hookgate.toml");
-        // What is a value in JSON is one in TOML too.
-        let settings: String =
-            self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
-        fs::write(&config, settings + &sources(self.both_secrets)).unwrap();
+        self.write_config();
+        let config = self.path("hookgate.toml");
         let mut command = Command::new(env!("CARGO_BIN_EXE_hookgate"));
         command.env_remove("HOOKGATE_LOG").arg("--config").arg(config).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -170,6 +204,11 @@ impl Starting {
     /// Waits until it says something.
     pub async fn says(&self, what: &str) {
         until(what, async || self.log.lock().unwrap().iter().any(|line| line.contains(what))).await;
+    }
+
+    /// Asks it to read its config anew.
+    pub fn sighup(&self) {
+        self.process.signal("HUP");
     }
 
     /// Waits until it listens.
@@ -248,6 +287,11 @@ impl Gateway {
         self.process.signal("TERM");
     }
 
+    /// Asks it to read its config anew.
+    pub fn sighup(&self) {
+        self.process.signal("HUP");
+    }
+
     /// Waits for its end.
     pub async fn exit(&mut self) -> ExitStatus {
         eventually("the gateway ends", async || self.process.ended()).await
@@ -268,5 +312,5 @@ fn address(log: &[String], message: &str) -> Option<SocketAddr> {
         .iter()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .find(|line| line["message"] == message)?;
-    line["address"].as_str()?.strip_prefix("http://")?.parse().ok()
+    line["address"].as_str()?.split_once("://")?.1.parse().ok()
 }

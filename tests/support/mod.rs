@@ -28,7 +28,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use cluster::Cluster;
-pub use delivery::{BASIQ_SECRET, Delivery};
+pub use delivery::{ATELIO_SECRET, BASIQ_SECRET, Delivery};
 pub use disk::SmallDisk;
 pub use gateway::{Gateway, Home, Starting};
 pub use http::{Answer, Client};
@@ -90,5 +90,5 @@ pub fn ids(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["id"].as_str().unwrap()).collect()
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);

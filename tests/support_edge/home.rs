@@ -71,6 +71,16 @@ impl Home {
         Served::start(self.command(&["serve", "--json"]).env("HOOKGATE_LOG", "trace"), &self.path("data"))
     }
 
+    /// Serves under a limit of its open files, which is told as to `ulimit`: `-n 100`.
+    pub fn serve_limited(&self, limit: &str) -> Served {
+        let gateway = self.command(&["serve", "--json"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
+        command.arg(gateway.get_program()).args(gateway.get_args()).current_dir(self.0.path());
+        command.env_remove("HOOKGATE_LOG").stdin(Stdio::null());
+        Served::start(&mut command, &self.path("data"))
+    }
+
     /// The reject log as it is on disk.
     pub fn audit(&self) -> String {
         audit(&self.path("data"))
@@ -145,6 +155,11 @@ impl Served {
             Some((address(&log, "serving")?, address(&log, "metrics and health")?))
         });
         Served { process, edge, admin, data: data.to_owned(), log, deaf }
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
     }
 
     pub fn connect(&self) -> Connection {
@@ -236,7 +251,7 @@ fn read(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
 fn address(log: &str, message: &str) -> Option<SocketAddr> {
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let said = lines.into_iter().find(|line| line["message"] == message)?;
-    Some(said["address"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap())
+    Some(said["address"].as_str().unwrap().split_once("://").unwrap().1.parse().unwrap())
 }
 
 fn audit(data: &Path) -> String {

@@ -94,7 +94,23 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(to: SocketAddr) -> Connection {
-        let stream = TcpStream::connect(to).unwrap();
+        Connection::over(TcpStream::connect(to).unwrap())
+    }
+
+    /// From another address of this machine: another client.
+    pub fn open_from(from: [u8; 4], to: SocketAddr) -> Connection {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let stream = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((from, 0).into()).unwrap();
+            socket.connect(to).await.unwrap().into_std().unwrap()
+        });
+        stream.set_nonblocking(false).unwrap();
+        Connection::over(stream)
+    }
+
+    /// Over a connection that is made.
+    pub fn over(stream: TcpStream) -> Connection {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();

@@ -155,6 +155,7 @@ fn a_file_without_any_record_is_passed_over_and_kept_if_it_holds_something() {
     let verified = verify(dir.path()).unwrap();
     assert_eq!((verified.records, verified.files), (4, 1));
     assert!(garbage.path.with_extension("unreadable").exists());
+    assert_eq!(verified.set_aside, 1);
 }
 
 #[test]
@@ -210,4 +211,38 @@ fn a_file_changed_by_others_is_left_as_it_is_for_verify_to_name() {
     fs::write(&path, &whole).unwrap();
     assert_eq!(verify(dir.path()).unwrap().last_seq, 4);
     assert_eq!(records(dir.path()).len(), 4);
+}
+
+#[test]
+fn records_overwritten_at_the_end_are_cut_off_but_kept_aside_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+    write(&mut journal, 5);
+    drop(journal);
+    let path = list(dir.path()).unwrap()[0].path.clone();
+    let mut lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
+    (lines[3], lines[4]) = ("x".repeat(40), "y".repeat(40));
+    fs::write(&path, lines.join("\n") + "\n").unwrap();
+    assert!(verify(dir.path()).is_err());
+    let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+    write(&mut journal, 1);
+    let verified = verify(dir.path()).unwrap();
+    assert_eq!(
+        (verified.records, verified.set_aside),
+        (4, 1),
+        "the chain holds, and says that there was more"
+    );
+    assert_eq!(fs::read_to_string(path.with_extension("unreadable")).unwrap(), lines[3..].join("\n") + "\n");
+}
+
+/// Puts a pipe in the place of the first file, which takes no more once it is full: a disk that is frozen. Gives its other end.
+pub(crate) fn freeze(journal: &mut Journal) -> File {
+    journal.begin().unwrap();
+    let current = journal.current.as_mut().unwrap();
+    fs::remove_file(&current.log.path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&current.log.path).status().unwrap().success());
+    // Opened both ways, neither end waits for the other to be opened.
+    let pipe = OpenOptions::new().read(true).write(true).open(&current.log.path).unwrap();
+    current.file = Some(pipe.try_clone().unwrap());
+    pipe
 }

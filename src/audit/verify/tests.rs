@@ -203,3 +203,42 @@ fn an_unfinished_line_is_noted_at_the_end_and_broken_anywhere_else() {
     assert!(verified.unfinished && verified.records == 12);
     torn(1).breaks(1, 5, 9, "unfinished");
 }
+
+#[test]
+fn a_file_that_was_copied_renamed_or_emptied_is_named() {
+    let log = Log::new();
+    let copy = log.dir.path().join("00000000000000000005-20261122T100000Z.jsonl");
+    fs::copy(log.path(1), &copy).unwrap();
+    let Err(VerifyError::Broken(broken)) = log.verify() else { panic!("it passed") };
+    assert_eq!((broken.line, broken.seq), (1, Some(5)), "{broken}");
+    assert!(broken.why.contains("repeated"), "{broken}");
+
+    let log = Log::new();
+    fs::rename(log.path(1), log.dir.path().join("00000000000000000006-20261121T100000Z.jsonl")).unwrap();
+    let Err(VerifyError::Broken(broken)) = log.verify() else { panic!("it passed") };
+    assert!(broken.file.starts_with("00000000000000000006") && broken.seq == Some(5), "{broken}");
+    assert!(broken.why.contains("begun with record 6"), "{broken}");
+
+    // A name that is none of the log's takes its records out of the log.
+    let log = Log::new();
+    fs::rename(log.path(1), log.path(1).with_extension("jsonl.bak")).unwrap();
+    log.breaks(2, 1, 5, "missing");
+
+    let log = Log::new();
+    fs::write(log.path(1), "").unwrap();
+    log.breaks(2, 1, 5, "missing");
+
+    // The last file emptied, and one before it gone: what is left is an empty file with a number that was not due.
+    let log = Log::new();
+    fs::remove_file(log.path(1)).unwrap();
+    fs::write(log.path(2), "").unwrap();
+    log.breaks(2, 1, 5, "begun with record 9");
+}
+
+#[test]
+fn a_file_that_was_just_begun_may_be_empty() {
+    let log = Log::new();
+    let next = log.dir.path().join("00000000000000000013-20261121T100000Z.jsonl");
+    fs::write(next, "").unwrap();
+    assert_eq!(log.verify().unwrap().last_seq, 12);
+}

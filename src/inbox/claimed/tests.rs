@@ -64,7 +64,7 @@ impl Stage {
                 Claims::Redis(claims)
             }
         };
-        let qualified = HashSet::from(["shared".to_owned()]);
+        let qualified = Arc::new(ArcSwap::from_pointee(HashSet::from(["shared".to_owned()])));
         let options = Options { window: WINDOW, lease: self.lease, qualified };
         let broker = Broker::Scripted(self.broker.clone());
         Claimed::new(claims, broker, options, self.metrics.queue("nats"))

@@ -1,0 +1,107 @@
+//! How far somebody has read in the log, over its files.
+//!
+//! Keeps true: it only reads; every whole line is read once, in order, while files are begun and deleted; half a line is left for
+//! the next time.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::files::{LogFile, list};
+
+/// Where a line stands.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    /// The file.
+    pub file: &'a LogFile,
+    /// The number that the next file begins with, if there is one; no record of this file has it, nor a higher one.
+    pub end: Option<u64>,
+    /// Whether it is the file's first line.
+    pub first: bool,
+}
+
+/// A place between two lines. At first before the oldest.
+#[derive(Clone, Default)]
+pub struct Position {
+    file: Option<LogFile>,
+    offset: u64,
+}
+
+impl Position {
+    /// The beginning of the file that holds record `seq`, or of the oldest one if that is younger.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn before(dir: &Path, seq: u64) -> io::Result<Position> {
+        let file = list(dir)?.into_iter().rfind(|file| file.first_seq <= seq);
+        Ok(Position { file, offset: 0 })
+    }
+
+    /// Reads on to the end, calling `each` for every whole line; one that it breaks at is read again the next time.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or those of `each`.
+    pub fn advance(
+        &mut self,
+        dir: &Path,
+        mut each: impl FnMut(&[u8]) -> io::Result<ControlFlow<()>>,
+    ) -> io::Result<()> {
+        self.advance_at(dir, |_, line| each(line))
+    }
+
+    /// The same, and tells where the lines stand.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn advance_at(
+        &mut self,
+        dir: &Path,
+        mut each: impl FnMut(At<'_>, &[u8]) -> io::Result<ControlFlow<()>>,
+    ) -> io::Result<()> {
+        let files = list(dir)?;
+        for file in &files {
+            let seen = self.file.as_ref().map_or(0, |seen| seen.first_seq);
+            if file.first_seq < seen {
+                continue;
+            }
+            if self.file.as_ref() != Some(file) {
+                (self.file, self.offset) = (Some(file.clone()), 0);
+            }
+            // One that was begun anew after a failure has the same number as the one before it.
+            let end = files.iter().map(|next| next.first_seq).find(|next| *next > file.first_seq);
+            match self.read(file, |first, line| each(At { file, end, first }, line)) {
+                // Deleted in its time, after it was listed.
+                Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+                read => {
+                    if read?.is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        file: &LogFile,
+        mut each: impl FnMut(bool, &[u8]) -> io::Result<ControlFlow<()>>,
+    ) -> io::Result<ControlFlow<()>> {
+        let mut opened = File::open(&file.path)?;
+        // A restarted gateway may have cut a torn line off.
+        self.offset = self.offset.min(opened.metadata()?.len());
+        opened.seek(SeekFrom::Start(self.offset))?;
+        let mut reader = BufReader::new(opened);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line)?;
+            let Some(whole) = line.strip_suffix(b"\n") else { return Ok(ControlFlow::Continue(())) };
+            if each(self.offset == 0, whole)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            self.offset += read as u64;
+        }
+    }
+}

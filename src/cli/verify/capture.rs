@@ -1,0 +1,95 @@
+//! A captured delivery: headers from a file, body from a file.
+//!
+//! Keeps true: the body is taken byte for byte; an error names a line by its number and never shows it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::Failure;
+
+/// Reads `Name: value` lines, as a proxy or a test sink shows them, or `curl -v`.
+pub(super) fn headers(path: &Path) -> Result<HeaderMap, Failure> {
+    let bytes = read(path, MAX_HEADERS)?.ok_or_else(|| {
+        Failure(format!("{}: over {MAX_HEADERS} bytes; is it the headers?", path.display()))
+    })?;
+    parse(&bytes).map_err(|number| {
+        Failure(format!("{}: line {number} is no header; write each as `Name: value`", path.display()))
+    })
+}
+
+/// Reads a body whole; none where it has more than `max` bytes.
+pub(super) fn body(path: &Path, max: usize) -> Result<Option<Vec<u8>>, Failure> {
+    read(path, max)
+}
+
+fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, Failure> {
+    let named = |error: io::Error| Failure(format!("cannot read {}: {error}", path.display()));
+    let from: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(named)?)
+    };
+    let mut bytes = Vec::new();
+    from.take(max as u64 + 1).read_to_end(&mut bytes).map_err(named)?;
+    Ok((bytes.len() <= max).then_some(bytes))
+}
+
+/// The headers, else the number of the first line that is none.
+fn parse(text: &[u8]) -> Result<HeaderMap, usize> {
+    let lines = || text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let by_curl = lines().any(|line| line.starts_with(b"> "));
+    let mut headers = HeaderMap::new();
+    for (at, line) in lines().enumerate() {
+        // Of what curl shows, only what it sent is the delivery's.
+        let line = match line.strip_prefix(b"> ") {
+            Some(sent) => sent.trim_ascii(),
+            None if by_curl => continue,
+            None => line,
+        };
+        if line.is_empty() || line == b">" || line.starts_with(b":") || is_request_line(line) {
+            continue;
+        }
+        let header = || {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            let (name, value) = line.split_at_checked(colon)?;
+            let value = value.get(1..)?.trim_ascii();
+            Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
+        };
+        let (name, value) = header().ok_or(at + 1)?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+fn is_request_line(line: &[u8]) -> bool {
+    let last = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    line.contains(&b' ') && last.starts_with(b"HTTP/")
+}
+
+/// As much as the gateway's own listener takes.
+const MAX_HEADERS: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read_as_people_have_them() {
+        let crlf = "\r\nPOST /hooks/a HTTP/1.1\r\nHost: a\r\nWebhook-Id:  m1 \r\n\r\n";
+        let h2 = ":method: POST\n:path: /hooks/a\nhost: a\nwebhook-id: m1";
+        let curl = "* Connected to a\n> POST /hooks/a HTTP/1.1\n> Host: a\n> webhook-id: m1\n> \n< HTTP/1.1 200 OK\n< webhook-id: no\n";
+        for text in [crlf, h2, curl] {
+            let headers = parse(text.as_bytes()).unwrap();
+            assert_eq!(headers.len(), 2, "{text}");
+            assert_eq!(headers["webhook-id"], "m1", "{text}");
+        }
+        let twice = parse(b"a: 1\nA: 2").unwrap();
+        assert_eq!(twice.get_all("a").iter().count(), 2);
+        assert_eq!(parse(b"a: 1\n\n{\"b\":2}\n").err(), Some(3));
+        assert_eq!(parse(b"a: 1\nno header\n").err(), Some(2));
+    }
+}

@@ -1,0 +1,78 @@
+//! Where in the file each key stands, for what is found out only after it was read.
+//!
+//! Keeps true: a key that the file leaves out has the place of its section, or else of the file.
+
+use std::collections::BTreeMap;
+
+use toml::de::{DeTable, DeValue};
+
+use super::Position;
+use super::print::quote_key;
+use super::report::Report;
+
+/// The place of each key by its full name. Without those under `[sources]`, which have theirs with them.
+#[derive(Clone, Debug, Default)]
+pub struct Places(BTreeMap<String, Position>);
+
+impl Places {
+    /// Of a whole file.
+    pub(super) fn of(report: &Report<'_>, file: &DeTable<'_>) -> Places {
+        let mut places = Places::default();
+        places.add(report, "", file);
+        places
+    }
+
+    /// The place of the key with this full name.
+    pub fn find(&self, key: &str) -> Position {
+        let mut key = key;
+        loop {
+            if let Some(at) = self.0.get(key) {
+                return *at;
+            }
+            match key.rsplit_once('.') {
+                Some((section, _)) => key = section,
+                None => return Position { line: 1, column: 1 },
+            }
+        }
+    }
+
+    fn add(&mut self, report: &Report<'_>, section: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let part = quote_key(name.get_ref());
+            let key = if section.is_empty() { part } else { format!("{section}.{part}") };
+            if key == "sources" {
+                continue;
+            }
+            match value.get_ref() {
+                DeValue::Table(inner) => {
+                    self.0.insert(key.clone(), report.position(name.span().start));
+                    self.add(report, &key, inner);
+                }
+                _ => {
+                    self.0.insert(key, report.position(value.span().start));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn a_key_that_is_left_out_stands_where_its_section_does() {
+        let text =
+            "data_dir = \"d\"\n\n[queue]\nkind = \"redis\"\nedge.listen = \"x\"\n[audit.ship]\nurl = \"u\"\n";
+        let (config, _) = super::super::parse(text, Path::new(""));
+        let at = |key| {
+            let at = config.places.find(key);
+            (at.line, at.column)
+        };
+        assert_eq!(at("data_dir"), (1, 12));
+        assert_eq!(at("queue.kind"), (4, 8));
+        assert_eq!(at("queue.name"), (3, 2));
+        assert_eq!(at("audit.ship.url"), (7, 7));
+        assert_eq!(at("spool.enabled"), (1, 1));
+    }
+}

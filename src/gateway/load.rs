@@ -1,0 +1,139 @@
+//! Reads a config with all that it names, and finds everything that is wrong with it: for `serve`, `check` and a reload alike.
+//!
+//! Keeps true: what a reload accepts, a start accepts, and `check` passes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::reject_log;
+use super::watch::{self, Marks};
+use crate::broker;
+use crate::clock::Clock;
+use crate::config::{self, Config, LoadError, Position, Problem};
+use crate::inbox::redis::{OpenError, Servers};
+use crate::metrics::Metrics;
+use crate::pipeline::Rules;
+use crate::quarantine;
+use crate::queue_name::QueueName;
+use crate::route;
+use crate::secret::SecretRef;
+
+/// A config file as it was read.
+pub struct Loaded {
+    /// The config.
+    pub config: Config,
+    /// What is built of it. With an error among the problems it must not serve.
+    pub rules: Rules,
+    /// Everything wrong with it, in the order of the file.
+    pub problems: Vec<Problem>,
+    /// Its files, as they were before they were read.
+    pub(super) marks: Marks,
+    /// What was in them.
+    pub(super) contents: Contents,
+    /// What is behind the references that are only read at the start.
+    pub(super) lasting: Vec<Lasting>,
+}
+
+/// A fingerprint of each file's content; none where it could not be read.
+pub(super) type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
+
+/// A fingerprint of what is behind a reference that only a restart reads anew.
+#[derive(Clone, Debug)]
+pub(super) struct Lasting {
+    pub(super) key: &'static str,
+    pub(super) at: Position,
+    content: Option<[u8; 32]>,
+}
+
+/// Reads the config at `path`. What was counted and learnt under the rules `before` is carried on.
+///
+/// # Errors
+/// When there is no text to read. What is wrong with the text is among the problems.
+pub fn load(path: &Path, metrics: &Metrics, before: Option<&Rules>) -> Result<Loaded, LoadError> {
+    // Looked at before they are read: what changes meanwhile is then seen by the next look.
+    let mut marks = watch::look([path]);
+    let (config, mut problems) = config::load(path)?;
+    marks.append(&mut watch::look(config.files()));
+    let contents = marks.keys().map(|path| (path.clone(), content(path))).collect();
+    let rules = Rules::build(&config, metrics, before, &mut problems);
+    problems.extend(beyond_rules(&config));
+    problems.sort();
+    let lasting = lasting(&config);
+    Ok(Loaded { config, rules, problems, marks, contents, lasting })
+}
+
+impl Loaded {
+    /// Whether nothing has changed since it was read, so that its contents are those that its rules are made of.
+    pub(super) fn is_current(&self) -> bool {
+        watch::look(self.marks.keys().map(PathBuf::as_path)) == self.marks
+    }
+}
+
+/// What is wrong with the parts of the config that its rules are not made of.
+fn beyond_rules(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut problem = |at, key: &str, what: String| {
+        problems.push(Problem { at, key: key.to_owned(), what, warning: false });
+    };
+    let used = config.urls_in_use();
+    for (key, url) in &used {
+        if let Err(why) = url.value.resolve() {
+            problem(url.at, key, why.to_string());
+        }
+    }
+    let name = &config.queue.name;
+    if let Ok(parsed) = QueueName::parse(&name.value)
+        && let Err(what) = broker::check_name(config.queue.kind, &parsed)
+    {
+        problem(name.at, "queue.name", what.to_owned());
+    }
+    let redis = used.iter().find(|(key, _)| *key == "redis.url");
+    if let Some((key, url)) = redis
+        && let Err(what) = Servers::of(&config.redis)
+        // A URL that cannot be read has been told of.
+        && !matches!(what, OpenError::Secret(_))
+    {
+        problem(url.at, key, what.to_string());
+    }
+    problems.extend(reject_log::problems(config));
+    quarantine::Key::build(&config.quarantine, &mut problems);
+    problems.extend(quarantine::warnings(config));
+    problems.extend(route::dated(config, Clock::System.now()));
+    problems
+}
+
+/// Reads what is behind the references that are only read at the start.
+pub(super) fn lasting(config: &Config) -> Vec<Lasting> {
+    let mut references = config.urls_in_use();
+    references.extend(config.audit.key.iter().map(|key| ("audit.key", key)));
+    references.extend(config.audit.ship.iter().map(|ship| ("audit.ship.url", &ship.url)));
+    let quarantine = config.quarantine.key.iter().filter(|_| config.quarantine.enabled);
+    references.extend(quarantine.map(|key| ("quarantine.key", key)));
+    let secret = |reference: &SecretRef| Some(digest(reference.resolve().ok()?.expose().as_bytes()));
+    let mut lasting: Vec<_> = references
+        .into_iter()
+        .map(|(key, reference)| Lasting { key, at: reference.at, content: secret(&reference.value) })
+        .collect();
+    if let Some(ca) = &config.redis.ca {
+        lasting.push(Lasting { key: "redis.ca", at: config.places.find("redis.ca"), content: content(ca) });
+    }
+    lasting
+}
+
+/// Of two readings of the same references, those of the later one that read something else.
+pub(super) fn other<'l>(lasting: &'l [Lasting], before: &[Lasting]) -> impl Iterator<Item = &'l Lasting> {
+    let differ =
+        |(now, before): &(&Lasting, &Lasting)| now.key == before.key && now.content != before.content;
+    let pairs: Vec<_> = lasting.iter().zip(before).filter(differ).map(|(now, _)| now).collect();
+    pairs.into_iter()
+}
+
+fn content(path: &Path) -> Option<[u8; 32]> {
+    Some(digest(&std::fs::read(path).ok()?))
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}

@@ -1,0 +1,234 @@
+//! Reloading: when, and what comes of it.
+//!
+//! Keeps true: all of a new config or nothing of it; what is refused is told with its place, and the old one goes on. One
+//! reload at a time, its reading off the threads that serve.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::load::{Contents, Loaded, load, other};
+use super::watch::{Watch, apart};
+use super::{Gateway, Sockets, StartError, stores};
+use crate::config::{Config, Problem};
+use crate::listener;
+use crate::live;
+
+/// The reloads of a gateway that serves by a config file.
+pub struct Reloads {
+    path: PathBuf,
+    watch: Watch,
+    /// What the files of the config in force hold; none if they changed while they were read.
+    contents: Option<Contents>,
+}
+
+/// What a reload has changed, by names.
+#[derive(Debug, Default)]
+pub struct Changes {
+    added: Vec<String>,
+    removed: Vec<String>,
+    changed: Vec<String>,
+    keys: Vec<&'static str>,
+}
+
+impl Reloads {
+    /// Of a gateway that was started by `started`, read from `path`.
+    pub fn new(path: &Path, started: Loaded) -> Reloads {
+        let current = started.is_current();
+        Reloads {
+            path: path.to_owned(),
+            watch: Watch::new(started.marks),
+            contents: current.then_some(started.contents),
+        }
+    }
+
+    /// Returns once the config file, or a file that it names, has changed.
+    pub async fn due(&mut self) {
+        self.watch.changed().await;
+    }
+
+    /// Reads everything anew and applies it, or else says why not. Not `asked` for, what has not changed is left alone.
+    /// Dropped half way, it has changed nothing.
+    pub async fn run(&mut self, gateway: &mut Gateway, asked: bool) {
+        let file = self.path.display().to_string();
+        let (path, metrics) = (self.path.clone(), gateway.pipeline.metrics.clone());
+        let rules = gateway.pipeline.rules.load_full();
+        let reading = move || {
+            let loaded = load(&path, &metrics, Some(&rules));
+            loaded.map(|loaded| (loaded.is_current(), loaded))
+        };
+        let (current, loaded) = match apart(reading).await {
+            Some(Ok(read)) => read,
+            Some(Err(why)) => return self.failed(gateway, &why.to_string()),
+            None => return self.failed(gateway, "no thread to read it on"),
+        };
+        let contents = current.then(|| loaded.contents.clone());
+        if !asked && contents.is_some() && contents == self.contents {
+            self.watch.acted(loaded.marks, true);
+            tracing::info!("config unchanged: {file} and its files say what is in force");
+            return;
+        }
+        let marks = loaded.marks.clone();
+        let files = other_files(&loaded.contents, self.contents.as_ref());
+        let applied = gateway.reload(loaded);
+        self.watch.acted(marks, applied.is_ok());
+        match applied {
+            Ok((changes, warnings)) => {
+                self.contents = contents;
+                tell(&file, &warnings);
+                changes.log(&files);
+            }
+            Err(problems) => {
+                tell(&file, &problems);
+                tracing::error!("config refused: {file} as it was before goes on; nothing has changed");
+            }
+        }
+    }
+
+    fn failed(&mut self, gateway: &Gateway, why: &str) {
+        self.watch.acted_in_vain();
+        gateway.pipeline.metrics.edge.reloaded(false);
+        tracing::error!("config refused: {why}; what was read before goes on");
+    }
+}
+
+impl Gateway {
+    /// Serves by another config from now on. Requests under way keep what they began with; listeners that are in both configs
+    /// stay open. What was changed, and what is to be warned of.
+    ///
+    /// # Errors
+    /// Everything wrong with it, if anything is; then nothing has changed.
+    pub fn reload(&mut self, loaded: Loaded) -> Result<(Changes, Vec<Problem>), Vec<Problem>> {
+        let metrics = self.pipeline.metrics.clone();
+        let applied = self.apply(loaded);
+        metrics.edge.reloaded(applied.is_ok());
+        // What was built and refused has left series of its own too.
+        self.pipeline.rules.load().keep_series(&metrics);
+        applied
+    }
+
+    fn apply(&mut self, loaded: Loaded) -> Result<(Changes, Vec<Problem>), Vec<Problem>> {
+        let Loaded { config, mut rules, mut problems, lasting, .. } = loaded;
+        // A key that is wrong holds its default, which says nothing of what was meant.
+        if problems.iter().all(|problem| problem.warning) {
+            problems.extend(needing_a_restart(&config, &self.config));
+        }
+        for other in other(&lasting, &self.lasting) {
+            let what = "the secret or file behind it has changed; that needs a restart, the rest is applied";
+            let key = other.key.to_owned();
+            problems.push(Problem { at: other.at, key, what: what.to_owned(), warning: true });
+        }
+        problems.sort();
+        if problems.iter().any(|problem| !problem.warning) {
+            return Err(problems);
+        }
+        let Sockets { edge, admin } = Sockets::added(&config, &self.edge, &self.admin)
+            .map_err(|why| vec![cannot_listen(&why, &config, self)])?;
+
+        // From here on nothing can fail.
+        let changes = Changes::between(&config, &self.config);
+        self.qualified.store(stores::sharing_a_provider(&config).into());
+        if self.pipeline.quarantine.is_some() {
+            stores::quarantine_series(&config, &self.pipeline.metrics);
+        }
+        if config.edge.max_connections > self.config.edge.max_connections {
+            listener::descriptors::raise(config.edge.max_connections);
+        }
+        let before = self.pipeline.rules.load_full();
+        let goes_on = rules.take_over(&before);
+        self.pipeline.rules.store(rules.into());
+        // Only now, so that whoever comes next comes by the new ones.
+        if !goes_on {
+            before.retired.cancel();
+        }
+        self.edge.change(&config.edge.listen, edge, &self.pipeline);
+        if let Some(socket) = admin {
+            self.admin.change(socket);
+        }
+        let (clock, metrics) = (&self.pipeline.clock, &self.pipeline.metrics);
+        // It asks for the names that the sources make of the queue's.
+        let looking = self.admin.beside(live::watch(config.clone(), clock.clone(), metrics.clone()));
+        std::mem::replace(&mut self.looking, looking).cancel();
+        metrics.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
+        self.config = config;
+        Ok((changes, problems))
+    }
+}
+
+/// The keys that a running gateway cannot follow, where they differ.
+fn needing_a_restart(config: &Config, before: &Config) -> Vec<Problem> {
+    let changed = config.changed_keys(before).into_iter().filter(|key| !can_follow(key));
+    let problem = |key: &'static str| {
+        Problem {
+        at: config.places.find(key),
+        key: key.to_owned(),
+        what: "needs a restart: this differs from what the gateway was started with; restart it, or put the old \
+               value back to have the rest applied"
+            .to_owned(),
+        warning: false,
+    }
+    };
+    changed.map(problem).collect()
+}
+
+fn can_follow(key: &str) -> bool {
+    (key.starts_with("edge.") && key != "edge.reuse_port") || key.starts_with("admin.")
+}
+
+fn cannot_listen(why: &StartError, config: &Config, gateway: &Gateway) -> Problem {
+    let (key, what) = match why {
+        StartError::Listen { key, address, why } => {
+            let mut own = gateway.edge().into_iter().chain([gateway.admin()]);
+            let what = format!("cannot listen on {address}: {why}");
+            match own.find(|own| own.port() == address.port()) {
+                Some(own) => (*key, format!("{what}; this gateway itself has {own} until it is restarted")),
+                None => (*key, what),
+            }
+        }
+        other => ("edge.listen", other.to_string()),
+    };
+    Problem { at: config.places.find(key), key: key.to_owned(), what, warning: false }
+}
+
+fn tell(file: &str, problems: &[Problem]) {
+    for problem in problems {
+        let text = problem.render(file);
+        if problem.warning { tracing::warn!("{text}") } else { tracing::error!("{text}") }
+    }
+}
+
+/// The files that hold something else than they did.
+fn other_files(contents: &Contents, before: Option<&Contents>) -> Vec<String> {
+    let is_other = |(path, content): &(&PathBuf, &Option<[u8; 32]>)| {
+        before.and_then(|before| before.get(*path)).is_some_and(|before| before != *content)
+    };
+    contents.iter().filter(is_other).map(|(path, _)| path.display().to_string()).collect()
+}
+
+impl Changes {
+    fn between(config: &Config, before: &Config) -> Changes {
+        let names = |config: &Config| -> BTreeSet<String> {
+            config.sources.iter().map(|source| source.name.value.clone()).collect()
+        };
+        let (now, then) = (names(config), names(before));
+        let changed = config.sources.iter().filter(|source| {
+            before.sources.iter().any(|before| before.name == source.name && before != *source)
+        });
+        Changes {
+            added: now.difference(&then).cloned().collect(),
+            removed: then.difference(&now).cloned().collect(),
+            changed: changed.map(|source| source.name.value.clone()).collect(),
+            keys: config.changed_keys(before),
+        }
+    }
+
+    fn log(&self, files: &[String]) {
+        tracing::info!(
+            sources_added = self.added.join(" "),
+            sources_removed = self.removed.join(" "),
+            sources_changed = self.changed.join(" "),
+            keys = self.keys.join(" "),
+            files = files.join(" "),
+            "config reloaded"
+        );
+    }
+}

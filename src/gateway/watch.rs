@@ -1,0 +1,221 @@
+//! Sees that a file has changed, by looking at its metadata once a second.
+//!
+//! Looking, and not asking the kernel to tell: that works on NFS, on bind mounts and on overlays, follows a path through
+//! symbolic links that are themselves exchanged (as Kubernetes does with `..data`), and needs no watch at each of their levels.
+//! It costs a few `stat`s a second.
+//!
+//! Keeps true: a change counts once two looks in a row agree, so that a file which is being written is not read half way; a
+//! file that is gone has not changed until it is back.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// What the file behind each path looks like; none where there is none.
+pub(super) type Marks = BTreeMap<PathBuf, Option<Mark>>;
+
+/// What cannot stay the same when a file is written or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    dev: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Looks at files. Links are followed.
+pub(super) fn look<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Marks {
+    paths.into_iter().map(|path| (path.to_owned(), mark(path))).collect()
+}
+
+fn mark(path: &Path) -> Option<Mark> {
+    let of = std::fs::metadata(path).ok()?;
+    Some(Mark {
+        dev: of.dev(),
+        inode: of.ino(),
+        length: of.len(),
+        modified: (of.mtime(), of.mtime_nsec()),
+        changed: (of.ctime(), of.ctime_nsec()),
+    })
+}
+
+/// The files that are watched.
+pub(super) struct Watch {
+    /// As they were when they were last acted on.
+    acted: Marks,
+    /// As they were at the last look.
+    seen: Marks,
+    /// Those that the config in force is made of.
+    in_force: Vec<PathBuf>,
+}
+
+impl Watch {
+    /// Over the files of the config in force.
+    pub(super) fn new(marks: Marks) -> Watch {
+        Watch { seen: marks.clone(), in_force: marks.keys().cloned().collect(), acted: marks }
+    }
+
+    /// Returns once a file has changed and stays as it is. Dropped half way, it has seen nothing.
+    pub(super) async fn changed(&mut self) {
+        loop {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            let paths: Vec<PathBuf> = self.acted.keys().cloned().collect();
+            let marks = apart(move || look(paths.iter().map(PathBuf::as_path))).await;
+            if marks.is_some_and(|marks| self.settled(marks)) {
+                return;
+            }
+        }
+    }
+
+    /// What has changed was read: `read` are the files of the config that was made of it, as they were before. If that was
+    /// refused, the files of the one in force are watched on too.
+    pub(super) fn acted(&mut self, mut read: Marks, applied: bool) {
+        if applied {
+            self.in_force = read.keys().cloned().collect();
+        } else {
+            for path in &self.in_force {
+                let seen = self.seen.get(path).copied().flatten();
+                read.entry(path.clone()).or_insert(seen);
+            }
+        }
+        self.seen = read.clone();
+        self.acted = read;
+    }
+
+    /// There was nothing to be read.
+    pub(super) fn acted_in_vain(&mut self) {
+        self.acted = self.seen.clone();
+    }
+
+    /// Takes a look in; whether something is other than it was acted on, and is as it was at the last look.
+    fn settled(&mut self, mut marks: Marks) -> bool {
+        for (path, mark) in &mut marks {
+            if mark.is_none() {
+                *mark = self.acted.get(path).copied().flatten();
+            }
+        }
+        let settled = marks == self.seen && marks != self.acted;
+        self.seen = marks;
+        settled
+    }
+}
+
+/// Runs what may have to wait for a disk. On a thread of its own and not one of the runtime's: a file system that hangs must
+/// not keep the process from its end. None if there is no thread to be had.
+pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("reload".to_owned());
+    // Nobody waits for it any more when the process is about to end.
+    thread.spawn(move || drop(done.send(work()))).ok()?;
+    result.await.ok()
+}
+
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Bench {
+        folder: tempfile::TempDir,
+        watch: Watch,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let folder = tempfile::tempdir().unwrap();
+            let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+            fs::write(&a, "1").unwrap();
+            fs::write(&b, "1").unwrap();
+            Bench { watch: Watch::new(look([a.as_path(), b.as_path()])), folder }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        /// Another file under the same name; a clock too coarse cannot hide it.
+        fn replace(&self, name: &str) {
+            let new = self.path("new");
+            fs::write(&new, "2").unwrap();
+            fs::rename(new, self.path(name)).unwrap();
+        }
+
+        fn looks(&mut self) -> bool {
+            let paths: Vec<_> = self.watch.acted.keys().cloned().collect();
+            self.watch.settled(look(paths.iter().map(PathBuf::as_path)))
+        }
+
+        fn acts(&mut self, applied: bool, names: &[&str]) {
+            let paths: Vec<_> = names.iter().map(|name| self.path(name)).collect();
+            self.watch.acted(look(paths.iter().map(PathBuf::as_path)), applied);
+        }
+    }
+
+    #[test]
+    fn a_change_counts_once_two_looks_agree_and_then_never_again() {
+        let mut bench = Bench::new();
+        assert!(!bench.looks());
+        bench.replace("a");
+        assert!(!bench.looks());
+        bench.replace("a");
+        assert!(!bench.looks(), "it is still being written");
+        assert!(bench.looks());
+        bench.acts(true, &["a", "b"]);
+        assert!(!bench.looks() && !bench.looks());
+    }
+
+    #[test]
+    fn a_file_that_is_gone_has_not_changed_until_it_is_back() {
+        let mut bench = Bench::new();
+        let aside = bench.path("aside");
+        fs::rename(bench.path("a"), &aside).unwrap();
+        assert!(!bench.looks() && !bench.looks() && !bench.looks());
+        bench.replace("a");
+        assert!(!bench.looks());
+        assert!(bench.looks());
+    }
+
+    #[test]
+    fn after_a_refusal_both_configs_files_are_watched_and_after_the_next_one_no_more_of_the_first() {
+        let mut bench = Bench::new();
+        bench.acts(false, &["a", "first"]);
+        bench.replace("first");
+        assert!(!bench.looks());
+        assert!(bench.looks(), "what was missing is there");
+        bench.acts(false, &["a", "second"]);
+        bench.replace("first");
+        assert!(!bench.looks() && !bench.looks());
+        bench.replace("b");
+        assert!(!bench.looks());
+        assert!(bench.looks(), "the config in force is made of it");
+        bench.acts(true, &["a"]);
+        bench.replace("b");
+        assert!(!bench.looks() && !bench.looks());
+    }
+
+    #[test]
+    fn an_exchanged_link_on_the_way_is_a_change() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for generation in ["1", "2"] {
+            fs::create_dir(path(generation)).unwrap();
+            fs::write(path(generation).join("secret"), generation).unwrap();
+        }
+        symlink("1", path("..data")).unwrap();
+        symlink("..data/secret", path("secret")).unwrap();
+        let secret = path("secret");
+        let mut watch = Watch::new(look([secret.as_path()]));
+        symlink("2", path("..new")).unwrap();
+        fs::rename(path("..new"), path("..data")).unwrap();
+        assert!(!watch.settled(look([secret.as_path()])));
+        assert!(watch.settled(look([secret.as_path()])));
+    }
+}

@@ -1,0 +1,233 @@
+//! HTTP/2's frames, followed from outside: what a client spends, and what the library answers by itself.
+//!
+//! Keeps true: a client that sends little but control frames is stopped; a stream that the library resets or refuses for the
+//! client's fault is told of, once. Sources: RFC 9113, sections 4, 6 and 7; RFC 7541, section 6.
+
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::outcome::Reason;
+
+/// One direction of a connection, cut into frames.
+pub(super) struct Frames {
+    header: [u8; HEADER],
+    have: usize,
+    /// Of the payload: still to come.
+    left: usize,
+    /// The payload's first bytes.
+    start: [u8; START],
+    kept: usize,
+}
+
+/// A frame that is over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    length: usize,
+    /// The payload's first bytes.
+    start: &'a [u8],
+}
+
+impl Frames {
+    /// `skip`: bytes before the first frame.
+    pub(super) fn after(skip: usize) -> Frames {
+        let mut header = [0; HEADER];
+        header[3] = NO_FRAME;
+        Frames { header, have: HEADER, left: skip, start: [0; START], kept: 0 }
+    }
+
+    /// Reads on, and calls for every frame that is over.
+    pub(super) fn read(&mut self, mut bytes: &[u8], mut over: impl FnMut(&Frame<'_>)) {
+        loop {
+            let take = (HEADER - self.have).min(bytes.len());
+            self.header[self.have..self.have + take].copy_from_slice(&bytes[..take]);
+            self.have += take;
+            bytes = &bytes[take..];
+            if self.have < HEADER {
+                return;
+            }
+            if take > 0 {
+                (self.left, self.kept) = (self.length(), 0);
+            }
+            let take = self.left.min(bytes.len());
+            let keep = take.min(START - self.kept);
+            self.start[self.kept..self.kept + keep].copy_from_slice(&bytes[..keep]);
+            self.kept += keep;
+            self.left -= take;
+            bytes = &bytes[take..];
+            if self.left > 0 {
+                return;
+            }
+            let [_, _, _, kind, flags, stream @ ..] = self.header;
+            let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+            over(&Frame { kind, flags, stream, length: self.length(), start: &self.start[..self.kept] });
+            self.have = 0;
+        }
+    }
+
+    fn length(&self) -> usize {
+        let [high, middle, low, ..] = self.header;
+        u32::from_be_bytes([0, high, middle, low]) as usize
+    }
+
+    /// In the middle of a frame that carries a part of a head.
+    fn in_head(&self) -> bool {
+        self.have == HEADER && self.left > 0 && [HEADERS, CONTINUATION].contains(&self.header[3])
+    }
+}
+
+/// What a client sends.
+pub(super) struct Asked {
+    frames: Frames,
+    /// Encoded bytes of the head under way or, if none is, of the last one.
+    head: usize,
+    open: bool,
+    /// For requests, and for control frames.
+    earned: usize,
+    spent: usize,
+    since: Instant,
+}
+
+impl Asked {
+    pub(super) fn new() -> Asked {
+        Asked {
+            frames: Frames::after(PREFACE),
+            head: 0,
+            open: false,
+            earned: 0,
+            spent: 0,
+            since: clock::instant(),
+        }
+    }
+
+    /// Reads on; false once it is a flood.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> bool {
+        let Asked { frames, head, open, earned, spent, .. } = self;
+        frames.read(bytes, |frame| match frame.kind {
+            HEADERS | CONTINUATION => {
+                *head = if frame.kind == HEADERS { frame.length } else { *head + frame.length };
+                *open = frame.flags & END_HEADERS == 0;
+                *earned += if frame.kind == HEADERS { EARNED } else { 0 };
+            }
+            DATA | NO_FRAME => {}
+            RST_STREAM => *spent += RESET_COST,
+            _ => *spent += 1,
+        });
+        if self.spent <= self.earned + ALLOWED {
+            return true;
+        }
+        let now = clock::instant();
+        let flood = now.saturating_duration_since(self.since) < WINDOW;
+        (self.earned, self.spent, self.since) = (0, 0, now);
+        !flood
+    }
+
+    /// A head has begun whose end has not come.
+    pub(super) fn in_head(&self) -> bool {
+        self.open || self.frames.in_head()
+    }
+
+    /// Encoded bytes of the latest head, as far as it came.
+    pub(super) fn head_bytes(&self) -> usize {
+        self.head
+    }
+}
+
+/// What the library sends.
+pub(super) struct Answered {
+    frames: Frames,
+    /// Streams whose refusal was told, and whose reset follows.
+    told: Vec<u32>,
+    far_too_large: bool,
+}
+
+impl Answered {
+    pub(super) fn new() -> Answered {
+        Answered { frames: Frames::after(0), told: Vec::new(), far_too_large: false }
+    }
+
+    /// Reads on, and tells of what the library refused by itself.
+    pub(super) fn read(&mut self, bytes: &[u8], mut tell: impl FnMut(Reason, u16, &'static str)) {
+        let Answered { frames, told, far_too_large } = self;
+        frames.read(bytes, |frame| match frame.kind {
+            HEADERS if frame.flags & END_STREAM != 0 && is_one_field(frame) => {
+                told.truncate(MAX_TOLD);
+                told.push(frame.stream);
+                tell(Reason::HeadersTooLarge, 431, "the request's header list is over 64 KiB");
+            }
+            RST_STREAM => {
+                if let Some(known) = told.iter().position(|stream| *stream == frame.stream) {
+                    told.swap_remove(known);
+                    return;
+                }
+                match *frame.start {
+                    [0, 0, 0, PROTOCOL_ERROR] => tell(Reason::HttpMalformed, 0, "a malformed HTTP/2 request"),
+                    [0, 0, 0, FLOW_CONTROL_ERROR] => {
+                        tell(Reason::HttpMalformed, 0, "more of a body than its stream's window allows");
+                    }
+                    [0, 0, 0, REFUSED_STREAM] => {
+                        tell(Reason::Overloaded, 0, "over 256 HTTP/2 streams at once")
+                    }
+                    _ => {}
+                }
+            }
+            GOAWAY => {
+                *far_too_large |= frame.start[GOAWAY_HEAD.min(frame.start.len())..] == FAR_TOO_LARGE[..8]
+            }
+            _ => {}
+        });
+    }
+
+    /// The library has ended the connection for a header list of several times the limit. Its error does not say so.
+    pub(super) fn far_too_large(&self) -> bool {
+        self.far_too_large
+    }
+}
+
+/// A head of nothing but its status is the library's own 431: every answer of ours has a date besides.
+fn is_one_field(frame: &Frame<'_>) -> bool {
+    let mut block = frame.start;
+    // Changes of the table's size: five bits, and more where these are all set.
+    while let [first @ 0x20..=0x3f, rest @ ..] = block {
+        let more = rest.iter().position(|byte| byte & 0x80 == 0).map_or(rest.len(), |last| last + 1);
+        block = if *first == 0x3f { &rest[more..] } else { rest };
+    }
+    let updates = frame.start.len() - block.len();
+    match *block {
+        [0x80..=0xff, ..] => frame.length - updates == 1,
+        [_, length, ..] => frame.length - updates == 2 + usize::from(length & 0x7f),
+        _ => false,
+    }
+}
+
+const HEADER: usize = 9;
+/// A reset's code, or a status after changes of the table's size.
+const START: usize = 16;
+const PREFACE: usize = 24;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const NO_FRAME: u8 = 0xff;
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+/// Before its data: the last stream and the code.
+const GOAWAY_HEAD: usize = 8;
+const FAR_TOO_LARGE: &[u8] = b"header_list_way_too_large";
+const PROTOCOL_ERROR: u8 = 1;
+const FLOW_CONTROL_ERROR: u8 = 3;
+const REFUSED_STREAM: u8 = 7;
+
+/// A request earns a few frames beside it: window updates, a priority, a ping.
+const EARNED: usize = 4;
+/// A reset costs what a request earns and more, or opening and resetting could go on for ever.
+const RESET_COST: usize = 10;
+/// Above what requests earn, in one window. A client that gives up on two hundred slow requests at once is none.
+const ALLOWED: usize = 2000;
+const WINDOW: Duration = Duration::from_secs(10);
+/// As many resets may be outstanding.
+const MAX_TOLD: usize = 255;

@@ -1,0 +1,90 @@
+//! An HTTP/1.x connection: hyper behind a guard, and the answers that hyper does not give.
+//!
+//! Keeps true: every refusal of a head is answered by a problem, after the answers to what came before it, and the client
+//! has time to read it.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::guard::{End, Guard};
+use super::head::MAX_HEAD;
+use super::patience::Patience;
+use super::{Connection, LAST_WORDS};
+use crate::farewell;
+use crate::outcome::Reason;
+
+impl Connection {
+    pub(super) async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        first: Vec<u8>,
+        opened: Instant,
+    ) {
+        let midway = Arc::new(AtomicBool::new(false));
+        let edge = &self.rules.edge;
+        let stream = Patience::new(stream, edge.body_timeout);
+        let mut guard = Guard::new(stream, first, (opened, edge.header_timeout), midway.clone());
+        self.converse(&mut guard, &midway).await;
+        match guard.end() {
+            Some(End::Refused(refusal)) => {
+                let answer = self.pipeline.refuse_connection(&self.peer, refusal.reason, refusal.detail);
+                farewell::say(&mut guard.into_inner(), answer.as_bytes()).await;
+            }
+            Some(End::Silent) => {
+                let what = "nothing but empty lines came in time";
+                self.pipeline.drop_connection(&self.peer, Reason::HeaderTimeout, what);
+            }
+            // Its answer is out; the client may still be sending.
+            Some(End::BrokenBody) => farewell::say(&mut guard.into_inner(), b"").await,
+            Some(End::Left | End::Idle) | None => {}
+        }
+    }
+
+    /// Lets hyper serve what the guard passes.
+    async fn converse<S: AsyncRead + AsyncWrite + Unpin>(&self, guard: &mut Guard<S>, midway: &AtomicBool) {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            // The guard holds heads to time and size, for every refusal to be answered and recorded.
+            .header_read_timeout(None)
+            .max_buf_size(2 * MAX_HEAD)
+            // A client may close its side once it has sent everything, and still wait for the answer.
+            .half_close(true);
+        let service = service_fn(|request| {
+            let answer = self.asker().map(|peer| self.pipeline.clone().handle(request, peer));
+            async {
+                match answer {
+                    Some(answer) => Ok(answer.await),
+                    None => Err(io::Error::other("asked by rules that are out of date")),
+                }
+            }
+        });
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(guard), service));
+        let ended = tokio::select! {
+            // First, so that it has read what is there: hyper drops a connection that it has read nothing of.
+            biased;
+            ended = connection.as_mut() => ended,
+            () = self.told_to_stop(midway) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection broke");
+        }
+    }
+
+    /// A client in the middle of a head is about to ask.
+    async fn told_to_stop(&self, midway: &AtomicBool) {
+        self.stopping().await;
+        if midway.load(Ordering::Relaxed) {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
+    }
+}

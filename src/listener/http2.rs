@@ -1,0 +1,201 @@
+//! An HTTP/2 connection: its limits, and what becomes of one that breaks them.
+//!
+//! Keeps true: what a connection can make us hold is bounded; an attack that the library stops is counted and recorded, once.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::Method;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Connection;
+use super::first_bytes::FirstBytes;
+use super::head::MAX_HEAD;
+use super::patience::Patience;
+use super::watched::Watched;
+use crate::farewell;
+use crate::outcome::Reason;
+use crate::respond::Body;
+
+impl Connection {
+    pub(super) async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        first: Vec<u8>,
+    ) {
+        let stream = Patience::new(stream, self.rules.edge.body_timeout);
+        let tell = |reason: Reason, status: u16, detail: &'static str| {
+            self.pipeline.saw_refused(&self.peer, reason, status, detail);
+        };
+        let mut watched = Watched::new(FirstBytes::replay(first, stream), tell);
+        let ended = self.multiplex(&mut watched).await;
+        let asked = watched.asked();
+        let refused = match &ended {
+            _ if watched.flooded() => Some((Reason::Overloaded, "a flood of HTTP/2 control frames")),
+            Ended::Broke(error) => {
+                let too_large = watched.answered().far_too_large() || asked.head_bytes() > MAX_HEAD;
+                why(error, too_large)
+            }
+            Ended::Idle if asked.in_head() => {
+                Some((Reason::HeaderTimeout, "the request's head was not whole in time"))
+            }
+            Ended::Well | Ended::Idle => None,
+        };
+        if let Some((reason, detail)) = refused {
+            self.pipeline.drop_connection(&self.peer, reason, detail);
+            farewell::say(&mut watched.into_inner(), b"").await;
+        }
+    }
+
+    /// Lets hyper serve the connection's streams.
+    async fn multiplex<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) -> Ended {
+        let busy = Arc::new(Busy::default());
+        let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+            let bodiless = request.method() == Method::HEAD;
+            let working = Busy::enter(&busy);
+            let answer = self.asker().map(|peer| self.pipeline.clone().handle(request, peer));
+            async move {
+                // A client may ask again at once for what was refused like this.
+                let answer = answer.ok_or(h2::Error::from(h2::Reason::REFUSED_STREAM))?;
+                let mut answer = answer.await;
+                drop(working);
+                if bodiless {
+                    *answer.body_mut() = Body::default();
+                }
+                Ok::<_, h2::Error>(answer)
+            }
+        });
+        let interval = self.rules.edge.header_timeout;
+        let mut connection = pin!(builder().serve_connection(TokioIo::new(io), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = until_idle_or_told(&busy, interval, self.stopping()) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    // First: an answer that is made is to be written.
+                    biased;
+                    ended = connection.as_mut() => match ended {
+                        Ok(()) => return Ended::Idle,
+                        ended => ended,
+                    },
+                    // The farewell is over once the client has acknowledged it; one that is gone never does.
+                    () = until_idle(&busy, interval) => return Ended::Idle,
+                }
+            }
+        };
+        ended.map_or_else(Ended::Broke, |()| Ended::Well)
+    }
+}
+
+enum Ended {
+    /// By the client.
+    Well,
+    /// By us, since nothing was asked any more.
+    Idle,
+    /// By an error on either side.
+    Broke(hyper::Error),
+}
+
+fn builder() -> hyper::server::conn::http2::Builder<TokioExecutor> {
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .header_table_size(HEADER_TABLE)
+        .max_frame_size(MAX_FRAME)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// Why a connection broke, where that is the client's doing and it did not simply leave.
+fn why(error: &hyper::Error, too_large: bool) -> Option<(Reason, &'static str)> {
+    let error = error.source()?.downcast_ref::<h2::Error>()?;
+    if !error.is_go_away() || !error.is_library() {
+        return None;
+    }
+    match error.reason()? {
+        h2::Reason::NO_ERROR => None,
+        _ if too_large => Some((Reason::HeadersTooLarge, "a header list far over 64 KiB")),
+        h2::Reason::ENHANCE_YOUR_CALM => {
+            Some((Reason::Overloaded, "a flood of HTTP/2 streams, resets or frames"))
+        }
+        h2::Reason::COMPRESSION_ERROR => Some((Reason::HttpMalformed, "broken HTTP/2 header compression")),
+        h2::Reason::FLOW_CONTROL_ERROR => {
+            Some((Reason::HttpMalformed, "HTTP/2 flow control was not kept to"))
+        }
+        h2::Reason::FRAME_SIZE_ERROR => Some((Reason::HttpMalformed, "an HTTP/2 frame of a wrong size")),
+        _ => Some((Reason::HttpMalformed, "an HTTP/2 frame that cannot be there")),
+    }
+}
+
+/// Whether an HTTP/2 connection has streams, and whether it had any lately.
+#[derive(Default)]
+struct Busy {
+    streams: AtomicUsize,
+    begun: AtomicUsize,
+}
+
+impl Busy {
+    fn enter(busy: &Arc<Busy>) -> Working {
+        busy.streams.fetch_add(1, Ordering::Relaxed);
+        busy.begun.fetch_add(1, Ordering::Relaxed);
+        Working(busy.clone())
+    }
+}
+
+struct Working(Arc<Busy>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Ends once a whole interval has passed without a stream, or when told.
+async fn until_idle_or_told(busy: &Busy, interval: Duration, told: impl Future<Output = ()>) {
+    tokio::select! {
+        () = until_idle(busy, interval) => {}
+        () = told => {}
+    }
+}
+
+async fn until_idle(busy: &Busy, interval: Duration) {
+    loop {
+        let working = || busy.streams.load(Ordering::Relaxed) > 0;
+        let (begun, begins_quiet) = (busy.begun.load(Ordering::Relaxed), !working());
+        tokio::time::sleep(interval).await;
+        if begins_quiet && !working() && busy.begun.load(Ordering::Relaxed) == begun {
+            return;
+        }
+    }
+}
+
+const MAX_STREAMS: u32 = 256;
+/// The protocol's own defaults, named so that no version of the library changes them.
+const HEADER_TABLE: u32 = 4096;
+const MAX_FRAME: u32 = 16 << 10;
+/// What one body, and all of a connection, may have under way beyond what requests have read.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Answers are small; this is per stream.
+const SEND_BUFFER: usize = 64 << 10;
+/// Streams that a client reset before we came to accept them.
+const MAX_PENDING_RESETS: usize = 20;
+/// Streams that we reset for the client's mistakes, over the connection's whole life; those it opened over the limit, before it
+/// knew of the limit, are among them.
+const MAX_ERROR_RESETS: usize = 1024;
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,469 @@
+//! The framer against hyper's own parser, and the guard against streams cut anywhere.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+use super::chunks::{Came, Chunks};
+use super::frames::{Answered, Asked};
+use super::guard::{End, Framer, Guard};
+use super::head::{Framing, Head, MAX_HEAD};
+use crate::clock;
+use crate::outcome::Reason;
+
+/// What a head is refused for; none where it is not.
+fn refusal(head: &[u8]) -> Option<(Reason, &'static str)> {
+    let whole = Head::default().read(head);
+    // In pieces it comes to the same.
+    let mut drops = Head::default();
+    let drops = (1..=head.len()).map(|end| drops.read(&head[..end])).find(|read| !matches!(read, Ok(None)));
+    assert_eq!(whole.is_err(), drops.is_some_and(|read| read.is_err()), "{:?}", head.escape_ascii());
+    if let (Ok(whole), Some(Ok(drops))) = (whole, drops) {
+        assert_eq!(whole, drops);
+    }
+    whole.err().map(|refusal| (refusal.reason, refusal.detail))
+}
+
+fn framing(more: &str) -> Framing {
+    let head = format!("POST /hooks/x HTTP/1.1\r\nHost: x\r\n{more}\r\n");
+    let (length, framing) = Head::default().read(head.as_bytes()).unwrap().unwrap();
+    assert_eq!(length, head.len());
+    framing
+}
+
+#[test]
+fn a_valid_head_says_how_its_body_is_framed() {
+    assert_eq!(framing(""), Framing::Length(0));
+    assert_eq!(framing("Content-Length: 12\r\n"), Framing::Length(12));
+    assert_eq!(framing("content-length:\t 007 \t\r\n"), Framing::Length(7));
+    assert_eq!(framing("Transfer-Encoding: Chunked\r\n"), Framing::Chunked);
+    assert_eq!(framing("x: caf\u{e9}\r\nx-empty:\r\n"), Framing::Length(0));
+    for valid in [
+        "GET / HTTP/1.0\r\n\r\n",
+        "\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nhost:\r\n\r\n",
+        "GET http://x.test:80/a?b#c HTTP/1.1\r\nhost: [::1]:80\r\n\r\n",
+        "GET /a|b?c=|d HTTP/1.1\r\nhost: x_y.test\r\n\r\n",
+        "CONNECT x.test:443 HTTP/1.1\r\nhost: x\r\n\r\n",
+    ] {
+        assert_eq!(refusal(valid.as_bytes()), None, "{valid}");
+    }
+}
+
+#[test]
+fn what_two_readers_could_read_in_two_ways_is_refused() {
+    let post = |more: &str| format!("POST /hooks/x HTTP/1.1\r\nHost: x\r\n{more}\r\n");
+    let cases = [
+        (post("a: b\nc: d\r\n"), "a line of the head ends in LF without CR"),
+        ("POST / HTTP/1.1\nhost: x\n\n".into(), "a line of the head ends in LF without CR"),
+        ("\nPOST / HTTP/1.1\r\nhost: x\r\n\r\n".into(), "a line of the head ends in LF without CR"),
+        ("\r\n".repeat(5), "too many empty lines before the request"),
+        (post("a: b\rc: d\r\n"), "a control character in a header's value"),
+        (post("a: b\0\r\n"), "a control character in a header's value"),
+        (post("a: \x7f\r\n"), "a control character in a header's value"),
+        (post("a: b\r\n folded\r\n"), "a folded header line"),
+        (post("a: b\r\n\tfolded\r\n"), "a folded header line"),
+        ("POST / HTTP/1.1\r\n host: x\r\n\r\n".into(), "a folded header line"),
+        (post("a : b\r\n"), "a header name that is no token"),
+        (post(": b\r\n"), "a header name that is no token"),
+        (post("a(b): c\r\n"), "a header name that is no token"),
+        (post("caf\u{e9}: c\r\n"), "a header name that is no token"),
+        (post("no colon\r\n"), "a header line without a colon"),
+        (post("content-length: 2\r\ncontent-length: 2\r\n"), "more than one Content-Length"),
+        (post("content-length: 5, 5\r\n"), "a Content-Length that is no number"),
+        (post("content-length: +5\r\n"), "a Content-Length that is no number"),
+        (post("content-length: -1\r\n"), "a Content-Length that is no number"),
+        (post("content-length: 0x5\r\n"), "a Content-Length that is no number"),
+        (post("content-length:\r\n"), "a Content-Length that is no number"),
+        (post("content-length: 99999999999999999999\r\n"), "a Content-Length that is no number"),
+        (
+            post("content-length: 2\r\ntransfer-encoding: chunked\r\n"),
+            "both Content-Length and Transfer-Encoding",
+        ),
+        (
+            post("transfer-encoding: chunked\r\ncontent-length: 2\r\n"),
+            "both Content-Length and Transfer-Encoding",
+        ),
+        (post("transfer-encoding: gzip, chunked\r\n"), "a Transfer-Encoding other than chunked"),
+        (post("transfer-encoding: xchunked\r\n"), "a Transfer-Encoding other than chunked"),
+        (post("transfer-encoding: \"chunked\"\r\n"), "a Transfer-Encoding other than chunked"),
+        (post("transfer-encoding: chunked, chunked\r\n"), "a Transfer-Encoding other than chunked"),
+        (
+            post("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n"),
+            "more than one Transfer-Encoding",
+        ),
+        ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n".into(), "Transfer-Encoding in HTTP/1.0"),
+        ("GET / HTTP/1.1\r\n\r\n".into(), "HTTP/1.1 without Host"),
+        (post("host: x\r\n"), "more than one Host"),
+        ("GET / HTTP/1.1\r\nhost: x/y\r\n\r\n".into(), "a character in Host that no host has"),
+        ("GET / HTTP/1.1\r\nhost: u@x\r\n\r\n".into(), "a character in Host that no host has"),
+        ("GET / HTTP/1.1\r\nhost: x, y\r\n\r\n".into(), "a character in Host that no host has"),
+        ("GET /\r\n\r\n".into(), "a request line that is not method, target and version"),
+        ("GET  / HTTP/1.1\r\n\r\n".into(), "a request line that is not method, target and version"),
+        ("GET / HTTP/1.1 \r\n\r\n".into(), "a request line that is not method, target and version"),
+        (" GET / HTTP/1.1\r\n\r\n".into(), "a request line that is not method, target and version"),
+        ("GET\t/\tHTTP/1.1\r\n\r\n".into(), "a request line that is not method, target and version"),
+        ("G(T / HTTP/1.1\r\n\r\n".into(), "a method that is no token"),
+        ("GET caf\u{e9} HTTP/1.1\r\n\r\n".into(), "a request target that is no URI"),
+        ("GET /a<b HTTP/1.1\r\n\r\n".into(), "a request target that is no URI"),
+        ("GET /a\tb HTTP/1.1\r\n\r\n".into(), "a request target that is no URI"),
+        ("GET / HTTP/1.2\r\n\r\n".into(), "a version other than HTTP/1.1 and HTTP/1.0"),
+        ("GET / http/1.1\r\n\r\n".into(), "a version other than HTTP/1.1 and HTTP/1.0"),
+        ("GET / HTTP/2.0\r\n\r\n".into(), "a version other than HTTP/1.1 and HTTP/1.0"),
+        // Before its line is whole.
+        ("\x16\x03\x01 a TLS client".into(), "a control character in the head"),
+        ("GET / HTTP/1.1\rX".into(), "a control character in the head"),
+    ];
+    for (head, detail) in cases {
+        let refused = refusal(head.as_bytes()).unwrap_or_else(|| panic!("passed: {head:?}"));
+        assert_eq!(refused.0, Reason::HttpMalformed, "{head:?}");
+        // Drop by drop a control character is seen before the line it stands in is whole, so the details may differ there.
+        assert_eq!(refused.1, detail, "{head:?}");
+    }
+}
+
+#[test]
+fn a_head_is_held_to_its_limits_to_the_byte() {
+    let of = |line: usize, lines: usize, total: usize| {
+        let mut head = format!("GET /{} HTTP/1.1\r\nhost: x\r\n", "p".repeat(line - 14));
+        for _ in 0..lines - 2 {
+            head += "a: b\r\n";
+        }
+        let left = total.saturating_sub(head.len() + "x: \r\n\r\n".len());
+        head + "x: " + &"y".repeat(left) + "\r\n\r\n"
+    };
+    let large = |head: &str| match Head::default().read(head.as_bytes()) {
+        Ok(Some(_)) => false,
+        Ok(None) => panic!("not whole"),
+        Err(refusal) => refusal.reason == Reason::HeadersTooLarge,
+    };
+    assert!(!large(&of(16 << 10, 100, MAX_HEAD)));
+    assert_eq!(of(16 << 10, 100, MAX_HEAD).len(), MAX_HEAD);
+    assert!(large(&of(14, 2, MAX_HEAD + 1)));
+    assert!(large(&of(14, 101, 0)));
+    assert!(large(&of((16 << 10) + 1, 2, 0)));
+    // What does not end is not waited for.
+    let endless = |bytes: Vec<u8>| Head::default().read(&bytes).unwrap_err().reason;
+    assert_eq!(endless(vec![b'a'; (16 << 10) + 1]), Reason::HeadersTooLarge);
+    let line = b"GET / HTTP/1.1\r\nx: ".to_vec();
+    assert_eq!(endless([line, vec![b'y'; MAX_HEAD]].concat()), Reason::HeadersTooLarge);
+}
+
+#[test]
+fn chunks_end_where_they_end_and_nothing_else_passes() {
+    let ends = |body: &str| {
+        let came = Chunks::default().read(body.as_bytes());
+        let mut drops = Chunks::default();
+        let last =
+            body.as_bytes().iter().map(|byte| drops.read(&[*byte])).find(|came| *came != Came::OnAndOn);
+        assert_eq!(matches!(came, Came::End(_)), matches!(last, Some(Came::End(1))), "{body:?}");
+        assert_eq!(matches!(came, Came::Broken(_)), matches!(last, Some(Came::Broken(0))), "{body:?}");
+        came
+    };
+    for whole in [
+        "0\r\n\r\n",
+        "5\r\nhello\r\n0\r\n\r\n",
+        "A;name=value;other=\"q\"\r\n0123456789\r\n000\r\n\r\n",
+        "1\r\nx\r\n0;last\r\nx-sum: 1\r\nx-empty:\r\n\r\n",
+    ] {
+        assert_eq!(ends(&format!("{whole}GET /")), Came::End(whole.len()), "{whole:?}");
+    }
+    assert_eq!(ends("5\r\nhel"), Came::OnAndOn);
+    let long = format!("1;{}\r\n", "e".repeat(9 << 10));
+    let trailer = format!("0\r\nx: {}\r\n\r\n", "t".repeat(9 << 10));
+    let trailers = format!("0\r\n{}\r\n", "x: y\r\n".repeat(65));
+    for broken in [
+        "\r\n",
+        ";x\r\n",
+        "g\r\n",
+        "0x5\r\n",
+        "+5\r\n",
+        "-5\r\n",
+        " 5\r\n",
+        "5 \r\n",
+        "5\n",
+        "5\rx",
+        "5\r\nhello\n",
+        "5\r\nhelloX",
+        "5\r\nhello\r\r",
+        "1000000000000000\r\n",
+        "5;a\nb\r\n",
+        "5;a\0\r\n",
+        "0\r\n: x\r\n\r\n",
+        "0\r\nx y\r\n\r\n",
+        "0\r\n folded\r\n\r\n",
+        "0\r\nx: \0\r\n\r\n",
+        "0\r\nx: y\n\r\n",
+        "0\r\n\n",
+        &long,
+        &trailer,
+        &trailers,
+    ] {
+        assert!(matches!(ends(broken), Came::Broken(_)), "{broken:?}");
+    }
+}
+
+/// A stream that comes in pieces and then ends or waits.
+struct Pieces(VecDeque<Vec<u8>>, bool);
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(mut piece) = self.0.pop_front() else {
+            return if self.1 { Poll::Ready(Ok(())) } else { Poll::Pending };
+        };
+        let rest = piece.split_off(piece.len().min(buf.remaining()));
+        buf.put_slice(&piece);
+        if !rest.is_empty() {
+            self.0.push_front(rest);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn guard(stream: &[u8], cuts: &[usize], first: usize) -> Guard<Pieces> {
+    let (first, mut rest) = stream.split_at(first.min(stream.len()));
+    let mut pieces = VecDeque::new();
+    for cut in cuts.iter().chain([&usize::MAX]) {
+        let (piece, after) = rest.split_at((*cut).min(rest.len()));
+        if !piece.is_empty() {
+            pieces.push_back(piece.to_vec());
+        }
+        rest = after;
+    }
+    let times = (clock::instant(), Duration::from_secs(3600));
+    Guard::new(Pieces(pieces, true), first.to_vec(), times, Arc::<AtomicBool>::default())
+}
+
+/// What comes through, into buffers as small as these.
+async fn through(mut guard: Guard<Pieces>, room: &[usize]) -> (Vec<u8>, Option<End>, bool) {
+    let mut all = Vec::new();
+    let mut rooms = room.iter().cycle();
+    loop {
+        let mut buffer = vec![0; *rooms.next().unwrap_or(&8192)];
+        match guard.read(&mut buffer).await {
+            Ok(0) => return (all, guard.end(), false),
+            Ok(read) => all.extend(&buffer[..read]),
+            Err(_) => return (all, guard.end(), true),
+        }
+    }
+}
+
+fn message() -> impl Strategy<Value = Vec<u8>> {
+    let body = proptest::collection::vec(any::<u8>(), 0..40);
+    let chunks = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..20), 0..4);
+    let headers = proptest::collection::vec("[a-z]{1,8}: [ -~]{0,20}\r\n", 0..6).prop_map(|lines| {
+        let named = ["host:", "content-length:", "transfer-encoding:", "connection:", "expect:", "upgrade:"];
+        lines.into_iter().filter(|line| !named.iter().any(|name| line.starts_with(name))).collect::<String>()
+    });
+    let head = ("[A-Z]{1,6}", "/[a-z0-9/?=&]{0,20}", headers, 0..3usize).prop_map(
+        |(method, target, headers, empty)| {
+            format!("{}{method} {target} HTTP/1.1\r\nhost: x\r\n{headers}", "\r\n".repeat(empty))
+        },
+    );
+    let plain = (head.clone(), body).prop_map(|(head, body)| {
+        let length =
+            if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        [format!("{head}{length}\r\n").as_bytes(), &body].concat()
+    });
+    let chunked = (head, chunks, any::<bool>()).prop_map(|(head, chunks, trailer)| {
+        let mut all = format!("{head}transfer-encoding: chunked\r\n\r\n").into_bytes();
+        for chunk in chunks {
+            all.extend(format!("{:x};e=1\r\n", chunk.len()).bytes().chain(chunk).chain(*b"\r\n"));
+        }
+        all.extend(if trailer { &b"0\r\nx-t: v\r\n\r\n"[..] } else { b"0\r\n\r\n" });
+        all
+    });
+    prop_oneof![plain, chunked]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_valid_stream_passes_byte_for_byte_however_it_is_cut(
+        messages in proptest::collection::vec(message(), 1..5),
+        cuts in proptest::collection::vec(1..60usize, 0..30),
+        rooms in proptest::collection::vec(1..100usize, 1..5),
+        first in 0..50usize,
+    ) {
+        let stream = messages.concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (passed, end, failed) = runtime.block_on(through(guard(&stream, &cuts, first), &rooms));
+        prop_assert_eq!(&passed, &stream);
+        prop_assert_eq!((end, failed), (Some(End::Left), false));
+    }
+
+    #[test]
+    fn after_what_is_refused_comes_nothing_and_what_was_before_it_comes_whole(
+        messages in proptest::collection::vec(message(), 0..4),
+        cuts in proptest::collection::vec(1..60usize, 0..30),
+        more in message(),
+        broken in prop_oneof![
+            Just("POST / HTTP/1.1\r\n\r\n"),
+            Just("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n"),
+            Just("GET / HTTP/1.1\nhost: x\n\n"),
+        ],
+    ) {
+        let before = messages.concat();
+        let stream = [&before[..], broken.as_bytes(), &more].concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (passed, end, failed) = runtime.block_on(through(guard(&stream, &cuts, 7), &[64]));
+        prop_assert_eq!(&passed, &before);
+        prop_assert!(matches!(end, Some(End::Refused(_))) && !failed);
+    }
+
+    /// Mutated streams: whatever of them passes, hyper's parser finds the same heads in it, at the same places.
+    #[test]
+    fn what_passes_is_read_alike_by_hypers_own_parser(
+        messages in proptest::collection::vec(message(), 1..4),
+        spoilt in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let mut stream = messages.concat();
+        for (at, byte) in spoilt {
+            let at = at.index(stream.len());
+            stream[at] = byte;
+        }
+        let (passed, _) = Framer::default().read(&stream);
+        let mut rest = &stream[..passed];
+        while !rest.is_empty() {
+            let mut headers = [httparse::EMPTY_HEADER; 100];
+            let mut request = httparse::Request::new(&mut headers);
+            let parsed = request.parse(rest);
+            let Ok(httparse::Status::Complete(theirs)) = parsed else {
+                return Err(TestCaseError::fail(format!("{parsed:?} of {}", rest.escape_ascii())));
+            };
+            let (ours, framing) = Head::default().read(rest).unwrap().unwrap();
+            prop_assert_eq!(ours, theirs);
+            let value = |name: &str| {
+                let mut found = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+                let value = found.next().map(|header| String::from_utf8_lossy(header.value).into_owned());
+                assert!(found.next().is_none(), "{name} twice");
+                value
+            };
+            let (length, encoding) = (value("content-length"), value("transfer-encoding"));
+            prop_assert!(request.path.is_some_and(|path| hyper::Uri::try_from(path).is_ok()));
+            rest = &rest[ours..];
+            match framing {
+                Framing::Length(bytes) => {
+                    prop_assert_eq!(length.map_or(0, |length| length.parse().unwrap()), bytes);
+                    prop_assert_eq!(encoding, None);
+                    rest = &rest[rest.len().min(bytes as usize)..];
+                }
+                Framing::Chunked => {
+                    prop_assert_eq!(length, None);
+                    prop_assert!(encoding.unwrap().eq_ignore_ascii_case("chunked"));
+                    // Each chunk by the other parser, up to the trailers.
+                    loop {
+                        let Ok(httparse::Status::Complete((head, size))) = httparse::parse_chunk_size(rest) else {
+                            rest = b"";
+                            break;
+                        };
+                        let (head, size) = (head, size as usize);
+                        rest = &rest[head.min(rest.len())..];
+                        if size == 0 {
+                            let mut trailers = [httparse::EMPTY_HEADER; 64];
+                            rest = match httparse::parse_headers(rest, &mut trailers) {
+                                Ok(httparse::Status::Complete((end, _))) => &rest[end..],
+                                other => {
+                                    prop_assert!(matches!(other, Ok(httparse::Status::Partial)), "{other:?}");
+                                    b""
+                                }
+                            };
+                            break;
+                        }
+                        rest = &rest[(size + 2).min(rest.len())..];
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_broken_chunk_is_an_error_to_hyper_after_what_was_good_of_it() {
+    let head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let stream = [&head[..], b"5\r\nhelloX\r\n"].concat();
+    let (passed, end, failed) = through(guard(&stream, &[3, 50], 1), &[8192]).await;
+    assert_eq!(passed, stream[..stream.len() - 3]);
+    assert_eq!((end, failed), (Some(End::BrokenBody), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_come_is_told_from_silence_and_from_a_kept_connection() {
+    let end = async |first: &[u8]| {
+        let times = (clock::instant(), Duration::from_millis(1));
+        let mut guard =
+            Guard::new(Pieces(VecDeque::new(), false), first.to_vec(), times, Arc::<AtomicBool>::default());
+        let mut all = Vec::new();
+        guard.read_to_end(&mut all).await.unwrap();
+        guard.end().unwrap()
+    };
+    let late = |end| matches!(end, End::Refused(refusal) if refusal.reason == Reason::HeaderTimeout);
+    assert!(late(end(b"P").await));
+    assert!(late(end(b"\r\nPOST / HTTP/1.1\r\nhost: x\r\n").await));
+    assert!(late(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nG").await));
+    assert_eq!(end(b"\r\n\r").await, End::Silent);
+    assert_eq!(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await, End::Idle);
+    assert_eq!(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n\r\n").await, End::Idle);
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[test]
+fn control_frames_beyond_what_requests_earn_are_a_flood_however_they_are_cut() {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let ping = frame(6, 0, 0, &[0; 8]);
+    let request = frame(1, 5, 1, b"\x82\x84\x86\x41\x01x");
+    let quiet = [&preface[..], &ping.repeat(2000)].concat();
+    let busy = [&preface[..], &[request.clone(), ping.repeat(4)].concat().repeat(5000)].concat();
+    let resets = [request, frame(3, 0, 1, &[0, 0, 0, 8])].concat().repeat(400);
+    for size in [1, 7, 9, 4096] {
+        let flood = |bytes: &[u8]| {
+            let mut asked = Asked::new();
+            bytes.chunks(size).any(|part| !asked.read(part))
+        };
+        assert!(!flood(&quiet));
+        assert!(flood(&[&quiet[..], &ping].concat()));
+        assert!(!flood(&busy), "what requests need beside them is none");
+        assert!(flood(&[&preface[..], &resets].concat()));
+    }
+}
+
+#[test]
+fn what_the_library_refuses_by_itself_is_told_once() {
+    let told = |frames: &[Vec<u8>]| {
+        let (mut answered, mut all) = (Answered::new(), Vec::new());
+        for byte in frames.concat() {
+            answered.read(&[byte], |reason, status, _| all.push((reason, status)));
+        }
+        all
+    };
+    let status = frame(1, 5, 1, b"\x48\x83\x69\x99\x1f");
+    let reset = |stream, code| frame(3, 0, stream, &[0, 0, 0, code]);
+    let too_large = (Reason::HeadersTooLarge, 431);
+    assert_eq!(told(std::slice::from_ref(&status)), [too_large]);
+    assert_eq!(told(&[status, reset(1, 1)]), [too_large]);
+    assert_eq!(told(&[frame(1, 5, 3, b"\xbe"), frame(1, 5, 5, b"\x20\x3f\xe1\x1f\xbe")]), [too_large; 2]);
+    assert_eq!(told(&[frame(1, 5, 1, b"\x88\xbe"), frame(1, 4, 1, b"\xbe"), reset(1, 0)]), []);
+    let far = |data: &[u8]| {
+        let mut answered = Answered::new();
+        answered.read(&frame(7, 0, 0, &[&[0, 0, 0, 1, 0, 0, 0, 11], data].concat()), |_, _, _| {});
+        answered.far_too_large()
+    };
+    assert!(far(b"header_list_way_too_large") && !far(b"too_many_resets") && !far(b""));
+    assert_eq!(told(&[reset(1, 1), reset(3, 7)]), [(Reason::HttpMalformed, 0), (Reason::Overloaded, 0)]);
+}

@@ -1,0 +1,100 @@
+//! Between an HTTP/2 connection and hyper: a stream whose frames are followed both ways.
+//!
+//! Keeps true: bytes pass as they are; a flood of control frames ends the connection.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::frames::{Answered, Asked};
+use crate::outcome::Reason;
+
+/// The stream, as hyper gets it.
+pub(super) struct Watched<S, T> {
+    stream: S,
+    asked: Asked,
+    answered: Answered,
+    flooded: bool,
+    /// Told of what the library refuses: the reason, the status that it answered (0: none), and what it was.
+    tell: T,
+}
+
+impl<S, T> Watched<S, T> {
+    pub(super) fn new(stream: S, tell: T) -> Watched<S, T> {
+        Watched { stream, asked: Asked::new(), answered: Answered::new(), flooded: false, tell }
+    }
+
+    /// What was asked.
+    pub(super) fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// What the library answered.
+    pub(super) fn answered(&self) -> &Answered {
+        &self.answered
+    }
+
+    /// It was ended for its control frames.
+    pub(super) fn flooded(&self) -> bool {
+        self.flooded
+    }
+
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for Watched<S, T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.flooded |= !self.asked.read(&buf.filled()[before..]);
+        if self.flooded {
+            return Poll::Ready(Err(io::Error::other("a flood of control frames")));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin, T: FnMut(Reason, u16, &'static str) + Unpin> AsyncWrite for Watched<S, T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let watched = &mut *self;
+        let written = ready!(Pin::new(&mut watched.stream).poll_write(cx, bytes))?;
+        watched.answered.read(&bytes[..written], &mut watched.tell);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let watched = &mut *self;
+        let written = ready!(Pin::new(&mut watched.stream).poll_write_vectored(cx, slices))?;
+        let mut left = written;
+        for slice in slices {
+            let part = left.min(slice.len());
+            watched.answered.read(&slice[..part], &mut watched.tell);
+            left -= part;
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,76 @@
+//! The fields that a provider's payloads are known to have, over all of its event types.
+//!
+//! Keeps true: a known field is found without allocating. One level below the top is looked at where the provider nests its
+//! data there; what is free by design (Anduin's metadata) and what lies deeper is not.
+
+use std::ops::ControlFlow;
+
+use super::Object;
+
+/// Names of fields; each list is sorted.
+#[derive(Debug)]
+pub struct Fields {
+    /// At the top level.
+    pub top: &'static [&'static str],
+    /// In the objects of these names at the top level.
+    pub within: &'static [(&'static str, &'static [&'static str])],
+}
+
+impl Fields {
+    /// Tells each field that is not listed, with the object's name that it stands in, none at the top; until told to stop.
+    pub fn unknown(
+        &self,
+        payload: &Object<'_>,
+        mut tell: impl FnMut(Option<&'static str>, &str) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        for (name, value) in payload.members() {
+            if self.top.binary_search(&&**name).is_err() {
+                tell(None, name)?;
+                continue;
+            }
+            let Some((outer, known)) = self.within.iter().find(|(outer, _)| outer == name) else { continue };
+            let Some(object) = value.object() else { continue };
+            for (name, _) in object.members() {
+                if known.binary_search(&&**name).is_err() {
+                    tell(Some(outer), name)?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::TABLE;
+
+    #[test]
+    fn every_list_is_sorted_and_what_is_looked_into_is_known() {
+        for provider in TABLE {
+            let Fields { top, within } = provider.fields();
+            for list in within.iter().map(|(_, list)| list).chain([top]) {
+                assert!(list.is_sorted_by(|a, b| a < b), "{}: {list:?}", provider.name());
+            }
+            assert!(within.iter().all(|(outer, _)| top.contains(outer)), "{}", provider.name());
+        }
+    }
+
+    #[test]
+    fn what_is_not_listed_is_told_with_where_it_stands_until_it_is_enough() {
+        let fields = Fields { top: &["a", "b", "c"], within: &[("b", &["x"])] };
+        let payload = br#"{"a":{"new":1},"b":{"x":{"deep":1},"y":1},"c":1,"d":{"x":1},"b2":1}"#;
+        let payload = Object::parse(payload).unwrap();
+        let unknown = |most: usize| {
+            let mut told = Vec::new();
+            let _ = fields.unknown(&payload, |outer, name| {
+                told.push((outer, name.to_owned()));
+                if told.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            told
+        };
+        let all = [(Some("b"), "y".to_owned()), (None, "d".to_owned()), (None, "b2".to_owned())];
+        assert_eq!(unknown(9), all);
+        assert_eq!(unknown(2), all[..2]);
+    }
+}

@@ -1,0 +1,348 @@
+//! Kept requests as their operator handles them: by a connection of its own, whether or not a gateway runs.
+//!
+//! Keeps true: nothing is verified or admitted here: it is asked for, and whoever has the quarantine open does it; all the
+//! requests named by number are handled, or none; no transaction is so long that a gateway gives up waiting for it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+
+use super::seal::{Closed, Key, Label};
+use super::table;
+use super::{Judgement, Kept};
+use crate::clock::{self, Clock};
+use crate::database::{self, OpenError};
+
+/// The requests in a quarantine.
+pub struct Held {
+    conn: Connection,
+}
+
+/// One of them, closed.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its number.
+    pub seq: i64,
+    /// What stands in clear; none where somebody has changed it so that it cannot be read.
+    pub label: Option<Label>,
+    /// Which key it was kept under.
+    key: Vec<u8>,
+}
+
+impl Entry {
+    /// Whether it was kept under this key.
+    pub fn kept_under(&self, key: &Key) -> bool {
+        key.made(&self.key)
+    }
+}
+
+/// Which of them.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// All.
+    All,
+    /// Those of this source.
+    Source(String),
+    /// Those with these numbers.
+    These(Vec<i64>),
+}
+
+/// Why kept requests cannot be handled.
+#[derive(Debug, thiserror::Error)]
+pub enum HeldError {
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// No gateway has made one.
+    #[error("{} is not there: no gateway has run with quarantine.enabled = true", db.display())]
+    NoQuarantine {
+        /// The database.
+        db: PathBuf,
+    },
+    /// Not one of them has this number.
+    #[error("there is no kept request {0}; nothing was done")]
+    NoSuch(i64),
+    /// Its seal stays closed.
+    #[error("request {0}: {1}")]
+    Closed(i64, Closed),
+}
+
+/// What was asked for in one go.
+#[derive(Clone, Debug)]
+pub struct Run {
+    id: String,
+    /// The requests' numbers, oldest first.
+    pub seqs: Vec<i64>,
+}
+
+impl Held {
+    /// Opens a quarantine's database, whether or not a gateway has it open.
+    ///
+    /// # Errors
+    /// When there is none, or it is not one of ours.
+    pub fn open(db: &Path) -> Result<Held, HeldError> {
+        if !db.exists() {
+            return Err(HeldError::NoQuarantine { db: db.to_owned() });
+        }
+        let open = || {
+            let conn = Connection::open_with_flags(
+                db,
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            )?;
+            conn.busy_timeout(BUSY)?;
+            let version = database::version(&conn)?;
+            let ours = conn.table_exists(None, "quarantine")?;
+            Ok((conn, version, ours))
+        };
+        let (conn, version, ours) = open().map_err(|error| OpenError::of(db, error))?;
+        match version {
+            database::VERSION if ours => Ok(Held { conn }),
+            0 => Err(HeldError::NoQuarantine { db: db.to_owned() }),
+            database::VERSION => Err(OpenError::NotADatabase { db: db.to_owned() }.into()),
+            found => Err(OpenError::version(db, found).into()),
+        }
+    }
+
+    /// All of them, oldest first, given to `each` until it says `false`.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or as `each` does.
+    pub fn list<E: From<HeldError>>(&self, mut each: impl FnMut(Entry) -> Result<bool, E>) -> Result<(), E> {
+        let mut after = 0;
+        loop {
+            let some = self.with(|conn| {
+                conn.prepare_cached(&format!(
+                    "SELECT seq, key, {} FROM quarantine WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+                    table::LABEL
+                ))?
+                .query_map([after, AT_ONCE], |row| {
+                    let key = row.get("key").unwrap_or_default();
+                    Ok(Entry { seq: row.get("seq")?, label: table::label(row), key })
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()
+            })?;
+            let Some(last) = some.last() else { return Ok(()) };
+            after = last.seq;
+            for entry in some {
+                if !each(entry)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Opens one.
+    ///
+    /// # Errors
+    /// When it is not there, was kept under another key or was changed.
+    pub fn show(&self, seq: i64, key: &Key) -> Result<Kept, HeldError> {
+        let row = self.with(|conn| table::row(conn, seq))?.ok_or(HeldError::NoSuch(seq))?;
+        let (label, sealed) = row.ok_or(HeldError::Closed(seq, Closed::Changed))?;
+        let content = key.open(&label, sealed).map_err(|why| HeldError::Closed(seq, why))?;
+        Ok(Kept { label, content })
+    }
+
+    /// Deletes them. How many.
+    ///
+    /// # Errors
+    /// When one of them is not there, or the database refuses.
+    pub fn delete(&self, which: &Which) -> Result<usize, HeldError> {
+        let seqs = self.seqs(which)?;
+        self.each(which, &seqs, |conn, seq| {
+            conn.prepare_cached("DELETE FROM quarantine WHERE seq = ?1")?.execute([seq])
+        })
+    }
+
+    /// Asks whoever has the quarantine open to verify them again.
+    ///
+    /// # Errors
+    /// When one of them is not there, or the database refuses: then none is asked for any more.
+    pub fn ask(&self, which: &Which, dry_run: bool) -> Result<Run, HeldError> {
+        let (seqs, id) = (self.seqs(which)?, hex::encode(clock::random::<16>()));
+        let now = Clock::System.now().as_microsecond();
+        let run = Run { id, seqs };
+        let asked = self.each(which, &run.seqs, |conn, seq| {
+            let sql = "INSERT INTO quarantine_asked (run, seq, dry_run, at) VALUES (?1, ?2, ?3, ?4)";
+            conn.prepare_cached(sql)?.execute(params![run.id, seq, dry_run, now])
+        });
+        if let Err(why) = asked {
+            // That this may fail too is less to be told than why it is done.
+            let _ = self.withdraw(&run);
+            return Err(why);
+        }
+        Ok(run)
+    }
+
+    /// Verdicts that have come since the last call, oldest first; there may be more.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn answers(&self, run: &Run) -> Result<Vec<(i64, Judgement)>, HeldError> {
+        let told: Vec<(i64, String)> = self.with(|conn| {
+            conn.prepare_cached(
+                "SELECT seq, verdict FROM quarantine_asked WHERE run = ?1 AND verdict IS NOT NULL ORDER BY seq LIMIT ?2",
+            )?
+            .query_map(params![run.id, AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect()
+        })?;
+        if told.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.with(|conn| {
+            let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+            for (seq, _) in &told {
+                let sql = "DELETE FROM quarantine_asked WHERE run = ?1 AND seq = ?2";
+                transaction.prepare_cached(sql)?.execute(params![run.id, seq])?;
+            }
+            transaction.commit()
+        })?;
+        let unreadable = || Judgement::Closed { why: "its verdict cannot be read".to_owned() };
+        let read = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| unreadable());
+        Ok(told.iter().map(|(seq, text)| (*seq, read(text))).collect())
+    }
+
+    /// Asks no more for what has no verdict yet.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn withdraw(&self, run: &Run) -> Result<(), HeldError> {
+        let some = "DELETE FROM quarantine_asked WHERE run = ?1
+            AND seq IN (SELECT seq FROM quarantine_asked WHERE run = ?1 LIMIT ?2)";
+        while self.with(|conn| conn.prepare_cached(some)?.execute(params![run.id, AT_ONCE]))? > 0 {
+            std::thread::sleep(BETWEEN);
+        }
+        Ok(())
+    }
+
+    /// Does `work` with each, so few in one transaction that a gateway that runs never waits long; those named by number are
+    /// few. The sum of what it gives.
+    fn each(
+        &self,
+        which: &Which,
+        seqs: &[i64],
+        work: impl Fn(&Connection, i64) -> rusqlite::Result<usize>,
+    ) -> Result<usize, HeldError> {
+        let mut done = 0;
+        let at_once = if matches!(which, Which::These(_)) { seqs.len() } else { AT_ONCE as usize };
+        for some in seqs.chunks(at_once.max(1)) {
+            done += self.with(|conn| {
+                let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+                let counts = some.iter().map(|seq| work(&transaction, *seq));
+                let sum = counts.sum::<rusqlite::Result<usize>>()?;
+                transaction.commit()?;
+                Ok(sum)
+            })?;
+            std::thread::sleep(BETWEEN);
+        }
+        Ok(done)
+    }
+
+    /// Their numbers, oldest first.
+    fn seqs(&self, which: &Which) -> Result<Vec<i64>, HeldError> {
+        let (source, these) = match which {
+            Which::All => (None, None),
+            Which::Source(source) => (Some(source), None),
+            Which::These(seqs) => (None, Some(BTreeSet::from_iter(seqs.iter().copied()))),
+        };
+        if let Some(these) = these {
+            for seq in &these {
+                let known = "SELECT EXISTS (SELECT 1 FROM quarantine WHERE seq = ?1)";
+                if !self.with(|conn| conn.prepare_cached(known)?.query_row([seq], |row| row.get(0)))? {
+                    return Err(HeldError::NoSuch(*seq));
+                }
+            }
+            return Ok(these.into_iter().collect());
+        }
+        self.with(|conn| {
+            conn.prepare("SELECT seq FROM quarantine WHERE source = ?1 OR ?1 IS NULL ORDER BY seq")?
+                .query_map([source], |row| row.get(0))?
+                .collect()
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, HeldError> {
+        let db = Path::new(self.conn.path().unwrap_or_default());
+        work(&self.conn).map_err(|error| HeldError::Database(OpenError::of(db, error)))
+    }
+}
+
+const BUSY: Duration = Duration::from_secs(5);
+/// Requests in one transaction.
+const AT_ONCE: i64 = 200;
+/// Between two transactions, so that a gateway gets its turn.
+const BETWEEN: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROWS: i64 = 2 * AT_ONCE + 50;
+
+    /// With that many requests in it.
+    fn held(folder: &tempfile::TempDir) -> Held {
+        let db = folder.path().join("quarantine.db");
+        let conn = database::open(&db, database::Layout::default(), table::TABLES).unwrap();
+        conn.execute(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+                INSERT INTO quarantine SELECT n, 0, 'a', 'basiq', '', '', '192.0.2.1', 0, '192.0.2.1', 1, x'', x'', x'' FROM n",
+            [ROWS],
+        )
+        .unwrap();
+        conn.execute_batch("CREATE TABLE seen (n INTEGER)").unwrap();
+        Held::open(&db).unwrap()
+    }
+
+    fn count(held: &Held, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        held.with(|conn| conn.query_row(&sql, [], |row| row.get(0))).unwrap()
+    }
+
+    fn trigger(held: &Held, when: &str, action: &str) {
+        let sql = format!("CREATE TRIGGER t AFTER {when} ON quarantine_asked {action}; END");
+        held.with(|conn| conn.execute_batch(&sql)).unwrap();
+    }
+
+    #[test]
+    fn what_was_asked_before_an_error_is_withdrawn() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = held(&folder);
+        trigger(&held, "INSERT", "WHEN new.seq = 450 BEGIN SELECT RAISE(ABORT, 'full')");
+        let kept =
+            "CREATE TRIGGER k AFTER DELETE ON quarantine_asked BEGIN INSERT INTO seen VALUES (old.seq); END";
+        held.with(|conn| conn.execute_batch(kept)).unwrap();
+        assert!(matches!(held.ask(&Which::All, false), Err(HeldError::Database(_))));
+        assert_eq!(count(&held, "quarantine_asked"), 0);
+        assert_eq!(count(&held, "seen"), 2 * AT_ONCE, "the rest was in a transaction of its own");
+        // Those named by number are asked for as one.
+        let these = Which::These((1..=ROWS).collect());
+        assert!(matches!(held.ask(&these, false), Err(HeldError::Database(_))));
+        assert_eq!((count(&held, "quarantine_asked"), count(&held, "seen")), (0, 2 * AT_ONCE));
+    }
+
+    #[test]
+    fn verdicts_are_taken_and_what_has_none_is_withdrawn_a_few_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = held(&folder);
+        let run = held.ask(&Which::Source("a".to_owned()), true).unwrap();
+        assert_eq!((run.seqs.len() as i64, count(&held, "quarantine_asked")), (ROWS, ROWS));
+        let judged = r#"UPDATE quarantine_asked SET verdict = '{"verdict":"passes"}' WHERE seq <= 2"#;
+        held.with(|conn| conn.execute(judged, [])).unwrap();
+        let passes = Judgement::Passes;
+        assert_eq!(held.answers(&run).unwrap(), [(1, passes.clone()), (2, passes)]);
+        let judged = r#"UPDATE quarantine_asked SET verdict = '{"verdict":"passes"}'"#;
+        held.with(|conn| conn.execute(judged, [])).unwrap();
+        assert_eq!(held.answers(&run).unwrap().len() as i64, AT_ONCE);
+        let left = count(&held, "quarantine_asked");
+        assert_eq!(left, ROWS - 2 - AT_ONCE);
+        let action = "BEGIN INSERT INTO seen VALUES (1);
+            SELECT RAISE(ABORT, 'full') WHERE (SELECT count(*) FROM seen) > 210";
+        trigger(&held, "DELETE", action);
+        assert!(held.withdraw(&run).is_err());
+        assert_eq!(count(&held, "quarantine_asked"), left - AT_ONCE, "the first of them are gone");
+        held.with(|conn| conn.execute_batch("DROP TRIGGER t")).unwrap();
+        held.withdraw(&run).unwrap();
+        assert_eq!(count(&held, "quarantine_asked"), 0);
+    }
+}

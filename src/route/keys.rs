@@ -1,0 +1,33 @@
+//! A source's keys, out of its secrets.
+//!
+//! Keeps true: one key a secret, in the config's order, so that a slot is a secret's place in the list whatever its dates.
+
+use super::{Builder, SHORT_SECRET};
+use crate::provider::Provider;
+use crate::signature::{Key, Scheme};
+
+impl Builder<'_> {
+    pub(super) fn keys(&mut self, provider: &dyn Provider, scheme: Option<Scheme>) -> Vec<Key> {
+        let Some(scheme) = scheme else { return Vec::new() };
+        let mut keys = Vec::new();
+        for secret in &self.of.secrets {
+            let dated = &secret.value;
+            let Some(text) = self.resolve(secret.at, &dated.reference, "secrets") else {
+                continue;
+            };
+            if scheme != Scheme::StandardWebhooks && text.expose().len() < SHORT_SECRET {
+                let bytes = text.expose().len();
+                let what = format!(
+                    "the secret has {bytes} bytes; {} should have {SHORT_SECRET} or more",
+                    provider.name()
+                );
+                self.warn(secret, "secrets", what);
+            }
+            match Key::new(scheme, &text) {
+                Ok(key) => keys.push(key.within(dated.not_before, dated.not_after)),
+                Err(error) => self.error(secret, "secrets", error.to_string()),
+            }
+        }
+        keys
+    }
+}

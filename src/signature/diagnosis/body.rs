@@ -1,0 +1,147 @@
+//! What may have become of a body between signing and capture.
+//!
+//! Keeps true: each alteration is undone in one way, and answers nothing where it cannot have happened.
+
+use crate::secret::percent_decoded;
+use crate::signature::rewritten::{Escapes, Numbers, PYTHON, Spacing, Style, Tree};
+
+/// How the body at hand differs from the one that was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alteration {
+    /// The empty body was signed.
+    SignedEmpty,
+    /// A line break was added at its end.
+    LineBreakAdded,
+    /// The line break at its end was taken away.
+    LineBreakRemoved,
+    /// White space was added around it.
+    Padded,
+    /// A byte order mark was added.
+    MarkAdded,
+    /// The byte order mark was taken away.
+    MarkRemoved,
+    /// CRLF became LF.
+    CrlfToLf,
+    /// LF became CRLF.
+    LfToCrlf,
+    /// It was percent-encoded.
+    PercentEncoded,
+    /// Its quotes and ampersands became HTML entities.
+    HtmlEscaped,
+    /// The same JSON, written anew; the style is the signed one.
+    Rewritten(Style),
+}
+
+impl Alteration {
+    /// Every alteration that can have led to this body, the likeliest first.
+    pub(super) fn all(body: &[u8]) -> Vec<Alteration> {
+        let mut all = vec![
+            Alteration::LineBreakAdded,
+            Alteration::LineBreakRemoved,
+            Alteration::Padded,
+            Alteration::MarkAdded,
+            Alteration::MarkRemoved,
+            Alteration::CrlfToLf,
+            Alteration::LfToCrlf,
+            Alteration::SignedEmpty,
+            Alteration::PercentEncoded,
+            Alteration::HtmlEscaped,
+        ];
+        all.extend(styles(body).map(Alteration::Rewritten));
+        all
+    }
+
+    /// The bodies that this alteration may have made the one at hand of.
+    pub(super) fn undone(self, body: &[u8], tree: Option<&Tree<'_>>) -> Vec<Vec<u8>> {
+        let with_end = |end: &[u8]| [body, end].concat();
+        let before = match self {
+            Alteration::SignedEmpty => vec![Vec::new()],
+            Alteration::LineBreakAdded => {
+                let without_lf = body.strip_suffix(b"\n").unwrap_or(body);
+                let without_crlf = without_lf.strip_suffix(b"\r").unwrap_or(without_lf);
+                vec![without_lf.to_vec(), without_crlf.to_vec()]
+            }
+            Alteration::LineBreakRemoved => vec![with_end(b"\n"), with_end(b"\r\n")],
+            Alteration::Padded => vec![body.trim_ascii().to_vec()],
+            Alteration::MarkAdded => vec![body.strip_prefix(MARK).unwrap_or(body).to_vec()],
+            Alteration::MarkRemoved => vec![[MARK, body].concat()],
+            Alteration::CrlfToLf => vec![to_crlf(body)],
+            Alteration::LfToCrlf => vec![to_lf(body)],
+            Alteration::PercentEncoded => {
+                let text = String::from_utf8_lossy(body);
+                vec![percent_decoded(&text), percent_decoded(&text.replace('+', " "))]
+            }
+            Alteration::HtmlEscaped => vec![unescaped_html(body)],
+            Alteration::Rewritten(style) => {
+                // Indentation of something deeply nested could grow without end.
+                let limit = body.len().saturating_mul(8).saturating_add(SOME_BYTES);
+                tree.and_then(|tree| tree.write(style, limit)).map(String::into_bytes).into_iter().collect()
+            }
+        };
+        before.into_iter().filter(|before| before != body).collect()
+    }
+}
+
+/// The styles that can make a difference for this body, the usual ones first.
+fn styles(body: &[u8]) -> impl Iterator<Item = Style> + use<> {
+    let has = |wanted: &[u8]| body.iter().any(|byte| wanted.contains(byte));
+    let escapes = [
+        (Escapes::Plain, true),
+        (Escapes::Ascii, !body.is_ascii() || has(b"\\")),
+        (Escapes::SlashAscii, has(b"/")),
+        (Escapes::Slash, has(b"/")),
+        (Escapes::Html, has(b"<>&\\")),
+    ];
+    let numbers = [
+        (Numbers::AsWritten, true),
+        (Numbers::Python, has(b".-+")),
+        (Numbers::Javascript, has(b".-+eE") || body.len() > LONG_NUMBER),
+    ];
+    let spacings = [Spacing::Compact, Spacing::Python, Spacing::Pretty(2), Spacing::Pretty(4)];
+    let escapes: Vec<Escapes> =
+        escapes.into_iter().filter(|(_, differs)| *differs).map(|(kind, _)| kind).collect();
+    let numbers: Vec<Numbers> =
+        numbers.into_iter().filter(|(_, differs)| *differs).map(|(kind, _)| kind).collect();
+    let mut styles = vec![PYTHON];
+    for sorted in [false, true] {
+        for &numbers in &numbers {
+            for &escapes in &escapes {
+                styles.extend(spacings.map(|spacing| Style { spacing, sorted, escapes, numbers }));
+            }
+        }
+    }
+    styles.into_iter()
+}
+
+fn to_lf(body: &[u8]) -> Vec<u8> {
+    let mut bytes = body.to_vec();
+    let mut after = body.iter().skip(1);
+    bytes.retain(|byte| {
+        let next = after.next();
+        *byte != b'\r' || next != Some(&b'\n')
+    });
+    bytes
+}
+
+fn to_crlf(body: &[u8]) -> Vec<u8> {
+    to_lf(body)
+        .into_iter()
+        .flat_map(|byte| [Some(b'\r').filter(|_| byte == b'\n'), Some(byte)])
+        .flatten()
+        .collect()
+}
+
+fn unescaped_html(body: &[u8]) -> Vec<u8> {
+    let entities =
+        [("&quot;", "\""), ("&#34;", "\""), ("&#39;", "'"), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")];
+    let mut text = String::from_utf8_lossy(body).into_owned();
+    for (entity, plain) in entities {
+        text = text.replace(entity, plain);
+    }
+    text.into_bytes()
+}
+
+const MARK: &[u8] = b"\xef\xbb\xbf";
+const SOME_BYTES: usize = 4096;
+/// A shorter body holds no number that JavaScript would round.
+const LONG_NUMBER: usize = 16;

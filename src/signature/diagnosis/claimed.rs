@@ -1,0 +1,189 @@
+//! What the signing headers say, read as leniently as they may be written.
+//!
+//! Keeps true: nothing here is believed; it is only what hypotheses are held against.
+
+use hyper::HeaderMap;
+
+use super::{Mistake, Spelling};
+use crate::signature::digest::{self, Digest};
+use crate::signature::{
+    BOND_SIGNATURE, IOF_SIGNATURE, IOF_TIMESTAMP, Scheme, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
+};
+
+/// The claims of one delivery.
+#[derive(Default)]
+pub(super) struct Claimed {
+    pub(super) id: Option<String>,
+    pub(super) timestamp: Option<String>,
+    pub(super) entries: Vec<Entry>,
+    /// What is wrong with the headers themselves.
+    pub(super) mistakes: Vec<Mistake>,
+}
+
+/// One signature.
+pub(super) struct Entry {
+    /// `v1`, `sha256`; empty where it stands alone.
+    pub(super) label: String,
+    pub(super) digest: Digest,
+    pub(super) spelling: Spelling,
+}
+
+impl Claimed {
+    pub(super) fn of(scheme: Scheme, headers: &HeaderMap) -> Claimed {
+        let mut claimed = Claimed::default();
+        match scheme {
+            Scheme::StandardWebhooks => {
+                claimed.id = claimed.header(headers, WEBHOOK_ID);
+                claimed.timestamp = claimed.header(headers, WEBHOOK_TIMESTAMP);
+                let list = claimed.header(headers, WEBHOOK_SIGNATURE);
+                claimed.signatures(WEBHOOK_SIGNATURE, list, &["v1"]);
+            }
+            Scheme::Bond { .. } => {
+                let pairs = claimed.header(headers, BOND_SIGNATURE);
+                claimed.signatures(BOND_SIGNATURE, pairs, &["v1", "v2"]);
+            }
+            Scheme::Iof => {
+                let pairs = claimed.header(headers, IOF_SIGNATURE);
+                claimed.signatures(IOF_SIGNATURE, pairs, &["v1", "sha256"]);
+                let apart = claimed.timestamp.is_none()
+                    && claimed.entries.iter().any(|entry| matches!(&*entry.label, "sha256" | ""));
+                if apart || headers.contains_key(IOF_TIMESTAMP) && claimed.timestamp.is_none() {
+                    claimed.timestamp = claimed.header(headers, IOF_TIMESTAMP);
+                }
+            }
+        }
+        if claimed.timestamp.is_none() && !claimed.entries.is_empty() {
+            match scheme {
+                Scheme::Bond { .. } => claimed.mistakes.push(Mistake::TimestampMissing(BOND_SIGNATURE)),
+                Scheme::Iof if claimed.mistakes.is_empty() => {
+                    claimed.mistakes.push(Mistake::TimestampMissing(IOF_SIGNATURE));
+                }
+                // The header of its own is missing, and that is said.
+                Scheme::Iof | Scheme::StandardWebhooks => {}
+            }
+        }
+        if let Some(stamp) = &claimed.timestamp
+            && (stamp.is_empty() || !stamp.bytes().all(|byte| byte.is_ascii_digit()))
+        {
+            claimed.mistakes.push(Mistake::TimestampNotUnix);
+        }
+        claimed
+    }
+
+    /// A header's text, under its name or one that was meant to be it.
+    fn header(&mut self, headers: &HeaderMap, name: &'static str) -> Option<String> {
+        let mut found = name.to_owned();
+        if !headers.contains_key(name) {
+            let meant = headers.keys().find(|other| means(other.as_str(), name));
+            match meant {
+                Some(other) => {
+                    found = other.as_str().to_owned();
+                    self.mistakes.push(Mistake::HeaderMisnamed { found: found.clone(), due: name });
+                }
+                None => {
+                    self.mistakes.push(Mistake::HeaderMissing(name));
+                    return None;
+                }
+            }
+        }
+        let values: Vec<_> = headers.get_all(&found).iter().collect();
+        if values.len() > 1 {
+            self.mistakes.push(Mistake::HeaderRepeated(name));
+        }
+        if values.iter().any(|value| value.to_str().is_err()) {
+            self.mistakes.push(Mistake::HeaderNotAscii(name));
+        }
+        let texts: Vec<_> = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        // A timestamp or an id has no parts: of several the first is as good as any.
+        let text = if SIGNATURES.contains(&name) { texts.join(",") } else { texts.first()?.to_string() };
+        if text.trim().is_empty() {
+            self.mistakes.push(Mistake::HeaderEmpty(name));
+        }
+        Some(text)
+    }
+
+    /// Takes a header of signatures apart, whatever separates them.
+    fn signatures(&mut self, header: &'static str, text: Option<String>, known: &'static [&'static str]) {
+        let Some(text) = text else { return };
+        let (mut label, mut labels) = (String::new(), Vec::new());
+        let mut undecoded = None;
+        for token in text.split([',', ' ', ';', '\t']).filter(|token| !token.is_empty()).take(MAX_TOKENS) {
+            let (own, value) = match token.split_once('=') {
+                Some((own, value)) if is_label(own) && !value.is_empty() && value != "=" => (own, value),
+                _ if is_version(token) => {
+                    labels.push(token.to_owned());
+                    token.clone_into(&mut label);
+                    continue;
+                }
+                _ => (&*label, token),
+            };
+            if own == "t" {
+                self.timestamp = Some(value.to_owned());
+                continue;
+            }
+            labels.push(own.to_owned());
+            match read(value) {
+                Ok((digest, spelling)) => {
+                    self.entries.push(Entry { label: own.to_owned(), digest, spelling });
+                }
+                Err(bytes) => undecoded = undecoded.or(Some(bytes)),
+            }
+        }
+        if let Some(bytes) = undecoded.filter(|_| self.entries.is_empty()) {
+            self.mistakes.push(Mistake::NoDigest { header, bytes });
+        }
+        if !labels.is_empty() && labels.iter().all(|label| !known.contains(&&**label)) {
+            self.mistakes.push(Mistake::UnknownVersion { header, known });
+        }
+    }
+}
+
+/// Whether a header of this name was probably meant to be that one: `svix-id`, `Webhook_Id`, `x-webhook-id`.
+fn means(other: &str, name: &str) -> bool {
+    let plain = |name: &str| {
+        let name = name.replace('_', "-");
+        name.strip_prefix("x-").unwrap_or(&name).to_owned()
+    };
+    let (other, name) = (plain(other), plain(name));
+    let renamed = |old: &str, new: &str| Some(new.to_owned() + name.strip_prefix(old)?);
+    other == name
+        || Some(&other) == renamed("webhook-", "svix-").as_ref()
+        || Some(&other) == renamed("bond-", "atelio-").as_ref()
+}
+
+fn is_label(text: &str) -> bool {
+    text == "t" || is_version(text)
+}
+
+fn is_version(text: &str) -> bool {
+    let digits = text.strip_prefix('v').unwrap_or_default();
+    matches!(text, "sha256" | "sha1" | "sha512" | "hmac-sha256")
+        || (digits.starts_with(|c: char| c.is_ascii_digit()) && text.len() <= MAX_VERSION)
+}
+
+/// A digest and how it is spelt; else of how many bytes the text is, 0 where it is nothing that could be read.
+fn read(text: &str) -> Result<(Digest, Spelling), usize> {
+    if let Ok(bytes) = hex::decode(text) {
+        let spelling = if digest::from_hex(text).is_some() { Spelling::Hex } else { Spelling::UpperHex };
+        return <Digest>::try_from(&*bytes).map(|digest| (digest, spelling)).map_err(|_| bytes.len());
+    }
+    if let Some(digest) = digest::from_base64(text) {
+        return Ok((digest, Spelling::Base64));
+    }
+    let plain = text.trim_end_matches('=').replace('-', "+").replace('_', "/");
+    let bytes = digest::lenient_base64(&plain).ok_or(0_usize)?;
+    if let Ok(digest) = <Digest>::try_from(&*bytes) {
+        let url = text.contains(['-', '_']);
+        return Ok((digest, if url { Spelling::Base64Url } else { Spelling::LooseBase64 }));
+    }
+    let inner = std::str::from_utf8(&bytes).ok().and_then(|inner| hex::decode(inner).ok());
+    match inner.map(|inner| <Digest>::try_from(&*inner)) {
+        Some(Ok(digest)) => Ok((digest, Spelling::Base64OfHex)),
+        _ => Err(bytes.len()),
+    }
+}
+
+const SIGNATURES: [&str; 3] = [WEBHOOK_SIGNATURE, BOND_SIGNATURE, IOF_SIGNATURE];
+/// More signatures in one header are no mistake that anybody makes.
+const MAX_TOKENS: usize = 64;
+const MAX_VERSION: usize = 4;

@@ -1,0 +1,132 @@
+//! The mistakes that are known.
+//!
+//! Keeps true: a mistake names headers, sources and kinds; never a secret, a key or a digest.
+
+use jiff::Timestamp;
+
+use super::{Alteration, Form};
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// A signing header is absent.
+    HeaderMissing(&'static str),
+    /// It is there under another name.
+    HeaderMisnamed {
+        /// The name it has, as it was sent.
+        found: String,
+        /// The name it should have.
+        due: &'static str,
+    },
+    /// It is there more than once.
+    HeaderRepeated(&'static str),
+    /// It holds bytes outside ASCII.
+    HeaderNotAscii(&'static str),
+    /// It is empty.
+    HeaderEmpty(&'static str),
+    /// It holds nothing of the length of a digest.
+    NoDigest {
+        /// The header.
+        header: &'static str,
+        /// How many bytes it holds instead; 0: nothing readable.
+        bytes: usize,
+    },
+    /// It holds none of the known versions.
+    UnknownVersion {
+        /// The header.
+        header: &'static str,
+        /// The known ones.
+        known: &'static [&'static str],
+    },
+    /// There is no timestamp.
+    TimestampMissing(&'static str),
+    /// The timestamp is no number of unix seconds.
+    TimestampNotUnix,
+    /// The timestamp is in milliseconds or finer.
+    TimestampTooFine,
+    /// Signed too long ago.
+    Stale {
+        /// Seconds.
+        age: i64,
+        /// Seconds.
+        tolerance: i64,
+    },
+    /// Signed in the future.
+    Ahead {
+        /// Seconds.
+        by: i64,
+        /// Seconds.
+        tolerance: i64,
+    },
+    /// The secret of another source matches.
+    SecretOf(String),
+    /// The secret matches, but does not count at that time.
+    SecretNotCurrent {
+        /// Its place in the source's list, from 0.
+        slot: usize,
+        /// From when it counts.
+        not_before: Option<Timestamp>,
+        /// Until when.
+        not_after: Option<Timestamp>,
+    },
+    /// The right secret was made a key in the wrong way.
+    Keyed(Reading),
+    /// Another string was signed.
+    SignedOver(Form),
+    /// Another body was signed.
+    Altered(Alteration),
+    /// There is no body.
+    BodyEmpty,
+    /// The digest is right and spelt wrong.
+    Spelt {
+        /// As it is.
+        found: Spelling,
+        /// As it should be.
+        due: Spelling,
+    },
+    /// The digest is right and stands under the wrong version.
+    Versioned {
+        /// The header.
+        header: &'static str,
+        /// The version it should stand under.
+        due: &'static str,
+    },
+    /// Right, but in Atelio's old version alone, which the source does not accept.
+    OldVersion,
+    /// None of the usual mistakes.
+    Unexplained,
+}
+
+/// How a digest is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// Lower-case hex.
+    Hex,
+    /// Hex with capitals.
+    UpperHex,
+    /// Base64 with padding.
+    Base64,
+    /// The alphabet for URLs.
+    Base64Url,
+    /// Base64 without padding, or with stray bits.
+    LooseBase64,
+    /// The hex text once more in base64.
+    Base64OfHex,
+}
+
+/// How a secret's text is made the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The text, prefix and all.
+    Text,
+    /// The text after `whsec_`.
+    WithoutPrefix,
+    /// Decoded from base64, after `whsec_`.
+    Base64,
+    /// Decoded from hex, after `whsec_`.
+    Hex,
+    /// The text with a line break at its end.
+    WithLineBreak,
+    /// The text without the white space around it.
+    Trimmed,
+}

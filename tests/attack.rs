@@ -1,0 +1,813 @@
+//! The gateway as an attacker sees it: bytes that no client library sends, over HTTP/1.1 and HTTP/2. Every attack is answered or
+//! ends its connection, is counted and recorded, and costs nobody else anything.
+
+// The lints know `#[test]` functions, not what they call.
+#![allow(clippy::unwrap_used)]
+
+mod support_edge;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support_edge::*;
+
+/// A gateway under attack, while others deliver.
+struct Attacked {
+    gateway: Served,
+    home: Home,
+    delivered: usize,
+    records: usize,
+}
+
+impl Attacked {
+    fn new(config: &str) -> Attacked {
+        let home = Home::new(&(config.to_owned() + &sources()));
+        let gateway = home.serve();
+        Attacked { gateway, home, delivered: 0, records: 0 }
+    }
+
+    /// The next record, which must say this of a connection or request that is nobody's; and it is counted.
+    fn recorded(&mut self, reason: &str, status: u16) -> Value {
+        let known = self.records;
+        let record =
+            eventually(&format!("{reason} is recorded"), || self.gateway.records().into_iter().nth(known));
+        self.records += 1;
+        let said = ["reason", "status", "source", "client"].map(|key| record[key].clone());
+        let expected = [json!(reason), json!(status), json!("unknown"), json!("127.0.0.1")];
+        assert_eq!(said, expected, "{record}");
+        assert!(self.gateway.metrics().rejects("unknown", reason) >= 1.0);
+        record
+    }
+
+    /// Holds an answer against the contract, and its record.
+    fn problem(&mut self, answer: &Answer, reason: &str, status: u16) {
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
+        assert_eq!(answer.json()["status"], status);
+        let record = self.recorded(reason, status);
+        assert_eq!(record["id"], answer.json()["reject"]);
+    }
+
+    /// Another client is served as if nothing were.
+    fn unharmed(&mut self) {
+        let id = format!("evt-{}", self.delivered);
+        assert_eq!(self.gateway.ask(&basiq(&id)).json(), json!({ "status": "accepted", "id": id }));
+        self.delivered += 1;
+    }
+
+    /// Nothing got in but the others' events, every refusal was counted and recorded once, and nothing is left open.
+    fn over(mut self) {
+        self.unharmed();
+        until("every connection is gone", || self.gateway.metrics().sum("hookgate_connections", &[]) == 0.0);
+        let metrics = self.gateway.metrics();
+        assert_eq!(metrics.sum("hookgate_requests_in_flight", &[]), 0.0);
+        assert_eq!(metrics.refused(), self.records as f64);
+        assert_eq!(self.gateway.stop().0, 0);
+        assert_eq!(self.home.events().len(), self.delivered);
+        assert_eq!(self.home.audit().lines().count(), self.records);
+        assert_eq!(self.home.run(&["audit", "verify"]).code, 0);
+    }
+}
+
+// -- HTTP/1: heads
+
+#[test]
+fn a_head_that_two_readers_could_read_in_two_ways_is_refused_and_nothing_after_it_is_read() {
+    let mut attacked = Attacked::new("");
+    let smuggled = String::from_utf8(basiq("smuggled").bytes()).unwrap();
+    let post = |more: &str| format!("POST /hooks/basiq HTTP/1.1\r\nhost: x\r\n{more}\r\n");
+    let heads = [
+        // Where the head ends.
+        "POST /hooks/basiq HTTP/1.1\nhost: x\n\n".to_owned(),
+        post("a: b\nc: d\r\n"),
+        post("a: b\rc: d\r\n"),
+        post("a: b\0\r\n"),
+        post("a: \x1b[31m\r\n"),
+        post("a: b\r\n folded\r\n"),
+        "\r\n".repeat(6),
+        // How long the body is.
+        post("content-length: 0\r\ntransfer-encoding: chunked\r\n") + "0\r\n\r\n",
+        post("transfer-encoding: chunked\r\ncontent-length: 0\r\n") + "0\r\n\r\n",
+        post("content-length: 0\r\ncontent-length: 0\r\n"),
+        post("content-length: 0\r\ncontent-length: 5\r\n"),
+        post("content-length: 0, 0\r\n"),
+        post("content-length: +0\r\n"),
+        post("content-length: 0x0\r\n"),
+        post("content-length: 18446744073709551616\r\n"),
+        post("content-length : 0\r\n"),
+        post("transfer-encoding: chunked, chunked\r\n"),
+        post("transfer-encoding: gzip, chunked\r\n"),
+        post("transfer-encoding: xchunked\r\n"),
+        post("transfer-encoding : chunked\r\n"),
+        post("transfer-encoding:\x0bchunked\r\n"),
+        "POST /hooks/basiq HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(),
+        // Whom it is for.
+        "POST /hooks/basiq HTTP/1.1\r\n\r\n".to_owned(),
+        post("host: y\r\n"),
+        "POST /hooks/basiq HTTP/1.1\r\nhost: x/../y\r\n\r\n".to_owned(),
+        "POST /hooks/basiq HTTP/1.1\r\nhost: x y\r\n\r\n".to_owned(),
+        // What it is.
+        "POST  /hooks/basiq HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        "POST\t/hooks/basiq\tHTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        "POST /hooks/basiq HTTP/1.1 \r\nhost: x\r\n\r\n".to_owned(),
+        "POST /hooks/basiq HTTP/1.10\r\nhost: x\r\n\r\n".to_owned(),
+        "POST /hooks/basiq HTTP/2.0\r\nhost: x\r\n\r\n".to_owned(),
+        "P@ST /hooks/basiq HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        "POST /hooks/b\u{e9}siq HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        post("no colon\r\n"),
+        post(": no name\r\n"),
+        "\x16\x03\x01\x02\x00\x01\x00\x01\u{1}".to_owned(),
+    ];
+    for head in &heads {
+        for in_pieces in [false, true] {
+            let mut connection = attacked.gateway.connect();
+            let bytes = head.clone() + &smuggled;
+            if in_pieces {
+                let (first, second) = bytes.as_bytes().split_at(head.len() / 2);
+                connection.send(first);
+                connection.try_send(second);
+            } else {
+                connection.send(&bytes);
+            }
+            let answer = connection.answer();
+            attacked.problem(&answer, "http_malformed", 400);
+            assert_eq!(answer.header("connection"), Some("close"), "{head:?}");
+            connection.ends();
+        }
+        attacked.unharmed();
+    }
+    attacked.over();
+}
+
+#[test]
+fn what_was_asked_before_a_refused_head_is_answered_first() {
+    let mut attacked = Attacked::new("");
+    for bad in ["GET / HTTP/1.1\r\n\r\n", "hello\r\n\r\n", "GET / HTTP/1.1\n"] {
+        let mut connection = attacked.gateway.connect();
+        let good = [Request::get("/livez"), Request::get("/nothing?a=b")];
+        let all: Vec<u8> = good.iter().flat_map(Request::bytes).chain(bad.bytes()).collect();
+        connection.send(all);
+        for _ in good {
+            let answer = connection.answer();
+            attacked.problem(&answer, "unknown_path", 404);
+        }
+        let answer = connection.answer();
+        attacked.problem(&answer, "http_malformed", 400);
+        connection.ends();
+    }
+    // Whoever has said that it will ask no more is not told about what it sent besides.
+    let mut connection = attacked.gateway.connect();
+    let last = Request::get("/nothing").with("connection", "close");
+    connection.send([&last.bytes()[..], b"rubbish\r\n\r\n"].concat());
+    let answer = connection.answer();
+    attacked.problem(&answer, "unknown_path", 404);
+    connection.ends();
+    attacked.over();
+}
+
+#[test]
+fn a_head_over_a_limit_is_refused_before_it_ends() {
+    let mut attacked = Attacked::new("");
+    let post = "POST /hooks/basiq HTTP/1.1\r\nhost: x\r\n";
+    let heads = [
+        format!("{post}x: {}\r\n\r\n", "y".repeat(64 << 10)),
+        format!("{post}x: {}", "y".repeat(64 << 10)),
+        format!("{post}{}\r\n", "x: y\r\n".repeat(100)),
+        format!("POST /{} HTTP/1.1\r\nhost: x\r\n\r\n", "p".repeat(16 << 10)),
+        format!("POST /{}", "p".repeat(16 << 10)),
+        "P".repeat((16 << 10) + 1),
+    ];
+    for head in heads {
+        let mut connection = attacked.gateway.connect();
+        connection.send(&head);
+        let answer = connection.answer();
+        attacked.problem(&answer, "headers_too_large", 431);
+        assert_eq!(answer.header("connection"), Some("close"));
+        connection.ends();
+        attacked.unharmed();
+    }
+    // To the byte as much is taken.
+    let fits = Request::get(&format!("/{}", "p".repeat((16 << 10) - 14))).with("x", "y".repeat(40_000));
+    let fits = (0..98).fold(fits, |request, _| request.with("x", "y"));
+    let answer = attacked.gateway.ask(&fits);
+    attacked.problem(&answer, "unknown_path", 404);
+    attacked.over();
+}
+
+#[test]
+fn heads_that_come_too_slowly_are_told_from_silence_and_from_idle_connections() {
+    let mut attacked = Attacked::new("edge.header_timeout = \"500ms\"\n");
+    for part in ["POST", "\r\nPOST / HTTP/1.1\r\nhost: x\r\nx: "] {
+        let mut connection = attacked.gateway.connect();
+        connection.send(part);
+        let answer = connection.answer();
+        attacked.problem(&answer, "header_timeout", 408);
+        assert_eq!(answer.header("connection"), Some("close"));
+        connection.ends();
+    }
+    // Drop by drop for ever.
+    let mut slow = attacked.gateway.connect();
+    slow.send("POST / HTTP/1.1\r\n");
+    until("the drops are cut off", || !slow.try_send("a: b\r\n") || attacked.gateway.records().len() == 3);
+    attacked.recorded("header_timeout", 408);
+    // A second head no more than a first.
+    let mut kept = attacked.gateway.connect();
+    let answer = kept.ask(&Request::get("/nothing"));
+    attacked.problem(&answer, "unknown_path", 404);
+    kept.send("POST / HTTP/1.1\r\n");
+    let answer = kept.answer();
+    attacked.problem(&answer, "header_timeout", 408);
+    kept.ends();
+    // Nothing that could be answered.
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for (part, detail) in [
+        ("", "nothing came in time"),
+        ("P", "half of HTTP/2's preface"),
+        (&preface[..23], "half of HTTP/2's preface"),
+        ("\r\n\r\n", "nothing but empty lines came in time"),
+    ] {
+        let mut connection = attacked.gateway.connect();
+        connection.send(part);
+        connection.ends();
+        assert_eq!(attacked.recorded("header_timeout", 0)["detail"], detail);
+    }
+    // A kept connection on which nothing more is asked is no attack.
+    let mut kept = attacked.gateway.connect();
+    let answer = kept.ask(&Request::get("/nothing"));
+    attacked.problem(&answer, "unknown_path", 404);
+    kept.ends();
+    attacked.over();
+}
+
+// -- HTTP/1: bodies
+
+#[test]
+fn chunks_are_held_to_the_letter_and_what_stands_beside_them_to_a_bound() {
+    let mut attacked = Attacked::new("");
+    let chunked = |body: &str| {
+        let request = Request::post("/hooks/basiq", body).with("transfer-encoding", "chunked");
+        request.bytes()
+    };
+    let broken = [
+        "5 \r\nhello\r\n0\r\n\r\n".to_owned(),
+        "0x5\r\nhello\r\n0\r\n\r\n".to_owned(),
+        "+5\r\nhello\r\n0\r\n\r\n".to_owned(),
+        "5\nhello\r\n0\r\n\r\n".to_owned(),
+        "5\r\nhello\n0\r\n\r\n".to_owned(),
+        "5\r\nhello0\r\n\r\n".to_owned(),
+        "10000000000000005\r\nhello\r\n0\r\n\r\n".to_owned(),
+        format!("5;{}\r\nhello\r\n0\r\n\r\n", "e".repeat(9 << 10)),
+        "5;a\nb\r\nhello\r\n0\r\n\r\n".to_owned(),
+        format!("5\r\nhello\r\n0\r\nx: {}\r\n\r\n", "t".repeat(9 << 10)),
+        format!("5\r\nhello\r\n0\r\n{}\r\n", "x: y\r\n".repeat(65)),
+        "5\r\nhello\r\n0\r\n folded\r\n\r\n".to_owned(),
+        "5\r\nhello\r\n0\r\nx : y\r\n\r\n".to_owned(),
+        "5\r\nhello\r\n0\r\nx: y\n\r\n".to_owned(),
+    ];
+    for body in &broken {
+        let mut connection = attacked.gateway.connect();
+        connection.send([chunked(body), basiq("smuggled").bytes()].concat());
+        let answer = connection.answer();
+        attacked.problem(&answer, "http_malformed", 400);
+        connection.ends();
+        attacked.unharmed();
+    }
+    // Extensions and trailers mean nothing, and say nothing of the request.
+    let event = basiq("evt-chunked");
+    let text = String::from_utf8(event.body.clone()).unwrap();
+    let (first, second) = text.split_at(10);
+    let body = format!(
+        "{:X};ext=\"x\"\r\n{first}\r\n{:x}\r\n{second}\r\n000\r\nwebhook-id: other\r\ncontent-length: 1\r\n\r\n",
+        first.len(),
+        second.len()
+    );
+    let mut connection = attacked.gateway.connect();
+    let event = Request { body: body.into(), ..event }.with("transfer-encoding", "chunked");
+    for _ in 0..2 {
+        assert_eq!(connection.ask(&event).json()["id"], "evt-chunked");
+    }
+    drop(connection);
+    attacked.delivered += 1;
+    attacked.over();
+}
+
+#[test]
+fn a_client_that_does_not_take_its_answers_is_dropped() {
+    let attacked = Attacked::new("edge.body_timeout = \"500ms\"\nedge.header_timeout = \"10m\"\n");
+    let mut deaf = attacked.gateway.connect();
+    let many = Request::get("/hooks/anduin").with("x-anduin-webhook-validation-key", "k".repeat(512));
+    let many = many.bytes().repeat(100);
+    until("no more is taken", || !deaf.try_send(&many));
+    assert_eq!(attacked.gateway.ask(&basiq("evt")).status, 200);
+    let Attacked { home, gateway, .. } = attacked;
+    until("the connection is dropped", || gateway.metrics().sum("hookgate_connections", &[]) == 0.0);
+    gateway.stop();
+    assert_eq!(home.audit(), "");
+}
+
+// -- methods and paths
+
+#[test]
+fn no_other_spelling_of_a_path_leads_to_its_source() {
+    let mut attacked = Attacked::new("");
+    for target in [
+        "//hooks/basiq",
+        "/hooks//basiq",
+        "/hooks/basiq/",
+        "/hooks/./basiq",
+        "/./hooks/basiq",
+        "/hooks/x/../basiq",
+        "/hooks/..;/hooks/basiq",
+        "/hooks/basiq;x=y",
+        "/hooks/basiq;",
+        "/hooks/basiq%20",
+        "/hooks/basiq%00",
+        "/hooks/%62asiq",
+        "/hooks%2fbasiq",
+        "/hooks%5cbasiq",
+        "/hooks\\basiq",
+        "/hooks/basiq/%2e",
+        "/hooks/%2e/basiq",
+        "/HOOKS/basiq",
+        "/hooks/basiq%3f",
+        "/%2fhooks/basiq",
+        "http://x.test//hooks/basiq",
+        "http://x.test/hooks/%2e/basiq",
+        "http://x.test",
+        "x.test",
+        "x.test:443",
+        "*",
+        "/",
+    ] {
+        let mut connection = attacked.gateway.connect();
+        let answer = connection.ask(&basiq("evt").to(target));
+        attacked.problem(&answer, "unknown_path", 404);
+        // The connection is none the worse for it.
+        let answer = connection.ask(&Request::get("/nothing"));
+        attacked.problem(&answer, "unknown_path", 404);
+    }
+    for (target, id) in [
+        ("/hooks/basiq?x=//y", "q-1"),
+        ("http://x.test/hooks/basiq", "q-2"),
+        ("HTTPS://x.test:8443/hooks/basiq?a=b", "q-3"),
+        ("/hooks/basiq?", "q-4"),
+    ] {
+        assert_eq!(attacked.gateway.ask(&basiq(id).to(target)).json()["id"], id);
+        attacked.delivered += 1;
+    }
+    attacked.over();
+}
+
+#[test]
+fn methods_that_would_make_a_tunnel_or_an_echo_are_refused() {
+    let mut attacked = Attacked::new("");
+    for (method, target) in [("CONNECT", "x.test:443"), ("OPTIONS", "*"), ("CONNECT", "/nothing")] {
+        let mut connection = attacked.gateway.connect();
+        let answer = connection.ask(&Request::new(method, target));
+        attacked.problem(&answer, "unknown_path", 404);
+    }
+    for method in ["TRACE", "OPTIONS", "PUT", "CONNECT", "PRI"] {
+        let request = basiq("evt").method(method).with("x-secret", "ECHOMARK");
+        let answer = attacked.gateway.ask(&request);
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{answer:?}");
+        assert!(!answer.text().contains("ECHOMARK"));
+        attacked.records += 1;
+    }
+    let mut connection = attacked.gateway.connect();
+    let head = connection.ask(&basiq("evt").method("HEAD"));
+    assert_eq!((head.status, head.header("allow")), (405, Some("POST")));
+    attacked.records += 1;
+    // Nothing stands between that head and the next.
+    assert_eq!(connection.ask(&basiq("evt-head")).status, 200);
+    drop(connection);
+    attacked.delivered += 1;
+    until("all are recorded", || attacked.gateway.records().len() == attacked.records);
+    attacked.over();
+}
+
+#[test]
+fn upgrades_and_unknown_expectations_are_passed_over() {
+    let mut attacked = Attacked::new("");
+    let mut connection = attacked.gateway.connect();
+    for (id, name, value) in [
+        ("u-1", "upgrade", "h2c"),
+        ("u-2", "upgrade", "websocket"),
+        ("u-3", "expect", "200-ok"),
+        ("u-4", "http2-settings", "AAMAAABk"),
+    ] {
+        let request = basiq(id).with(name, value).with("connection", format!("keep-alive, {name}"));
+        assert_eq!(connection.ask(&request).json()["id"], id);
+        attacked.delivered += 1;
+    }
+    drop(connection);
+    attacked.over();
+}
+
+// -- HTTP/2
+
+/// A connection in HTTP/2, frame by frame.
+struct Http2 {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const WHOLE: u8 = END_STREAM | END_HEADERS;
+const PROTOCOL_ERROR: u8 = 1;
+const CALM: u8 = 11;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    let length = u32::try_from(payload.as_ref().len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload.as_ref()].concat()
+}
+
+/// Header fields, literal and without indexing.
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    fields.iter().flat_map(|(name, value)| [&[0][..], &string(name), &string(value)].concat()).collect()
+}
+
+/// A string without Huffman's code: its length in seven bits or more, and itself.
+fn string(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut length = text.len();
+    if length < 127 {
+        bytes.push(length as u8);
+    } else {
+        bytes.push(127);
+        length -= 127;
+        while length >= 128 {
+            bytes.push((length % 128) as u8 | 0x80);
+            length /= 128;
+        }
+        bytes.push(length as u8);
+    }
+    bytes.extend(text.bytes());
+    bytes
+}
+
+/// With another path, in a block of literals.
+fn replace_path(block: &[u8], path: &str) -> Vec<u8> {
+    let of = |path: &str| [&[0][..], &string(":path"), &string(path)].concat();
+    let (old, new) = (of("/nothing"), of(path));
+    let at = block.windows(old.len()).position(|window| window == old).unwrap();
+    [&block[..at], &new, &block[at + old.len()..]].concat()
+}
+
+const PSEUDO: [(&str, &str); 4] =
+    [(":method", "POST"), (":scheme", "http"), (":path", "/nothing"), (":authority", "x")];
+
+impl Http2 {
+    fn open(gateway: &Served, settings: &[u8]) -> Http2 {
+        let stream = TcpStream::connect(gateway.edge).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut connection = Http2 { stream, read: Vec::new() };
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        assert!(connection.send([&preface[..], &frame(SETTINGS, 0, 0, settings)].concat()));
+        // Its limits hold once they are acknowledged.
+        connection.next_of(SETTINGS);
+        connection.next_of(SETTINGS);
+        assert!(connection.send(frame(SETTINGS, 1, 0, [])));
+        connection
+    }
+
+    /// False once the gateway takes no more.
+    fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    fn ask(&mut self, stream: u32, fields: &[(&str, &str)]) {
+        assert!(self.send(frame(HEADERS, WHOLE, stream, block(fields))));
+    }
+
+    /// None once the gateway has ended the connection.
+    fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let [a, b, c, kind, flags, d, e, f, g, ..] = self.read[..] {
+                let length = u32::from_be_bytes([0, a, b, c]) as usize;
+                if self.read.len() >= 9 + length {
+                    let payload = self.read.drain(..9 + length).skip(9).collect();
+                    let stream = u32::from_be_bytes([d, e, f, g]);
+                    return Some(Frame { kind, flags, stream, payload });
+                }
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return None,
+                Ok(read) => self.read.extend(&bytes[..read]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("the connection goes on: {error}"),
+            }
+        }
+    }
+
+    fn next_of(&mut self, kind: u8) -> Frame {
+        loop {
+            let frame = self.next().expect("the connection goes on");
+            if frame.kind == kind {
+                return frame;
+            }
+        }
+    }
+
+    /// The body of a stream's answer.
+    fn body(&mut self, stream: u32) -> Value {
+        loop {
+            let frame = self.next_of(DATA);
+            if frame.stream == stream && !frame.payload.is_empty() {
+                return serde_json::from_slice(&frame.payload).unwrap();
+            }
+        }
+    }
+
+    /// The code with which the gateway resets the stream.
+    fn reset(&mut self, stream: u32) -> u8 {
+        let frame = self.next_of(RST_STREAM);
+        assert_eq!(frame.stream, stream);
+        frame.payload[3]
+    }
+
+    /// The gateway ends the connection: with this code if it says one.
+    fn ends(mut self, code: Option<u8>) {
+        assert_eq!(self.said_at_the_end(), code);
+    }
+
+    fn said_at_the_end(&mut self) -> Option<u8> {
+        let mut said = None;
+        while let Some(frame) = self.next() {
+            if frame.kind == GOAWAY {
+                said = Some(frame.payload[7]);
+            }
+        }
+        said
+    }
+
+    /// It goes on, and answers.
+    fn answers(&mut self, attacked: &mut Attacked, stream: u32) {
+        self.ask(stream, &PSEUDO);
+        assert_eq!(self.body(stream)["status"], 404);
+        attacked.recorded("unknown_path", 404);
+    }
+}
+
+#[test]
+fn a_malformed_http2_request_costs_its_stream_and_no_other() {
+    let mut attacked = Attacked::new("");
+    let mut connection = Http2::open(&attacked.gateway, &[]);
+    let without = |name: &str| PSEUDO.into_iter().filter(|(known, _)| *known != name).collect::<Vec<_>>();
+    let with = |field: (&'static str, &'static str)| [&PSEUDO[..], &[field]].concat();
+    let cases = [
+        without(":path"),
+        without(":method"),
+        without(":scheme"),
+        [&without(":path")[..], &[(":path", "")]].concat(),
+        [&without(":authority")[..], &[(":authority", "a b")]].concat(),
+        with((":method", "GET")),
+        with((":status", "200")),
+        with((":protocol", "websocket")),
+        [&[("x", "y")], &PSEUDO[..]].concat(),
+        with(("connection", "close")),
+        with(("transfer-encoding", "chunked")),
+        with(("upgrade", "h2c")),
+        with(("keep-alive", "5")),
+        with(("proxy-connection", "close")),
+        with(("te", "gzip")),
+        with(("content-length", "5")),
+        with(("content-length", "x")),
+    ];
+    let mut stream = 1;
+    for fields in &cases {
+        connection.ask(stream, fields);
+        assert_eq!(connection.reset(stream), PROTOCOL_ERROR, "{fields:?}");
+        attacked.recorded("http_malformed", 0);
+        connection.answers(&mut attacked, stream + 2);
+        stream += 4;
+    }
+    // More of a body than was said, and less.
+    let fields = [&PSEUDO[..], &[("content-length", "5")]].concat();
+    for body in ["hello world", "he"] {
+        let head = frame(HEADERS, END_HEADERS, stream, replace_path(&block(&fields), "/hooks/basiq"));
+        connection.send([head, frame(DATA, END_STREAM, stream, body)].concat());
+        assert_eq!(connection.reset(stream), PROTOCOL_ERROR, "{body}");
+        attacked.recorded("http_malformed", 0);
+        stream += 2;
+    }
+    // What has no host, or two, can be answered.
+    for fields in
+        [without(":authority"), with(("host", "y")), [&with(("host", "x"))[..], &[("host", "x")]].concat()]
+    {
+        connection.ask(stream, &fields);
+        assert_eq!(connection.body(stream)["status"], 400);
+        attacked.recorded("http_malformed", 400);
+        stream += 2;
+    }
+    drop(connection);
+    attacked.over();
+}
+
+#[test]
+fn frames_that_cannot_be_there_end_the_connection() {
+    let mut attacked = Attacked::new("");
+    let head = block(&PSEUDO);
+    let cases = [
+        frame(DATA, 0, 0, "x"),
+        frame(DATA, 0, 1, "x"),
+        frame(HEADERS, WHOLE, 0, &head),
+        frame(HEADERS, WHOLE, 2, &head),
+        frame(HEADERS, WHOLE | 0x8, 1, [255]),
+        frame(CONTINUATION, END_HEADERS, 1, &head),
+        [frame(HEADERS, 0, 1, &head), frame(PING, 0, 0, [0; 8])].concat(),
+        [frame(HEADERS, 0, 1, &head), frame(CONTINUATION, END_HEADERS, 3, [])].concat(),
+        frame(HEADERS, WHOLE, 1, [0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        frame(HEADERS, WHOLE, 1, [0xc8]),
+        frame(SETTINGS, 0, 0, [0; 5]),
+        frame(SETTINGS, 0, 1, []),
+        frame(SETTINGS, 0, 0, [0, 4, 0xff, 0xff, 0xff, 0xff]),
+        frame(SETTINGS, 1, 0, []),
+        frame(PING, 0, 0, [0; 7]),
+        frame(PING, 0, 1, [0; 8]),
+        frame(RST_STREAM, 0, 0, [0; 4]),
+        frame(RST_STREAM, 0, 1, [0; 4]),
+        frame(WINDOW_UPDATE, 0, 0, [0; 4]),
+        frame(WINDOW_UPDATE, 0, 0, [0x7f, 0xff, 0xff, 0xff]),
+        frame(5, END_HEADERS, 1, [&[0, 0, 0, 2][..], &head].concat()),
+        [&[0xff, 0xff, 0xff, DATA, 0, 0, 0, 0, 1][..], &[0; 64]].concat(),
+    ];
+    for bytes in &cases {
+        let mut connection = Http2::open(&attacked.gateway, &[]);
+        connection.send(bytes);
+        let said = connection.said_at_the_end();
+        assert!(said.is_some_and(|code| code != 0 && code != CALM), "{said:?} to {}", bytes.escape_ascii());
+        attacked.recorded("http_malformed", 0);
+        attacked.unharmed();
+    }
+    attacked.over();
+}
+
+#[test]
+fn a_header_list_over_64_kib_is_431_and_one_far_over_ends_the_connection() {
+    let mut attacked = Attacked::new("");
+    // Plain, in several frames; and packed: one entry of the table, named again and again.
+    let long = "y".repeat(5000);
+    let plain = |times: usize| block(&[&PSEUDO[..], &vec![("x", long.as_str()); times]].concat());
+    let packed = |times: usize| {
+        let entry = [&[0x40][..], &string("x"), &string(&long[..4000])].concat();
+        [&block(&PSEUDO)[..], &entry, &vec![0xbe; times]].concat()
+    };
+    let send = |connection: &mut Http2, stream: u32, block: &[u8]| {
+        let mut frames = block.chunks(16_000).peekable();
+        let mut kind = HEADERS;
+        while let Some(part) = frames.next() {
+            let end = if frames.peek().is_none() { END_HEADERS } else { 0 };
+            let flags = end | if kind == HEADERS { END_STREAM } else { 0 };
+            connection.send(frame(kind, flags, stream, part));
+            kind = CONTINUATION;
+        }
+    };
+    let mut connection = Http2::open(&attacked.gateway, &[]);
+    for (stream, block) in [(1, plain(14)), (5, packed(20)), (9, packed(40))] {
+        send(&mut connection, stream, &block);
+        let head = connection.next_of(HEADERS);
+        assert_eq!((head.stream, head.flags), (stream, WHOLE));
+        attacked.recorded("headers_too_large", 431);
+        connection.answers(&mut attacked, stream + 2);
+    }
+    // As much as fits.
+    send(&mut connection, 13, &plain(12));
+    assert_eq!(connection.body(13)["status"], 404);
+    attacked.recorded("unknown_path", 404);
+    drop(connection);
+    for block in [packed(16_000), plain(60)] {
+        let mut connection = Http2::open(&attacked.gateway, &[]);
+        send(&mut connection, 1, &block);
+        while connection.next_of(GOAWAY).payload[7] == 0 {}
+        while connection.next().is_some() {}
+        attacked.recorded("headers_too_large", 0);
+        attacked.unharmed();
+    }
+    attacked.over();
+}
+
+#[test]
+fn floods_end_the_connection_as_overloaded() {
+    let head = block(&PSEUDO);
+    let reset = |stream| frame(RST_STREAM, 0, stream, [0, 0, 0, 8]);
+    let open = |stream| frame(HEADERS, END_HEADERS, stream, replace_path(&head, "/hooks/basiq"));
+    let streams = |many: u32| (0..many).map(|number| 2 * number + 1);
+    let cases: [(&str, Vec<u8>, Option<u8>); 7] = [
+        (
+            "continuations",
+            [frame(HEADERS, 0, 1, &head), frame(CONTINUATION, 0, 1, []).repeat(100)].concat(),
+            Some(CALM),
+        ),
+        ("resets", streams(500).flat_map(|id| [open(id), reset(id)].concat()).collect(), Some(CALM)),
+        (
+            "malformed requests",
+            streams(300).flat_map(|id| frame(HEADERS, WHOLE, id, block(&PSEUDO[1..]))).collect(),
+            Some(CALM),
+        ),
+        ("pings", frame(PING, 0, 0, [0; 8]).repeat(3000), None),
+        ("settings", frame(SETTINGS, 0, 0, []).repeat(3000), None),
+        ("priorities", frame(2, 0, 1, [0, 0, 0, 3, 9]).repeat(3000), None),
+        ("unknown frames", frame(0x42, 0, 1, "x").repeat(3000), None),
+    ];
+    for (what, bytes, code) in cases {
+        let mut attacked = Attacked::new("");
+        let mut connection = Http2::open(&attacked.gateway, &[]);
+        connection.send(&bytes);
+        assert_eq!(connection.said_at_the_end(), code, "{what}");
+        attacked.unharmed();
+        let overloaded =
+            |record: &Value| (&record["reason"], &record["status"]) == (&json!("overloaded"), &json!(0));
+        until(what, || attacked.gateway.records().iter().filter(|record| overloaded(record)).count() == 1);
+        assert_eq!(attacked.gateway.metrics().rejects("unknown", "overloaded"), 1.0, "{what}");
+    }
+}
+
+#[test]
+fn streams_over_the_limit_are_refused_and_the_others_go_on() {
+    let mut attacked = Attacked::new("edge.body_timeout = \"60s\"\nedge.request_timeout = \"70s\"\n");
+    let mut connection = Http2::open(&attacked.gateway, &[]);
+    let open = replace_path(&block(&[&PSEUDO[..], &[("content-length", "5")]].concat()), "/hooks/basiq");
+    for number in 0..256 {
+        connection.send(frame(HEADERS, END_HEADERS, 2 * number + 1, &open));
+    }
+    until("all are open", || attacked.gateway.metrics().sum("hookgate_requests_in_flight", &[]) == 256.0);
+    connection.send(frame(HEADERS, END_HEADERS, 513, &open));
+    assert_eq!(connection.reset(513), 7, "REFUSED_STREAM");
+    attacked.recorded("overloaded", 0);
+    attacked.unharmed();
+    // One goes, one may come.
+    connection.send(frame(RST_STREAM, 0, 1, [0, 0, 0, 8]));
+    connection.send(frame(HEADERS, WHOLE, 515, block(&PSEUDO)));
+    assert_eq!(connection.body(515)["status"], 404);
+    attacked.recorded("unknown_path", 404);
+    drop(connection);
+    attacked.over();
+}
+
+#[test]
+fn an_http2_client_that_takes_no_answer_or_asks_in_halves_does_not_stay() {
+    let mut attacked = Attacked::new("edge.header_timeout = \"500ms\"\n");
+    // A window of nothing for every stream: the answer's body can never be sent.
+    let mut closed = Http2::open(&attacked.gateway, &[0, 4, 0, 0, 0, 0]);
+    closed.ask(1, &PSEUDO);
+    assert_eq!(closed.next_of(HEADERS).stream, 1);
+    attacked.recorded("unknown_path", 404);
+    closed.ends(Some(0));
+    // A head that does not end: at its frame's end, and within.
+    for cut in [0, 3] {
+        let mut half = Http2::open(&attacked.gateway, &[]);
+        let mut bytes = frame(HEADERS, END_STREAM, 1, block(&PSEUDO));
+        bytes.truncate(bytes.len() - cut);
+        half.send(bytes);
+        half.ends(Some(0));
+        attacked.recorded("header_timeout", 0);
+    }
+    // Nothing asked: idle, and no attack.
+    Http2::open(&attacked.gateway, &[]).ends(Some(0));
+    attacked.over();
+}
+
+#[test]
+fn over_http2_a_head_has_no_body_and_a_tunnel_is_refused() {
+    let mut attacked = Attacked::new("");
+    let mut connection = Http2::open(&attacked.gateway, &[]);
+    connection
+        .ask(1, &[(":method", "HEAD"), (":scheme", "http"), (":path", "/hooks/basiq"), (":authority", "x")]);
+    let head = connection.next_of(HEADERS);
+    assert_eq!((head.stream, head.flags), (1, WHOLE), "and nothing after it");
+    connection.ask(3, &[(":method", "CONNECT"), (":authority", "x.test:443")]);
+    assert_eq!(connection.body(3)["status"], 404);
+    attacked.records += 1;
+    attacked.recorded("unknown_path", 404);
+    for path in ["//hooks/basiq", "/hooks/%62asiq", "/hooks/basiq/", "*"] {
+        let stream = 2 * attacked.records as u32 + 1;
+        connection
+            .ask(stream, &[(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x")]);
+        assert_eq!(connection.body(stream)["status"], 404);
+        attacked.recorded("unknown_path", 404);
+    }
+    drop(connection);
+    attacked.over();
+}

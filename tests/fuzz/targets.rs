@@ -1,0 +1,213 @@
+//! What the fuzzer drives, and what `tests/corpora.rs` replays: bytes that a stranger chooses, into each reader of them.
+//!
+//! A target panics where something is wrong beyond a refusal: a reader that panics, or one whose result breaks its promise.
+
+// The fuzzer's binaries take one target each.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hookgate::audit::record::Record;
+use hookgate::config;
+use hookgate::listener::guard::{End, Framer};
+use hookgate::listener::proxy_protocol::{self, Parsed};
+use hookgate::normalize::{self, Normalized, Origin};
+use hookgate::peer::{self, forwarded};
+use hookgate::provider;
+use hookgate::secret::Secret;
+use hookgate::signature::{self, Key, Scheme, Verified, VerifiedBy};
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+use serde_json::Value;
+
+/// What takes the fuzzer's bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is its corpus' folder too.
+pub const ALL: &[(&str, Target)] = &[
+    ("signature_headers", signature_headers),
+    ("provider_readers", provider_readers),
+    ("config", config),
+    ("audit_records", audit_records),
+    ("http_requests", http_requests),
+    ("proxy_headers", proxy_headers),
+    ("forwarded_for", forwarded_for),
+];
+
+/// Signing headers, as lines, then an empty line, then the body. The first byte chooses the scheme. What verifies holds the
+/// digest that the key makes of just these bytes.
+pub fn signature_headers(data: &[u8]) {
+    let Some((choice, rest)) = data.split_first() else { return };
+    let scheme = match choice % 4 {
+        0 => Scheme::StandardWebhooks,
+        1 => Scheme::Bond { accept_v1: false },
+        2 => Scheme::Bond { accept_v1: true },
+        _ => Scheme::Iof,
+    };
+    let (head, body) = match rest.windows(2).position(|two| two == b"\n\n") {
+        Some(at) => (&rest[..at], &rest[at + 2..]),
+        None => (rest, &rest[..0]),
+    };
+    let headers = headers(head);
+    let key = Key::new(scheme, &Secret::new(SECRET)).unwrap();
+    let Ok(verified) = signature::verify(scheme, std::slice::from_ref(&key), &headers, body, NOW, i64::MAX)
+    else {
+        return;
+    };
+    assert_eq!(verified.body(), body);
+    let signed = verified.signed().unwrap();
+    if scheme == (Scheme::Bond { accept_v1: true }) {
+        // Its v1 signs the body as another program would write it.
+        return;
+    }
+    let text: Vec<String> =
+        headers.values().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
+    let stamp = NOW - signed.age;
+    let made = signature::sign(scheme, &key, signed.message_id.unwrap_or_default(), stamp, body);
+    // The digest stands after the last comma or equals sign that is not its padding.
+    let digest = made.last().unwrap().1.trim_end_matches('=').rsplit([',', '=']).next().unwrap().to_owned();
+    // A time written with zeros before it is signed as it is written.
+    let plain = text.iter().any(|value| value.contains(&stamp.to_string()));
+    assert!(!plain || text.iter().any(|value| value.contains(&digest)) || leading_zeros(&text), "{text:?}");
+}
+
+/// A body to each provider's reader, chosen by the first byte: an object becomes an event that is JSON and holds the body as it
+/// came; the same body, the same identity.
+pub fn provider_readers(data: &[u8]) {
+    let Some((choice, body)) = data.split_first() else { return };
+    let provider = provider::TABLE[usize::from(*choice) % provider::TABLE.len()];
+    let event = |seconds: i64| {
+        let verified = Verified::by_other_means(VerifiedBy::Nothing, body);
+        let (_, reading) = normalize::read(provider, &verified).ok()?;
+        let path: Arc<str> = "/hooks/fuzzed".into();
+        let origin = Origin { source: "fuzzed", path: &path, provider };
+        match normalize::normalize(
+            &origin,
+            &verified,
+            reading,
+            jiff::Timestamp::from_second(seconds).unwrap(),
+        ) {
+            Normalized::Event(forward) => Some(forward),
+            Normalized::HealthCheck => None,
+        }
+    };
+    let (Some(one), Some(other)) = (event(NOW), event(NOW + 1)) else { return };
+    assert!(one.identity == other.identity && one.event.id == other.event.id);
+    let event: Value = match serde_json::from_str(&one.event.json) {
+        Ok(event) => event,
+        // A payload as deep as is taken is, inside the event, deeper than this parser goes.
+        Err(error) => return assert!(error.to_string().contains("recursion limit"), "{error}"),
+    };
+    assert!(!event["id"].as_str().unwrap().is_empty());
+    assert!(event["type"].as_str().unwrap().contains('.'));
+    let payload: Value = serde_json::from_slice(body).unwrap();
+    assert_eq!(event["data"]["payload"], payload);
+    assert!(one.event.json.contains(std::str::from_utf8(body).unwrap().trim_ascii()));
+}
+
+/// A config's text: what is read without a problem prints as a config that reads the same.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (read, problems) = config::parse(text, Path::new(""));
+    for problem in &problems {
+        assert!(problem.at.line > 0 && problem.at.column > 0, "{problem:?}");
+    }
+    if problems.is_empty() {
+        let printed = read.redacted();
+        let (again, problems) = config::parse(&printed, Path::new(""));
+        assert!(problems.iter().all(|problem| problem.warning), "{printed}\n{problems:?}");
+        assert_eq!(again.redacted(), printed);
+    }
+}
+
+/// A line of the reject log: a record that is in its one written form has one hash.
+pub fn audit_records(data: &[u8]) {
+    let Ok(record) = Record::parse(data) else { return };
+    let line = record.line().unwrap();
+    let again = Record::parse(line.as_bytes()).unwrap();
+    assert_eq!(again, record);
+    assert_eq!(again.digest().unwrap(), record.digest().unwrap());
+}
+
+/// A connection's bytes to the HTTP/1.x framer: in whatever pieces they come, the same bytes pass and the same ends it; and
+/// the heads that pass are heads to another parser too.
+pub fn http_requests(data: &[u8]) {
+    let Some((step, bytes)) = data.split_first() else { return };
+    let whole = framed(bytes, bytes.len().max(1));
+    let pieces = framed(bytes, usize::from(*step).max(1));
+    // Of two things wrong with one head, it depends on the pieces which one is seen first.
+    let kind = |end: Option<End>| end.map(|end| std::mem::discriminant(&end));
+    assert_eq!((whole.0, kind(whole.1)), (pieces.0, kind(pieces.1)), "{whole:?} {pieces:?}");
+    let (passed, _) = whole;
+    let passed = &bytes[..passed];
+    if !passed.is_empty() {
+        let mut lines = [httparse::EMPTY_HEADER; 128];
+        let mut request = httparse::Request::new(&mut lines);
+        let start = passed.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(0);
+        assert!(request.parse(&passed[start..]).is_ok_and(|status| status.is_complete()));
+    }
+}
+
+/// How many bytes pass, given so many at a time, and what ends them.
+fn framed(bytes: &[u8], step: usize) -> (usize, Option<End>) {
+    let mut framer = Framer::default();
+    let (mut passed, mut came) = (0, 0);
+    while came < bytes.len() {
+        came = (came + step).min(bytes.len());
+        let (more, end) = framer.read(&bytes[passed..came]);
+        passed += more;
+        if end.is_some() {
+            return (passed, end);
+        }
+    }
+    (passed, None)
+}
+
+/// A connection's first bytes to the PROXY protocol: a header is one only whole, and nothing after it changes it.
+pub fn proxy_headers(data: &[u8]) {
+    let parsed = proxy_protocol::parse(data);
+    match parsed {
+        Parsed::Header { len, .. } => {
+            assert!(len > 0 && len <= data.len() && len <= proxy_protocol::MAX_HEADER);
+            assert_eq!(proxy_protocol::parse(&data[..len]), parsed);
+            assert_eq!(proxy_protocol::parse(&data[..len - 1]), Parsed::Incomplete);
+        }
+        Parsed::Incomplete => assert!(data.len() < proxy_protocol::MAX_HEADER),
+        Parsed::Invalid(_) => {}
+    }
+}
+
+/// `X-Forwarded-For` lines: from a connection that is not trusted they change nothing; else whoever is named is not trusted, or
+/// everybody before was.
+pub fn forwarded_for(data: &[u8]) {
+    let lines = || data.split(|byte| *byte == b'\n');
+    let trusted: Vec<_> = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap()).into();
+    let (stranger, proxy) = ([203, 0, 113, 7].into(), [10, 0, 0, 1].into());
+    assert_eq!(forwarded::client(stranger, lines(), &trusted), stranger);
+    let client = forwarded::client(proxy, lines(), &trusted);
+    assert_eq!(client, client.to_canonical());
+    // A line in front can only speak of those before.
+    let longer = std::iter::once(&b"198.51.100.1"[..]).chain(lines().collect::<Vec<_>>());
+    let further = forwarded::client(proxy, longer.collect::<Vec<_>>().into_iter(), &trusted);
+    assert!(further == client || peer::within(client, &trusted));
+}
+
+fn headers(head: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in head.split(|byte| *byte == b'\n') {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii_start());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+fn leading_zeros(values: &[String]) -> bool {
+    values.iter().any(|value| value.starts_with('0') || value.contains("t=0"))
+}
+
+const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+const NOW: i64 = 1_700_000_000;
