@@ -147,7 +147,7 @@ impl Part {
         // A half that is too small to divide is rounded up where the bound allows it: a share of nothing is none.
         let own = (bound / 2 / sources).max(u64::from(bound >= sources));
         let common = bound - own * sources;
-        Part { own, common, client: (own + common - (own + common) / LEFT).max(least) }
+        Part { own, common, client: (own + common - (own + common).div_ceil(LEFT)).max(least) }
     }
 
     /// What of `used` is out of the common part.

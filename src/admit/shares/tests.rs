@@ -172,14 +172,13 @@ fn one_client_always_has_a_request_and_a_body() {
 fn what_a_client_has_in_flight_counts_on_over_a_reload() {
     let (source, client): (Arc<str>, _) = ("source".into(), Some(ip("203.0.113.7")));
     let before = Shares::new(&edge(16, 1600), 1, &gauge(), None);
-    let mut old: Vec<Place> = std::iter::from_fn(|| before.enter(&source, client).ok()).collect();
-    assert_eq!(old.len(), 4);
+    let mut old: Vec<Place> = (0..10).map(|_| before.enter(&source, client).unwrap()).collect();
     let after = Shares::new(&edge(12, 400), 1, &gauge(), Some(&before));
     assert!(after.enter(&source, client).is_err());
     let other = after.enter(&source, Some(ip("203.0.113.8"))).unwrap();
     old.pop();
-    assert!(after.enter(&source, client).is_err(), "it has three still, which is its part now");
-    old[0].hold(100).unwrap();
+    assert!(after.enter(&source, client).is_err(), "it has nine still, which is its part now");
+    old[0].hold(300).unwrap();
     assert!(old[1].hold(1).is_err(), "an old request is held to the new part");
     old[1].hold(0).unwrap();
     old.pop();
