@@ -196,6 +196,6 @@ const SEND_BUFFER: usize = 64 << 10;
 const MAX_PENDING_RESETS: usize = 20;
 /// Streams that we reset for the client's mistakes, over the connection's whole life; those it opened over the limit, before it
 /// knew of the limit, are among them.
-const MAX_ERROR_RESETS: usize = 1024;
+const MAX_ERROR_RESETS: usize = 128;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
