@@ -235,14 +235,21 @@ fn records_overwritten_at_the_end_are_cut_off_but_kept_aside_and_told() {
     assert_eq!(fs::read_to_string(path.with_extension("unreadable")).unwrap(), lines[3..].join("\n") + "\n");
 }
 
-/// Puts a pipe in the place of the first file, which takes no more once it is full: a disk that is frozen. Gives its other end.
-pub(crate) fn freeze(journal: &mut Journal) -> File {
+/// Puts a pipe in the place of the first file, so full that it takes nothing more: a disk that is frozen. Gives its other end, and
+/// how many bytes are in it.
+pub(crate) fn freeze(journal: &mut Journal) -> (File, usize) {
     journal.begin().unwrap();
     let current = journal.current.as_mut().unwrap();
     fs::remove_file(&current.log.path).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&current.log.path).status().unwrap().success());
     // Opened both ways, neither end waits for the other to be opened.
     let pipe = OpenOptions::new().read(true).write(true).open(&current.log.path).unwrap();
+    // In blocks of what a pipe takes whole or not at all, until it takes none.
+    let filler = OpenOptions::new().write(true).custom_flags(NONBLOCKING).open(&current.log.path).unwrap();
+    let filled = std::iter::from_fn(|| (&filler).write(&[b'x'; 4096]).ok()).sum();
     current.file = Some(pipe.try_clone().unwrap());
-    pipe
+    (pipe, filled)
 }
+
+/// O_NONBLOCK, as Linux has it.
+const NONBLOCKING: i32 = 0o4000;
