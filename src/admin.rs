@@ -1,7 +1,9 @@
 //! The admin listener: `/metrics`, `/livez`, `/readyz`, and the latches that readiness is read from.
 //!
 //! Keeps true: readiness is what the parts say of themselves, set at the moment they learn it; nothing here guesses. Where
-//! there is a token, only who has it reads metrics; probes need none, since they cannot keep secrets.
+//! there is a token, only who has it reads metrics; probes need none, since they cannot keep secrets. No client keeps the others from asking.
+
+mod places;
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -21,14 +23,15 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::farewell;
 use crate::metrics::Metrics;
 use crate::secret::Secret;
+use crate::telemetry::Spell;
 use crate::tls::{self, Failure};
+use places::{MAX_CONNECTIONS, MAX_OF_A_CLIENT, Places};
 
 /// What each part says of itself. All start down; the part that opens sets its own.
 #[derive(Debug, Default)]
@@ -171,18 +174,31 @@ pub struct Admin {
 impl Admin {
     /// Answers until told to stop.
     pub async fn serve(self, listener: TcpListener, tasks: TaskTracker, stop: CancellationToken) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let (places, mut turned_away) = (Arc::<Places>::default(), Spell::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
+                closed = turned_away.over() => {
+                    tracing::info!(closed, "the admin listener turns no connections away any more");
+                    continue;
+                }
                 () = stop.cancelled() => return,
             };
-            let Ok((stream, _)) = accepted else {
+            let Ok((stream, peer)) = accepted else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             // Past the limit a connection is closed: its client is a scraper, and comes again.
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let Some(place) = places.take(peer.ip()) else {
+                if let Some(closed) = turned_away.again() {
+                    let (client, of_a_client, in_all) = (peer.ip(), MAX_OF_A_CLIENT, MAX_CONNECTIONS);
+                    tracing::warn!(
+                        %client, of_a_client, in_all, closed,
+                        "the admin listener has as many connections as it takes, of this client or in all: closing more"
+                    );
+                }
+                continue;
+            };
             let (admin, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
                 let _place = place;
@@ -289,9 +305,9 @@ fn typed(status: StatusCode, kind: &str, body: String) -> Response<Full<Bytes>> 
     answer
 }
 
-const MAX_CONNECTIONS: usize = 256;
 const LIFETIME: Duration = Duration::from_secs(60);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a request's head, and between requests on a kept connection: a place is worth more than a scraper's connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Short, since who does not end its handshake holds one of the places.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const BEARER: &[u8] = b"Bearer ";

@@ -24,7 +24,8 @@ use crate::route::Source;
 use shares::Place;
 
 /// One host, the same wherever it stands: two readers of a request must not take it for two hosts'. Of HTTP/1.x the listener
-/// has seen to it already.
+/// has seen to it that there is one; beside a target that has a host of its own it is not read (RFC 9112, section 3.2.2).
+/// Nothing here goes by either.
 pub fn host(head: &Parts) -> Result<(), Rejection> {
     if head.version < Version::HTTP_2 {
         return Ok(());
@@ -34,6 +35,7 @@ pub fn host(head: &Parts) -> Result<(), Rejection> {
     let detail = match (authority, hosts.next(), hosts.next()) {
         (_, _, Some(_)) => "more than one Host",
         (None, None, _) => "neither :authority nor Host",
+        (Some(named), ..) if named.contains(&b'@') => "userinfo in :authority",
         (Some(named), Some(host), _) if !named.eq_ignore_ascii_case(host) => {
             "Host is another than :authority"
         }
@@ -74,8 +76,8 @@ pub fn certificate(source: &Source, client: &Peer) -> Result<(), Rejection> {
     Err(Rejection::new(Reason::ClientNotAllowed, detail))
 }
 
-/// The client's rate, then the source's.
-pub fn rate(source: &Source, client: IpAddr) -> Result<(), Rejection> {
+/// The client's rate, then the source's. No client: a proxy that carries many.
+pub fn rate(source: &Source, client: Option<IpAddr>) -> Result<(), Rejection> {
     let over = |key| Rejection::new(Reason::RateLimited, format!("over the source's {key}"));
     source.rates.check(client).map_err(over)
 }

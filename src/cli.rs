@@ -27,6 +27,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::audit::Key;
 use crate::config::{self, Config};
 use crate::gateway;
+use crate::metrics::UNKNOWN;
 use crate::telemetry::Format;
 
 /// Inbound webhook gateway: verifies, dedupes and normalizes provider webhooks, and hands each event over once.
@@ -164,6 +165,19 @@ fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
         }
         _ => None,
     };
+    if let audit::AuditCommand::Query(query) = command
+        && let Some(asked) = &query.source
+        && *asked != UNKNOWN
+        && !config.sources.iter().any(|source| source.name.value == *asked)
+    {
+        let names: Vec<&str> = config.sources.iter().map(|source| source.name.value.as_str()).collect();
+        let names = names.join(", ");
+        // Its records may be there all the same. Standard error may be closed; then there is nobody to tell.
+        let _ = writeln!(
+            io::stderr(),
+            "hookgate: no source {asked:?} in the config any more, if there ever was; there are: {names}, {UNKNOWN}"
+        );
+    }
     Ok(audit::run(command, &dir, key, global.json, &mut io::stdout())?)
 }
 

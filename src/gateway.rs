@@ -180,12 +180,13 @@ impl Gateway {
             tasks: TaskTracker::new(),
         });
         pipeline.handover.start(Arc::downgrade(&pipeline));
-        if let Some(quarantine) = &pipeline.quarantine {
-            quarantine.start(Arc::downgrade(&pipeline));
-        }
 
         // A queue that is there answers in a moment; one that is away must not hold the start up.
         let _ = tokio::time::timeout(FIRST_CONTACT, up(&readiness)).await;
+        // Whoever waits for what it asked of the last gateway is not to be told that the queue is away, when it is not.
+        if let Some(quarantine) = &pipeline.quarantine {
+            quarantine.start(Arc::downgrade(&pipeline));
+        }
         listener::descriptors::raise(pipeline.rules.load().edge.max_connections);
         let mut edge = EdgeListeners::new();
         for socket in sockets.edge {

@@ -36,6 +36,7 @@ use crate::farewell;
 use crate::outcome::{Reason, Rejection};
 use crate::peer::{self, Peer};
 use crate::pipeline::{Pipeline, Rules};
+use crate::telemetry::Spell;
 use first_bytes::Protocol;
 use places::Place;
 pub use places::Places;
@@ -77,16 +78,23 @@ pub async fn serve(listener: TcpListener, pipeline: Arc<Pipeline>, places: Arc<P
         };
         pipeline.tasks.spawn(connection.run(stream));
     };
+    let mut failing = Spell::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            failed = failing.over() => {
+                tracing::info!(failed, "connections are accepted again");
+                continue;
+            }
             () = stop.accepting.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer)) => take(stream, peer),
             Err(error) => {
+                if let Some(failed) = failing.again() {
+                    tracing::warn!(%error, failed, "cannot accept a connection; trying on");
+                }
                 // Out of file descriptors, mostly: trying again at once would only burn the processor.
-                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -225,9 +233,12 @@ impl Connection {
         tokio::time::sleep(long).await;
     }
 
-    /// Who asks, unless that is out of date: such a client is owed nothing, and may ask again on another connection.
-    fn asker(&self) -> Option<Peer> {
-        (!self.rules.retired.is_cancelled()).then(|| self.peer.clone())
+    /// Who asks, and the rules to hold it against; none where they would find out in another way who it is: such a client is
+    /// owed nothing, and may ask again on another connection.
+    fn asker(&self) -> Option<(Peer, Arc<Rules>)> {
+        // The very rules that are looked at here are those that the request is held against: no reload comes between.
+        let rules = self.pipeline.rules.load_full();
+        rules.continues(&self.rules).then(|| (self.peer.clone(), rules))
     }
 
     /// Refuses what has not come as far as a request.

@@ -1,6 +1,6 @@
 //! What the servers' own settings put at risk: asked of the servers themselves, for `check --live` and at the start.
 //!
-//! Keeps true: it only reads; a server that cannot be asked is a finding, not an error; nothing that is told holds a URL.
+//! Keeps true: it changes nothing; a server that cannot be asked is a finding, not an error; nothing that is told holds a URL.
 
 mod amqp;
 #[cfg(feature = "kafka")]
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::{Config, Position, Problem, QueueKind};
-use crate::inbox::redis::Servers;
+use crate::inbox::redis::{Servers, numbered};
 use crate::metrics::Metrics;
 use crate::provider;
 use crate::queue_name::{Filling, QueueName};
@@ -35,6 +35,8 @@ pub enum Setting {
     RedisClock,
     /// Redis does not let its settings be read.
     RedisUnreadable,
+    /// Redis takes no events into a stream: a right is missing, or the key is none.
+    RedisStream,
     /// The broker cannot be asked.
     QueueUnreachable,
     /// No stream takes the subject.
@@ -53,13 +55,14 @@ pub enum Setting {
 
 impl Setting {
     /// Every one.
-    pub const ALL: [Setting; 13] = [
+    pub const ALL: [Setting; 14] = [
         Setting::RedisUnreachable,
         Setting::RedisVersion,
         Setting::RedisEviction,
         Setting::RedisPersistence,
         Setting::RedisClock,
         Setting::RedisUnreadable,
+        Setting::RedisStream,
         Setting::QueueUnreachable,
         Setting::NatsStream,
         Setting::NatsDuplicateWindow,
@@ -78,6 +81,7 @@ impl Setting {
             Setting::RedisPersistence => "redis_persistence",
             Setting::RedisClock => "redis_clock",
             Setting::RedisUnreadable => "redis_unreadable",
+            Setting::RedisStream => "redis_stream",
             Setting::QueueUnreachable => "queue_unreachable",
             Setting::NatsStream => "nats_stream",
             Setting::NatsDuplicateWindow => "nats_duplicate_window",
@@ -139,7 +143,7 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
     if let Some((key, url)) = urls.iter().find(|(key, _)| *key == "redis.url") {
         let locate = |finding| Located { key, at: url.at, finding };
         let findings = match Servers::of(&config.redis) {
-            Ok(servers) => redis::look(&servers, clock).await,
+            Ok(servers) => redis::look(&servers, &streams(config), clock).await,
             Err(why) => vec![Finding::new(Setting::RedisUnreachable, why.to_string())],
         };
         found.extend(findings.into_iter().map(locate));
@@ -173,6 +177,15 @@ pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
         told = found;
         tokio::time::sleep(pause).await;
     }
+}
+
+/// The streams that the queue is, if it is Redis; of many the first few.
+fn streams(config: &Config) -> Vec<String> {
+    if config.queue.kind != QueueKind::Redis {
+        return Vec::new();
+    }
+    let names = names(config);
+    names.iter().flat_map(|name| numbered(name, config.queue.partitions)).take(STREAMS_ASKED).collect()
 }
 
 async fn broker(config: &Config, url: &SecretRef) -> Vec<Finding> {
@@ -224,6 +237,8 @@ fn no_answer() -> String {
 }
 
 const SHOWN: usize = 5;
+/// A right that is missing is mostly missing on all.
+const STREAMS_ASKED: usize = 256;
 /// For all of one server's answers together.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(300);

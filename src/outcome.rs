@@ -271,3 +271,6 @@ impl From<Unavailable> for Rejection {
         Rejection::new(reason, error.to_string())
     }
 }
+
+/// The record's reason for a conflict that its source drops, which is no refusal.
+pub const CONFLICT: &str = "conflict";

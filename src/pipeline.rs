@@ -61,10 +61,15 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Answers a request.
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    /// Answers a request, held against these rules.
+    pub async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: Peer,
+        rules: Arc<Rules>,
+    ) -> Response<Body> {
         let (head, mut incoming) = request.into_parts();
-        let mut exchange = Exchange::begin(&self, head, peer);
+        let mut exchange = Exchange::begin(&self, head, peer, rules);
         match self.receive(&mut exchange, &mut incoming).await {
             Ok((body, place)) => {
                 let tasks = self.tasks.clone();
@@ -111,10 +116,10 @@ impl Pipeline {
         exchange.enforce(admit::client(&source, client)).map_err(refused)?;
         // Never only observed: it may be what authenticates the source.
         admit::certificate(&source, &exchange.peer).map_err(refused)?;
-        exchange.enforce(admit::rate(&source, client)).map_err(refused)?;
-        admit::encoding(&exchange.head.headers).map_err(refused)?;
         // What a trusted proxy tells no client of is that of many.
         let one = (!peer::within(client, &rules.edge.trusted_proxies)).then_some(client);
+        exchange.enforce(admit::rate(&source, one)).map_err(refused)?;
+        admit::encoding(&exchange.head.headers).map_err(refused)?;
         let mut place = rules.shares.enter(&source.name, one).map_err(refused)?;
         let (max, within) = (rules.edge.max_body, rules.edge.body_timeout);
         let body = admit::body(incoming, &mut place, max, within).await;

@@ -220,6 +220,25 @@ mod tests {
     }
 
     #[test]
+    fn each_provider_retries_as_long_as_it_says_and_identifies_by_what_is_signed() {
+        let within =
+            |hours: u64, minutes, seconds| Some(Duration::from_secs((hours * 60 + minutes) * 60 + seconds));
+        let standard = within(27, 35, 5);
+        for (provider, retries, [unsigned, signed]) in [
+            ("securitize", None, [false, false]),
+            ("anduin", standard, [false, true]),
+            ("basiq", standard, [true, true]),
+            ("atelio", within(72, 0, 0), [false, false]),
+            ("iof", within(2, 36, 0), [true, true]),
+        ] {
+            let provider = TABLE.iter().find(|row| row.name() == provider).unwrap();
+            assert_eq!(provider.retries_for(), retries, "{}", provider.name());
+            let identified = [false, true].map(|secrets| provider.identity_is_signed(secrets));
+            assert_eq!(identified, [unsigned, signed], "{}", provider.name());
+        }
+    }
+
+    #[test]
     fn no_provider_maps_a_type_twice_and_every_canonical_type_is_category_dot_action() {
         for provider in TABLE {
             for (at, (kind, canonical)) in provider.types().iter().enumerate() {

@@ -3,6 +3,7 @@
 //! Keeps true: a source exists only if everything that its provider needs to authenticate it is there and readable; what a
 //! path token is compared with is never told by the answer or by its time.
 
+mod authenticated;
 mod drift;
 mod keys;
 mod memory;
@@ -18,7 +19,7 @@ use subtle::ConstantTimeEq;
 use crate::config::{self, At, Config, OnConflict, Position, Problem};
 use crate::metrics::{Metrics, SourceLabels, SourceMetrics, UNKNOWN};
 use crate::outcome::Reason;
-use crate::provider::{self, Provider, Signing};
+use crate::provider::{self, Provider};
 use crate::secret::{Redactor, Secret, SecretRef};
 use crate::signature::{Key, Scheme, VerifiedBy};
 pub use memory::SourceMemory;
@@ -67,7 +68,12 @@ pub struct Source {
 impl Source {
     /// The methods that its path takes, as `Allow` lists them.
     pub fn methods(&self) -> &'static str {
-        if self.provider.challenge_header().is_some() { "GET, POST" } else { "POST" }
+        match (self.provider.challenge_header().is_some(), !self.webhook_origins.is_empty()) {
+            (false, false) => "POST",
+            (true, false) => "GET, POST",
+            (false, true) => "POST, OPTIONS",
+            (true, true) => "GET, POST, OPTIONS",
+        }
     }
 }
 
@@ -191,6 +197,7 @@ impl Builder<'_> {
         let certificate = self.client_certificate();
         let verified_by = self.verified_by(provider, scheme, certificate.is_some(), token.is_some())?;
         self.check_observing(verified_by);
+        self.check_unauthenticated(provider, verified_by);
         let mut types: Vec<&'static str> = provider.types().iter().map(|(_, canonical)| *canonical).collect();
         types.sort_unstable();
         types.dedup();
@@ -312,48 +319,14 @@ impl Builder<'_> {
         }
     }
 
-    /// What authenticates the source; none, with a problem, where nothing does.
-    fn verified_by(
-        &mut self,
-        provider: &dyn Provider,
-        scheme: Option<Scheme>,
-        certificate: bool,
-        token: bool,
-    ) -> Option<VerifiedBy> {
-        let of = self.of;
-        if let Some(scheme) = scheme {
-            return Some(provider::verified_by(scheme));
-        }
-        if ["secrets", "client_certificate", "path_token", "allow_ips"].iter().any(|key| self.reported(key)) {
-            // It would be authenticated if what is there were right.
-            return None;
-        }
-        let name = provider.name();
-        let otherwise = match provider.signing() {
-            Signing::Always(_) if of.secrets.is_empty() => {
-                Err(format!("{name} signs its deliveries: set secrets = [{{ env = \"NAME\" }}]"))
-            }
-            Signing::Always(_) => return None,
-            _ if certificate => Ok(VerifiedBy::ClientCertificate),
-            _ if token => Ok(VerifiedBy::PathToken),
-            Signing::Sometimes(_) if !of.unauthenticated => Err(format!(
-                "{name} needs secrets, or for its legacy system path_token = {{ env = \"NAME\" }} or client_certificate"
-            )),
-            _ if !of.allow_ips.is_empty() => Ok(VerifiedBy::ClientAddress),
-            _ if of.unauthenticated => Ok(VerifiedBy::Nothing),
-            _ => Err(
-                "nothing authenticates this source: set path_token = { env = \"NAME\" }, client_certificate \
-                or allow_ips, or say unauthenticated = true"
-                    .to_owned(),
-            ),
-        };
-        otherwise.map_err(|what| self.error(&of.name, "secrets", what)).ok()
-    }
-
     fn resolve(&mut self, at: Position, reference: &SecretRef, key: &str) -> Option<Secret> {
         match reference.resolve() {
             Ok(secret) => {
                 self.redactor.learn(&secret);
+                if let Some(flaw) = secret.flaw() {
+                    self.error(&At { value: (), at }, key, format!("it {flaw}"));
+                    return None;
+                }
                 Some(secret)
             }
             Err(error) => {

@@ -3,7 +3,9 @@
 //! Keeps true: the text of a secret is reachable only through [`Secret::expose`], and no `Debug` or `Display` shows it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 /// Where a secret is to be read from, as the config says it.
 #[derive(Clone, PartialEq, Eq)]
@@ -37,6 +39,9 @@ pub enum SecretError {
         /// What the system said.
         why: std::io::ErrorKind,
     },
+    /// The file is no secret's.
+    #[error("the secret file {0} is larger than {MAX_KIB} KiB; a secret is one line: is it another file?")]
+    FileTooLarge(String),
     /// The file is not UTF-8.
     #[error("the secret file {0} is not UTF-8 text")]
     FileNotText(String),
@@ -49,7 +54,7 @@ impl SecretRef {
     /// Reads the secret.
     ///
     /// # Errors
-    /// When it is unset, unreadable, not UTF-8, or empty.
+    /// When it is unset, unreadable, too large, not UTF-8, or empty.
     pub fn resolve(&self) -> Result<Secret, SecretError> {
         let (text, origin) = match self {
             SecretRef::Env(name) => match std::env::var(name) {
@@ -59,8 +64,11 @@ impl SecretRef {
             },
             SecretRef::File(path) => {
                 let shown = path.display().to_string();
-                let bytes = std::fs::read(path)
-                    .map_err(|e| SecretError::File { path: shown.clone(), why: e.kind() })?;
+                let bytes =
+                    read(path).map_err(|e| SecretError::File { path: shown.clone(), why: e.kind() })?;
+                if bytes.len() as u64 > MAX_KIB << 10 {
+                    return Err(SecretError::FileTooLarge(shown));
+                }
                 let text = String::from_utf8(bytes).map_err(|_| SecretError::FileNotText(shown.clone()))?;
                 let text = text.strip_suffix('\n').unwrap_or(&text);
                 (text.strip_suffix('\r').unwrap_or(text).to_owned(), format!("the file {shown}"))
@@ -72,6 +80,13 @@ impl SecretRef {
         }
         Ok(Secret(text))
     }
+}
+
+/// No more of a file than tells that it is too large.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take((MAX_KIB << 10) + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 impl fmt::Debug for SecretRef {
@@ -88,6 +103,19 @@ impl Secret {
     /// Wraps a text that must not be printed.
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(text.into())
+    }
+
+    /// What shows that it was not copied as it was issued, in words that follow "it".
+    pub fn flaw(&self) -> Option<&'static str> {
+        if self.0.starts_with('\u{feff}') {
+            Some(
+                "begins with a byte order mark, which would be a part of it: save the file as UTF-8 without one",
+            )
+        } else if self.0.contains(['\n', '\r']) {
+            Some("holds a line break, which would be a part of it: put it on one line")
+        } else {
+            None
+        }
     }
 
     /// The text itself. Every caller is a place to audit.
@@ -157,6 +185,8 @@ pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
+/// No secret comes near; what has no end, such as a device, must not be read to its end.
+const MAX_KIB: u64 = 64;
 const REDACTED: &str = "<redacted>";
 /// Each costs a search in every text that is cleaned.
 const MAX_INHERITED: usize = 256;
@@ -184,6 +214,19 @@ mod tests {
         let path = dir.path().join("secret");
         std::fs::write(&path, " kept \r\n").unwrap();
         assert_eq!(SecretRef::File(path).resolve().unwrap().expose(), " kept ");
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_an_error_and_not_read_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "x".repeat(64 << 10)).unwrap();
+        assert_eq!(SecretRef::File(path.clone()).resolve().unwrap().expose().len(), 64 << 10);
+        std::fs::write(&path, "x".repeat((64 << 10) + 1)).unwrap();
+        for path in [path, "/dev/zero".into()] {
+            let said = SecretRef::File(path).resolve().unwrap_err().to_string();
+            assert!(said.contains("larger than 64 KiB"), "{said}");
+        }
     }
 
     #[test]

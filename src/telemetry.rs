@@ -4,10 +4,14 @@
 //! only at debug level, by the id of its record. What the libraries would log is left out at every level: a broker's client
 //! writes whole messages there, and the password it logs in with.
 
+mod spell;
+
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, registry};
+
+pub use spell::Spell;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

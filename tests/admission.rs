@@ -273,6 +273,30 @@ fn a_trusted_proxy_carries_many_clients_and_each_has_its_part() {
 }
 
 #[test]
+fn clients_that_a_trusted_proxy_does_not_name_do_not_share_the_rate_of_one() {
+    let rates =
+        "client_rate_limit = { per_second = 1, burst = 2 }\nrate_limit = { per_second = 1, burst = 20 }\n";
+    let home = Home::exactly(&two_sources("trusted_proxies = [\"127.0.0.1\"]", rates));
+    let gateway = home.serve();
+    for number in 0..10 {
+        assert_eq!(gateway.ask(&basiq(&format!("evt-{number}"))).status, 200, "{number}");
+    }
+    let over = |request: &dyn Fn() -> Request, key: &str| {
+        let mut last = None;
+        until("the rate is exceeded", || {
+            let answer = gateway.ask(&request());
+            let refused = answer.status != 200;
+            last = Some(answer);
+            refused
+        });
+        let record = refusal(&gateway, &last.unwrap(), 429, "rate_limited");
+        assert_eq!(record["detail"], format!("over the source's {key}"), "{record}");
+    };
+    over(&|| basiq("evt").with("x-forwarded-for", "203.0.113.7"), "client_rate_limit");
+    over(&|| basiq("evt"), "rate_limit");
+}
+
+#[test]
 fn however_a_body_ends_what_it_held_is_given_back() {
     let edge =
         "body_timeout = \"300ms\"\nmax_body = \"64KiB\"\nmax_in_flight_bytes = \"128KiB\"\nmax_in_flight = 4";
@@ -349,7 +373,7 @@ fn a_listed_origin_is_granted_and_no_other() {
     ] {
         let answer = gateway.ask(&request);
         refusal(&gateway, &answer, 405, "method_not_allowed");
-        assert_eq!(answer.header("allow"), Some("POST"), "{request:?}");
+        assert_eq!(answer.header("allow"), Some("POST, OPTIONS"), "{request:?}");
         assert!(!answer.headers.iter().any(|(name, _)| name.starts_with("webhook-")), "{answer:?}");
     }
     let listed = |path: &str| ask(path).with(origin, "events.example.com");
@@ -362,6 +386,28 @@ fn a_listed_origin_is_granted_and_no_other() {
     // Nobody was called back, and the next delivery is a delivery.
     assert_eq!(metrics.rejects("unknown", "unknown_path"), 0.0);
     assert_eq!(gateway.ask(&basiq("evt")).status, 200);
+}
+
+#[test]
+fn no_rate_is_granted_that_would_be_refused() {
+    let origins = "webhook_origins = [\"events.example.com\"]\n";
+    let rate = |key: &str, per_second: u32| format!("{key} = {{ per_second = {per_second}, burst = 10 }}\n");
+    let both = rate("rate_limit", 500) + &rate("client_rate_limit", 2);
+    let other = format!("[sources.other]\nprovider = \"basiq\"\nsecrets = [\"{STANDARD_SECRET}\"]\n");
+    let config = two_sources("", &(both + origins))
+        + &rate("client_rate_limit", 3)
+        + origins
+        + &other
+        + &rate("rate_limit", 4)
+        + &rate("client_rate_limit", 500)
+        + origins;
+    let home = Home::exactly(&config);
+    let gateway = home.serve();
+    for (path, granted) in [("/hooks/basiq", "120"), ("/hooks/anduin", "180"), ("/hooks/other", "240")] {
+        let request = Request::new("OPTIONS", path).with("WebHook-Request-Origin", "events.example.com");
+        let answer = gateway.ask(&request);
+        assert_eq!((answer.status, answer.header("webhook-allowed-rate")), (200, Some(granted)), "{path}");
+    }
 }
 
 #[test]

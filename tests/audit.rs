@@ -205,7 +205,7 @@ async fn anchors_are_printed_only_for_who_asks() {
         };
         assert_eq!((seqs(&[]), seqs(&["--reason", "anchor"])), (vec![1, 2], vec![3]));
         assert_eq!(
-            (seqs(&["--reason", "signature_mismatch"]), seqs(&["--reason", "other"])),
+            (seqs(&["--reason", "signature_mismatch"]), seqs(&["--reason", "overloaded"])),
             (vec![1, 2], vec![])
         );
     }

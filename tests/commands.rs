@@ -267,6 +267,83 @@ fn warnings_are_printed_and_do_not_fail() {
 }
 
 #[test]
+fn a_source_that_is_open_is_warned_of_and_so_is_a_flag_without_effect() {
+    let open = "provider = \"securitize\"\nunauthenticated = true\n";
+    let beside = "provider = \"anduin\"\nunauthenticated = true\n";
+    let home = Home::new(&format!(
+        "[sources.open]\n{open}\
+         [sources.fenced]\n{open}allow_ips = [\"127.0.0.0/8\"]\n\
+         [sources.tokened]\n{open}path_token = \"{TOKEN}\"\n\
+         [sources.signed]\n{beside}secrets = [\"{STANDARD_SECRET}\"]\n\
+         [sources.legacy]\n{beside}allow_ips = [\"127.0.0.0/8\"]\n\
+         [sources.closed]\nprovider = \"securitize\"\nunauthenticated = false\npath_token = \"{TOKEN}\"\n"
+    ));
+    let ran = home.run(&["check"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let expected = [
+        ("5:19", "open", "nothing authenticates this source: whoever can reach it"),
+        ("8:19", "fenced", "no effect beside allow_ips"),
+        ("12:19", "tokened", "no effect beside path_token"),
+        ("16:19", "signed", "no effect beside secrets"),
+        ("20:19", "legacy", "nothing but allow_ips authenticates this source"),
+    ];
+    let warned: Vec<&str> =
+        ran.lines().into_iter().filter(|line| line.contains(".unauthenticated: ")).collect();
+    assert_eq!(warned.len(), expected.len(), "{ran:?}");
+    for (line, (at, source, what)) in warned.iter().zip(expected) {
+        let due = format!("toml:{at}: warning: sources.{source}.unauthenticated: {what}");
+        assert!(line.contains(&due), "{due} in {line}");
+    }
+    let (_, log) = home.serve().stop();
+    assert!(log.contains("sources.open.unauthenticated") && log.contains("nothing authenticates"), "{log}");
+}
+
+#[test]
+fn a_secret_that_was_not_copied_as_it_was_issued_is_a_problem() {
+    let home = Home::new(
+        "[sources.endless]\nprovider = \"iof\"\nsecrets = [{ file = \"/dev/zero\" }]\n\
+         [sources.marked]\nprovider = \"iof\"\nsecrets = [{ file = \"marked\" }]\n\
+         [sources.broken]\nprovider = \"iof\"\nsecrets = [{ file = \"broken\" }]\n\
+         [sources.from-env]\nprovider = \"iof\"\nsecrets = [{ env = \"HOOKGATE_TEST_BROKEN\" }]\n\
+         [sources.fine]\nprovider = \"iof\"\nsecrets = [{ file = \"fine\" }]\n",
+    );
+    home.write("marked", format!("\u{feff}{TEXT_SECRET}"));
+    home.write("broken", format!("{TEXT_SECRET}\n{TEXT_SECRET}\n"));
+    home.write("fine", format!("{TEXT_SECRET}\r\n"));
+    let ran = Ran::of(home.command(&["check"]).env("HOOKGATE_TEST_BROKEN", format!("{TEXT_SECRET}\n")));
+    assert_eq!((ran.code, ran.lines().len()), (1, 4), "{ran:?}");
+    for (line, (source, what)) in ran.lines().iter().zip([
+        ("endless", "the secret file /dev/zero is larger than 64 KiB"),
+        ("marked", "begins with a byte order mark"),
+        ("broken", "holds a line break"),
+        ("from-env", "holds a line break"),
+    ]) {
+        assert!(line.contains(&format!("sources.{source}.secrets")) && line.contains(what), "{line}");
+    }
+    assert!(!ran.out.contains(TEXT_SECRET), "{ran:?}");
+    // What is no secret, but a file that is named beside them, is not read without end either.
+    let home = Home::new(&format!(
+        "edge.tls.certificate = \"/dev/zero\"\nedge.tls.private_key = \"/dev/zero\"\n{}",
+        sources()
+    ));
+    let ran = home.run(&["check"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let larger = ran.lines().iter().filter(|line| line.contains("/dev/zero is larger than 4 MiB")).count();
+    assert_eq!(larger, 2, "{ran:?}");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let home = Home::new(&sources());
+    for arguments in [&["check"][..], &["check", "--json"], &["check", "--print"], &["schema"], &["demo"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut child = home.command(arguments).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+        let ended = eventually("it ends", || child.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(1), "{arguments:?}");
+    }
+}
+
+#[test]
 fn the_printed_config_shows_no_secret() {
     let config = "redis.url = \"redis://user:hush-0@127.0.0.1:1/0\"\n".to_owned()
         + "[sources.a]\nprovider = \"basiq\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\", { env = \"HUSH_1\" }, { file = \"hush\" }]\n"
@@ -407,7 +484,8 @@ fn send_plays_every_provider() {
         0,
         "a duplicate is an answer like another"
     );
-    assert_eq!(send("basiq", &["--body", "absent.json"]).code, 1);
+    let ran = send("basiq", &["--body", "absent.json"]);
+    assert!(ran.code == 1 && ran.err.contains("cannot read absent.json: "), "{ran:?}");
     home.write("array.json", "[]");
     let ran = send("basiq", &["--body", "array.json", "--json"]);
     assert_eq!((ran.code, ran.json()[0]["status"].clone()), (1, json!(400)), "{ran:?}");
@@ -587,6 +665,18 @@ fn the_reject_log_is_filtered_and_followed() {
     for client in ["127.0.0.2", "10.0.0.0/8", "::1"] {
         assert_eq!(query(&["--client", client]), [Value::Null; 0]);
     }
+    // What no record can have is no answer; a source may have been there once.
+    for command in ["query", "tail"] {
+        let ran = home.run(&["audit", command, "--reason", "signature_missmatch"]);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{ran:?}");
+        assert!(ran.err.contains("no such reason") && ran.err.contains("signature_mismatch"), "{ran:?}");
+    }
+    for reason in ["conflict", "anchor"] {
+        assert_eq!(query(&["--reason", reason]), [Value::Null; 0]);
+    }
+    let ran = home.run(&["audit", "query", "--source", "basik"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{ran:?}");
+    assert!(ran.err.contains("no source \"basik\"") && ran.err.contains("basiq"), "{ran:?}");
     let people = home.run(&["audit", "query"]);
     assert_eq!((people.code, people.lines().len()), (0, 3), "{people:?}");
     for (line, record) in people.lines().iter().zip(&all) {

@@ -165,6 +165,32 @@ async fn a_user_of_redis_may_not_ask_everything() {
 }
 
 #[tokio::test]
+async fn what_keeps_every_event_out_of_redis_is_told() {
+    let redis = Redis::start(Persistence::Always).await;
+    let password = format!(">{HUSH}");
+    let _: String = redis.run(&["ACL", "SETUSER", "gate", "on", &password, "~*", "&*", "+@all"]).await;
+    let (home, _url) = as_user(&redis, &format!("gate:{HUSH}"));
+    check(&home).is_ok();
+    let cases: [(&[&str], &[&str], &str); 4] = [
+        (&["-xadd"], &["+xadd"], "XADD: "),
+        (&["-script"], &["+script"], "NOPERM"),
+        (&["resetkeys", "~other:*"], &["allkeys"], "NOPERM"),
+        (&["resetkeys", "~hookgate.events"], &["allkeys"], "NOPERM"),
+    ];
+    for (takes_away, gives_back, says) in cases {
+        let _: String = redis.run(&["SCRIPT", "FLUSH"]).await;
+        let _: String = redis.run(&[&["ACL", "SETUSER", "gate"], takes_away].concat()).await;
+        check(&home).fails(&["no event can enter hookgate.events: ", says]);
+        let _: String = redis.run(&[&["ACL", "SETUSER", "gate"], gives_back].concat()).await;
+    }
+    check(&home).is_ok();
+    assert_eq!(redis.run::<u64>(&["DBSIZE"]).await, 0, "asking changes nothing");
+    let home = home.with("queue.name", "hooks.{source}").with("queue.partitions", 2);
+    let _: String = redis.run(&["SET", "hooks.basiq.1", "no stream"]).await;
+    check(&home).fails(&["no event can enter hooks.basiq.1: XLEN: WRONGTYPE"]);
+}
+
+#[tokio::test]
 async fn a_wrong_password_of_redis_is_told_as_that() {
     let redis = Redis::start(Persistence::Always).await;
     let _: String = redis.run(&["ACL", "SETUSER", "gate", "on", ">another", "~*", "+@all"]).await;

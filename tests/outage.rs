@@ -114,6 +114,117 @@ async fn a_gateway_whose_redis_has_no_memory_is_not_ready() {
     until("the gateway is ready again", async || gateway.ready().await).await;
 }
 
+/// A user of Redis whose rights a test takes away, and a config that uses it.
+async fn as_user(redis: &Redis) -> Home {
+    let _: String = redis.run(&["ACL", "SETUSER", "gate", "on", ">hush", "~*", "&*", "+@all"]).await;
+    Home::redis_at(format!("redis://gate:hush@127.0.0.1:{}/0", redis.port()))
+}
+
+async fn set_user(redis: &Redis, rules: &[&str]) {
+    let _: String = redis.run(&[&["ACL", "SETUSER", "gate"], rules].concat()).await;
+}
+
+const QUEUE_UP: &str = "hookgate_queue_up{queue=\"redis\"}";
+
+/// Nobody need have delivered anything for that to be seen.
+#[tokio::test]
+async fn a_redis_that_refuses_every_event_makes_the_gateway_unready_until_it_takes_them() {
+    let redis = Redis::start(Persistence::Off).await;
+    let gateway = as_user(&redis).await.serve().await;
+    let cases: [(&[&str], &[&str], &str); 5] = [
+        (&["-xadd"], &["+xadd"], "XADD: "),
+        (&["-evalsha"], &["+evalsha"], "NOPERM"),
+        (&["resetkeys", "~other:*"], &["allkeys"], "NOPERM"),
+        // The stream, and not what is remembered of it.
+        (&["resetkeys", "~hookgate.events"], &["allkeys"], "NOPERM"),
+        (&["-set"], &["+set"], "SET: "),
+    ];
+    for (n, (takes_away, gives_back, says)) in cases.into_iter().enumerate() {
+        let id = format!("refused-{n}");
+        set_user(&redis, takes_away).await;
+        until(&format!("the gateway is unready: {takes_away:?}"), async || !gateway.ready().await).await;
+        assert_eq!(gateway.readiness().await["queue"], "down");
+        assert_eq!(gateway.metric(QUEUE_UP).await, 0.0);
+        gateway.deliver(&Delivery::basiq(&id)).await.assert_come_again();
+        set_user(&redis, gives_back).await;
+        until("the gateway is ready again", async || gateway.ready().await).await;
+        gateway.deliver(&Delivery::basiq(&id)).await.assert_accepted(&id);
+        let said = gateway.said();
+        let told: Vec<_> = said.lines().filter(|line| line.contains("redis takes no events")).collect();
+        assert_eq!(told.len(), n + 1, "once each time: {said}");
+        assert!(told[n].contains(says) && told[n].contains("hookgate.events"), "{said}");
+        assert!(said.contains("redis refuses events") && !said.contains(&id), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_stream_takes_no_events_from_the_start_on() {
+    let redis = Redis::start(Persistence::Off).await;
+    let home = Home::redis(&redis);
+    let _: String = redis.run(&["SET", "hookgate.events", "no stream"]).await;
+    let gateway = home.serve_unready().await;
+    let told =
+        || gateway.said().lines().any(|line| line.contains("takes no events") && line.contains("WRONGTYPE"));
+    until("it is told", async || told()).await;
+    assert!(!gateway.ready().await);
+    gateway.deliver(&Delivery::basiq("early")).await.assert_come_again();
+    let _: usize = redis.run(&["DEL", "hookgate.events"]).await;
+    until("the gateway is ready", async || gateway.ready().await).await;
+    gateway.deliver(&Delivery::basiq("early")).await.assert_accepted("early");
+    assert_eq!(ids(&home.events()), ["early"]);
+}
+
+#[tokio::test]
+async fn with_a_spool_a_redis_that_refuses_every_event_is_told_and_costs_none() {
+    let redis = Redis::start(Persistence::Off).await;
+    let home = as_user(&redis).await.with("spool.enabled", true);
+    let gateway = home.serve().await;
+    until("the queue is up", async || gateway.readiness().await["queue"] == "up").await;
+    set_user(&redis, &["-xadd"]).await;
+    until("the queue is down", async || gateway.readiness().await["queue"] == "down").await;
+    assert!(gateway.ready().await, "the spool takes events");
+    gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_accepted("meanwhile");
+    assert_eq!(gateway.readiness().await["spool"], "draining");
+    set_user(&redis, &["+xadd"]).await;
+    until("all is well", async || {
+        let report = gateway.readiness().await;
+        (&report["queue"], &report["spool"]) == (&"up".into(), &"empty".into())
+    })
+    .await;
+    gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_duplicate("meanwhile");
+    assert_eq!(ids(&home.events()), ["meanwhile"]);
+}
+
+#[tokio::test]
+async fn of_streams_that_only_events_name_a_refusal_is_seen_with_the_first_event() {
+    let redis = Redis::start(Persistence::Off).await;
+    let home = as_user(&redis).await.with("queue.name", "hooks.{source}.{type}");
+    let gateway = home.serve().await;
+    set_user(&redis, &["-xadd"]).await;
+    gateway.deliver(&Delivery::basiq("first")).await.assert_come_again();
+    until("the gateway is unready", async || !gateway.ready().await).await;
+    set_user(&redis, &["+xadd"]).await;
+    until("the gateway is ready again", async || gateway.ready().await).await;
+    gateway.deliver(&Delivery::basiq("first")).await.assert_accepted("first");
+    // From now on nobody need deliver anything.
+    set_user(&redis, &["-xadd"]).await;
+    until("the gateway is unready", async || !gateway.ready().await).await;
+}
+
+#[tokio::test]
+async fn a_partition_that_refuses_shows_and_the_others_go_on() {
+    let redis = Redis::start(Persistence::Off).await;
+    let gateway = Home::redis(&redis).with("queue.partitions", 3).serve().await;
+    until("the queue is up", async || gateway.metric(QUEUE_UP).await == 1.0).await;
+    let _: String = redis.run(&["SET", "hookgate.events.1", "no stream"]).await;
+    until("it shows", async || gateway.metric(QUEUE_UP).await == 0.0).await;
+    assert!(gateway.ready().await);
+    let _: usize = redis.run(&["DEL", "hookgate.events.1"]).await;
+    until("it is over", async || gateway.metric(QUEUE_UP).await == 1.0).await;
+    let keys: Vec<String> = redis.run(&["KEYS", "*"]).await;
+    assert!(keys.is_empty(), "asking leaves nothing behind: {keys:?}");
+}
+
 /// The one refusal of an `XADD` that leaves Redis free to write everything else, the memory of the event included.
 #[tokio::test]
 async fn an_event_that_the_stream_refuses_is_not_remembered() {

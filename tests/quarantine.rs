@@ -12,7 +12,9 @@ use std::process::Stdio;
 
 use rusqlite::Connection;
 use serde_json::Value;
-use support::{ATELIO_SECRET, BASIQ_SECRET, Delivery, Gateway, Home, Persistence, Redis, ids, until};
+use support::{
+    ATELIO_SECRET, BASIQ_SECRET, Delivery, Gateway, Home, Persistence, Redis, SECURITIZE_TOKEN, ids, until,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
@@ -187,6 +189,29 @@ async fn nothing_of_a_body_or_a_signature_is_on_disk_in_clear() {
             assert!(!bytes.windows(part.len()).any(|window| window == part.as_bytes()), "{part} is on disk");
         }
     }
+}
+
+#[tokio::test]
+async fn a_secret_that_a_header_held_is_not_shown() {
+    let home = quarantining(Home::embedded());
+    let gateway = home.serve().await;
+    let url = format!("https://hooks.test/hooks/securitize/{SECURITIZE_TOKEN}");
+    let delivery = Delivery::basiq_by_another_secret("q-1").with("user-agent", &format!("sender ({url})"));
+    refused(&gateway, &delivery).await;
+    let seq = kept(&home, 1).await[0]["seq"].to_string();
+    for form in [&["quarantine", "show", &seq][..], &["quarantine", "show", &seq, "--json"]] {
+        let (code, shown, _) = told(&home, form);
+        assert_eq!(code, Some(0), "{shown}");
+        assert!(!shown.contains(SECURITIZE_TOKEN), "{shown}");
+        let clean = "sender (https://hooks.test/hooks/securitize/<redacted>)";
+        assert!(shown.contains("user-agent") && shown.contains(clean), "{shown}");
+    }
+    // With a secret out of reach it cannot be known for what it is.
+    let home = home.with("sources.late.provider", "securitize");
+    let home = home.with("sources.late.path_token.env", "HOOKGATE_TEST_UNSET");
+    let (code, shown, said) = told(&home, &["quarantine", "show", &seq]);
+    assert_eq!((code, shown.as_str()), (Some(1), ""), "{said}");
+    assert!(said.contains("sources.late.path_token") && said.contains("HOOKGATE_TEST_UNSET"), "{said}");
 }
 
 #[tokio::test]

@@ -163,3 +163,34 @@ fn a_secret_that_anybody_could_guess_is_refused_at_load() {
         assert!(Key::new(Scheme::StandardWebhooks, &Secret::new(text)).is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_signature_given_twice_is_one() {
+    let (at, body) = (1_700_000_000, b"{}");
+    for form in FORMS {
+        let mut signed = form.sign("msg_1", at, body);
+        let list = &mut signed.last_mut().unwrap().1;
+        *list = match form {
+            Form::StandardWebhooks => format!("{list} {list}"),
+            Form::BondV2 | Form::IofPairs => format!("{list},{}", list.rsplit(',').next().unwrap()),
+            Form::IofSha256 => format!("{list},{list}"),
+        };
+        assert!(check(form, &headers(&signed).unwrap(), body, at).is_ok(), "{form:?}");
+    }
+}
+
+#[test]
+fn a_list_with_any_other_number_of_timestamps_than_one_says_so() {
+    let at = 1_700_000_000;
+    for (form, header) in [(Form::BondV2, "bond-signature"), (Form::IofPairs, "x-iof-signature")] {
+        let list = form.sign("msg_1", at, b"{}").remove(0).1;
+        for (list, expected) in [
+            (format!("t={at},{list}"), "holds more than one timestamp"),
+            (list.split_once(',').unwrap().1.to_owned(), "holds no timestamp"),
+            (list.replace(&at.to_string(), ""), "holds no timestamp in unix seconds"),
+        ] {
+            let refused = check(form, &headers(&[(header, list.clone())]).unwrap(), b"{}", at).unwrap_err();
+            assert_eq!(refused, SignatureError::Malformed(header, expected), "{list}");
+        }
+    }
+}

@@ -103,3 +103,21 @@ pub(super) const ANCHOR_WITHIN: u64 = 60;
 /// The same, when it is checked: for clocks that were set.
 pub(super) const ANCHOR_WITHIN_CHECKED: u64 = 70;
 const CONTEXT: &[u8] = b"hookgate audit anchor 1\0";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_is_a_thousand_records_or_as_many_seconds_as_it_may_span() {
+        let at = |micros: i64| Timestamp::from_microsecond(1_800_000_000_000_000 + micros).unwrap();
+        let whole = (1..1000).try_fold(Stretch::from(at(0)), |stretch, n| stretch.and(at(n), 60)).unwrap();
+        assert_eq!(whole.and(at(1000), 60), None);
+        let one = Stretch::from(at(0));
+        for (micros, fits) in
+            [(60_000_000, true), (60_000_001, false), (-60_000_000, true), (-60_000_001, false)]
+        {
+            assert_eq!(one.and(at(micros), 60).is_some(), fits, "{micros}");
+        }
+    }
+}

@@ -1,4 +1,5 @@
-//! The bound on what a flood of rejects writes: so many a second of one source and reason, the rest summed.
+//! The bound on what a flood of rejects writes: so many a second of one source and reason, the rest summed; what
+//! was let in and only observed apart from what was refused.
 //!
 //! Keeps true: a reject that is held back is either the one kept to be written, or counted in its `more`;
 //! the map is as small as the config, since sources and reasons are.
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Reject;
 
-/// A reject that stands for `more` others of its source and reason.
+/// A reject that stands for `more` others of its kind.
 #[derive(Debug)]
 pub(super) struct Summed {
     pub(super) reject: Box<Reject>,
@@ -23,10 +24,17 @@ impl Summed {
     }
 }
 
+/// What rejects have in common that are summed: the source, the reason, and whether they were only observed.
+type Kind = (Arc<str>, &'static str, bool);
+
+fn kind(reject: &Reject) -> Kind {
+    (Arc::clone(&reject.source), reject.reason, reject.observed)
+}
+
 /// What passed lately, and what is held back.
 pub(super) struct Flood {
     per_second: u32,
-    gates: Mutex<HashMap<(Arc<str>, &'static str), Gate>>,
+    gates: Mutex<HashMap<Kind, Gate>>,
     /// Something is held; changed only under the lock.
     holding: AtomicBool,
 }
@@ -47,7 +55,7 @@ impl Flood {
     pub(super) fn admit(&self, reject: Box<Reject>) -> Result<Box<Reject>, Box<Reject>> {
         let second = reject.at.as_second();
         let mut gates = self.gates();
-        let gate = gates.entry((Arc::clone(&reject.source), reject.reason)).or_default();
+        let gate = gates.entry(kind(&reject)).or_default();
         // Rejects cross at the turn of a second: one from the last second must not start that one anew.
         // Further back, the clock was set.
         if second > gate.second || second + 1 < gate.second {
@@ -63,7 +71,7 @@ impl Flood {
     /// Holds a reject back, with all it stands for; true when nothing was held before.
     pub(super) fn hold(&self, summed: Summed) -> bool {
         let mut gates = self.gates();
-        let gate = gates.entry((Arc::clone(&summed.reject.source), summed.reject.reason)).or_default();
+        let gate = gates.entry(kind(&summed.reject)).or_default();
         // The latest is kept: its time is the nearest to the record's place in the chain.
         let before = gate.held.as_ref().map_or(0, |held| held.more + 1);
         gate.held = Some(Summed { more: summed.more + before, ..summed });
@@ -85,7 +93,7 @@ impl Flood {
         taken
     }
 
-    fn gates(&self) -> MutexGuard<'_, HashMap<(Arc<str>, &'static str), Gate>> {
+    fn gates(&self) -> MutexGuard<'_, HashMap<Kind, Gate>> {
         // Every step under the lock leaves the map whole.
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,6 +120,24 @@ mod tests {
         assert!(passes(11, "a") && passes(10, "a"));
         assert!(!passes(11, "a"), "a late one of the last second started the second anew");
         assert!(passes(5, "a"), "a clock set back must not shut the gate");
+    }
+
+    #[test]
+    fn what_was_let_in_is_not_summed_with_what_was_refused() {
+        let flood = Flood::new(1);
+        let of = |observed| {
+            let mut of = at(1, "a");
+            of.observed = observed;
+            of
+        };
+        assert!(flood.admit(of(true)).is_ok() && flood.admit(of(false)).is_ok());
+        assert!(flood.admit(of(true)).is_err() && flood.admit(of(false)).is_err());
+        for observed in [true, false, false, true, false] {
+            flood.hold(Summed::one(of(observed)));
+        }
+        let mut sums: Vec<_> = flood.take().iter().map(|s| (s.reject.observed, s.more)).collect();
+        sums.sort_unstable();
+        assert_eq!(sums, [(false, 2), (true, 1)]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct Record {
     /// There where nothing was refused, since the source only observes this reason yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<bool>,
-    /// How many more rejects of this source and reason this record stands for.
+    /// How many more rejects of this source and reason, observed or refused as this one, this record stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<u64>,
     pub prev: String,

@@ -20,6 +20,7 @@ use super::terminal::safe;
 use crate::audit::position::Position;
 use crate::audit::record::Record;
 use crate::audit::{ANCHOR, Key};
+use crate::outcome::{CONFLICT, Reason};
 pub(super) use verify::Verify;
 
 /// What to do with the reject log.
@@ -43,7 +44,7 @@ pub(super) struct Tail {
     #[arg(long)]
     pub(super) no_follow: bool,
     /// Only this reason. Anchors are printed only with `anchor`.
-    #[arg(long)]
+    #[arg(long, value_parser = reason)]
     pub(super) reason: Option<String>,
 }
 
@@ -54,7 +55,7 @@ pub(super) struct Query {
     #[arg(long, value_name = "NAME")]
     pub(super) source: Option<String>,
     /// Only this reason. Anchors are printed only with `anchor`.
-    #[arg(long)]
+    #[arg(long, value_parser = reason)]
     pub(super) reason: Option<String>,
     /// Only from this time on (RFC 3339).
     #[arg(long, value_name = "TIME")]
@@ -179,6 +180,16 @@ fn human(record: &Record) -> String {
     let client = client.as_deref().unwrap_or("-");
     let line = format!("{ts:27}  {status:3}  {reason:27}  {source:16}  {client:15}  {method:4} {path}");
     safe(&format!("{line}  {detail}{more}  {id}"))
+}
+
+/// A reason that records have. A misspelt one would find nothing, which would be taken for an answer.
+fn reason(text: &str) -> Result<String, String> {
+    let mut known: Vec<&str> = Reason::ALL.map(Reason::label).to_vec();
+    known.extend([CONFLICT, ANCHOR]);
+    if known.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("no such reason; there are: {}", known.join(", ")))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

@@ -115,7 +115,7 @@ impl Stage<'_> {
     }
 
     async fn provider(&mut self, source: &Arc<Source>, url: &Uri) -> Result<(), Failure> {
-        let sender = Sender::new(source.clone(), url)?;
+        let sender = Sender::new(source.clone(), url, None)?;
         let name = &source.name;
         if let Some(header) = source.provider.challenge_header() {
             let key = hex::encode(clock::random::<12>());
@@ -138,6 +138,7 @@ impl Stage<'_> {
             let sender = Sender::new(
                 source.clone(),
                 &format!("{}{guess}", url.to_string().trim_end_matches('/')).parse()?,
+                None,
             )?;
             self.deliver(&sender, name, "a wrong token", 404, sender.sign(body, None)?).await?;
         }

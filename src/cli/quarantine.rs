@@ -19,8 +19,11 @@ use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::event::microseconds;
 use crate::gateway::{StartError, Stopped, StoppedError};
+use crate::metrics::Metrics;
 use crate::quarantine::held::{Entry, Held, Run, Which};
 use crate::quarantine::{self, Judgement, Kept, Key, Label};
+use crate::route::Routes;
+use crate::secret::Redactor;
 use crate::signature::SIGNATURE_HEADERS;
 
 /// What to do with kept requests.
@@ -81,7 +84,11 @@ pub(super) fn run(global: &Global, command: &QuarantineCommand) -> Done {
         QuarantineCommand::List => list(&held, key(&config).ok().as_ref(), json),
         QuarantineCommand::Show { seq, body } => {
             let kept = held.show(*seq, &key(&config)?)?;
-            if *body && !json { body_of(&kept) } else { show(*seq, &kept, *body, json) }
+            if *body && !json {
+                body_of(&kept)
+            } else {
+                show(*seq, &kept, *body, json, &redactor(global, &config)?)
+            }
         }
         QuarantineCommand::Reverify { chosen, dry_run } => {
             let asking = Asking { held, dry_run: *dry_run, json };
@@ -100,6 +107,20 @@ pub(super) fn run(global: &Global, command: &QuarantineCommand) -> Done {
 fn key(config: &Config) -> Result<Key, Failure> {
     let key = Key::configured(&config.quarantine).map_err(|why| Failure(format!("quarantine.key: {why}")))?;
     key.ok_or_else(|| StoppedError::NoKey.into())
+}
+
+/// Knows every secret of the sources. None may be missing: it would be shown.
+fn redactor(global: &Global, config: &Config) -> Result<Redactor, Failure> {
+    let mut problems = Vec::new();
+    let routes = Routes::build(config, &Metrics::new()?, None, &mut problems);
+    match problems.iter().find(|problem| !problem.warning) {
+        None => Ok(routes.redactor),
+        Some(first) => {
+            let first = first.render(&global.config_path()?.display().to_string());
+            let what = "without every secret nobody can say what to cut out of the headers";
+            Err(Failure(format!("{first}\nhookgate: {what}; `hookgate check` lists every problem")))
+        }
+    }
 }
 
 fn list(held: &Held, key: Option<&Key>, json: bool) -> Done {
@@ -144,10 +165,11 @@ fn label_json(seq: i64, label: &Label) -> Value {
 }
 
 /// A request without its body, unless that is asked for too.
-fn show(seq: i64, kept: &Kept, body: bool, json: bool) -> Done {
-    let headers: Vec<(&str, String)> = headers(kept).collect();
+fn show(seq: i64, kept: &Kept, body: bool, json: bool, redactor: &Redactor) -> Done {
+    let headers: Vec<(&str, String)> = headers(kept, redactor).collect();
     let mut shown = label_json(seq, &kept.label);
-    (shown["method"], shown["path"]) = (kept.content.method.clone().into(), kept.content.path.clone().into());
+    let (method, path) = (redactor.clean(&kept.content.method), redactor.clean(&kept.content.path));
+    (shown["method"], shown["path"]) = (method.into(), path.into());
     if json {
         shown["headers"] = headers.iter().map(|(name, value)| json!([name, value])).collect();
         if body {
@@ -172,13 +194,13 @@ fn show(seq: i64, kept: &Kept, body: bool, json: bool) -> Done {
     Ok(OK)
 }
 
-/// Each header's value, of a signature the fingerprint that the reject log has.
-fn headers(kept: &Kept) -> impl Iterator<Item = (&str, String)> {
+/// Each header's value without what is secret in it, of a signature the fingerprint, as the reject log has them.
+fn headers<'k>(kept: &'k Kept, redactor: &Redactor) -> impl Iterator<Item = (&'k str, String)> {
     kept.content.headers.iter().map(|(name, value)| {
         let value = if SIGNATURE_HEADERS.contains(&name.as_str()) {
             format!("sha256:{}", hex::encode(&Sha256::digest(value.as_bytes())[..8]))
         } else {
-            String::from_utf8_lossy(value.as_bytes()).into_owned()
+            redactor.clean(&String::from_utf8_lossy(value.as_bytes()))
         };
         (name.as_str(), value)
     })

@@ -1,4 +1,9 @@
 //! `hookgate send`: a sample, or a file, signed as the provider would and posted.
+//!
+//! Keeps true: no error shows a path, which may hold a token; over TLS nothing is sent to who is not trusted.
+
+mod link;
+mod trust;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,18 +14,19 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
 use serde_json::json;
 
 use super::terminal::safe;
 use super::{Done, FAILED, Failure, Global, OK, block_on, check, line, sample};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::gateway::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::route::Source;
 use crate::signature;
+use link::Link;
+use trust::Trust;
 
 #[derive(Args)]
 pub(super) struct Send {
@@ -36,9 +42,19 @@ pub(super) struct Send {
     /// How many distinct events.
     #[arg(long, default_value_t = 1, value_name = "N")]
     count: usize,
-    /// Where to; without a path, the source's path is added. By default the config's own listener.
+    /// Where to; without a path, the source's path is added. By default the config's own listener, and where that has TLS
+    /// only with the certificate that the config names.
     #[arg(long)]
     url: Option<Uri>,
+    /// For an https:// URL: the authorities to trust instead of the system's, or the server's own certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "url")]
+    ca: Option<PathBuf>,
+    /// The client certificate to show where one is asked for, its chain after it (PEM).
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
     /// Spoil the delivery after it was signed.
     #[arg(long, value_enum)]
     tamper: Option<Tamper>,
@@ -73,17 +89,36 @@ pub(super) fn run(global: &Global, send: &Send) -> Done {
             names.join(", ")
         )));
     };
-    let base = match &send.url {
-        Some(url) => url.clone(),
-        None => local_url(config.edge.listen.first().copied())?,
-    };
-    let sender = Sender::new(source.clone(), &base)?;
+    let (base, tls) = send.target(&config)?;
+    let sender = Sender::new(source.clone(), &base, tls)?;
     block_on(deliver(&sender, send, global.json))
+}
+
+impl Send {
+    /// Where to, and over TLS how.
+    fn target(&self, config: &Config) -> Result<(Uri, Option<Arc<ClientConfig>>), Failure> {
+        let (base, trust) = match (&self.url, &config.edge.tls) {
+            (Some(url), _) if url.scheme_str() == Some("https") => {
+                (url.clone(), Some(self.ca.as_deref().map_or(Trust::System, Trust::File)))
+            }
+            (Some(url), _) => (url.clone(), None),
+            (None, Some(tls)) => (local_url("https", config)?, Some(Trust::Own(tls))),
+            (None, None) => (local_url("http", config)?, None),
+        };
+        let own = self.certificate.as_deref().zip(self.key.as_deref());
+        if trust.is_none() && (self.ca.is_some() || own.is_some()) {
+            return Err(Failure("--ca and --certificate are for TLS; the URL is not https://".to_owned()));
+        }
+        Ok((base, trust.map(|trust| trust.client(own)).transpose()?))
+    }
 }
 
 async fn deliver(sender: &Sender, send: &Send, json: bool) -> Done {
     let mut code = OK;
-    let file = send.body.as_ref().map(std::fs::read).transpose()?;
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|why| Failure(format!("cannot read {}: {why}", path.display())))
+    };
+    let file = send.body.as_ref().map(read).transpose()?;
     for _ in 0..send.count {
         let body = file.clone().unwrap_or_else(|| sender.sample(send.event.as_deref()).into_bytes());
         let answer = sender.post(sender.sign(body, send.tamper)?).await?;
@@ -104,18 +139,18 @@ async fn deliver(sender: &Sender, send: &Send, json: bool) -> Done {
 }
 
 /// The first listening address, as a client on this machine reaches it.
-fn local_url(listen: Option<SocketAddr>) -> Result<Uri, Failure> {
+fn local_url(scheme: &str, config: &Config) -> Result<Uri, Failure> {
+    let listen = config.edge.listen.first();
     let address = listen.filter(|address| address.port() != 0).ok_or_else(|| {
-        Failure(
-            "the config listens on a port that only the system knows; give --url http://HOST:PORT".to_owned(),
-        )
+        let what = "the config listens on a port that only the system knows; give --url";
+        Failure(format!("{what} {scheme}://HOST:PORT"))
     })?;
     let host = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    Ok(format!("http://{}", SocketAddr::new(host, address.port())).parse()?)
+    Ok(format!("{scheme}://{}", SocketAddr::new(host, address.port())).parse()?)
 }
 
 /// A delivery ready to post.
@@ -135,23 +170,33 @@ pub(super) struct Answer {
 /// Plays a source's provider against a gateway.
 pub(super) struct Sender {
     source: Arc<Source>,
-    url: String,
-    client: Client<HttpConnector, Full<Bytes>>,
+    /// Scheme, host and port.
+    host: String,
+    /// Path and query, which may hold a path token.
+    target: String,
+    link: Link,
 }
 
 impl Sender {
-    /// For a source; a URL without a path gets the source's.
-    pub(super) fn new(source: Arc<Source>, url: &Uri) -> Result<Sender, Failure> {
-        if url.scheme_str() != Some("http") || url.host().is_none() {
-            return Err(Failure(format!("{url} is not an http:// URL (https is not yet in this version)")));
-        }
-        let url = if matches!(url.path(), "" | "/") {
-            let token = source.token.as_ref().map(|token| format!("/{}", token.expose())).unwrap_or_default();
-            format!("{}{}{token}", url.to_string().trim_end_matches('/'), source.path)
-        } else {
-            url.to_string()
+    /// For a source; a URL without a path gets the source's. An https URL comes with its TLS.
+    pub(super) fn new(
+        source: Arc<Source>,
+        url: &Uri,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Result<Sender, Failure> {
+        let due = if tls.is_some() { "https" } else { "http" };
+        let Some(authority) = url.authority().filter(|_| url.scheme_str() == Some(due)) else {
+            return Err(Failure("--url is neither http://HOST nor https://HOST".to_owned()));
         };
-        Ok(Sender { source, url, client: Client::builder(TokioExecutor::new()).build_http() })
+        let target = match url.path_and_query().map_or("", |target| target.as_str()) {
+            "" | "/" => {
+                let token = source.token.as_ref().map(|token| format!("/{}", token.expose()));
+                format!("{}{}", source.path, token.unwrap_or_default())
+            }
+            target => target.to_owned(),
+        };
+        let (host, link) = (format!("{due}://{authority}"), Link::new(url, tls)?);
+        Ok(Sender { source, host, target, link })
     }
 
     /// A new sample event.
@@ -198,7 +243,7 @@ impl Sender {
     pub(super) async fn post(&self, signed: Signed) -> Result<Answer, Failure> {
         let mut request = Request::builder()
             .method(Method::POST)
-            .uri(&self.url)
+            .uri(&self.target)
             .header("content-type", "application/json")
             .header("user-agent", concat!("hookgate-send/", env!("CARGO_PKG_VERSION")));
         for (name, value) in &signed.headers {
@@ -209,29 +254,19 @@ impl Sender {
 
     /// Sends a validation challenge.
     pub(super) async fn challenge(&self, header: &str, key: &str) -> Result<Answer, Failure> {
-        self.exchange(Request::builder().uri(&self.url).header(header, key).body(Full::default())?).await
+        self.exchange(Request::builder().uri(&self.target).header(header, key).body(Full::default())?).await
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
-        // The URL may hold a path token: an error names the host alone.
-        let host = self.url.split('/').take(3).collect::<Vec<_>>().join("/");
-        let unreachable = |why: &dyn std::fmt::Display| Failure(format!("cannot deliver to {host}: {why}"));
-        let answer = self.client.request(request).await.map_err(|error| unreachable(&root(&error)))?;
+        let unreachable =
+            |why: &dyn std::fmt::Display| Failure(safe(&format!("cannot deliver to {}: {why}", self.host)));
+        let answer = self.link.ask(request).await.map_err(|why| unreachable(&why))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = Limited::new(answer.into_body(), MAX_ANSWER);
         #[allow(clippy::disallowed_methods)] // Limited above.
         let body = body.collect().await.map_err(|error| unreachable(&error))?.to_bytes();
         Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
-}
-
-/// The innermost reason, which is the one that helps: "connection refused", not "client error".
-fn root(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// Changes one letter or digit inside, so that JSON stays JSON.

@@ -120,6 +120,11 @@ fn look(
         findings.observed.clear();
         findings.mistakes.clear();
     }
+    let unread = findings.refused.as_ref().is_some_and(|refused| refused.reason == Reason::PayloadNotJson);
+    if let Some(body) = body.filter(|_| unread && source.scheme.is_none()) {
+        // No signature says that this is what was sent.
+        findings.mistakes = diagnosis::spoilt(headers, body);
+    }
     findings
 }
 

@@ -201,7 +201,7 @@ fn write_source(out: &mut String, source: &Source) -> fmt::Result {
     if let Some(accept_v1) = &source.accept_v1 {
         writeln!(out, "accept_v1 = {}", accept_v1.value)?;
     }
-    writeln!(out, "unauthenticated = {}", source.unauthenticated)
+    writeln!(out, "unauthenticated = {}", source.unauthenticated.as_ref().is_some_and(|flag| flag.value))
 }
 
 fn list<T: Display>(items: &[T]) -> String {

@@ -98,7 +98,7 @@ pub struct Source {
     /// The origins whose CloudEvents validation requests are granted, lower case.
     pub webhook_origins: Vec<String>,
     /// Serve it although nothing authenticates it.
-    pub unauthenticated: bool,
+    pub unauthenticated: Option<At<bool>>,
     /// Atelio: a header with v1 alone passes.
     pub accept_v1: Option<At<bool>>,
 }
@@ -150,7 +150,7 @@ fn source(name: At<String>, section: &Section<'_>, base: &Path) -> Source {
     let subscriptions = subscriptions(section);
     let choices = [("forward", OnConflict::Forward), ("drop", OnConflict::Drop)];
     let on_conflict = section.one_of("on_conflict", &choices).map(|choice| choice.value);
-    let unauthenticated = section.flag("unauthenticated").is_some_and(|flag| flag.value);
+    let unauthenticated = section.flag("unauthenticated");
     let accept_v1 = section.flag("accept_v1");
     let (observe, observe_until) = observe(section);
     let webhook_origins = webhook_origins(section);

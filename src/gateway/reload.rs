@@ -232,3 +232,49 @@ impl Changes {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config;
+    use crate::pipeline::Rules;
+
+    /// At the one moment of a reload at which the new rules are there and no connection has heard of it.
+    #[tokio::test]
+    async fn no_request_is_held_against_rules_that_would_find_out_in_another_way_who_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = |trusted: &str| {
+            let text = format!(
+                "[edge]\nlisten = \"127.0.0.1:0\"\nproxy_protocol = true\ntrusted_proxies = [{trusted}]\n\
+                 [admin]\nlisten = \"127.0.0.1:0\"\n\
+                 [sources.any]\nprovider = \"securitize\"\nunauthenticated = true\n"
+            );
+            config::parse(&text, folder.path()).0
+        };
+        let gateway = Gateway::start(config("\"127.0.0.1\""), Clock::System).await.unwrap();
+        let mut proxy = TcpStream::connect(gateway.edge()[0]).await.unwrap();
+        proxy.write_all(b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 443\r\n").await.unwrap();
+        let request = b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n";
+        proxy.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            assert_ne!(proxy.read_buf(&mut answer).await.unwrap(), 0);
+        }
+
+        let pipeline = &gateway.pipeline;
+        let before = pipeline.rules.load_full();
+        let rules = Rules::build(&config(""), &pipeline.metrics, Some(&before), &mut Vec::new());
+        pipeline.rules.store(Arc::new(rules));
+        proxy.write_all(request).await.unwrap();
+        answer.clear();
+        proxy.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), "");
+        gateway.drain().await;
+    }
+}

@@ -5,7 +5,7 @@
 //! It costs a few `stat`s a second.
 //!
 //! Keeps true: a change counts once two looks in a row agree, so that a file which is being written is not read half way; a
-//! file that is gone has not changed until it is back.
+//! file that is gone for a few looks is being exchanged and has not changed, one that stays away has.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -51,12 +51,15 @@ pub(super) struct Watch {
     seen: Marks,
     /// Those that the config in force is made of.
     in_force: Vec<PathBuf>,
+    /// For how many looks in a row each has been gone that was there when it was acted on.
+    gone: BTreeMap<PathBuf, u32>,
 }
 
 impl Watch {
     /// Over the files of the config in force.
     pub(super) fn new(marks: Marks) -> Watch {
-        Watch { seen: marks.clone(), in_force: marks.keys().cloned().collect(), acted: marks }
+        let in_force = marks.keys().cloned().collect();
+        Watch { seen: marks.clone(), in_force, gone: BTreeMap::new(), acted: marks }
     }
 
     /// Returns once a file has changed and stays as it is. Dropped half way, it has seen nothing.
@@ -94,10 +97,17 @@ impl Watch {
     /// Takes a look in; whether something is other than it was acted on, and is as it was at the last look.
     fn settled(&mut self, mut marks: Marks) -> bool {
         for (path, mark) in &mut marks {
-            if mark.is_none() {
+            if mark.is_some() {
+                self.gone.remove(path);
+                continue;
+            }
+            let looks = self.gone.entry(path.clone()).or_default();
+            *looks = looks.saturating_add(1);
+            if *looks < GONE_FOR_GOOD {
                 *mark = self.acted.get(path).copied().flatten();
             }
         }
+        self.gone.retain(|path, _| marks.contains_key(path));
         let settled = marks == self.seen && marks != self.acted;
         self.seen = marks;
         settled
@@ -115,6 +125,8 @@ pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
 }
 
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// Whoever deletes a file and writes it anew is done with it by then.
+const GONE_FOR_GOOD: u32 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -172,14 +184,35 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_gone_has_not_changed_until_it_is_back() {
+    fn a_file_that_is_gone_for_a_moment_has_not_changed_until_it_is_back() {
         let mut bench = Bench::new();
-        let aside = bench.path("aside");
-        fs::rename(bench.path("a"), &aside).unwrap();
-        assert!(!bench.looks() && !bench.looks() && !bench.looks());
+        for _ in 0..3 {
+            fs::remove_file(bench.path("a")).unwrap();
+            assert!(!bench.looks() && !bench.looks() && !bench.looks() && !bench.looks());
+            bench.replace("a");
+            assert!(!bench.looks());
+            assert!(bench.looks());
+            bench.acts(true, &["a", "b"]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_stays_away_has_changed_once_and_again_when_it_is_back() {
+        let mut bench = Bench::new();
+        fs::remove_file(bench.path("a")).unwrap();
+        let found = (0..20).find(|_| bench.looks());
+        assert_eq!(found, Some(GONE_FOR_GOOD as usize), "so many looks, and one that agrees");
+        bench.acts(false, &["a", "b"]);
+        assert!((0..20).all(|_| !bench.looks()));
         bench.replace("a");
         assert!(!bench.looks());
         assert!(bench.looks());
+        // The same where nothing could be read of it, as of the config file itself.
+        bench.acts(true, &["a", "b"]);
+        fs::remove_file(bench.path("a")).unwrap();
+        assert!((0..20).any(|_| bench.looks()));
+        bench.watch.acted_in_vain();
+        assert!((0..20).all(|_| !bench.looks()));
     }
 
     #[test]

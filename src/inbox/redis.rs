@@ -10,6 +10,7 @@
 //! `D` dropped), for the window counted from the latest new body.
 
 pub(in crate::inbox) mod board;
+pub mod door;
 pub mod inspect;
 mod lane;
 pub(in crate::inbox) mod link;
@@ -48,6 +49,7 @@ pub(super) use lane::BATCH_EVENTS;
 pub use reader::{ReadError, Reader};
 pub(in crate::inbox) use script::said;
 pub use servers::{Kind, Servers};
+pub use stream::numbered;
 
 /// The inbox on Redis streams.
 pub struct RedisInbox {
@@ -125,11 +127,7 @@ impl RedisInbox {
         let streams = Arc::new(Streams::parse(&options.name, options.partitions).map_err(OpenError::Name)?);
         let scripts = Arc::new(Scripts::new());
         let fixed = streams.fixed();
-        let queue = Queue {
-            metrics: metrics.clone(),
-            streams: fixed.as_ref().map(Vec::len),
-            limit: options.max_backlog,
-        };
+        let queue = Queue { metrics: metrics.clone(), streams: fixed.clone(), limit: options.max_backlog };
         let (board, replicas) = (Board::new(readiness, Some(queue)), Replicas(options.ack_replicas));
         let links = Arc::new(Links::new(servers, scripts.loads(), board, replicas));
         let written = Arc::new(Written::with(fixed.unwrap_or_default()));

@@ -10,6 +10,8 @@ use crate::outcome::Reason;
 
 /// One direction of a connection, cut into frames.
 pub(super) struct Frames {
+    /// Bytes before the first frame, still to come.
+    skip: usize,
     header: [u8; HEADER],
     have: usize,
     /// Of the payload: still to come.
@@ -33,13 +35,14 @@ pub(super) struct Frame<'a> {
 impl Frames {
     /// `skip`: bytes before the first frame.
     pub(super) fn after(skip: usize) -> Frames {
-        let mut header = [0; HEADER];
-        header[3] = NO_FRAME;
-        Frames { header, have: HEADER, left: skip, start: [0; START], kept: 0 }
+        Frames { skip, header: [0; HEADER], have: 0, left: 0, start: [0; START], kept: 0 }
     }
 
     /// Reads on, and calls for every frame that is over.
     pub(super) fn read(&mut self, mut bytes: &[u8], mut over: impl FnMut(&Frame<'_>)) {
+        let skip = self.skip.min(bytes.len());
+        self.skip -= skip;
+        bytes = &bytes[skip..];
         loop {
             let take = (HEADER - self.have).min(bytes.len());
             self.header[self.have..self.have + take].copy_from_slice(&bytes[..take]);
@@ -84,6 +87,8 @@ pub(super) struct Asked {
     /// Encoded bytes of the head under way or, if none is, of the last one.
     head: usize,
     open: bool,
+    /// Whether the first frame was SETTINGS, once it has come.
+    begins_well: Option<bool>,
     /// For requests, and for control frames.
     earned: usize,
     spent: usize,
@@ -96,6 +101,7 @@ impl Asked {
             frames: Frames::after(PREFACE),
             head: 0,
             open: false,
+            begins_well: None,
             earned: 0,
             spent: 0,
             since: clock::instant(),
@@ -104,16 +110,19 @@ impl Asked {
 
     /// Reads on; false once it is a flood.
     pub(super) fn read(&mut self, bytes: &[u8]) -> bool {
-        let Asked { frames, head, open, earned, spent, .. } = self;
-        frames.read(bytes, |frame| match frame.kind {
-            HEADERS | CONTINUATION => {
-                *head = if frame.kind == HEADERS { frame.length } else { *head + frame.length };
-                *open = frame.flags & END_HEADERS == 0;
-                *earned += if frame.kind == HEADERS { EARNED } else { 0 };
+        let Asked { frames, head, open, begins_well, earned, spent, .. } = self;
+        frames.read(bytes, |frame| {
+            begins_well.get_or_insert(frame.kind == SETTINGS);
+            match frame.kind {
+                HEADERS | CONTINUATION => {
+                    *head = if frame.kind == HEADERS { frame.length } else { *head + frame.length };
+                    *open = frame.flags & END_HEADERS == 0;
+                    *earned += if frame.kind == HEADERS { EARNED } else { 0 };
+                }
+                DATA => {}
+                RST_STREAM => *spent += RESET_COST,
+                _ => *spent += 1,
             }
-            DATA | NO_FRAME => {}
-            RST_STREAM => *spent += RESET_COST,
-            _ => *spent += 1,
         });
         if self.spent <= self.earned + ALLOWED {
             return true;
@@ -122,6 +131,11 @@ impl Asked {
         let flood = now.saturating_duration_since(self.since) < WINDOW;
         (self.earned, self.spent, self.since) = (0, 0, now);
         !flood
+    }
+
+    /// The first frame was another one than SETTINGS, which the library does not mind.
+    pub(super) fn begins_wrong(&self) -> bool {
+        self.begins_well == Some(false)
     }
 
     /// A head has begun whose end has not come.
@@ -210,9 +224,9 @@ const PREFACE: usize = 24;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
-const NO_FRAME: u8 = 0xff;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 /// Before its data: the last stream and the code.

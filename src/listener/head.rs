@@ -187,9 +187,7 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     if !is_token(method) {
         return malformed("a method that is no token");
     }
-    if !is_target(target) {
-        return malformed("a request target that is no URI");
-    }
+    check_target(target)?;
     match version {
         b"HTTP/1.1" => Ok(Version::Http11),
         b"HTTP/1.0" => Ok(Version::Http10),
@@ -197,13 +195,22 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     }
 }
 
-/// What hyper takes for a target, so that it never refuses one itself.
-fn is_target(target: &[u8]) -> bool {
+/// No more than hyper takes for a target, so that it never refuses one itself, and nothing that it would cut off.
+fn check_target(target: &[u8]) -> Result<(), Refusal> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~%?=&:@!$'()*+,;".contains(byte);
     if target.starts_with(b"/") && target.iter().all(plain) {
-        return true;
+        return Ok(());
     }
-    target.iter().all(u8::is_ascii_graphic) && Uri::try_from(target).is_ok()
+    if memchr(b'#', target).is_some() {
+        return malformed("a fragment in the request target");
+    }
+    match Uri::try_from(target) {
+        Ok(uri) if uri.authority().is_some_and(|host| host.as_str().contains('@')) => {
+            malformed("userinfo in the request target")
+        }
+        Ok(_) if target.iter().all(u8::is_ascii_graphic) => Ok(()),
+        _ => malformed("a request target that is no URI"),
+    }
 }
 
 /// A token of RFC 9110, section 5.6.2.

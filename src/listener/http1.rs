@@ -57,7 +57,7 @@ impl Connection {
             // A client may close its side once it has sent everything, and still wait for the answer.
             .half_close(true);
         let service = service_fn(|request| {
-            let answer = self.asker().map(|peer| self.pipeline.clone().handle(request, peer));
+            let answer = self.asker().map(|(peer, rules)| self.pipeline.clone().handle(request, peer, rules));
             async {
                 match answer {
                     Some(answer) => Ok(answer.await),

@@ -1,6 +1,7 @@
 //! An HTTP/2 connection: its limits, and what becomes of one that breaks them.
 //!
-//! Keeps true: what a connection can make us hold is bounded; an attack that the library stops is counted and recorded, once.
+//! Keeps true: what a connection can make us hold is bounded; an attack that the library stops is counted and recorded, once,
+//! and nothing else is. What it lets through unseen: a fragment in `:path`, which it cuts off.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -31,12 +32,19 @@ impl Connection {
     ) {
         let stream = Patience::new(stream, self.rules.edge.body_timeout);
         let tell = |reason: Reason, status: u16, detail: &'static str| {
+            // Once nobody is served here any more, it is we who refuse streams, and no fault of the client's.
+            if reason == Reason::Overloaded && self.asker().is_none() {
+                return;
+            }
             self.pipeline.saw_refused(&self.peer, reason, status, detail);
         };
         let mut watched = Watched::new(FirstBytes::replay(first, stream), tell);
         let ended = self.multiplex(&mut watched).await;
         let asked = watched.asked();
         let refused = match &ended {
+            _ if asked.begins_wrong() => {
+                Some((Reason::HttpMalformed, "an HTTP/2 connection that does not begin with SETTINGS"))
+            }
             _ if watched.flooded() => Some((Reason::Overloaded, "a flood of HTTP/2 control frames")),
             Ended::Broke(error) => {
                 let too_large = watched.answered().far_too_large() || asked.head_bytes() > MAX_HEAD;
@@ -58,9 +66,13 @@ impl Connection {
         let busy = Arc::new(Busy::default());
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
             let bodiless = request.method() == Method::HEAD;
+            let malformed = request.headers().values().any(is_padded);
             let working = Busy::enter(&busy);
-            let answer = self.asker().map(|peer| self.pipeline.clone().handle(request, peer));
+            let answer = self.asker().map(|(peer, rules)| self.pipeline.clone().handle(request, peer, rules));
             async move {
+                if malformed {
+                    return Err(h2::Error::from(h2::Reason::PROTOCOL_ERROR));
+                }
                 // A client may ask again at once for what was refused like this.
                 let answer = answer.ok_or(h2::Error::from(h2::Reason::REFUSED_STREAM))?;
                 let mut answer = answer.await;
@@ -118,6 +130,12 @@ fn builder() -> hyper::server::conn::http2::Builder<TokioExecutor> {
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder
+}
+
+/// A value with a space or a tab at its end: malformed (RFC 9113, section 8.2.1), and the library lets it pass.
+fn is_padded(value: &hyper::header::HeaderValue) -> bool {
+    let ends = [value.as_bytes().first(), value.as_bytes().last()];
+    ends.into_iter().flatten().any(|byte| matches!(byte, b' ' | b'\t'))
 }
 
 /// Why a connection broke, where that is the client's doing and it did not simply leave.

@@ -49,7 +49,7 @@ fn a_valid_head_says_how_its_body_is_framed() {
         "GET / HTTP/1.0\r\n\r\n",
         "\r\n\r\nGET / HTTP/1.0\r\n\r\n",
         "OPTIONS * HTTP/1.1\r\nhost:\r\n\r\n",
-        "GET http://x.test:80/a?b#c HTTP/1.1\r\nhost: [::1]:80\r\n\r\n",
+        "GET http://x.test:80/a?b HTTP/1.1\r\nhost: [::1]:80\r\n\r\n",
         "GET /a|b?c=|d HTTP/1.1\r\nhost: x_y.test\r\n\r\n",
         "CONNECT x.test:443 HTTP/1.1\r\nhost: x\r\n\r\n",
     ] {
@@ -114,6 +114,11 @@ fn what_two_readers_could_read_in_two_ways_is_refused() {
         ("GET caf\u{e9} HTTP/1.1\r\n\r\n".into(), "a request target that is no URI"),
         ("GET /a<b HTTP/1.1\r\n\r\n".into(), "a request target that is no URI"),
         ("GET /a\tb HTTP/1.1\r\n\r\n".into(), "a request target that is no URI"),
+        ("GET /a#b HTTP/1.1\r\n\r\n".into(), "a fragment in the request target"),
+        ("GET /a?b# HTTP/1.1\r\n\r\n".into(), "a fragment in the request target"),
+        ("GET http://x.test#b HTTP/1.1\r\n\r\n".into(), "a fragment in the request target"),
+        ("GET http://u:p@x.test/ HTTP/1.1\r\n\r\n".into(), "userinfo in the request target"),
+        ("CONNECT u@x.test:443 HTTP/1.1\r\n\r\n".into(), "userinfo in the request target"),
         ("GET / HTTP/1.2\r\n\r\n".into(), "a version other than HTTP/1.1 and HTTP/1.0"),
         ("GET / http/1.1\r\n\r\n".into(), "a version other than HTTP/1.1 and HTTP/1.0"),
         ("GET / HTTP/2.0\r\n\r\n".into(), "a version other than HTTP/1.1 and HTTP/1.0"),
@@ -440,6 +445,23 @@ fn control_frames_beyond_what_requests_earn_are_a_flood_however_they_are_cut() {
         assert!(flood(&[&quiet[..], &ping].concat()));
         assert!(!flood(&busy), "what requests need beside them is none");
         assert!(flood(&[&preface[..], &resets].concat()));
+        for kind in (2..=8).chain(10..=u8::MAX) {
+            assert!(flood(&[&preface[..], &frame(kind, 0, 0, &[0; 8]).repeat(2001)].concat()), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_begins_with_settings_or_wrong() {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for (first, wrong) in [(4, false), (6, true), (0, true), (0xff, true)] {
+        let mut asked = Asked::new();
+        for byte in [&preface[..], &frame(first, 0, 0, &[])].concat() {
+            assert!(!asked.begins_wrong());
+            asked.read(&[byte]);
+        }
+        asked.read(&frame(6, 0, 0, &[0; 8]));
+        assert_eq!(asked.begins_wrong(), wrong, "{first}");
     }
 }
 

@@ -58,6 +58,9 @@ impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for Watched<S, T> {
         if self.flooded {
             return Poll::Ready(Err(io::Error::other("a flood of control frames")));
         }
+        if self.asked.begins_wrong() {
+            return Poll::Ready(Err(io::Error::other("SETTINGS are missing")));
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -1,20 +1,21 @@
-//! Redis: is it new enough, does it keep what it is given, and does its clock agree with ours?
+//! Redis: is it new enough, does it take what it is given and keep it, and does its clock agree with ours?
 //!
 //! Keeps true: every master is asked; a question that is not allowed is told as such, and the others are asked all the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use tokio::time::timeout;
 
-use super::{Finding, PATIENCE, Setting, no_answer};
+use super::{Finding, PATIENCE, Setting, listed, no_answer};
 use crate::clock::Clock;
+use crate::inbox::redis::door::{self, Door};
 use crate::inbox::redis::{Servers, inspect};
 
-/// Asks every master.
-pub(super) async fn look(servers: &Servers, clock: &Clock) -> Vec<Finding> {
+/// Asks every master of itself, and of those of the streams that it has.
+pub(super) async fn look(servers: &Servers, streams: &[String], clock: &Clock) -> Vec<Finding> {
     let unreachable = |what: String| Finding::new(Setting::RedisUnreachable, what);
     let masters = match timeout(PATIENCE, inspect::masters(servers)).await {
         Ok(Ok(masters)) if masters.is_empty() => {
@@ -27,7 +28,7 @@ pub(super) async fn look(servers: &Servers, clock: &Clock) -> Vec<Finding> {
     let mut found = Vec::new();
     for (name, connection) in masters {
         let asked = match connection {
-            Ok(mut connection) => match timeout(PATIENCE, ask(&mut connection, clock)).await {
+            Ok(mut connection) => match timeout(PATIENCE, ask(&mut connection, streams, clock)).await {
                 Ok(asked) => asked.map_err(|why| why.to_string()),
                 Err(_) => Err(no_answer()),
             },
@@ -42,7 +43,11 @@ pub(super) async fn look(servers: &Servers, clock: &Clock) -> Vec<Finding> {
 }
 
 /// What one server says of itself.
-async fn ask(connection: &mut MultiplexedConnection, clock: &Clock) -> RedisResult<Vec<Finding>> {
+async fn ask(
+    connection: &mut MultiplexedConnection,
+    streams: &[String],
+    clock: &Clock,
+) -> RedisResult<Vec<Finding>> {
     let mut found = Vec::new();
     let mut question = redis::cmd("INFO");
     question.arg("server").arg("memory").arg("persistence");
@@ -61,6 +66,9 @@ async fn ask(connection: &mut MultiplexedConnection, clock: &Clock) -> RedisResu
     match allowed(redis::cmd("TIME").query_async(connection).await)? {
         Some(theirs) => found.extend(of_clock(before, theirs, clock.now())),
         None => found.push(unreadable("TIME", "whether its clock agrees with ours is")),
+    }
+    if !streams.is_empty() {
+        found.extend(of_streams(streams, door::ask(connection, streams).await?));
     }
     Ok(found)
 }
@@ -97,6 +105,25 @@ fn of_eviction(info: &HashMap<&str, &str>) -> Option<Finding> {
         )
     };
     (policy != "noeviction").then(|| Finding::new(Setting::RedisEviction, what()))
+}
+
+/// One finding a reason.
+fn of_streams(streams: &[String], doors: Vec<Option<Door>>) -> Vec<Finding> {
+    let mut shut: BTreeMap<String, Vec<&String>> = BTreeMap::new();
+    for (stream, door) in streams.iter().zip(doors) {
+        if let Some(Door::Shut(why)) = door {
+            shut.entry(why).or_default().push(stream);
+        }
+    }
+    let finding = |(why, streams): (String, Vec<&String>)| {
+        let what = format!(
+            "no event can enter {}: {why}; see that the key is a stream or absent, and that this user has the rights on it \
+             and on {{STREAM}}:*",
+            listed(&streams)
+        );
+        Finding::new(Setting::RedisStream, what)
+    };
+    shut.into_iter().map(finding).collect()
 }
 
 async fn without_append_only(connection: &mut MultiplexedConnection) -> RedisResult<Option<Finding>> {

@@ -11,6 +11,7 @@ use super::Pipeline;
 use crate::audit::{self, Reject};
 use crate::inbox::{Admission, Verdict};
 use crate::metrics::{SourceMetrics, UNKNOWN};
+use crate::outcome::CONFLICT;
 use crate::provider;
 use crate::spool::Drained;
 
@@ -52,7 +53,7 @@ impl Pipeline {
             at: self.clock.now(),
             source: admission.source.clone(),
             provider: provider::by_name(&admission.provider).map_or(UNKNOWN, |provider| provider.name()),
-            reason: "conflict",
+            reason: CONFLICT,
             status: 200,
             client: None,
             method: "POST".to_owned(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, Version};
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use crate::audit::{self, Reject};
 use crate::clock;
 use crate::event::BodyHash;
 use crate::metrics::{OutcomeLabel, UNKNOWN};
-use crate::outcome::{Outcome, Reason, Rejection};
+use crate::outcome::{CONFLICT, Outcome, Reason, Rejection};
 use crate::peer::{Peer, forwarded};
 use crate::respond::{self, Body};
 use crate::route::Source;
@@ -49,11 +49,10 @@ struct Observed {
 
 impl Exchange {
     /// From here on it is in flight.
-    pub(super) fn begin(pipeline: &Pipeline, head: Parts, mut peer: Peer) -> Exchange {
+    pub(super) fn begin(pipeline: &Pipeline, head: Parts, mut peer: Peer, rules: Arc<Rules>) -> Exchange {
         let in_flight = pipeline.metrics.edge.in_flight.clone();
         in_flight.inc();
         let received = pipeline.clock.now();
-        let rules = pipeline.rules.load_full();
         let hops = head.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
         peer.address = forwarded::client(peer.address, hops, &rules.edge.trusted_proxies);
         let (source, observed, started) = (None, Mutex::default(), clock::instant());
@@ -128,7 +127,7 @@ impl Exchange {
     /// A conflict that the source drops: no reject, but somebody should know.
     pub(super) fn record_conflict(&self, pipeline: &Pipeline, (body, bytes): (&BodyHash, usize), id: &str) {
         let detail = format!("another body under the identity of {id} was dropped");
-        let mut record = self.reject("conflict", 200, self.rules.routes.redactor.clean(&detail));
+        let mut record = self.reject(CONFLICT, 200, self.rules.routes.redactor.clean(&detail));
         record.body = Some((body.hex(), bytes as u64));
         pipeline.audit.record(record);
     }
@@ -166,6 +165,15 @@ impl Exchange {
             Some(source) if source.token.is_some() => source.path.to_string(),
             _ => clean(self.head.uri.path(), MAX_PATH),
         };
+        let mut headers = kept_headers(&self.head.headers, |value| clean(value, MAX_HEADER));
+        // HTTP/2 has the host in its URI, where a Host header is only allowed.
+        if let Some(authority) = self.head.uri.authority()
+            && !self.head.headers.contains_key(HOST)
+        {
+            // What stands before an `@` may be a password.
+            let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+            headers.push((Cow::Borrowed("host"), clean(host, MAX_HEADER)));
+        }
         Reject {
             id: audit::reject_id(),
             at: self.received,
@@ -177,7 +185,7 @@ impl Exchange {
             method: clean(self.head.method.as_str(), MAX_METHOD),
             path,
             body: None,
-            headers: kept_headers(&self.head.headers, |value| clean(value, MAX_HEADER)),
+            headers,
             detail,
             observed: false,
         }

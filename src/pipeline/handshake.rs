@@ -40,13 +40,9 @@ pub(super) fn validation(source: &Source, exchange: &Exchange) -> Result<Outcome
         return refused("the WebHook-Request-Origin is not among the source's webhook_origins");
     }
     let rate = source.rates.per_minute().map_or(HeaderValue::from_static("*"), HeaderValue::from);
-    let methods = match source.provider.challenge_header() {
-        Some(_) => "GET, POST, OPTIONS",
-        None => "POST, OPTIONS",
-    };
     Ok(Outcome::Handshake {
         headers: vec![
-            (ALLOW.as_str(), HeaderValue::from_static(methods)),
+            (ALLOW.as_str(), HeaderValue::from_static(source.methods())),
             (ALLOWED_ORIGIN, origin.clone()),
             (ALLOWED_RATE, rate),
         ],

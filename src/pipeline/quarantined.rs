@@ -17,7 +17,7 @@ use crate::event::BodyHash;
 use crate::inbox::Verdict;
 use crate::metrics::UNKNOWN;
 use crate::normalize::Normalized;
-use crate::outcome::{Reason, Rejection};
+use crate::outcome::{CONFLICT, Reason, Rejection};
 use crate::peer::Peer;
 use crate::provider;
 use crate::quarantine::{Content, Judge, Judgement, Kept, Label};
@@ -116,7 +116,7 @@ impl Pipeline {
             at: self.clock.now(),
             source: source.name.clone(),
             provider: provider::by_name(provider).map_or(UNKNOWN, |provider| provider.name()),
-            reason: "conflict",
+            reason: CONFLICT,
             status: 200,
             client: Some(*client),
             method: kept.content.method.clone(),

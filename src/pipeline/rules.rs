@@ -4,6 +4,7 @@
 //! found out in the same way.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +31,7 @@ pub struct Rules {
     pub admin: AdminRules,
     /// Cancelled once who the clients of these rules' connections are would be found out by others: such a connection ends
     /// when what is under way on it is answered.
-    pub retired: CancellationToken,
+    pub retired: Arc<CancellationToken>,
 }
 
 impl Rules {
@@ -62,7 +63,7 @@ impl Rules {
         let shares = Shares::new(&config.edge, sources, in_flight, before.map(|before| &before.shares));
         problems.sort();
         problems.dedup();
-        let retired = CancellationToken::new();
+        let retired = Arc::default();
         Rules { routes, edge: config.edge.clone(), shares, tls, admin, retired }
     }
 
@@ -79,6 +80,11 @@ impl Rules {
             self.retired = before.retired.clone();
         }
         same
+    }
+
+    /// Whether they find out in the same way as the rules `before`, and all between them, who a client is.
+    pub fn continues(&self, before: &Rules) -> bool {
+        Arc::ptr_eq(&self.retired, &before.retired)
     }
 
     /// Lets go of the series of sources that are not among these: a source that is gone would be waited for.

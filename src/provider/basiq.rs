@@ -113,6 +113,9 @@ mod tests {
         assert_eq!(last("https://x/v3/users/U/identities/I").as_deref(), Some("identity/I"));
         assert_eq!(last("/users/U").as_deref(), Some("user/U"));
         assert_eq!(last("https://users/1").as_deref(), None);
+        assert_eq!(last("/users/U/pay-links/P").as_deref(), Some("pay-link/P"));
+        assert_eq!(last("/users/U/pay_links/P").as_deref(), Some("pay_link/P"));
+        assert_eq!(last("/users/U/v3s/P").as_deref(), Some("user/U"));
         assert_eq!(last(""), None);
     }
 }

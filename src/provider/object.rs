@@ -256,10 +256,14 @@ mod tests {
         assert_eq!(Object::parse(nested(129).as_bytes()).unwrap_err(), PayloadError::NotJson);
         let brackets = format!("{{\"a\":\"{}\"}}", "[{".repeat(500));
         assert!(Object::parse(brackets.as_bytes()).is_ok(), "brackets in a string do not nest");
+        let closing = format!("{{\"a\":\"{}\",\"b\":{}}}", "]}".repeat(500), nested(128));
+        assert!(Object::parse(closing.as_bytes()).is_err(), "nor do they close anything");
         for (body, good) in [
             (r#"{"a":{"b":"\ud83d\ude00"}}"#, true),
             (r#"{"a":{"b":"\ud83d"}}"#, false),
             (r#"{"a":["\ude00"]}"#, false),
+            (r#"{"a":"\ud83d\ude00","b":"\ud83d"}"#, false),
+            (r#"{"a":"\u0041","b":"\ud83d"}"#, false),
             (r#"{"a":["\ud83d\u0041"]}"#, false),
             (r#"{"a":"\\ud83d"}"#, true),
             (r#"{"\ud83d":1}"#, false),

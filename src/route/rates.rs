@@ -44,12 +44,14 @@ impl Rates {
         }
     }
 
-    /// Counts a request of this client.
+    /// Counts a request of this client; without one only towards the rate that all share.
     ///
     /// # Errors
     /// The key of the rate that it is over.
-    pub fn check(&self, client: IpAddr) -> Result<(), &'static str> {
-        if self.clients.as_ref().is_some_and(|clients| !clients.allow(client, clock::instant())) {
+    pub fn check(&self, client: Option<IpAddr>) -> Result<(), &'static str> {
+        if let (Some(clients), Some(client)) = (&self.clients, client)
+            && !clients.allow(client, clock::instant())
+        {
             return Err("client_rate_limit");
         }
         if self.all.as_ref().is_some_and(|all| all.check().is_err()) {
@@ -58,9 +60,10 @@ impl Rates {
         Ok(())
     }
 
-    /// Requests a minute that all clients together may send; none where that is unlimited.
+    /// Requests a minute that one client may send if it is the only one; none where that is unlimited.
     pub fn per_minute(&self) -> Option<u64> {
-        self.limit.map(|limit| u64::from(limit.per_second) * 60)
+        let limits = [self.limit, self.client_limit].into_iter().flatten();
+        limits.map(|limit| u64::from(limit.per_second) * 60).min()
     }
 }
 

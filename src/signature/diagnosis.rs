@@ -19,9 +19,9 @@ use subtle::ConstantTimeEq;
 use super::key::seconds_within;
 use super::rewritten::{self, PYTHON, Tree};
 pub use super::rewritten::{Escapes, Numbers, Spacing, Style};
-use super::{BOND_SIGNATURE, IOF_SIGNATURE, Scheme, SignatureError, WEBHOOK_SIGNATURE, digest};
+use super::{BOND_SIGNATURE, IOF_SIGNATURE, NO_CLOCK, Scheme, SignatureError, WEBHOOK_SIGNATURE, digest};
 use crate::secret::Secret;
-pub use body::Alteration;
+pub use body::{Alteration, spoilt};
 use claimed::{Claimed, Entry};
 pub use mistake::{Mistake, Reading, Spelling};
 pub use string::Form;
@@ -63,7 +63,6 @@ pub fn diagnose(case: &Case<'_>) -> Vec<Mistake> {
     if let SignatureError::OutsideTolerance { age, tolerance } = *case.error {
         let by = age.saturating_neg();
         return vec![match age {
-            // Three thousand years ahead is no clock; it is another unit.
             _ if by > NO_CLOCK => Mistake::TimestampTooFine,
             _ if age < 0 => Mistake::Ahead { by, tolerance },
             _ => Mistake::Stale { age, tolerance },
@@ -73,23 +72,33 @@ pub fn diagnose(case: &Case<'_>) -> Vec<Mistake> {
     let mut found = claimed.mistakes.clone();
     match Search::new(case, &claimed).run() {
         Some(hit) => found.extend(hit.mistakes(case)),
-        None if claimed.entries.is_empty() => {}
-        None => {
-            if case.body.is_empty() {
-                found.push(Mistake::BodyEmpty);
+        None if claimed.entries.is_empty() => {
+            if found.is_empty() {
+                found.push(Mistake::NoDigest { header: version(case.scheme).0, bytes: 0 });
             }
+        }
+        None => {
+            found.extend(spoilt(case.headers, case.body));
             let due = spelling(case.scheme);
             // Whatever else is wrong, it cannot pass like this.
-            if let Some(entry) = claimed.entries.iter().find(|entry| entry.spelling != due)
+            if let Some(entry) = claimed.entries.first()
                 && claimed.entries.iter().all(|entry| entry.spelling != due)
             {
                 found.push(Mistake::Spelt { found: entry.spelling, due });
             }
-            found.push(Mistake::Unexplained);
+            if !found.iter().any(Mistake::hides_the_signature) {
+                found.push(Mistake::Unexplained);
+            }
         }
     }
     if found.is_empty() {
-        found.push(Mistake::Unexplained);
+        found.push(match case.error {
+            // Everything about it is right but how it is written down.
+            SignatureError::Malformed(header, _) => {
+                Mistake::Versioned { header, due: version(case.scheme).1 }
+            }
+            _ => Mistake::Unexplained,
+        });
     }
     found
 }
@@ -126,7 +135,7 @@ impl<'a> Search<'a> {
     fn new(case: &'a Case<'a>, claimed: &'a Claimed) -> Search<'a> {
         let (mut own, mut other) = (Vec::new(), Vec::new());
         for known in case.secrets {
-            for (reading, key) in readings(case.scheme, &known.secret) {
+            for (reading, key) in readings(&known.secret) {
                 let Ok(mac) = Hmac::new_from_slice(&key) else { continue };
                 let candidate = Candidate { known, reading, mac };
                 match (known.source == case.source, reading == due_reading(case.scheme)) {
@@ -251,7 +260,7 @@ fn current(known: &Known<'_>, at: Timestamp) -> bool {
 }
 
 /// A secret as every key that somebody may have made of it, each key once.
-fn readings(scheme: Scheme, secret: &Secret) -> Vec<(Reading, Vec<u8>)> {
+fn readings(secret: &Secret) -> Vec<(Reading, Vec<u8>)> {
     let text = secret.expose();
     let bare = text.strip_prefix("whsec_").unwrap_or(text);
     let all = [
@@ -262,15 +271,13 @@ fn readings(scheme: Scheme, secret: &Secret) -> Vec<(Reading, Vec<u8>)> {
         (Reading::WithLineBreak, Some([text.as_bytes(), b"\n"].concat())),
         (Reading::Trimmed, Some(text.trim().as_bytes().to_vec())),
     ];
-    let due = due_reading(scheme);
     let mut readings: Vec<(Reading, Vec<u8>)> = Vec::new();
     for (reading, key) in all {
         let Some(key) = key.filter(|key| !key.is_empty()) else { continue };
-        // The same key by the right way and by a wrong one is the right one.
-        match readings.iter_mut().find(|(_, known)| *known == key) {
-            Some(known) if reading == due => known.0 = reading,
-            Some(_) => {}
-            None => readings.push((reading, key)),
+        // The same key by the right way and by a wrong one is the right one, which no earlier one equals: text is the first, and
+        // what base64 decodes to is shorter than any text.
+        if readings.iter().all(|(_, known)| *known != key) {
+            readings.push((reading, key));
         }
     }
     readings
@@ -290,17 +297,15 @@ fn spelling(scheme: Scheme) -> Spelling {
     }
 }
 
-/// The header of the signatures, and the version that a signature over the raw body has in it.
+/// The header of the signatures, and what stands in it before a signature over the raw body.
 fn version(scheme: Scheme) -> (&'static str, &'static str) {
     match scheme {
-        Scheme::StandardWebhooks => (WEBHOOK_SIGNATURE, "v1"),
-        Scheme::Bond { .. } => (BOND_SIGNATURE, "v2"),
-        Scheme::Iof => (IOF_SIGNATURE, "v1"),
+        Scheme::StandardWebhooks => (WEBHOOK_SIGNATURE, "v1,"),
+        Scheme::Bond { .. } => (BOND_SIGNATURE, "v2="),
+        Scheme::Iof => (IOF_SIGNATURE, "v1="),
     }
 }
 
 /// A second's work. A large body gets the likelier hypotheses, any other every one.
 const MAX_HASHED: usize = 128 << 20;
 const SOME_BYTES: usize = 128;
-/// Seconds.
-const NO_CLOCK: i64 = 100_000_000_000;

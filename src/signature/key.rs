@@ -83,8 +83,7 @@ impl Key {
 /// The unix seconds at which a key with these dates counts.
 pub(super) fn seconds_within(not_before: Option<Timestamp>, not_after: Option<Timestamp>) -> Range<i64> {
     let up = |at: Timestamp| at.as_second() + i64::from(at.subsec_nanosecond() > 0);
-    let down = |at: Timestamp| at.as_second() - i64::from(at.subsec_nanosecond() < 0);
-    not_before.map_or(i64::MIN, up)..not_after.map_or(i64::MAX, down)
+    not_before.map_or(i64::MIN, up)..not_after.map_or(i64::MAX, Timestamp::as_second)
 }
 
 /// The keys that count at a moment, each by its slot.

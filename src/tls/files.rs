@@ -2,6 +2,8 @@
 //!
 //! Keeps true: each problem stands at the key that names the file; no text of a file gets into it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -148,8 +150,13 @@ impl Files<'_> {
 
     fn read(&mut self, key: &str, path: &At<PathBuf>) -> Option<Vec<u8>> {
         let shown = |path: &Path| path.display().to_string();
-        match std::fs::read(&path.value) {
-            Ok(text) => Some(text),
+        let mut text = Vec::new();
+        let file = File::open(&path.value).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut text));
+        match file {
+            Ok(_) if text.len() as u64 > LONGEST => {
+                self.error(path.at, key, format!("{} is larger than 4 MiB", shown(&path.value)))
+            }
+            Ok(_) => Some(text),
             Err(why) => {
                 self.error(path.at, key, format!("cannot read {}: {}", shown(&path.value), why.kind()))
             }
@@ -184,6 +191,8 @@ impl Files<'_> {
     }
 }
 
+/// Every authority of a system fits in; what has no end, such as a device, does not.
+const LONGEST: u64 = 4 << 20;
 const ENCRYPTED: &[u8] = b"ENCRYPTED";
 /// Certificates that live 90 days are renewed after 60: one that is this old was not.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);

@@ -5,9 +5,11 @@
 // The fuzzer's binaries take one target each.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use hookgate::audit;
 use hookgate::audit::record::Record;
 use hookgate::config;
 use hookgate::listener::guard::{End, Framer};
@@ -16,6 +18,7 @@ use hookgate::normalize::{self, Normalized, Origin};
 use hookgate::peer::{self, forwarded};
 use hookgate::provider;
 use hookgate::secret::Secret;
+use hookgate::signature::diagnosis::{Case, Known, diagnose};
 use hookgate::signature::{self, Key, Scheme, Verified, VerifiedBy};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -27,9 +30,11 @@ pub type Target = fn(&[u8]);
 /// Every target by its name, which is its corpus' folder too.
 pub const ALL: &[(&str, Target)] = &[
     ("signature_headers", signature_headers),
+    ("diagnoses", diagnoses),
     ("provider_readers", provider_readers),
     ("config", config),
     ("audit_records", audit_records),
+    ("audit_logs", audit_logs),
     ("http_requests", http_requests),
     ("proxy_headers", proxy_headers),
     ("forwarded_for", forwarded_for),
@@ -38,18 +43,7 @@ pub const ALL: &[(&str, Target)] = &[
 /// Signing headers, as lines, then an empty line, then the body. The first byte chooses the scheme. What verifies holds the
 /// digest that the key makes of just these bytes.
 pub fn signature_headers(data: &[u8]) {
-    let Some((choice, rest)) = data.split_first() else { return };
-    let scheme = match choice % 4 {
-        0 => Scheme::StandardWebhooks,
-        1 => Scheme::Bond { accept_v1: false },
-        2 => Scheme::Bond { accept_v1: true },
-        _ => Scheme::Iof,
-    };
-    let (head, body) = match rest.windows(2).position(|two| two == b"\n\n") {
-        Some(at) => (&rest[..at], &rest[at + 2..]),
-        None => (rest, &rest[..0]),
-    };
-    let headers = headers(head);
+    let Some((scheme, headers, body)) = signed_delivery(data) else { return };
     let key = Key::new(scheme, &Secret::new(SECRET)).unwrap();
     let Ok(verified) = signature::verify(scheme, std::slice::from_ref(&key), &headers, body, NOW, i64::MAX)
     else {
@@ -70,6 +64,33 @@ pub fn signature_headers(data: &[u8]) {
     // A time written with zeros before it is signed as it is written.
     let plain = text.iter().any(|value| value.contains(&stamp.to_string()));
     assert!(!plain || text.iter().any(|value| value.contains(&digest)) || leading_zeros(&text), "{text:?}");
+}
+
+/// A signed delivery that was refused, to the search for why: it says something, and the same each time.
+pub fn diagnoses(data: &[u8]) {
+    let Some((scheme, headers, body)) = signed_delivery(data) else { return };
+    let key = Key::new(scheme, &Secret::new(SECRET)).unwrap();
+    let verified = signature::verify(scheme, std::slice::from_ref(&key), &headers, body, NOW, TOLERANCE);
+    let Err(error) = verified else { return };
+    let known = |source, secret: &str| Known {
+        source,
+        slot: 0,
+        secret: Secret::new(secret),
+        not_before: None,
+        not_after: None,
+    };
+    let case = Case {
+        scheme,
+        secrets: &[known("fuzzed", SECRET), known("other", "whsec_OtherOtherOtherOtherOther00")],
+        source: "fuzzed",
+        headers: &headers,
+        body,
+        error: &error,
+        at: jiff::Timestamp::from_second(NOW).unwrap(),
+    };
+    let said = format!("{:?}", diagnose(&case));
+    assert!(said.len() > "[]".len());
+    assert_eq!(format!("{:?}", diagnose(&case)), said);
 }
 
 /// A body to each provider's reader, chosen by the first byte: an object becomes an event that is JSON and holds the body as it
@@ -94,6 +115,8 @@ pub fn provider_readers(data: &[u8]) {
     };
     let (Some(one), Some(other)) = (event(NOW), event(NOW + 1)) else { return };
     assert!(one.identity == other.identity && one.event.id == other.event.id);
+    // What this parser refuses of a body, a number that no float holds, it refuses in the event.
+    let Ok(payload) = serde_json::from_slice::<Value>(body) else { return };
     let event: Value = match serde_json::from_str(&one.event.json) {
         Ok(event) => event,
         // A payload as deep as is taken is, inside the event, deeper than this parser goes.
@@ -101,7 +124,6 @@ pub fn provider_readers(data: &[u8]) {
     };
     assert!(!event["id"].as_str().unwrap().is_empty());
     assert!(event["type"].as_str().unwrap().contains('.'));
-    let payload: Value = serde_json::from_slice(body).unwrap();
     assert_eq!(event["data"]["payload"], payload);
     assert!(one.event.json.contains(std::str::from_utf8(body).unwrap().trim_ascii()));
 }
@@ -128,6 +150,24 @@ pub fn audit_records(data: &[u8]) {
     let again = Record::parse(line.as_bytes()).unwrap();
     assert_eq!(again, record);
     assert_eq!(again.digest().unwrap(), record.digest().unwrap());
+}
+
+/// A file of the reject log: where the whole of it verifies, one byte changed does not. The first two bytes say which one.
+pub fn audit_logs(data: &[u8]) {
+    let Some((at, log)) = data.split_first_chunk::<2>() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(LOG_FILE);
+    fs::write(&path, log).unwrap();
+    let Ok(verified) = audit::verify::verify(folder.path()) else { return };
+    let whole = log.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    assert_eq!(verified.unfinished, whole < log.len());
+    assert_eq!(usize::try_from(verified.records).unwrap(), log.iter().filter(|byte| **byte == b'\n').count());
+    if whole > 0 {
+        let mut changed = log[..whole].to_vec();
+        changed[usize::from(u16::from_le_bytes(*at)) % (whole - 1)] ^= 1;
+        fs::write(&path, changed).unwrap();
+        assert!(audit::verify::verify(folder.path()).is_err());
+    }
 }
 
 /// A connection's bytes to the HTTP/1.x framer: in whatever pieces they come, the same bytes pass and the same ends it; and
@@ -193,6 +233,22 @@ pub fn forwarded_for(data: &[u8]) {
     assert!(further == client || peer::within(client, &trusted));
 }
 
+/// The first byte is the scheme, the lines before an empty one are headers, the rest is the body.
+fn signed_delivery(data: &[u8]) -> Option<(Scheme, HeaderMap, &[u8])> {
+    let (choice, rest) = data.split_first()?;
+    let scheme = match choice % 4 {
+        0 => Scheme::StandardWebhooks,
+        1 => Scheme::Bond { accept_v1: false },
+        2 => Scheme::Bond { accept_v1: true },
+        _ => Scheme::Iof,
+    };
+    let (head, body) = match rest.windows(2).position(|two| two == b"\n\n") {
+        Some(at) => (&rest[..at], &rest[at + 2..]),
+        None => (rest, &rest[..0]),
+    };
+    Some((scheme, headers(head), body))
+}
+
 fn headers(head: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for line in head.split(|byte| *byte == b'\n') {
@@ -210,4 +266,7 @@ fn leading_zeros(values: &[String]) -> bool {
 }
 
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+/// In seconds.
+const TOLERANCE: i64 = 300;
+const LOG_FILE: &str = "00000000000000000001-20261121T100000Z.jsonl";
 const NOW: i64 = 1_700_000_000;

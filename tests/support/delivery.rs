@@ -37,6 +37,12 @@ impl Delivery {
         Delivery::signed_basiq(id, "user-1", BASIQ_SECRET, offset)
     }
 
+    /// The same with one header more.
+    pub fn with(mut self, name: &'static str, value: &str) -> Delivery {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
     fn signed_basiq(id: &str, user: &str, secret: &str, offset: i64) -> Delivery {
         let body = serde_json::json!({
             "eventTypeId": "user.created",
@@ -134,4 +140,4 @@ fn now() -> i64 {
 const BASIQ_NEXT_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 /// Atelio's.
 pub const ATELIO_SECRET: &str = "whsec_ira5jceuzhxxBxoWckAU0hLFQe79bSMZ";
-const SECURITIZE_TOKEN: &str = "9c2e3b7d5f5e4c0fa0f6";
+pub const SECURITIZE_TOKEN: &str = "9c2e3b7d5f5e4c0fa0f6";

@@ -119,7 +119,8 @@ impl Home {
     /// What the reject log takes on disk.
     pub fn audit_bytes(&self) -> u64 {
         let files = fs::read_dir(self.folder.path().join("data/audit")).unwrap();
-        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+        // One may go in the middle of it.
+        files.filter_map(|file| Some(file.unwrap().metadata().ok()?.len())).sum()
     }
 
     /// Starts a gateway and waits until it is ready.
@@ -266,6 +267,11 @@ impl Gateway {
     /// What it has said so far on its standard error.
     pub fn said(&self) -> String {
         self.log.lock().unwrap().join("\n")
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Ends it in the middle of whatever it does.

@@ -26,6 +26,11 @@ pub struct Answer {
 impl Client {
     pub async fn connect(address: SocketAddr) -> io::Result<Client> {
         let stream = TcpStream::connect(address).await?;
+        Client::over(stream)
+    }
+
+    /// Over a connection that is made.
+    pub fn over(stream: TcpStream) -> io::Result<Client> {
         stream.set_nodelay(true)?;
         Ok(Client { stream: BufReader::new(stream) })
     }

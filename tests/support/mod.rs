@@ -28,7 +28,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use cluster::Cluster;
-pub use delivery::{ATELIO_SECRET, BASIQ_SECRET, Delivery};
+pub use delivery::{ATELIO_SECRET, BASIQ_SECRET, Delivery, SECURITIZE_TOKEN};
 pub use disk::SmallDisk;
 pub use gateway::{Gateway, Home, Starting};
 pub use http::{Answer, Client};

@@ -4,6 +4,7 @@
 // Each test file uses a part of this. The lints know `#[test]` functions, not what they call.
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod bystander;
 mod delivery;
 mod home;
 mod metrics;
@@ -13,10 +14,11 @@ use std::time::Duration;
 
 use hookgate::clock;
 
+pub use bystander::Bystander;
 pub use delivery::*;
 pub use home::{Home, Ran, Served};
 pub use metrics::Metrics;
-pub use wire::{Answer, Connection, Request};
+pub use wire::{Answer, Connection, Request, is_open};
 
 /// Looks until there is something to see.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

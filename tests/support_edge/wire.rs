@@ -126,6 +126,27 @@ impl Connection {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
+    /// Sends as much as is taken without waiting, and says how much; none once the connection is gone.
+    pub fn send_some(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.stream.set_nonblocking(true).unwrap();
+        let sent = match self.stream.write(bytes) {
+            Ok(sent) => Some(sent),
+            Err(error) => (error.kind() == ErrorKind::WouldBlock).then_some(0),
+        };
+        self.stream.set_nonblocking(false).unwrap();
+        sent
+    }
+
+    /// Whether the gateway has neither said anything that was not read yet nor ended the connection.
+    pub fn is_silent(&mut self) -> bool {
+        self.is_open() && self.read.is_empty()
+    }
+
+    /// Whether the gateway has left it open.
+    pub fn is_open(&mut self) -> bool {
+        is_open(&mut self.stream, &mut self.read)
+    }
+
     /// Says that nothing more comes.
     pub fn finish(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
@@ -189,6 +210,21 @@ impl Connection {
             self.read.extend(&bytes[..read]);
         }
     }
+}
+
+/// Whether the other end has left the connection open. What it has said is read.
+pub fn is_open(stream: &mut TcpStream, read: &mut Vec<u8>) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let mut bytes = [0; 4096];
+    let open = loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => break false,
+            Ok(length) => read.extend(&bytes[..length]),
+            Err(error) => break error.kind() == ErrorKind::WouldBlock,
+        }
+    };
+    stream.set_nonblocking(false).unwrap();
+    open
 }
 
 /// What the gateway answered.

@@ -75,17 +75,21 @@ fn a_directory_is_made_for_the_owner_only_and_an_old_file_ends() {
 
 #[test]
 fn all_files_together_stay_within_their_bytes() {
-    let dir = tempfile::tempdir().unwrap();
     let max_bytes = 40_000;
-    let mut journal =
-        Journal::open(dir.path(), Options::new(Duration::from_secs(3600), max_bytes), Hand::new().0).unwrap();
-    for round in 0..60 {
-        write(&mut journal, 1 + round % 13);
-        assert!(bytes(dir.path()) <= max_bytes, "{} bytes", bytes(dir.path()));
+    let usual = Options::new(Duration::from_secs(3600), max_bytes);
+    for limits in [usual, Options { file_bytes: 2_000, ..usual }] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), limits, Hand::new().0).unwrap();
+        for round in 0..60 {
+            write(&mut journal, 1 + round % 13);
+            assert!(bytes(dir.path()) <= max_bytes, "{} bytes", bytes(dir.path()));
+        }
+        let verified = verify(dir.path()).unwrap();
+        assert!(verified.first_seq > 1 && bytes(dir.path()) > max_bytes / 2);
+        assert_eq!(verified.last_seq, journal.head.seq);
+        let largest = list(dir.path()).unwrap().iter().map(|log| log.path.metadata().unwrap().len()).max();
+        assert!(largest.unwrap() <= limits.file_bytes.min(max_bytes / 4));
     }
-    let verified = verify(dir.path()).unwrap();
-    assert!(verified.first_seq > 1 && bytes(dir.path()) > max_bytes / 2);
-    assert_eq!(verified.last_seq, journal.head.seq);
 
     let tiny = tempfile::tempdir().unwrap();
     let mut journal =

@@ -64,10 +64,12 @@ fn tail_prints_the_last_whole_records_over_files() {
 fn query_prints_what_matches_every_filter() {
     assert_eq!(seqs("audit query"), [1, 2, 3, 4, 5]);
     assert_eq!(seqs("audit query --source basiq"), [4]);
-    assert_eq!(seqs("audit query --reason nothing"), [0; 0]);
+    assert_eq!(seqs("audit query --reason overloaded"), [0; 0]);
     assert_eq!(seqs("audit query --since 2026-11-21T10:00:02Z --until 2026-11-21T11:00:04+01:00"), [2, 3]);
     assert_eq!(seqs("audit query --client 203.0.113.2"), [2]);
     assert_eq!(seqs("audit query --client 203.0.113.4/31 --source iof"), [5]);
+    assert_eq!(seqs("audit query --reason rate_limited"), [1, 2, 3, 4, 5]);
+    assert!(Line::try_parse_from("audit query --reason nothing".split(' ')).is_err());
     assert!(Line::try_parse_from("audit query --client nowhere".split(' ')).is_err());
     assert!(Line::try_parse_from("audit query --since yesterday".split(' ')).is_err());
 }

@@ -40,6 +40,8 @@ fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, Failure> {
 
 /// The headers, else the number of the first line that is none.
 fn parse(text: &[u8]) -> Result<HeaderMap, usize> {
+    // An editor's mark of UTF-8, which is no part of the first name.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let lines = || text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let by_curl = lines().any(|line| line.starts_with(b"> "));
     let mut headers = HeaderMap::new();
@@ -82,7 +84,8 @@ mod tests {
         let crlf = "\r\nPOST /hooks/a HTTP/1.1\r\nHost: a\r\nWebhook-Id:  m1 \r\n\r\n";
         let h2 = ":method: POST\n:path: /hooks/a\nhost: a\nwebhook-id: m1";
         let curl = "* Connected to a\n> POST /hooks/a HTTP/1.1\n> Host: a\n> webhook-id: m1\n> \n< HTTP/1.1 200 OK\n< webhook-id: no\n";
-        for text in [crlf, h2, curl] {
+        let marked = format!("\u{feff}{h2}");
+        for text in [crlf, h2, curl, &marked] {
             let headers = parse(text.as_bytes()).unwrap();
             assert_eq!(headers.len(), 2, "{text}");
             assert_eq!(headers["webhook-id"], "m1", "{text}");

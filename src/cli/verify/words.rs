@@ -37,7 +37,11 @@ pub(super) fn label(mistake: &Mistake) -> &'static str {
         Mistake::Altered(Alteration::PercentEncoded) => "body_percent_encoded",
         Mistake::Altered(Alteration::HtmlEscaped) => "body_html_escaped",
         Mistake::Altered(Alteration::SignedEmpty) => "signed_without_body",
+        Mistake::Altered(Alteration::Chunked) => "body_chunked",
         Mistake::BodyEmpty => "body_empty",
+        Mistake::BodyLength { .. } => "body_length",
+        Mistake::BodyCompressed => "body_compressed",
+        Mistake::BodyNotJson => "body_not_json",
         Mistake::Spelt { .. } => "digest_encoding",
         Mistake::Versioned { .. } => "signature_version",
         Mistake::OldVersion => "old_version_only",
@@ -115,20 +119,34 @@ pub(super) fn fix(mistake: &Mistake) -> String {
         Mistake::BodyEmpty => {
             "The captured body is empty: capture it whole, and look whether a proxy or a redirect drops it.".to_owned()
         }
+        Mistake::BodyLength { told, there } => format!(
+            "Content-Length says {told} bytes and the body has {there}: the capture, or a proxy, cut or changed it. \
+             Capture it again, byte for byte; until then nothing can be said of the secret."
+        ),
+        Mistake::BodyCompressed => {
+            "The body is compressed (gzip): capture it as it was signed, and switch compression off on the way.".to_owned()
+        }
+        Mistake::BodyNotJson => {
+            "The body is no JSON, which every provider sends: the capture, or something on the way, cut or changed it. \
+             Capture it again, byte for byte."
+                .to_owned()
+        }
         Mistake::Spelt { found, due } => format!(
             "The signature is written in {}, where {} is due: write it so.",
             spelling(*found),
             spelling(*due)
         ),
         Mistake::Versioned { header, due } => {
-            format!("The signature is right, but not under its version: write it as {due} in {header}.")
+            format!("The signature is right, but does not stand under its version: write it as {due}… in {header}.")
         }
         Mistake::OldVersion => {
             "Only the old v1 signature is there, and it is right: have the provider send v2, or set accept_v1 = true on the source.".to_owned()
         }
         Mistake::Unexplained => {
-            "No secret in this config and no usual mistake explains it: copy the secret from the provider again \
-             (rotated?), and capture headers and body raw, of one and the same delivery."
+            "Either it was signed with a secret that is not in this config (rotated, or of another endpoint), or the body \
+             is not byte for byte what was signed; a signature does not tell which. If other deliveries of this source \
+             pass, it is the body: look what changes it on the way, and capture headers and body raw, of one and the same \
+             delivery. If none does, it is the secret: copy it from the provider again."
                 .to_owned()
         }
     }
@@ -191,6 +209,9 @@ fn altered(alteration: Alteration) -> String {
         }
         Alteration::PercentEncoded => {
             "The body was percent-encoded after signing, as a form is: send the signed bytes as application/json."
+        }
+        Alteration::Chunked => {
+            "The framing of a chunked transfer is left in the body (the length of each part in hex): capture or forward the body without it."
         }
         Alteration::HtmlEscaped => {
             "The body's quotes became HTML entities after signing: send the signed bytes."

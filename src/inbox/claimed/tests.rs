@@ -464,6 +464,12 @@ async fn past_the_window_a_body_enters_again_and_old_rows_go() {
     assert_eq!(gateway.admit(other(0)).await, accepted("e"));
 }
 
+#[test]
+fn a_publish_ends_well_before_its_lease() {
+    assert_eq!(publish_within(Duration::from_secs(6)), Duration::from_secs(3));
+    assert_eq!(publish_within(LEASE), PUBLISH_WITHIN);
+}
+
 #[tokio::test]
 async fn an_event_that_cannot_be_remembered_is_unknown_and_tried_again() {
     let stage = Stage::embedded();
@@ -471,8 +477,9 @@ async fn an_event_that_cannot_be_remembered_is_unknown_and_tried_again() {
     let Store::Embedded { database: Some(database), .. } = &stage.store else { panic!("a database") };
     let refuse = "CREATE TRIGGER no BEFORE INSERT ON seen BEGIN SELECT RAISE(ABORT, 'no'); END";
     database.write(|conn| conn.execute_batch(refuse)).await.unwrap();
-    let first = delivery("1");
+    let (first, asked) = (delivery("1"), clock::instant());
     assert_eq!(gateway.admit(first.clone()).await, UNKNOWN);
+    assert!(asked.elapsed() >= COMMIT_PAUSES.iter().sum::<Duration>(), "not without all its tries");
     assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS);
     assert!(stage.counts("hookgate_enqueue_failures_total{kind=\"timeout\",queue=\"nats\"} 1"));
     database.write(|conn| conn.execute_batch("DROP TRIGGER no")).await.unwrap();

@@ -1,13 +1,15 @@
-//! Where it shows whether Redis takes writes: readiness, the queue's metric, and which streams are at their limit.
+//! Where it shows whether Redis takes writes: readiness, the queue's metric, and which streams take no events.
 //!
-//! Keeps true: ready while any master takes events, since some are taken then; `hookgate_queue_up` is 1 only while all of
-//! them do, and together have every slot. Nothing is up of which nobody has said so.
+//! Keeps true: ready while any master and any stream takes events, since some are taken then; `hookgate_queue_up` is 1 only
+//! while all masters do, together have every slot, and no stream refuses. Nothing is up of which nobody has said so. Which
+//! streams a template stands for nobody knows: of those, ready while none is known to refuse.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::admin::Readiness;
 use crate::metrics::QueueMetrics;
+use crate::telemetry::Spell;
 
 /// What the links tell, all together.
 pub(in crate::inbox) struct Board {
@@ -19,8 +21,8 @@ pub(in crate::inbox) struct Board {
 /// A queue besides the dedupe store.
 pub(in crate::inbox) struct Queue {
     pub(in crate::inbox) metrics: QueueMetrics,
-    /// How many streams there are; none where the name is a template, so that nobody knows.
-    pub(in crate::inbox) streams: Option<usize>,
+    /// The streams there are; none where the name is a template, so that nobody knows.
+    pub(in crate::inbox) streams: Option<Vec<String>>,
     /// At this length a stream takes no more.
     pub(in crate::inbox) limit: u64,
 }
@@ -32,13 +34,30 @@ struct State {
     next: u64,
     /// Whether every slot has a link.
     whole: bool,
-    full: BTreeSet<String>,
+    streams: BTreeMap<String, Standing>,
+    refusals: Spell,
+}
+
+/// What is known of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Unasked,
+    Takes,
+    /// It took events, and has refused one: that may be for the event's own sake.
+    Doubtful,
+    /// At `max_backlog`.
+    Full,
+    /// No right to it, or no stream at all.
+    Refuses,
 }
 
 impl Board {
     /// Nothing is up yet. Without a queue only `readiness.dedupe` is told.
     pub(in crate::inbox) fn new(readiness: Arc<Readiness>, queue: Option<Queue>) -> Board {
-        let board = Board { readiness, queue, state: Mutex::default() };
+        let fixed = queue.iter().flat_map(|queue| queue.streams.iter().flatten());
+        let streams = fixed.map(|stream| (stream.clone(), Standing::Unasked)).collect();
+        let state = Mutex::new(State { streams, ..State::default() });
+        let board = Board { readiness, queue, state };
         board.tell(&board.state());
         board
     }
@@ -81,27 +100,75 @@ impl Board {
         self.state().is_all_up()
     }
 
+    /// There is such a stream: the probes ask whether it takes events.
+    pub(super) fn heard_of(&self, stream: &str) {
+        let mut state = self.state();
+        if !state.streams.contains_key(stream) {
+            state.streams.insert(stream.to_owned(), Standing::Unasked);
+        }
+    }
+
+    /// Redis has refused an event, in these words. Whether it refuses every event is for the probes to ask, soon.
+    pub(super) fn has_refused(&self, stream: &str, why: &str) {
+        self.heard_of(stream);
+        let mut state = self.state();
+        if let Some(standing @ Standing::Takes) = state.streams.get_mut(stream) {
+            *standing = Standing::Doubtful;
+        }
+        if let Some(refused) = state.refusals.again() {
+            tracing::warn!(%stream, %why, refused, "redis refuses events");
+        }
+    }
+
     /// A stream was found full: the probes look when it takes events again.
     pub(super) fn is_full(&self, stream: &str) {
-        let mut state = self.state();
-        if state.full.insert(stream.to_owned()) {
-            let limit = self.limit();
+        let limit = self.limit();
+        if self.stands(stream, Standing::Full) != Some(Standing::Full) {
             tracing::warn!(%stream, limit, "a stream is at max_backlog and takes no more events");
-            self.tell(&state);
         }
     }
 
-    pub(super) fn full_streams(&self) -> Vec<String> {
-        self.state().full.iter().cloned().collect()
-    }
-
-    /// A full stream has become this long.
+    /// A stream takes events, while it has room.
     pub(super) fn has_length(&self, stream: &str, length: u64) {
-        let mut state = self.state();
-        if length < self.limit() && state.full.remove(stream) {
+        if length >= self.limit() {
+            return self.is_full(stream);
+        }
+        if let Some(Standing::Full | Standing::Refuses) = self.stands(stream, Standing::Takes) {
             tracing::info!(%stream, "the stream takes events again");
+        }
+    }
+
+    /// A stream takes no events, full or not.
+    pub(super) fn refuses(&self, stream: &str, why: &str) {
+        if self.stands(stream, Standing::Refuses) != Some(Standing::Refuses) {
+            tracing::warn!(
+                %stream, %why,
+                "redis takes no events: see that the key is a stream, and that this user has the rights on it and on {{STREAM}}:*"
+            );
+        }
+    }
+
+    /// Of the streams that are wanted those that are to be asked in this turn: one that takes events now and then, since each
+    /// question is an error in the server's statistics.
+    pub(super) fn streams(&self, wanted: impl Fn(&str) -> bool, turn: usize) -> Vec<String> {
+        let state = self.state();
+        let wanted: Vec<_> = state.streams.iter().filter(|(stream, _)| wanted(stream)).collect();
+        let soon = wanted.len().div_ceil(AT_ONCE).max(1);
+        let is_due = |(n, (_, standing)): &(usize, (&String, &Standing))| {
+            let every = if **standing == Standing::Takes { soon.max(SELDOM) } else { soon };
+            n % every == turn % every
+        };
+        wanted.into_iter().enumerate().filter(is_due).map(|(_, (stream, _))| stream.clone()).collect()
+    }
+
+    /// Takes in how a stream stands, and gives how it stood.
+    fn stands(&self, stream: &str, now: Standing) -> Option<Standing> {
+        let mut state = self.state();
+        let before = state.streams.insert(stream.to_owned(), now);
+        if before != Some(now) {
             self.tell(&state);
         }
+        before
     }
 
     fn limit(&self) -> u64 {
@@ -117,15 +184,59 @@ impl Board {
         let any = state.takes.values().any(|takes| *takes);
         self.readiness.set_dedupe(any);
         if let Some(Queue { metrics, streams, .. }) = &self.queue {
-            let room = streams.is_none_or(|streams| state.full.len() < streams);
-            self.readiness.set_queue(any && room);
-            metrics.up.set(i64::from(state.is_all_up() && room));
+            let takes = state.any(Standing::Takes) || state.any(Standing::Doubtful);
+            let refuses = state.any(Standing::Refuses);
+            let taken = takes || (streams.is_none() && !refuses);
+            self.readiness.set_queue(any && taken);
+            metrics.up.set(i64::from(state.is_all_up() && taken && !refuses));
         }
     }
 }
 
 impl State {
+    fn any(&self, standing: Standing) -> bool {
+        self.streams.values().any(|one| *one == standing)
+    }
+
     fn is_all_up(&self) -> bool {
         self.whole && !self.takes.is_empty() && self.takes.values().all(|takes| *takes)
+    }
+}
+
+/// Streams in trouble that are asked at once: a millisecond of the server's time.
+const AT_ONCE: usize = 64;
+/// Turns: five seconds. An event that is refused meanwhile has its stream asked with the next one.
+const SELDOM: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn a_stream_that_takes_events_is_asked_seldom_one_in_trouble_soon_and_none_never() {
+        let streams: Vec<String> = (0..150).map(|n| format!("s.{n}")).collect();
+        let metrics = Metrics::new().unwrap().queue("redis");
+        let queue = Queue { metrics, streams: Some(streams.clone()), limit: 10 };
+        let board = Board::new(Arc::default(), Some(queue));
+        let asked = |turns: std::ops::Range<usize>| {
+            let mut asked: Vec<String> = turns.flat_map(|turn| board.streams(|_| true, turn)).collect();
+            asked.sort();
+            asked.dedup();
+            asked.len()
+        };
+        assert_eq!((asked(0..1), asked(7..10)), (50, 150), "nothing is known of them");
+        for stream in &streams {
+            board.has_length(stream, 0);
+        }
+        assert_eq!((asked(3..4), asked(31..51)), (8, 150));
+        board.refuses("s.0", "no");
+        board.has_length("s.1", 10);
+        board.has_refused("s.2", "no");
+        for turn in 0..100 {
+            let asked: Vec<_> = (turn..turn + 3).flat_map(|turn| board.streams(|_| true, turn)).collect();
+            assert!(["s.0", "s.1", "s.2"].iter().all(|one| asked.iter().any(|asked| asked == one)), "{turn}");
+        }
+        assert_eq!(board.streams(|_| false, 0).len(), 0);
     }
 }

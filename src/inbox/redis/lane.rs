@@ -121,7 +121,7 @@ impl Lane {
                     again.push(batch);
                 }
                 Outcome::NotRun(code, text) => {
-                    let unavailable = self.not_run(link, &code, text);
+                    let unavailable = self.not_run(link, &batch.stream, &code, text);
                     self.fail_all(vec![batch], &unavailable);
                 }
                 Outcome::Unclear(text) => {
@@ -176,6 +176,7 @@ impl Lane {
         if answers.contains(&Answer::Entered) && !known.contains(&batch.stream) {
             known.insert(batch.stream.clone());
             self.written.note(&batch.stream);
+            self.links.board().heard_of(&batch.stream);
         }
         let mut conflicts = Vec::new();
         for (mut entry, answer) in batch.entries.into_iter().zip(answers) {
@@ -204,7 +205,7 @@ impl Lane {
                 }
                 Answer::Refused(text) => {
                     let code = text.split(' ').next().unwrap_or_default().to_owned();
-                    let unavailable = self.not_run(link, &code, text);
+                    let unavailable = self.not_run(link, &batch.stream, &code, text);
                     self.fail(entry, unavailable);
                     continue;
                 }
@@ -220,10 +221,11 @@ impl Lane {
     }
 
     /// What an error of Redis means for an event that it kept out.
-    fn not_run(&self, link: &Link, code: &str, text: String) -> Unavailable {
+    fn not_run(&self, link: &Link, stream: &str, code: &str, text: String) -> Unavailable {
         if self.links.heed(link, code, &text) {
             return Unavailable::Unreachable;
         }
+        self.links.board().has_refused(stream, &text);
         Unavailable::Refused(text)
     }
 

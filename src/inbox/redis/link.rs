@@ -3,7 +3,8 @@
 //! Keeps true: a dead Redis is known within a second, and from then on nothing waits for it; what was sent and not answered
 //! by then is told as such at once. It comes back by itself, and counts as up only once it would take a write.
 
-use std::sync::Arc;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -14,13 +15,17 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 
 use super::board::Board;
+use super::door::{self, Door};
 use super::probe::Probe;
 use super::servers::{self, Patience, Server, Servers};
+use super::topology::{Master, slot};
 
 /// The way to one server, shared by all that call it.
 pub(in crate::inbox) struct Link {
     servers: Arc<Servers>,
     server: Server,
+    /// That it has: the streams in them are those that are asked about here.
+    slots: RwLock<Vec<RangeInclusive<u16>>>,
     /// For the log; never the URL, which may hold a password.
     name: String,
     session: watch::Sender<Option<Arc<Session>>>,
@@ -51,14 +56,20 @@ impl Link {
     /// A link that is down until [`Link::keep`] runs.
     pub(super) fn new(
         servers: Arc<Servers>,
-        server: Server,
+        master: &Master,
         loads: Arc<Pipeline>,
         board: Arc<Board>,
         probe: Probe,
     ) -> Link {
+        let (server, slots) = (master.server.clone(), RwLock::new(master.slots.clone()));
         let (name, number) = (servers.name(&server), board.enter());
         let (session, _) = watch::channel(None);
-        Link { servers, server, name, session, loads, board, number, probe }
+        Link { servers, server, slots, name, session, loads, board, number, probe }
+    }
+
+    /// From now on the server has these slots.
+    pub(super) fn set_slots(&self, slots: &[RangeInclusive<u16>]) {
+        *self.slots.write().unwrap_or_else(PoisonError::into_inner) = slots.to_vec();
     }
 
     /// Whether calls are sent at all.
@@ -144,8 +155,15 @@ impl Link {
         mut probe: MultiplexedConnection,
         mut found: Option<String>,
     ) {
-        let mut told = None;
+        let (mut told, mut turn) = (None, 0);
         loop {
+            // A server that takes nothing need not be asked about each stream.
+            if found.is_none()
+                && let Err(why) = self.ask_streams(&mut probe, turn).await
+            {
+                return self.end(session, &why);
+            }
+            turn = turn.wrapping_add(1);
             if let Some(why) = &found
                 && told != found
             {
@@ -167,17 +185,29 @@ impl Link {
                 Err(why) => return self.end(session, &why),
                 Ok(found) => found,
             };
-            self.look_for_room(&mut probe).await;
         }
     }
 
-    /// Looks at every full stream. What cannot be looked at stays full, and so does what another master has.
-    async fn look_for_room(&self, probe: &mut MultiplexedConnection) {
-        for stream in self.board.full_streams() {
-            if let Ok(length) = redis::cmd("XLEN").arg(&stream).query_async::<u64>(probe).await {
-                self.board.has_length(&stream, length);
+    /// Asks about some of the streams that the server has; one without an answer stands as it stood.
+    async fn ask_streams(&self, probe: &mut MultiplexedConnection, turn: usize) -> Result<(), String> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let has = |stream: &str| slots.iter().any(|range| range.contains(&slot(stream)));
+        let streams = self.board.streams(has, turn);
+        if streams.is_empty() {
+            return Ok(());
+        }
+        let doors = match tokio::time::timeout(WITHIN, door::ask(probe, &streams)).await {
+            Err(_) => return Err(format!("no answer about its streams within {} ms", WITHIN.as_millis())),
+            Ok(doors) => doors.map_err(|why| why.to_string())?,
+        };
+        for (stream, door) in streams.iter().zip(doors) {
+            match door {
+                Some(Door::Open(length)) => self.board.has_length(stream, length),
+                Some(Door::Shut(why)) => self.board.refuses(stream, &why),
+                None => {}
             }
         }
+        Ok(())
     }
 
     fn end(&self, session: &Arc<Session>, why: &str) {
@@ -210,6 +240,8 @@ pub(super) fn is_astray(code: &str) -> bool {
 /// A server serves one command at a time, so that a call slower than this is a stall that the probe sees too.
 pub(super) const PATIENCE: Patience =
     Patience { connect: Duration::from_millis(500), response: Duration::from_millis(1000) };
+/// For what is asked about streams.
+const WITHIN: Duration = Duration::from_millis(500);
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_millis(500);

@@ -174,7 +174,11 @@ impl Links {
                 route.master.server == master.server && probed
             });
             routes.push(match kept {
-                Some(at) => Route { master, ..before.swap_remove(at) },
+                Some(at) => {
+                    let route = before.swap_remove(at);
+                    route.link.set_slots(&master.slots);
+                    Route { master, ..route }
+                }
                 None => self.route(master, tasks),
             });
         }
@@ -192,7 +196,7 @@ impl Links {
         };
         let (servers, loads, board) = (self.servers.clone(), self.loads.clone(), self.board.clone());
         let ask = Probe::new(probe.as_deref(), self.replicas);
-        let link = Arc::new(Link::new(servers, master.server.clone(), loads, board, ask));
+        let link = Arc::new(Link::new(servers, &master, loads, board, ask));
         let stop = CancellationToken::new();
         tasks.spawn(link.clone().keep(stop.clone()));
         Route { master, probe, link, _stop: stop.drop_guard() }

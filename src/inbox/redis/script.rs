@@ -152,7 +152,7 @@ pub(in crate::inbox) fn said(why: &redis::ServerError) -> String {
     short(&format!("{} {}", why.code(), why.details().unwrap_or_default()))
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.trim().trim_start_matches('-').chars().take(120).collect()
 }
 

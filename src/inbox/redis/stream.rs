@@ -43,19 +43,13 @@ impl Streams {
     /// The stream that an event goes to, given its partition.
     pub(super) fn stream(&self, admission: &Admission, partition: u32) -> String {
         let mut stream = self.name.fill(admission.names());
-        self.number(&mut stream, partition);
+        number(&mut stream, partition, self.partitions);
         stream
     }
 
     /// Every stream, where the name alone tells them; none for a template.
     pub(super) fn fixed(&self) -> Option<Vec<String>> {
-        let name = self.name.fixed()?;
-        let numbered = |partition| {
-            let mut stream = name.to_owned();
-            self.number(&mut stream, partition);
-            stream
-        };
-        Some((0..self.partitions).map(numbered).collect())
+        Some(numbered(self.name.fixed()?, self.partitions).collect())
     }
 
     /// The glob for SCAN that finds every stream. It finds too much; [`Streams::covers`] says what is meant.
@@ -89,18 +83,32 @@ impl Streams {
         let canonical = number.parse::<u32>().is_ok_and(|n| n < self.partitions && n.to_string() == number);
         canonical && self.name.covers(name)
     }
+}
 
-    fn number(&self, stream: &mut String, partition: u32) {
-        if self.partitions > 1 {
-            // Writing to a String cannot fail.
-            let _ = write!(stream, ".{partition}");
-        }
+/// The streams that a queue of this name has, with so many partitions.
+pub fn numbered(name: &str, partitions: u32) -> impl Iterator<Item = String> {
+    (0..partitions).map(move |partition| {
+        let mut stream = name.to_owned();
+        number(&mut stream, partition, partitions);
+        stream
+    })
+}
+
+fn number(stream: &mut String, partition: u32, partitions: u32) {
+    if partitions > 1 {
+        // Writing to a String cannot fail.
+        let _ = write!(stream, ".{partition}");
     }
 }
 
 /// What is remembered of an identity. The braces make the stream's name the hash tag, so that it shares the stream's slot.
 pub(super) fn seen_key(stream: &str, source: &str, identity: &Identity) -> String {
     format!("{{{stream}}}:seen:{source}:{}", hex::encode(identity.0))
+}
+
+/// A key like those of [`seen_key`], under which nothing is remembered.
+pub(super) fn probe_key(stream: &str) -> String {
+    format!("{{{stream}}}:seen:probe")
 }
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;

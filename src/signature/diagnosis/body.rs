@@ -2,6 +2,11 @@
 //!
 //! Keeps true: each alteration is undone in one way, and answers nothing where it cannot have happened.
 
+use hyper::HeaderMap;
+use hyper::header::CONTENT_LENGTH;
+use serde::de::IgnoredAny;
+
+use super::Mistake;
 use crate::secret::percent_decoded;
 use crate::signature::rewritten::{Escapes, Numbers, PYTHON, Spacing, Style, Tree};
 
@@ -28,6 +33,8 @@ pub enum Alteration {
     PercentEncoded,
     /// Its quotes and ampersands became HTML entities.
     HtmlEscaped,
+    /// The framing of a chunked transfer was left in.
+    Chunked,
     /// The same JSON, written anew; the style is the signed one.
     Rewritten(Style),
 }
@@ -46,6 +53,7 @@ impl Alteration {
             Alteration::SignedEmpty,
             Alteration::PercentEncoded,
             Alteration::HtmlEscaped,
+            Alteration::Chunked,
         ];
         all.extend(styles(body).map(Alteration::Rewritten));
         all
@@ -72,6 +80,7 @@ impl Alteration {
                 vec![percent_decoded(&text), percent_decoded(&text.replace('+', " "))]
             }
             Alteration::HtmlEscaped => vec![unescaped_html(body)],
+            Alteration::Chunked => unchunked(body).into_iter().collect(),
             Alteration::Rewritten(style) => {
                 // Indentation of something deeply nested could grow without end.
                 let limit = body.len().saturating_mul(8).saturating_add(SOME_BYTES);
@@ -79,6 +88,45 @@ impl Alteration {
             }
         };
         before.into_iter().filter(|before| before != body).collect()
+    }
+}
+
+/// What shows without any secret that a body is not the one that was signed.
+pub fn spoilt(headers: &HeaderMap, body: &[u8]) -> Vec<Mistake> {
+    if body.is_empty() {
+        return vec![Mistake::BodyEmpty];
+    }
+    if unchunked(body).is_some() {
+        return vec![Mistake::Altered(Alteration::Chunked)];
+    }
+    let there = body.len() as u64;
+    let told = headers.get(CONTENT_LENGTH).and_then(|told| told.to_str().ok()?.parse::<u64>().ok());
+    let mut found = Vec::new();
+    if let Some(told) = told.filter(|told| *told != there) {
+        found.push(Mistake::BodyLength { told, there });
+    }
+    if body.starts_with(GZIP) {
+        found.push(Mistake::BodyCompressed);
+    } else if found.is_empty() && serde_json::from_slice::<IgnoredAny>(body).is_err() {
+        found.push(Mistake::BodyNotJson);
+    }
+    found
+}
+
+/// The content of a chunked body: each part after its length in hex, the last of length 0.
+fn unchunked(body: &[u8]) -> Option<Vec<u8>> {
+    let (mut content, mut rest) = (Vec::new(), body);
+    loop {
+        let end = rest.windows(2).position(|two| two == b"\r\n").filter(|end| *end < LONGEST_SIZE)?;
+        let (size, after) = (rest.get(..end)?, rest.get(end + 2..)?);
+        let size = size.split(|byte| *byte == b';').next()?.trim_ascii();
+        let size = usize::from_str_radix(std::str::from_utf8(size).ok()?, 16).ok()?;
+        if size == 0 {
+            return Some(content);
+        }
+        let part = after.get(..size)?;
+        content.extend_from_slice(part);
+        rest = after.get(size..)?.strip_prefix(b"\r\n")?;
     }
 }
 
@@ -141,6 +189,9 @@ fn unescaped_html(body: &[u8]) -> Vec<u8> {
     text.into_bytes()
 }
 
+const GZIP: &[u8] = b"\x1f\x8b";
+/// A chunk's size with what may stand after it.
+const LONGEST_SIZE: usize = 64;
 const MARK: &[u8] = b"\xef\xbb\xbf";
 const SOME_BYTES: usize = 4096;
 /// A shorter body holds no number that JavaScript would round.

@@ -77,6 +77,17 @@ pub enum Mistake {
     Altered(Alteration),
     /// There is no body.
     BodyEmpty,
+    /// It has another length than its header says.
+    BodyLength {
+        /// What Content-Length says.
+        told: u64,
+        /// How many bytes there are.
+        there: u64,
+    },
+    /// It is compressed.
+    BodyCompressed,
+    /// It is no JSON, as every provider's is.
+    BodyNotJson,
     /// The digest is right and spelt wrong.
     Spelt {
         /// As it is.
@@ -88,13 +99,33 @@ pub enum Mistake {
     Versioned {
         /// The header.
         header: &'static str,
-        /// The version it should stand under.
+        /// What should stand before it.
         due: &'static str,
     },
     /// Right, but in Atelio's old version alone, which the source does not accept.
     OldVersion,
-    /// None of the usual mistakes.
+    /// None of the usual mistakes: another secret, or another body.
     Unexplained,
+}
+
+impl Mistake {
+    /// Whether there is nothing that a secret could be held against, as long as this is not mended.
+    pub(super) fn hides_the_signature(&self) -> bool {
+        matches!(
+            self,
+            Mistake::HeaderMissing(_)
+                | Mistake::HeaderRepeated(_)
+                | Mistake::HeaderNotAscii(_)
+                | Mistake::HeaderEmpty(_)
+                | Mistake::NoDigest { .. }
+                | Mistake::TimestampMissing(_)
+                | Mistake::BodyEmpty
+                | Mistake::BodyLength { .. }
+                | Mistake::BodyCompressed
+                | Mistake::BodyNotJson
+                | Mistake::Altered(_)
+        )
+    }
 }
 
 /// How a digest is written.

@@ -18,6 +18,10 @@ fn writes_what_python_writes() {
             r#"{"e": "\ud83d\ude00\u007f/", "x": [], "y": {}, "z": null}"#,
         ),
         (r#""a\\""#, r#""a\\""#),
+        (r#"["a\"b,]","\\\"c"]"#, r#"["a\"b,]", "\\\"c"]"#),
+        ("\"\\u0000\\u001f\\n\\r\\t\\b\\f~\u{7f}\"", "\"\\u0000\\u001f\\n\\r\\t\\b\\f~\\u007f\""),
+        ("[1e400, -1e400, 1.0e0, -5e-324]", "[Infinity, -Infinity, 1.0, -5e-324]"),
+        ("[true,false,null]", "[true, false, null]"),
     ] {
         assert_eq!(python(body.as_bytes()).as_deref(), Some(expected), "{body}");
     }
@@ -28,6 +32,15 @@ fn answers_nothing_for_what_is_no_json() {
     for body in [&b"{"[..], b"\xff", b"", b"{\"a\":}", "[".repeat(200).as_bytes()] {
         assert_eq!(python(body), None);
     }
+}
+
+#[test]
+fn as_deep_as_it_may_be_and_no_deeper() {
+    let nested = |levels: usize| python(format!("{}{}", "[".repeat(levels), "]".repeat(levels)).as_bytes());
+    assert!(nested(MAX_DEPTH).is_some());
+    assert_eq!(nested(MAX_DEPTH + 1), None);
+    let beside = format!("[{}]", vec!["[]"; MAX_DEPTH * 2].join(", "));
+    assert_eq!(python(beside.as_bytes()), Some(beside), "one beside the other is not deep");
 }
 
 // Each right side is what Node 20 (JSON.stringify), PHP 8 (json_encode) or Go (json.Marshal) document for it.
@@ -48,6 +61,9 @@ fn writes_what_other_libraries_write() {
     let html = Style { sorted: true, ..style(Spacing::Compact, Escapes::Html, Numbers::AsWritten) };
     assert_eq!(write(html), r#"{"a":"/\u003cë\u003e","b":[1.50,1e21,-0,{}]}"#);
     assert_eq!(tree.write(html, 10), None, "no longer than it may be");
+    let tree = Tree::parse(br#""\u0001\u001f\u007f""#).unwrap();
+    let plain = style(Spacing::Compact, Escapes::Plain, Numbers::AsWritten);
+    assert_eq!(tree.write(plain, 1000).unwrap(), "\"\\u0001\\u001f\u{7f}\"");
 }
 
 #[test]

@@ -1,0 +1,190 @@
+//! Whom `send` takes for the gateway over TLS, and whom it shows itself as.
+//!
+//! Keeps true: a certificate passes only if it is one of those named, or an authority vouches for it and it is for the host.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use crate::cli::Failure;
+use crate::config::Tls;
+
+/// Who is trusted.
+pub(super) enum Trust<'a> {
+    /// The config's own certificates, whatever host they are for: the listener is this config's.
+    Own(&'a Tls),
+    /// The authorities in a PEM file, and the certificates in it themselves for the hosts that they are for.
+    File(&'a Path),
+    /// The system's authorities.
+    System,
+}
+
+impl Trust<'_> {
+    /// The client's side of TLS, which shows the certificate in the first of these files, where there are any.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or there is nobody to trust.
+    pub(super) fn client(&self, own: Option<(&Path, &Path)>) -> Result<Arc<ClientConfig>, Failure> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = Arc::new(self.verifier(&provider)?);
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match own {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let private = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|why| Failure(format!("cannot read a key from {}: {why}", key.display())))?;
+                builder.with_client_auth_cert(certificates(chain)?, private)?
+            }
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Verifier, Failure> {
+        let (named, authorities, instead) = match self {
+            Trust::Own(tls) => {
+                let mut named = Vec::new();
+                for pair in &tls.certificates {
+                    // Those after it in the file are its authorities.
+                    named.extend(certificates(&pair.certificate.value)?.into_iter().take(1));
+                }
+                let instead = "is not the one that edge.tls names: was it renewed and the gateway not told, or does \
+                               another server listen there? Give --url and --ca to trust another";
+                (named, Vec::new(), instead.to_owned())
+            }
+            Trust::File(path) => {
+                let named = certificates(path)?;
+                let instead = format!("is not trusted: no authority in {} vouches for it", path.display());
+                (named.clone(), named, instead)
+            }
+            Trust::System => {
+                let found = rustls_native_certs::load_native_certs().certs;
+                if found.is_empty() {
+                    let what = "this system has no certificate authorities to trust; give --ca FILE";
+                    return Err(Failure(what.to_owned()));
+                }
+                let instead = "is not trusted: none of the system's authorities vouches for it. Give --ca FILE with \
+                               its authority, or with itself";
+                (Vec::new(), found, instead.to_owned())
+            }
+        };
+        let authorities = match self {
+            Trust::Own(_) => None,
+            Trust::File(_) | Trust::System => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(authorities);
+                Some(WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?)
+            }
+        };
+        Ok(Verifier { named, authorities, provider: provider.clone(), instead })
+    }
+}
+
+/// The certificates in a PEM file, one at least.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let unreadable = |why: &dyn std::fmt::Display| {
+        Failure(format!("cannot read a certificate from {}: {why}", path.display()))
+    };
+    let found = CertificateDer::pem_file_iter(path).map_err(|why| unreadable(&why))?;
+    let found = found.collect::<Result<Vec<_>, _>>().map_err(|why| unreadable(&why))?;
+    if found.is_empty() { Err(unreadable(&"it holds none in PEM form")) } else { Ok(found) }
+}
+
+#[derive(Debug)]
+struct Verifier {
+    /// Trusted themselves.
+    named: Vec<CertificateDer<'static>>,
+    /// None: the named ones are trusted whatever host they are for.
+    authorities: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+    /// What to say of another certificate.
+    instead: String,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        host: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let named = self.named.contains(shown);
+        match &self.authorities {
+            None if named => {}
+            None => return Err(self.stranger(shown)),
+            // Authorities may not be servers, by the letter; whoever names one for a server means it.
+            Some(_) if named => {
+                rustls::client::verify_server_name(&ParsedCertificate::try_from(shown)?, host)?
+            }
+            Some(authorities) => {
+                let verified = authorities.verify_server_cert(shown, between, host, ocsp, now);
+                return verified.map_err(|why| match why {
+                    rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                        self.stranger(shown)
+                    }
+                    why => why,
+                });
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl Verifier {
+    fn stranger(&self, shown: &CertificateDer<'_>) -> rustls::Error {
+        let names = match X509Certificate::from_der(shown) {
+            Ok((_, shown)) => {
+                format!("of {:?} by {:?}", shown.subject().to_string(), shown.issuer().to_string())
+            }
+            Err(_) => "that it shows".to_owned(),
+        };
+        let stranger = Stranger(format!("the certificate {names} {}", self.instead));
+        CertificateError::Other(OtherError(Arc::new(stranger))).into()
+    }
+}
+
+/// A certificate that nobody vouches for.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Stranger(String);

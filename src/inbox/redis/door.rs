@@ -1,0 +1,80 @@
+//! The question whether a stream would take an event, asked of the stream itself.
+//!
+//! Keeps true: asking changes nothing, and needs the same rights on the same keys, and a key of the same type, as an event
+//! does; what says nothing of the stream (its server is away, or another has it) is no answer.
+
+use std::sync::LazyLock;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Script, Value};
+
+use super::link::{is_astray, is_down};
+use super::script::{said, short};
+use super::stream::probe_key;
+
+/// What a stream's server says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// It is this long, and takes events if that is not too long.
+    Open(u64),
+    /// It takes none. Redis' own words, after the command that it refused.
+    Shut(String),
+}
+
+/// Asks of each stream, in order; none where there is no answer. Not one of them is changed.
+///
+/// # Errors
+/// When the server is away or silent.
+pub async fn ask(
+    connection: &mut MultiplexedConnection,
+    streams: &[String],
+) -> RedisResult<Vec<Option<Door>>> {
+    let mut asks = redis::pipe();
+    for stream in streams {
+        // By its hash, since that is how events are entered.
+        asks.cmd("EVALSHA").arg(SCRIPT.get_hash()).arg(2).arg(stream).arg(probe_key(stream));
+    }
+    let mut replies = connection.send_packed_commands(&asks, 0, streams.len()).await?;
+    if replies.iter().any(|reply| matches!(reply, Value::ServerError(why) if why.code() == "NOSCRIPT")) {
+        let mut load = redis::pipe();
+        load.cmd("SCRIPT").arg("LOAD").arg(TEXT);
+        let loaded = connection.send_packed_commands(&load, 0, 1).await?.pop();
+        if let Some(Value::ServerError(why)) = loaded {
+            let shut = is_of_the_stream(why.code()).then(|| Door::Shut(said(&why)));
+            return Ok(vec![shut; streams.len()]);
+        }
+        replies = connection.send_packed_commands(&asks, 0, streams.len()).await?;
+    }
+    Ok(replies.into_iter().map(answer).collect())
+}
+
+/// Reads an answer; none if it says nothing of the stream.
+fn answer(reply: Value) -> Option<Door> {
+    match reply {
+        Value::Array(parts) => match &parts[..] {
+            [Value::Int(length)] => Some(Door::Open(u64::try_from(*length).unwrap_or_default())),
+            [_, Value::BulkString(command), Value::BulkString(why)] => {
+                let [command, why] = [command, why].map(|text| String::from_utf8_lossy(text).into_owned());
+                let why = short(&why);
+                is_of_the_stream(&why).then(|| Door::Shut(format!("{command}: {why}")))
+            }
+            _ => None,
+        },
+        Value::ServerError(why) => {
+            let why = said(&why);
+            // The code of everything without one of its own.
+            (!why.starts_with("ERR ") && is_of_the_stream(&why)).then_some(Door::Shut(why))
+        }
+        _ => None,
+    }
+}
+
+/// The link's own probe tells of the server.
+fn is_of_the_stream(why: &str) -> bool {
+    let code = why.split(' ').next().unwrap_or_default();
+    let is_of_the_server = matches!(code, "OOM" | "MISCONF" | "NOREPLICAS" | "NOSCRIPT");
+    !is_of_the_server && !is_down(code) && !is_astray(code)
+}
+
+const TEXT: &str = include_str!("ask.lua");
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));
