@@ -234,7 +234,6 @@ impl Ledger {
     }
 }
 
-/// One client has at most one part in so many of what may be in flight: alone it cannot crowd out the others.
 /// One of so many parts of what a source can have is not for one client alone. A client may be a network's gateway, or the proxy
 /// in front that nobody has listed: most must be for it.
 const LEFT: u64 = 4;
