@@ -34,7 +34,7 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Problem>), LoadError> {
     let shown = || path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => LoadError::Absent(shown()),
-        why => LoadError::Unreadable { path: shown(), why },
+        _ => LoadError::Unreadable { path: shown(), why: error },
     })?;
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let before = bytes.iter().take(error.valid_up_to());
@@ -71,7 +71,7 @@ pub enum LoadError {
         /// The file.
         path: String,
         /// What the system said.
-        why: std::io::ErrorKind,
+        why: std::io::Error,
     },
     /// It is not UTF-8.
     #[error("the config file {path} is not UTF-8 text (line {line})")]

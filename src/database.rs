@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, Error, ErrorCode, Result};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
 /// Why the database cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +145,38 @@ pub fn open(db: &Path, layout: Layout, tables: &str) -> Result<Connection, OpenE
     }
 }
 
+/// A database as a command finds it.
+#[derive(Debug)]
+pub enum Found {
+    /// It has the table. A wait for a gateway that writes is bounded.
+    Table(Connection),
+    /// It is ours, and has no such table.
+    NoTable,
+    /// Nothing has been written yet.
+    Empty,
+}
+
+/// Opens the database for what a command does to `table`, whether or not a gateway has it open; makes nothing.
+///
+/// # Errors
+/// When there is none, or it is not one of ours.
+pub fn find(db: &Path, table: &str) -> Result<Found, OpenError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(db, flags)?;
+        conn.busy_timeout(COMMAND_BUSY)?;
+        let (version, has) = (version(&conn)?, conn.table_exists(None, table)?);
+        Ok((conn, version, has))
+    };
+    let (conn, version, has) = open().map_err(|error| OpenError::of(db, error))?;
+    match version {
+        VERSION if has => Ok(Found::Table(conn)),
+        VERSION => Ok(Found::NoTable),
+        0 => Ok(Found::Empty),
+        found => Err(OpenError::version(db, found)),
+    }
+}
+
 /// Makes the file before SQLite does, so that payloads are its owner's alone; SQLite gives the log the same mode.
 fn make_private(db: &Path) -> Result<(), OpenError> {
     match OpenOptions::new().create_new(true).write(true).mode(0o600).open(db) {
@@ -158,11 +190,11 @@ fn make_private(db: &Path) -> Result<(), OpenError> {
 ///
 /// # Errors
 /// When the file cannot be read, or is no database.
-pub fn version(conn: &Connection) -> Result<i64> {
+pub fn version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-fn connect(db: &Path, layout: Layout) -> Result<Connection> {
+fn connect(db: &Path, layout: Layout) -> rusqlite::Result<Connection> {
     let conn = Connection::open(db)?;
     conn.busy_timeout(BUSY)?;
     conn.set_prepared_statement_cache_capacity(64);
@@ -196,3 +228,5 @@ pub fn reason(error: &Error) -> &'static str {
 /// SQLite's page cache. Larger gains nothing here: what is written is new, and what is read has been filtered.
 const CACHE_KIB: i64 = 2048;
 const BUSY: Duration = Duration::from_secs(1);
+/// A command has more time than a gateway.
+const COMMAND_BUSY: Duration = Duration::from_secs(5);

@@ -15,6 +15,7 @@ pub mod redis;
 pub mod scripted;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::OnConflict;
@@ -145,6 +146,14 @@ impl Inbox {
             Inbox::Claimed(store) => store.admit(admission).await,
             #[cfg(test)]
             Inbox::Scripted(scripted) => scripted.admit(&admission).await,
+        }
+    }
+
+    /// From now on the queue's name stands for these names.
+    pub fn set_names(&self, names: &BTreeSet<String>) {
+        // Of a broker nobody asks what it takes under each name.
+        if let Inbox::Redis(store) = self {
+            store.set_names(names);
         }
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::{Config, Position, Problem, QueueKind};
+use crate::config::{Config, Position, Problem, QueueKind, Store};
 use crate::inbox::redis::{Servers, numbered};
 use crate::metrics::Metrics;
 use crate::provider;
@@ -37,6 +37,8 @@ pub enum Setting {
     RedisUnreadable,
     /// Redis takes no events into a stream: a right is missing, or the key is none.
     RedisStream,
+    /// Redis takes no claims: a right is missing.
+    RedisClaims,
     /// The broker cannot be asked.
     QueueUnreachable,
     /// No stream takes the subject.
@@ -55,7 +57,7 @@ pub enum Setting {
 
 impl Setting {
     /// Every one.
-    pub const ALL: [Setting; 14] = [
+    pub const ALL: [Setting; 15] = [
         Setting::RedisUnreachable,
         Setting::RedisVersion,
         Setting::RedisEviction,
@@ -63,6 +65,7 @@ impl Setting {
         Setting::RedisClock,
         Setting::RedisUnreadable,
         Setting::RedisStream,
+        Setting::RedisClaims,
         Setting::QueueUnreachable,
         Setting::NatsStream,
         Setting::NatsDuplicateWindow,
@@ -82,6 +85,7 @@ impl Setting {
             Setting::RedisClock => "redis_clock",
             Setting::RedisUnreadable => "redis_unreadable",
             Setting::RedisStream => "redis_stream",
+            Setting::RedisClaims => "redis_claims",
             Setting::QueueUnreachable => "queue_unreachable",
             Setting::NatsStream => "nats_stream",
             Setting::NatsDuplicateWindow => "nats_duplicate_window",
@@ -143,7 +147,11 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
     if let Some((key, url)) = urls.iter().find(|(key, _)| *key == "redis.url") {
         let locate = |finding| Located { key, at: url.at, finding };
         let findings = match Servers::of(&config.redis) {
-            Ok(servers) => redis::look(&servers, &streams(config), clock).await,
+            Ok(servers) => {
+                let claimed = config.queue.kind != QueueKind::Redis && config.dedupe.store == Store::Redis;
+                let claims = claimed.then(|| config.queue.name.value.clone());
+                redis::look(&servers, &redis::Use { streams: streams(config), claims }, clock).await
+            }
             Err(why) => vec![Finding::new(Setting::RedisUnreachable, why.to_string())],
         };
         found.extend(findings.into_iter().map(locate));
@@ -212,7 +220,7 @@ async fn ask(config: &Config, url: &Secret, names: &BTreeSet<String>) -> Vec<Fin
 }
 
 /// Every name that the queue's template can stand for with these sources and the types that are known of their providers.
-fn names(config: &Config) -> BTreeSet<String> {
+pub fn names(config: &Config) -> BTreeSet<String> {
     let Ok(name) = QueueName::parse(&config.queue.name.value) else { return BTreeSet::new() };
     let mut names = BTreeSet::new();
     for source in &config.sources {

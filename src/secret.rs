@@ -37,7 +37,7 @@ pub enum SecretError {
         /// The file.
         path: String,
         /// What the system said.
-        why: std::io::ErrorKind,
+        why: io::Error,
     },
     /// The file is no secret's.
     #[error("the secret file {0} is larger than {MAX_KIB} KiB; a secret is one line: is it another file?")]
@@ -64,8 +64,7 @@ impl SecretRef {
             },
             SecretRef::File(path) => {
                 let shown = path.display().to_string();
-                let bytes =
-                    read(path).map_err(|e| SecretError::File { path: shown.clone(), why: e.kind() })?;
+                let bytes = read(path).map_err(|why| SecretError::File { path: shown.clone(), why })?;
                 if bytes.len() as u64 > MAX_KIB << 10 {
                     return Err(SecretError::FileTooLarge(shown));
                 }

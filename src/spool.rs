@@ -84,6 +84,11 @@ impl Handover {
         Handover { inbox: Arc::new(inbox), spool, tasks: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
+    /// Where events are handed over to.
+    pub fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
     /// Makes an event durable: in the queue, else in the spool.
     ///
     /// # Errors

@@ -67,19 +67,52 @@ async fn a_gateway_killed_in_a_flood_leaves_a_log_that_verifies_and_goes_on() {
 
 #[tokio::test]
 async fn half_a_record_that_a_crash_left_is_cut_off_at_the_next_start() {
+    const HALF: &str = "{\"seq\":5,\"ts\":\"20";
     let home = Home::embedded().with("audit.key", KEY);
     run(&home, 3).await;
     let last = files::list(&folder(&home)).unwrap().pop().unwrap().path;
     let whole = fs::read_to_string(&last).unwrap();
-    fs::write(&last, whole.clone() + "{\"seq\":5,\"ts\":\"20").unwrap();
+    fs::write(&last, whole.clone() + HALF).unwrap();
     assert_eq!(verified(&home, &[])["unfinished"], true);
-    run(&home, 2).await;
+    let said = run(&home, 2).await;
+    assert!(said.contains("cut an unfinished record off the reject log"), "{said}");
+    assert!(said.contains(&format!("\"bytes\":{}", HALF.len())), "{said}");
     let found = verified(&home, &[]);
     assert_eq!(
         (&found["records"], &found["unfinished"], &found["set_aside"]),
         (&7.into(), &false.into(), &0.into())
     );
     assert!(log_text(&home).starts_with(&whole));
+    let said = run(&home, 1).await;
+    assert!(!said.contains("unfinished") && !said.contains("set aside"), "{said}");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_is_told_once_and_so_is_its_end() {
+    let home = Home::embedded();
+    let gateway = home.serve().await;
+    refused(&gateway, 1).await;
+    let aside = folder(&home).with_file_name("aside");
+    fs::rename(folder(&home), &aside).unwrap();
+    fs::write(folder(&home), "no directory").unwrap();
+    until("it has failed more than once", async || {
+        refused(&gateway, 1).await;
+        gateway.metric("hookgate_audit_failures_total").await > 3.0
+    })
+    .await;
+    fs::remove_file(folder(&home)).unwrap();
+    fs::rename(&aside, folder(&home)).unwrap();
+    until("its end is told", async || gateway.said().contains("the reject log is written again")).await;
+    for _ in 0..3 {
+        let written = async || gateway.metric("hookgate_audit_records_total").await;
+        let before = written().await;
+        refused(&gateway, 1).await;
+        until("it goes on", async || written().await > before).await;
+    }
+    verified(&home, &[]);
+    let said = gateway.said();
+    assert_eq!(said.matches("the reject log cannot be written").count(), 1, "{said}");
+    assert_eq!(said.matches("is written again").count(), 1, "{said}");
 }
 
 #[tokio::test]
@@ -474,12 +507,13 @@ impl Frames {
 
 // -- the log
 
-/// One run of a gateway with so many refusals.
-async fn run(home: &Home, count: usize) {
+/// One run of a gateway with so many refusals, and what it said.
+async fn run(home: &Home, count: usize) -> String {
     let mut gateway = home.serve().await;
     refused(&gateway, count).await;
     gateway.sigterm();
     assert!(gateway.exit().await.success());
+    gateway.said()
 }
 
 /// So many refusals.

@@ -9,7 +9,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use support::{Cluster, Delivery, Gateway, Home, Load, Persistence, Redis, Sentinel, ids, until};
+use support::{Cluster, Delivery, Gateway, Home, Load, Nats, Persistence, Redis, Sentinel, ids, until};
 use tempfile::TempDir;
 
 #[tokio::test]
@@ -54,6 +54,75 @@ async fn a_cluster_loses_a_master_and_nothing_else() {
     }
 }
 
+/// That the other masters are well helps nobody whose events all go to one.
+#[tokio::test]
+async fn a_queue_whose_own_master_takes_nothing_is_not_ready() {
+    let mut cluster = Cluster::start().await;
+    let home = Home::redis_at(cluster.urls()).with("redis.cluster", true);
+    let gateway = home.serve().await;
+    until("all masters take events", async || gateway.metric(UP).await == 1.0).await;
+    gateway.deliver(&Delivery::basiq("before")).await.assert_accepted("before");
+    let slot: u16 = cluster.masters[0].run(&["CLUSTER", "KEYSLOT", STREAM]).await;
+    let own = usize::from(slot) * 3 / 16384;
+    let is_ready = async |ready: bool, why: &str| {
+        until(why, async || gateway.ready().await == ready).await;
+        let (word, up) = if ready { ("up", 1.0) } else { ("down", 0.0) };
+        assert_eq!(gateway.readiness().await["queue"], word, "{why}");
+        until(why, async || gateway.metric(UP).await == up).await;
+    };
+
+    let memory = async |limit: &str| {
+        let no = ["CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", limit];
+        cluster.masters[own].run::<String>(&no).await
+    };
+    memory("1").await;
+    is_ready(false, "it has no memory").await;
+    gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_come_again();
+    memory("0").await;
+    is_ready(true, "it has memory").await;
+
+    let _: String = cluster.replicas[own].run(&["CONFIG", "SET", "cluster-replica-no-failover", "yes"]).await;
+    cluster.masters[own].kill9();
+    is_ready(false, "it is dead").await;
+    for _ in 0..3 {
+        gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_come_again();
+    }
+    assert_eq!(gateway.readiness().await["ready"], false);
+    let _: String = cluster.replicas[own].run(&["CONFIG", "SET", "cluster-replica-no-failover", "no"]).await;
+    is_ready(true, "its replica has taken over").await;
+    gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_accepted("meanwhile");
+
+    for node in cluster.masters.iter().chain(&cluster.replicas) {
+        // The dead one is asked too, and those that have heard already say no.
+        let _ = node.try_run::<String>(&["CLUSTER", "DELSLOTS", &slot.to_string()]).await;
+    }
+    is_ready(false, "nobody has its slot").await;
+    gateway.deliver(&Delivery::basiq("late")).await.assert_come_again();
+}
+
+/// Of claims each master is asked by keys of its own.
+#[tokio::test]
+async fn a_cluster_takes_claims_while_any_of_its_masters_does() {
+    let (cluster, nats) = (Cluster::start().await, Nats::start().await);
+    nats.create_stream("ALL", &[STREAM]).await;
+    let home = Home::redis_at(cluster.urls()).with("redis.cluster", true);
+    let home = home.with("queue.kind", "nats").with("queue.url", nats.url());
+    let gateway = home.serve().await;
+    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    let told = || gateway.said().matches("redis takes no writes").count();
+    let checked = || home.check_live().1.matches("it takes no claims: SET: ").count();
+    assert_eq!((told(), checked()), (0, 0), "{}", gateway.said());
+    for (n, master) in (1..).zip(&cluster.masters) {
+        let _: String = master.run(&["ACL", "SETUSER", "default", "-set"]).await;
+        until("it is told", async || told() == n).await;
+        assert_eq!(checked(), n);
+        assert!(n == 3 || gateway.ready().await, "the others take claims");
+    }
+    until("the gateway is unready", async || !gateway.ready().await).await;
+    let _: String = cluster.masters[0].run(&["ACL", "SETUSER", "default", "+set"]).await;
+    until("the gateway is ready again", async || gateway.ready().await).await;
+}
+
 #[tokio::test]
 async fn a_template_spreads_over_a_cluster_and_is_read_back() {
     let cluster = Cluster::start().await;
@@ -77,14 +146,18 @@ async fn a_template_spreads_over_a_cluster_and_is_read_back() {
 
 #[tokio::test]
 async fn a_slot_that_moves_is_followed() {
-    let cluster = Cluster::start().await;
-    let home = Home::redis_at(cluster.urls()).with("redis.cluster", true);
+    let mut cluster = Cluster::start().await;
+    // Given one of them, it finds the others; that one is not asked for ever.
+    const GIVEN: usize = 2;
+    let home = Home::redis_at(cluster.urls().split_off(GIVEN)[..1].to_vec()).with("redis.cluster", true);
     let gateway = home.serve().await;
     until("all masters take events", async || gateway.metric(UP).await == 1.0).await;
     gateway.deliver(&Delivery::basiq("before")).await.assert_accepted("before");
     let slot: u16 = cluster.masters[0].run(&["CLUSTER", "KEYSLOT", "hookgate.events"]).await;
     let from = usize::from(slot) * 3 / 16384;
-    let (from, to) = (&cluster.masters[from], &cluster.masters[(from + 1) % 3]);
+    let to = 1 - from;
+    cluster.masters[GIVEN].kill9();
+    let (from, to) = (&cluster.masters[from], &cluster.masters[to]);
     let (slot, new): (String, String) = (slot.to_string(), to.run(&["CLUSTER", "MYID"]).await);
     let old: String = from.run(&["CLUSTER", "MYID"]).await;
     let _: String = to.run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &old]).await;
@@ -105,7 +178,20 @@ async fn a_slot_that_moves_is_followed() {
     })
     .await;
     gateway.deliver(&Delivery::basiq("before")).await.assert_duplicate("before");
-    assert_eq!(ids(&home.events()), ["before", "meanwhile"]);
+    assert_eq!(to.run::<u64>(&["XLEN", "hookgate.events"]).await, 2);
+    // Once it is gone altogether that is told, and not each time that it is looked for.
+    cluster.masters[..GIVEN].iter_mut().for_each(Redis::kill9);
+    cluster.replicas.iter_mut().for_each(Redis::kill9);
+    let told = || gateway.said().matches("no node of the redis cluster can be reached").count();
+    until("it is told", async || told() > 0).await;
+    cluster.masters[0].restart().await;
+    until("a node is found again", async || {
+        cluster.masters[0].run::<String>(&["INFO", "commandstats"]).await.contains("cluster|slots")
+    })
+    .await;
+    cluster.masters[0].kill9();
+    until("it is told anew", async || told() > 1).await;
+    assert_eq!(told(), 2);
 }
 
 #[tokio::test]

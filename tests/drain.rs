@@ -58,6 +58,7 @@ async fn readiness_goes_first_and_what_is_in_flight_is_answered() {
     assert_eq!(answer.header("connection"), Some("close"), "{answer:?}");
     assert!(slow.client.closed().await);
     assert_eq!(gateway.exit().await.code(), Some(0));
+    assert!(!home.database().with_extension("db-wal").exists(), "the store was not closed");
     assert_eq!(ids(&home.events()), ["before", "late", "slow"]);
 }
 

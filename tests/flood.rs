@@ -2,7 +2,8 @@
 //! the reject log stays within its bound, and memory is flat. What keeps connections out is told once.
 //!
 //!     tests/run --test flood -- --nocapture                        # some seconds
-//!     HOOKGATE_FLOOD=full tests/run --test flood -- --nocapture    # a minute: 50,000 forgeries, 5,000 slow connections
+//!     HOOKGATE_FLOOD=full tests/run --release --test flood -- --nocapture
+//!                                                                  # a minute: 50,000 forgeries, 5,000 slow connections
 //!
 //! How long the good client waits is printed, not asserted: that is a matter of the machine. The figures come as a table.
 
@@ -23,6 +24,7 @@ use support::{Client, Delivery, Gateway, Home, assert_each_once, until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Interval;
 
 #[tokio::test]
 async fn silent_connections_to_the_admin_port_keep_nobody_else_from_it() {
@@ -278,16 +280,24 @@ struct Counts {
 impl Attack {
     /// So many forgeries a second from this address.
     fn forge(&mut self, gateway: SocketAddr, from: [u8; 4], per_second: u64) {
-        let pause = Duration::from_micros(1_000_000 * FORGERS / per_second);
-        for _ in 0..FORGERS {
-            self.tasks.spawn(forge(gateway, from, pause, self.counts.clone()));
+        let every = Duration::from_micros(1_000_000 * u64::from(FORGERS) / per_second);
+        for number in 0..FORGERS {
+            let due = clock::instant() + every * number / FORGERS;
+            let due = tokio::time::interval_at(due.into(), every);
+            self.tasks.spawn(forge(gateway, from, due, self.counts.clone()));
         }
     }
 
     /// So many connections from this address that begin like this and are slow from then on.
     fn linger(&mut self, gateway: SocketAddr, from: [u8; 4], connections: usize, opening: &'static str) {
-        for _ in 0..connections {
-            self.tasks.spawn(linger(gateway, from, opening, self.counts.clone()));
+        for number in 0..connections {
+            // Spread over the second: all at once would be a flood of its own kind, and chiefly of the one who sends it.
+            let after = BETWEEN_BYTES.mul_f64(number as f64 / connections as f64);
+            let slow = linger(gateway, from, opening, self.counts.clone());
+            self.tasks.spawn(async move {
+                tokio::time::sleep(after).await;
+                slow.await;
+            });
         }
     }
 
@@ -309,15 +319,18 @@ impl Attack {
     }
 }
 
-/// Forgeries, one after the other, each of which must be refused.
-async fn forge(gateway: SocketAddr, from: [u8; 4], pause: Duration, counts: Arc<Counts>) {
-    let forgery = Delivery::basiq_by_another_secret("forged");
+/// Forgeries, one after the other, each of which must be refused. A slow answer does not make for fewer: those that are overdue follow at once.
+async fn forge(gateway: SocketAddr, from: [u8; 4], mut due: Interval, counts: Arc<Counts>) {
+    let forgery = Delivery::basiq_by_another_secret("forged").request();
     while let Ok(mut client) = connect(from, gateway).await.and_then(Client::over) {
         while !counts.stop.load(Ordering::Relaxed) {
-            let Ok(answer) = client.deliver(&forgery).await else { break };
+            if client.send(&forgery).await.is_err() {
+                break;
+            }
+            let Ok(answer) = client.answer().await else { break };
             assert!([401, 503].contains(&answer.status), "{answer:?}");
             counts.refused.fetch_add(usize::from(answer.status == 401), Ordering::Relaxed);
-            tokio::time::sleep(pause).await;
+            due.tick().await;
         }
         if counts.stop.load(Ordering::Relaxed) {
             return;
@@ -355,6 +368,8 @@ async fn linger(gateway: SocketAddr, from: [u8; 4], opening: &str, counts: Arc<C
 /// From an address of this machine: as this client.
 async fn connect(from: [u8; 4], gateway: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
+    // Else the ports of those that were thrown out wait for a minute, until there is none for the next.
+    socket.set_zero_linger()?;
     socket.bind((from, 0).into())?;
     socket.connect(gateway).await
 }
@@ -365,7 +380,7 @@ const IN_THE_BODY: &str = "POST /hooks/basiq HTTP/1.1\r\nhost: slow.test\r\ncont
 const AUDIT_BYTES: u64 = 4 << 20;
 const MIB: f64 = (1 << 20) as f64;
 const MEMORY_GROWS_AT_MOST: f64 = 48.0 * MIB;
-const FORGERS: u64 = 16;
+const FORGERS: u32 = 16;
 const BETWEEN_BYTES: Duration = Duration::from_secs(1);
 const BEFORE_COMING_AGAIN: Duration = Duration::from_secs(4);
 const BETWEEN_DELIVERIES: Duration = Duration::from_millis(5);

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use support::{
-    Client, Delivery, Gateway, Home, Persistence, Redis, SmallDisk, assert_each_once, ids, until, within,
+    BASIQ_SECRET, Client, Delivery, Gateway, Home, Nats, Persistence, Redis, SECURITIZE_TOKEN, SmallDisk,
+    assert_each_once, ids, until, within,
 };
 
 #[tokio::test]
@@ -29,6 +30,8 @@ async fn redis_stops_and_starts_again() {
     gateway.deliver(&Delivery::basiq("before")).await.assert_duplicate("before");
     assert_eq!(ids(&home.events()), ["before", "meanwhile"]);
     assert_eq!(gateway.metric("hookgate_queue_up{queue=\"redis\"}").await, 1.0);
+    let said = gateway.said();
+    assert!(!said.contains("redis cannot be reached"), "each time it is tried: {said}");
 }
 
 #[tokio::test]
@@ -175,6 +178,41 @@ async fn a_key_that_is_no_stream_takes_no_events_from_the_start_on() {
 }
 
 #[tokio::test]
+async fn how_many_events_were_refused_is_told_when_it_is_over() {
+    let redis = Redis::start(Persistence::Off).await;
+    let gateway = Home::redis(&redis).serve().await;
+    let _: String = redis.run(&["SET", "hookgate.events", "no stream"]).await;
+    for id in ["a", "b", "c"] {
+        gateway.deliver(&Delivery::basiq(id)).await.assert_come_again();
+    }
+    let told =
+        |word: &str| gateway.said().lines().filter(|line| line.contains(word)).map(str::to_owned).next_back();
+    until("the end is told", async || told("redis has refused no event for 10 s").is_some()).await;
+    assert!(
+        told("redis has refused no event for 10 s").unwrap().contains("\"refused\":3"),
+        "{}",
+        gateway.said()
+    );
+    assert_eq!(gateway.said().matches("\"redis refuses events\"").count(), 1);
+}
+
+/// What loads a script by its hash needs no other right.
+#[tokio::test]
+async fn a_user_without_eval_takes_events_and_is_ready() {
+    let redis = Redis::start(Persistence::Off).await;
+    let home = as_user(&redis).await;
+    set_user(&redis, &["-eval"]).await;
+    let gateway = home.serve().await;
+    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    let _: String = redis.run(&["SCRIPT", "FLUSH"]).await;
+    gateway.deliver(&Delivery::basiq("b")).await.assert_accepted("b");
+    let _: String = redis.run(&["CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "1"]).await;
+    until("the gateway is unready", async || !gateway.ready().await).await;
+    let said = gateway.said();
+    assert!(said.contains("\"OOM\"") && !said.contains("NOPERM"), "{said}");
+}
+
+#[tokio::test]
 async fn with_a_spool_a_redis_that_refuses_every_event_is_told_and_costs_none() {
     let redis = Redis::start(Persistence::Off).await;
     let home = as_user(&redis).await.with("spool.enabled", true);
@@ -212,6 +250,48 @@ async fn of_streams_that_only_events_name_a_refusal_is_seen_with_the_first_event
 }
 
 #[tokio::test]
+async fn a_template_that_stands_for_one_stream_is_as_ready_as_that() {
+    let redis = Redis::start(Persistence::Off).await;
+    let only = format!("[sources.basiq]\nprovider = \"basiq\"\nsecrets = [\"{BASIQ_SECRET}\"]\n");
+    let home = Home::redis(&redis).with("queue.name", "x.{source}").with("queue.max_backlog", 3);
+    let gateway = home.with_sources(only).serve().await;
+    until("the queue is up", async || gateway.metric(QUEUE_UP).await == 1.0).await;
+    for id in ["a", "b", "c"] {
+        gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
+    }
+    gateway.deliver(&Delivery::basiq("d")).await.assert_come_again();
+    until("the gateway is unready", async || !gateway.ready().await).await;
+    assert_eq!(gateway.metric(QUEUE_UP).await, 0.0);
+    let _: usize = redis.run(&["XTRIM", "x.basiq", "MAXLEN", "1"]).await;
+    until("the gateway is ready again", async || gateway.ready().await).await;
+}
+
+/// Whether a source's or a type's: the others' events are taken all the same.
+#[tokio::test]
+async fn one_stream_of_a_template_that_refuses_shows_until_its_source_goes() {
+    for (name, bad) in [("x.{source}", "x.basiq"), ("x.{source}.{type}", "x.basiq.user.created")] {
+        let redis = Redis::start(Persistence::Off).await;
+        let _: String = redis.run(&["SET", bad, "no stream"]).await;
+        let home = Home::redis(&redis).with("queue.name", name);
+        let gateway = home.serve().await;
+        gateway.deliver(&Delivery::basiq("a")).await.assert_come_again();
+        until("it shows", async || gateway.said().contains("redis takes no events")).await;
+        until("it shows", async || gateway.metric(QUEUE_UP).await == 0.0).await;
+        assert!(gateway.ready().await, "{name}");
+        let securitize = Delivery::securitize(1, "good");
+        assert_eq!(gateway.deliver(&securitize).await.status, 200, "{name}");
+        assert!(gateway.ready().await, "{name}");
+
+        let other =
+            format!("[sources.other]\nprovider = \"securitize\"\npath_token = \"{SECURITIZE_TOKEN}\"\n");
+        let home = home.with_sources(other);
+        home.write_config();
+        until("it is gone with its source", async || gateway.metric(QUEUE_UP).await == 1.0).await;
+        assert!(gateway.said().contains("config reloaded"));
+    }
+}
+
+#[tokio::test]
 async fn a_partition_that_refuses_shows_and_the_others_go_on() {
     let redis = Redis::start(Persistence::Off).await;
     let gateway = Home::redis(&redis).with("queue.partitions", 3).serve().await;
@@ -236,8 +316,22 @@ async fn an_event_that_the_stream_refuses_is_not_remembered() {
         redis.run(&["XSETID", "hookgate.events", "18446744073709551615-18446744073709551615"]).await;
     gateway.deliver(&Delivery::basiq("refused")).await.assert_come_again();
     assert_eq!((redis.remembered().await, home.events().len()), (1, 1));
+    until("the gateway is unready", async || !gateway.ready().await).await;
+    assert!(gateway.said().contains("exhausted the last possible ID"), "{}", gateway.said());
+    // The ids are no less at their end when it is empty.
+    let _: usize = redis.run(&["XTRIM", "hookgate.events", "MAXLEN", "0"]).await;
+    let asked = "cmdstat_xadd:calls=";
+    let asks = async || {
+        let stats: String = redis.run(&["INFO", "commandstats"]).await;
+        let count = stats.split_once(asked).and_then(|(_, rest)| rest.split(',').next()?.parse::<u64>().ok());
+        count.unwrap_or_default()
+    };
+    let before = asks().await;
+    until("it is asked again", async || asks().await > before + 2).await;
+    assert!(!gateway.ready().await);
 
     let _: usize = redis.run(&["DEL", "hookgate.events"]).await;
+    until("the gateway is ready again", async || gateway.ready().await).await;
     gateway.deliver(&Delivery::basiq("refused")).await.assert_accepted("refused");
     assert_eq!(ids(&home.events()), ["refused"]);
 }
@@ -250,15 +344,59 @@ async fn a_stream_at_its_bound_takes_no_more_until_it_is_trimmed() {
     for id in ["a", "b", "c"] {
         gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
     }
-    gateway.deliver(&Delivery::basiq("d")).await.assert_come_again();
+    for id in ["d", "e"] {
+        gateway.deliver(&Delivery::basiq(id)).await.assert_come_again();
+    }
     gateway.deliver(&Delivery::basiq("a")).await.assert_duplicate("a");
     assert_eq!(ids(&home.events()), ["a", "b", "c"], "it is never trimmed to make room");
+    let said = gateway.said();
+    assert_eq!(said.matches("a stream is at max_backlog and takes no more events").count(), 1, "{said}");
     assert_eq!(redis.remembered().await, 3);
-    until("the refusal is on record", async || home.records("queue_unavailable").len() == 1).await;
+    until("the refusals are on record", async || home.records("queue_unavailable").len() == 2).await;
 
     let _: usize = redis.run(&["XTRIM", "hookgate.events", "MAXLEN", "1"]).await;
     gateway.deliver(&Delivery::basiq("d")).await.assert_accepted("d");
     assert_eq!(ids(&home.events()), ["c", "d"]);
+}
+
+/// Nobody need have delivered anything for that to be seen.
+#[tokio::test]
+async fn a_redis_that_refuses_every_claim_makes_the_gateway_unready_until_it_takes_them() {
+    let (redis, nats) = (Redis::start(Persistence::Always).await, Nats::start().await);
+    nats.create_stream("ALL", &["hookgate.events"]).await;
+    let home = as_user(&redis).await.with("queue.kind", "nats").with("queue.url", nats.url());
+    let gateway = home.serve().await;
+    let cases: [(&[&str], &[&str], &str); 5] = [
+        (&["resetkeys", "~other:*"], &["allkeys"], "NOPERM"),
+        (&["-get"], &["+get"], "GET: "),
+        (&["-set"], &["+set"], "SET: "),
+        (&["-del"], &["+del"], "DEL: "),
+        (&["-evalsha"], &["+evalsha"], "NOPERM"),
+    ];
+    for (n, (takes_away, gives_back, says)) in cases.into_iter().enumerate() {
+        let id = format!("refused-{n}");
+        set_user(&redis, takes_away).await;
+        until(&format!("the gateway is unready: {takes_away:?}"), async || !gateway.ready().await).await;
+        let report = gateway.readiness().await;
+        assert_eq!((&report["queue"], &report["dedupe"]), (&"up".into(), &"down".into()));
+        // What is claimed and committed asks for no DEL until the commit.
+        gateway.deliver(&Delivery::basiq(&id)).await.assert_come_again();
+        let (code, checked) = home.check_live();
+        assert_eq!(code, Some(1), "{checked}");
+        assert!(checked.contains("takes no claims") && checked.contains(says), "{takes_away:?}: {checked}");
+        set_user(&redis, gives_back).await;
+        until("the gateway is ready again", async || gateway.ready().await).await;
+        let said = gateway.said();
+        let told: Vec<_> = said.lines().filter(|line| line.contains("redis takes no writes")).collect();
+        assert_eq!(told.len(), n + 1, "once each time: {said}");
+        assert!(told[n].contains(says), "{said}");
+        assert!(said.contains("redis refuses claims"), "{said}");
+    }
+    let (code, checked) = home.check_live();
+    assert_eq!(code, Some(0), "{checked}");
+    gateway.deliver(&Delivery::basiq("new")).await.assert_accepted("new");
+    let keys: Vec<String> = redis.run(&["KEYS", "*probe*"]).await;
+    assert!(keys.is_empty(), "asking leaves nothing behind: {keys:?}");
 }
 
 #[tokio::test]

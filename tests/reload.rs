@@ -9,6 +9,7 @@ mod support;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -194,6 +195,46 @@ async fn a_file_that_vanishes_for_good_is_told_and_counted_once_and_counts_when_
     fs::write(&config, text).unwrap();
     until("it is back", async || gateway.said().contains("config unchanged")).await;
     assert_eq!((reloads(&gateway, "refused").await, reloads(&gateway, "applied").await), (2.0, 1.0));
+}
+
+/// Lets a gateway have so many files open.
+fn limit_open_files(gateway: &Gateway, most: u32) {
+    let (pid, most) = (gateway.id().to_string(), format!("--nofile={most}:"));
+    assert!(Command::new("prlimit").args(["--pid", &pid, &most]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_change_that_could_not_be_read_for_want_of_descriptors_is_told_once_and_counts_when_it_can_be() {
+    let home = Home::embedded()
+        .with_sources("[sources.basiq]\nprovider = \"basiq\"\nsecrets = [{ file = \"basiq.secret\" }]\n");
+    fs::write(home.path("basiq.secret"), BASIQ_SECRET).unwrap();
+    let gateway = home.serve().await;
+    limit_open_files(&gateway, 5);
+    fs::write(home.path("basiq.secret"), NEXT_SECRET).unwrap();
+    until("it is told", async || gateway.said().contains("config refused")).await;
+    assert!(gateway.said().contains("Too many open files"), "{}", gateway.said());
+    limit_open_files(&gateway, 900);
+    until_the_next_secret_counts(&gateway).await;
+    assert_eq!(gateway.said().matches("config refused").count(), 1, "{}", gateway.said());
+    assert_eq!((reloads(&gateway, "refused").await, reloads(&gateway, "applied").await), (1.0, 1.0));
+}
+
+#[tokio::test]
+async fn an_address_that_somebody_else_has_is_told_once_and_taken_when_it_is_free() {
+    let mut home = Home::embedded().with_sources(basiq("basiq", ""));
+    let gateway = home.serve().await;
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    home = home.with("edge.listen", json!(["127.0.0.1:0", taken.to_string()]));
+    home.write_config();
+    until("it is told", async || gateway.said().contains("config refused")).await;
+    let said = gateway.said();
+    assert!(said.contains(&format!("cannot listen on {taken}")), "{said}");
+    drop(other);
+    until("it listens there", async || gateway.said().contains("config reloaded")).await;
+    let mut client = Client::connect(taken).await.unwrap();
+    client.deliver(&Delivery::basiq("a")).await.unwrap().assert_accepted("a");
+    assert_eq!((reloads(&gateway, "refused").await, reloads(&gateway, "applied").await), (1.0, 1.0));
 }
 
 #[tokio::test]

@@ -180,7 +180,7 @@ impl Journal {
                 break;
             }
             sealed.text.push_str(&more.text);
-            sealed.count += 1;
+            sealed.count += more.count;
             sealed.anchors += more.anchors;
             sealed.head = more.head;
         }

@@ -105,3 +105,65 @@ impl Position {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Three files of two lines each, with what was read and how it ended.
+    struct Log {
+        dir: tempfile::TempDir,
+        files: Vec<LogFile>,
+    }
+
+    impl Log {
+        fn new() -> Log {
+            let dir = tempfile::tempdir().unwrap();
+            let begun = "2026-11-21T10:00:00Z".parse().unwrap();
+            let files: Vec<LogFile> = [1, 3, 5].map(|first| LogFile::new(dir.path(), first, begun)).into();
+            for file in &files {
+                fs::write(&file.path, format!("{}\n{}\n", file.first_seq, file.first_seq + 1)).unwrap();
+            }
+            Log { dir, files }
+        }
+
+        /// What is read from this position, while `meanwhile` happens at each line.
+        fn read(&self, mut from: Position, meanwhile: impl Fn(&str)) -> (String, io::Result<()>) {
+            let mut text = String::new();
+            let ended = from.advance(self.dir.path(), |line| {
+                let line = String::from_utf8(line.to_vec()).unwrap();
+                meanwhile(&line);
+                text += &line;
+                Ok(ControlFlow::Continue(()))
+            });
+            (text, ended)
+        }
+    }
+
+    #[test]
+    fn reading_begins_with_the_file_that_holds_the_record_or_the_oldest() {
+        let log = Log::new();
+        for (seq, all) in [(0, "123456"), (2, "123456"), (3, "3456"), (4, "3456"), (9, "56")] {
+            let from = Position::before(log.dir.path(), seq).unwrap();
+            let (text, ended) = log.read(from, |_| {});
+            assert_eq!((text.as_str(), ended.is_ok()), (all, true), "before {seq}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_deleted_meanwhile_is_passed_over_and_one_that_cannot_be_read_is_not() {
+        let log = Log::new();
+        let deleted = |line: &str| {
+            if line == "1" {
+                fs::remove_file(&log.files[1].path).unwrap();
+            }
+        };
+        let (text, ended) = log.read(Position::default(), deleted);
+        assert_eq!((text.as_str(), ended.is_ok()), ("1256", true));
+        fs::create_dir(&log.files[1].path).unwrap();
+        let (text, ended) = log.read(Position::default(), |_| {});
+        assert_eq!((text.as_str(), ended.unwrap_err().kind()), ("12", io::ErrorKind::IsADirectory));
+    }
+}

@@ -217,10 +217,9 @@ mod tests {
         let record = Record::parse(LINE.as_bytes()).unwrap();
         assert_eq!(record.line().unwrap(), LINE);
         assert_eq!(record.digest().unwrap(), record.hash);
-        assert!(
-            Record::parse(LINE.replace("\"body_bytes\":4", "\"body_bytes\":9999999999999999").as_bytes())
-                .is_err()
-        );
+        let of_bytes = |bytes: u64| LINE.replace("\"body_bytes\":412", &format!("\"body_bytes\":{bytes}"));
+        assert_eq!(Record::parse(of_bytes(MAX_EXACT).as_bytes()).unwrap().body_bytes, Some(MAX_EXACT));
+        assert!(Record::parse(of_bytes(MAX_EXACT + 1).as_bytes()).is_err());
     }
 
     const LINE: &str = "\

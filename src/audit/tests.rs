@@ -147,6 +147,20 @@ fn a_second_writer_is_refused_and_a_late_record_counted() {
 }
 
 #[test]
+fn what_is_held_back_when_the_writer_is_gone_is_counted_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = open_with(dir.path(), Options { per_second: 0, ..options() });
+    gateway.audit.inner.to_writer.send(Message::Close).unwrap();
+    eventually("the writer ends", || gateway.audit.synced().has_changed().is_err());
+    for n in 0..7 {
+        gateway.audit.record(reject(n));
+    }
+    assert_eq!(gateway.metrics.audit.failures.get(), 0);
+    gateway.audit.close();
+    assert_eq!(gateway.metrics.audit.failures.get(), 7);
+}
+
+#[test]
 fn a_failing_disk_is_told_and_what_failed_is_summed_once_it_is_back() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("audit");

@@ -109,10 +109,17 @@ pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
 /// # Errors
 /// The same, and when a demand is not met.
 pub fn verify_with(dir: &Path, demand: &Demand) -> Result<Verified, VerifyError> {
+    verify_listed(|| list(dir), dir, demand)
+}
+
+fn verify_listed(
+    mut files: impl FnMut() -> io::Result<Vec<LogFile>>,
+    dir: &Path,
+    demand: &Demand,
+) -> Result<Verified, VerifyError> {
     let mut tries = 0;
     loop {
-        let files = list(dir)?;
-        match Chain::new(demand).follow_all(&files, set_aside(dir)?) {
+        match Chain::new(demand).follow_all(&files()?, set_aside(dir)?) {
             // The gateway deleted a file since it was listed.
             Err(VerifyError::Io(why)) if why.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
             result => return result,

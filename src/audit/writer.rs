@@ -61,33 +61,34 @@ impl Writer {
 
     /// Runs until closed, or until nobody can record any more.
     pub(super) fn run(mut self) {
-        loop {
-            let mut batch = Vec::new();
-            let closing = self.wait(&mut batch);
-            let now = clock::instant();
-            let due = closing || now >= self.tick;
-            let alone = batch.len();
-            if due {
-                batch.extend(self.flood.take());
-            }
-            self.write(batch, alone);
-            if self.journal.anchor_by().is_some_and(|by| closing || now >= by) {
-                let result = self.journal.anchor();
-                self.report(result);
-            }
-            if due {
-                self.tick = now + TICK;
-                self.sync();
-            }
-            self.tell();
-            if now >= self.sweep {
-                self.sweep = now + SWEEP;
-                self.journal.sweep();
-            }
-            if closing {
-                return;
-            }
+        while !self.turn() {}
+    }
+
+    /// Waits until there is something to do, and does it. True at the end.
+    fn turn(&mut self) -> bool {
+        let mut batch = Vec::new();
+        let closing = self.wait(&mut batch);
+        let now = clock::instant();
+        let due = closing || now >= self.tick;
+        let alone = batch.len();
+        if due {
+            batch.extend(self.flood.take());
         }
+        self.write(batch, alone);
+        if self.journal.anchor_by().is_some_and(|by| closing || now >= by) {
+            let result = self.journal.anchor();
+            self.report(result);
+        }
+        if due {
+            self.tick = now + TICK;
+            self.sync();
+        }
+        self.tell();
+        if now >= self.sweep {
+            self.sweep = now + SWEEP;
+            self.journal.sweep();
+        }
+        closing
     }
 
     /// Waits for something to do and takes all that is there; true at the end.
@@ -161,3 +162,79 @@ const TICK: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(60 * 60);
 /// Records in one write.
 const BATCH: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crossbeam_channel::Sender;
+
+    use super::super::Options;
+    use super::super::files::list;
+    use super::super::tests::{options, reject};
+    use super::*;
+    use crate::clock::Clock;
+
+    /// A writer that takes its turns when the test says so.
+    fn writer(dir: &Path, options: Options) -> (Writer, Sender<Message>, watch::Receiver<u64>) {
+        let journal = Journal::open(dir, options, Clock::System).unwrap();
+        let (to_writer, inbox) = crossbeam_channel::unbounded();
+        let (tell, synced) = watch::channel(0);
+        let (metrics, readiness) = (Arc::new(Metrics::new().unwrap()), Arc::new(Readiness::default()));
+        (Writer::new(journal, inbox, Arc::new(Flood::new(0)), metrics, readiness, tell), to_writer, synced)
+    }
+
+    fn send(to_writer: &Sender<Message>, count: u64) {
+        (0..count).for_each(|n| to_writer.send(Message::Reject(Box::new(reject(n)))).unwrap());
+    }
+
+    #[test]
+    fn what_waits_goes_into_one_write_so_far_and_is_synced_once_a_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, to_writer, mut synced) = writer(dir.path(), options());
+        send(&to_writer, 1);
+        assert!(!writer.turn());
+        assert!(
+            (writer.tick > clock::instant())
+                && synced.has_changed().unwrap()
+                && *synced.borrow_and_update() == 1
+        );
+        // The next turns come within that second.
+        writer.tick = clock::instant() + SWEEP;
+        writer.flood.hold(Summed::one(Box::new(reject(1))));
+        send(&to_writer, BATCH as u64 + 3);
+        assert!(!writer.turn());
+        assert_eq!(writer.journal.last_seq(), 1 + BATCH as u64);
+        assert!(!writer.turn());
+        assert_eq!(writer.journal.last_seq(), 4 + BATCH as u64);
+        assert!(writer.journal.unsynced() && !synced.has_changed().unwrap() && writer.flood.holding());
+        // It is over.
+        writer.tick = clock::instant();
+        assert!(!writer.turn());
+        assert_eq!((*synced.borrow_and_update(), writer.flood.holding()), (5 + BATCH as u64, false));
+        send(&to_writer, 0);
+        to_writer.send(Message::Close).unwrap();
+        assert!(writer.turn());
+        assert!(!synced.has_changed().unwrap(), "nothing is new");
+    }
+
+    #[test]
+    fn what_is_past_its_time_is_looked_for_every_hour() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, to_writer, _synced) =
+            writer(dir.path(), Options { retain: Duration::ZERO, ..options() });
+        send(&to_writer, 1);
+        writer.turn();
+        // A file of long ago, which is swept when that is due.
+        let old = super::super::files::LogFile::new(dir.path(), 0, "2020-01-01T00:00:00Z".parse().unwrap());
+        std::fs::write(&old.path, "").unwrap();
+        to_writer.send(Message::Sums).unwrap();
+        writer.turn();
+        assert_eq!(list(dir.path()).unwrap().len(), 2);
+        writer.sweep = clock::instant();
+        to_writer.send(Message::Sums).unwrap();
+        writer.turn();
+        assert_eq!(list(dir.path()).unwrap().len(), 1);
+        assert!(writer.sweep > clock::instant());
+    }
+}

@@ -5,14 +5,17 @@
 mod link;
 mod trust;
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
-use http_body_util::{BodyExt, Full, Limited};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Command, ValueEnum};
+use http_body_util::Full;
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use serde_json::json;
@@ -44,7 +47,7 @@ pub(super) struct Send {
     count: usize,
     /// Where to; without a path, the source's path is added. By default the config's own listener, and where that has TLS
     /// only with the certificate that the config names.
-    #[arg(long)]
+    #[arg(long, value_parser = Discreet)]
     url: Option<Uri>,
     /// For an https:// URL: the authorities to trust instead of the system's, or the server's own certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "url")]
@@ -69,6 +72,31 @@ pub(super) enum Tamper {
     Signature,
     /// It is signed as of a time long past.
     Timestamp,
+}
+
+/// Reads a URL. What is wrong with one is told without it, since its path may hold a token.
+#[derive(Clone)]
+struct Discreet;
+
+impl TypedValueParser for Discreet {
+    type Value = Uri;
+
+    fn parse_ref(&self, send: &Command, _: Option<&Arg>, url: &OsStr) -> Result<Uri, clap::Error> {
+        let wrong = |what: &str| {
+            send.clone().error(ErrorKind::ValueValidation, format!("--url is not one to send to: {what}"))
+        };
+        let url: Uri = url.to_string_lossy().parse().map_err(|why| wrong(&format!("{why}")))?;
+        let whole = url.authority().map_or("", |authority| authority.as_str());
+        if whole.contains('@') {
+            return Err(wrong(
+                "it names a user, and nobody is asked for one; leave out what is before the @",
+            ));
+        }
+        if url.port_u16().is_none() && whole.trim_end_matches(':') != url.host().unwrap_or_default() {
+            return Err(wrong("invalid port"));
+        }
+        Ok(url)
+    }
 }
 
 pub(super) fn run(global: &Global, send: &Send) -> Done {
@@ -188,13 +216,14 @@ impl Sender {
         let Some(authority) = url.authority().filter(|_| url.scheme_str() == Some(due)) else {
             return Err(Failure("--url is neither http://HOST nor https://HOST".to_owned()));
         };
-        let target = match url.path_and_query().map_or("", |target| target.as_str()) {
+        let path = match url.path() {
             "" | "/" => {
                 let token = source.token.as_ref().map(|token| format!("/{}", token.expose()));
                 format!("{}{}", source.path, token.unwrap_or_default())
             }
-            target => target.to_owned(),
+            path => path.to_owned(),
         };
+        let target = url.query().map_or(path.clone(), |query| format!("{path}?{query}"));
         let (host, link) = (format!("{due}://{authority}"), Link::new(url, tls)?);
         Ok(Sender { source, host, target, link })
     }
@@ -258,14 +287,10 @@ impl Sender {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
-        let unreachable =
-            |why: &dyn std::fmt::Display| Failure(safe(&format!("cannot deliver to {}: {why}", self.host)));
-        let answer = self.link.ask(request).await.map_err(|why| unreachable(&why))?;
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        let body = Limited::new(answer.into_body(), MAX_ANSWER);
-        #[allow(clippy::disallowed_methods)] // Limited above.
-        let body = body.collect().await.map_err(|error| unreachable(&error))?.to_bytes();
-        Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+        let unreachable = |why| Failure(safe(&format!("cannot deliver to {}: {why}", self.host)));
+        let (head, body) = self.link.ask(request).await.map_err(unreachable)?.into_parts();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 }
 
@@ -286,4 +311,25 @@ fn spoilt(signature: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-const MAX_ANSWER: usize = 1 << 20;
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn an_odd_url_is_wrong_usage_and_nothing_of_it_is_shown() {
+        for (url, said) in [
+            ("https://h/hooks/tok/hunter2 token", "invalid uri character"),
+            ("http://h:port/hunter2", "invalid"),
+            ("http://user:hunter2@127.0.0.1:1", "user"),
+            ("http://hunter2@[::1]/", "user"),
+        ] {
+            let arguments = ["hookgate", "send", "--source", "basiq", "--url", url];
+            let error = Cli::try_parse_from(arguments).err().unwrap();
+            let text = error.to_string();
+            assert_eq!(error.exit_code(), 2, "{text}");
+            assert!(text.contains("--url") && text.contains(said) && !text.contains("hunter2"), "{text}");
+        }
+    }
+}

@@ -1,17 +1,19 @@
 //! Reloading: when, and what comes of it.
 //!
-//! Keeps true: all of a new config or nothing of it; what is refused is told with its place, and the old one goes on. One
-//! reload at a time, its reading off the threads that serve.
+//! Keeps true: all of a new config or nothing of it; what is refused is told with its place, and the old one goes on. It is
+//! tried again, since what was in the way may pass, and is told once. One reload at a time, its reading off the threads that
+//! serve.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::load::{Contents, Loaded, load, other};
-use super::watch::{Watch, apart};
+use super::watch::{Due, Watch, apart};
 use super::{Gateway, Sockets, StartError, stores};
 use crate::config::{Config, Problem};
 use crate::listener;
 use crate::live;
+use crate::metrics::Metrics;
 
 /// The reloads of a gateway that serves by a config file.
 pub struct Reloads {
@@ -19,6 +21,10 @@ pub struct Reloads {
     watch: Watch,
     /// What the files of the config in force hold; none if they changed while they were read.
     contents: Option<Contents>,
+    /// What was told of the last reload, if it was refused.
+    refused: Option<String>,
+    /// Nothing has changed since.
+    again: bool,
 }
 
 /// What a reload has changed, by names.
@@ -38,17 +44,23 @@ impl Reloads {
             path: path.to_owned(),
             watch: Watch::new(started.marks),
             contents: current.then_some(started.contents),
+            refused: None,
+            again: false,
         }
     }
 
-    /// Returns once the config file, or a file that it names, has changed.
+    /// Returns once the config file, or a file that it names, has changed; or what was refused may be tried again.
     pub async fn due(&mut self) {
-        self.watch.changed().await;
+        self.again = self.watch.due().await == Due::Again;
     }
 
     /// Reads everything anew and applies it, or else says why not. Not `asked` for, what has not changed is left alone.
     /// Dropped half way, it has changed nothing.
     pub async fn run(&mut self, gateway: &mut Gateway, asked: bool) {
+        let again = std::mem::take(&mut self.again) && !asked;
+        if again && self.still_refused().await {
+            return self.watch.try_again();
+        }
         let file = self.path.display().to_string();
         let (path, metrics) = (self.path.clone(), gateway.pipeline.metrics.clone());
         let rules = gateway.pipeline.rules.load_full();
@@ -56,38 +68,76 @@ impl Reloads {
             let loaded = load(&path, &metrics, Some(&rules));
             loaded.map(|loaded| (loaded.is_current(), loaded))
         };
-        let (current, loaded) = match apart(reading).await {
-            Some(Ok(read)) => read,
-            Some(Err(why)) => return self.failed(gateway, &why.to_string()),
-            None => return self.failed(gateway, "no thread to read it on"),
+        let read = match apart(reading).await {
+            Some(read) => read.map_err(|why| why.to_string()),
+            None => Err("no thread to read it on".to_owned()),
+        };
+        let (current, loaded) = match read {
+            Ok(read) => read,
+            Err(why) => {
+                self.watch.acted_in_vain();
+                self.watch.try_again();
+                if self.is_news(gateway, &why, again) {
+                    tracing::error!("config refused: {why}; what was read before goes on");
+                }
+                return;
+            }
         };
         let contents = current.then(|| loaded.contents.clone());
         if !asked && contents.is_some() && contents == self.contents {
             self.watch.acted(loaded.marks, true);
+            self.refused = None;
             tracing::info!("config unchanged: {file} and its files say what is in force");
             return;
         }
         let marks = loaded.marks.clone();
         let files = other_files(&loaded.contents, self.contents.as_ref());
+        let stays_refused = errors(&file, &loaded.problems).is_none()
+            && loaded.config.changed_keys(&gateway.config).iter().any(|key| !can_follow(key));
         let applied = gateway.reload(loaded);
         self.watch.acted(marks, applied.is_ok());
         match applied {
             Ok((changes, warnings)) => {
                 self.contents = contents;
+                self.refused = None;
+                gateway.pipeline.metrics.edge.reloaded(true);
                 tell(&file, &warnings);
                 changes.log(&files);
             }
             Err(problems) => {
-                tell(&file, &problems);
-                tracing::error!("config refused: {file} as it was before goes on; nothing has changed");
+                if !stays_refused {
+                    self.watch.try_again();
+                }
+                let why = errors(&file, &problems).unwrap_or_default();
+                if self.is_news(gateway, &why, again) {
+                    tell(&file, &problems);
+                    tracing::error!("config refused: {file} as it was before goes on; nothing has changed");
+                }
             }
         }
     }
 
-    fn failed(&mut self, gateway: &Gateway, why: &str) {
-        self.watch.acted_in_vain();
-        gateway.pipeline.metrics.edge.reloaded(false);
-        tracing::error!("config refused: {why}; what was read before goes on");
+    /// Whether what was told is still so. Looks as `check` does, and leaves no trace of the config with the gateway.
+    async fn still_refused(&self) -> bool {
+        let path = self.path.clone();
+        let reading = move || match load(&path, &Metrics::new().ok()?, None) {
+            Ok(loaded) => errors(&path.display().to_string(), &loaded.problems),
+            Err(why) => Some(why.to_string()),
+        };
+        match apart(reading).await {
+            Some(refused) => refused.is_some() && refused == self.refused,
+            None => true,
+        }
+    }
+
+    /// Notes a refusal; whether it is to be told, and counts it then. Tried `again`, it is if it is another.
+    fn is_news(&mut self, gateway: &Gateway, why: &str, again: bool) -> bool {
+        let before = self.refused.replace(why.to_owned());
+        let news = !again || before.as_deref() != Some(why);
+        if news {
+            gateway.pipeline.metrics.edge.reloaded(false);
+        }
+        news
     }
 }
 
@@ -100,7 +150,6 @@ impl Gateway {
     pub fn reload(&mut self, loaded: Loaded) -> Result<(Changes, Vec<Problem>), Vec<Problem>> {
         let metrics = self.pipeline.metrics.clone();
         let applied = self.apply(loaded);
-        metrics.edge.reloaded(applied.is_ok());
         // What was built and refused has left series of its own too.
         self.pipeline.rules.load().keep_series(&metrics);
         applied
@@ -127,6 +176,7 @@ impl Gateway {
         // From here on nothing can fail.
         let changes = Changes::between(&config, &self.config);
         self.qualified.store(stores::sharing_a_provider(&config).into());
+        self.pipeline.handover.inbox().set_names(&live::names(&config));
         if self.pipeline.quarantine.is_some() {
             stores::quarantine_series(&config, &self.pipeline.metrics);
         }
@@ -187,6 +237,13 @@ fn cannot_listen(why: &StartError, config: &Config, gateway: &Gateway) -> Proble
         other => ("edge.listen", other.to_string()),
     };
     Problem { at: config.places.find(key), key: key.to_owned(), what, warning: false }
+}
+
+/// The errors among the problems, as they are told; none if there is none.
+fn errors(file: &str, problems: &[Problem]) -> Option<String> {
+    let errors = problems.iter().filter(|problem| !problem.warning);
+    let lines: Vec<_> = errors.map(|problem| problem.render(file).to_string()).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 fn tell(file: &str, problems: &[Problem]) {
@@ -275,6 +332,44 @@ mod tests {
         answer.clear();
         proxy.read_to_end(&mut answer).await.unwrap();
         assert_eq!(String::from_utf8_lossy(&answer), "");
+        gateway.drain().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_told_and_counted_once_until_somebody_asks_or_it_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hookgate.toml");
+        let good = "edge.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n\
+                    [sources.any]\nprovider = \"securitize\"\nunauthenticated = true\n";
+        std::fs::write(&path, good).unwrap();
+        let started = load(&path, &Metrics::new().unwrap(), None).unwrap();
+        let mut gateway = Gateway::start(started.config.clone(), Clock::System).await.unwrap();
+        let mut reloads = Reloads::new(&path, started);
+        let bad = good.replace("securitize", "nobody");
+        for (text, again, asked, count) in [
+            (&*bad, false, false, 1),
+            (&bad, true, false, 1),
+            (&bad, true, false, 1),
+            (&bad, true, true, 2),
+            (&bad, true, false, 2),
+            (&format!("nonsense = 1\n{bad}"), true, false, 3),
+            (good, true, false, 3),
+            (&bad, false, false, 4),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            reloads.again = again;
+            reloads.run(&mut gateway, asked).await;
+            let series = gateway.pipeline.metrics.render().unwrap().0;
+            let line = format!("hookgate_config_reloads_total{{result=\"refused\"}} {count}\n");
+            assert!(series.contains(&line), "{line}{series}");
+        }
+        // A folder, for what is there and cannot be read.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        reloads.run(&mut gateway, false).await;
+        let said = reloads.refused.as_deref().unwrap();
+        assert!(said.contains("Is a directory"), "{said}");
+        assert!(reloads.still_refused().await);
         gateway.drain().await;
     }
 }

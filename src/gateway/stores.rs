@@ -17,6 +17,7 @@ use crate::database::OpenError;
 use crate::database::writer::Database;
 use crate::inbox::claimed::{self, Claimed, Claims, EmbeddedClaims, RedisClaims};
 use crate::inbox::{Inbox, embedded, redis};
+use crate::live;
 use crate::metrics::Metrics;
 use crate::quarantine::{self, Key, Quarantine};
 use crate::queue_name::QueueName;
@@ -140,6 +141,7 @@ fn open_embedded(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, Star
 fn open_redis(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartError> {
     let options = redis::Options {
         name: config.queue.name.value.clone(),
+        names: live::names(config),
         partitions: config.queue.partitions,
         max_backlog: config.queue.max_backlog,
         window: config.dedupe.window.value,

@@ -5,7 +5,8 @@
 //! It costs a few `stat`s a second.
 //!
 //! Keeps true: a change counts once two looks in a row agree, so that a file which is being written is not read half way; a
-//! file that is gone for a few looks is being exchanged and has not changed, one that stays away has.
+//! file that is gone for a few looks is being exchanged and has not changed, one that stays away has. What could not be done is
+//! due again without a change, but not in the middle of one.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -53,23 +54,35 @@ pub(super) struct Watch {
     in_force: Vec<PathBuf>,
     /// For how many looks in a row each has been gone that was there when it was acted on.
     gone: BTreeMap<PathBuf, u32>,
+    /// After how many looks it is due again, should nothing change; none where that is no use.
+    again: Option<u32>,
+}
+
+/// Why there is something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// A file has changed.
+    Changed,
+    /// Nothing has, and what could not be done may be possible by now.
+    Again,
 }
 
 impl Watch {
     /// Over the files of the config in force.
     pub(super) fn new(marks: Marks) -> Watch {
         let in_force = marks.keys().cloned().collect();
-        Watch { seen: marks.clone(), in_force, gone: BTreeMap::new(), acted: marks }
+        Watch { seen: marks.clone(), in_force, gone: BTreeMap::new(), again: None, acted: marks }
     }
 
-    /// Returns once a file has changed and stays as it is. Dropped half way, it has seen nothing.
-    pub(super) async fn changed(&mut self) {
+    /// Returns once a file has changed and stays as it is, or what could not be done is due again. Dropped half way, it has
+    /// seen nothing.
+    pub(super) async fn due(&mut self) -> Due {
         loop {
             tokio::time::sleep(BETWEEN_LOOKS).await;
             let paths: Vec<PathBuf> = self.acted.keys().cloned().collect();
             let marks = apart(move || look(paths.iter().map(PathBuf::as_path))).await;
-            if marks.is_some_and(|marks| self.settled(marks)) {
-                return;
+            if let Some(due) = marks.and_then(|marks| self.looked(marks)) {
+                return due;
             }
         }
     }
@@ -87,11 +100,29 @@ impl Watch {
         }
         self.seen = read.clone();
         self.acted = read;
+        self.again = None;
     }
 
     /// There was nothing to be read.
     pub(super) fn acted_in_vain(&mut self) {
         self.acted = self.seen.clone();
+        self.again = None;
+    }
+
+    /// What was acted on could not be done, for a reason that may pass.
+    pub(super) fn try_again(&mut self) {
+        self.again = Some(LOOKS_UNTIL_AGAIN);
+    }
+
+    /// Takes a look in; whether there is something to do.
+    fn looked(&mut self, marks: Marks) -> Option<Due> {
+        if self.settled(marks) {
+            return Some(Due::Changed);
+        }
+        let left = self.again.as_mut()?;
+        *left = left.saturating_sub(1);
+        let still = self.seen == self.acted && self.gone.values().all(|looks| *looks >= GONE_FOR_GOOD);
+        (*left == 0 && still).then_some(Due::Again)
     }
 
     /// Takes a look in; whether something is other than it was acted on, and is as it was at the last look.
@@ -127,6 +158,8 @@ pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// Whoever deletes a file and writes it anew is done with it by then.
 const GONE_FOR_GOOD: u32 = 5;
+/// Soon enough for who waits for a secret to count, and seldom enough to read a config that stays wrong.
+const LOOKS_UNTIL_AGAIN: u32 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -231,6 +264,36 @@ mod tests {
         bench.acts(true, &["a"]);
         bench.replace("b");
         assert!(!bench.looks() && !bench.looks());
+    }
+
+    #[test]
+    fn what_could_not_be_done_is_due_again_without_a_change_but_not_in_the_middle_of_one() {
+        let mut bench = Bench::new();
+        let due = |bench: &mut Bench| {
+            let paths: Vec<_> = bench.watch.acted.keys().cloned().collect();
+            bench.watch.looked(look(paths.iter().map(PathBuf::as_path)))
+        };
+        bench.acts(false, &["a", "b"]);
+        assert!((0..20).all(|_| due(&mut bench).is_none()), "nothing passes by itself");
+        for _ in 0..3 {
+            bench.acts(false, &["a", "b"]);
+            bench.watch.try_again();
+            let looks = (1..20).find(|_| due(&mut bench) == Some(Due::Again));
+            assert_eq!(looks, Some(LOOKS_UNTIL_AGAIN));
+        }
+        bench.watch.try_again();
+        assert!((1..LOOKS_UNTIL_AGAIN).all(|_| due(&mut bench).is_none()));
+        bench.replace("a");
+        assert_eq!((due(&mut bench), due(&mut bench)), (None, Some(Due::Changed)));
+        bench.acts(false, &["a", "b"]);
+        bench.watch.try_again();
+        assert!((2..LOOKS_UNTIL_AGAIN).all(|_| due(&mut bench).is_none()));
+        fs::remove_file(bench.path("a")).unwrap();
+        assert!((1..GONE_FOR_GOOD).all(|_| due(&mut bench).is_none()), "it is being exchanged");
+        bench.replace("a");
+        assert_eq!((due(&mut bench), due(&mut bench)), (None, Some(Due::Changed)));
+        bench.acts(true, &["a", "b"]);
+        assert!((0..20).all(|_| due(&mut bench).is_none()), "it is done");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! `D` dropped), for the window counted from the latest new body.
 
 pub(in crate::inbox) mod board;
+pub mod claims;
 pub mod door;
 pub mod inspect;
 mod lane;
@@ -26,6 +27,7 @@ mod stream;
 pub(in crate::inbox) mod tests;
 mod topology;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +71,8 @@ pub struct RedisInbox {
 pub struct Options {
     /// The stream's name; may hold `{provider}`, `{source}`, `{type}`.
     pub name: String,
+    /// What the name stands for, where it holds any of these.
+    pub names: BTreeSet<String>,
     /// How many streams; above one, they are numbered.
     pub partitions: u32,
     /// At this length a stream takes no more.
@@ -126,11 +130,11 @@ impl RedisInbox {
     ) -> Result<RedisInbox, OpenError> {
         let streams = Arc::new(Streams::parse(&options.name, options.partitions).map_err(OpenError::Name)?);
         let scripts = Arc::new(Scripts::new());
-        let fixed = streams.fixed();
-        let queue = Queue { metrics: metrics.clone(), streams: fixed.clone(), limit: options.max_backlog };
+        let all = streams.all(&options.names);
+        let written = Arc::new(Written::with(all.iter().cloned()));
+        let queue = Queue { metrics: metrics.clone(), streams: all, limit: options.max_backlog };
         let (board, replicas) = (Board::new(readiness, Some(queue)), Replicas(options.ack_replicas));
-        let links = Arc::new(Links::new(servers, scripts.loads(), board, replicas));
-        let written = Arc::new(Written::with(fixed.unwrap_or_default()));
+        let links = Arc::new(Links::new(servers, scripts.loads(), board, replicas, None));
         let (workers, keepers, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         keepers.spawn(links.clone().keep(stop.clone()));
         keepers.spawn(retention::run(
@@ -161,6 +165,11 @@ impl RedisInbox {
             })
             .collect();
         Ok(RedisInbox { lanes, streams, links, metrics, workers, keepers, stop: stop.drop_guard() })
+    }
+
+    /// From now on the queue's name stands for these names.
+    pub fn set_names(&self, names: &BTreeSet<String>) {
+        self.links.board().set_streams(self.streams.all(names));
     }
 
     /// Admits a delivery.

@@ -11,11 +11,21 @@ use tokio::time::timeout;
 
 use super::{Finding, PATIENCE, Setting, listed, no_answer};
 use crate::clock::Clock;
+use crate::inbox::redis::Servers;
+use crate::inbox::redis::claims::Claims;
 use crate::inbox::redis::door::{self, Door};
-use crate::inbox::redis::{Servers, inspect};
+use crate::inbox::redis::inspect::{self, Inspected};
 
-/// Asks every master of itself, and of those of the streams that it has.
-pub(super) async fn look(servers: &Servers, streams: &[String], clock: &Clock) -> Vec<Finding> {
+/// What besides a master's settings is asked about.
+pub(super) struct Use {
+    /// The streams of the queue, where it is here.
+    pub(super) streams: Vec<String>,
+    /// The queue whose claims are taken here, where it is not.
+    pub(super) claims: Option<String>,
+}
+
+/// Asks every master of itself, of those of the streams that it has, and of claims.
+pub(super) async fn look(servers: &Servers, of: &Use, clock: &Clock) -> Vec<Finding> {
     let unreachable = |what: String| Finding::new(Setting::RedisUnreachable, what);
     let masters = match timeout(PATIENCE, inspect::masters(servers)).await {
         Ok(Ok(masters)) if masters.is_empty() => {
@@ -26,9 +36,9 @@ pub(super) async fn look(servers: &Servers, streams: &[String], clock: &Clock) -
         Err(_) => return vec![unreachable(no_answer())],
     };
     let mut found = Vec::new();
-    for (name, connection) in masters {
+    for Inspected { name, key, connection } in masters {
         let asked = match connection {
-            Ok(mut connection) => match timeout(PATIENCE, ask(&mut connection, streams, clock)).await {
+            Ok(mut connection) => match timeout(PATIENCE, ask(&mut connection, of, &key, clock)).await {
                 Ok(asked) => asked.map_err(|why| why.to_string()),
                 Err(_) => Err(no_answer()),
             },
@@ -45,7 +55,8 @@ pub(super) async fn look(servers: &Servers, streams: &[String], clock: &Clock) -
 /// What one server says of itself.
 async fn ask(
     connection: &mut MultiplexedConnection,
-    streams: &[String],
+    of: &Use,
+    key: &str,
     clock: &Clock,
 ) -> RedisResult<Vec<Finding>> {
     let mut found = Vec::new();
@@ -67,8 +78,11 @@ async fn ask(
         Some(theirs) => found.extend(of_clock(before, theirs, clock.now())),
         None => found.push(unreadable("TIME", "whether its clock agrees with ours is")),
     }
-    if !streams.is_empty() {
-        found.extend(of_streams(streams, door::ask(connection, streams).await?));
+    if !of.streams.is_empty() {
+        found.extend(of_streams(&of.streams, door::ask(connection, &of.streams).await?));
+    }
+    if let Some(queue) = &of.claims {
+        found.extend(Claims::new(queue, key).ask(connection).await?.map(|why| of_claims(&why)));
     }
     Ok(found)
 }
@@ -124,6 +138,11 @@ fn of_streams(streams: &[String], doors: Vec<Option<Door>>) -> Vec<Finding> {
         Finding::new(Setting::RedisStream, what)
     };
     shut.into_iter().map(finding).collect()
+}
+
+fn of_claims(why: &str) -> Finding {
+    let what = format!("it takes no claims: {why}; see that this user has the rights on the keys hookgate:*");
+    Finding::new(Setting::RedisClaims, what)
 }
 
 async fn without_append_only(connection: &mut MultiplexedConnection) -> RedisResult<Option<Finding>> {

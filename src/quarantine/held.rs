@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::seal::{Closed, Key, Label};
 use super::table;
 use super::{Judgement, Kept};
 use crate::clock::{self, Clock};
-use crate::database::{self, OpenError};
+use crate::database::{self, Found, OpenError};
 
 /// The requests in a quarantine.
 pub struct Held {
@@ -86,22 +86,10 @@ impl Held {
         if !db.exists() {
             return Err(HeldError::NoQuarantine { db: db.to_owned() });
         }
-        let open = || {
-            let conn = Connection::open_with_flags(
-                db,
-                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-            )?;
-            conn.busy_timeout(BUSY)?;
-            let version = database::version(&conn)?;
-            let ours = conn.table_exists(None, "quarantine")?;
-            Ok((conn, version, ours))
-        };
-        let (conn, version, ours) = open().map_err(|error| OpenError::of(db, error))?;
-        match version {
-            database::VERSION if ours => Ok(Held { conn }),
-            0 => Err(HeldError::NoQuarantine { db: db.to_owned() }),
-            database::VERSION => Err(OpenError::NotADatabase { db: db.to_owned() }.into()),
-            found => Err(OpenError::version(db, found).into()),
+        match database::find(db, "quarantine")? {
+            Found::Table(conn) => Ok(Held { conn }),
+            Found::Empty => Err(HeldError::NoQuarantine { db: db.to_owned() }),
+            Found::NoTable => Err(OpenError::NotADatabase { db: db.to_owned() }.into()),
         }
     }
 
@@ -268,7 +256,6 @@ impl Held {
     }
 }
 
-const BUSY: Duration = Duration::from_secs(5);
 /// Requests in one transaction.
 const AT_ONCE: i64 = 200;
 /// Between two transactions, so that a gateway gets its turn.

@@ -129,9 +129,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
 }
 
 async fn redis(servers: &Servers) -> Result<MultiplexedConnection, String> {
-    let (_, connection) =
-        inspect::masters(servers).await?.into_iter().next().ok_or("no server is configured")?;
-    connection
+    inspect::masters(servers).await?.into_iter().next().ok_or("no server is configured")?.connection
 }
 
 async fn add(

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use crate::database::{self, OpenError};
+use crate::database::{self, Found, OpenError};
 
 /// The dead letters in a database.
 pub struct DeadLetters {
@@ -69,22 +69,10 @@ impl DeadLetters {
     /// # Errors
     /// When there is no database, it is not one of ours, or it has no spool.
     pub fn open(db: &Path) -> Result<DeadLetters, DeadError> {
-        let open = || {
-            let conn = Connection::open_with_flags(
-                db,
-                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-            )?;
-            conn.busy_timeout(BUSY)?;
-            let version = database::version(&conn)?;
-            let spool = conn.table_exists(None, "spool")?;
-            Ok((conn, version, spool))
-        };
-        let (conn, version, spool) = open().map_err(|error| OpenError::of(db, error))?;
-        match version {
-            database::VERSION if spool => Ok(DeadLetters { conn }),
-            database::VERSION => Err(DeadError::NoSpool { db: db.to_owned() }),
-            0 => Err(OpenError::Empty { db: db.to_owned() }.into()),
-            found => Err(OpenError::version(db, found).into()),
+        match database::find(db, "spool")? {
+            Found::Table(conn) => Ok(DeadLetters { conn }),
+            Found::NoTable => Err(DeadError::NoSpool { db: db.to_owned() }),
+            Found::Empty => Err(OpenError::Empty { db: db.to_owned() }.into()),
         }
     }
 
@@ -220,7 +208,6 @@ fn some_up_to(conn: &Connection, last: i64) -> rusqlite::Result<Vec<i64>> {
     Ok(letters)
 }
 
-const BUSY: Duration = Duration::from_secs(5);
 /// Letters in one transaction.
 const AT_ONCE: i64 = 200;
 const AT_ONCE_BYTES: i64 = 4 << 20;

@@ -157,9 +157,7 @@ impl Files<'_> {
                 self.error(path.at, key, format!("{} is larger than 4 MiB", shown(&path.value)))
             }
             Ok(_) => Some(text),
-            Err(why) => {
-                self.error(path.at, key, format!("cannot read {}: {}", shown(&path.value), why.kind()))
-            }
+            Err(why) => self.error(path.at, key, format!("cannot read {}: {why}", shown(&path.value))),
         }
     }
 

@@ -32,6 +32,10 @@ fn write(journal: &mut Journal, count: u64) {
     assert_eq!(written as u64, count);
 }
 
+fn key() -> Key {
+    Key::new(&crate::secret::Secret::new("a key of the gateway's")).unwrap()
+}
+
 fn bytes(dir: &Path) -> u64 {
     list(dir).unwrap().iter().map(|log| log.path.metadata().unwrap().len()).sum()
 }
@@ -77,18 +81,27 @@ fn a_directory_is_made_for_the_owner_only_and_an_old_file_ends() {
 fn all_files_together_stay_within_their_bytes() {
     let max_bytes = 40_000;
     let usual = Options::new(Duration::from_secs(3600), max_bytes);
-    for limits in [usual, Options { file_bytes: 2_000, ..usual }] {
+    for limits in [usual, Options { file_bytes: 2_000, ..usual }, Options { file_bytes: max_bytes, ..usual }]
+    {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path(), limits, Hand::new().0).unwrap();
         for round in 0..60 {
             write(&mut journal, 1 + round % 13);
             assert!(bytes(dir.path()) <= max_bytes, "{} bytes", bytes(dir.path()));
+            let closed = bytes(dir.path()) - journal.current.as_ref().unwrap().len;
+            assert!(closed <= max_bytes - 2 * journal.limits.file_bytes, "no room for the next: {closed}");
         }
         let verified = verify(dir.path()).unwrap();
         assert!(verified.first_seq > 1 && bytes(dir.path()) > max_bytes / 2);
         assert_eq!(verified.last_seq, journal.head.seq);
         let largest = list(dir.path()).unwrap().iter().map(|log| log.path.metadata().unwrap().len()).max();
         assert!(largest.unwrap() <= limits.file_bytes.min(max_bytes / 4));
+        drop(journal);
+        // It is given less: many files go at once, and no more than must.
+        let less = Options { max_bytes: max_bytes / 2, ..limits };
+        Journal::open(dir.path(), less, Hand::new().0).unwrap();
+        let left = bytes(dir.path());
+        assert!((max_bytes / 5..=max_bytes / 2).contains(&left), "{left} bytes");
     }
 
     let tiny = tempfile::tempdir().unwrap();
@@ -128,6 +141,74 @@ fn a_file_goes_when_its_last_record_is_past_its_time_and_the_current_one_never()
 }
 
 #[test]
+fn a_file_is_filled_to_its_last_byte_and_no_further() {
+    let written = |file_bytes: u64, records: u64, anchored: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), Options { file_bytes, ..options() }, Hand::new().0).unwrap();
+        let mut journal = if anchored { journal.anchored(key()) } else { journal };
+        write(&mut journal, records);
+        journal.anchor().unwrap();
+        assert_eq!(verify(dir.path()).unwrap().last_seq, journal.head.seq);
+        assert_eq!(journal.anchors > 0, anchored);
+        (bytes(dir.path()), list(dir.path()).unwrap().len())
+    };
+    for (records, anchored) in [(3, false), (3, true), (1, true)] {
+        let (whole, _) = written(1 << 20, records, anchored);
+        assert_eq!(written(whole, records, anchored), (whole, 1), "{records} records");
+        assert_eq!(written(whole - 1, records, anchored), (whole, 2), "{records} records");
+    }
+    // What is longer than a file has one to itself.
+    assert_eq!(written(1, 2, true).1, 3);
+}
+
+#[test]
+fn a_file_that_nothing_could_be_written_to_does_not_grow_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::new();
+    let mut journal = Journal::open(dir.path(), options(), hand.0.clone()).unwrap();
+    journal.begin().unwrap();
+    hand.forward(DAY);
+    write(&mut journal, 1);
+    assert_eq!(list(dir.path()).unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_written_is_unsynced_until_it_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+    write(&mut journal, 1);
+    assert!(!journal.unsynced(), "a file's first records are synced at once");
+    write(&mut journal, 1);
+    assert!(journal.unsynced());
+    journal.sync().unwrap();
+    assert!(!journal.unsynced());
+}
+
+#[test]
+fn an_anchor_that_fails_is_due_again_in_a_second_and_one_that_a_record_brings_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let hand = Hand::new();
+    let mut journal = Journal::open(dir.path(), options(), hand.0.clone()).unwrap().anchored(key());
+    write(&mut journal, 1);
+    journal.current.as_mut().unwrap().file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
+    // Nobody's file, so that it is held against the path and not found there.
+    journal.current.as_mut().unwrap().log.path = PathBuf::from("/dev/full");
+    journal.current.as_mut().unwrap().len = 0;
+    let before = clock::instant();
+    assert_eq!(journal.anchor().unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert!(journal.anchor_by().unwrap() > before);
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path(), options(), hand.0.clone()).unwrap().anchored(key());
+    write(&mut journal, 1);
+    journal.anchor_by = Some(before);
+    hand.forward(DAY);
+    write(&mut journal, 1);
+    assert_eq!(journal.anchors, 1);
+    assert!(journal.anchor_by().unwrap() > before, "the one that the new file begins with was that anchor");
+}
+
+#[test]
 fn a_torn_tail_is_cut_off_and_the_chain_goes_on() {
     for torn in ["{\"seq\":4,\"ts\"", "\0\0\0", "\0\0\n\0"] {
         let dir = tempfile::tempdir().unwrap();
@@ -138,7 +219,7 @@ fn a_torn_tail_is_cut_off_and_the_chain_goes_on() {
         OpenOptions::new().append(true).open(&path).unwrap().write_all(torn.as_bytes()).unwrap();
         let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
         let verified = verify(dir.path()).unwrap();
-        assert_eq!((verified.records, verified.unfinished), (3, false), "{torn:?}");
+        assert_eq!((verified.records, verified.unfinished, verified.set_aside), (3, false, 0), "{torn:?}");
         write(&mut journal, 2);
         assert_eq!(verify(dir.path()).unwrap().records, 5, "{torn:?}");
     }
@@ -172,6 +253,25 @@ fn what_a_failed_write_left_is_cut_off_before_the_next() {
     write(&mut journal, 2);
     let verified = verify(dir.path()).unwrap();
     assert_eq!((verified.records, verified.files), (5, 1));
+}
+
+#[test]
+fn a_file_that_is_gone_after_a_failed_write_is_given_up_and_one_that_cannot_be_opened_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(dir.path(), options(), Hand::new().0).unwrap();
+    write(&mut journal, 1);
+    let current = journal.current.as_mut().unwrap();
+    current.file = None;
+    let (path, aside) = (current.log.path.clone(), dir.path().join("aside"));
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    let (written, failed) = journal.append(&[Summed::one(Box::new(reject(1)))]);
+    assert_eq!((written, failed.unwrap_err().kind()), (0, io::ErrorKind::IsADirectory));
+    fs::remove_dir(&path).unwrap();
+    write(&mut journal, 1);
+    assert_eq!(list(dir.path()).unwrap().len(), 1);
+    fs::rename(&aside, &path).unwrap();
+    assert_eq!(verify(dir.path()).unwrap().records, 2);
 }
 
 #[test]

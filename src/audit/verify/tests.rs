@@ -85,6 +85,43 @@ fn a_log_without_records_holds_and_one_that_is_not_there_does_not() {
 }
 
 #[test]
+fn a_file_that_goes_between_the_list_and_the_look_is_no_error_unless_it_never_comes() {
+    let log = Log::new();
+    let deleted = || {
+        let mut files = log.files.clone();
+        files.insert(0, LogFile::new(log.dir.path(), 0, "2026-11-21T09:00:00Z".parse().unwrap()));
+        Ok(files)
+    };
+    let mut lists = 0;
+    let mut listed = |stale: u32| {
+        lists = 0;
+        let found = verify_listed(
+            || {
+                lists += 1;
+                if lists <= stale { deleted() } else { list(log.dir.path()) }
+            },
+            log.dir.path(),
+            &Demand::default(),
+        );
+        (found.map(|found| found.records).map_err(|why| why.to_string()), lists)
+    };
+    assert_eq!(listed(TRIES), (Ok(12), TRIES + 1));
+    assert!(
+        matches!(listed(TRIES + 1), (Err(why), lists) if why.contains("cannot read") && lists == TRIES + 1)
+    );
+    let mut lists = 0;
+    let unlisted = || {
+        lists += 1;
+        Err(io::ErrorKind::PermissionDenied.into())
+    };
+    let found = verify_listed(unlisted, log.dir.path(), &Demand::default());
+    assert!(
+        matches!(found, Err(VerifyError::Io(_))) && lists == 1,
+        "only a file that is gone is looked for again"
+    );
+}
+
+#[test]
 fn every_changed_value_is_named() {
     let text = fs::read_to_string(Log::new().path(1)).unwrap();
     let changes = [

@@ -337,6 +337,9 @@ fn what_is_from_before_the_key_is_not_broken_and_cannot_be_changed_after() {
 fn a_rewrite_that_poses_as_from_before_the_key_is_found_by_who_knows_when_that_was() {
     let log = before_the_key();
     log.verify(|demand| demand.anchored_since = Some(3001)).unwrap();
+    let end = records(log.path()).last().unwrap().seq;
+    log.verify(|demand| demand.anchored_since = Some(end + 1)).unwrap();
+    broken(log.verify(|demand| demand.anchored_since = Some(end + 2)), end + 1, "the log ends before");
     // Everything made anew without anchors while no gateway runs: the next one anchors what it finds.
     log.forge(|record| (!record.is_anchor()).then(|| record.clone()));
     log.forward(600);

@@ -1,6 +1,7 @@
 //! Whom `send` takes for the gateway over TLS, and whom it shows itself as.
 //!
-//! Keeps true: a certificate passes only if it is one of those named, or an authority vouches for it and it is for the host.
+//! Keeps true: a certificate passes only if it is one of those named, or an authority vouches for it and it is for the host;
+//! and none outside its dates.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -131,7 +132,7 @@ impl ServerCertVerifier for Verifier {
             None => return Err(self.stranger(shown)),
             // Authorities may not be servers, by the letter; whoever names one for a server means it.
             Some(_) if named => {
-                rustls::client::verify_server_name(&ParsedCertificate::try_from(shown)?, host)?
+                rustls::client::verify_server_name(&ParsedCertificate::try_from(shown)?, host)?;
             }
             Some(authorities) => {
                 let verified = authorities.verify_server_cert(shown, between, host, ocsp, now);
@@ -139,10 +140,15 @@ impl ServerCertVerifier for Verifier {
                     rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
                         self.stranger(shown)
                     }
+                    // By the letter, again: `openssl req -x509` makes an authority, which is no server.
+                    rustls::Error::InvalidCertificate(CertificateError::Other(_)) if is_authority(shown) => {
+                        self.stranger(shown)
+                    }
                     why => why,
                 });
             }
         }
+        within_dates(shown, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -181,6 +187,22 @@ impl Verifier {
         };
         let stranger = Stranger(format!("the certificate {names} {}", self.instead));
         CertificateError::Other(OtherError(Arc::new(stranger))).into()
+    }
+}
+
+fn is_authority(shown: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(shown).is_ok_and(|(_, shown)| shown.is_ca())
+}
+
+fn within_dates(shown: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    let (_, shown) = X509Certificate::from_der(shown).map_err(|_| CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < shown.validity().not_before.timestamp() {
+        Err(CertificateError::NotValidYet)
+    } else if now > shown.validity().not_after.timestamp() {
+        Err(CertificateError::Expired)
+    } else {
+        Ok(())
     }
 }
 

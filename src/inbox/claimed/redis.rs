@@ -4,6 +4,8 @@
 //! its act; both keys of an identity lie in one slot; leases and windows go by the server's clock. As durable as the server
 //! is: what it loses in a failover may enter again, under the same message id.
 //!
+//! Whether a server would take claims, its link asks with `ask.lua` (`claims` in the inbox on Redis).
+//!
 //! `hookgate:{SOURCE:IDENTITY}:QUEUE:seen` holds the records of an identity, `…:claim` its claim: owner, body, `F` or `C`, and
 //! the end of its lease in milliseconds since 1970. A claim is kept past its lease, for the window: it tells that its body may
 //! be in the queue.
@@ -19,6 +21,7 @@ use super::{Claim, Options, Place};
 use crate::admin::Readiness;
 use crate::config::OnConflict;
 use crate::inbox::redis::board::Board;
+use crate::inbox::redis::claims::stem;
 use crate::inbox::redis::link::Fault;
 use crate::inbox::redis::links::Links;
 use crate::inbox::redis::replicas::Replicas;
@@ -56,7 +59,8 @@ impl RedisClaims {
     /// Must be called inside a tokio runtime.
     pub fn open(servers: Servers, queue: &str, readiness: Arc<Readiness>) -> RedisClaims {
         let board = Board::new(readiness, None);
-        let links = Arc::new(Links::new(servers, Pipeline::new(), board, Replicas(0)));
+        let claims = Some(queue.to_owned());
+        let links = Arc::new(Links::new(servers, Pipeline::new(), board, Replicas(0), claims));
         let (keeper, stop) = (TaskTracker::new(), CancellationToken::new());
         keeper.spawn(links.clone().keep(stop.clone()));
         RedisClaims {
@@ -130,7 +134,7 @@ impl RedisClaims {
         of: &Admission,
         arguments: impl Fn(&mut Cmd),
     ) -> Result<Value, Unavailable> {
-        let stem = format!("hookgate:{{{}:{}}}:{}", of.source, hex::encode(of.identity.0), self.queue);
+        let stem = stem(&format!("{}:{}", of.source, hex::encode(of.identity.0)), &self.queue);
         // By its text when the server does not know it by its hash: from then on it does.
         let mut answer = Value::Nil;
         for (command, script) in [("EVALSHA", &*step.hash), ("EVAL", step.text)] {
@@ -147,7 +151,9 @@ impl RedisClaims {
         if is_away(why.code()) {
             return Err(Unavailable::Unreachable);
         }
-        Err(Unavailable::Refused(said(&why)))
+        let why = said(&why);
+        self.links.board().has_refused_claim(&why);
+        Err(Unavailable::Refused(why))
     }
 
     async fn call(&self, key: &str, call: Cmd) -> Result<Value, Unavailable> {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::admin::Readiness;
 use crate::broker::scripted::{Scripted, Turn};
 use crate::clock::Clock;
 use crate::config::OnConflict;
@@ -488,6 +489,33 @@ async fn an_event_that_cannot_be_remembered_is_unknown_and_tried_again() {
     database.write(|conn| conn.execute_batch("DROP TABLE claims")).await.unwrap();
     assert!(matches!(gateway.admit(delivery("2")).await, Err(Unavailable::Refused(_))));
     assert_eq!(stage.broker.taken().len(), 2, "what cannot be claimed is not published");
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_claims_is_told_until_it_takes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, readiness) = (database(&folder), Arc::<Readiness>::default());
+    let claims = EmbeddedClaims::new(database.clone(), Clock::System, readiness.clone());
+    let claims = Claims::Embedded(claims);
+    let ready = || format!("{readiness:?}").contains("dedupe: true");
+    let options = Options { window: WINDOW, lease: LEASE, qualified: Arc::default() };
+    let refuse = async || {
+        let trigger = "CREATE TRIGGER no BEFORE INSERT ON claims BEGIN SELECT RAISE(ABORT, 'no'); END";
+        database.write(|conn| conn.execute_batch(trigger)).await.unwrap();
+        for _ in 0..2 {
+            assert!(matches!(claims.claim(&delivery("1"), &options).await, Err(Unavailable::Refused(_))));
+        }
+    };
+    assert!(ready());
+    refuse().await;
+    assert!(!ready());
+    database.write(|conn| conn.execute_batch("DROP TRIGGER no")).await.unwrap();
+    until("it is ready again", async || ready()).await;
+    // Nor does one that never takes any hinder the end.
+    refuse().await;
+    let closed = tokio::time::timeout(Duration::from_secs(20), claims.close());
+    assert!(closed.await.is_ok() && !ready());
+    assert!(Arc::into_inner(database).is_some(), "somebody still asks the database");
 }
 
 #[tokio::test]

@@ -194,3 +194,59 @@ const BATCH_BYTES: usize = 4 << 20;
 const BREATH: Duration = Duration::from_millis(20);
 /// Between two looks at whether something has come of age.
 const REST: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crossbeam_channel::Sender;
+
+    use super::super::tests::{days, forward, tiny, watched};
+    use super::*;
+
+    fn writer(dir: &Path, tuning: Tuning) -> (Writer, Sender<Box<Job>>) {
+        let store = Store::open(&dir.join("hookgate.db"), days(7, 7), tuning).unwrap();
+        let (send, jobs) = crossbeam_channel::unbounded();
+        (Writer::new(store, jobs, Clock::System, watched().0, tuning), send)
+    }
+
+    fn job(number: u64, bytes: usize) -> Box<Job> {
+        Box::new(Job { admission: forward(number, &"x".repeat(bytes)), reply: oneshot::channel().0 })
+    }
+
+    #[test]
+    fn a_batch_is_what_waits_up_to_so_many_events_or_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (writer, send) = writer(dir.path(), Tuning { batch: 3, ..tiny() });
+        let gathered = |bytes: &[usize]| {
+            let mut batch = Vec::new();
+            bytes.iter().for_each(|bytes| send.send(job(1, *bytes)).unwrap());
+            writer.gather(writer.jobs.recv().unwrap(), &mut batch);
+            let taken = batch.len();
+            writer.jobs.try_iter().for_each(drop);
+            taken
+        };
+        assert_eq!(gathered(&[1]), 1);
+        assert_eq!(gathered(&[1, 1]), 2);
+        assert_eq!(gathered(&[1, 1, 1, 1]), 3);
+        assert_eq!(gathered(&[3000, 3000, 1]), 3);
+        assert_eq!(gathered(&[BATCH_BYTES, 1, 1]), 1);
+        assert_eq!(gathered(&[BATCH_BYTES / 2, BATCH_BYTES / 2, 1]), 2);
+    }
+
+    #[test]
+    fn it_waits_for_what_is_to_do_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, _send) = writer(dir.path(), Tuning { probe: REST * 9, ..tiny() });
+        assert_eq!(writer.patience(), BREATH, "whether something is past its time is not known yet");
+        writer.idle();
+        assert_eq!(writer.patience(), REST);
+        writer.fail(&rusqlite::Error::InvalidQuery);
+        assert!(writer.patience() > REST);
+        writer.retry();
+        assert!(writer.down.is_some(), "it is left alone for a while");
+        writer.down = Some((String::new(), clock::instant()));
+        writer.retry();
+        assert!(writer.down.is_none());
+    }
+}

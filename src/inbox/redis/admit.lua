@@ -1,4 +1,5 @@
--- Looks, enters and remembers a batch of events, each on its own: in that order, since a script is not rolled back.
+-- Looks, remembers and enters a batch of events, each on its own: in that order, since a script is not rolled back, and who
+-- may not remember may not be allowed to take an entry back either. What was remembered goes by the command that brought it.
 -- KEYS: the stream, then each event's seen key. ARGV: window in ms, max_backlog, then six for each event: the body's
 -- hash, what to do under a known identity (F tell, D drop, C enter: this is the conflict form), id, type, source, JSON.
 -- Answers a number an event (answer.rs names them), or a text saying why it was refused.
@@ -51,16 +52,20 @@ for i = 1, #KEYS - 1 do
   elseif length >= room then
     answers[i] = 7
   else
-    local entry = redis.pcall('XADD', stream, '*', 'id', ARGV[at + 2], 'type', ARGV[at + 3],
-      'source', ARGV[at + 4], 'event', ARGV[at + 5])
-    if refused(entry) then
-      answers[i] = why(entry)
+    local kept = redis.pcall('SET', seen, (known or '') .. body .. (mode == 'C' and 'C' or 'F'), 'PX', window)
+    if refused(kept) then
+      answers[i] = why(kept)
     else
-      local kept = redis.pcall('SET', seen, (known or '') .. body .. (mode == 'C' and 'C' or 'F'), 'PX', window)
-      if refused(kept) then
-        -- In the queue but not remembered would enter again with every redelivery: neither is better.
-        redis.pcall('XDEL', stream, entry)
-        answers[i] = why(kept)
+      local entry = redis.pcall('XADD', stream, '*', 'id', ARGV[at + 2], 'type', ARGV[at + 3],
+        'source', ARGV[at + 4], 'event', ARGV[at + 5])
+      if refused(entry) then
+        answers[i] = why(entry)
+        if known then
+          redis.call('SET', seen, known, 'PX', window)
+        else
+          -- Long past: it is gone at once.
+          redis.call('SET', seen, '', 'PXAT', 1)
+        end
       else
         length = length + 1
         answers[i] = 1

@@ -12,10 +12,19 @@ if why(length) then
   return {0, 'XLEN', why(length)}
 end
 
--- No entry may have this id, and that is looked at after the permissions. NOMKSTREAM is for a server that thinks otherwise.
-local entered = why(redis.pcall('XADD', stream, 'NOMKSTREAM', '0-0', 'id', ''))
-if entered and not string.find(entered, '0-0', 1, true) and not string.find(entered, ' ID ', 1, true) then
+-- No entry may have this id, and that is looked at last: after the permissions, and where there are entries, which are all
+-- later than 0-1, after whether ids are left. NOMKSTREAM is for a server that thinks otherwise.
+local entered = why(redis.pcall('XADD', stream, 'NOMKSTREAM', length > 0 and '0-1' or '0-0', 'id', ''))
+if entered and not (string.find(entered, '^ERR ') and string.find(entered, ' ID ', 1, true)) then
   return {length, 'XADD', entered}
+end
+
+-- An empty stream has to be asked whether ids are left; where that is not allowed, nothing is known of it.
+local of = length == 0 and redis.pcall('XINFO', 'STREAM', stream) or {}
+for i = 1, #of, 2 do
+  if of[i] == 'last-generated-id' and of[i + 1] == '18446744073709551615-18446744073709551615' then
+    return {length, 'XADD', 'ERR The stream has exhausted the last possible ID'}
+  end
 end
 
 local known = why(redis.pcall('GET', seen))

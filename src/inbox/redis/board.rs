@@ -1,11 +1,13 @@
 //! Where it shows whether Redis takes writes: readiness, the queue's metric, and which streams take no events.
 //!
-//! Keeps true: ready while any master and any stream takes events, since some are taken then; `hookgate_queue_up` is 1 only
-//! while all masters do, together have every slot, and no stream refuses. Nothing is up of which nobody has said so. Which
-//! streams a template stands for nobody knows: of those, ready while none is known to refuse.
+//! Keeps true: ready while any stream takes events, and a master that has it, since some are taken then; `hookgate_queue_up`
+//! is 1 only while all masters do, together have every slot, and no stream refuses. Nothing is up of which nobody has said so.
+//! Where a template names the type, the streams of the known types stand for those of all.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use crate::admin::Readiness;
 use crate::metrics::QueueMetrics;
@@ -16,13 +18,15 @@ pub(in crate::inbox) struct Board {
     readiness: Arc<Readiness>,
     queue: Option<Queue>,
     state: Mutex<State>,
+    /// There are refusals to tell of.
+    refused: Notify,
 }
 
 /// A queue besides the dedupe store.
 pub(in crate::inbox) struct Queue {
     pub(in crate::inbox) metrics: QueueMetrics,
-    /// The streams there are; none where the name is a template, so that nobody knows.
-    pub(in crate::inbox) streams: Option<Vec<String>>,
+    /// The streams there are.
+    pub(in crate::inbox) streams: Vec<String>,
     /// At this length a stream takes no more.
     pub(in crate::inbox) limit: u64,
 }
@@ -35,7 +39,15 @@ struct State {
     /// Whether every slot has a link.
     whole: bool,
     streams: BTreeMap<String, Standing>,
-    refusals: Spell,
+    refusals: Option<Refusals>,
+}
+
+/// Refusals of events that are still to be told of.
+struct Refusals {
+    count: u64,
+    /// Of the last; none if a claim was refused.
+    stream: Option<String>,
+    why: String,
 }
 
 /// What is known of a stream.
@@ -54,10 +66,10 @@ enum Standing {
 impl Board {
     /// Nothing is up yet. Without a queue only `readiness.dedupe` is told.
     pub(in crate::inbox) fn new(readiness: Arc<Readiness>, queue: Option<Queue>) -> Board {
-        let fixed = queue.iter().flat_map(|queue| queue.streams.iter().flatten());
-        let streams = fixed.map(|stream| (stream.clone(), Standing::Unasked)).collect();
+        let streams = queue.iter().flat_map(|queue| &queue.streams);
+        let streams = streams.map(|stream| (stream.clone(), Standing::Unasked)).collect();
         let state = Mutex::new(State { streams, ..State::default() });
-        let board = Board { readiness, queue, state };
+        let board = Board { readiness, queue, state, refused: Notify::new() };
         board.tell(&board.state());
         board
     }
@@ -100,6 +112,29 @@ impl Board {
         self.state().is_all_up()
     }
 
+    /// From now on there are these streams. Of another one events tell, if there is any.
+    pub(super) fn set_streams(&self, streams: Vec<String>) {
+        let mut state = self.state();
+        let mut before = std::mem::take(&mut state.streams);
+        for stream in streams {
+            let standing = before.remove(&stream).unwrap_or(Standing::Unasked);
+            state.streams.insert(stream, standing);
+        }
+        self.tell(&state);
+    }
+
+    /// Nobody takes the events of these streams for now: that they were taken says nothing any more, until they are asked
+    /// again.
+    pub(super) fn forget(&self, streams: impl Fn(&str) -> bool) {
+        let mut state = self.state();
+        for (stream, standing) in &mut state.streams {
+            if matches!(standing, Standing::Takes | Standing::Doubtful) && streams(stream) {
+                *standing = Standing::Unasked;
+            }
+        }
+        self.tell(&state);
+    }
+
     /// There is such a stream: the probes ask whether it takes events.
     pub(super) fn heard_of(&self, stream: &str) {
         let mut state = self.state();
@@ -115,15 +150,50 @@ impl Board {
         if let Some(standing @ Standing::Takes) = state.streams.get_mut(stream) {
             *standing = Standing::Doubtful;
         }
-        if let Some(refused) = state.refusals.again() {
-            tracing::warn!(%stream, %why, refused, "redis refuses events");
+        self.is_to_tell(&mut state, Some(stream), why);
+    }
+
+    /// Redis has refused a claim, a commit or a release, in these words.
+    pub(in crate::inbox) fn has_refused_claim(&self, why: &str) {
+        self.is_to_tell(&mut self.state(), None, why);
+    }
+
+    fn is_to_tell(&self, state: &mut State, stream: Option<&str>, why: &str) {
+        let count = state.refusals.as_ref().map_or(0, |refusals| refusals.count) + 1;
+        state.refusals = Some(Refusals { count, stream: stream.map(str::to_owned), why: why.to_owned() });
+        self.refused.notify_one();
+    }
+
+    /// Tells of refused events for as long as it is polled.
+    pub(super) async fn tell_refusals(&self) {
+        let mut spell = Spell::default();
+        loop {
+            tokio::select! {
+                () = self.refused.notified() => self.tell_of_each(&mut spell),
+                refused = spell.over() => tracing::info!(refused, "redis has refused no event for 10 s"),
+            }
         }
     }
 
-    /// A stream was found full: the probes look when it takes events again.
-    pub(super) fn is_full(&self, stream: &str) {
+    fn tell_of_each(&self, spell: &mut Spell) {
+        let Some(Refusals { count, stream, why }) = self.state().refusals.take() else { return };
+        for refused in (0..count).filter_map(|_| spell.again()) {
+            match &stream {
+                Some(stream) => tracing::warn!(%stream, %why, refused, "redis refuses events"),
+                None => tracing::warn!(%why, refused, "redis refuses claims"),
+            }
+        }
+    }
+
+    /// An event found a stream full: the probes look when it takes events again.
+    pub(super) fn was_full(&self, stream: &str) {
+        self.heard_of(stream);
+        self.is_full(stream);
+    }
+
+    fn is_full(&self, stream: &str) {
         let limit = self.limit();
-        if self.stands(stream, Standing::Full) != Some(Standing::Full) {
+        if self.stands(stream, Standing::Full).is_some_and(|before| before != Standing::Full) {
             tracing::warn!(%stream, limit, "a stream is at max_backlog and takes no more events");
         }
     }
@@ -140,7 +210,7 @@ impl Board {
 
     /// A stream takes no events, full or not.
     pub(super) fn refuses(&self, stream: &str, why: &str) {
-        if self.stands(stream, Standing::Refuses) != Some(Standing::Refuses) {
+        if self.stands(stream, Standing::Refuses).is_some_and(|before| before != Standing::Refuses) {
             tracing::warn!(
                 %stream, %why,
                 "redis takes no events: see that the key is a stream, and that this user has the rights on it and on {{STREAM}}:*"
@@ -161,14 +231,14 @@ impl Board {
         wanted.into_iter().enumerate().filter(is_due).map(|(_, (stream, _))| stream.clone()).collect()
     }
 
-    /// Takes in how a stream stands, and gives how it stood.
+    /// Takes in how a stream stands, and gives how it stood; none if there is no such stream any more.
     fn stands(&self, stream: &str, now: Standing) -> Option<Standing> {
         let mut state = self.state();
-        let before = state.streams.insert(stream.to_owned(), now);
-        if before != Some(now) {
+        let before = std::mem::replace(state.streams.get_mut(stream)?, now);
+        if before != now {
             self.tell(&state);
         }
-        before
+        Some(before)
     }
 
     fn limit(&self) -> u64 {
@@ -183,10 +253,11 @@ impl Board {
     fn tell(&self, state: &State) {
         let any = state.takes.values().any(|takes| *takes);
         self.readiness.set_dedupe(any);
-        if let Some(Queue { metrics, streams, .. }) = &self.queue {
+        if let Some(Queue { metrics, .. }) = &self.queue {
             let takes = state.any(Standing::Takes) || state.any(Standing::Doubtful);
             let refuses = state.any(Standing::Refuses);
-            let taken = takes || (streams.is_none() && !refuses);
+            // Without sources there are none.
+            let taken = takes || state.streams.is_empty();
             self.readiness.set_queue(any && taken);
             metrics.up.set(i64::from(state.is_all_up() && taken && !refuses));
         }
@@ -217,7 +288,7 @@ mod tests {
     fn a_stream_that_takes_events_is_asked_seldom_one_in_trouble_soon_and_none_never() {
         let streams: Vec<String> = (0..150).map(|n| format!("s.{n}")).collect();
         let metrics = Metrics::new().unwrap().queue("redis");
-        let queue = Queue { metrics, streams: Some(streams.clone()), limit: 10 };
+        let queue = Queue { metrics, streams: streams.clone(), limit: 10 };
         let board = Board::new(Arc::default(), Some(queue));
         let asked = |turns: std::ops::Range<usize>| {
             let mut asked: Vec<String> = turns.flat_map(|turn| board.streams(|_| true, turn)).collect();
@@ -238,5 +309,51 @@ mod tests {
             assert!(["s.0", "s.1", "s.2"].iter().all(|one| asked.iter().any(|asked| asked == one)), "{turn}");
         }
         assert_eq!(board.streams(|_| false, 0).len(), 0);
+    }
+
+    #[test]
+    fn ready_while_some_events_are_taken_and_up_while_all_are() {
+        let (readiness, metrics) = (Arc::<Readiness>::default(), Metrics::new().unwrap().queue("redis"));
+        let streams = vec!["a".to_owned(), "b".to_owned()];
+        let queue = Queue { metrics: metrics.clone(), streams, limit: 10 };
+        let board = Board::new(readiness.clone(), Some(queue));
+        let shows = || (format!("{readiness:?}").contains("queue: true"), metrics.up.get() == 1);
+        let (one, two) = (board.enter(), board.enter());
+        board.set_whole(true);
+        board.has_length("a", 0);
+        assert_eq!(shows(), (false, false), "no link is up");
+        board.set(one, true);
+        assert_eq!((shows(), board.is_all_up()), ((true, false), false));
+        board.set(two, true);
+        assert_eq!((shows(), board.is_all_up()), ((true, true), true));
+        board.set_whole(false);
+        assert_eq!((shows(), board.is_all_up()), ((true, false), false), "a slot that nobody has");
+        board.set_whole(true);
+        board.refuses("b", "no");
+        assert_eq!(shows(), (true, false));
+        // Of another's stream nothing is forgotten, nor that one refuses.
+        board.forget(|stream| stream == "b");
+        assert_eq!(shows(), (true, false));
+        board.forget(|stream| stream == "a");
+        assert_eq!(shows(), (false, false));
+        board.has_length("b", 3);
+        assert_eq!(shows(), (true, true));
+        board.leave(two);
+        board.set(one, false);
+        assert_eq!(shows(), (false, false));
+    }
+
+    #[test]
+    fn a_stream_that_an_event_begins_is_asked_about_from_then_on() {
+        let metrics = Metrics::new().unwrap().queue("redis");
+        let board = Board::new(Arc::default(), Some(Queue { metrics, streams: Vec::new(), limit: 10 }));
+        board.has_length("unheard", 0);
+        assert_eq!(board.streams(|_| true, 0), [] as [&str; 0]);
+        board.heard_of("new");
+        board.was_full("full");
+        assert_eq!(board.streams(|_| true, 0), ["full", "new"]);
+        board.refuses("new", "no");
+        board.heard_of("new");
+        assert!(board.state().any(Standing::Refuses), "that it is there is no news");
     }
 }

@@ -78,3 +78,28 @@ fn is_of_the_stream(why: &str) -> bool {
 
 const TEXT: &str = include_str!("ask.lua");
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_server_is_not_put_down_to_the_stream() {
+        let refused = |why: &str| {
+            let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+            answer(Value::Array(vec![Value::Int(0), text("XADD"), text(why)]))
+        };
+        for why in
+            ["OOM no memory", "MISCONF no disk", "NOREPLICAS too few", "LOADING still", "MOVED 1 there:1"]
+        {
+            assert!(refused(why).is_none(), "{why}");
+        }
+        for why in ["NOPERM no right", "WRONGTYPE no stream", "ERR whatever"] {
+            assert!(
+                matches!(refused(why), Some(Door::Shut(told)) if told == format!("XADD: {why}")),
+                "{why}"
+            );
+        }
+        assert!(matches!(answer(Value::Array(vec![Value::Int(7)])), Some(Door::Open(7))));
+    }
+}

@@ -9,8 +9,15 @@ use redis::aio::MultiplexedConnection;
 use super::servers::{self, Patience, Servers};
 use super::topology::Topology;
 
-/// A master by its name, and a connection to it; or why there is none. One where there is no cluster.
-pub type Inspected = (String, Result<MultiplexedConnection, String>);
+/// A master. One where there is no cluster.
+pub struct Inspected {
+    /// What it is called.
+    pub name: String,
+    /// A key that it has, and nobody uses.
+    pub key: String,
+    /// Or why there is none.
+    pub connection: Result<MultiplexedConnection, String>,
+}
 
 /// Connects to every master.
 ///
@@ -23,13 +30,14 @@ pub async fn masters(servers: &Servers) -> Result<Vec<Inspected>, String> {
             Ok(topology) => {
                 let mut masters = Vec::new();
                 for master in topology.masters {
-                    let connected = match servers.find(&master.server, PATIENCE).await {
+                    let connection = match servers.find(&master.server, PATIENCE).await {
                         Ok(client) => {
                             servers::connect(&client, PATIENCE).await.map_err(|why| why.to_string())
                         }
                         Err(why) => Err(why),
                     };
-                    masters.push((servers.name(&master.server), connected));
+                    let (name, key) = (servers.name(&master.server), master.probe_key());
+                    masters.push(Inspected { name, key, connection });
                 }
                 return Ok(masters);
             }

@@ -199,7 +199,7 @@ impl Lane {
                     continue;
                 }
                 Answer::Full => {
-                    self.links.board().is_full(&batch.stream);
+                    self.links.board().was_full(&batch.stream);
                     self.fail(entry, Unavailable::Refused("the stream is at max_backlog".to_owned()));
                     continue;
                 }
@@ -290,3 +290,27 @@ const BATCH_BYTES: usize = 4 << 20;
 const ROUNDS: usize = 4;
 /// Shorter than what counts as a dead server: short of replicas is another thing to tell.
 const REPLICAS_WITHIN: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::admission;
+    use super::*;
+    use crate::event::Event;
+
+    #[test]
+    fn a_call_takes_what_redis_swallows_between_two_probes_and_one_event_at_least() {
+        let fits = |bytes: &[usize]| {
+            let waiting = bytes.iter().map(|bytes| {
+                let event = Event::with_payload("e", &format!("\"{}\"", "x".repeat(*bytes)));
+                Waiting {
+                    admission: Admission { event, ..admission("e", "1") },
+                    answer: oneshot::channel().0,
+                }
+            });
+            fitting(&waiting.collect::<Vec<_>>())
+        };
+        assert_eq!(fits(&[3000, 3000, 3000]), 3);
+        assert_eq!(fits(&[BATCH_BYTES / 2, BATCH_BYTES / 4, BATCH_BYTES / 4]), 2);
+        assert_eq!(fits(&[BATCH_BYTES, 1]), 1);
+    }
+}

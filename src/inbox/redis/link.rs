@@ -4,7 +4,7 @@
 //! by then is told as such at once. It comes back by itself, and counts as up only once it would take a write.
 
 use std::ops::RangeInclusive;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -69,7 +69,11 @@ impl Link {
 
     /// From now on the server has these slots.
     pub(super) fn set_slots(&self, slots: &[RangeInclusive<u16>]) {
-        *self.slots.write().unwrap_or_else(PoisonError::into_inner) = slots.to_vec();
+        let mut present = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *present, slots.to_vec());
+        if before != slots {
+            self.board.forget(|stream| has(&before, stream) && !has(slots, stream));
+        }
     }
 
     /// Whether calls are sent at all.
@@ -159,7 +163,7 @@ impl Link {
         loop {
             // A server that takes nothing need not be asked about each stream.
             if found.is_none()
-                && let Err(why) = self.ask_streams(&mut probe, turn).await
+                && let Err(why) = self.ask_streams(session, &mut probe, turn).await
             {
                 return self.end(session, &why);
             }
@@ -169,12 +173,11 @@ impl Link {
             {
                 tracing::warn!(redis = %self.name, %why, "redis takes no writes");
             }
-            // Under the lock, so that it never comes after `end` has told the opposite.
-            self.session.send_if_modified(|present| {
-                if present.as_ref().is_some_and(|present| Arc::ptr_eq(present, session)) {
-                    self.board.set(self.number, found.is_none());
+            self.tell(session, || {
+                if found.is_some() {
+                    self.forget_streams();
                 }
-                false
+                self.board.set(self.number, found.is_none());
             });
             told = found;
             tokio::select! {
@@ -189,10 +192,16 @@ impl Link {
     }
 
     /// Asks about some of the streams that the server has; one without an answer stands as it stood.
-    async fn ask_streams(&self, probe: &mut MultiplexedConnection, turn: usize) -> Result<(), String> {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let has = |stream: &str| slots.iter().any(|range| range.contains(&slot(stream)));
-        let streams = self.board.streams(has, turn);
+    async fn ask_streams(
+        &self,
+        session: &Arc<Session>,
+        probe: &mut MultiplexedConnection,
+        turn: usize,
+    ) -> Result<(), String> {
+        let streams = {
+            let slots = self.slots();
+            self.board.streams(|stream| has(&slots, stream), turn)
+        };
         if streams.is_empty() {
             return Ok(());
         }
@@ -200,14 +209,38 @@ impl Link {
             Err(_) => return Err(format!("no answer about its streams within {} ms", WITHIN.as_millis())),
             Ok(doors) => doors.map_err(|why| why.to_string())?,
         };
-        for (stream, door) in streams.iter().zip(doors) {
-            match door {
-                Some(Door::Open(length)) => self.board.has_length(stream, length),
-                Some(Door::Shut(why)) => self.board.refuses(stream, &why),
-                None => {}
+        self.tell(session, || {
+            // Some may have got another server meanwhile.
+            let slots = self.slots();
+            for (stream, door) in streams.iter().zip(doors).filter(|(stream, _)| has(&slots, stream)) {
+                match door {
+                    Some(Door::Open(length)) => self.board.has_length(stream, length),
+                    Some(Door::Shut(why)) => self.board.refuses(stream, &why),
+                    None => {}
+                }
             }
-        }
+        });
         Ok(())
+    }
+
+    /// Tells the board something of a session, under the lock: never after `end` has told the opposite.
+    fn tell(&self, session: &Arc<Session>, tell: impl FnOnce()) {
+        self.session.send_if_modified(|present| {
+            if present.as_ref().is_some_and(|present| Arc::ptr_eq(present, session)) {
+                tell();
+            }
+            false
+        });
+    }
+
+    /// No events are taken here.
+    fn forget_streams(&self) {
+        let slots = self.slots();
+        self.board.forget(|stream| has(&slots, stream));
+    }
+
+    fn slots(&self) -> RwLockReadGuard<'_, Vec<RangeInclusive<u16>>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end(&self, session: &Arc<Session>, why: &str) {
@@ -216,6 +249,7 @@ impl Link {
             let same = present.as_ref().is_some_and(|present| Arc::ptr_eq(present, session));
             if same {
                 *present = None;
+                self.forget_streams();
                 self.board.set(self.number, false);
             }
             same
@@ -225,6 +259,11 @@ impl Link {
         }
         session.over.cancel();
     }
+}
+
+fn has(slots: &[RangeInclusive<u16>], stream: &str) -> bool {
+    let slot = slot(stream);
+    slots.iter().any(|range| range.contains(&slot))
 }
 
 /// Whether an error's code says that this server does not serve now, whatever is asked of it.

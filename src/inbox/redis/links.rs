@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::board::Board;
+use super::claims::Claims;
 use super::link::{self, Fault, Link};
 use super::probe::Probe;
 use super::replicas::Replicas;
@@ -26,6 +27,8 @@ pub(in crate::inbox) struct Links {
     board: Arc<Board>,
     /// A server with fewer that keep up takes no writes.
     replicas: Replicas,
+    /// The queue whose claims are taken there, if any are.
+    claims: Option<String>,
     routes: RwLock<Vec<Route>>,
     astray: Notify,
 }
@@ -45,9 +48,10 @@ impl Links {
         loads: Pipeline,
         board: Board,
         replicas: Replicas,
+        claims: Option<String>,
     ) -> Links {
         let (servers, loads, board) = (Arc::new(servers), Arc::new(loads), Arc::new(board));
-        Links { servers, loads, board, replicas, routes: RwLock::default(), astray: Notify::new() }
+        Links { servers, loads, board, replicas, claims, routes: RwLock::default(), astray: Notify::new() }
     }
 
     /// Whether calls are sent at all, be it only to some of the masters.
@@ -57,15 +61,9 @@ impl Links {
 
     /// The way to the master that has a key.
     pub(super) fn of(&self, key: &str) -> Option<Arc<Link>> {
+        let slot = slot(key);
         let routes = self.routes();
-        let route = match &routes[..] {
-            [only] if only.master.server == Server::Master => only,
-            all => {
-                let slot = slot(key);
-                all.iter().find(|route| route.master.has(slot))?
-            }
-        };
-        Some(route.link.clone())
+        routes.iter().find(|route| route.master.has(slot)).map(|route| route.link.clone())
     }
 
     /// Sends commands, whose keys are all of the slot of `key`, in one write and waits for all their replies; a refusal is
@@ -96,7 +94,7 @@ impl Links {
         down || astray
     }
 
-    pub(super) fn board(&self) -> &Board {
+    pub(in crate::inbox) fn board(&self) -> &Board {
         &self.board
     }
 
@@ -106,6 +104,7 @@ impl Links {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.follow(&tasks) => {}
+            () = self.board.tell_refusals() => {}
         }
         self.routes.write().unwrap_or_else(PoisonError::into_inner).clear();
         tasks.close();
@@ -187,15 +186,11 @@ impl Links {
     }
 
     fn route(&self, master: Master, tasks: &TaskTracker) -> Route {
-        let probe = match master.server {
-            Server::Master => None,
-            Server::Node(_) => {
-                let mut keys = (0..u32::MAX).map(|n| format!("hookgate:probe:{n}"));
-                keys.find(|key| master.has(slot(key)))
-            }
-        };
+        let key = master.probe_key();
+        let claims = self.claims.as_ref().map(|queue| Claims::new(queue, &key));
+        let probe = matches!(master.server, Server::Node(_)).then_some(key);
         let (servers, loads, board) = (self.servers.clone(), self.loads.clone(), self.board.clone());
-        let ask = Probe::new(probe.as_deref(), self.replicas);
+        let ask = Probe::new(probe.as_deref(), self.replicas, claims);
         let link = Arc::new(Link::new(servers, &master, loads, board, ask));
         let stop = CancellationToken::new();
         tasks.spawn(link.clone().keep(stop.clone()));

@@ -160,3 +160,23 @@ pub(super) fn short(text: &str) -> String {
 const PER_EVENT: usize = 512;
 /// Entries a call trims, about: some milliseconds of the server's time.
 const TRIM_AT_ONCE: u32 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_script_does_not_answer_leaves_it_unclear_what_it_did() {
+        let error = |line: &str| redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        let answers = |count| Value::Array(vec![Value::Int(1); count]);
+        assert!(matches!(read(answers(2), 2), Outcome::Answers(answers) if answers.len() == 2));
+        for unclear in [answers(1), answers(3), Value::Okay, error("ERR user_script:1: attempt to call nil")]
+        {
+            assert!(matches!(read(unclear, 2), Outcome::Unclear(_)));
+        }
+        assert!(matches!(read(error("NOSCRIPT No matching script"), 2), Outcome::NotLoaded));
+        assert!(
+            matches!(read(error("OOM command not allowed"), 2), Outcome::NotRun(code, _) if code == "OOM")
+        );
+    }
+}

@@ -224,7 +224,7 @@ fn certificates(ca: Option<&Path>) -> Result<TlsCertificates, OpenError> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Some(path) = ca else { return Ok(TlsCertificates { client_tls: None, root_cert: None }) };
     let failed = |why: String| OpenError::Ca { path: path.display().to_string(), why };
-    let pem = std::fs::read(path).map_err(|why| failed(why.kind().to_string()))?;
+    let pem = std::fs::read(path).map_err(|why| failed(why.to_string()))?;
     let mut roots = CertificateDer::pem_slice_iter(&pem).peekable();
     if roots.peek().is_none() || roots.any(|root| root.is_err()) {
         return Err(failed("it holds no certificate in PEM, or a broken one".to_owned()));

@@ -3,6 +3,7 @@
 //! Keeps true: an event and what is remembered of it share a hash slot, whatever the template and the number of
 //! partitions; the same delivery goes to the same stream in every gateway, as long as name and partitions stay.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::event::Identity;
@@ -50,6 +51,12 @@ impl Streams {
     /// Every stream, where the name alone tells them; none for a template.
     pub(super) fn fixed(&self) -> Option<Vec<String>> {
         Some(numbered(self.name.fixed()?, self.partitions).collect())
+    }
+
+    /// Every stream that there is while the name stands for these names.
+    pub(super) fn all(&self, names: &BTreeSet<String>) -> Vec<String> {
+        let filled = || names.iter().flat_map(|name| numbered(name, self.partitions)).collect();
+        self.fixed().unwrap_or_else(filled)
     }
 
     /// The glob for SCAN that finds every stream. It finds too much; [`Streams::covers`] says what is meant.

@@ -16,6 +16,7 @@ use server::{Server, until};
 fn options() -> Options {
     Options {
         name: "hooks".to_owned(),
+        names: BTreeSet::new(),
         partitions: 1,
         max_backlog: 1000,
         window: Duration::from_secs(3600),
@@ -25,13 +26,16 @@ fn options() -> Options {
 }
 
 async fn inbox(server: &Server, options: Options) -> RedisInbox {
-    let metrics = Metrics::new().unwrap().queue("redis");
-    let inbox = RedisInbox::open(server.servers(), options, metrics, Arc::default()).unwrap();
+    inbox_counted_by(&Metrics::new().unwrap(), server, options).await
+}
+
+async fn inbox_counted_by(metrics: &Metrics, server: &Server, options: Options) -> RedisInbox {
+    let inbox = RedisInbox::open(server.servers(), options, metrics.queue("redis"), Arc::default()).unwrap();
     until("the link is up", async || inbox.links.is_up()).await;
     inbox
 }
 
-fn admission(id: &str, body: &str) -> Admission {
+pub(super) fn admission(id: &str, body: &str) -> Admission {
     let hash = BodyHash::of(id.as_bytes()).0;
     let mut identity = [0; 16];
     identity.copy_from_slice(&hash[..16]);
@@ -154,6 +158,40 @@ async fn an_xadd_that_fails_leaves_nothing_remembered_and_spoils_nothing_else() 
     assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), accepted("a", false));
 }
 
+/// A user who may not do one of the two may not be able to undo the other either.
+#[tokio::test]
+async fn without_the_right_to_remember_nothing_enters_and_without_that_to_enter_nothing_is_remembered() {
+    let server = Server::start(&[]).await;
+    let inbox = inbox(&server, options()).await;
+    assert_eq!(inbox.admit(admission("known", "1")).await.unwrap(), accepted("known", false));
+    let state = async || {
+        let known: Vec<u8> = server.run(&["GET", &seen("known")]).await;
+        (server.run::<u64>(&["XLEN", "hooks"]).await, remembered(&server).await, known)
+    };
+    let before = state().await;
+    let may_undo = ["+xdel", "+del", "+unlink", "+expire", "+pexpire", "+getdel"];
+    for takes_away in ["-set", "-xadd"] {
+        let may_not: Vec<String> = may_undo.iter().map(|right| right.replace('+', "-")).collect();
+        let may_not: Vec<&str> = may_not.iter().map(String::as_str).collect();
+        let user = ["ACL", "SETUSER", "default"];
+        let _: String = server.run(&[&user[..], &[takes_away], &may_not].concat()).await;
+        for (id, body) in [("new", "1"), ("known", "2"), ("new", "1")] {
+            let said = inbox.admit(admission(id, body)).await.unwrap_err();
+            assert!(matches!(said, Unavailable::Refused(_)), "{takes_away}: {said}");
+        }
+        let gives_back = takes_away.replace('-', "+");
+        let _: String = server.run(&[&user[..], &[&gives_back], &may_undo].concat()).await;
+        assert_eq!(state().await, before, "{takes_away}");
+    }
+    assert_eq!(inbox.admit(admission("new", "1")).await.unwrap(), accepted("new", false));
+    let conflict = accepted(&conflict_id("known", "2"), true);
+    assert_eq!(inbox.admit(admission("known", "2")).await.unwrap(), conflict);
+}
+
+fn seen(id: &str) -> String {
+    stream::seen_key("hooks", "src", &admission(id, "").identity)
+}
+
 #[tokio::test]
 async fn out_of_memory_is_a_refusal_that_leaves_nothing_remembered() {
     let server = Server::start(&[]).await;
@@ -186,8 +224,8 @@ async fn a_full_stream_takes_no_more_and_still_knows_what_it_has() {
 
 #[tokio::test]
 async fn a_stopped_redis_is_known_within_a_second_and_then_at_once() {
-    let server = Server::start(&[]).await;
-    let inbox = inbox(&server, options()).await;
+    let (server, metrics) = (Server::start(&[]).await, Metrics::new().unwrap());
+    let inbox = inbox_counted_by(&metrics, &server, options()).await;
     server.signal("-STOP");
     let said = inbox.admit(admission("a", "1")).await.unwrap_err();
     assert!(matches!(said, Unavailable::Unknown), "{said}");
@@ -196,6 +234,11 @@ async fn a_stopped_redis_is_known_within_a_second_and_then_at_once() {
     for n in 0..100 {
         let said = inbox.admit(admission(&format!("b{n}"), "1")).await.unwrap_err();
         assert!(matches!(said, Unavailable::Unreachable), "{said}");
+    }
+    let counted = metrics.render().unwrap().0;
+    for (kind, count) in [("timeout", 1), ("unreachable", 100)] {
+        let line = format!("hookgate_enqueue_failures_total{{kind=\"{kind}\",queue=\"redis\"}} {count}\n");
+        assert!(counted.contains(&line), "{line}{counted}");
     }
     server.signal("-CONT");
     until("the link is up again", async || inbox.links.is_up() && inbox.metrics.up.get() == 1).await;
@@ -290,6 +333,26 @@ async fn trimming_stops_at_what_a_group_has_not_read_or_acknowledged() {
 }
 
 #[tokio::test]
+async fn streams_of_a_template_are_trimmed_too_those_of_before_and_those_that_an_event_begins() {
+    let server = Server::start(&[]).await;
+    let _: String = server.run(&["XADD", "hooks.before", "1000-1", "id", "x"]).await;
+    let options = Options {
+        name: "hooks.{source}".to_owned(),
+        names: BTreeSet::from(["hooks.before".to_owned()]),
+        retain: Duration::from_secs(1),
+        ..options()
+    };
+    let inbox = inbox(&server, options).await;
+    assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), accepted("a", false));
+    // What the server does not know any more is loaded again for that too.
+    server.run::<()>(&["SCRIPT", "FLUSH"]).await;
+    for stream in ["hooks.before", "hooks.src"] {
+        until(&format!("{stream} is trimmed"), async || server.run::<u64>(&["XLEN", stream]).await == 0)
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn partitions_spread_and_a_reader_merges_and_resumes() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, Options { partitions: 4, ..options() }).await;
@@ -304,6 +367,7 @@ async fn partitions_spread_and_a_reader_merges_and_resumes() {
     loop {
         let events = reader.after(&cursor, 7).await.unwrap();
         let Some(last) = events.last() else { break };
+        assert!(events.len() <= 7, "{} events", events.len());
         cursor = last.0.clone();
         read.extend(events.into_iter().map(|(_, event)| event));
     }

@@ -60,6 +60,12 @@ impl Master {
     pub(super) fn has(&self, slot: u16) -> bool {
         self.slots.iter().any(|range| range.contains(&slot))
     }
+
+    /// A key that it has, for questions. A master has a slot, and a few thousand keys are in every one.
+    pub(super) fn probe_key(&self) -> String {
+        let mut keys = (0..u32::MAX).map(|n| format!("hookgate:probe:{n}"));
+        keys.find(|key| self.has(slot(key))).unwrap_or_default()
+    }
 }
 
 /// Reads CLUSTER SLOTS: of each range its ends and its nodes, the master first, each with host and port.
@@ -114,6 +120,20 @@ mod tests {
         assert_ne!(slot("foo{}{bar}"), slot("bar"));
         assert_eq!(slot("{hooks.1}:seen:a:b"), slot("hooks.1"));
         assert_eq!(slot("foo{{bar}}zap"), slot("{bar"));
+    }
+
+    #[test]
+    fn slots_without_a_master_are_told() {
+        let asked = Address { host: "asked".to_owned(), port: 1 };
+        let range = |first: i64, last: i64, host: &str| {
+            let master = vec![Value::BulkString(host.as_bytes().to_vec()), Value::Int(7000)];
+            Value::Array(vec![Value::Int(first), Value::Int(last), Value::Array(master)])
+        };
+        let of = |slots: &[Value]| Topology { epoch: 0, masters: masters(slots, &asked) };
+        assert!(of(&[range(0, 99, "a"), range(100, 16383, "b")]).is_whole());
+        assert!(!of(&[range(0, 99, "a"), range(101, 16383, "b")]).is_whole());
+        // A master whose address nobody knows is none.
+        assert!(!of(&[range(0, 99, "a"), range(100, 16383, "?")]).is_whole());
     }
 
     #[test]
