@@ -278,6 +278,6 @@ mod tests {
         let said = certificates(Some(file.path())).err().unwrap().to_string();
         assert!(said.contains("no certificate"), "{said}");
         let said = certificates(Some(Path::new("/absent.pem"))).err().unwrap().to_string();
-        assert!(said.contains("/absent.pem") && said.contains("not found"), "{said}");
+        assert!(said.contains("/absent.pem") && said.contains("No such file"), "{said}");
     }
 }
