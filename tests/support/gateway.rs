@@ -281,7 +281,7 @@ impl Gateway {
 
     /// Freezes it.
     pub fn pause(&self) {
-        self.process.signal("STOP");
+        self.process.freeze();
     }
 
     pub fn resume(&self) {

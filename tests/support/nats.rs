@@ -43,7 +43,7 @@ impl Nats {
 
     /// Freezes it: connections stay open, nothing is answered.
     pub fn pause(&self) {
-        self.process.as_ref().unwrap().signal("STOP");
+        self.process.as_ref().unwrap().freeze();
     }
 
     pub fn resume(&self) {

@@ -1,7 +1,9 @@
 //! A process of a test's own: reached by its own id alone, and gone when the test is.
 
+use std::fs::{self, DirEntry};
 use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 /// The process. Killed when dropped.
 pub struct Process(Child);
@@ -32,6 +34,22 @@ impl Process {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();
         assert!(sent.success(), "kill -s {name} {}", self.id());
+    }
+
+    /// Freezes it, and returns once it is frozen: a thread that runs goes on for a moment after the signal was sent.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.id());
+        // Behind the name, which may hold anything, comes the state.
+        let stopped = |task: DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let start = Instant::now();
+        while !fs::read_dir(&tasks).unwrap().all(|task| stopped(task.unwrap())) {
+            assert!(start.elapsed() < Duration::from_secs(60), "{} is not stopped", self.id());
+            std::thread::yield_now();
+        }
     }
 
     pub fn kill9(&mut self) {

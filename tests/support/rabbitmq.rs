@@ -77,7 +77,7 @@ impl Rabbitmq {
 
     /// Freezes it: connections stay open, nothing is answered.
     pub fn pause(&self) {
-        self.process.as_ref().unwrap().signal("STOP");
+        self.process.as_ref().unwrap().freeze();
     }
 
     pub fn resume(&self) {
