@@ -44,6 +44,21 @@ pub fn host(head: &Parts) -> Result<(), Rejection> {
     Err(Rejection::new(Reason::HttpMalformed, detail))
 }
 
+/// As much of a head as HTTP/1.x may have, where the listener holds it to that: over HTTP/2 it knows the size alone.
+pub fn head(head: &Parts) -> Result<(), Rejection> {
+    if head.version < Version::HTTP_2 {
+        return Ok(());
+    }
+    let too_large = |detail| Err(Rejection::new(Reason::HeadersTooLarge, detail));
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+        return too_large("the path is over 16 KiB");
+    }
+    if head.headers.len() > MAX_HEADERS {
+        return too_large("over 100 headers");
+    }
+    Ok(())
+}
+
 /// POST; GET where the provider has a handshake; OPTIONS where the source has one.
 pub fn method(source: &Source, method: &Method) -> Result<(), Rejection> {
     let challenge = *method == Method::GET && source.provider.challenge_header().is_some();
@@ -97,7 +112,8 @@ pub fn encoding(headers: &HeaderMap) -> Result<(), Rejection> {
     ))
 }
 
-/// Reads a body whole, at most `max` bytes and `within` that time. From then on `place` holds its bytes.
+/// Reads a body whole, at most `max` bytes and `within` that time, past which it is refused for that reason. From then on
+/// `place` holds its bytes.
 ///
 /// # Errors
 /// [`Outcome::HungUp`] where the client went away; else the refusal.
@@ -105,7 +121,7 @@ pub async fn body(
     incoming: &mut Incoming,
     place: &mut Place,
     max: usize,
-    within: Duration,
+    (within, late): (Duration, Reason),
 ) -> Result<Bytes, Outcome> {
     let too_large = || rejected(Reason::BodyTooLarge, format!("the body is over {max} bytes"));
     let (declared, most) = (incoming.size_hint(), max as u64);
@@ -145,7 +161,7 @@ pub async fn body(
     };
     match tokio::time::timeout(within, read).await {
         Ok(read) => read,
-        Err(_) => Err(rejected(Reason::BodyTimeout, format!("the body took longer than {within:?}"))),
+        Err(_) => Err(rejected(late, format!("the body took longer than {within:?}"))),
     }
 }
 
@@ -179,6 +195,10 @@ fn rejected(reason: Reason, detail: impl Into<String>) -> Outcome {
     Outcome::Rejected(Rejection::new(reason, detail))
 }
 
+/// Bytes of a path and its query; of HTTP/1.x, of the whole line that they are on.
+pub const MAX_TARGET: usize = 16 << 10;
+/// Headers, each value by itself. hyper has room for as many without an allocation.
+pub const MAX_HEADERS: usize = 100;
 const DISCARD_BYTES: usize = 16 << 20;
 /// What a body holds at first, if it is not shorter, and grows by.
 const STEP: u64 = 64 << 10;

@@ -43,7 +43,7 @@ use crate::secret::SecretError;
 use crate::ship::Shipper;
 use listeners::{AdminListener, EdgeListeners, Sockets};
 use load::Lasting;
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, unread_for};
 use reject_log::RejectLog;
 pub use reload::{Changes, Reloads};
 pub use stopped::{Stopped, StoppedError};

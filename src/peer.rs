@@ -32,6 +32,11 @@ pub fn within(address: IpAddr, networks: &[IpNet]) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
+/// Whether these networks together are all there is of IPv4, or of IPv6.
+pub fn everybody(networks: &[IpNet]) -> bool {
+    IpNet::aggregate(&networks.to_vec()).iter().any(|network| network.prefix_len() == 0)
+}
+
 /// A client as it is counted: an IPv4 address, or the network of an IPv6 one. Whoever has one of its addresses has them all.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -66,8 +71,9 @@ pub enum Name {
 
 impl Certificate {
     /// Whether any of the names looks like `pattern`, in which `*` stands for any text; in the name of a host, and in a common
-    /// name, which mostly is one, for text without a dot, and case is not heeded there. A pattern with a `=` may be a subject's,
-    /// one with an `@` an e-mail address', one with a `:` a URI's. `*` alone matches whoever has a certificate.
+    /// name, which mostly is one, for text without a dot, and case is not heeded there. A pattern with a `=` may be a subject's:
+    /// part by part, where `*` alone stands for any number of parts. One with an `@` may be an e-mail address', one with a `:` a
+    /// URI's. `*` alone matches whoever has a certificate.
     pub fn matches(&self, pattern: &str) -> bool {
         let name = |name: &Name| match name {
             Name::Dns(host) => host_like(pattern, host),
@@ -76,9 +82,41 @@ impl Certificate {
             Name::Uri(uri) => pattern.contains(':') && like(pattern, uri),
         };
         pattern == "*"
-            || pattern.contains('=') && like(pattern, &self.subject)
+            || pattern.contains('=') && subject_like(&parts(pattern), &parts(&self.subject))
             || self.common_names.iter().any(|common| host_like(pattern, common))
             || self.names.iter().any(name)
+    }
+}
+
+/// A subject's attributes, which commas and plus signs separate that are not escaped.
+fn parts(subject: &str) -> Vec<&str> {
+    let (mut parts, mut begin, mut escaped) = (Vec::new(), 0, false);
+    for (at, byte) in subject.bytes().enumerate() {
+        if b",+".contains(&byte) && !escaped {
+            parts.push(&subject[begin..at]);
+            begin = at + 1;
+        }
+        escaped = byte == b'\\' && !escaped;
+    }
+    parts.push(&subject[begin..]);
+    parts
+}
+
+/// Part by part: whoever may choose one part must not be taken for who has another.
+fn subject_like(pattern: &[&str], subject: &[&str]) -> bool {
+    match (pattern, subject) {
+        ([], []) => true,
+        (["*", rest @ ..], _) => (0..=subject.len()).any(|skipped| subject_like(rest, &subject[skipped..])),
+        ([first, rest @ ..], [part, others @ ..]) => part_like(first, part) && subject_like(rest, others),
+        _ => false,
+    }
+}
+
+fn part_like(pattern: &str, part: &str) -> bool {
+    match (pattern.strip_prefix(COMMON_NAME), part.strip_prefix(COMMON_NAME)) {
+        (Some("*"), Some(_)) => true,
+        (Some(pattern), Some(name)) => host_like(pattern, name),
+        _ => like(pattern, part),
     }
 }
 
@@ -106,6 +144,7 @@ fn like(pattern: &str, text: &str) -> bool {
     })
 }
 
+const COMMON_NAME: &str = "CN=";
 /// The first 64 bits: a /64 is the smallest network that anybody is given.
 const NETWORK: u128 = u128::MAX << 64;
 
@@ -121,6 +160,16 @@ mod tests {
         assert!(!same("203.0.113.1", "203.0.113.2"));
         assert!(same("203.0.113.1", "::ffff:203.0.113.1"));
         assert!(!same("::ffff:203.0.113.1", "::ffff:203.0.113.2"));
+    }
+
+    #[test]
+    fn everybody_is_in_a_network_of_all_addresses_or_in_its_parts() {
+        let everybody = |networks: &[&str]| {
+            everybody(&networks.iter().map(|network| network.parse().unwrap()).collect::<Vec<_>>())
+        };
+        assert!(everybody(&["0.0.0.0/0"]) && everybody(&["10.0.0.0/8", "::/0"]));
+        assert!(everybody(&["128.0.0.0/1", "0.0.0.0/2", "64.0.0.0/2"]));
+        assert!(!everybody(&[]) && !everybody(&["0.0.0.0/1", "::/1"]));
     }
 
     fn certificate() -> Certificate {
@@ -155,8 +204,11 @@ mod tests {
             "spiffe://*/hooks",
             "spiffe://*",
             "CN=sender.basiq.io,*",
+            "CN=SENDER.*.io,*",
+            "CN=*,*",
             "*,O=Acme\\, Inc.,*",
-            "CN=*",
+            "*,O=Acme*,DC=evil.com",
+            "*,CN=*.basiq.io,*,DC=*",
         ] {
             assert!(certificate().matches(pattern), "{pattern}");
         }
@@ -173,6 +225,13 @@ mod tests {
             "*acme.com",
             "203.0.*",
             "cn=sender.basiq.io,*",
+            "CN=*",
+            "CN=*.com",
+            "CN=*.io,*",
+            "CN=sender.basiq.io*",
+            "*O=Acme\\, Inc.,*",
+            "O=*,*",
+            "CN=sender.basiq.io,O=Acme\\,*",
             "O=Acme*",
             "CN=sender.basiq.io",
             "HOOKS@mail.acme.com",

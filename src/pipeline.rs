@@ -17,8 +17,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::EXPECT;
-use hyper::{Method, Request, Response};
+use hyper::header::{CONNECTION, EXPECT, HeaderValue};
+use hyper::{Method, Request, Response, Version};
 use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
@@ -81,12 +81,21 @@ impl Pipeline {
                 .await
             }
             Err(outcome) => {
+                let expects = exchange.head.headers.contains_key(EXPECT);
+                let unread = !incoming.is_end_stream();
                 // A client that is still sending would lose the answer to a connection reset. One that waits to be asked
                 // for its body is not asked.
-                if !incoming.is_end_stream() && !exchange.head.headers.contains_key(EXPECT) {
+                if unread && !expects {
                     self.tasks.spawn(admit::discard(incoming, exchange.rules.edge.body_timeout));
                 }
-                exchange.conclude(&self, None, outcome)
+                // What follows a broken body, or one that was not asked for and may come all the same, is no request.
+                let last = matches!(&outcome, Outcome::Rejected(why) if why.reason == Reason::HttpMalformed)
+                    || unread && expects;
+                let mut answer = exchange.conclude(&self, None, outcome);
+                if last && exchange.head.version < Version::HTTP_2 {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
             }
         }
     }
@@ -98,7 +107,7 @@ impl Pipeline {
         incoming: &mut Incoming,
     ) -> Result<(Bytes, Place), Outcome> {
         let rules = exchange.rules.clone();
-        admit::host(&exchange.head).map_err(Outcome::Rejected)?;
+        admit::head(&exchange.head).and_then(|()| admit::host(&exchange.head)).map_err(Outcome::Rejected)?;
         let source = match rules.routes.find(exchange.head.uri.path()) {
             Found::Source(source) => exchange.belongs_to(source),
             Found::WrongToken(source) => {
@@ -121,8 +130,13 @@ impl Pipeline {
         exchange.enforce(admit::rate(&source, one)).map_err(refused)?;
         admit::encoding(&exchange.head.headers).map_err(refused)?;
         let mut place = rules.shares.enter(&source.name, one).map_err(refused)?;
-        let (max, within) = (rules.edge.max_body, rules.edge.body_timeout);
-        let body = admit::body(incoming, &mut place, max, within).await;
+        let edge = &rules.edge;
+        // The time for all of a request may be shorter than that for its body.
+        let within = match edge.request_timeout {
+            all if all < edge.body_timeout => (all, Reason::Overloaded),
+            _ => (edge.body_timeout, Reason::BodyTimeout),
+        };
+        let body = admit::body(incoming, &mut place, edge.max_body, within).await;
         if let Err(Outcome::Rejected(rejection)) = &body
             && rejection.reason == Reason::HttpMalformed
         {

@@ -8,6 +8,7 @@
 
 pub mod diagnosis;
 mod digest;
+mod fingerprint;
 mod key;
 mod rewritten;
 
@@ -16,6 +17,7 @@ use hyper::header::HeaderValue;
 use subtle::{Choice, ConstantTimeEq};
 
 use digest::Digest;
+pub use fingerprint::{fingerprint, without_signatures};
 use key::Counting;
 pub use key::{Key, KeyError};
 

@@ -39,7 +39,7 @@ fn wrong_usage_exits_2() {
             "{arguments:?}: {ran:?}"
         );
     }
-    let wrong: [&[&str]; 16] = [
+    let wrong: [&[&str]; 17] = [
         &[],
         &["nonsense"],
         &["--nonsense"],
@@ -52,6 +52,7 @@ fn wrong_usage_exits_2() {
         &["send"],
         &["send", "--source", "basiq", "--tamper", "everything"],
         &["send", "--source", "basiq", "--count", "many"],
+        &["send", "--source", "basiq", "--count", "0"],
         &["send", "--source", "basiq", "--body", "file", "--event", "user.created"],
         &["audit", "query", "--since", "yesterday"],
         &["audit", "query", "--client", "somebody"],
@@ -264,6 +265,28 @@ fn warnings_are_printed_and_do_not_fail() {
     let (code, log) = gateway.stop();
     assert_eq!(code, 0);
     assert!(log.contains("basiq retries") && !log.contains("hush"), "{log}");
+}
+
+#[test]
+fn allow_ips_of_everybody_authenticates_nobody() {
+    let open = |networks: &str, more: &str| {
+        format!("[sources.open]\nprovider = \"securitize\"\nallow_ips = [{networks}]\n{more}")
+    };
+    for networks in ["\"0.0.0.0/0\"", "\"127.0.0.1\", \"::/1\", \"8000::/1\""] {
+        let ran = Home::new(&open(networks, "")).run(&["check"]);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(
+            ran.out.contains(": sources.open.secrets: nothing authenticates this source, since allow_ips"),
+            "{ran:?}"
+        );
+        assert!(ran.out.contains(": warning: sources.open.allow_ips: lets everybody in"), "{ran:?}");
+    }
+    let home = Home::new(&open("\"0.0.0.0/0\"", "unauthenticated = true\n"));
+    let ran = home.run(&["check"]);
+    assert!(ran.code == 0 && ran.out.contains("unauthenticated: nothing authenticates"), "{ran:?}");
+    let gateway = home.serve();
+    assert_eq!(gateway.ask(&securitize("", "sub-1", 1).to("/hooks/open")).status, 200);
+    assert_eq!(home.events()[0]["verifiedby"], "none");
 }
 
 #[test]

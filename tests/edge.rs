@@ -514,6 +514,7 @@ fn a_client_that_asks_first_is_told_before_it_sends() {
     connection.send(asking(Request::post("/hooks/basiq", "")).with("content-length", "1025").bytes());
     let answer = connection.answer();
     assert_eq!(problem(&gateway, &answer, 413)["reason"], "body_too_large");
+    assert_eq!(answer.header("connection"), Some("close"));
     // The body that was announced may or may not follow: nothing after it can be read as a request.
     connection.ends();
 
@@ -570,6 +571,19 @@ fn a_body_that_does_not_come_to_its_end_is_answered_408() {
     assert_eq!(metrics.rejects("basiq", "body_timeout"), 51.0);
     assert_eq!((metrics.answered(), metrics.refused()), (51.0 + delivered as f64, 51.0));
     assert_eq!(home.events().len(), delivered);
+}
+
+#[test]
+fn all_of_a_request_may_take_less_time_than_its_body_alone() {
+    let home = Home::new(&("edge.request_timeout = \"1s\"\n".to_owned() + &sources()));
+    let gateway = home.serve();
+    let mut connection = gateway.connect();
+    connection.send(Request::post("/hooks/basiq", "half").with("content-length", "8").bytes());
+    let answer = connection.answer();
+    let record = problem(&gateway, &answer, 503);
+    assert_eq!((&record["reason"], &record["source"]), (&json!("overloaded"), &json!("basiq")));
+    assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    assert_eq!(home.events().len(), 0);
 }
 
 // -- what is no HTTP
@@ -642,6 +656,7 @@ fn a_broken_chunk_is_nobodys_request_and_ends_the_connection() {
             (&json!("http_malformed"), &json!("unknown")),
             "{body}"
         );
+        assert_eq!(answer.header("connection"), Some("close"));
         connection.ends();
         let metrics = gateway.metrics();
         assert_eq!(metrics.rejects("unknown", "http_malformed"), number as f64 + 1.0);
@@ -916,13 +931,24 @@ async fn http2_with_prior_knowledge_is_answered_alike() {
     for (status, reason, answer) in &answers {
         assert_eq!(problem(&gateway, answer, *status)["reason"], *reason);
     }
+    // As much of a head as over HTTP/1.1, and no more.
+    let filled = |count| (0..count).fold(Request::get("/nothing"), |of, n| of.with(&format!("x-{n}"), "1"));
+    for (status, asked) in [
+        (404, filled(100)),
+        (431, filled(101)),
+        (404, Request::get(&format!("/{}", "x".repeat((16 << 10) - 1)))),
+        (431, Request::get(&format!("/{}?{}", "x".repeat(8 << 10), "y".repeat(8 << 10)))),
+    ] {
+        let reason = if status == 431 { "headers_too_large" } else { "unknown_path" };
+        assert_eq!(problem(&gateway, &ask(asked).await, status)["reason"], reason);
+    }
     assert_eq!(ask(securitize("/hooks/securitize", "sub-1", 1)).await.status, 200);
     // Many at once on one connection.
     let many = (0..100).map(|number| ask(basiq(&format!("many-{number}"))));
     for answer in futures_in_order(many).await {
         assert_eq!(answer.json()["status"], "accepted");
     }
-    assert_eq!(gateway.metrics().answered(), 110.0);
+    assert_eq!(gateway.metrics().answered(), 114.0);
     connection.abort();
     let (code, log) = gateway.stop();
     assert_eq!(code, 0);
@@ -1055,6 +1081,7 @@ fn a_path_token_is_nowhere_to_be_read() {
         post(format!("/hooks/securitize/{partly}")),
         post(format!("/elsewhere/{TOKEN}")),
         post(format!("/elsewhere/{encoded}")),
+        post(format!("/elsewhere/{}", encoded.replace('%', "%25"))),
         post(format!("/{partly}/elsewhere")),
         post(format!("/{TOKEN}")),
         post(format!("/nothing?token={TOKEN}")),
@@ -1126,6 +1153,15 @@ fn of_a_query_a_body_a_secret_and_a_signature_nothing_is_kept() {
             .with("authorization", format!("Bearer {STANDARD_SECRET}"))
             .with("user-agent", STANDARD_SECRET)
             .method("PUT"),
+        good.clone().with("user-agent", format!("k={}", &STANDARD_SECRET[6..])).to("/nothing"),
+        // The signature where it does not belong, of a request that is genuine but for one byte.
+        Request { body: [body.as_bytes(), b"\n"].concat(), ..good.clone() }
+            .instead("webhook-id", signature(&good))
+            .with("user-agent", format!("v1,{}", signature(&good)))
+            .with("content-type", signature(&good))
+            .with("x-forwarded-for", format!("203.0.113.7, {}", signature(&good))),
+        bond("/nothing", body, now() - 1000)
+            .with("user-agent", bond("/", body, now() - 1000).headers.last().unwrap().1.clone()),
     ];
     let mut answers = Vec::new();
     for request in &cases {
@@ -1146,6 +1182,10 @@ fn of_a_query_a_body_a_secret_and_a_signature_nothing_is_kept() {
     secret.extend([signature(&good), signature(&cases[0]), signature(&cases[4])]);
     let bond = String::from_utf8(cases[7].headers.last().unwrap().1.clone()).unwrap();
     secret.push(bond.split("v2=").nth(1).unwrap().to_owned());
+    let bond = String::from_utf8(cases.last().unwrap().headers.last().unwrap().1.clone()).unwrap();
+    secret.push(bond.split("v2=").nth(1).unwrap().to_owned());
+    let record = home.audit().lines().rev().nth(1).unwrap().to_owned();
+    assert!(record.contains("\"user-agent\":\"v1,sha256:"), "{record}");
     for (what, text) in
         [("reject log", home.audit()), ("log", log), ("metrics", metrics), ("answers", answers.join("\n"))]
     {

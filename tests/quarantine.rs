@@ -215,6 +215,17 @@ async fn a_secret_that_a_header_held_is_not_shown() {
 }
 
 #[tokio::test]
+async fn a_secret_that_was_just_added_counts() {
+    let home = quarantining(Home::embedded());
+    let gateway = home.serve().await;
+    refused(&gateway, &Delivery::basiq_by_another_secret("q-1")).await;
+    kept(&home, 1).await;
+    let home = home.knowing_both_secrets();
+    assert_eq!(only(&reverify(&home, &["--all"]))["id"], "q-1");
+    ended(gateway).await;
+}
+
+#[tokio::test]
 async fn a_tampered_body_is_never_admitted() {
     let home = quarantining(Home::embedded()).knowing_both_secrets();
     let gateway = home.serve().await;

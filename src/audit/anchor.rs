@@ -92,6 +92,12 @@ impl Stretch {
         let fits = self.records < ANCHOR_EVERY && apart <= within * 1_000_000;
         fits.then_some(Stretch { records: self.records + 1, ..self })
     }
+
+    /// Whether an anchor must have come by then. A time before its first record says nothing.
+    pub(super) fn is_over(self, now: Timestamp, within: u64) -> bool {
+        now.as_microsecond().saturating_sub(self.began)
+            > i64::try_from(within * 1_000_000).unwrap_or(i64::MAX)
+    }
 }
 
 /// A guess at a shorter key costs less than a search.

@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use super::anchor::Key;
 use super::files::{LogFile, list, set_aside};
 use super::record::{NO_HASH, Record};
@@ -26,6 +28,8 @@ pub struct Demand {
     pub anchored_since: Option<u64>,
     /// An anchor must stand at this record or after it.
     pub anchored_to: Option<u64>,
+    /// When it is checked: what a gateway would have anchored by now is due. None: what stands at the end may wait.
+    pub now: Option<Timestamp>,
 }
 
 /// A chain that holds.
@@ -62,6 +66,8 @@ pub struct Anchors {
     pub first_at: String,
     /// The last one's number: the log is vouched for up to here.
     pub last_seq: u64,
+    /// What stands after the last one has waited for longer than a gateway that runs lets it.
+    pub overdue: bool,
 }
 
 /// Where a chain breaks first.

@@ -11,20 +11,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::terminal::safe;
 use super::{Done, FAILED, Failure, Global, OK, block_on, line};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::event::microseconds;
-use crate::gateway::{StartError, Stopped, StoppedError};
+use crate::gateway::{self, StartError, Stopped, StoppedError};
 use crate::metrics::Metrics;
 use crate::quarantine::held::{Entry, Held, Run, Which};
 use crate::quarantine::{self, Judgement, Kept, Key, Label};
 use crate::route::Routes;
 use crate::secret::Redactor;
-use crate::signature::SIGNATURE_HEADERS;
+use crate::signature::{SIGNATURE_HEADERS, fingerprint, without_signatures};
 
 /// What to do with kept requests.
 #[derive(Subcommand)]
@@ -92,7 +91,7 @@ pub(super) fn run(global: &Global, command: &QuarantineCommand) -> Done {
         }
         QuarantineCommand::Reverify { chosen, dry_run } => {
             let asking = Asking { held, dry_run: *dry_run, json };
-            block_on(asking.reverify(&config, &chosen.which(), &db))
+            block_on(asking.reverify(global.config_path()?, &config, &chosen.which(), &db))
         }
         QuarantineCommand::Drop(chosen) => {
             let dropped = held.delete(&chosen.which())?;
@@ -198,9 +197,9 @@ fn show(seq: i64, kept: &Kept, body: bool, json: bool, redactor: &Redactor) -> D
 fn headers<'k>(kept: &'k Kept, redactor: &Redactor) -> impl Iterator<Item = (&'k str, String)> {
     kept.content.headers.iter().map(|(name, value)| {
         let value = if SIGNATURE_HEADERS.contains(&name.as_str()) {
-            format!("sha256:{}", hex::encode(&Sha256::digest(value.as_bytes())[..8]))
+            fingerprint(value.as_bytes())
         } else {
-            redactor.clean(&String::from_utf8_lossy(value.as_bytes()))
+            without_signatures(&redactor.clean(&String::from_utf8_lossy(value.as_bytes()))).into_owned()
         };
         (name.as_str(), value)
     })
@@ -222,7 +221,7 @@ struct Asking {
 }
 
 impl Asking {
-    async fn reverify(&self, config: &Config, which: &Which, db: &Path) -> Done {
+    async fn reverify(&self, path: &Path, config: &Config, which: &Which, db: &Path) -> Done {
         let stopped = match Stopped::open(config, Clock::System).await {
             Ok(stopped) => Some(stopped),
             Err(StoppedError::Running) => None,
@@ -235,6 +234,10 @@ impl Asking {
             }
             Err(why) => return Err(why.into()),
         };
+        if stopped.is_none() {
+            // The secret that has just been put into the config is to count.
+            tokio::time::sleep(gateway::unread_for(path, config, Clock::System.now())).await;
+        }
         let done = self.ask(which, stopped.is_some(), db).await;
         if let Some(stopped) = stopped {
             stopped.close().await;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clap::builder::TypedValueParser;
+use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, ValueEnum};
 use http_body_util::Full;
@@ -43,7 +43,7 @@ pub(super) struct Send {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["event", "count"])]
     body: Option<PathBuf>,
     /// How many distinct events.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     count: usize,
     /// Where to; without a path, the source's path is added. By default the config's own listener, and where that has TLS
     /// only with the certificate that the config names.

@@ -13,6 +13,7 @@ use super::At;
 use super::read::Section;
 use super::sections::{MAX_TIME, MIB, SECOND, SOME_TIME};
 use super::units::show_duration;
+use crate::peer;
 use crate::secret::SecretRef;
 
 /// `[edge]`.
@@ -110,7 +111,7 @@ pub(super) fn edge(section: &Section<'_>, base: &Path) -> Edge {
         let what = "anybody could claim to be anybody; list the proxies' networks in trusted_proxies";
         section.problem(at, "proxy_protocol", what);
     }
-    if trusted_proxies.iter().any(|network| network.prefix_len() == 0)
+    if peer::everybody(&trusted_proxies)
         && let Some(item) = section.item("trusted_proxies")
     {
         let what = "trusts everybody, so anybody could claim to be anybody; list the proxies' own networks";

@@ -13,6 +13,7 @@ use super::At;
 use super::item::Item;
 use super::read::Section;
 use super::sections::{SECOND, SOME_TIME};
+use crate::peer;
 use crate::secret::SecretRef;
 
 /// What to do with another body under a known identity.
@@ -143,6 +144,12 @@ fn source(name: At<String>, section: &Section<'_>, base: &Path) -> Source {
     let secrets = secrets(section, base);
     let tolerance = section.duration("tolerance", SOME_TIME, 300 * SECOND).value;
     let allow_ips = section.networks("allow_ips");
+    if peer::everybody(&allow_ips)
+        && let Some(item) = section.item("allow_ips")
+    {
+        let what = "lets everybody in; list the sender's own networks, or leave it out";
+        section.warning(item.at, "allow_ips", what.to_owned());
+    }
     let rate_limit_of_all = rate_limit(&section.section("rate_limit"));
     let client_rate_limit = rate_limit(&section.section("client_rate_limit"));
     let path_token = section.secret("path_token", base);

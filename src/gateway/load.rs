@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::reject_log;
@@ -64,6 +66,14 @@ pub fn load(path: &Path, metrics: &Metrics, before: Option<&Rules>) -> Result<Lo
     problems.sort();
     let lasting = lasting(&config);
     Ok(Loaded { config, rules, problems, marks, contents, lasting })
+}
+
+/// For how long yet a gateway that serves by the config at `path` may not have read what is there now: its files are looked
+/// at, and so it is that long after they changed.
+pub fn unread_for(path: &Path, config: &Config, now: Timestamp) -> Duration {
+    let mut marks = watch::look([path]);
+    marks.append(&mut watch::look(config.files()));
+    watch::unread_for(&marks, now)
 }
 
 impl Loaded {

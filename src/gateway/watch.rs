@@ -13,6 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 /// What the file behind each path looks like; none where there is none.
@@ -42,6 +43,16 @@ fn mark(path: &Path) -> Option<Mark> {
         modified: (of.mtime(), of.mtime_nsec()),
         changed: (of.ctime(), of.ctime_nsec()),
     })
+}
+
+/// For how long yet a gateway that watches these files may serve by what was in them before.
+pub(super) fn unread_for(marks: &Marks, now: Timestamp) -> Duration {
+    let changed = marks.values().flatten().map(|mark| mark.changed).max();
+    let changed =
+        changed.and_then(|(seconds, nanos)| Timestamp::new(seconds, i32::try_from(nanos).ok()?).ok());
+    // What was changed later than now says that a clock was set, and nothing of when.
+    let since = changed.and_then(|changed| Duration::try_from(now.duration_since(changed)).ok());
+    since.map_or(Duration::ZERO, |since| READ_WITHIN.saturating_sub(since))
 }
 
 /// The files that are watched.
@@ -156,6 +167,8 @@ pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
 }
 
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// Two looks, and the time to read what they saw.
+const READ_WITHIN: Duration = Duration::from_secs(3);
 /// Whoever deletes a file and writes it anew is done with it by then.
 const GONE_FOR_GOOD: u32 = 5;
 /// Soon enough for who waits for a secret to count, and seldom enough to read a config that stays wrong.
@@ -294,6 +307,18 @@ mod tests {
         assert_eq!((due(&mut bench), due(&mut bench)), (None, Some(Due::Changed)));
         bench.acts(true, &["a", "b"]);
         assert!((0..20).all(|_| due(&mut bench).is_none()), "it is done");
+    }
+
+    #[test]
+    fn what_was_just_written_may_be_unread_for_a_few_seconds() {
+        let bench = Bench::new();
+        let marks = look([bench.path("a").as_path(), bench.path("absent").as_path()]);
+        let (seconds, nanos) = marks.values().flatten().next().unwrap().changed;
+        let written = Timestamp::new(seconds, i32::try_from(nanos).unwrap()).unwrap();
+        let unread = |millis| unread_for(&marks, written + Duration::from_millis(millis)).as_millis();
+        assert_eq!([0, 1500, 3000, 3_600_000].map(unread), [3000, 1500, 0, 0]);
+        assert_eq!(unread_for(&marks, written - Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(unread_for(&Marks::new(), written), Duration::ZERO);
     }
 
     #[test]

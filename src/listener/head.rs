@@ -7,6 +7,7 @@
 use hyper::Uri;
 use memchr::memchr;
 
+use crate::admit::{MAX_HEADERS, MAX_TARGET};
 use crate::outcome::Reason;
 
 /// Why a connection is refused.
@@ -87,7 +88,7 @@ impl Head {
         if bytes.len() > MAX_HEAD {
             return too_large("the request's head is over 64 KiB");
         }
-        if self.version.is_none() && bytes.len() - self.line > MAX_REQUEST_LINE {
+        if self.version.is_none() && bytes.len() - self.line > MAX_TARGET {
             return too_large("the request line is over 16 KiB");
         }
         let last = usize::from(bytes[self.searched..].ends_with(b"\r"));
@@ -101,7 +102,7 @@ impl Head {
 
     fn header(&mut self, line: &[u8]) -> Result<(), Refusal> {
         self.header_lines += 1;
-        if self.header_lines > MAX_HEADER_LINES {
+        if self.header_lines > MAX_HEADERS {
             return too_large("over 100 header lines");
         }
         if line.starts_with(b" ") || line.starts_with(b"\t") {
@@ -175,7 +176,7 @@ impl Head {
 
 /// `METHOD SP target SP HTTP/1.x`, and nothing else.
 fn request_line(line: &[u8]) -> Result<Version, Refusal> {
-    if line.len() > MAX_REQUEST_LINE {
+    if line.len() > MAX_TARGET {
         return too_large("the request line is over 16 KiB");
     }
     let mut words = line.split(|byte| *byte == b' ');
@@ -238,9 +239,6 @@ fn too_large<T>(detail: &'static str) -> Result<T, Refusal> {
 
 /// Bytes of a head, its last line included. HTTP/2's header lists are held to it too.
 pub(super) const MAX_HEAD: usize = 64 << 10;
-const MAX_REQUEST_LINE: usize = 16 << 10;
-/// hyper has room for as many without an allocation.
-const MAX_HEADER_LINES: usize = 100;
 /// RFC 9112, section 2.2, asks for one: some clients end a body with a line end that is not part of it.
 const MAX_EMPTY_LINES: usize = 4;
 /// More would be over 2^60 bytes.

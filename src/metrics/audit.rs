@@ -54,7 +54,7 @@ impl AuditMetrics {
                 registry,
                 IntGauge::new(
                     "hookgate_audit_ship_lag_records",
-                    "Lines on disk that the receiver has not taken.",
+                    "Lines written that the receiver has not taken; those deleted since are told as lost when it takes the next.",
                 )?,
             )?,
         })

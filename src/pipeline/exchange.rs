@@ -11,7 +11,6 @@ use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, Version};
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 use super::{Pipeline, Rules};
 use crate::audit::{self, Reject};
@@ -22,7 +21,7 @@ use crate::outcome::{CONFLICT, Outcome, Reason, Rejection};
 use crate::peer::{Peer, forwarded};
 use crate::respond::{self, Body};
 use crate::route::Source;
-use crate::signature::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
+use crate::signature::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS, fingerprint, without_signatures};
 
 /// A request under way.
 pub struct Exchange {
@@ -160,12 +159,14 @@ impl Exchange {
 
     fn reject(&self, reason: &'static str, status: u16, detail: String) -> Reject {
         // Cleaned first: cut first, a part of a secret could stand at the end and not be known for what it is.
-        let clean = |text: &str, max: usize| clip(&self.rules.routes.redactor.clean(text), max);
+        let redactor = &self.rules.routes.redactor;
+        let clean = |text: &str, max: usize| clip(&redactor.clean(text), max);
+        let clean_header = |value: &str| clip(&without_signatures(&redactor.clean(value)), MAX_HEADER);
         let path = match &self.source {
             Some(source) if source.token.is_some() => source.path.to_string(),
             _ => clean(self.head.uri.path(), MAX_PATH),
         };
-        let mut headers = kept_headers(&self.head.headers, |value| clean(value, MAX_HEADER));
+        let mut headers = kept_headers(&self.head.headers, clean_header);
         // HTTP/2 has the host in its URI, where a Host header is only allowed.
         if let Some(authority) = self.head.uri.authority()
             && !self.head.headers.contains_key(HOST)
@@ -239,10 +240,9 @@ fn kept_headers(headers: &HeaderMap, clean: impl Fn(&str) -> String) -> Vec<(Cow
         let values = headers.get_all(*name).iter().take(MAX_REPEATS);
         values.map(|value| (*name, clean(&String::from_utf8_lossy(value.as_bytes()))))
     });
-    let signatures = SIGNATURE_HEADERS.iter().filter_map(|name| {
-        let fingerprint = hex::encode(&Sha256::digest(headers.get(*name)?.as_bytes())[..8]);
-        Some((*name, format!("sha256:{fingerprint}")))
-    });
+    let signatures = SIGNATURE_HEADERS
+        .iter()
+        .filter_map(|name| Some((*name, fingerprint(headers.get(*name)?.as_bytes()))));
     let mut kept: Vec<(Cow<'static, str>, String)> = Vec::new();
     for (name, value) in plain.chain(signatures) {
         match kept.iter_mut().find(|(known, _)| *known == name) {

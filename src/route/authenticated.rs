@@ -3,6 +3,7 @@
 //! Keeps true: a source that nothing authenticates is served only where the config says so, and never without a word.
 
 use super::Builder;
+use crate::peer;
 use crate::provider::{self, Provider, Signing};
 use crate::signature::{Scheme, VerifiedBy};
 
@@ -35,8 +36,13 @@ impl Builder<'_> {
             Signing::Sometimes(_) if !open => Err(format!(
                 "{name} needs secrets, or for its legacy system path_token = {{ env = \"NAME\" }} or client_certificate"
             )),
-            _ if !of.allow_ips.is_empty() => Ok(VerifiedBy::ClientAddress),
+            _ if !of.allow_ips.is_empty() && !peer::everybody(&of.allow_ips) => Ok(VerifiedBy::ClientAddress),
             _ if open => Ok(VerifiedBy::Nothing),
+            _ if !of.allow_ips.is_empty() => Err(
+                "nothing authenticates this source, since allow_ips lets everybody in: list the sender's own networks, \
+                or set path_token = { env = \"NAME\" } or client_certificate, or say unauthenticated = true"
+                    .to_owned(),
+            ),
             _ => Err(
                 "nothing authenticates this source: set path_token = { env = \"NAME\" }, client_certificate \
                 or allow_ips, or say unauthenticated = true"

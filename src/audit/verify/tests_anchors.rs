@@ -398,3 +398,27 @@ fn a_log_cut_off_at_its_end_is_found_by_who_kept_the_last_anchors_number() {
     broken(log.verify(|demand| demand.anchored_to = Some(kept)), 55, "last anchor is record 54");
     broken(log.verify(|demand| demand.anchored_since = Some(56)), 55, "ends before record 56");
 }
+
+#[test]
+fn what_a_gateway_would_have_anchored_by_now_is_missed() {
+    let log = Log::of_ten_minutes();
+    let end = log.clock.now();
+    let later = |seconds: i64| Some(end + jiff::SignedDuration::from_secs(seconds));
+    let overdue =
+        |seconds| log.verify(|demand| demand.now = later(seconds)).unwrap().anchors.unwrap().overdue;
+    assert!(!overdue(3600), "all of it is anchored");
+    log.put(&log.lines()[..59].concat());
+    // The first of those after the last anchor came a minute before the end.
+    assert!(!overdue(8) && overdue(10));
+    let since =
+        |seq, seconds| log.verify(|demand| (demand.anchored_since, demand.now) = (Some(seq), later(seconds)));
+    assert!(since(1, 8).is_ok());
+    broken(since(1, 10), 55, "no anchor after record 54");
+    broken(since(59, 10), 55, "no anchor after record 54");
+    assert!(since(60, 3600).is_ok(), "only what comes is to be anchored");
+
+    log.forge(|record| (!record.is_anchor() && record.seq < 6).then(|| record.clone()));
+    let bare = |seconds| log.verify(|demand| demand.now = later(seconds));
+    assert!(matches!(bare(3600), Err(VerifyError::Unanchored(5))));
+    assert_eq!(bare(-600).unwrap().anchors, None, "they came just now");
+}

@@ -81,14 +81,15 @@ impl<'a> Watch<'a> {
             }
             None => {
                 let (first_seq, first_at) = (record.seq, record.ts.clone());
-                self.anchors = Some(Anchors { count: 1, first_seq, first_at, last_seq: first_seq });
+                let last_seq = first_seq;
+                self.anchors = Some(Anchors { count: 1, first_seq, first_at, last_seq, overdue: false });
             }
         }
         Ok(Ok(()))
     }
 
     /// After the last record, at `last`.
-    pub(super) fn end(self, last: Option<&Seen>, records: u64) -> Result<Option<Anchors>, VerifyError> {
+    pub(super) fn end(mut self, last: Option<&Seen>, records: u64) -> Result<Option<Anchors>, VerifyError> {
         let demand = self.demand;
         if demand.keys.is_empty() {
             return Ok(None);
@@ -111,8 +112,23 @@ impl<'a> Watch<'a> {
             );
             return Err(missing(anchored + 1, why));
         }
-        if self.anchors.is_none() && self.long_before {
+        let overdue = demand
+            .now
+            .zip(self.stretch)
+            .is_some_and(|(now, stretch)| stretch.is_over(now, ANCHOR_WITHIN_CHECKED));
+        if overdue && demand.anchored_since.is_some_and(|since| since <= end) {
+            let why = format!(
+                "not anchored: no anchor {}, and a gateway that runs anchors within a minute: it was ended without its \
+                 last one, or anchors were removed",
+                self.after()
+            );
+            return Err(missing(anchored + 1, why));
+        }
+        if self.anchors.is_none() && (self.long_before || overdue) {
             return Err(VerifyError::Unanchored(records));
+        }
+        if let Some(anchors) = &mut self.anchors {
+            anchors.overdue = overdue;
         }
         Ok(self.anchors)
     }

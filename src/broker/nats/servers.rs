@@ -33,7 +33,7 @@ pub(crate) fn read(url: &Secret) -> Result<(Vec<ServerAddr>, ConnectOptions), &'
 }
 
 fn decoded(text: &str) -> Result<String, &'static str> {
-    String::from_utf8(percent_decoded(text)).map_err(|_| MALFORMED)
+    String::from_utf8(percent_decoded(text.as_bytes())).map_err(|_| MALFORMED)
 }
 
 const MALFORMED: &str =

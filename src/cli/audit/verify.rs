@@ -11,6 +11,7 @@ use serde_json::json;
 use super::super::terminal::safe;
 use crate::audit::Key;
 use crate::audit::verify::{Anchors, Demand, Verified, VerifyError, verify_with};
+use crate::clock::Clock;
 
 /// `audit verify`.
 #[derive(Clone, Debug, Default, Args)]
@@ -67,7 +68,7 @@ impl Verify {
                 "anchors are checked with their key: set [audit] key in the config, or give --key-file FILE",
             ));
         }
-        Ok(Demand { keys, anchored_since: since, anchored_to: to })
+        Ok(Demand { keys, anchored_since: since, anchored_to: to, now: Some(Clock::System.now()) })
     }
 }
 
@@ -91,6 +92,7 @@ fn holds(of: &Verified, demand: &Demand, json: bool, out: &mut dyn Write) -> io:
             "anchors_unchecked": unchecked,
             "anchored_from": anchors.as_ref().map(|anchors| anchors.first_seq),
             "anchored_seq": anchors.as_ref().map(|anchors| anchors.last_seq),
+            "anchor_overdue": anchors.as_ref().is_some_and(|anchors| anchors.overdue),
         });
         return writeln!(out, "{all}");
     }
@@ -129,7 +131,7 @@ fn holds(of: &Verified, demand: &Demand, json: bool, out: &mut dyn Write) -> io:
 
 /// How far anchors reach.
 fn vouched(of: &Verified, anchors: &Anchors, out: &mut dyn Write) -> io::Result<()> {
-    let Anchors { count, first_seq, first_at, last_seq } = anchors;
+    let Anchors { count, first_seq, first_at, last_seq, overdue } = anchors;
     let plural = if *count == 1 { "" } else { "s" };
     writeln!(out, "anchored up to record {last_seq}, by {count} anchor{plural}")?;
     if *first_seq > of.first_seq {
@@ -141,12 +143,13 @@ fn vouched(of: &Verified, anchors: &Anchors, out: &mut dyn Write) -> io::Result<
         )?;
     }
     if of.last_seq > *last_seq {
-        writeln!(
-            out,
-            "note: records {} to {} are not anchored yet; the gateway does it within a minute, or when it starts",
-            last_seq + 1,
-            of.last_seq
-        )?;
+        let since = if *overdue {
+            "not anchored, and have waited for longer than a minute: the gateway was ended without its last anchor and has \
+             not started since, or anchors were removed"
+        } else {
+            "not anchored yet; the gateway does it within a minute, or when it starts"
+        };
+        writeln!(out, "note: records {} to {} are {since}", last_seq + 1, of.last_seq)?;
     }
     Ok(())
 }

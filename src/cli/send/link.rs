@@ -232,6 +232,7 @@ mod tests {
     use rustls::RootCertStore;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
 
@@ -309,10 +310,11 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn who_closes_while_it_is_asked_is_not_waited_for() {
         let (listener, link) = link("http").await;
-        let server = tokio::spawn(async move {
+        let (server, closing) = (TaskTracker::new(), TaskTracker::new());
+        let server = server.spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(async move {
+                closing.spawn(async move {
                     for _ in 0..3 {
                         tokio::task::yield_now().await;
                     }

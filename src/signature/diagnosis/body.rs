@@ -77,7 +77,7 @@ impl Alteration {
             Alteration::LfToCrlf => vec![to_lf(body)],
             Alteration::PercentEncoded => {
                 let text = String::from_utf8_lossy(body);
-                vec![percent_decoded(&text), percent_decoded(&text.replace('+', " "))]
+                vec![percent_decoded(text.as_bytes()), percent_decoded(text.replace('+', " ").as_bytes())]
             }
             Alteration::HtmlEscaped => vec![unescaped_html(body)],
             Alteration::Chunked => unchunked(body).into_iter().collect(),
