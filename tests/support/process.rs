@@ -3,7 +3,7 @@
 use std::fs::{self, DirEntry};
 use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The process. Killed when dropped.
 pub struct Process(Child);
@@ -45,7 +45,7 @@ impl Process {
             let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
             stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
         };
-        let start = Instant::now();
+        let start = hookgate::clock::instant();
         while !fs::read_dir(&tasks).unwrap().all(|task| stopped(task.unwrap())) {
             assert!(start.elapsed() < Duration::from_secs(60), "{} is not stopped", self.id());
             std::thread::yield_now();
