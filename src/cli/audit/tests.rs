@@ -122,6 +122,24 @@ fn verify_exits_1_and_names_the_record() {
 }
 
 #[test]
+fn verify_misses_the_anchors_that_are_due_by_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let verified = |written: jiff::Timestamp| {
+        let record = record(1, |of| of.ts = format!("{written:.6}"));
+        std::fs::write(dir.path().join("00000000000000000001-20261121T100000Z.jsonl"), record).unwrap();
+        let key = Key::new(&crate::secret::Secret::new("sixteen chars...")).unwrap();
+        let mut out = Vec::new();
+        let code = run(&parse("audit verify"), dir.path(), Some(key), false, &mut out).unwrap();
+        (code, String::from_utf8(out).unwrap())
+    };
+    let now = crate::clock::Clock::System.now();
+    let (code, said) = verified(now);
+    assert!(code == 0 && said.ends_with("note: not anchored yet\n"), "{said}");
+    let (code, said) = verified(now - std::time::Duration::from_secs(3600));
+    assert!(code == 1 && said.starts_with("unanchored: no anchor vouches for these 1 records"), "{said}");
+}
+
+#[test]
 fn a_reader_that_hangs_up_ends_it_quietly() {
     struct Closed;
     impl Write for Closed {
