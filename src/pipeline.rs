@@ -17,8 +17,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, EXPECT, HeaderValue};
-use hyper::{Method, Request, Response, Version};
+use hyper::header::EXPECT;
+use hyper::{Method, Request, Response};
 use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
@@ -88,14 +88,11 @@ impl Pipeline {
                 if unread && !expects {
                     self.tasks.spawn(admit::discard(incoming, exchange.rules.edge.body_timeout));
                 }
-                // What follows a broken body, or one that was not asked for and may come all the same, is no request.
-                let last = matches!(&outcome, Outcome::Rejected(why) if why.reason == Reason::HttpMalformed)
-                    || unread && expects;
-                let mut answer = exchange.conclude(&self, None, outcome);
-                if last && exchange.head.version < Version::HTTP_2 {
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                answer
+                // After a broken body, or before one that was not asked for and may come all the same.
+                let broken =
+                    matches!(&outcome, Outcome::Rejected(why) if why.reason == Reason::HttpMalformed);
+                exchange.last = broken || unread && expects;
+                exchange.conclude(&self, None, outcome)
             }
         }
     }

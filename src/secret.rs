@@ -136,7 +136,7 @@ pub struct Redactor(Vec<Secret>);
 impl Redactor {
     /// Cuts this one out from now on; one of Standard Webhooks also without its prefix, which may be left out.
     pub fn learn(&mut self, secret: &Secret) {
-        let bare = secret.0.strip_prefix(PREFIX).map(|bare| bare.trim_end_matches('='));
+        let bare = secret.0.strip_prefix(STANDARD_WEBHOOKS_PREFIX).map(|bare| bare.trim_end_matches('='));
         // Whoever sends a handful of characters sends no secret.
         let bare = bare.filter(|bare| bare.len() >= SHORTEST_BARE).map(Secret::new);
         for secret in std::iter::once(secret.clone()).chain(bare) {
@@ -198,8 +198,8 @@ pub(crate) fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
 /// No secret comes near; what has no end, such as a device, must not be read to its end.
 const MAX_KIB: u64 = 64;
 const REDACTED: &str = "<redacted>";
-/// Of a Standard Webhooks secret.
-const PREFIX: &str = "whsec_";
+/// What a Standard Webhooks secret begins with, or not: it is no part of the key.
+pub const STANDARD_WEBHOOKS_PREFIX: &str = "whsec_";
 /// As long as the shortest key is in base64.
 const SHORTEST_BARE: usize = 22;
 /// Nobody encodes a secret this often by mistake.

@@ -903,7 +903,10 @@ async fn http2_with_prior_knowledge_is_answered_alike() {
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     let connection = tokio::task::spawn(connection);
     let ask = async |request: Request| {
-        let uri = format!("http://{}{}", gateway.edge, request.target);
+        let uri = match request.target.strip_prefix("http://") {
+            Some(_) => request.target.clone(),
+            None => format!("http://{}{}", gateway.edge, request.target),
+        };
         let mut asked = hyper::Request::builder().method(request.method.as_str()).uri(uri);
         for (name, value) in &request.headers {
             asked = asked.header(name, &value[..]);
@@ -942,13 +945,17 @@ async fn http2_with_prior_knowledge_is_answered_alike() {
         let reason = if status == 431 { "headers_too_large" } else { "unknown_path" };
         assert_eq!(problem(&gateway, &ask(asked).await, status)["reason"], reason);
     }
+    let signature = "0123456789abcdef".repeat(4);
+    let answer = ask(Request::get(&format!("http://{signature}/nothing"))).await;
+    let record = problem(&gateway, &answer, 404).to_string();
+    assert!(record.contains("\"host\":\"sha256:") && !record.contains(&signature), "{record}");
     assert_eq!(ask(securitize("/hooks/securitize", "sub-1", 1)).await.status, 200);
     // Many at once on one connection.
     let many = (0..100).map(|number| ask(basiq(&format!("many-{number}"))));
     for answer in futures_in_order(many).await {
         assert_eq!(answer.json()["status"], "accepted");
     }
-    assert_eq!(gateway.metrics().answered(), 114.0);
+    assert_eq!(gateway.metrics().answered(), 115.0);
     connection.abort();
     let (code, log) = gateway.stop();
     assert_eq!(code, 0);

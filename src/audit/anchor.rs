@@ -95,8 +95,7 @@ impl Stretch {
 
     /// Whether an anchor must have come by then. A time before its first record says nothing.
     pub(super) fn is_over(self, now: Timestamp, within: u64) -> bool {
-        now.as_microsecond().saturating_sub(self.began)
-            > i64::try_from(within * 1_000_000).unwrap_or(i64::MAX)
+        now.as_microsecond() > self.began.saturating_add_unsigned(within * 1_000_000)
     }
 }
 

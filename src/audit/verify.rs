@@ -4,7 +4,7 @@
 //! What no chain can show: records cut off its end, and a chain made anew from some record on. With the key, anchors show the
 //! second: all before an anchor that holds is as it was when the anchor was made, and between two of them stands no more than
 //! the gateway leaves. What no anchor can show: a log that ends early, at an anchor or shortly after; a whole log made anew
-//! before the first one. For these, [`Demand`] takes what was seen of the log before.
+//! before the first one, for as long as none is due. For these, [`Demand`] takes what was seen of the log before.
 
 mod watch;
 

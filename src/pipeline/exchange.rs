@@ -35,6 +35,8 @@ pub struct Exchange {
     pub received: Timestamp,
     /// Whose it is, once known.
     pub source: Option<Arc<Source>>,
+    /// Of HTTP/1.x: what follows it on its connection is no request.
+    pub last: bool,
     observed: Mutex<Vec<Observed>>,
     started: Instant,
     in_flight: prometheus::IntGauge,
@@ -54,8 +56,8 @@ impl Exchange {
         let received = pipeline.clock.now();
         let hops = head.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
         peer.address = forwarded::client(peer.address, hops, &rules.edge.trusted_proxies);
-        let (source, observed, started) = (None, Mutex::default(), clock::instant());
-        Exchange { head, peer, rules, received, source, observed, started, in_flight }
+        let (source, last, observed, started) = (None, false, Mutex::default(), clock::instant());
+        Exchange { head, peer, rules, received, source, last, observed, started, in_flight }
     }
 
     pub(super) fn belongs_to(&mut self, source: &Arc<Source>) -> Arc<Source> {
@@ -117,7 +119,7 @@ impl Exchange {
         let allow = self.source.as_ref().map_or("POST", |source| source.methods());
         let mut answer = respond::render(&outcome, &reject, allow);
         // The client of a draining gateway is to come back elsewhere. HTTP/2 says so in its own way.
-        if pipeline.readiness.draining() && self.head.version < Version::HTTP_2 {
+        if (self.last || pipeline.readiness.draining()) && self.head.version < Version::HTTP_2 {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         answer
@@ -173,7 +175,7 @@ impl Exchange {
         {
             // What stands before an `@` may be a password.
             let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-            headers.push((Cow::Borrowed("host"), clean(host, MAX_HEADER)));
+            headers.push((Cow::Borrowed("host"), clean_header(host)));
         }
         Reject {
             id: audit::reject_id(),

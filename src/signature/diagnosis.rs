@@ -20,7 +20,7 @@ use super::key::seconds_within;
 use super::rewritten::{self, PYTHON, Tree};
 pub use super::rewritten::{Escapes, Numbers, Spacing, Style};
 use super::{BOND_SIGNATURE, IOF_SIGNATURE, NO_CLOCK, Scheme, SignatureError, WEBHOOK_SIGNATURE, digest};
-use crate::secret::Secret;
+use crate::secret::{STANDARD_WEBHOOKS_PREFIX, Secret};
 pub use body::{Alteration, spoilt};
 use claimed::{Claimed, Entry};
 pub use mistake::{Mistake, Reading, Spelling};
@@ -262,7 +262,7 @@ fn current(known: &Known<'_>, at: Timestamp) -> bool {
 /// A secret as every key that somebody may have made of it, each key once.
 fn readings(secret: &Secret) -> Vec<(Reading, Vec<u8>)> {
     let text = secret.expose();
-    let bare = text.strip_prefix("whsec_").unwrap_or(text);
+    let bare = text.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(text);
     let all = [
         (Reading::Text, Some(text.as_bytes().to_vec())),
         (Reading::WithoutPrefix, Some(bare.as_bytes().to_vec())),

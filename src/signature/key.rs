@@ -10,7 +10,7 @@ use sha2::Sha256;
 
 use super::Scheme;
 use super::digest::{self, Digest};
-use crate::secret::Secret;
+use crate::secret::{STANDARD_WEBHOOKS_PREFIX, Secret};
 
 /// A source's key for its scheme, its first block already hashed, and when it counts, in unix seconds.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl Key {
         let text = secret.expose();
         match scheme {
             Scheme::StandardWebhooks => {
-                let encoded = text.strip_prefix("whsec_").unwrap_or(text);
+                let encoded = text.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(text);
                 let bytes = digest::lenient_base64(encoded).ok_or(KeyError::NotBase64)?;
                 if bytes.len() < MIN_KEY_BYTES {
                     return Err(KeyError::TooShort(bytes.len()));
