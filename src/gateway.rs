@@ -14,10 +14,8 @@ mod turn;
 mod watch;
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +29,8 @@ use crate::admin::{Admin, Readiness};
 use crate::audit;
 use crate::clock::{self, Clock};
 use crate::config::{Config, Problem};
+use crate::data_dir;
+pub use crate::data_dir::{audit_dir, database_file};
 use crate::database::OpenError;
 use crate::database::writer::{Database, Failure};
 use crate::inbox::redis;
@@ -113,16 +113,6 @@ pub enum StartError {
     /// The metrics cannot be registered: a bug.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-}
-
-/// The name of the database in the data folder.
-pub fn database_file(data_dir: &Path) -> PathBuf {
-    data_dir.join("hookgate.db")
-}
-
-/// The folder of the reject log in the data folder.
-pub fn audit_dir(data_dir: &Path) -> PathBuf {
-    data_dir.join("audit")
 }
 
 impl Gateway {
@@ -300,16 +290,9 @@ async fn may_close(pipeline: &Pipeline, turn: Option<Turn>) {
 }
 
 fn make_data_dir(path: &Path) -> Result<(), StartError> {
-    let failed = |why| StartError::DataDir { path: path.to_owned(), why };
-    if path.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(PRIVATE).create(path).map_err(failed)?;
-    // A umask may have taken bits away, and must not add any.
-    std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)).map_err(failed)
+    data_dir::make(path).map_err(|why| StartError::DataDir { path: path.to_owned(), why })
 }
 
-const PRIVATE: u32 = 0o700;
 const FIRST_CONTACT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LAST_MOMENT: Duration = Duration::from_millis(500);

@@ -33,6 +33,7 @@
 //! audit          the reject log and its hash chain
 //! metrics        every metric
 //! telemetry      logs
+//! data_dir       the data folder: its files, and what is wrong with it and the secrets' files before they are opened
 //! tls            certificates and handshakes, for both listeners
 //! -- ground
 //! config  secret  clock  queue_name  peer  farewell
@@ -55,6 +56,7 @@ pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod data_dir;
 pub mod database;
 pub mod event;
 pub mod farewell;

@@ -17,7 +17,7 @@ mod seal;
 mod table;
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,10 +35,7 @@ use keeper::{Store, Verifier, Writer};
 use rate::Rates;
 pub use seal::{Closed, Content, Key, KeyError, Label};
 
-/// The name of its database in the data folder.
-pub fn file(data_dir: &Path) -> PathBuf {
-    data_dir.join("quarantine.db")
-}
+pub use crate::data_dir::quarantine_file as file;
 
 /// The handle that the request path keeps by.
 pub struct Quarantine {

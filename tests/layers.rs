@@ -27,6 +27,7 @@ const LAYERS: &[&[&str]] = &[
     &["audit"],
     &["admin"],
     &["metrics", "telemetry"],
+    &["data_dir"],
     &["tls"],
     &["config"],
     &["secret", "clock", "queue_name", "peer", "farewell"],

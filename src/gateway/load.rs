@@ -16,6 +16,7 @@ use super::watch::{self, Marks};
 use crate::broker;
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadError, Position, Problem};
+use crate::data_dir;
 use crate::inbox::redis::{OpenError, Servers};
 use crate::metrics::Metrics;
 use crate::pipeline::Rules;
@@ -63,6 +64,10 @@ pub fn load(path: &Path, metrics: &Metrics, before: Option<&Rules>) -> Result<Lo
     let contents = marks.keys().map(|path| (path.clone(), content(path))).collect();
     let rules = Rules::build(&config, metrics, before, &mut problems);
     problems.extend(beyond_rules(&config));
+    // A gateway that runs keeps its data folder: whatever has become of that must not hold back a new secret.
+    if before.is_none() {
+        problems.extend(data_dir::problems(&config));
+    }
     problems.sort();
     let lasting = lasting(&config);
     Ok(Loaded { config, rules, problems, marks, contents, lasting })

@@ -29,6 +29,13 @@ impl SmallDisk {
         self.folder.path()
     }
 
+    /// Mounts it anew, read-only.
+    pub fn read_only(&self) {
+        let mut mount = Command::new("mount");
+        let remounted = mount.args(["-o", "remount,ro"]).arg(self.folder.path()).status().unwrap();
+        assert!(remounted.success());
+    }
+
     /// Leaves no byte free.
     pub fn fill(&self) -> PathBuf {
         self.fill_once().unwrap()

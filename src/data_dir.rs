@@ -1,0 +1,196 @@
+//! The data folder: what its files are called, and what is wrong with it before anything in it is opened.
+//!
+//! Keeps true: looking at it creates and changes nothing. Root may write everywhere, so permission alone is not asked for, but
+//! whether the system would let this process write: a read-only mount and an immutable folder are found too.
+//!
+//! `file_system`: where SQLite's locks and syncs are not what they seem.
+
+mod file_system;
+
+use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Access;
+
+use crate::config::{self, At, Config, Position, Problem, Tls};
+use crate::secret::SecretRef;
+
+/// The database in the data folder: the embedded store, or the spool and claims.
+pub fn database_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("hookgate.db")
+}
+
+/// The database of the quarantine in the data folder.
+pub fn quarantine_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("quarantine.db")
+}
+
+/// The folder of the reject log in the data folder.
+pub fn audit_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("audit")
+}
+
+/// Makes the folder, for its owner alone, where it is not there yet.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(PRIVATE).create(path)?;
+    // A umask may have taken bits away, and must not add any.
+    fs::set_permissions(path, Permissions::from_mode(PRIVATE))
+}
+
+/// What would stop a gateway from using the data folder, and what an operator should know of it and of the secrets' files.
+pub fn problems(config: &Config) -> Vec<Problem> {
+    let (dir, at) = (&config.data_dir, config.places.find("data_dir"));
+    let problem = |what, warning| Problem { at, key: "data_dir".to_owned(), what, warning };
+    let mut problems = Vec::new();
+    let existing = match usable(dir) {
+        Ok(existing) => existing,
+        Err(what) => {
+            problems.push(problem(what, false));
+            nearest(dir)
+        }
+    };
+    problems.extend(file_system::warning(&existing).map(|what| problem(what, true)));
+    if let Ok(of) = fs::metadata(dir)
+        && of.is_dir()
+    {
+        problems.extend(open_to_others(dir, &of).map(|what| problem(what, true)));
+    }
+    problems.extend(secret_files(config).into_iter().filter_map(|(key, at, path)| {
+        let what = writable_by_others(path)?;
+        Some(Problem { at, key, what, warning: true })
+    }));
+    problems
+}
+
+/// The folder, or the nearest one above it that is there and in which it can be made; else why it cannot be used.
+fn usable(dir: &Path) -> Result<PathBuf, String> {
+    let shown = dir.display();
+    match fs::metadata(dir) {
+        Ok(of) if !of.is_dir() => Err(format!("{shown} is not a folder; name one, or move it away")),
+        Ok(_) => {
+            may_write(dir).map_err(|why| format!("cannot write to {shown}: {why}"))?;
+            for file in STORES.map(|name| dir.join(name)).iter().filter(|file| file.exists()) {
+                may_write(file).map_err(|why| format!("cannot write to {}: {why}", file.display()))?;
+            }
+            Ok(dir.to_owned())
+        }
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {
+            // A link to nothing is there, and no folder can be made in its place.
+            if dir.is_symlink() {
+                return Err(format!("{shown} is a link to a folder that is not there; make that folder"));
+            }
+            let above = nearest(dir);
+            let failed =
+                |why: &dyn std::fmt::Display| format!("cannot make {shown}: {}: {why}", above.display());
+            match fs::metadata(&above) {
+                Ok(of) if of.is_dir() => {
+                    may_write(&above).map_err(|why| failed(&why)).map(|()| above.clone())
+                }
+                Ok(_) => Err(failed(&"not a folder")),
+                Err(why) => Err(failed(&why)),
+            }
+        }
+        Err(why) => Err(format!("cannot use {shown}: {why}")),
+    }
+}
+
+/// The path itself, or the nearest one above it that is there.
+fn nearest(path: &Path) -> PathBuf {
+    let shown = |path: &Path| if path == Path::new("") { PathBuf::from(".") } else { path.to_owned() };
+    path.ancestors().map(shown).find(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/"))
+}
+
+fn may_write(path: &Path) -> io::Result<()> {
+    let mut access = Access::READ_OK | Access::WRITE_OK;
+    if path.is_dir() {
+        access |= Access::EXEC_OK;
+    }
+    Ok(rustix::fs::access(path, access)?)
+}
+
+/// What others may do with the folder.
+fn open_to_others(dir: &Path, of: &Metadata) -> Option<String> {
+    let (shown, mode) = (dir.display(), of.mode() & 0o7777);
+    if mode & others_write(of) != 0 {
+        return Some(format!(
+            "{shown} has mode {mode:04o}: others may write to it, and so replace what is kept there; `chmod 700 {shown}`"
+        ));
+    }
+    (mode & OTHERS_READ != 0).then(|| {
+        format!(
+            "{shown} has mode {mode:04o}: others may read it, and payloads are kept there; `chmod 700 {shown}`"
+        )
+    })
+}
+
+/// What to say of a secret's file that others may write. Devices and pipes have modes that say nothing.
+fn writable_by_others(path: &Path) -> Option<String> {
+    let of = fs::metadata(path).ok().filter(Metadata::is_file)?;
+    let (shown, mode) = (path.display(), of.mode() & 0o7777);
+    (mode & others_write(&of) != 0).then(|| {
+        format!("{shown} has mode {mode:04o}: others may write another secret into it; `chmod 600 {shown}`")
+    })
+}
+
+/// The bits by which others may write. Where the owner is another user, such as for a volume that is mounted for a group, it is
+/// by the group that this process has access.
+fn others_write(of: &Metadata) -> u32 {
+    if of.uid() == rustix::process::geteuid().as_raw() { 0o022 } else { 0o002 }
+}
+
+/// Every file that a secret or a private key is read from, with its key and place.
+fn secret_files(config: &Config) -> Vec<(String, Position, &Path)> {
+    let mut secrets: Vec<(String, &At<SecretRef>)> = Vec::new();
+    secrets.extend(config.urls_in_use().into_iter().map(|(key, url)| (key.to_owned(), url)));
+    secrets.extend(config.admin.token.iter().map(|token| ("admin.token".to_owned(), token)));
+    secrets.extend(config.audit.key.iter().map(|key| ("audit.key".to_owned(), key)));
+    secrets.extend(config.audit.ship.iter().map(|ship| ("audit.ship.url".to_owned(), &ship.url)));
+    secrets.extend(config.quarantine.key.iter().map(|key| ("quarantine.key".to_owned(), key)));
+    let tokens = config.sources.iter().filter_map(|source| {
+        Some((format!("{}.path_token", source_key(&source.name.value)), source.path_token.as_ref()?))
+    });
+    secrets.extend(tokens);
+    let secrets = secrets.into_iter().map(|(key, secret)| (key, secret.at, &secret.value));
+    let of_sources = config.sources.iter().flat_map(|source| {
+        let key = format!("{}.secrets", source_key(&source.name.value));
+        source.secrets.iter().map(move |secret| (key.clone(), secret.at, &secret.value.reference))
+    });
+    let files = secrets.chain(of_sources).filter_map(|(key, at, secret)| match secret {
+        SecretRef::File(path) => Some((key, at, path.as_path())),
+        SecretRef::Env(_) | SecretRef::Plain(_) => None,
+    });
+    let tls = [("edge.tls", &config.edge.tls), ("admin.tls", &config.admin.tls)];
+    let private_keys = tls.into_iter().flat_map(|(section, tls)| {
+        let pairs = tls.iter().flat_map(|Tls { certificates, .. }| certificates);
+        pairs.map(move |pair| {
+            let key = &pair.private_key;
+            (format!("{section}.private_key"), key.at, key.value.as_path())
+        })
+    });
+    files.chain(private_keys).collect()
+}
+
+fn source_key(name: &str) -> String {
+    format!("sources.{}", config::quote_key(name))
+}
+
+const PRIVATE: u32 = 0o700;
+const OTHERS_READ: u32 = 0o005;
+/// What a gateway opens to write, by its name in the folder.
+const STORES: [&str; 7] = [
+    "hookgate.db",
+    "hookgate.db-wal",
+    "hookgate.db-shm",
+    "quarantine.db",
+    "quarantine.db-wal",
+    "quarantine.db-shm",
+    "audit",
+];
