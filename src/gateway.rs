@@ -1,8 +1,9 @@
 //! The gateway as a whole: builds every part in order, and takes them down in order.
 //!
 //! Keeps true: nothing is accepted before every part that it needs is open; at the end readiness goes first, then the
-//! listener, then the connections, then the quarantine and what drains the spool, then the inbox, then the reject log, then
-//! the database, which another gateway may wait for, then what ships the log, and the admin listener last.
+//! listener, then the connections, then the quarantine and what drains the spool, then when sources last had an event, then
+//! the inbox, then the reject log, then the database, which another gateway may wait for, then what ships the log, and the
+//! admin listener last.
 
 mod listeners;
 mod load;
@@ -34,6 +35,7 @@ pub use crate::data_dir::{audit_dir, database_file};
 use crate::database::OpenError;
 use crate::database::writer::{Database, Failure};
 use crate::inbox::redis;
+use crate::last_accepted::LastAccepted;
 use crate::listener;
 use crate::live;
 use crate::metrics::Metrics;
@@ -56,6 +58,7 @@ pub struct Gateway {
     config: Config,
     pipeline: Arc<Pipeline>,
     database: Option<Arc<Database>>,
+    last_accepted: LastAccepted,
     /// The sources that share a provider, as the inbox is to know them.
     qualified: Arc<ArcSwap<HashSet<String>>>,
     shipper: Option<Shipper>,
@@ -155,6 +158,8 @@ impl Gateway {
             Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
         let RejectLog { audit, shipper } = reject_log::open(&config, &with).await?;
         let Stores { handover, database } = open_stores(&config, &with).await?;
+        let last_accepted = LastAccepted::open(&database_file(&config.data_dir), clock.clone());
+        last_accepted.serve(rules.load().last_accepted(&metrics));
         let quarantine = stores::quarantine(&config, key, &with).await?;
         let lasting = load::lasting(&config);
         let looking = admin.beside(live::watch(config.clone(), clock.clone(), metrics.clone()));
@@ -182,7 +187,19 @@ impl Gateway {
         for socket in sockets.edge {
             edge.serve(socket, &pipeline);
         }
-        Ok(Gateway { config, pipeline, database, shipper, qualified, turn, edge, admin, looking, lasting })
+        Ok(Gateway {
+            config,
+            pipeline,
+            database,
+            last_accepted,
+            qualified,
+            shipper,
+            turn,
+            edge,
+            admin,
+            looking,
+            lasting,
+        })
     }
 
     /// Where it takes deliveries, ports resolved.
@@ -197,7 +214,7 @@ impl Gateway {
 
     /// Stops: nothing answered 200 is lost, and what is in flight is answered if it can be within `drain_timeout`.
     pub async fn drain(self) {
-        let Gateway { pipeline, database, shipper, turn, edge, admin, .. } = self;
+        let Gateway { pipeline, database, last_accepted, shipper, turn, edge, admin, .. } = self;
         let begun = clock::instant();
         let timeout = pipeline.rules.load().edge.drain_timeout;
         let left = || timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
@@ -223,6 +240,8 @@ impl Gateway {
             quarantine.stop().await;
         }
         pipeline.handover.stop().await;
+        // Before the inbox and the database let go of the lock on the file.
+        last_accepted.close().await;
         match Arc::try_unwrap(pipeline) {
             Ok(Pipeline { handover, audit, quarantine, .. }) => {
                 if let Some(quarantine) = quarantine {

@@ -26,6 +26,7 @@
 //! spool          the hand-over: to the inbox, and to disk while that is away; what drains it
 //! inbox          "seen before? if not, into the queue" as one step: embedded (SQLite), redis, claimed (before a broker)
 //! broker         NATS, RabbitMQ, Kafka: publish and await the confirm
+//! last_accepted  when each source last had an event, over restarts
 //! database       the SQLite file: one writer at a time, many writes a commit
 //! event          the normalized event
 //! -- watching
@@ -62,6 +63,7 @@ pub mod event;
 pub mod farewell;
 pub mod gateway;
 pub mod inbox;
+pub mod last_accepted;
 pub mod listener;
 pub mod live;
 pub mod metrics;

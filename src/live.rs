@@ -166,7 +166,8 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
 /// Looks again and again: logs what is new, and tells all of it in the metrics.
 pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
     for setting in Setting::ALL {
-        metrics.unsafe_setting(setting.as_str(), false);
+        // A reload begins a look of its own, and until that has found something what is known stays.
+        metrics.unsafe_setting_is_asked(setting.as_str());
     }
     let mut told: Vec<Finding> = Vec::new();
     loop {

@@ -139,6 +139,11 @@ impl Metrics {
         Arc::new(self.sources.of(of, &self.spool))
     }
 
+    /// The gauge of when a source last had an event accepted, shown from now on; at 0, unless it was shown before.
+    pub fn last_accepted(&self, source: &str, handles: &SourceMetrics) -> Gauge {
+        self.sources.show_last_accepted(source, handles)
+    }
+
     /// Lets go of every source's series but those that `keep` says yes to.
     pub fn retain_sources(&self, keep: impl Fn(&SourceSeries<'_>) -> bool) {
         self.sources.retain(&keep);
@@ -157,6 +162,11 @@ impl Metrics {
                 .collect(),
             up: self.queue_up.with_label_values(&[queue]),
         }
+    }
+
+    /// Puts a setting's series at zero, if it is not there yet.
+    pub fn unsafe_setting_is_asked(&self, setting: &'static str) {
+        let _ = self.unsafe_settings.with_label_values(&[setting]);
     }
 
     /// Says of one setting whether it is unsafe.

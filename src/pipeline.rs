@@ -229,8 +229,7 @@ impl Pipeline {
                 source.metrics.event(&kind);
                 source.metrics.conflicts.inc_by((*conflict).into());
                 // What comes out of the quarantine arrived long ago.
-                let last = &source.metrics.last_accepted;
-                last.set(last.get().max(received.as_microsecond() as f64 / 1e6));
+                source.metrics.accepted_at(received.as_microsecond() as f64 / 1e6);
                 if let Some((scope, number)) = sequence {
                     source.metrics.sequence_gaps.inc_by(source.memory.skipped(scope, number));
                 }

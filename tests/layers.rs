@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["spool"],
     &["inbox"],
     &["broker"],
+    &["last_accepted"],
     &["database"],
     &["event"],
     &["audit"],

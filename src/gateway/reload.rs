@@ -185,6 +185,7 @@ impl Gateway {
         }
         let before = self.pipeline.rules.load_full();
         let goes_on = rules.take_over(&before);
+        self.last_accepted.serve(rules.last_accepted(&self.pipeline.metrics));
         self.pipeline.rules.store(rules.into());
         // Only now, so that whoever comes next comes by the new ones.
         if !goes_on {

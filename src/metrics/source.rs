@@ -3,6 +3,7 @@
 //! Keeps true: a source's series are there from the start, at zero; their labels come from the config and from enums.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
@@ -25,8 +26,9 @@ pub struct SourceMetrics {
     pub conflicts: IntCounter,
     /// `hookgate_signature_age_seconds`.
     pub signature_age: Histogram,
-    /// `hookgate_last_accepted_timestamp_seconds`.
-    pub last_accepted: Gauge,
+    /// `hookgate_last_accepted_timestamp_seconds`. None until it is known what an earlier run has left: until then it would be
+    /// read as a long silence.
+    last_accepted: OnceLock<Gauge>,
     /// `hookgate_sequence_gaps_total`.
     pub sequence_gaps: IntCounter,
     /// `hookgate_schema_drift_total`: fields and types that the provider's table does not know, each once.
@@ -60,6 +62,13 @@ impl SourceMetrics {
     /// Counts a forwarded event; a type outside the provider's table counts as `unmapped`.
     pub fn event(&self, kind: &str) {
         self.events.get(kind).unwrap_or(&self.unmapped).inc();
+    }
+
+    /// Notes an accepted event that came in at `seconds` of Unix time, if none came in later.
+    pub fn accepted_at(&self, seconds: f64) {
+        if let Some(last) = self.last_accepted.get() {
+            last.set(last.get().max(seconds));
+        }
     }
 
     /// Counts which secret verified.
@@ -175,7 +184,7 @@ impl SourceFamilies {
                 GaugeVec::new(
                     Opts::new(
                         "hookgate_last_accepted_timestamp_seconds",
-                        "Unix time of the last accepted event; 0 for none.",
+                        "Unix time of the last accepted event; before the first one, of when the source was first served.",
                     ),
                     &["source"],
                 )?,
@@ -222,6 +231,11 @@ impl SourceFamilies {
         retain(&self.last_accepted, keep);
     }
 
+    /// Shows when the source last had an event accepted, from now on: at 0, unless it was shown before.
+    pub(super) fn show_last_accepted(&self, source: &str, handles: &SourceMetrics) -> Gauge {
+        handles.last_accepted.get_or_init(|| self.last_accepted.with_label_values(&[source])).clone()
+    }
+
     /// One source's handles, its series at zero.
     pub(super) fn of(&self, of: &SourceLabels<'_>, spool: &SpoolMetrics) -> SourceMetrics {
         let name = of.source;
@@ -255,7 +269,7 @@ impl SourceFamilies {
             body_bytes: self.body_bytes.with_label_values(&[name]),
             conflicts: self.conflicts.with_label_values(&[name]),
             signature_age: self.signature_age.with_label_values(&[name]),
-            last_accepted: self.last_accepted.with_label_values(&[name]),
+            last_accepted: OnceLock::new(),
             sequence_gaps: self.sequence_gaps.with_label_values(&[name]),
             dead: spool.dead.with_label_values(&[name]),
         }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use prometheus::Gauge;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminRules;
@@ -85,6 +86,14 @@ impl Rules {
     /// Whether they find out in the same way as the rules `before`, and all between them, who a client is.
     pub fn continues(&self, before: &Rules) -> bool {
         Arc::ptr_eq(&self.retired, &before.retired)
+    }
+
+    /// Every source, and the gauge of when it last had an event accepted, which is shown from now on.
+    pub fn last_accepted(&self, metrics: &Metrics) -> Vec<(String, Gauge)> {
+        let sources = self.routes.sources();
+        sources
+            .map(|source| (source.name.to_string(), metrics.last_accepted(&source.name, &source.metrics)))
+            .collect()
     }
 
     /// Lets go of the series of sources that are not among these: a source that is gone would be waited for.
