@@ -2,7 +2,7 @@
 //!
 //! Keeps true: a [`Verified`] exists only for bytes that a configured key which counts now signed within the tolerance, or for a source that
 //! declares what else authenticates it. Nothing is parsed before that but the signing headers themselves. Digests are compared in constant time,
-//! and each spelling of a digest is accepted in one form only, so that no changed bit of a header goes unnoticed.
+//! and no changed bit of a digest goes unnoticed: base64 is accepted in one spelling only, hex in either case.
 //!
 //! Not here: which provider uses which scheme (`provider.rs`), and which keys a source has (`route.rs`).
 
@@ -10,6 +10,7 @@ pub mod diagnosis;
 mod digest;
 mod fingerprint;
 mod key;
+mod list;
 mod rewritten;
 
 use hyper::HeaderMap;
@@ -20,11 +21,12 @@ use digest::Digest;
 pub use fingerprint::{fingerprint, without_signatures};
 use key::Counting;
 pub use key::{Key, KeyError};
+use list::BLANKS;
 
 /// How a provider signs a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Standard Webhooks 1.0: HMAC-SHA256 over `id.timestamp.body`, base64, a space-separated list of `v1,…`.
+    /// Standard Webhooks 1.0: HMAC-SHA256 over `id.timestamp.body`, base64, a list of `v1,…`.
     StandardWebhooks,
     /// `Bond-Signature: t=…,v1=…,v2=…`: HMAC-SHA256 over `t.body`, hex. v1 signs the body as Python's `json.dumps` would
     /// write it again, and passes only where the source opts in.
@@ -241,9 +243,9 @@ impl Claim<'_> {
 fn standard_webhooks(headers: &HeaderMap) -> Result<Claim<'_>, SignatureError> {
     let id = only(headers, WEBHOOK_ID)?;
     let timestamp = only(headers, WEBHOOK_TIMESTAMP)?;
-    let list = only(headers, WEBHOOK_SIGNATURE)?;
-    let digests: Vec<Digest> = list
-        .split(' ')
+    let digests: Vec<Digest> = lines(headers, WEBHOOK_SIGNATURE)?
+        .into_iter()
+        .flat_map(list::entries)
         .filter_map(|entry| entry.strip_prefix("v1,"))
         .filter_map(digest::from_base64)
         .collect();
@@ -274,6 +276,9 @@ fn iof(headers: &HeaderMap) -> Result<Claim<'_>, SignatureError> {
         (pairs.timestamp()?, IOF_SIGNATURE, v1)
     } else if pairs.has("sha256") {
         let timestamp = only(headers, IOF_TIMESTAMP)?;
+        if pairs.timestamps().count() > 1 {
+            return Err(pairs.repeated());
+        }
         if sha256.is_empty() {
             return Err(SignatureError::Malformed(IOF_SIGNATURE, "holds no well-formed sha256 signature"));
         }
@@ -296,6 +301,14 @@ fn only<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Signa
     if text.is_empty() { Err(SignatureError::Missing(name)) } else { Ok(text) }
 }
 
+/// The header's values: several lines of a list are one list (RFC 9110, section 5.3).
+fn lines<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Vec<&'a str>, SignatureError> {
+    let texts = headers.get_all(name).iter().map(HeaderValue::to_str);
+    let lines: Vec<&str> =
+        texts.collect::<Result<_, _>>().map_err(|_| SignatureError::Malformed(name, "is not ASCII"))?;
+    if lines.iter().all(|line| line.is_empty()) { Err(SignatureError::Missing(name)) } else { Ok(lines) }
+}
+
 fn unix_seconds(text: &str, header: &'static str) -> Result<i64, SignatureError> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(SignatureError::Malformed(header, "holds no timestamp in unix seconds"));
@@ -304,7 +317,7 @@ fn unix_seconds(text: &str, header: &'static str) -> Result<i64, SignatureError>
     Ok(text.parse().unwrap_or(i64::MAX))
 }
 
-/// A header of comma-separated `key=value`; unknown keys are skipped.
+/// A header of comma-separated `key=value`, blanks around both signs not counted; what is no pair, and unknown keys, are skipped.
 struct Pairs<'a> {
     header: &'static str,
     pairs: Vec<(&'a str, &'a str)>,
@@ -312,9 +325,9 @@ struct Pairs<'a> {
 
 impl<'a> Pairs<'a> {
     fn of(headers: &'a HeaderMap, header: &'static str) -> Result<Pairs<'a>, SignatureError> {
-        let pairs =
-            only(headers, header)?.split(',').filter_map(|pair| pair.trim_matches(' ').split_once('='));
-        Ok(Pairs { header, pairs: pairs.collect() })
+        let pairs = only(headers, header)?.split(',').filter_map(|pair| pair.split_once('='));
+        let trimmed = pairs.map(|(key, value)| (key.trim_matches(BLANKS), value.trim_matches(BLANKS)));
+        Ok(Pairs { header, pairs: trimmed.collect() })
     }
 
     fn has(&self, key: &str) -> bool {
@@ -329,13 +342,19 @@ impl<'a> Pairs<'a> {
             .collect()
     }
 
+    fn timestamps(&self) -> impl Iterator<Item = &'a str> {
+        self.pairs.iter().filter(|(key, _)| *key == "t").map(|(_, value)| *value)
+    }
+
+    fn repeated(&self) -> SignatureError {
+        SignatureError::Malformed(self.header, "holds more than one timestamp")
+    }
+
     fn timestamp(&self) -> Result<&'a str, SignatureError> {
-        let mut stamps = self.pairs.iter().filter(|(key, _)| *key == "t").map(|(_, value)| *value);
+        let mut stamps = self.timestamps();
         match (stamps.next(), stamps.next()) {
             (Some(stamp), None) => Ok(stamp),
-            (Some(_), Some(_)) => {
-                Err(SignatureError::Malformed(self.header, "holds more than one timestamp"))
-            }
+            (Some(_), Some(_)) => Err(self.repeated()),
             _ => Err(SignatureError::Malformed(self.header, "holds no timestamp")),
         }
     }

@@ -198,8 +198,9 @@ fn refusals() -> Vec<Case> {
     for header in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
         case("basiq", "signature_missing", 401, basiq("evt").without(header));
         case("basiq", "signature_missing", 401, basiq("evt").instead(header, ""));
-        let doubled = basiq("evt").with(header, "1");
-        case("basiq", "signature_malformed", 401, doubled);
+        if header != "webhook-signature" {
+            case("basiq", "signature_malformed", 401, basiq("evt").with(header, "1"));
+        }
         case("basiq", "signature_malformed", 401, basiq("evt").instead(header, "\u{e9}"));
     }
     let (bonded, other) = (|| bond("/hooks/atelio", "{}", now()), || iof("/hooks/iof", "{}", now()));

@@ -93,6 +93,46 @@ proptest! {
     }
 
     #[test]
+    fn a_list_passes_with_one_good_entry_however_it_is_joined(
+        entries in proptest::collection::vec(
+            prop_oneof!["v1,[A-Za-z0-9+/]{43}=", "v1a,[A-Za-z0-9+/]{86}==", "v2,[a-z0-9]{0,20}", "v1,[a-z]{0,9}"], 0..5),
+        at in any::<prop::sample::Index>(), between in "[ \t]{0,2},[ \t]{0,2}|[ \t]{1,3}", lines in 1..4_usize,
+    ) {
+        let signed = Form::StandardWebhooks.sign("msg_1", 1_700_000_000, b"{}");
+        let mut list = entries.clone();
+        list.insert(at.index(entries.len() + 1), signed[2].1.clone());
+        for (list, passes) in [(list, true), (entries, false)] {
+            let lines = list.chunks(list.len().div_ceil(lines).max(1)).map(|line| line.join(&between));
+            let sent: Vec<_> = signed[..2].iter().cloned().chain(lines.map(|line| ("webhook-signature", line))).collect();
+            let headers = headers(&sent).unwrap();
+            let checked = check(Form::StandardWebhooks, &headers, b"{}", 1_700_000_000);
+            prop_assert_eq!(checked.is_ok(), passes, "{:?}", sent);
+        }
+    }
+
+    #[test]
+    fn pairs_pass_with_blanks_and_in_either_case(
+        form in prop_oneof![Just(Form::BondV2), Just(Form::IofPairs), Just(Form::IofSha256)],
+        blanks in proptest::collection::vec("[ \t]{0,2}", 4), more in "|,|,x=1|,v9=00|x,|t,",
+        upper in any::<bool>(),
+    ) {
+        let mut signed = form.sign("", 1_700_000_000, b"{}");
+        let value = &mut signed.last_mut().unwrap().1;
+        let pairs: Vec<String> = value
+            .split(',')
+            .map(|pair| {
+                let (key, text) = pair.split_once('=').unwrap();
+                let text = if upper { text.to_uppercase() } else { text.to_owned() };
+                let [a, b, c, d] = &blanks[..] else { unreachable!() };
+                format!("{a}{key}{b}={c}{text}{d}")
+            })
+            .collect();
+        let pairs = pairs.join(",");
+        *value = if more.starts_with(',') { pairs + &more } else { more + &pairs };
+        prop_assert!(check(form, &headers(&signed).unwrap(), b"{}", 1_700_000_000).is_ok(), "{:?}", signed);
+    }
+
+    #[test]
     fn one_changed_bit_in_the_body_is_refused(
         form in form(), body in "\\PC{1,80}", at in any::<prop::sample::Index>(), bit in 0..8_u32,
     ) {
@@ -129,6 +169,12 @@ fn one_changed_bit_in_any_signing_header_is_refused() {
                 let mut bytes = signed[which].1.clone().into_bytes();
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 let Ok(value) = HeaderValue::from_bytes(&bytes) else { continue };
+                // The other case of a hex digit is no change of what is claimed.
+                let text = signed[which].1.as_bytes();
+                let hex = form.scheme() != Scheme::StandardWebhooks && text.len() - bit / 8 <= 64;
+                if hex && bytes.eq_ignore_ascii_case(text) {
+                    continue;
+                }
                 let mut changed = headers(&signed).unwrap();
                 changed.insert(signed[which].0, value);
                 tried += 1;
@@ -176,6 +222,38 @@ fn a_signature_given_twice_is_one() {
             Form::IofSha256 => format!("{list},{list}"),
         };
         assert!(check(form, &headers(&signed).unwrap(), body, at).is_ok(), "{form:?}");
+    }
+}
+
+#[test]
+fn an_id_or_a_timestamp_that_comes_twice_is_malformed() {
+    let at = 1_700_000_000;
+    let signed = Form::StandardWebhooks.sign("msg_1", at, b"{}");
+    for name in ["webhook-id", "webhook-timestamp"] {
+        let value = signed.iter().find(|(known, _)| *known == name).unwrap().1.clone();
+        let mut headers = headers(&signed).unwrap();
+        headers.append(name, HeaderValue::from_str(&value).unwrap());
+        let refused = check(Form::StandardWebhooks, &headers, b"{}", at).unwrap_err();
+        assert_eq!(refused, SignatureError::Malformed(name, "is there more than once"));
+    }
+    let mut signed = Form::IofSha256.sign("", at, b"{}");
+    signed[1].1 += ",t=1,t=1";
+    let refused = check(Form::IofSha256, &headers(&signed).unwrap(), b"{}", at).unwrap_err();
+    assert_eq!(refused, SignatureError::Malformed("x-iof-signature", "holds more than one timestamp"));
+}
+
+#[test]
+fn a_list_without_a_known_version_is_malformed() {
+    let mut signed = Form::StandardWebhooks.sign("msg_1", 1_700_000_000, b"{}");
+    let digest = signed[2].1.strip_prefix("v1,").unwrap().to_owned();
+    for list in
+        [format!("v2,{digest}"), format!("v1a,{digest}, v3,{digest}"), format!("v1 {digest}"), ",".to_owned()]
+    {
+        signed[2].1 = list;
+        let refused =
+            check(Form::StandardWebhooks, &headers(&signed).unwrap(), b"{}", 1_700_000_000).unwrap_err();
+        let due = "holds no well-formed v1 signature";
+        assert_eq!(refused, SignatureError::Malformed("webhook-signature", due), "{signed:?}");
     }
 }
 

@@ -392,12 +392,12 @@ fn a_digest_in_another_spelling_is_recognised() {
     capture.fails(&home, &["digest_encoding"]);
     for (base, label) in [(Capture::iof(), "v1"), (Capture::atelio(), "v2")] {
         let digest = base.digest(&format!("{STAMP}."), "");
-        for text in [STANDARD.encode(digest), hex::encode_upper(digest)] {
-            let mut capture = base.clone();
-            let header = capture.headers[0].0;
-            capture.set(header, format!("t={STAMP},{label}={text}"));
-            capture.fails(&home, &["digest_encoding"]);
-        }
+        let mut capture = base.clone();
+        let header = capture.headers[0].0;
+        capture.set(header, format!("t={STAMP},{label}={}", STANDARD.encode(digest)));
+        capture.fails(&home, &["digest_encoding"]);
+        capture.set(header, format!("t = {STAMP} , {label} = {}", hex::encode_upper(digest)));
+        assert_eq!(capture.told(&home)["verdict"], "pass");
     }
     let mut capture = Capture::iof();
     capture.set("x-iof-signature", format!("t={STAMP},v1={}", "ab".repeat(20)));
@@ -508,7 +508,11 @@ fn what_is_wrong_with_the_headers_is_told() {
         let mut capture = Capture::basiq();
         capture.headers.push((name, "again".to_owned()));
         let told = capture.told(&home);
-        assert!(labels(&told).contains(&"header_repeated".to_owned()), "{told}");
+        if name == "webhook-signature" {
+            assert_eq!(told["verdict"], "pass", "several lines are one list");
+        } else {
+            assert!(labels(&told).contains(&"header_repeated".to_owned()), "{told}");
+        }
         let mut capture = Capture::basiq();
         capture.set(name, String::new());
         let told = capture.told(&home);

@@ -242,9 +242,10 @@ fn kept_headers(headers: &HeaderMap, clean: impl Fn(&str) -> String) -> Vec<(Cow
         let values = headers.get_all(*name).iter().take(MAX_REPEATS);
         values.map(|value| (*name, clean(&String::from_utf8_lossy(value.as_bytes()))))
     });
-    let signatures = SIGNATURE_HEADERS
-        .iter()
-        .filter_map(|name| Some((*name, fingerprint(headers.get(*name)?.as_bytes()))));
+    let signatures = SIGNATURE_HEADERS.iter().flat_map(|name| {
+        let values = headers.get_all(*name).iter().take(MAX_REPEATS);
+        values.map(|value| (*name, fingerprint(value.as_bytes())))
+    });
     let mut kept: Vec<(Cow<'static, str>, String)> = Vec::new();
     for (name, value) in plain.chain(signatures) {
         match kept.iter_mut().find(|(known, _)| *known == name) {

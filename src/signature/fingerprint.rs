@@ -80,6 +80,23 @@ mod tests {
     }
 
     #[test]
+    fn no_entry_of_a_list_is_left_however_it_is_joined() {
+        let digests: [[u8; 32]; 3] = [1, 2, 3].map(|seed: u8| Sha256::digest([seed]).into());
+        for between in [" ", "  ", "\t", ",", ", ", " , ", "\t,", ";", "é", "|", ""] {
+            let base64 = digests.map(|digest| format!("v1,{}", to_base64(&digest))).join(between);
+            let hex = digests.map(|digest| format!("v1 = {}", hex::encode_upper(digest))).join(between);
+            let clean = without_signatures(&base64).into_owned() + &without_signatures(&hex);
+            for digest in digests {
+                let base64 = to_base64(&digest);
+                assert!(
+                    !clean.contains(&base64[..32]) && !clean.contains(&hex::encode_upper(digest)[..32]),
+                    "{clean}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_signature_stays() {
         for text in [
             "",

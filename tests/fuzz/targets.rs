@@ -57,6 +57,12 @@ pub fn signature_headers(data: &[u8]) {
     }
     let text: Vec<String> =
         headers.values().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
+    // Hex may be written in capitals.
+    let text: Vec<String> = if scheme == Scheme::StandardWebhooks {
+        text
+    } else {
+        text.iter().map(|value| value.to_lowercase()).collect()
+    };
     let stamp = NOW - signed.age;
     let made = signature::sign(scheme, &key, signed.message_id.unwrap_or_default(), stamp, body);
     // The digest stands after the last comma or equals sign that is not its padding.

@@ -252,8 +252,7 @@ fn style_of(style: Style) -> String {
 
 fn spelling(spelling: Spelling) -> &'static str {
     match spelling {
-        Spelling::Hex => "lower-case hex",
-        Spelling::UpperHex => "hex with capitals",
+        Spelling::Hex => "hex",
         Spelling::Base64 => "base64 with its padding",
         Spelling::Base64Url => "URL-safe base64",
         Spelling::LooseBase64 => "base64 without its padding",

@@ -87,7 +87,7 @@ impl Claimed {
             }
         }
         let values: Vec<_> = headers.get_all(&found).iter().collect();
-        if values.len() > 1 {
+        if values.len() > 1 && name != WEBHOOK_SIGNATURE {
             self.mistakes.push(Mistake::HeaderRepeated(name));
         }
         if values.iter().any(|value| value.to_str().is_err()) {
@@ -164,8 +164,7 @@ fn is_version(text: &str) -> bool {
 /// A digest and how it is spelt; else of how many bytes the text is, 0 where it is nothing that could be read.
 fn read(text: &str) -> Result<(Digest, Spelling), usize> {
     if let Ok(bytes) = hex::decode(text) {
-        let spelling = if digest::from_hex(text).is_some() { Spelling::Hex } else { Spelling::UpperHex };
-        return <Digest>::try_from(&*bytes).map(|digest| (digest, spelling)).map_err(|_| bytes.len());
+        return <Digest>::try_from(&*bytes).map(|digest| (digest, Spelling::Hex)).map_err(|_| bytes.len());
     }
     if let Some(digest) = digest::from_base64(text) {
         return Ok((digest, Spelling::Base64));

@@ -131,10 +131,8 @@ impl Mistake {
 /// How a digest is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spelling {
-    /// Lower-case hex.
+    /// Hex, in either case.
     Hex,
-    /// Hex with capitals.
-    UpperHex,
     /// Base64 with padding.
     Base64,
     /// The alphabet for URLs.

@@ -107,10 +107,11 @@ fn a_digest_under_another_version_is_told_with_the_one_it_should_have() {
 fn what_matches_nothing_is_still_told_to_be_spelt_wrong() {
     let header = |text: String| vec![("x-iof-signature", text)];
     let other = hex_digest(b"another");
-    let upper = Mistake::Spelt { found: Spelling::UpperHex, due: Spelling::Hex };
-    let both = format!("t=1000,v1={},v1={}", other.to_uppercase(), other.to_uppercase());
-    assert_eq!(told(Scheme::Iof, &header(both), b"{}"), [upper, Mistake::Unexplained]);
-    let one = format!("t=1000,v1={},v1={other}", other.to_uppercase());
+    let base64 = digest::to_base64(&<[u8; 32]>::try_from(hex::decode(&other).unwrap()).unwrap());
+    let spelt = Mistake::Spelt { found: Spelling::Base64, due: Spelling::Hex };
+    let both = format!("t=1000,v1={base64},v1={base64}");
+    assert_eq!(told(Scheme::Iof, &header(both), b"{}"), [spelt, Mistake::Unexplained]);
+    let one = format!("t=1000,v1={base64},v1={}", other.to_uppercase());
     assert_eq!(told(Scheme::Iof, &header(one), b"{}"), [Mistake::Unexplained], "one of them could pass");
 }
 

@@ -1,0 +1,92 @@
+//! A Standard Webhooks list of signatures, as senders write it and proxies join it.
+//!
+//! Keeps true: how a list is taken apart depends on no entry's version being known, so that a version to come hides no other.
+
+/// The entries of one header line, each `version,signature`. They stand between blanks, or behind a comma that the next entry's
+/// version follows: a proxy joins two header lines so (RFC 9110, section 5.3), with a blank after the comma or none.
+pub(super) fn entries(line: &str) -> impl Iterator<Item = &str> {
+    line.split(BLANKS).flat_map(joined).filter(|entry| !entry.is_empty())
+}
+
+/// What a blank is in a header: a space or a tab (RFC 9110, section 5.6.3).
+pub(super) const BLANKS: [char; 2] = [' ', '\t'];
+
+/// The entries of a text without blanks.
+fn joined(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let comma = text.match_indices(',').map(|(at, _)| at).find(|at| begins_entry(&text[at + 1..]));
+        let entry = match comma {
+            Some(at) => {
+                rest = Some(&text[at + 1..]);
+                &text[..at]
+            }
+            None => {
+                rest = None;
+                text
+            }
+        };
+        // Of a comma with blanks around it.
+        Some(entry.trim_matches(','))
+    })
+}
+
+/// Whether a version and its comma stand at the start: `v1,`, `v1a,`.
+fn begins_entry(text: &str) -> bool {
+    let Some((version, _)) = text.split_once(',') else { return false };
+    let number = version.strip_suffix(|c: char| c.is_ascii_lowercase()).unwrap_or(version);
+    let digits = number.strip_prefix('v').unwrap_or_default();
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(line: &str) -> Vec<&str> {
+        entries(line).collect()
+    }
+
+    #[test]
+    fn entries_are_found_however_they_are_joined() {
+        for between in [" ", "  ", "\t", ",", ", ", " ,", " , ", ",\t", "\t,\t", ",,"] {
+            let line = format!("v1,AA={between}v1a,BB={between}v2,CC=");
+            assert_eq!(of(&line), ["v1,AA=", "v1a,BB=", "v2,CC="], "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_separator_separates_nothing() {
+        for line in
+            ["v1,AA=;v1,BB=", "v1,AA=,BB=", "v1,AA=,V1,BB=", "v1,AA=,v,BB=", "v1,AA=,v1ab,BB=", "v1,AA=,v1"]
+        {
+            assert_eq!(of(line), [line]);
+        }
+        assert_eq!(of("v1, AA="), ["v1", "AA="], "a version and its signature are one word");
+        assert_eq!(of(" , \t,,"), [""; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_but_separators_is_lost(
+            signatures in proptest::collection::vec(("v[1-9][a-z]?", "[A-Za-z0-9+/]{0,44}={0,2}"), 0..6),
+            between in "[ \t]{0,2},?[ \t]{0,2}",
+        ) {
+            let separated = !between.is_empty();
+            let wanted: Vec<String> = signatures.iter().map(|(version, text)| format!("{version},{text}x")).collect();
+            let line = wanted.join(&between);
+            if separated {
+                prop_assert_eq!(of(&line), wanted);
+            }
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(line in "\\PC{0,80}|[v1a, \t]{0,40}") {
+            for entry in entries(&line) {
+                prop_assert!(line.contains(entry) && !entry.contains(BLANKS));
+            }
+        }
+    }
+}
