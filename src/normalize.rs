@@ -1,16 +1,17 @@
 //! From an authenticated delivery to the event and the identity under which it enters the queue.
 //!
-//! Keeps true: every verified JSON object becomes an event; an id and an identity never depend on what the signature does not
-//! cover, on the time, or on the order of arrival.
+//! Keeps true: every verified body becomes an event, be it JSON or not; an id and an identity never depend on what the signature
+//! does not cover, on the time, or on the order of arrival.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::event::{Attributes, BodyHash, Event, Identity, digest_of_parts};
+use crate::event::attribute::fits_an_id;
+use crate::event::{Attributes, BodyHash, Event, Identity, Payload, digest_of_parts};
 use crate::provider::{Entity, Identified, Object, PayloadError, Provider, Reading, canonical_type};
-use crate::signature::Verified;
+use crate::signature::{Verified, VerifiedBy};
 
 /// Where a delivery came in.
 pub struct Origin<'a> {
@@ -42,28 +43,42 @@ pub struct Forward {
     pub unmapped: Option<String>,
     /// What counts it, and the count.
     pub sequence: Option<(String, u64)>,
+    /// Whether its body is no JSON object, and the event holds the bytes instead.
+    pub unreadable: bool,
+}
+
+/// A body as it was read.
+pub struct Contents<'a> {
+    /// The body's object, or why it is none.
+    pub payload: Result<Object<'a>, PayloadError>,
+    reading: Reading<'a>,
 }
 
 /// Reads a body; the first half of normalizing, before what the source filters on is checked.
 ///
 /// # Errors
-/// When the body is no JSON object.
-pub fn read<'a>(
-    provider: &dyn Provider,
-    verified: &Verified<'a>,
-) -> Result<(Object<'a>, Reading<'a>), PayloadError> {
-    let payload = Object::parse(verified.body())?;
-    let reading = provider.read(&payload, verified.signed());
-    Ok((payload, reading))
+/// When the body is no JSON object and nothing authenticates its source: only what is authentic is forwarded unread.
+pub fn read<'a>(provider: &dyn Provider, verified: &Verified<'a>) -> Result<Contents<'a>, PayloadError> {
+    let payload = Object::parse(verified.body());
+    let reading = match &payload {
+        Ok(payload) => provider.read(payload, verified.signed()),
+        Err(error) if verified.by() == VerifiedBy::Nothing => return Err(*error),
+        Err(_) => {
+            let identity = provider.unreadable_identity(verified.signed());
+            Reading { identity, ..Reading::default() }
+        }
+    };
+    Ok(Contents { payload, reading })
 }
 
 /// Makes the event of what was read.
 pub fn normalize(
     origin: &Origin<'_>,
     verified: &Verified<'_>,
-    reading: Reading<'_>,
+    contents: &Contents<'_>,
     at: Timestamp,
 ) -> Normalized {
+    let reading = &contents.reading;
     if reading.health_check {
         return Normalized::HealthCheck;
     }
@@ -72,7 +87,10 @@ pub fn normalize(
     let attributes = Attributes {
         id: &id,
         source: origin.path,
-        kind: canonical_type(origin.provider.types(), reading.kind.as_deref()),
+        kind: match contents.payload {
+            Ok(_) => canonical_type(origin.provider.types(), reading.kind.as_deref()),
+            Err(_) => Cow::Borrowed(UNREADABLE),
+        },
         subject: reading.subject.as_ref().map(pair),
         time: reading.time.as_deref(),
         recorded: at,
@@ -85,13 +103,16 @@ pub fn normalize(
         status: reading.status.as_ref().map(|status| (status.from.as_deref(), status.to.as_deref())),
         links: reading.links.iter().map(|(name, url)| (name.as_ref(), url.as_ref())).collect(),
     };
-    // Reading has checked that it is UTF-8.
-    let payload = std::str::from_utf8(verified.body()).unwrap_or("null");
+    let unreadable = contents.payload.is_err();
+    let payload = match std::str::from_utf8(verified.body()) {
+        Ok(text) if !unreadable => Payload::Object(text),
+        _ => Payload::Bytes(verified.body()),
+    };
     let event = Event::new(attributes, payload);
     let named = reading.kind.as_deref().filter(|kind| !kind.is_empty());
     let unmapped = named.filter(|_| event.kind.starts_with("unmapped.")).map(str::to_owned);
-    let sequence = reading.sequence_scope.map(Cow::into_owned).zip(reading.sequence);
-    Normalized::Event(Box::new(Forward { event, identity, body, unmapped, sequence }))
+    let sequence = reading.sequence_scope.clone().map(Cow::into_owned).zip(reading.sequence);
+    Normalized::Event(Box::new(Forward { event, identity, body, unmapped, sequence, unreadable }))
 }
 
 fn pair<'a>(entity: &'a Entity<'_>) -> (&'a str, &'a str) {
@@ -115,9 +136,12 @@ fn identify(origin: &Origin<'_>, identified: &Identified<'_>, body: &BodyHash) -
     };
     let provider = Some(origin.provider.name().as_bytes());
     let digest = digest_of_parts(std::iter::once(provider).chain(parts));
-    let id = own.map_or_else(|| hex::encode(&digest[..16]), str::to_owned);
+    let id = own.filter(|id| fits_an_id(id)).map_or_else(|| hex::encode(&digest[..16]), str::to_owned);
     let keyed = digest_of_parts([Some(origin.source.as_bytes()), Some(&digest[..])]);
     let mut identity = [0; 16];
     identity.copy_from_slice(&keyed[..16]);
     (id, Identity(identity))
 }
+
+/// The type of an event whose body is no JSON object.
+const UNREADABLE: &str = "unmapped.unreadable";

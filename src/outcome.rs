@@ -250,7 +250,12 @@ impl From<SignatureError> for Rejection {
 impl From<PayloadError> for Rejection {
     fn from(error: PayloadError) -> Rejection {
         let reason = match error {
-            PayloadError::NotJson => Reason::PayloadNotJson,
+            PayloadError::Empty
+            | PayloadError::NotUtf8 { .. }
+            | PayloadError::ByteOrderMark
+            | PayloadError::NotJson { .. }
+            | PayloadError::TooDeep
+            | PayloadError::LoneSurrogate => Reason::PayloadNotJson,
             PayloadError::NotObject => Reason::PayloadInvalid,
         };
         Rejection::new(reason, error.to_string())

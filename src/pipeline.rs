@@ -199,7 +199,7 @@ impl Pipeline {
         forward: Forward,
         place: &mut Option<Place>,
     ) -> Result<Verdict, Rejection> {
-        let Forward { event, identity, body, sequence, unmapped: _ } = forward;
+        let Forward { event, identity, body, sequence, unreadable, unmapped: _ } = forward;
         let kind = event.kind.clone();
         let admission = Admission {
             source: source.name.clone(),
@@ -228,6 +228,7 @@ impl Pipeline {
             Verdict::Accepted { conflict, .. } => {
                 source.metrics.event(&kind);
                 source.metrics.conflicts.inc_by((*conflict).into());
+                source.metrics.unreadable.inc_by(unreadable.into());
                 // What comes out of the quarantine arrived long ago.
                 source.metrics.accepted_at(received.as_microsecond() as f64 / 1e6);
                 if let Some((scope, number)) = sequence {

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use crate::event::attribute::{MAX_BYTES, hash};
 use crate::signature::{Scheme, Signed, VerifiedBy};
 pub use fields::Fields;
 pub use object::{Object, PayloadError};
@@ -45,6 +46,11 @@ pub trait Provider: Sync {
     /// Whether the identity is an id of the provider's own that the signature covers, so that another body under it is no
     /// second event. `signed`: the source has secrets.
     fn identity_is_signed(&self, signed: bool) -> bool;
+
+    /// The identity of a delivery whose body is no JSON object: an id that the signature tells, else the body.
+    fn unreadable_identity<'a>(&self, _signed: Option<Signed<'a>>) -> Identified<'a> {
+        Identified::Body
+    }
 
     /// Reads a payload. `signed` is what the signature told, where there is one.
     fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a>;
@@ -183,14 +189,19 @@ pub fn canonical_type(
     if let Some((_, canonical)) = types.iter().find(|(known, _)| *known == kind) {
         return Cow::Borrowed(canonical);
     }
-    let plain = |c: char| if matches!(c, 'a'..='z' | '0'..='9' | '_' | '.') { c } else { '_' };
-    Cow::Owned(
-        std::iter::once("unmapped.")
-            .flat_map(str::chars)
-            .chain(kind.to_lowercase().chars().map(plain))
-            .collect(),
-    )
+    let plain = format!("{UNMAPPED}.{}", plain_letters(kind));
+    // An attribute is bounded: a longer type is told apart by its hash.
+    Cow::Owned(if plain.len() <= MAX_BYTES { plain } else { format!("{UNMAPPED}.{}", hash(kind)) })
 }
+
+/// In lower case, everything outside `a-z0-9_.` as `_`.
+fn plain_letters(kind: &str) -> String {
+    let plain = |c: char| if matches!(c, 'a'..='z' | '0'..='9' | '_' | '.') { c } else { '_' };
+    kind.to_lowercase().chars().map(plain).collect()
+}
+
+/// The category of a type that is in no table.
+const UNMAPPED: &str = "unmapped";
 
 /// What `verifiedby` says of a source with this scheme.
 pub fn verified_by(scheme: Scheme) -> VerifiedBy {
@@ -217,6 +228,12 @@ mod tests {
         );
         assert_eq!(canonical_type(types, None), "unmapped.unnamed");
         assert_eq!(canonical_type(types, Some("")), "unmapped.unnamed");
+        assert_eq!(canonical_type(types, Some(&"É".repeat(591))).len(), 600);
+        let long = canonical_type(types, Some(&"É".repeat(592))).into_owned();
+        assert!(
+            long.len() == "unmapped.".len() + 32 && long != canonical_type(types, Some(&"é".repeat(592))),
+            "{long}"
+        );
     }
 
     #[test]

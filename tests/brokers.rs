@@ -15,7 +15,7 @@ use async_nats::jetstream::stream;
 use hookgate::admin::Readiness;
 use hookgate::broker::{Broker, Message, Options, PublishError, Watch, amqp, nats};
 use hookgate::clock;
-use hookgate::event::{Attributes, Event};
+use hookgate::event::{Attributes, Event, Payload};
 use hookgate::metrics::Metrics;
 use hookgate::queue_name::{Filling, QueueName};
 use hookgate::secret::Secret;
@@ -100,7 +100,8 @@ fn event(id: &str, kind: &'static str, size: usize) -> Event {
         status: None,
         links: vec![],
     };
-    Event::new(of, &format!("{{\"fill\":\"{}\"}}", "x".repeat(size)))
+    let payload = format!("{{\"fill\":\"{}\"}}", "x".repeat(size));
+    Event::new(of, Payload::Object(&payload))
 }
 
 fn ids(messages: &[Taken]) -> Vec<&str> {

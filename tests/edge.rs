@@ -9,6 +9,8 @@ mod support_edge;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http2;
@@ -68,7 +70,8 @@ fn every_refusal_is_answered_recorded_and_counted_as_the_contract_says() {
         + &format!(
             "[sources.fenced]\nprovider = \"basiq\"\nsecrets = [\"{STANDARD_SECRET}\"]\nallow_ips = [\"203.0.113.0/24\"]\n\
              [sources.listed]\nprovider = \"securitize\"\npath_token = \"{TOKEN}\"\nsubscriptions = [\"sub-1\"]\n"
-        );
+        )
+        + OPEN;
     let home = Home::new(&config);
     let gateway = home.serve();
     let accepted = gateway.ask(&securitize("/hooks/listed", "sub-1", 1));
@@ -301,17 +304,11 @@ fn refusals() -> Vec<Case> {
         &deep,
         "{\"a\":\"\u{1}\"}",
     ] {
-        if body.len() <= 512 {
-            case("basiq", "payload_not_json", 400, standard("/hooks/basiq", body, now()));
-        }
-        let tokened = Request::post(&format!("/hooks/securitize/{TOKEN}"), &body[..body.len().min(512)]);
-        case("securitize", "payload_not_json", 400, tokened);
+        case("open", "payload_not_json", 400, Request::post("/hooks/open", &body[..body.len().min(512)]));
     }
-    let not_text = Request::post(&format!("/hooks/securitize/{TOKEN}"), b"{\"a\":\"\xff\"}".to_vec());
-    case("securitize", "payload_not_json", 400, not_text);
+    case("open", "payload_not_json", 400, Request::post("/hooks/open", b"{\"a\":\"\xff\"}".to_vec()));
     for body in ["[]", "[{}]", "1", "\"x\"", "null", "true"] {
-        case("basiq", "payload_invalid", 400, standard("/hooks/basiq", body, now()));
-        case("anduin", "payload_invalid", 400, standard("/hooks/anduin", body, now()));
+        case("open", "payload_invalid", 400, Request::post("/hooks/open", body));
     }
     cases
 }
@@ -341,7 +338,8 @@ fn of_several_reasons_the_first_in_order_answers() {
         + &format!(
             "[sources.fenced]\nprovider = \"basiq\"\nsecrets = [\"{STANDARD_SECRET}\"]\nallow_ips = [\"203.0.113.0/24\"]\n{limited}\
              [sources.limited]\nprovider = \"basiq\"\nsecrets = [\"{STANDARD_SECRET}\"]\n{limited}"
-        );
+        )
+        + OPEN;
     let home = Home::new(&config);
     let gateway = home.serve();
     let large = "x".repeat(257);
@@ -371,7 +369,88 @@ fn of_several_reasons_the_first_in_order_answers() {
     assert_eq!(reason(&stale.clone().instead("webhook-signature", "v1,AAAA")), "signature_malformed");
     assert_eq!(reason(&Request { body: b"x".to_vec(), ..stale.clone() }), "signature_mismatch");
     assert_eq!(reason(&stale), "timestamp_outside_tolerance");
-    assert_eq!(reason(&standard("/hooks/basiq", "[", now())), "payload_not_json");
+    let open = Request { body: b"[".to_vec(), ..worst().to("/hooks/open").method("POST") };
+    assert_eq!(reason(&open), "unsupported_encoding");
+    assert_eq!(reason(&open.clone().without("content-encoding")), "payload_not_json");
+}
+
+#[test]
+fn a_verified_body_that_cannot_be_read_is_forwarded_as_its_bytes() {
+    let home = Home::new(
+        &(sources()
+            + &format!(
+                "[sources.listed]\nprovider = \"securitize\"\npath_token = \"{TOKEN}\"\nsubscriptions = [\"sub-1\"]\n\
+                 [sources.near]\nprovider = \"securitize\"\nallow_ips = [\"127.0.0.0/8\"]\n"
+            )),
+    );
+    let gateway = home.serve();
+    let tokened = |name: &str, body: &[u8]| Request::post(&format!("/hooks/{name}/{TOKEN}"), body.to_vec());
+    let mut expected = Vec::new();
+    for (at, body) in
+        [&b""[..], b"x", b"[]", b"null", b"\xef\xbb\xbf{}", b"{\"a\":\"\xff\"}", br#"{"a":"\ud800"}"#]
+            .iter()
+            .enumerate()
+    {
+        let text = String::from_utf8(body.to_vec()).unwrap_or_default();
+        let mut requests = vec![
+            ("securitize", tokened("securitize", body)),
+            ("listed", tokened("listed", body)),
+            ("near", Request::post("/hooks/near", body.to_vec())),
+        ];
+        // The helper signs text.
+        if text.as_bytes() == *body {
+            requests.push(("basiq", standard("/hooks/basiq", &text, now())));
+            requests.push(("atelio", bond("/hooks/atelio", &text, now())));
+            requests.push(("iof", iof("/hooks/iof", &text, now())));
+        }
+        // Its identity is the message id, which the helper makes one and the same.
+        if at == 0 {
+            requests.push(("anduin", standard("/hooks/anduin", &text, now())));
+        }
+        for (source, request) in requests {
+            let (first, again) = (gateway.ask(&request), gateway.ask(&request));
+            assert_eq!(
+                (first.status, first.json()["status"].clone()),
+                (200, json!("accepted")),
+                "{source}: {body:?}"
+            );
+            assert_eq!(
+                (again.status, again.json()["status"].clone()),
+                (200, json!("duplicate")),
+                "{source}: {body:?}"
+            );
+            assert_eq!(first.json()["id"], again.json()["id"]);
+            expected.push((source, first.json()["id"].clone(), STANDARD.encode(body)));
+        }
+    }
+    // Another body under Anduin's message id is a duplicate that is recorded, as for one that can be read.
+    let other = gateway.ask(&standard("/hooks/anduin", "[1]", now()));
+    assert_eq!(other.json(), json!({ "status": "duplicate", "id": "msg_p5jXN8AQM9LWM0D4loKWxJek" }));
+    let metrics = gateway.metrics();
+    for source in ["securitize", "listed", "near", "basiq", "atelio", "iof", "anduin"] {
+        let count = expected.iter().filter(|(of, ..)| *of == source).count() as f64;
+        assert_eq!(metrics.sum("hookgate_unreadable_total", &[("source", source)]), count, "{source}");
+        assert_eq!(metrics.sum("hookgate_events_total", &[("source", source), ("type", "unmapped")]), count);
+        assert_eq!(metrics.sum("hookgate_schema_drift_total", &[("source", source)]), 0.0);
+    }
+    assert_eq!(
+        (metrics.refused(), metrics.sum("hookgate_conflicts_total", &[("source", "anduin")])),
+        (0.0, 1.0)
+    );
+    gateway.stop();
+    let events = home.events();
+    assert_eq!(events.len(), expected.len());
+    for (event, (source, id, bytes)) in events.iter().zip(expected) {
+        assert_eq!((&event["source"], &event["id"]), (&json!(format!("/hooks/{source}")), &id));
+        assert_eq!((&event["type"], &event["partitionkey"]), (&json!("unmapped.unreadable"), &id));
+        let data = json!({
+            "event": null, "tenant": null, "subject": null, "related": [], "status": null, "links": {}, "payload": null,
+            "payload_base64": bytes,
+        });
+        assert_eq!(event["data"], data);
+        assert_eq!(event.get("subject"), None);
+    }
+    assert_eq!(home.audit().lines().count(), 1, "the conflict");
 }
 
 #[test]
@@ -898,7 +977,7 @@ fn http_1_0_needs_no_host_and_is_closed_after_its_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_with_prior_knowledge_is_answered_alike() {
-    let home = Home::new(&("edge.max_body = \"64KiB\"\n".to_owned() + &sources()));
+    let home = Home::new(&("edge.max_body = \"64KiB\"\n".to_owned() + &sources() + OPEN));
     let gateway = home.serve();
     let stream = tokio::net::TcpStream::connect(gateway.edge).await.unwrap();
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -930,7 +1009,7 @@ async fn http2_with_prior_knowledge_is_answered_alike() {
         (405, "method_not_allowed", ask(basiq("evt").method("PUT")).await),
         (413, "body_too_large", ask(Request::post("/hooks/basiq", vec![b'x'; 10 << 20])).await),
         (401, "signature_missing", ask(basiq("evt").without("webhook-signature")).await),
-        (400, "payload_invalid", ask(standard("/hooks/basiq", "[]", now())).await),
+        (400, "payload_invalid", ask(Request::post("/hooks/open", "[]")).await),
     ];
     for (status, reason, answer) in &answers {
         assert_eq!(problem(&gateway, answer, *status)["reason"], *reason);
@@ -1137,7 +1216,7 @@ fn a_path_token_is_nowhere_to_be_read() {
 
 #[test]
 fn of_a_query_a_body_a_secret_and_a_signature_nothing_is_kept() {
-    let home = Home::new(&sources());
+    let home = Home::new(&(sources() + OPEN));
     let gateway = home.serve();
     let marked = |request: Request| request.to("/hooks/basiq?in-the-query=QUERYMARK");
     let signed = |body: &str| marked(standard("/hooks/basiq", body, now()));
@@ -1148,9 +1227,9 @@ fn of_a_query_a_body_a_secret_and_a_signature_nothing_is_kept() {
     };
     let good = signed(body);
     let cases = [
-        signed(&format!("{body}x")),
-        signed("[\"BODYMARK\"]"),
-        signed("\"BODYMARK\""),
+        signed(&format!("{body}x")).to("/hooks/open?in-the-query=QUERYMARK"),
+        signed("[\"BODYMARK\"]").to("/hooks/open?in-the-query=QUERYMARK"),
+        signed("\"BODYMARK\"").to("/hooks/open?in-the-query=QUERYMARK"),
         Request { body: body.replace(":", " :").into_bytes(), ..good.clone() },
         marked(standard("/hooks/basiq", body, now() - 1000)),
         good.clone().with("webhook-timestamp", "1"),
@@ -1170,6 +1249,11 @@ fn of_a_query_a_body_a_secret_and_a_signature_nothing_is_kept() {
             .with("user-agent", format!("v1,{}", signature(&good)))
             .with("content-type", signature(&good))
             .with("x-forwarded-for", format!("203.0.113.7, {}", signature(&good))),
+        // Lists of signatures, each in its header and where it does not belong.
+        Request { body: b"{}".to_vec(), ..good.clone() }
+            .instead("webhook-signature", format!("v1,{0},v1,{0}", signature(&good)))
+            .with("webhook-signature", format!("v1a,{0}\tv1,{0} , v1,{0}", signature(&good)))
+            .with("user-agent", format!("v1,{0},v1,{0};v1,{0}\tv1,{0}", signature(&good))),
         bond("/nothing", body, now() - 1000)
             .with("user-agent", bond("/", body, now() - 1000).headers.last().unwrap().1.clone()),
     ];
@@ -1356,6 +1440,8 @@ fn health_is_told_on_the_admin_listener_alone() {
     assert!(!home.path("data").metadata().unwrap().permissions().readonly());
 }
 
+/// A source that nothing authenticates.
+const OPEN: &str = "[sources.open]\nprovider = \"securitize\"\nunauthenticated = true\n";
 const CHALLENGE: &str = "x-anduin-webhook-validation-key";
 const OUTCOMES: [&str; 5] = ["accepted", "duplicate", "ignored", "handshake", "rejected"];
 const REASONS: [&str; 23] = [
@@ -1383,7 +1469,8 @@ const REASONS: [&str; 23] = [
     "in_progress",
     "queue_unavailable",
 ];
-const COUNTERS: [&str; 16] = [
+const COUNTERS: [&str; 17] = [
+    "hookgate_unreadable_total",
     "hookgate_tls_handshakes_total",
     "hookgate_config_reloads_total",
     "hookgate_schema_drift_total",

@@ -326,7 +326,9 @@ fn a_body_of_another_length_than_its_header_says_is_recognised() {
     let headers = vec![("content-length", SECURITIZE_BODY.len().to_string())];
     let body = SECURITIZE_BODY.as_bytes()[..40].to_vec();
     let cut = Capture { source: "securitize", headers, body, key: vec![] };
-    assert_eq!(cut.fails(&home, &["body_length"])["reason"], "payload_not_json");
+    let told = cut.told(&home);
+    assert_eq!((&told["verdict"], labels(&told)), (&"pass".into(), vec!["body_length".to_owned()]), "{told}");
+    assert!(told["unreadable"].as_str().unwrap().contains("not JSON"), "{told}");
 }
 
 #[test]
@@ -562,15 +564,23 @@ fn a_delivery_that_nothing_explains_is_told_as_such() {
 #[test]
 fn what_comes_after_the_signature_is_checked_too() {
     let home = home();
-    for (body, reason) in
-        [("{", "payload_not_json"), ("[]", "payload_invalid"), ("\u{feff}{}", "payload_not_json")]
-    {
+    for (body, why) in [
+        ("{", "not JSON: the fault is at line 1, column 1"),
+        ("[]", "not an object"),
+        ("\u{feff}{}", "byte order mark"),
+        ("", "empty"),
+    ] {
         let mut capture = Capture::basiq();
         capture.body = body.into();
         capture.sign();
         let told = capture.told(&home);
-        assert_eq!((&told["reason"], &told["verdict"]), (&reason.into(), &"fail".into()), "{told}");
+        assert_eq!((&told["verdict"], labels(&told).len()), (&"pass".into(), 0), "{told}");
+        assert!(told["unreadable"].as_str().unwrap().contains(why), "{told}");
+        assert_eq!(told["event"]["type"], "unmapped.unreadable");
+        let ran = capture.verify(&home, &[]);
+        assert!(ran.code == 0 && ran.out.contains(why) && ran.out.contains("payload_base64"), "{ran:?}");
     }
+    assert_eq!(Capture::basiq().told(&home)["unreadable"], Value::Null);
     let mut capture = Capture::basiq();
     capture.headers.push(("content-encoding", "gzip".to_owned()));
     assert_eq!(capture.told(&home)["reason"], "unsupported_encoding");
@@ -645,12 +655,11 @@ fn what_is_observed_is_refused_from_its_date_on() {
 #[test]
 fn what_is_refused_all_the_same_is_not_told_as_observed() {
     let home = observing("2099-01-31");
-    let mut not_json = signed_at(AT - 4000);
-    not_json.body = b"{".to_vec();
-    not_json.sign_standard(&(AT - 4000).to_string(), &format!("msg_1.{}.", AT - 4000), "");
+    let mut encoded = signed_at(AT - 4000);
+    encoded.headers.push(("content-encoding", "gzip".to_owned()));
     let mut forged = signed_at(AT - 4000);
     forged.body.push(b' ');
-    for (capture, reason) in [(not_json, "payload_not_json"), (forged, "signature_mismatch")] {
+    for (capture, reason) in [(encoded, "unsupported_encoding"), (forged, "signature_mismatch")] {
         let told = capture.told(&home);
         assert_eq!((&told["verdict"], &told["reason"]), (&"fail".into(), &reason.into()), "{told}");
         assert_eq!(told["observed"], json!([]));

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::normalize::{self, Normalized, Origin};
 use crate::outcome::{Reason, Rejection};
 use crate::pipeline::{self, ANY_AGE};
+use crate::provider::PayloadError;
 use crate::route::{Routes, Source};
 use crate::signature::diagnosis::{self, Case, Known, Mistake};
 use crate::signature::{self, SignatureError, Verified};
@@ -56,6 +57,8 @@ struct Findings {
     /// What becomes of it.
     event: Option<Box<Event>>,
     health_check: bool,
+    /// Why its body, which is forwarded all the same, cannot be read.
+    unreadable: Option<PayloadError>,
     /// What it is not refused for yet.
     observed: Vec<Observed>,
 }
@@ -120,7 +123,8 @@ fn look(
         findings.observed.clear();
         findings.mistakes.clear();
     }
-    let unread = findings.refused.as_ref().is_some_and(|refused| refused.reason == Reason::PayloadNotJson);
+    let refused = findings.refused.as_ref().map(|refused| refused.reason);
+    let unread = findings.unreadable.is_some() || refused == Some(Reason::PayloadNotJson);
     if let Some(body) = body.filter(|_| unread && source.scheme.is_none()) {
         // No signature says that this is what was sent.
         findings.mistakes = diagnosis::spoilt(headers, body);
@@ -143,11 +147,11 @@ impl Findings {
             Rejection::new(Reason::BodyTooLarge, what)
         })?;
         let verified = self.authenticate(config, source, headers, body, at)?;
-        let (payload, reading) = normalize::read(source.provider, &verified)?;
-        let allowed = pipeline::subscription_allowed(source, payload.text("subscriptionId").as_deref());
-        self.enforce(source, at, allowed)?;
+        let contents = normalize::read(source.provider, &verified)?;
+        self.unreadable = contents.payload.as_ref().err().copied();
+        self.enforce(source, at, pipeline::subscription_allowed(source, &contents))?;
         let origin = Origin { source: &source.name, path: &source.path, provider: source.provider };
-        match normalize::normalize(&origin, &verified, reading, at) {
+        match normalize::normalize(&origin, &verified, &contents, at) {
             Normalized::HealthCheck => self.health_check = true,
             Normalized::Event(forward) => self.event = Some(Box::new(forward.event)),
         }
@@ -220,6 +224,7 @@ impl Findings {
             "observed": observed.collect::<Vec<_>>(),
             "age": self.age,
             "secret": self.slot,
+            "unreadable": self.unreadable.map(|why| why.to_string()),
             "verifiedby": source.verified_by.as_str(),
             "event": self.event.as_ref().map(|event| {
                 let told = Told::of(event);
@@ -259,6 +264,11 @@ impl Findings {
             let when = if dated { "at the time that --at gives" } else { "now" };
             lines.push(format!(
                 "  The signature itself is right; only its age is not, {when}. For a delivery from the past give --at UNIX, the time at which it arrived."
+            ));
+        }
+        if let Some(why) = self.unreadable {
+            lines.push(format!(
+                "  {why}. It is forwarded all the same, its bytes in data.payload_base64, and counted in hookgate_unreadable_total."
             ));
         }
         if self.health_check {

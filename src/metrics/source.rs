@@ -33,6 +33,8 @@ pub struct SourceMetrics {
     pub sequence_gaps: IntCounter,
     /// `hookgate_schema_drift_total`: fields and types that the provider's table does not know, each once.
     pub drift: IntCounter,
+    /// `hookgate_unreadable_total`.
+    pub unreadable: IntCounter,
     observed: HashMap<&'static str, IntCounter>,
     /// `hookgate_spool_dead_total`.
     pub dead: IntCounter,
@@ -132,6 +134,7 @@ pub(super) struct SourceFamilies {
     last_accepted: GaugeVec,
     sequence_gaps: IntCounterVec,
     drift: IntCounterVec,
+    unreadable: IntCounterVec,
     observed: IntCounterVec,
 }
 
@@ -201,6 +204,12 @@ impl SourceFamilies {
                 "Fields and types that the provider's table does not know, each counted once.",
                 &["source"],
             )?,
+            unreadable: counters(
+                r,
+                "hookgate_unreadable_total",
+                "Events put in the queue whose body is no JSON object, as their bytes.",
+                &["source"],
+            )?,
             observed: counters(
                 r,
                 "hookgate_observed_total",
@@ -220,6 +229,7 @@ impl SourceFamilies {
             &self.secret_matches,
             &self.sequence_gaps,
             &self.drift,
+            &self.unreadable,
             &self.observed,
         ];
         for family in counters {
@@ -252,6 +262,7 @@ impl SourceFamilies {
                 .map(|reason| (*reason, self.rejects.with_label_values(&[name, reason])))
                 .collect(),
             drift: self.drift.with_label_values(&[name]),
+            unreadable: self.unreadable.with_label_values(&[name]),
             observed: of
                 .observed
                 .iter()

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hyper::HeaderMap;
 use jiff::Timestamp;
 
-use crate::normalize::{self, Normalized, Origin};
+use crate::normalize::{self, Contents, Normalized, Origin};
 use crate::outcome::{Reason, Rejection};
 use crate::route::Source;
 use crate::secret::Redactor;
@@ -29,14 +29,14 @@ impl<'a> Delivery<'a> {
     pub(super) fn read(&self, enforce: &Enforce<'_>) -> Result<Normalized, Rejection> {
         let source = self.source;
         let verified = self.authenticate(enforce)?;
-        let (payload, reading) = normalize::read(source.provider, &verified)?;
-        enforce(subscription_allowed(source, payload.text("subscriptionId").as_deref()))?;
+        let contents = normalize::read(source.provider, &verified)?;
+        enforce(subscription_allowed(source, &contents))?;
         let origin = Origin { source: &source.name, path: &source.path, provider: source.provider };
-        let normalized = normalize::normalize(&origin, &verified, reading, self.received);
-        if let Normalized::Event(forward) = &normalized
+        let normalized = normalize::normalize(&origin, &verified, &contents, self.received);
+        if let (Normalized::Event(forward), Ok(payload)) = (&normalized, &contents.payload)
             && self.counted
         {
-            source.notice_drift(&payload, forward.unmapped.as_deref(), self.redactor);
+            source.notice_drift(payload, forward.unmapped.as_deref(), self.redactor);
         }
         Ok(normalized)
     }
@@ -79,9 +79,12 @@ impl<'a> Delivery<'a> {
 /// Refuses what is wrong, or lets it pass where that is only observed.
 pub(super) type Enforce<'e> = dyn Fn(Result<(), Rejection>) -> Result<(), Rejection> + 'e;
 
-/// Whether the source takes events of this Securitize subscription.
-pub(crate) fn subscription_allowed(source: &Source, subscription: Option<&str>) -> Result<(), Rejection> {
-    if source.subscriptions.is_empty() || subscription.is_some_and(|id| source.subscriptions.contains(id)) {
+/// Whether the source takes events of the Securitize subscription that a payload names. A body that cannot be read names none
+/// that could be wrong, and is forwarded.
+pub(crate) fn subscription_allowed(source: &Source, contents: &Contents<'_>) -> Result<(), Rejection> {
+    let Ok(payload) = &contents.payload else { return Ok(()) };
+    let listed = |id: &str| source.subscriptions.contains(id);
+    if source.subscriptions.is_empty() || payload.text("subscriptionId").is_some_and(|id| listed(&id)) {
         return Ok(());
     }
     Err(Rejection::new(

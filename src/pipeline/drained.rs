@@ -66,7 +66,7 @@ impl Pipeline {
     }
 }
 
-/// The length of an event's payload; 0 for what is no event.
+/// The length of the body that an event holds; 0 for what is no event.
 fn payload_bytes(event: &str) -> u64 {
     #[derive(Deserialize)]
     struct Event<'a> {
@@ -77,6 +77,14 @@ fn payload_bytes(event: &str) -> u64 {
     struct Data<'a> {
         #[serde(borrow)]
         payload: &'a RawValue,
+        #[serde(borrow)]
+        payload_base64: Option<&'a str>,
     }
-    serde_json::from_str::<Event<'_>>(event).map_or(0, |event| event.data.payload.get().len() as u64)
+    let Ok(Event { data }) = serde_json::from_str::<Event<'_>>(event) else { return 0 };
+    let bytes = match data.payload_base64 {
+        // Each digit but the padding holds 6 bits.
+        Some(encoded) => encoded.trim_end_matches('=').len() * 3 / 4,
+        None => data.payload.get().len(),
+    };
+    bytes as u64
 }

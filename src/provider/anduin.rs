@@ -39,15 +39,15 @@ impl Provider for Anduin {
         signed
     }
 
+    fn unreadable_identity<'a>(&self, signed: Option<Signed<'a>>) -> Identified<'a> {
+        signed_identity(signed).unwrap_or_default()
+    }
+
     fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a> {
         let subject = subject(payload);
         Reading {
             kind: payload.string("event"),
-            identity: match signed.and_then(|signed| signed.message_id) {
-                Some(id) => Identified::Own(Cow::Borrowed(id)),
-                // A header that no signature covers says nothing of the identity.
-                None => legacy_identity(payload),
-            },
+            identity: signed_identity(signed).unwrap_or_else(|| legacy_identity(payload)),
             time: payload.time("createdAt"),
             tenant: Entity::some("fund", payload.text("fundId")),
             related: related(payload, subject.as_ref()),
@@ -57,6 +57,11 @@ impl Provider for Anduin {
             ..Reading::default()
         }
     }
+}
+
+/// The message id. A header that no signature covers says nothing of the identity.
+fn signed_identity(signed: Option<Signed<'_>>) -> Option<Identified<'_>> {
+    Some(Identified::Own(Cow::Borrowed(signed?.message_id?)))
 }
 
 fn legacy_identity<'a>(payload: &Object<'a>) -> Identified<'a> {

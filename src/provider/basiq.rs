@@ -39,8 +39,10 @@ impl Provider for Basiq {
         let entity = links.as_ref().and_then(|links| links.string("eventEntity"));
         let mut entities = entity.as_deref().map(entities).unwrap_or_default();
         let subject = entities.pop();
+        // The documents know `eventTypeId` alone; a public receiver of Basiq's events reads `event`.
+        let kind = |key| payload.string(key).filter(|kind| !kind.is_empty());
         Reading {
-            kind: payload.string("eventTypeId"),
+            kind: kind("eventTypeId").or_else(|| kind("event")),
             identity: Identified::own(payload.text("eventId")),
             related: super::others(entities.into_iter(), [subject.as_ref(), None]),
             subject,
@@ -95,8 +97,10 @@ const TYPES: [(&str, &str); 15] = [
     ("user.deleted", "user.deleted"),
 ];
 
-static FIELDS: Fields =
-    Fields { top: &["eventId", "eventTypeId", "links"], within: &[("links", &["event", "eventEntity"])] };
+static FIELDS: Fields = Fields {
+    top: &["event", "eventId", "eventTypeId", "links"],
+    within: &[("links", &["event", "eventEntity"])],
+};
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::object::Object;
-use super::{Entity, Fields, Identified, Provider, Reading, Signing, Status, canonical_type};
+use super::{Entity, Fields, Identified, Provider, Reading, Signing, Status, UNMAPPED, plain_letters};
 use crate::signature::{Scheme, Signed};
 
 pub(super) struct Iof;
@@ -42,9 +42,8 @@ impl Provider for Iof {
         let in_metadata = |key: &str| metadata.as_ref()?.text(key);
         let own = object.as_ref().and_then(|object| object.text("id")).filter(|id| !id.is_empty());
         let id = own.or_else(|| in_data("contractId"));
-        let canonical = canonical_type(&TYPES, kind.as_deref());
-        let category = canonical.split('.').next().unwrap_or_default().to_owned();
-        let subject = id.filter(|id| !id.is_empty()).map(|id| Entity { kind: category.into(), id });
+        let category = || category(kind.as_deref().unwrap_or_default()).into();
+        let subject = id.filter(|id| !id.is_empty()).map(|id| Entity { kind: category(), id });
         let named = [
             Entity::some("workspace", in_metadata("workspaceId")),
             Entity::some("customer", in_data("customerId")),
@@ -66,6 +65,20 @@ impl Provider for Iof {
             ..Reading::default()
         }
     }
+}
+
+/// What an event of this type is about. A type that the table lacks is about what those that it has of the same first segment
+/// are about, so that the events of one subject keep their order when the provider adds a type.
+fn category(kind: &str) -> String {
+    let known = TYPES.iter().find(|(known, _)| *known == kind);
+    let first = |kind: &'_ str| kind.split('.').next().unwrap_or_default().to_owned();
+    let alike = known.or_else(|| TYPES.iter().find(|(known, _)| first(known) == first(kind)));
+    let category = match alike {
+        Some((_, canonical)) => first(canonical),
+        None => plain_letters(&first(kind)),
+    };
+    // Without a type it is named as the event's canonical type is.
+    if category.is_empty() { UNMAPPED.to_owned() } else { category }
 }
 
 const TIMES: [&str; 4] = ["created", "timestamp", "created_at", "createdAt"];
@@ -154,3 +167,34 @@ static FIELDS: Fields = Fields {
         ("metadata", &["tenantId", "workspaceId"]),
     ],
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_is_new_is_about_what_its_like_are_about() {
+        for (kind, expected) in [
+            ("contract.created", "contract"),
+            ("contract.suspended", "contract"),
+            ("contract", "contract"),
+            ("billing.invoice.voided", "invoice"),
+            ("billing.credit_note.created", "invoice"),
+            ("sukuk.issued", "sukuk"),
+            ("Sukuk-Fund.issued", "sukuk_fund"),
+            ("sukuk", "sukuk"),
+            ("", "unmapped"),
+            (".created", "unmapped"),
+        ] {
+            assert_eq!(category(kind), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn types_of_one_first_segment_are_about_one_kind() {
+        for (kind, canonical) in TYPES {
+            let first = kind.split('.').next().unwrap();
+            assert_eq!(category(&format!("{first}.new")), canonical.split('.').next().unwrap(), "{kind}");
+        }
+    }
+}

@@ -13,12 +13,35 @@ use serde_json::value::RawValue;
 
 use crate::event::utc;
 
-/// Why a body is no payload.
+/// Why a body is no payload. The texts say where, and repeat nothing of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
-    /// Not JSON as RFC 8259 has it, or nested too deep.
-    #[error("the body is not JSON that can be forwarded")]
-    NotJson,
+    /// No bytes.
+    #[error("the body is empty")]
+    Empty,
+    /// Bytes that are no text.
+    #[error("the body is not UTF-8 from byte {at} on")]
+    NotUtf8 {
+        /// How many bytes before it are.
+        at: usize,
+    },
+    /// RFC 8259, section 8.1, lets a reader refuse it.
+    #[error("the body begins with a byte order mark")]
+    ByteOrderMark,
+    /// Not JSON as RFC 8259 has it.
+    #[error("the body is not JSON: the fault is at line {line}, column {column}")]
+    NotJson {
+        /// From 1.
+        line: usize,
+        /// In bytes, from 1; 0 for the end of the line before.
+        column: usize,
+    },
+    /// JSON that a consumer's parser may refuse.
+    #[error("the body is JSON that nests over {MAX_DEPTH} levels deep")]
+    TooDeep,
+    /// An escape that stands for no character.
+    #[error("the body is JSON with half a surrogate pair in an escape")]
+    LoneSurrogate,
     /// JSON, but not an object.
     #[error("the body is JSON, but not an object")]
     NotObject,
@@ -34,12 +57,12 @@ impl<'a> Object<'a> {
     /// # Errors
     /// When it is no JSON, or no object.
     pub fn parse(body: &'a [u8]) -> Result<Object<'a>, PayloadError> {
-        let text = std::str::from_utf8(body).map_err(|_| PayloadError::NotJson)?;
-        let object = Object::read(text).ok_or_else(|| match serde_json::from_str::<&RawValue>(text) {
-            Ok(_) if nests_and_escapes_well(text) => PayloadError::NotObject,
-            _ => PayloadError::NotJson,
-        })?;
-        if nests_and_escapes_well(text) { Ok(object) } else { Err(PayloadError::NotJson) }
+        let text =
+            std::str::from_utf8(body).map_err(|error| PayloadError::NotUtf8 { at: error.valid_up_to() })?;
+        match Object::read(text) {
+            Some(object) => nests_and_escapes_well(text).map(|()| object),
+            None => Err(no_object(text)),
+        }
     }
 
     fn read(text: &'a str) -> Option<Object<'a>> {
@@ -131,6 +154,20 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Why a text is no object.
+fn no_object(text: &str) -> PayloadError {
+    if text.is_empty() {
+        return PayloadError::Empty;
+    }
+    if text.starts_with('\u{feff}') {
+        return PayloadError::ByteOrderMark;
+    }
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(_) => nests_and_escapes_well(text).err().unwrap_or(PayloadError::NotObject),
+        Err(error) => PayloadError::NotJson { line: error.line(), column: error.column() },
+    }
+}
+
 type Member<'a> = (Cow<'a, str>, &'a RawValue);
 
 /// Without the members whose key comes again. Few keys are compared with each other; many are not, since the sender chooses
@@ -197,29 +234,34 @@ impl<'de> Visitor<'de> for Key {
 
 /// The two things that reading a value as a raw slice does not check. Almost every body passes the screens and is not
 /// walked. `text` is otherwise valid JSON.
-fn nests_and_escapes_well(text: &str) -> bool {
+fn nests_and_escapes_well(text: &str) -> Result<(), PayloadError> {
     let bytes = text.as_bytes();
     let openings = memchr::memchr2_iter(b'{', b'[', bytes).take(MAX_DEPTH + 1).count();
-    (openings <= MAX_DEPTH && memchr::memchr(b'\\', bytes).is_none()) || walk(bytes).is_some()
+    if openings <= MAX_DEPTH && memchr::memchr(b'\\', bytes).is_none() {
+        return Ok(());
+    }
+    walk(bytes)
 }
 
-fn walk(json: &[u8]) -> Option<()> {
+fn walk(json: &[u8]) -> Result<(), PayloadError> {
     let (mut at, mut depth, mut in_string) = (0, 0_usize, false);
     while let Some(&byte) = json.get(at) {
         at += 1;
         match byte {
             b'"' => in_string = !in_string,
-            b'\\' if json.get(at) == Some(&b'u') => at = surrogates_pair(json, at)?,
+            b'\\' if json.get(at) == Some(&b'u') => {
+                at = surrogates_pair(json, at).ok_or(PayloadError::LoneSurrogate)?;
+            }
             b'\\' => at += 1,
             b'{' | b'[' if !in_string => depth += 1,
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
         if depth > MAX_DEPTH {
-            return None;
+            return Err(PayloadError::TooDeep);
         }
     }
-    Some(())
+    Ok(())
 }
 
 /// From the `u` of an escape to after it, and after its low surrogate if it is a high one.
@@ -253,7 +295,7 @@ mod tests {
     #[test]
     fn depth_and_surrogates_are_held_to_the_contract() {
         assert!(Object::parse(nested(128).as_bytes()).is_ok());
-        assert_eq!(Object::parse(nested(129).as_bytes()).unwrap_err(), PayloadError::NotJson);
+        assert_eq!(Object::parse(nested(129).as_bytes()).unwrap_err(), PayloadError::TooDeep);
         let brackets = format!("{{\"a\":\"{}\"}}", "[{".repeat(500));
         assert!(Object::parse(brackets.as_bytes()).is_ok(), "brackets in a string do not nest");
         let closing = format!("{{\"a\":\"{}\",\"b\":{}}}", "]}".repeat(500), nested(128));
@@ -268,16 +310,27 @@ mod tests {
             (r#"{"a":"\\ud83d"}"#, true),
             (r#"{"\ud83d":1}"#, false),
         ] {
-            assert_eq!(Object::parse(body.as_bytes()).is_ok(), good, "{body}");
+            let read = Object::parse(body.as_bytes()).map(|_| ());
+            assert_eq!(read, if good { Ok(()) } else { Err(PayloadError::LoneSurrogate) }, "{body}");
         }
     }
 
     #[test]
     fn what_is_no_object_is_told_from_what_is_no_json() {
-        for body in ["", "{", "{}x", "\u{feff}{}", "{'a':1}", "[1,]", "nul"] {
-            assert_eq!(Object::parse(body.as_bytes()).unwrap_err(), PayloadError::NotJson, "{body}");
+        for (body, column) in [("{", 1), ("{}x", 3), ("{'a':1}", 2), ("[1,]", 4), ("nul", 3), (" ", 1)] {
+            let expected = PayloadError::NotJson { line: 1, column };
+            assert_eq!(Object::parse(body.as_bytes()).unwrap_err(), expected, "{body}");
         }
-        assert_eq!(Object::parse(b"{\"a\":\"\xff\"}").unwrap_err(), PayloadError::NotJson);
+        let deep = "[".repeat(129) + &"]".repeat(129);
+        for (body, expected) in [
+            (&b""[..], PayloadError::Empty),
+            ("\u{feff}{}".as_bytes(), PayloadError::ByteOrderMark),
+            (b"{\"a\":\"\xff\"}", PayloadError::NotUtf8 { at: 6 }),
+            (deep.as_bytes(), PayloadError::TooDeep),
+            (br#"["\ud800"]"#, PayloadError::LoneSurrogate),
+        ] {
+            assert_eq!(Object::parse(body).unwrap_err(), expected);
+        }
         for body in ["[]", "1", "null", "\"a\"", " true "] {
             assert_eq!(Object::parse(body.as_bytes()).unwrap_err(), PayloadError::NotObject, "{body}");
         }

@@ -1,0 +1,85 @@
+//! What the text of an attribute may hold: CloudEvents' own rule, and a bound.
+//!
+//! Keeps true: no attribute that is made here holds a character that CloudEvents forbids, or more than [`MAX_BYTES`]. A text that
+//! would is told by its hash, so that the same text always makes the same attribute.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+
+/// The most bytes that an attribute holds.
+pub const MAX_BYTES: usize = 600;
+/// The most bytes of a provider's id that stand in an attribute.
+const MAX_ID_BYTES: usize = 256;
+
+/// Whether a provider's id may be an event's, or stand in its subject: at most 256 bytes, none of them of a character that
+/// CloudEvents forbids.
+pub fn fits_an_id(id: &str) -> bool {
+    id.len() <= MAX_ID_BYTES && is_allowed(id)
+}
+
+/// `<kind>/<id>`. `~` and a hash stands for an id that does not fit, and for a kind with which the whole would not.
+pub fn subject(kind: &str, id: &str) -> String {
+    let id = if fits_an_id(id) { Cow::Borrowed(id) } else { format!("~{}", hash(id)).into() };
+    let fits = kind.len() + "/".len() + id.len() <= MAX_BYTES && is_allowed(kind);
+    let kind = if fits { Cow::Borrowed(kind) } else { format!("~{}", hash(kind)).into() };
+    format!("{kind}/{id}")
+}
+
+/// 32 hex digits of a text's SHA-256.
+pub fn hash(text: &str) -> String {
+    hex::encode(&Sha256::digest(text)[..16])
+}
+
+/// Whether CloudEvents 1.0.2 (section 2.1, String) allows every character: it forbids controls and noncharacters. The third kind
+/// that it names, lone surrogates, is no text here.
+fn is_allowed(text: &str) -> bool {
+    let plain = |byte: u8| (b' '..=b'~').contains(&byte);
+    text.bytes().all(plain) || text.chars().all(|c| !is_forbidden(c))
+}
+
+fn is_forbidden(c: char) -> bool {
+    matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{fdd0}'..='\u{fdef}')
+        || u32::from(c) & 0xfffe == 0xfffe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controls_and_noncharacters_are_forbidden_and_nothing_else_is() {
+        let forbidden: Vec<char> = (0..=u32::from(char::MAX))
+            .filter_map(char::from_u32)
+            .filter(|c| !is_allowed(&format!("a{c}")))
+            .collect();
+        // 32 controls, DEL and 32 more; 32 noncharacters in one block, and the last two of each of 17 planes.
+        assert_eq!(forbidden.len(), 32 + 33 + 32 + 34);
+        for c in ['\0', '\r', '\u{85}', '\u{fdef}', '\u{ffff}', '\u{1fffe}', '\u{10ffff}'] {
+            assert!(forbidden.contains(&c), "{c:?}");
+        }
+        for c in [' ', '~', 'é', '\u{a0}', '\u{fdcf}', '\u{fdf0}', '\u{fffd}', '\u{1f3fe}'] {
+            assert!(!forbidden.contains(&c), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_bounded_in_bytes() {
+        assert!(fits_an_id(&"x".repeat(256)) && fits_an_id(&"é".repeat(128)));
+        assert!(!fits_an_id(&"x".repeat(257)) && !fits_an_id(&"é".repeat(129)));
+    }
+
+    #[test]
+    fn a_subject_is_told_by_hashes_where_it_would_not_fit() {
+        let hashed = |text: &str| format!("~{}", &hex::encode(Sha256::digest(text))[..32]);
+        let (long, huge, id) = ("k".repeat(343), "k".repeat(100_000), "i".repeat(256));
+        assert_eq!(subject("user", "1"), "user/1");
+        assert_eq!(subject("user", "a/b ~é"), "user/a/b ~é");
+        assert_eq!(subject("user", "a\nb"), format!("user/{}", hashed("a\nb")));
+        assert_eq!(subject("user", &huge), format!("user/{}", hashed(&huge)));
+        assert_eq!(subject(&long, &id), format!("{long}/{id}"), "600 bytes");
+        assert_eq!(subject(&format!("{long}k"), &id), format!("{}/{id}", hashed(&format!("{long}k"))));
+        assert_eq!(subject(&huge, &huge), format!("{}/{}", hashed(&huge), hashed(&huge)));
+        assert_eq!(subject("us\u{ffff}er", "1"), format!("{}/1", hashed("us\u{ffff}er")));
+    }
+}
