@@ -138,7 +138,9 @@ impl Global {
     /// The config, if nothing is wrong with its text; for commands that read what a gateway leaves.
     fn config(&self) -> Result<Config, Failure> {
         let path = self.config_path()?;
-        let (config, problems) = config::load(path)?;
+        let loaded = config::load(path);
+        let (config, problems) =
+            loaded.map_err(|nothing| Failure(nothing.problem().render(&path.display().to_string())))?;
         match problems.iter().find(|problem| !problem.warning) {
             None => Ok(config),
             Some(first) => {

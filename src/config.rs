@@ -14,17 +14,20 @@ mod sections;
 mod servers;
 mod sources;
 mod units;
+mod unread;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeTable;
 
+use crate::file::{self, ReadError};
 use crate::secret::SecretRef;
 pub use edge::{Admin, Edge, KeyPair, Tls};
 pub use places::Places;
 pub(crate) use print::quote_key;
 pub use sources::{Observable, OnConflict, RateLimit, Source, SourceSecret};
+pub use unread::Unread;
 
 /// Reads the file at `path`.
 ///
@@ -32,13 +35,23 @@ pub use sources::{Observable, OnConflict, RateLimit, Source, SourceSecret};
 /// When there is no text to read. What is wrong with the text is in the list.
 pub fn load(path: &Path) -> Result<(Config, Vec<Problem>), LoadError> {
     let shown = || path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => LoadError::Absent(shown()),
-        _ => LoadError::Unreadable { path: shown(), why: error },
+    let bytes = file::read(path, MAX_BYTES).map_err(|error| match error {
+        ReadError::System(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            LoadError::Absent(shown())
+        }
+        why => LoadError::Unreadable { path: shown(), why },
     })?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(LoadError::TooLarge(shown()));
+    }
     let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let before = bytes.iter().take(error.valid_up_to());
-        LoadError::NotText { path: shown(), line: 1 + before.filter(|byte| **byte == b'\n').count() }
+        let (before, rest) = bytes.split_at_checked(error.valid_up_to()).unwrap_or((&bytes, &[]));
+        let line = String::from_utf8_lossy(before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default());
+        let column = line.trim_start_matches('\u{feff}').chars().count() + 1;
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let is_utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+        let byte = rest.first().copied().unwrap_or_default();
+        LoadError::NotText { path: shown(), at: Position { line, column }, byte, is_utf16 }
     })?;
     Ok(parse(text, path.parent().unwrap_or(Path::new(""))))
 }
@@ -55,6 +68,7 @@ pub fn parse(text: &str, base: &Path) -> (Config, Vec<Problem>) {
         report.syntax(at, error.message());
     }
     let mut config = sections::config(&read::Section::root(&report, table.get_ref()), base);
+    config.unread = report.unread().clone();
     config.places = places::Places::of(&report, table.get_ref());
     (config, report.into_problems())
 }
@@ -70,18 +84,49 @@ pub enum LoadError {
     Unreadable {
         /// The file.
         path: String,
-        /// What the system said.
-        why: std::io::Error,
+        /// What stood in the way.
+        why: ReadError,
     },
+    /// It is no config.
+    #[error("the config file {0} is larger than {MAX_MIB} MiB; is it another file?")]
+    TooLarge(String),
     /// It is not UTF-8.
-    #[error("the config file {path} is not UTF-8 text (line {line})")]
+    #[error("the config file {path} is not UTF-8 text (line {})", at.line)]
     NotText {
         /// The file.
         path: String,
-        /// From 1.
-        line: usize,
+        /// Where the first byte stands that is not UTF-8.
+        at: Position,
+        /// That byte.
+        byte: u8,
+        /// Whether it begins as UTF-16 does.
+        is_utf16: bool,
     },
 }
+
+impl LoadError {
+    /// The same as a problem of the file: at its first line where no place in it is to blame.
+    pub fn problem(&self) -> Problem {
+        let start = Position { line: 1, column: 1 };
+        let (at, key, what) = match self {
+            LoadError::NotText { is_utf16: true, .. } => {
+                (start, "toml", "this is UTF-16 and not UTF-8 text: save the file as UTF-8".to_owned())
+            }
+            LoadError::NotText { at, byte, .. } => {
+                let what = format!("the byte 0x{byte:02x} here is not UTF-8 text: save the file as UTF-8");
+                (*at, "toml", what)
+            }
+            LoadError::Absent(_) | LoadError::Unreadable { .. } | LoadError::TooLarge(_) => {
+                (start, "file", self.to_string())
+            }
+        };
+        Problem { at, key: key.to_owned(), what, warning: false }
+    }
+}
+
+/// A config is text that somebody has written.
+const MAX_MIB: u64 = 16;
+const MAX_BYTES: u64 = MAX_MIB << 20;
 
 /// The whole config, defaults filled in, relative paths resolved against the config file's folder.
 #[derive(Clone, Debug)]
@@ -108,6 +153,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// Where in the file each key outside `[sources]` stands.
     pub places: Places,
+    /// The lines of the file that did not parse.
+    pub unread: Unread,
 }
 
 impl Config {

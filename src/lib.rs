@@ -37,7 +37,7 @@
 //! data_dir       the data folder: its files, and what is wrong with it and the secrets' files before they are opened
 //! tls            certificates and handshakes, for both listeners
 //! -- ground
-//! config  secret  clock  queue_name  peer  farewell
+//! config  secret  clock  queue_name  peer  farewell  file
 //! ```
 //!
 //! # The way of a request
@@ -61,6 +61,7 @@ pub mod data_dir;
 pub mod database;
 pub mod event;
 pub mod farewell;
+pub mod file;
 pub mod gateway;
 pub mod inbox;
 pub mod last_accepted;

@@ -324,7 +324,11 @@ impl Builder<'_> {
             Ok(secret) => {
                 self.redactor.learn(&secret);
                 if let Some(flaw) = secret.flaw() {
-                    self.error(&At { value: (), at }, key, format!("it {flaw}"));
+                    self.error(
+                        &At { value: (), at },
+                        key,
+                        format!("the {} {flaw}", if key == "path_token" { "token" } else { "secret" }),
+                    );
                     return None;
                 }
                 Some(secret)
@@ -336,8 +340,11 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether a key of this source has an error already.
+    /// Whether a key of this source has an error already, or may stand in a line that did not parse.
     fn reported(&self, key: &str) -> bool {
+        if self.config.unread.hides(self.of.name.at.line, key) {
+            return true;
+        }
         let key = self.key(key);
         self.problems.iter().any(|problem| !problem.warning && problem.key.starts_with(&key))
     }

@@ -2,10 +2,14 @@
 //!
 //! Keeps true: the text of a secret is reachable only through [`Secret::expose`], and no `Debug` or `Display` shows it.
 
+mod flaw;
+
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::file::{self, ReadError};
+pub use flaw::Flaw;
+pub(crate) use flaw::lenient_base64;
 
 /// Where a secret is to be read from, as the config says it.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,8 +40,8 @@ pub enum SecretError {
     File {
         /// The file.
         path: String,
-        /// What the system said.
-        why: io::Error,
+        /// What stood in the way.
+        why: ReadError,
     },
     /// The file is no secret's.
     #[error("the secret file {0} is larger than {MAX_KIB} KiB; a secret is one line: is it another file?")]
@@ -64,7 +68,8 @@ impl SecretRef {
             },
             SecretRef::File(path) => {
                 let shown = path.display().to_string();
-                let bytes = read(path).map_err(|why| SecretError::File { path: shown.clone(), why })?;
+                let bytes = file::read(path, MAX_KIB << 10)
+                    .map_err(|why| SecretError::File { path: shown.clone(), why })?;
                 if bytes.len() as u64 > MAX_KIB << 10 {
                     return Err(SecretError::FileTooLarge(shown));
                 }
@@ -81,13 +86,6 @@ impl SecretRef {
     }
 }
 
-/// No more of a file than tells that it is too large.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take((MAX_KIB << 10) + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 impl fmt::Debug for SecretRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -102,19 +100,6 @@ impl Secret {
     /// Wraps a text that must not be printed.
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(text.into())
-    }
-
-    /// What shows that it was not copied as it was issued, in words that follow "it".
-    pub fn flaw(&self) -> Option<&'static str> {
-        if self.0.starts_with('\u{feff}') {
-            Some(
-                "begins with a byte order mark, which would be a part of it: save the file as UTF-8 without one",
-            )
-        } else if self.0.contains(['\n', '\r']) {
-            Some("holds a line break, which would be a part of it: put it on one line")
-        } else {
-            None
-        }
     }
 
     /// The text itself. Every caller is a place to audit.

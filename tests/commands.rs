@@ -97,11 +97,17 @@ fn every_command_has_help_and_takes_its_config_from_the_environment() {
 #[test]
 fn a_config_that_cannot_be_read_is_a_failure_that_names_it() {
     let home = Home::new("");
-    for command in ["serve", "check", "events tail", "audit query"] {
+    for (command, on_stdout) in
+        [("serve", true), ("check", true), ("events tail", false), ("audit query", false)]
+    {
         let arguments: Vec<&str> = command.split(' ').chain(["--config", "absent.toml"]).collect();
         let ran = Ran::of(&mut home.bare(&arguments));
-        assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{command}: {ran:?}");
-        assert!(ran.err.contains("absent.toml"), "{command}: {ran:?}");
+        let (said, silent) = if on_stdout { (&ran.out, &ran.err) } else { (&ran.err, &ran.out) };
+        assert_eq!((ran.code, silent.as_str()), (1, ""), "{command}: {ran:?}");
+        assert!(
+            said.contains("absent.toml:1:1: file: there is no config file absent.toml"),
+            "{command}: {ran:?}"
+        );
     }
 }
 
@@ -258,7 +264,12 @@ fn warnings_are_printed_and_do_not_fail() {
     assert!(!ran.out.contains("hush"), "{}", ran.out);
     let machine = home.run(&["check", "--json"]);
     assert_eq!(machine.code, 0);
-    assert!(machine.json().iter().all(|object| object["severity"] == "warning"));
+    let mut objects = machine.json();
+    let looked = objects.pop().unwrap();
+    let told = ["ok", "sources", "live", "warnings"].map(|key| looked[key].clone());
+    assert_eq!(told, [json!(true), json!(7), json!(false), json!(objects.len())], "{looked}");
+    assert_eq!(looked["files"], json!([home.path("hookgate.toml")]), "{looked}");
+    assert!(objects.iter().all(|object| object["severity"] == "warning"));
     // It serves, and the log tells of them.
     let gateway = home.serve();
     assert_eq!(gateway.ask(&basiq("evt")).status, 200);
@@ -353,6 +364,165 @@ fn a_secret_that_was_not_copied_as_it_was_issued_is_a_problem() {
     assert_eq!(ran.code, 1, "{ran:?}");
     let larger = ran.lines().iter().filter(|line| line.contains("/dev/zero is larger than 4 MiB")).count();
     assert_eq!(larger, 2, "{ran:?}");
+}
+
+#[test]
+fn each_mistake_in_a_secret_is_named_for_every_provider() {
+    let bare = &STANDARD_SECRET["whsec_".len()..];
+    for (text, what) in [
+        (format!("\"{STANDARD_SECRET}\""), "quotes"),
+        (format!("'{STANDARD_SECRET}'\n"), "quotes"),
+        (format!(" {STANDARD_SECRET}"), "blanks (white space) around"),
+        (format!("{STANDARD_SECRET} \n"), "blanks (white space) around"),
+        (format!("whsec_{} {}", &bare[..9], &bare[9..]), "holds blanks"),
+        (format!("v1,{STANDARD_SECRET}"), "begins with a version such as `v1,`"),
+        (format!("whpk_{bare}"), "public key (whpk_), another kind of key"),
+        (format!("whsk_{bare}"), "private key (whsk_), another kind of key"),
+        (format!("-----BEGIN PUBLIC KEY-----\n{bare}\n-----END PUBLIC KEY-----\n"), "PEM"),
+        (format!("BASIQ_SECRET={STANDARD_SECRET}"), "NAME=value"),
+        (format!("{{\"secret\":\"{STANDARD_SECRET}\"}}"), "JSON object"),
+        ("${BASIQ_SECRET_FROM_THE_VAULT}".to_owned(), "placeholder"),
+    ] {
+        let home = Home::new(
+            &["basiq", "anduin", "atelio", "iof"]
+                .map(|name| {
+                    format!("[sources.{name}]\nprovider = \"{name}\"\nsecrets = [{{ file = \"key\" }}]\n")
+                })
+                .concat(),
+        );
+        home.write("key", &text);
+        let ran = home.run(&["check"]);
+        assert_eq!((ran.code, ran.lines().len()), (1, 4), "{text}: {ran:?}");
+        for (line, name) in ran.lines().iter().zip(["basiq", "anduin", "atelio", "iof"]) {
+            assert!(
+                line.contains(&format!(": sources.{name}.secrets: the secret ")) && line.contains(what),
+                "{line}"
+            );
+        }
+        assert!(!ran.out.contains(bare) && !ran.out.contains("VAULT"), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_base64_twice_is_warned_of() {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    let sources = ["basiq", "atelio", "iof"]
+        .map(|name| format!("[sources.{name}]\nprovider = \"{name}\"\nsecrets = [{{ file = \"key\" }}]\n"))
+        .concat();
+    let home = Home::new(&sources);
+    for (text, twice) in [
+        (STANDARD_SECRET.to_owned(), false),
+        (STANDARD_SECRET["whsec_".len()..].to_owned(), false),
+        (STANDARD.encode(STANDARD_SECRET), true),
+        (STANDARD.encode(format!("{STANDARD_SECRET}\n")), true),
+        (STANDARD.encode(&STANDARD_SECRET["whsec_".len()..]), true),
+    ] {
+        home.write("key", &text);
+        let ran = home.run(&["check"]);
+        let warned = ran
+            .lines()
+            .iter()
+            .filter(|line| line.contains("secrets: the secret decodes from base64"))
+            .count();
+        assert_eq!((ran.code, warned), (0, if twice { 3 } else { 0 }), "{text}: {ran:?}");
+        assert!(!twice || ran.out.contains(": warning: ") && ran.out.contains("twice"), "{ran:?}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_told_and_never_waited_for() {
+    let home = Home::new(
+        "edge.tls.certificate = \"fifo\"\nedge.tls.private_key = \"fifo\"\n\
+         [sources.fifo]\nprovider = \"iof\"\nsecrets = [{ file = \"fifo\" }]\n\
+         [sources.folder]\nprovider = \"iof\"\nsecrets = [{ file = \".\" }]\n\
+         [sources.socket]\nprovider = \"iof\"\nsecrets = [{ file = \"socket\" }]\n",
+    );
+    assert!(std::process::Command::new("mkfifo").arg(home.path("fifo")).status().unwrap().success());
+    let _socket = std::os::unix::net::UnixListener::bind(home.path("socket")).unwrap();
+    let ran = home.run(&["check"]);
+    assert_eq!((ran.code, ran.lines().len()), (1, 5), "{ran:?}");
+    for (line, what) in ran.lines().iter().zip(["FIFO", "FIFO", "FIFO", "directory", "socket"]) {
+        assert!(line.contains("cannot read ") && line.contains(what), "{line}");
+    }
+    let at = |name: &str| home.path(name).display().to_string();
+    for (name, what) in [("fifo", "FIFO"), ("socket", "socket"), (".", "directory")] {
+        for command in ["check", "serve"] {
+            let ran = Ran::of(&mut home.bare(&[command, "--config", &at(name)]));
+            assert_eq!(ran.code, 1, "{ran:?}");
+            let start = format!("{}:1:1: file: cannot read the config file ", at(name));
+            assert!(ran.out.starts_with(&start) && ran.out.contains(what), "{ran:?}");
+        }
+        for files in [["headers", name], [name, "body"]] {
+            home.write("headers", "");
+            home.write("body", "");
+            let config = Home::new(&sources());
+            let (headers, body) = (at(files[0]), at(files[1]));
+            let ran = config.run(&["verify", "--source", "basiq", "--headers", &headers, "--body", &body]);
+            assert!(ran.code == 1 && ran.err.contains(what), "{ran:?}");
+        }
+    }
+    let ran = Ran::of(&mut home.bare(&["check", "--config", "/dev/zero"]));
+    assert!(
+        ran.code == 1 && ran.out.contains("/dev/zero:1:1: file: ") && ran.out.contains("larger than 16 MiB"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn a_config_that_is_no_utf_8_is_told_with_its_place() {
+    let home = Home::exactly("");
+    for (text, said) in [
+        (
+            &b"# fine\n[sources.a]\nprovider = \"\xe9\"\n"[..],
+            "hookgate.toml:3:13: toml: the byte 0xe9 here is not UTF-8",
+        ),
+        (b"# \xc3\xa9\xff", "hookgate.toml:1:4: toml: the byte 0xff here is not UTF-8"),
+        (b"\xff\xfe[\0", "hookgate.toml:1:1: toml: this is UTF-16"),
+    ] {
+        home.write("hookgate.toml", text);
+        for command in ["check", "serve"] {
+            let ran = home.run(&[command]);
+            assert!(ran.code == 1 && ran.out.contains(said), "{ran:?}");
+        }
+        let machine = home.run(&["check", "--json"]).json().remove(0);
+        assert_eq!((&machine["severity"], &machine["key"]), (&"error".into(), &"toml".into()), "{machine}");
+    }
+}
+
+#[test]
+fn a_start_that_fails_is_told_in_json_where_the_log_is_json() {
+    let lines = |text: &str| {
+        let line = |line| serde_json::from_str::<Value>(line).unwrap_or_else(|why| panic!("{why}: {line}"));
+        text.lines().map(line).collect::<Vec<_>>()
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = format!("edge.listen = \"{}\"\nadmin.listen = \"127.0.0.1:0\"\n", taken.local_addr().unwrap());
+    let invalid = Home::exactly("edge.colour = 1\n");
+    let absent = Home::exactly("");
+    fs::remove_file(absent.path("hookgate.toml")).unwrap();
+    let port_taken = Home::exactly(&(busy + &sources()));
+    for (home, part) in
+        [(&invalid, "colour"), (&absent, "there is no config file"), (&port_taken, "cannot listen on")]
+    {
+        for arguments in [&["serve", "--log-format", "json"][..], &["serve", "--json"]] {
+            let ran = home.run(arguments);
+            assert_eq!(ran.code, 1, "{ran:?}");
+            lines(&ran.out);
+            let told = lines(&ran.err);
+            let told = told.iter().any(|line| {
+                line["level"] == "ERROR" && line["message"].as_str().is_some_and(|what| what.contains(part))
+            });
+            assert!(told, "{part}: {ran:?}");
+        }
+        let text = home.run(&["serve"]);
+        assert!(text.code == 1 && !text.out.starts_with('{') && !text.err.starts_with('{'), "{text:?}");
+    }
+    for (arguments, json) in [(&["serve"][..], false), (&["serve", "--log-format", "json"], true)] {
+        let ran = Ran::of(invalid.command(arguments).env("HOOKGATE_LOG", "verbose"));
+        assert!(ran.err.contains("HOOKGATE_LOG is not used") && ran.err.contains("WARN"), "{ran:?}");
+        assert!(!json || lines(&ran.err).len() > 1, "{ran:?}");
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["tls"],
     &["config"],
     &["secret", "clock", "queue_name", "peer", "farewell"],
+    &["file"],
 ];
 
 #[test]

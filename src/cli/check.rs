@@ -1,13 +1,15 @@
 //! `hookgate check`: what `serve` would say of the config, and all of it.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::path::Path;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Done, FAILED, Global, OK, block_on, line};
 use crate::clock::Clock;
-use crate::config::Problem;
+use crate::config::{Config, Problem};
 use crate::gateway::{self, Loaded};
 use crate::live;
 use crate::metrics::Metrics;
@@ -24,25 +26,79 @@ pub(super) struct Check {
 
 pub(super) fn run(global: &Global, check: &Check) -> Done {
     let path = global.config_path()?;
-    let Loaded { config, mut problems, .. } = gateway::load(path, &Metrics::new()?, None)?;
+    let shown = path.display().to_string();
+    let Loaded { config, mut problems, .. } = match gateway::load(path, &Metrics::new()?, None) {
+        Ok(loaded) => loaded,
+        Err(nothing) => {
+            print(&shown, &[nothing.problem()], global.json)?;
+            return Ok(FAILED);
+        }
+    };
     if check.live && problems.iter().all(|problem| problem.warning) {
         let found = block_on(async { Ok(live::look(&config, &Clock::System).await) })?;
         problems.extend(found.iter().map(live::Located::problem));
     }
-    print(&path.display().to_string(), &problems, global.json)?;
+    print(&shown, &problems, global.json)?;
     if check.print {
         let config = config.redacted();
         let text = if global.json { json!({ "config": config }).to_string() } else { config };
         line(&mut io::stdout(), text.trim_end())?;
     }
     let errors = problems.iter().filter(|problem| !problem.warning).count();
-    if errors == 0 && !global.json {
-        let sources = config.sources.len();
-        let plural = if sources == 1 { "" } else { "s" };
-        // Standard error may be closed; the exit code says the same.
-        let _ = writeln!(io::stderr(), "{}: ok, {sources} source{plural}", path.display());
+    if errors == 0 {
+        let looked = Looked::at(&config, path, check.live);
+        if global.json {
+            line(&mut io::stdout(), &looked.json(problems.len()).to_string())?;
+        } else {
+            // Standard error may be closed; the exit code says the same.
+            let _ = writeln!(io::stderr(), "{}", looked.text());
+        }
     }
     Ok(if errors == 0 { OK } else { FAILED })
+}
+
+/// What was looked at where nothing is wrong.
+struct Looked {
+    file: String,
+    sources: usize,
+    secrets: usize,
+    /// The files that the config names, with itself.
+    files: BTreeSet<String>,
+    live: bool,
+}
+
+impl Looked {
+    fn at(config: &Config, path: &Path, live: bool) -> Looked {
+        let files = config.files().into_iter().chain([path]);
+        Looked {
+            file: path.display().to_string(),
+            sources: config.sources.len(),
+            secrets: config.secrets_in_use().len(),
+            files: files.map(|file| file.display().to_string()).collect(),
+            live,
+        }
+    }
+
+    fn json(&self, warnings: usize) -> Value {
+        let Looked { file, sources, secrets, files, live } = self;
+        json!({
+            "ok": true, "file": file, "sources": sources, "secrets": secrets, "files": files, "live": live,
+            "warnings": warnings,
+        })
+    }
+
+    fn text(&self) -> String {
+        let number =
+            |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let live = if self.live { "servers asked" } else { "servers not asked (--live asks them)" };
+        format!(
+            "{}: ok, {}, {}, {}, {live}",
+            self.file,
+            number(self.sources, "source"),
+            number(self.secrets, "secret"),
+            number(self.files.len(), "file"),
+        )
+    }
 }
 
 /// One line a problem, on standard output.

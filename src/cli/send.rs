@@ -24,6 +24,7 @@ use super::terminal::safe;
 use super::{Done, FAILED, Failure, Global, OK, block_on, check, line, sample};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::file;
 use crate::gateway::{self, Loaded};
 use crate::metrics::Metrics;
 use crate::route::Source;
@@ -144,7 +145,7 @@ impl Send {
 async fn deliver(sender: &Sender, send: &Send, json: bool) -> Done {
     let mut code = OK;
     let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|why| Failure(format!("cannot read {}: {why}", path.display())))
+        file::read(path, u64::MAX).map_err(|why| Failure(format!("cannot read {}: {why}", path.display())))
     };
     let file = send.body.as_ref().map(read).transpose()?;
     for _ in 0..send.count {

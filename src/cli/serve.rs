@@ -6,13 +6,26 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Done, FAILED, Failure, Global, OK, block_on, check};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, LoadError, Problem};
 use crate::gateway::{self, Gateway, Loaded, Reloads, Turn};
 use crate::metrics::Metrics;
 use crate::telemetry::{self, Format};
 
 pub(super) fn run(global: &Global, log_format: Format) -> Done {
     let path = global.config_path()?;
+    let format = if global.json { Format::Json } else { log_format };
+    telemetry::start(format);
+    match serve(path, format) {
+        // Whatever reads the log as JSON reads why there is no gateway as well.
+        Err(Failure(what)) if format == Format::Json => {
+            tracing::error!("{what}");
+            Ok(FAILED)
+        }
+        done => done,
+    }
+}
+
+fn serve(path: &Path, format: Format) -> Done {
     block_on(async {
         // Before anything that takes its time: a SIGHUP without a listener would end the process.
         let (mut terminate, mut interrupt, mut hangup) = (
@@ -21,19 +34,19 @@ pub(super) fn run(global: &Global, log_format: Format) -> Done {
             signal(SignalKind::hangup())?,
         );
         let file = path.display().to_string();
-        let mut loaded = load(path)?;
-        if must_not_serve(&loaded) {
-            check::print(&file, &loaded.problems, global.json)?;
-            return Ok(FAILED);
-        }
-        telemetry::start(if global.json { Format::Json } else { log_format });
+        let read = load(path)?;
+        let mut loaded = match read {
+            Ok(loaded) if !must_not_serve(&loaded) => loaded,
+            Ok(Loaded { problems, .. }) => return refuse(&file, &problems, format),
+            Err(nothing) => return refuse(&file, &[nothing.problem()], format),
+        };
         let starting = async {
             let gateway = loop {
                 let Some(turn) = Turn::of(&loaded.config).await? else {
                     break start(None, &loaded, &file).await?;
                 };
                 // The gateway before it may have served for days since that was read.
-                let before = std::mem::replace(&mut loaded, load(path)?);
+                let before = std::mem::replace(&mut loaded, load(path)??);
                 if must_not_serve(&loaded) {
                     log(&file, &loaded);
                     tracing::error!("config refused: what {file} says by now cannot serve");
@@ -75,8 +88,19 @@ pub(super) fn run(global: &Global, log_format: Format) -> Done {
     })
 }
 
-fn load(path: &Path) -> Result<Loaded, Failure> {
-    Ok(gateway::load(path, &Metrics::new()?, None)?)
+fn load(path: &Path) -> Result<Result<Loaded, LoadError>, Failure> {
+    Ok(gateway::load(path, &Metrics::new()?, None))
+}
+
+/// Prints what `check` would. In JSON the log says it as well, since standard output may go elsewhere.
+fn refuse(file: &str, problems: &[Problem], format: Format) -> Done {
+    check::print(file, problems, format == Format::Json)?;
+    if format == Format::Json {
+        for problem in problems.iter().filter(|problem| !problem.warning) {
+            tracing::error!("{}", problem.render(file));
+        }
+    }
+    Ok(FAILED)
 }
 
 fn must_not_serve(loaded: &Loaded) -> bool {

@@ -23,6 +23,7 @@ impl Config {
             quarantine,
             sources: _,
             places: _,
+            unread: _,
         } = self;
         let keys = [
             vec![("data_dir", *data_dir == before.data_dir)],
@@ -40,20 +41,36 @@ impl Config {
 
     /// The files besides its own that it is made of: those of secrets, certificates and their keys.
     pub fn files(&self) -> Vec<&Path> {
-        let secrets = self.redis.urls.iter().map(|url| &url.value).chain([&self.queue.url.value]);
-        let more = [&self.admin.token, &self.audit.key, &self.quarantine.key].into_iter().flatten();
-        let ship = self.audit.ship.iter().map(|ship| &ship.url.value);
-        let of_sources = self.sources.iter().flat_map(|source| {
-            let token = source.path_token.iter().map(|token| &token.value);
-            source.secrets.iter().map(|secret| &secret.value.reference).chain(token)
-        });
-        let secrets = secrets.chain(more.map(|secret| &secret.value)).chain(ship).chain(of_sources);
+        let secrets = self.secrets().into_iter();
         let secrets = secrets.filter_map(|secret| match secret {
             SecretRef::File(path) => Some(path.as_path()),
             SecretRef::Env(_) | SecretRef::Plain(_) => None,
         });
         let tls = [&self.edge.tls, &self.admin.tls].into_iter().flatten().flat_map(of_tls);
         secrets.chain(tls).chain(self.redis.ca.as_deref()).collect()
+    }
+
+    /// Every secret that it refers to or holds, those without a use included.
+    fn secrets(&self) -> Vec<&SecretRef> {
+        let urls = self.redis.urls.iter().map(|url| &url.value).chain([&self.queue.url.value]);
+        urls.chain(self.secrets_but_urls()).collect()
+    }
+
+    /// Every secret that is read to serve by this config.
+    pub fn secrets_in_use(&self) -> Vec<&SecretRef> {
+        let urls = self.urls_in_use().into_iter().map(|(_, url)| &url.value);
+        // A URL is one only if the config keeps it as one.
+        urls.filter(|url| !matches!(url, SecretRef::Plain(_))).chain(self.secrets_but_urls()).collect()
+    }
+
+    fn secrets_but_urls(&self) -> impl Iterator<Item = &SecretRef> {
+        let more = [&self.admin.token, &self.audit.key, &self.quarantine.key].into_iter().flatten();
+        let ship = self.audit.ship.iter().map(|ship| &ship.url.value);
+        let of_sources = self.sources.iter().flat_map(|source| {
+            let token = source.path_token.iter().map(|token| &token.value);
+            source.secrets.iter().map(|secret| &secret.value.reference).chain(token)
+        });
+        more.map(|secret| &secret.value).chain(ship).chain(of_sources)
     }
 }
 

@@ -4,9 +4,8 @@
 //! not again as the odd value that the parser made of it.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 
-use super::{Position, Problem};
+use super::{Position, Problem, Unread};
 
 /// Collects problems. Shared by every section of one file, hence the cell.
 pub(super) struct Report<'t> {
@@ -14,7 +13,7 @@ pub(super) struct Report<'t> {
     /// Byte offsets.
     line_starts: Vec<usize>,
     /// Lines with a syntax error.
-    broken: BTreeSet<usize>,
+    unread: Unread,
     problems: RefCell<Vec<Problem>>,
 }
 
@@ -23,7 +22,7 @@ impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Report<'t> {
         let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(after_breaks).collect();
-        Report { text, line_starts, broken: BTreeSet::new(), problems: RefCell::default() }
+        Report { text, line_starts, unread: Unread::of(text), problems: RefCell::default() }
     }
 
     /// Where the byte `offset` stands.
@@ -37,7 +36,8 @@ impl<'t> Report<'t> {
 
     /// The parser's complaint. Its messages hold no text of the file.
     pub(super) fn syntax(&mut self, at: Position, what: &str) {
-        if self.broken.insert(at.line) {
+        let line = self.text.lines().nth(at.line.saturating_sub(1)).unwrap_or_default();
+        if self.unread.note(at.line, line, what) {
             // The usual slip, which the parser calls a bad number.
             let unquoted = what.starts_with("invalid") && !what.contains("string");
             let hint = if unquoted { "; is it a text without quotes?" } else { "" };
@@ -45,33 +45,33 @@ impl<'t> Report<'t> {
         }
     }
 
-    /// Whether the file as a whole parsed; where it did not, nothing can be said to be missing.
-    pub(super) fn parsed(&self) -> bool {
-        self.broken.is_empty()
+    /// The lines that did not parse.
+    pub(super) fn unread(&self) -> &Unread {
+        &self.unread
     }
 
     /// Whether a line above did not parse.
     pub(super) fn is_broken_above(&self, at: Position) -> bool {
-        self.broken.first().is_some_and(|line| *line < at.line)
+        self.unread.first().is_some_and(|line| line < at.line)
     }
 
     /// Something that stops the start.
     pub(super) fn problem(&self, at: Position, key: &str, what: impl Into<String>) {
-        if !self.broken.contains(&at.line) {
+        if !self.unread.contains(at.line) {
             self.push(at, key, what.into(), false);
         }
     }
 
-    /// Something that should be there and is not.
+    /// Something that should be there and is not, unless it may stand in a line that did not parse.
     pub(super) fn missing(&self, at: Position, key: &str, what: impl Into<String>) {
-        if self.parsed() {
+        if !self.unread.hides(at.line, key) {
             self.push(at, key, what.into(), false);
         }
     }
 
     /// Something to be warned of.
     pub(super) fn warning(&self, at: Position, key: &str, what: impl Into<String>) {
-        if !self.broken.contains(&at.line) {
+        if !self.unread.contains(at.line) {
             self.push(at, key, what.into(), true);
         }
     }

@@ -23,6 +23,9 @@ impl Builder<'_> {
                 );
                 self.warn(secret, "secrets", what);
             }
+            if text.decoded(scheme == Scheme::StandardWebhooks).is_some() {
+                self.warn(secret, "secrets", TWICE.to_owned());
+            }
             match Key::new(scheme, &text) {
                 Ok(key) => keys.push(key.within(dated.not_before, dated.not_after)),
                 Err(error) => self.error(secret, "secrets", error.to_string()),
@@ -31,3 +34,7 @@ impl Builder<'_> {
         keys
     }
 }
+
+const TWICE: &str = "the secret decodes from base64 to a text that is a secret itself: it was probably base64-encoded once more \
+    than it was issued, that is twice; store the decoded text (in Kubernetes, data takes base64 of the secret once, stringData \
+    takes it as it is)";

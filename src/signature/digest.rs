@@ -4,9 +4,9 @@
 //! it is never accepted; only secrets, which an operator copies, are read leniently.
 
 use base64::Engine;
-use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::general_purpose::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+pub(super) use crate::secret::lenient_base64;
 
 /// An HMAC-SHA256 digest.
 pub(super) type Digest = [u8; 32];
@@ -30,17 +30,7 @@ pub(super) fn from_hex(text: &str) -> Option<Digest> {
     Some(digest)
 }
 
-pub(super) fn lenient_base64(text: &str) -> Option<Vec<u8>> {
-    LENIENT.decode(text).ok()
-}
-
 const BASE64_DIGEST_LEN: usize = 44;
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &ALPHABET,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
 
 #[cfg(test)]
 mod tests {

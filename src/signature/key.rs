@@ -25,6 +25,11 @@ pub enum KeyError {
     /// Not base64.
     #[error("the secret is not base64 after `whsec_`; copy it again from the provider")]
     NotBase64,
+    /// Base64 in the alphabet for URLs.
+    #[error(
+        "the secret is not base64 after `whsec_` but URL-safe base64; write + for - and / for _, or copy it again from the provider"
+    )]
+    UrlSafe,
     /// Too short to resist guessing.
     #[error("the secret decodes to {0} bytes; Standard Webhooks needs at least {MIN_KEY_BYTES}")]
     TooShort(usize),
@@ -41,7 +46,7 @@ impl Key {
         match scheme {
             Scheme::StandardWebhooks => {
                 let encoded = text.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(text);
-                let bytes = digest::lenient_base64(encoded).ok_or(KeyError::NotBase64)?;
+                let bytes = digest::lenient_base64(encoded).ok_or_else(|| unreadable(encoded))?;
                 if bytes.len() < MIN_KEY_BYTES {
                     return Err(KeyError::TooShort(bytes.len()));
                 }
@@ -77,6 +82,16 @@ impl Key {
             mac.update(part);
         }
         mac.finalize().into_bytes().into()
+    }
+}
+
+/// Why a text is no base64.
+fn unreadable(text: &str) -> KeyError {
+    let standard = text.replace('-', "+").replace('_', "/");
+    if standard != text && digest::lenient_base64(&standard).is_some() {
+        KeyError::UrlSafe
+    } else {
+        KeyError::NotBase64
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! Keeps true: each problem stands at the key that names the file; no text of a file gets into it.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +15,7 @@ use rustls::{Error, InconsistentKeys, RootCertStore};
 use super::Section;
 use super::names::{self, Ours};
 use crate::config::{At, KeyPair, Position, Problem};
+use crate::file;
 
 /// Reads a section's files.
 pub(super) struct Files<'a> {
@@ -150,13 +149,11 @@ impl Files<'_> {
 
     fn read(&mut self, key: &str, path: &At<PathBuf>) -> Option<Vec<u8>> {
         let shown = |path: &Path| path.display().to_string();
-        let mut text = Vec::new();
-        let file = File::open(&path.value).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut text));
-        match file {
-            Ok(_) if text.len() as u64 > LONGEST => {
+        match file::read(&path.value, LONGEST) {
+            Ok(text) if text.len() as u64 > LONGEST => {
                 self.error(path.at, key, format!("{} is larger than 4 MiB", shown(&path.value)))
             }
-            Ok(_) => Some(text),
+            Ok(text) => Some(text),
             Err(why) => self.error(path.at, key, format!("cannot read {}: {why}", shown(&path.value))),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: the body is taken byte for byte; an error names a line by its number and never shows it.
 
-use std::fs::File;
+use std::fmt::Display;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::Failure;
+use crate::file;
 
 /// Reads `Name: value` lines, as a proxy or a test sink shows them, or `curl -v`.
 pub(super) fn headers(path: &Path) -> Result<HeaderMap, Failure> {
@@ -27,14 +28,14 @@ pub(super) fn body(path: &Path, max: usize) -> Result<Option<Vec<u8>>, Failure> 
 }
 
 fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, Failure> {
-    let named = |error: io::Error| Failure(format!("cannot read {}: {error}", path.display()));
-    let from: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(io::stdin())
+    let named = |why: &dyn Display| Failure(format!("cannot read {}: {why}", path.display()));
+    let bytes = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        io::stdin().take(max as u64 + 1).read_to_end(&mut bytes).map_err(|why| named(&why))?;
+        bytes
     } else {
-        Box::new(File::open(path).map_err(named)?)
+        file::read(path, max as u64).map_err(|why| named(&why))?
     };
-    let mut bytes = Vec::new();
-    from.take(max as u64 + 1).read_to_end(&mut bytes).map_err(named)?;
     Ok((bytes.len() <= max).then_some(bytes))
 }
 

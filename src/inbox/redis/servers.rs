@@ -17,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::config;
+use crate::file;
 use crate::secret::Secret;
 
 use super::OpenError;
@@ -224,13 +225,19 @@ fn certificates(ca: Option<&Path>) -> Result<TlsCertificates, OpenError> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Some(path) = ca else { return Ok(TlsCertificates { client_tls: None, root_cert: None }) };
     let failed = |why: String| OpenError::Ca { path: path.display().to_string(), why };
-    let pem = std::fs::read(path).map_err(|why| failed(why.to_string()))?;
+    let pem = file::read(path, LONGEST).map_err(|why| failed(why.to_string()))?;
+    if pem.len() as u64 > LONGEST {
+        return Err(failed("it is larger than 4 MiB".to_owned()));
+    }
     let mut roots = CertificateDer::pem_slice_iter(&pem).peekable();
     if roots.peek().is_none() || roots.any(|root| root.is_err()) {
         return Err(failed("it holds no certificate in PEM, or a broken one".to_owned()));
     }
     Ok(TlsCertificates { client_tls: None, root_cert: Some(pem) })
 }
+
+/// Every authority of a system fits in.
+const LONGEST: u64 = 4 << 20;
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,100 @@
+//! The lines that did not parse, and what may have stood in them.
+//!
+//! Keeps true: a key that may stand in such a line is not said to be missing; every other one is.
+
+use std::collections::BTreeMap;
+
+/// The lines of a file that did not parse.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// From 1, each with the last part of its key where the line is one assignment, complete in itself.
+    lines: BTreeMap<usize, Option<String>>,
+    /// Lines that begin a table.
+    headers: Vec<usize>,
+}
+
+impl Unread {
+    /// Nothing unread yet, of this text.
+    pub(super) fn of(text: &str) -> Unread {
+        let header = |(at, line): (usize, &str)| line.trim_start().starts_with('[').then_some(at + 1);
+        Unread { lines: BTreeMap::new(), headers: text.lines().enumerate().filter_map(header).collect() }
+    }
+
+    /// Notes a line that the parser complained of; `false` if it is noted already, or only goes on with the complaint before.
+    pub(super) fn note(&mut self, line: usize, text: &str, complaint: &str) -> bool {
+        // What is not closed swallows the lines after it, which are then complained of as well.
+        let runs_on = ["array", "comma", "unclosed", "inline table", "multi-line"];
+        let runs_on = runs_on.iter().any(|word| complaint.contains(word));
+        let goes_on =
+            runs_on && complaint.contains("comma") && self.lines.contains_key(&line.saturating_sub(1));
+        let key = if runs_on { None } else { assigned(text) };
+        self.lines.insert(line, key).is_none() && !goes_on
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// The first one.
+    pub(super) fn first(&self) -> Option<usize> {
+        self.lines.keys().next().copied()
+    }
+
+    /// Whether this line is one.
+    pub fn contains(&self, line: usize) -> bool {
+        self.lines.contains_key(&line)
+    }
+
+    /// Whether `key`, of the table that begins on the line `start`, may stand in one of them.
+    pub fn hides(&self, start: usize, key: &str) -> bool {
+        if self.lines.values().any(Option::is_none) {
+            return true;
+        }
+        let end = self.headers.iter().copied().find(|header| *header > start).unwrap_or(usize::MAX);
+        let last = key.rsplit('.').next().unwrap_or(key);
+        self.lines.range(start..end).any(|(_, assigned)| assigned.as_deref() == Some(last))
+    }
+}
+
+/// The last part of the key that a line assigns, where brackets and quotes in it are closed.
+fn assigned(line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=')?;
+    let is_key = |c: char| c.is_alphanumeric() || "_-.\"' \t".contains(c);
+    let count = |wanted: char| value.matches(wanted).count();
+    let is_closed = count('[') == count(']') && count('{') == count('}');
+    let is_short = !value.contains("\"\"\"") && !value.contains("'''");
+    let last = key.rsplit('.').next()?.trim().trim_matches(['"', '\'']);
+    (is_closed && is_short && !last.is_empty() && key.chars().all(is_key)).then(|| last.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_stand_in_an_unread_line_is_hidden() {
+        let mut unread = Unread::of("[a]\nx = 5m\n[b]\ny = 1\n");
+        assert!(!unread.hides(1, "a.x"));
+        assert!(unread.note(2, "x = 5m", "string values must be quoted"));
+        assert!(unread.hides(1, "a.x") && !unread.hides(1, "a.y") && !unread.hides(3, "b.x"));
+        assert!(unread.note(4, "y = [", "unclosed array"));
+        assert!(unread.hides(1, "a.y") && unread.hides(3, "anything"));
+    }
+
+    #[test]
+    fn a_line_that_is_no_whole_assignment_assigns_nothing() {
+        for (line, key) in [
+            ("tolerance = 5m", Some("tolerance")),
+            ("  sources.a.\"secrets\"=[{ env = X }]", Some("secrets")),
+            ("secrets = [{ env = \"X\" }", None),
+            ("[sources.a", None),
+            ("{ env = X },", None),
+            ("text = \"\"\"", None),
+            ("nonsense", None),
+            ("= 1", None),
+        ] {
+            assert_eq!(assigned(line).as_deref(), key, "{line}");
+        }
+    }
+}

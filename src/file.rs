@@ -1,0 +1,134 @@
+//! Reads a file that the config or a command names, whatever stands at its path.
+//!
+//! Keeps true: nothing here waits for longer than two seconds, and nothing reads past the limit. A FIFO that nobody writes to
+//! blocks a plain `open` forever; a device may have no end.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+
+/// Why a file could not be read, in words that follow "cannot read PATH: ".
+#[derive(Debug)]
+pub enum ReadError {
+    /// The system refused.
+    System(io::Error),
+    /// It is a directory.
+    Directory,
+    /// It is a socket.
+    Socket,
+    /// It is a FIFO without a writer.
+    NoWriter,
+    /// It is a FIFO or a device from which nothing came in time.
+    Stalled,
+}
+
+/// Reads at most `limit` bytes and one more: a longer answer than `limit` means that the file is too large.
+///
+/// # Errors
+/// When there is nothing to read there, or nothing comes within two seconds.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(ReadError::Directory);
+    }
+    if kind.is_socket() {
+        return Err(ReadError::Socket);
+    }
+    // Without a writer, the open of a FIFO returns at once only like this. A regular file does not heed it.
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
+    let mut file =
+        OpenOptions::new().read(true).custom_flags(flags).open(path)?.take(limit.saturating_add(1));
+    let (mut bytes, mut waited) = (Vec::new(), Duration::ZERO);
+    loop {
+        match file.read_to_end(&mut bytes) {
+            // A writer that waited for a reader needs a moment to begin.
+            Ok(_) if bytes.is_empty() && kind.is_fifo() && waited < GRACE => {}
+            Ok(_) if bytes.is_empty() && kind.is_fifo() => return Err(ReadError::NoWriter),
+            Ok(_) => return Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && waited < PATIENCE => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(ReadError::Stalled),
+            Err(error) => return Err(error.into()),
+        }
+        std::thread::sleep(PAUSE);
+        waited += PAUSE;
+    }
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> ReadError {
+        ReadError::System(error)
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::System(error) => error.fmt(f),
+            ReadError::Directory => f.write_str("it is a directory; name a file in it"),
+            ReadError::Socket => f.write_str("it is a socket; name a regular file"),
+            ReadError::NoWriter => {
+                f.write_str("it is a FIFO, and no program has written to it; name a regular file")
+            }
+            ReadError::Stalled => write!(
+                f,
+                "it is a FIFO or a device, and it did not end within {} s; name a regular file",
+                PATIENCE.as_secs()
+            ),
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_told_and_never_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        let said = |name: &str| read(&at(name), 10).unwrap_err().to_string();
+        assert!(said("fifo").contains("FIFO, and no program"), "{}", said("fifo"));
+        assert!(said("socket").contains("socket"), "{}", said("socket"));
+        assert!(said("").contains("directory"), "{}", said(""));
+        assert!(said("absent").contains("No such file"), "{}", said("absent"));
+        // Held open by a writer that writes nothing.
+        let _writer = OpenOptions::new().read(true).write(true).open(at("fifo")).unwrap();
+        assert!(said("fifo").contains("did not end within 2 s"), "{}", said("fifo"));
+    }
+
+    #[test]
+    fn a_fifo_with_a_writer_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let writer = std::thread::spawn({
+            let fifo = fifo.clone();
+            move || std::fs::write(fifo, b"text").unwrap()
+        });
+        assert_eq!(read(&fifo, 10).unwrap(), b"text");
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn no_more_is_read_than_tells_that_it_is_too_large() {
+        assert_eq!(read(Path::new("/dev/zero"), 10).unwrap().len(), 11);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ten"), [7; 10]).unwrap();
+        assert_eq!(read(&dir.path().join("ten"), 10).unwrap(), [7; 10]);
+    }
+}
