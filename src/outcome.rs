@@ -240,7 +240,7 @@ impl From<SignatureError> for Rejection {
         let reason = match error {
             SignatureError::Missing(_) => Reason::SignatureMissing,
             SignatureError::Malformed(..) => Reason::SignatureMalformed,
-            SignatureError::Mismatch { .. } => Reason::SignatureMismatch,
+            SignatureError::Mismatch { .. } | SignatureError::OldVersion => Reason::SignatureMismatch,
             SignatureError::OutsideTolerance { .. } => Reason::TimestampOutsideTolerance,
         };
         Rejection::new(reason, error.to_string())

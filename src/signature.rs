@@ -126,6 +126,12 @@ pub enum SignatureError {
         /// How many keys were tried.
         tried: usize,
     },
+    /// There is a signature of the scheme's old version alone, which the source does not take.
+    #[error(
+        "only an old v1 signature is there, which this source does not take: have the sender sign v2, or set \
+         accept_v1 = true on the source (`hookgate verify` says whether the v1 is right)"
+    )]
+    OldVersion,
     /// Signed, but too long ago or too far ahead.
     #[error("{}, the tolerance is {tolerance} s", distance(*age))]
     OutsideTolerance {
@@ -169,7 +175,10 @@ pub fn verify<'a>(
     let slot = claim
         .slot(counting, &claim.digests, body)
         .or_else(|| claim.python_slot(counting, body))
-        .ok_or_else(|| SignatureError::Mismatch { tried: counting.iter().count() })?;
+        .ok_or_else(|| match claim.old_version_alone {
+            true => SignatureError::OldVersion,
+            false => SignatureError::Mismatch { tried: counting.iter().count() },
+        })?;
     let age = now.saturating_sub(claim.at);
     if age.saturating_abs() > tolerance {
         return Err(SignatureError::OutsideTolerance { age, tolerance });
@@ -215,6 +224,8 @@ struct Claim<'a> {
     digests: Vec<Digest>,
     /// Over the body as Python would write it again.
     python_digests: Vec<Digest>,
+    /// Whether the only signature is of a version that the source does not take.
+    old_version_alone: bool,
 }
 
 impl Claim<'_> {
@@ -253,7 +264,14 @@ fn standard_webhooks(headers: &HeaderMap) -> Result<Claim<'_>, SignatureError> {
         return Err(SignatureError::Malformed(WEBHOOK_SIGNATURE, "holds no well-formed v1 signature"));
     }
     let at = unix_seconds(timestamp, WEBHOOK_TIMESTAMP)?;
-    Ok(Claim { message_id: Some(id), timestamp, at, digests, python_digests: Vec::new() })
+    Ok(Claim {
+        message_id: Some(id),
+        timestamp,
+        at,
+        digests,
+        python_digests: Vec::new(),
+        old_version_alone: false,
+    })
 }
 
 fn bond(headers: &HeaderMap, accept_v1: bool) -> Result<Claim<'_>, SignatureError> {
@@ -264,9 +282,10 @@ fn bond(headers: &HeaderMap, accept_v1: bool) -> Result<Claim<'_>, SignatureErro
     }
     let timestamp = pairs.timestamp()?;
     let at = unix_seconds(timestamp, BOND_SIGNATURE)?;
+    let old_version_alone = v2.is_empty() && !accept_v1;
     // Without the opt-in a v1 is authentic perhaps, but not in a form that this source takes.
     let python_digests = if accept_v1 { v1 } else { Vec::new() };
-    Ok(Claim { message_id: None, timestamp, at, digests: v2, python_digests })
+    Ok(Claim { message_id: None, timestamp, at, digests: v2, python_digests, old_version_alone })
 }
 
 fn iof(headers: &HeaderMap) -> Result<Claim<'_>, SignatureError> {
@@ -287,7 +306,14 @@ fn iof(headers: &HeaderMap) -> Result<Claim<'_>, SignatureError> {
         return Err(SignatureError::Malformed(IOF_SIGNATURE, "holds no well-formed v1 or sha256 signature"));
     };
     let at = unix_seconds(timestamp, header)?;
-    Ok(Claim { message_id: None, timestamp, at, digests, python_digests: Vec::new() })
+    Ok(Claim {
+        message_id: None,
+        timestamp,
+        at,
+        digests,
+        python_digests: Vec::new(),
+        old_version_alone: false,
+    })
 }
 
 /// The header's one value. Sent twice, nobody can say which one was signed.

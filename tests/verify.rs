@@ -10,7 +10,9 @@ use std::io::Write;
 use std::process::Stdio;
 
 use base64::Engine;
+use base64::alphabet;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -332,6 +334,161 @@ fn a_body_of_another_length_than_its_header_says_is_recognised() {
 }
 
 #[test]
+fn numbers_that_were_written_anew_are_recognised() {
+    let home = home();
+    let body = |amount: &str, fee: &str| {
+        format!(
+            "{{\"type\":\"kyc.verified\",\"id\":\"evt_1\",\"n\":3,\"at\":1700000000,\"amount\":{amount},\"fee\":{fee},\"s\":\"7.0\"}}"
+        )
+    };
+    for (signed, sent) in [
+        (["10.0", "2"], ["10", "2"]),
+        (["10", "2"], ["10.0", "2"]),
+        (["10.0", "2.0"], ["10", "2"]),
+        (["10.00", "2"], ["10", "2"]),
+        (["1.50", "2"], ["1.5", "2"]),
+        (["1.5", "2"], ["1.50", "2"]),
+        (["1e3", "2"], ["1000", "2"]),
+        (["1E3", "2"], ["1e3", "2"]),
+        (["1000", "2"], ["1e3", "2"]),
+        (["1.2345678E7", "2"], ["12345678", "2"]),
+        (["\"10\"", "2"], ["10", "2"]),
+    ] {
+        for mut capture in [Capture::basiq(), Capture::iof(), Capture::atelio()] {
+            capture.body = body(signed[0], signed[1]).into();
+            capture.sign();
+            capture.body = body(sent[0], sent[1]).into();
+            let told = capture.told(&home);
+            let found = labels(&told);
+            // Some are how JavaScript or Python write every number, and then are told as that.
+            assert!(
+                found == ["body_numbers"] || found == ["body_reserialised"],
+                "{signed:?} {sent:?}: {told}"
+            );
+            assert!(told["findings"][0]["fix"].as_str().unwrap().contains("umbers"), "{told}");
+        }
+    }
+    // Signed by Python, parsed and serialised again by JavaScript.
+    let mut capture = Capture::iof();
+    capture.body = br#"{"type": "kyc.verified", "id": "evt_1", "amount": 10.0, "n": 3}"#.to_vec();
+    capture.sign();
+    capture.body = br#"{"type":"kyc.verified","id":"evt_1","amount":10,"n":3}"#.to_vec();
+    capture.fails(&home, &["body_numbers"]);
+}
+
+#[test]
+fn a_body_in_another_character_set_is_recognised() {
+    let home = home();
+    let text = r#"{"type":"kyc.verified","id":"evt_1","name":"Zoë","price":"5 €"}"#;
+    // By the standard library: each byte of UTF-8 taken for a character of Windows-1252.
+    let twice = text.replace('ë', "Ã«").replace('€', "â‚¬");
+    let latin: Vec<u8> = text.replace('€', "").chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+    let utf_16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (signed, sent, mistake) in [
+        (text.as_bytes().to_vec(), twice.as_bytes().to_vec(), "body_utf8_twice"),
+        (twice.as_bytes().to_vec(), text.as_bytes().to_vec(), "body_utf8_twice"),
+        (latin.clone(), text.replace('€', "").into_bytes(), "body_charset"),
+        (text.replace('€', "").into_bytes(), latin, "body_charset"),
+        (text.as_bytes().to_vec(), utf_16, "body_charset"),
+    ] {
+        for mut capture in [Capture::basiq(), Capture::iof(), Capture::atelio()] {
+            capture.body = signed.clone();
+            capture.sign();
+            capture.body = sent.clone();
+            capture.fails(&home, &[mistake]);
+        }
+    }
+}
+
+#[test]
+fn a_body_that_the_capture_wrapped_is_recognised() {
+    let home = home();
+    for capture in [Capture::basiq(), Capture::iof(), Capture::atelio()] {
+        let body = String::from_utf8(capture.body.clone()).unwrap();
+        let (encoded, string) = (STANDARD.encode(&body), serde_json::to_string(&body).unwrap());
+        for (sent, mistake) in [
+            (encoded.clone(), "body_base64"),
+            (format!("{encoded}\n"), "body_base64"),
+            (URL_SAFE.encode(&body), "body_base64"),
+            (format!("{}\n{}", &encoded[..40], &encoded[40..]), "body_base64"),
+            (hex::encode(&body), "body_hex"),
+            (string.clone(), "body_json_string"),
+            (string.trim_matches('"').to_owned(), "body_json_string"),
+            (format!("'{body}'"), "body_quoted"),
+            (json!({ "headers": {}, "body": body }).to_string(), "body_in_envelope"),
+            (json!({ "isBase64Encoded": true, "body": encoded }).to_string(), "body_in_envelope"),
+            (format!("payload={}", body.replace('"', "%22")), "body_percent_encoded"),
+        ] {
+            let mut wrapped = capture.clone();
+            wrapped.body = sent.into();
+            wrapped.fails(&home, &[mistake]);
+            // Whatever the secret is, where the capture alone shows it.
+            if !["body_in_envelope", "body_percent_encoded"].contains(&mistake) {
+                wrapped.key = b"another".to_vec();
+                wrapped.sign();
+                wrapped.fails(&home, &[mistake]);
+            }
+        }
+        for (signed, mistake) in [(encoded, "body_base64"), (string, "body_json_string")] {
+            let mut other = capture.clone();
+            other.body = signed.into();
+            other.sign();
+            other.body = body.clone().into();
+            other.fails(&home, &[mistake]);
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_was_encoded_once_more_is_recognised() {
+    for (mut capture, secret) in
+        [(Capture::basiq(), BASIQ), (Capture::atelio(), ATELIO), (Capture::iof(), IOF)]
+    {
+        let source = capture.source;
+        let home = Home::new(&format!(
+            "[sources.{source}]\nprovider = \"{source}\"\nsecrets = [{{ file = \"key\" }}]\n"
+        ));
+        for text in [secret.to_owned(), format!("{secret}\n"), secret[6..].to_owned()] {
+            if !matches!(source, "basiq") && text.len() == secret.len() - 6 {
+                capture.key = secret.as_bytes()[6..].to_vec();
+                capture.sign();
+            }
+            home.write("key", STANDARD.encode(&text));
+            let told = capture.fails(&home, &["secret_read_otherwise"]);
+            let fix = told["findings"][0]["fix"].as_str().unwrap();
+            assert!(fix.contains("encoded twice") && fix.contains("Configure the decoded text"), "{fix}");
+        }
+    }
+    // The sender's side of it.
+    let home = home();
+    for mut capture in [Capture::basiq(), Capture::atelio(), Capture::iof()] {
+        let secret = match capture.source {
+            "basiq" => BASIQ,
+            "atelio" => ATELIO,
+            _ => IOF,
+        };
+        // As Node's Buffer does, which takes both alphabets and drops what is left over.
+        let by_node = GeneralPurpose::new(
+            &alphabet::STANDARD,
+            GeneralPurposeConfig::new()
+                .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+                .with_decode_allow_trailing_bits(true),
+        );
+        for key in [
+            format!("\"{secret}\"").into_bytes(),
+            format!("'{secret}'").into_bytes(),
+            format!("{secret}\r\n").into_bytes(),
+            STANDARD.encode(secret).into_bytes(),
+            by_node.decode(secret.replace('_', "/")).unwrap(),
+        ] {
+            capture.key = key;
+            capture.sign();
+            capture.fails(&home, &["secret_read_otherwise"]);
+        }
+    }
+}
+
+#[test]
 fn a_body_that_was_cut_is_told_from_a_wrong_secret() {
     let home = home();
     for mut capture in [Capture::basiq(), Capture::atelio(), Capture::iof()] {
@@ -429,7 +586,15 @@ fn a_digest_under_another_version_is_recognised() {
         format!("v1a,{} v2,{}", STANDARD.encode([1; 64]), STANDARD.encode([2; 32])),
     );
     capture.fails(&home, &["unknown_version", "unexplained"]);
+    // The separator of the other providers.
+    let mut capture = Capture::basiq();
+    capture.set("webhook-signature", format!("v1={}", hex::encode(digest)));
+    let told = capture.fails(&home, &["signature_version", "digest_encoding"]);
+    assert!(told["findings"][0]["fix"].as_str().unwrap().contains("write it as v1,"), "{told}");
     let digest = Capture::iof().digest(&format!("{STAMP}."), "");
+    let mut capture = Capture::iof();
+    capture.set("x-iof-signature", format!("t={STAMP},v1,{}", hex::encode(digest)));
+    capture.fails(&home, &["signature_version"]);
     let mut capture = Capture::iof();
     capture.set("x-iof-signature", format!("t={STAMP},v0={}", hex::encode(digest)));
     capture.fails(&home, &["unknown_version", "signature_version"]);
@@ -444,6 +609,8 @@ fn atelios_old_version_alone_is_told_from_a_wrong_one() {
     let mut alone = capture.clone();
     alone.set("bond-signature", format!("t={STAMP},v1={old}"));
     let told = alone.fails(&home, &["old_version_only"]);
+    let detail = told["detail"].as_str().unwrap();
+    assert!(detail.contains("only an old v1") && detail.contains("accept_v1 = true"), "{detail}");
     assert!(told["findings"][0]["fix"].as_str().unwrap().contains("accept_v1"), "{told}");
     let raw = hex::encode(capture.digest(&format!("{STAMP}."), ""));
     let mut mislabelled = capture;
@@ -480,6 +647,28 @@ fn another_signed_string_is_recognised() {
             capture.sign_pairs(STAMP, label, &before, &after);
             capture.fails(&home, &["other_string_signed"]);
         }
+    }
+}
+
+#[test]
+fn iofs_body_alone_is_recognised_in_each_form() {
+    let home = home();
+    let digest = hex::encode(Capture::iof().digest("", ""));
+    for (value, stamp) in [
+        (format!("sha256={digest}"), None),
+        (format!("sha256={digest}"), Some(STAMP)),
+        (format!("t={STAMP},v1={digest}"), None),
+        (format!("v1={digest}"), None),
+        (digest.clone(), None),
+    ] {
+        let mut capture = Capture::iof();
+        capture.set("x-iof-signature", value.clone());
+        capture.headers.extend(stamp.map(|stamp| ("x-iof-timestamp", stamp.to_owned())));
+        let told = capture.told(&home);
+        let found = labels(&told);
+        assert!(found.contains(&"other_string_signed".to_owned()), "{value}: {told}");
+        assert!(!found.contains(&"unexplained".to_owned()), "{value}: {told}");
+        assert!(told["findings"].to_string().contains("the body alone"), "{told}");
     }
 }
 

@@ -4,12 +4,17 @@
 //! anything in: only [`super::verify`] does. The work is bounded by the bytes hashed.
 
 mod body;
+mod charset;
 mod claimed;
 mod mistake;
+mod numbers;
 mod string;
 #[cfg(test)]
 mod tests;
+mod wrapping;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use hyper::HeaderMap;
 use jiff::Timestamp;
@@ -135,7 +140,7 @@ impl<'a> Search<'a> {
     fn new(case: &'a Case<'a>, claimed: &'a Claimed) -> Search<'a> {
         let (mut own, mut other) = (Vec::new(), Vec::new());
         for known in case.secrets {
-            for (reading, key) in readings(&known.secret) {
+            for (reading, key) in readings(case.scheme, &known.secret) {
                 let Ok(mac) = Hmac::new_from_slice(&key) else { continue };
                 let candidate = Candidate { known, reading, mac };
                 match (known.source == case.source, reading == due_reading(case.scheme)) {
@@ -159,6 +164,7 @@ impl<'a> Search<'a> {
             .or_else(|| self.with_body(&other, &[Form::Due], as_it_is, None))
             .or_else(|| self.with_body(&own, &Form::WRONG, as_it_is, None))
             .or_else(|| self.altered(&own, &[Form::Due]))
+            .or_else(|| self.renumbered(&own))
             .or_else(|| self.with_body(&other, &Form::WRONG, as_it_is, None))
             .or_else(|| self.altered(&own, &Form::WRONG))
             .or_else(|| self.altered(&other, &[Form::Due]))
@@ -169,6 +175,25 @@ impl<'a> Search<'a> {
             for body in alteration.undone(self.case.body, self.tree.as_ref()) {
                 let hit = self.with_body(candidates, forms, &body, Some(alteration));
                 if hit.is_some() || self.left == 0 {
+                    return hit;
+                }
+            }
+        }
+        None
+    }
+
+    /// The body with other numbers, as it is and in the usual forms of JSON: what rewrites numbers often rewrites the rest too.
+    fn renumbered(&mut self, candidates: &[Candidate<'a>]) -> Option<Hit<'a>> {
+        let limit = self.case.body.len().saturating_mul(2).saturating_add(SOME_BYTES);
+        let rewritten = RESPACED.iter().filter_map(|style| self.tree.as_ref()?.write(*style, limit));
+        let mut bodies: Vec<Vec<u8>> = rewritten.map(String::into_bytes).collect();
+        bodies.insert(0, self.case.body.to_vec());
+        let before = self.left;
+        for body in bodies {
+            for variant in numbers::variants(&body) {
+                let hit = self.with_body(candidates, &[Form::Due], &variant, Some(Alteration::Renumbered));
+                // The likelier hypotheses that follow need their share.
+                if hit.is_some() || before - self.left > MAX_HASHED / 4 {
                     return hit;
                 }
             }
@@ -243,10 +268,11 @@ impl Hit<'_> {
     }
 
     fn entry_is_due(&self, scheme: Scheme) -> bool {
+        let Entry { label, by_equals, .. } = self.entry;
         match scheme {
-            Scheme::StandardWebhooks => self.entry.label == "v1",
-            Scheme::Bond { .. } => self.entry.label == "v2",
-            Scheme::Iof => matches!(&*self.entry.label, "v1" | "sha256"),
+            Scheme::StandardWebhooks => label == "v1" && !by_equals,
+            Scheme::Bond { .. } => label == "v2" && *by_equals,
+            Scheme::Iof => matches!(&**label, "v1" | "sha256") && *by_equals,
         }
     }
 }
@@ -260,27 +286,52 @@ fn current(known: &Known<'_>, at: Timestamp) -> bool {
 }
 
 /// A secret as every key that somebody may have made of it, each key once.
-fn readings(secret: &Secret) -> Vec<(Reading, Vec<u8>)> {
+fn readings(scheme: Scheme, secret: &Secret) -> Vec<(Reading, Vec<u8>)> {
     let text = secret.expose();
     let bare = text.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(text);
+    let decoded = secret.decoded_text().and_then(|inner| match scheme {
+        Scheme::StandardWebhooks => {
+            let inner = inner.expose();
+            digest::lenient_base64(inner.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(inner))
+        }
+        Scheme::Bond { .. } | Scheme::Iof => Some(inner.expose().as_bytes().to_vec()),
+    });
+    // Node takes the prefix's underscore for a slash, Python skips it.
+    let prefixed = |underscore| digest::lenient_base64(&text.replace('_', underscore));
+    let around = |quote: &str| Some(format!("{quote}{text}{quote}").into_bytes());
     let all = [
+        (due_reading(scheme), due_key(scheme, text, bare)),
         (Reading::Text, Some(text.as_bytes().to_vec())),
         (Reading::WithoutPrefix, Some(bare.as_bytes().to_vec())),
+        (Reading::DecodedTwice, decoded),
         (Reading::Base64, digest::lenient_base64(bare)),
+        (Reading::Base64WithPrefix, prefixed("/").filter(|_| bare != text)),
+        (Reading::Base64WithPrefix, prefixed("").filter(|_| bare != text)),
         (Reading::Hex, hex::decode(bare).ok()),
         (Reading::WithLineBreak, Some([text.as_bytes(), b"\n"].concat())),
+        (Reading::WithLineBreak, Some([text.as_bytes(), b"\r\n"].concat())),
+        (Reading::WithLineBreak, Some([bare.as_bytes(), b"\n"].concat())),
+        (Reading::Quoted, around("\"")),
+        (Reading::Quoted, around("'")),
+        (Reading::EncodedAgain, Some(STANDARD.encode(text).into_bytes())),
         (Reading::Trimmed, Some(text.trim().as_bytes().to_vec())),
     ];
     let mut readings: Vec<(Reading, Vec<u8>)> = Vec::new();
     for (reading, key) in all {
         let Some(key) = key.filter(|key| !key.is_empty()) else { continue };
-        // The same key by the right way and by a wrong one is the right one, which no earlier one equals: text is the first, and
-        // what base64 decodes to is shorter than any text.
+        // The same key by the right way and by a wrong one is the right one.
         if readings.iter().all(|(_, known)| *known != key) {
             readings.push((reading, key));
         }
     }
     readings
+}
+
+fn due_key(scheme: Scheme, text: &str, bare: &str) -> Option<Vec<u8>> {
+    match scheme {
+        Scheme::StandardWebhooks => digest::lenient_base64(bare),
+        Scheme::Bond { .. } | Scheme::Iof => Some(text.as_bytes().to_vec()),
+    }
 }
 
 fn due_reading(scheme: Scheme) -> Reading {
@@ -306,6 +357,12 @@ fn version(scheme: Scheme) -> (&'static str, &'static str) {
     }
 }
 
+/// How a body is written before or after its numbers were.
+const RESPACED: [Style; 3] = [
+    Style { spacing: Spacing::Compact, sorted: false, escapes: Escapes::Plain, numbers: Numbers::AsWritten },
+    Style { spacing: Spacing::Python, sorted: false, escapes: Escapes::Ascii, numbers: Numbers::AsWritten },
+    Style { spacing: Spacing::Python, sorted: false, escapes: Escapes::Plain, numbers: Numbers::AsWritten },
+];
 /// A second's work. A large body gets the likelier hypotheses, any other every one.
 const MAX_HASHED: usize = 128 << 20;
 const SOME_BYTES: usize = 128;

@@ -291,7 +291,7 @@ fn escape(c: char, out: &mut String) {
 }
 
 impl Numbers {
-    fn write(self, text: &str) -> String {
+    pub(super) fn write(self, text: &str) -> String {
         let float = text.contains(['.', 'e', 'E']);
         match (self, text.parse::<f64>()) {
             (Numbers::Python, Ok(value)) if float => python_float(value),

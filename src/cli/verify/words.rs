@@ -38,6 +38,14 @@ pub(super) fn label(mistake: &Mistake) -> &'static str {
         Mistake::Altered(Alteration::HtmlEscaped) => "body_html_escaped",
         Mistake::Altered(Alteration::SignedEmpty) => "signed_without_body",
         Mistake::Altered(Alteration::Chunked) => "body_chunked",
+        Mistake::Altered(Alteration::Utf8Twice | Alteration::SignedUtf8Twice) => "body_utf8_twice",
+        Mistake::Altered(Alteration::Charset) => "body_charset",
+        Mistake::Altered(Alteration::Base64 | Alteration::SignedBase64) => "body_base64",
+        Mistake::Altered(Alteration::Hex) => "body_hex",
+        Mistake::Altered(Alteration::JsonString | Alteration::SignedJsonString) => "body_json_string",
+        Mistake::Altered(Alteration::Quoted) => "body_quoted",
+        Mistake::Altered(Alteration::Enveloped) => "body_in_envelope",
+        Mistake::Altered(Alteration::Renumbered) => "body_numbers",
         Mistake::BodyEmpty => "body_empty",
         Mistake::BodyLength { .. } => "body_length",
         Mistake::BodyCompressed => "body_compressed",
@@ -167,6 +175,21 @@ fn keyed(reading: Reading) -> &'static str {
         Reading::Hex => {
             "The key was decoded from hex: use the secret as this scheme says (Standard Webhooks: base64; Atelio and IOF: the text)."
         }
+        Reading::DecodedTwice => {
+            "The key was what the configured secret decodes to once more from base64: it was encoded twice, once more than it \
+             was issued. Configure the decoded text (in Kubernetes, data takes base64 of the secret once, stringData takes it \
+             as it is)."
+        }
+        Reading::Base64WithPrefix => {
+            "The key was base64-decoded together with whsec_: the sender must take that prefix off before it decodes."
+        }
+        Reading::Quoted => {
+            "The key was the secret in quotes: the sender reads it from a file or a variable that holds quotes, and must take \
+             them off."
+        }
+        Reading::EncodedAgain => {
+            "The key was the base64 of the secret: the sender holds it encoded once more than it was issued, and must decode it."
+        }
         Reading::WithLineBreak => {
             "The key was the secret with a line break at its end: the sender reads it from a file, and must trim it."
         }
@@ -212,6 +235,42 @@ fn altered(alteration: Alteration) -> String {
         }
         Alteration::Chunked => {
             "The framing of a chunked transfer is left in the body (the length of each part in hex): capture or forward the body without it."
+        }
+        Alteration::Utf8Twice => {
+            "The body is UTF-8 that was taken for Latin-1 or Windows-1252 and encoded as UTF-8 a second time after signing \
+             (ë became Ã«): forward and capture bytes, and let nothing on the way decode them."
+        }
+        Alteration::SignedUtf8Twice => {
+            "Signed was the body encoded as UTF-8 twice (Ã« for ë), and it came encoded once: the sender must sign the UTF-8 \
+             bytes that it sends."
+        }
+        Alteration::Charset => {
+            "The body was signed in one character set and came in another (UTF-8, Latin-1, Windows-1252 or UTF-16): sign, \
+             send and capture the same bytes, in UTF-8."
+        }
+        Alteration::Base64 => {
+            "The body is captured in base64 (as AWS API Gateway and many log tools show it): decode it before you verify it, \
+             and forward the decoded bytes."
+        }
+        Alteration::SignedBase64 => {
+            "The base64 of the body was signed, and the body itself came: sign the bytes that are sent."
+        }
+        Alteration::Hex => "The body is captured in hex: decode it before you verify it.",
+        Alteration::JsonString => {
+            "The body is captured as a JSON string, with quotes escaped: take the text that the string holds."
+        }
+        Alteration::SignedJsonString => {
+            "Signed was the body as a JSON string (serialised twice), and it came serialised once: sign the bytes that are sent."
+        }
+        Alteration::Quoted => "The body stands in quotes, as a shell shows it: capture it without them.",
+        Alteration::Enveloped => {
+            "The capture is a logged request, and the signed body is a field of it: give --body that field's content alone, \
+             decoded where it is base64."
+        }
+        Alteration::Renumbered => {
+            "Numbers in the body are written otherwise than in the signed one (such as 10 for 10.0, or 1.5 for 1.50), as a \
+             parser and serialiser on the way leaves them: sign the bytes that are sent, and let nothing on the way parse the \
+             body."
         }
         Alteration::HtmlEscaped => {
             "The body's quotes became HTML entities after signing: send the signed bytes."

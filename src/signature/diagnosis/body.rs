@@ -6,7 +6,7 @@ use hyper::HeaderMap;
 use hyper::header::CONTENT_LENGTH;
 use serde::de::IgnoredAny;
 
-use super::Mistake;
+use super::{Mistake, charset, wrapping};
 use crate::secret::percent_decoded;
 use crate::signature::rewritten::{Escapes, Numbers, PYTHON, Spacing, Style, Tree};
 
@@ -35,6 +35,28 @@ pub enum Alteration {
     HtmlEscaped,
     /// The framing of a chunked transfer was left in.
     Chunked,
+    /// It is UTF-8 that was taken for Latin-1 or Windows-1252 and encoded once more.
+    Utf8Twice,
+    /// UTF-8 that was encoded twice was signed.
+    SignedUtf8Twice,
+    /// It was signed in one character set and came in another.
+    Charset,
+    /// It is in base64.
+    Base64,
+    /// It was signed in base64.
+    SignedBase64,
+    /// It is in hex.
+    Hex,
+    /// It is a JSON string that holds it.
+    JsonString,
+    /// It was signed as a JSON string.
+    SignedJsonString,
+    /// It stands in quotes.
+    Quoted,
+    /// It stands in a field of a logged request.
+    Enveloped,
+    /// Its numbers were written anew.
+    Renumbered,
     /// The same JSON, written anew; the style is the signed one.
     Rewritten(Style),
 }
@@ -54,6 +76,16 @@ impl Alteration {
             Alteration::PercentEncoded,
             Alteration::HtmlEscaped,
             Alteration::Chunked,
+            Alteration::Base64,
+            Alteration::Utf8Twice,
+            Alteration::Charset,
+            Alteration::JsonString,
+            Alteration::Enveloped,
+            Alteration::Quoted,
+            Alteration::Hex,
+            Alteration::SignedUtf8Twice,
+            Alteration::SignedBase64,
+            Alteration::SignedJsonString,
         ];
         all.extend(styles(body).map(Alteration::Rewritten));
         all
@@ -77,10 +109,35 @@ impl Alteration {
             Alteration::LfToCrlf => vec![to_lf(body)],
             Alteration::PercentEncoded => {
                 let text = String::from_utf8_lossy(body);
-                vec![percent_decoded(text.as_bytes()), percent_decoded(text.replace('+', " ").as_bytes())]
+                // A form has a field's name before it.
+                let field = text.split_once('=').map_or(&*text, |(_, value)| value);
+                [&*text, &text.replace('+', " "), field, &field.replace('+', " ")]
+                    .map(|text| percent_decoded(text.as_bytes()))
+                    .to_vec()
             }
             Alteration::HtmlEscaped => vec![unescaped_html(body)],
             Alteration::Chunked => unchunked(body).into_iter().collect(),
+            Alteration::Utf8Twice => of_utf8(charset::undone(body), true),
+            Alteration::SignedUtf8Twice => {
+                of_utf8(vec![body.to_vec()], true).first().map(|body| charset::done(body)).unwrap_or_default()
+            }
+            Alteration::Charset => {
+                let mut others = of_utf8(charset::undone(body), false);
+                if std::str::from_utf8(body).is_err() {
+                    others.extend(charset::done(body));
+                }
+                others.extend(charset::from_utf16(body));
+                others
+            }
+            Alteration::Base64 => wrapping::from_base64(body).into_iter().collect(),
+            Alteration::SignedBase64 => vec![wrapping::to_base64(body)],
+            Alteration::Hex => wrapping::from_hex(body).into_iter().collect(),
+            Alteration::JsonString => wrapping::from_string(body),
+            Alteration::SignedJsonString => wrapping::to_string(body).into_iter().collect(),
+            Alteration::Quoted => wrapping::from_quotes(body).into_iter().collect(),
+            Alteration::Enveloped => wrapping::from_envelope(body),
+            // Too many to be held at once.
+            Alteration::Renumbered => Vec::new(),
             Alteration::Rewritten(style) => {
                 // Indentation of something deeply nested could grow without end.
                 let limit = body.len().saturating_mul(8).saturating_add(SOME_BYTES);
@@ -99,6 +156,9 @@ pub fn spoilt(headers: &HeaderMap, body: &[u8]) -> Vec<Mistake> {
     if unchunked(body).is_some() {
         return vec![Mistake::Altered(Alteration::Chunked)];
     }
+    if let Some(alteration) = wrapped(body) {
+        return vec![Mistake::Altered(alteration)];
+    }
     let there = body.len() as u64;
     let told = headers.get(CONTENT_LENGTH).and_then(|told| told.to_str().ok()?.parse::<u64>().ok());
     let mut found = Vec::new();
@@ -111,6 +171,24 @@ pub fn spoilt(headers: &HeaderMap, body: &[u8]) -> Vec<Mistake> {
         found.push(Mistake::BodyNotJson);
     }
     found
+}
+
+/// How a body is wrapped, where what is within is JSON and the whole is none.
+fn wrapped(body: &[u8]) -> Option<Alteration> {
+    let is_object = |body: &[u8]| {
+        body.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(body).is_ok()
+    };
+    if is_object(body) {
+        return None;
+    }
+    [Alteration::Base64, Alteration::JsonString, Alteration::Quoted, Alteration::Hex]
+        .into_iter()
+        .find(|alteration| alteration.undone(body, None).iter().any(|within| is_object(within)))
+}
+
+/// Those that are UTF-8, or those that are not.
+fn of_utf8(bodies: Vec<Vec<u8>>, is_utf8: bool) -> Vec<Vec<u8>> {
+    bodies.into_iter().filter(|body| std::str::from_utf8(body).is_ok() == is_utf8).collect()
 }
 
 /// The content of a chunked body: each part after its length in hex, the last of length 0.

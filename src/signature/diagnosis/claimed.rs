@@ -24,6 +24,8 @@ pub(super) struct Claimed {
 pub(super) struct Entry {
     /// `v1`, `sha256`; empty where it stands alone.
     pub(super) label: String,
+    /// Whether the label ends with `=`, and not with a comma or a blank.
+    pub(super) by_equals: bool,
     pub(super) digest: Digest,
     pub(super) spelling: Spelling,
 }
@@ -108,14 +110,16 @@ impl Claimed {
         let (mut label, mut labels) = (String::new(), Vec::new());
         let mut undecoded = None;
         for token in text.split([',', ' ', ';', '\t']).filter(|token| !token.is_empty()).take(MAX_TOKENS) {
-            let (own, value) = match token.split_once('=') {
-                Some((own, value)) if is_label(own) && !value.is_empty() && value != "=" => (own, value),
+            let (own, by_equals, value) = match token.split_once('=') {
+                Some((own, value)) if is_label(own) && !value.is_empty() && value != "=" => {
+                    (own, true, value)
+                }
                 _ if is_version(token) => {
                     labels.push(token.to_owned());
                     token.clone_into(&mut label);
                     continue;
                 }
-                _ => (&*label, token),
+                _ => (&*label, false, token),
             };
             if own == "t" {
                 self.timestamp = Some(value.to_owned());
@@ -124,7 +128,7 @@ impl Claimed {
             labels.push(own.to_owned());
             match read(value) {
                 Ok((digest, spelling)) => {
-                    self.entries.push(Entry { label: own.to_owned(), digest, spelling });
+                    self.entries.push(Entry { label: own.to_owned(), by_equals, digest, spelling });
                 }
                 Err(bytes) => undecoded = undecoded.or(Some(bytes)),
             }

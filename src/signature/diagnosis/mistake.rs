@@ -154,8 +154,16 @@ pub enum Reading {
     Base64,
     /// Decoded from hex, after `whsec_`.
     Hex,
+    /// Decoded from base64 once more than due.
+    DecodedTwice,
+    /// Decoded from base64 together with `whsec_`.
+    Base64WithPrefix,
     /// The text with a line break at its end.
     WithLineBreak,
+    /// The text in quotes.
+    Quoted,
+    /// The base64 of the text.
+    EncodedAgain,
     /// The text without the white space around it.
     Trimmed,
 }
