@@ -10,6 +10,8 @@ mod anchor;
 pub mod files;
 mod flood;
 mod journal;
+mod ledger;
+mod mark;
 pub mod position;
 pub mod record;
 mod sealed;
@@ -35,6 +37,8 @@ use crate::metrics::Metrics;
 pub use anchor::{ANCHOR, Key};
 use flood::{Flood, Summed};
 use journal::Journal;
+pub use ledger::Ledger;
+pub use mark::Mark;
 use writer::{Message, Writer};
 
 /// A refused request, as much of it as the log may show.
@@ -67,6 +71,31 @@ pub struct Reject {
     /// It was not refused: the source only observes this reason yet.
     pub observed: bool,
 }
+
+impl Reject {
+    /// The record of what an operator did, which refused nothing. `source` is the one that it was done to, or `unknown` where
+    /// it was no single one.
+    pub fn operator(id: String, at: Timestamp, source: &str, detail: String) -> Reject {
+        Reject {
+            id,
+            at,
+            source: source.into(),
+            provider: record::UNKNOWN,
+            reason: OPERATOR,
+            status: 200,
+            client: None,
+            method: String::new(),
+            path: String::new(),
+            body: None,
+            headers: Vec::new(),
+            detail,
+            observed: false,
+        }
+    }
+}
+
+/// The reason of an operator's act, which is no refusal.
+pub const OPERATOR: &str = "operator";
 
 /// The log's bounds.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +190,12 @@ impl Audit {
         let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())?;
         let thread = Mutex::new(Some(thread));
         Ok(Audit { inner: Arc::new(Inner { to_writer, flood, metrics, thread, synced }) })
+    }
+
+    /// Notes in `ledger` from here on how far the log is synced, and records the acts that wait there. May wait for the writer.
+    pub fn keep(&self, ledger: Box<dyn Ledger>) {
+        // A writer that is gone notes nothing, and whatever is recorded then counts as failed.
+        let _ = self.inner.to_writer.send(Message::Ledger(ledger));
     }
 
     /// The number of the last record that is on disk for good, for who reads along. It ends when the writer does.

@@ -3,6 +3,7 @@
 //! Keeps true: exit code 0 for success, 1 for a failure that is reported, 2 for wrong usage. Human output by default, one JSON
 //! object a line under `--json`; nothing here decides anything that the gateway decides.
 
+mod act;
 mod audit;
 mod check;
 mod dead;
@@ -15,6 +16,7 @@ mod send;
 mod serve;
 mod terminal;
 mod verify;
+mod when;
 
 use std::fmt::Display;
 use std::future::Future;
@@ -29,6 +31,7 @@ use crate::config::{self, Config};
 use crate::gateway;
 use crate::metrics::UNKNOWN;
 use crate::telemetry::Format;
+use act::Act;
 
 /// Inbound webhook gateway: verifies, dedupes and normalizes provider webhooks, and hands each event over once.
 #[derive(Parser)]
@@ -180,7 +183,15 @@ fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
             "hookgate: no source {asked:?} in the config any more, if there ever was; there are: {names}, {UNKNOWN}"
         );
     }
-    Ok(audit::run(command, &dir, key, global.json, &mut io::stdout())?)
+    let accepts = matches!(command, audit::AuditCommand::Verify(verify) if verify.accept);
+    let act = if accepts { Some(Act::begin(&config, "audit verify --accept")?) } else { None };
+    let db = gateway::database_file(&config.data_dir);
+    let code = audit::run(command, audit::Log { dir: &dir, db: &db, key }, global.json, &mut io::stdout())?;
+    if let Some(act) = act {
+        let accepted = act::done("the reject log was accepted as it is");
+        act.end(if code == OK { vec![accepted] } else { Vec::new() })?;
+    }
+    Ok(code)
 }
 
 /// Runs a command's future on a runtime of its own.

@@ -27,6 +27,7 @@ pub use edge::{Admin, Edge, KeyPair, Tls};
 pub use places::Places;
 pub(crate) use print::quote_key;
 pub use sources::{Observable, OnConflict, RateLimit, Source, SourceSecret};
+pub use units::duration;
 pub use unread::Unread;
 
 /// Reads the file at `path`.

@@ -177,6 +177,26 @@ pub fn find(db: &Path, table: &str) -> Result<Found, OpenError> {
     }
 }
 
+/// Opens a database that a gateway has made, beside that gateway or without one, and makes `tables` that are not there yet. It
+/// needs no lock: SQLite keeps the writers of one file apart. A wait for another writer is bounded.
+///
+/// # Errors
+/// When there is no database, no gateway has written it yet, or it is not one of ours.
+pub fn join(db: &Path, tables: &str) -> Result<Connection, OpenError> {
+    let failed = |error| OpenError::of(db, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(db, flags).map_err(failed)?;
+    conn.busy_timeout(COMMAND_BUSY).map_err(failed)?;
+    match version(&conn).map_err(failed)? {
+        VERSION => {
+            conn.execute_batch(tables).map_err(failed)?;
+            Ok(conn)
+        }
+        0 => Err(OpenError::Empty { db: db.to_owned() }),
+        found => Err(OpenError::version(db, found)),
+    }
+}
+
 /// Makes the file before SQLite does, so that payloads are its owner's alone; SQLite gives the log the same mode.
 fn make_private(db: &Path) -> Result<(), OpenError> {
     match OpenOptions::new().create_new(true).write(true).mode(0o600).open(db) {

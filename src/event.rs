@@ -4,6 +4,7 @@
 //! for byte, or, where the body is no JSON object, `data.payload_base64` holds its bytes.
 
 pub mod attribute;
+mod marks;
 mod time;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+pub use marks::conflict_id;
 pub use time::utc;
 
 /// The JSON Schema (2020-12) that every event validates against.
@@ -187,33 +189,6 @@ impl Event {
     pub fn offsets(&self) -> (usize, usize) {
         (self.id_end, self.data_start)
     }
-
-    /// The same event as the second or later body under its identity: the id ends in `~` and 8 hex digits of the body's
-    /// SHA-256, and `conflict` is true.
-    pub fn conflicting(&self, body: &BodyHash) -> Event {
-        let id = conflict_id(&self.id, body);
-        let (suffix, mark) = (&id[self.id.len()..], "\"conflict\":true,");
-        let mut json = String::with_capacity(self.json.len() + suffix.len() + mark.len());
-        json.push_str(&self.json[..self.id_end]);
-        json.push_str(suffix);
-        json.push_str(&self.json[self.id_end..self.data_start]);
-        json.push_str(mark);
-        json.push_str(&self.json[self.data_start..]);
-        Event {
-            json,
-            id_end: self.id_end + suffix.len(),
-            data_start: self.data_start + suffix.len() + mark.len(),
-            source: self.source.clone(),
-            kind: self.kind.clone(),
-            partition_key: self.partition_key.clone(),
-            id,
-        }
-    }
-}
-
-/// The id under which another body of a known identity enters.
-pub fn conflict_id(id: &str, body: &BodyHash) -> String {
-    format!("{id}~{}", hex::encode(&body.0[..4]))
 }
 
 /// RFC 3339 in UTC with six fraction digits.
@@ -345,21 +320,6 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_conflict_is_the_same_event_with_another_id_and_a_mark() {
-        let body = BodyHash::of(b"other");
-        let first = Event::for_test("quote\"d");
-        let second = first.conflicting(&body);
-        let [mut a, b]: [serde_json::Value; 2] =
-            [&first, &second].map(|event| serde_json::from_str(&event.json).unwrap());
-        a["id"] = format!("quote\"d~{}", &body.hex()[..8]).into();
-        a["conflict"] = true.into();
-        assert_eq!(a, b);
-        assert_eq!(second.id, a["id"]);
-        let third = second.conflicting(&body);
-        serde_json::from_str::<serde_json::Value>(&third.json).unwrap();
-    }
 
     #[test]
     fn parts_cannot_be_shifted_into_one_another() {

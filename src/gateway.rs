@@ -47,6 +47,7 @@ use listeners::{AdminListener, EdgeListeners, Sockets};
 use load::Lasting;
 pub use load::{Loaded, load, unread_for};
 use reject_log::RejectLog;
+pub use reject_log::record_acts;
 pub use reload::{Changes, Reloads};
 pub use stopped::{Stopped, StoppedError};
 use stores::{Stores, Surroundings};
@@ -160,6 +161,7 @@ impl Gateway {
         let Stores { handover, database } = open_stores(&config, &with).await?;
         let last_accepted = LastAccepted::open(&database_file(&config.data_dir), clock.clone());
         last_accepted.serve(rules.load().last_accepted(&metrics));
+        reject_log::keep(&config, &audit, &with);
         let quarantine = stores::quarantine(&config, key, &with).await?;
         let lasting = load::lasting(&config);
         let looking = admin.beside(live::watch(config.clone(), clock.clone(), metrics.clone()));

@@ -27,6 +27,7 @@
 //! inbox          "seen before? if not, into the queue" as one step: embedded (SQLite), redis, claimed (before a broker)
 //! broker         NATS, RabbitMQ, Kafka: publish and await the confirm
 //! last_accepted  when each source last had an event, over restarts
+//! audit_ledger   what hookgate.db keeps of the reject log: its head, and operators' acts on their way into it
 //! database       the SQLite file: one writer at a time, many writes a commit
 //! event          the normalized event
 //! -- watching
@@ -53,6 +54,7 @@
 pub mod admin;
 pub mod admit;
 pub mod audit;
+pub mod audit_ledger;
 pub mod broker;
 pub mod cli;
 pub mod clock;

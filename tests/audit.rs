@@ -153,6 +153,12 @@ async fn every_kind_of_tampering_is_named_by_its_record() {
     );
     let whole = log_text(&home);
     let lines: Vec<&str> = whole.lines().collect();
+    // Here nothing is known of the log but the log.
+    fs::remove_file(home.database()).unwrap();
+    let kept = Value::from_iter(kept.as_object().unwrap().clone().into_iter().map(|(key, value)| {
+        let value = if key == "compared" { false.into() } else { value };
+        (key, value)
+    }));
     let without = |gone: usize| {
         let mut lines = lines.clone();
         lines.remove(gone - 1);
@@ -266,6 +272,124 @@ async fn a_key_too_short_and_a_receiver_that_is_none_are_problems_at_their_place
         let served = serve.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
         assert_eq!(served.status.code(), Some(1));
         assert!(String::from_utf8(served.stdout).unwrap().contains(what));
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_or_deleted_is_told_though_it_has_grown_again() {
+    for (at, cut) in [("the end", true), ("all of it", false)] {
+        let home = Home::embedded();
+        run(&home, 5).await;
+        let whole = verified(&home, &[]);
+        let head = whole["head"].as_str().unwrap().to_owned();
+        assert_eq!(head, format!("5:{}", whole["last_hash"].as_str().unwrap()));
+        verified(&home, &["--anchored-to", &head]);
+        let file = files::list(&folder(&home)).unwrap().remove(0).path;
+        if cut {
+            let text = fs::read_to_string(&file).unwrap();
+            let two: String = text.lines().take(2).map(|line| format!("{line}\n")).collect();
+            fs::write(&file, two).unwrap();
+        } else {
+            fs::remove_file(&file).unwrap();
+        }
+        is_broken(&home, &[], 5, if cut { "ends with record 2" } else { "the log is empty" });
+        is_broken(&home, &["--anchored-to", &head], 5, if cut { "ends with record 2" } else { "is empty" });
+
+        let mut gateway = home.serve().await;
+        assert_eq!(gateway.metric("hookgate_audit_failures_total").await, 1.0, "{at}");
+        assert!(
+            gateway.said().contains("the reject log is not as its gateway left it"),
+            "{}",
+            gateway.said()
+        );
+        refused(&gateway, 9).await;
+        until("its records", async || gateway.metric("hookgate_audit_records_total").await == 9.0).await;
+        is_broken(&home, &[], 5, "a gateway that started at");
+        is_broken(&home, &["--anchored-to", &head], 5, "is another one");
+        gateway.sigterm();
+        assert!(gateway.exit().await.success());
+        is_broken(&home, &[], 5, "a gateway that started at");
+
+        let accepted = verified(&home, &["--accept"]);
+        assert_eq!(accepted["compared"], true);
+        verified(&home, &[]);
+        let act = home.records("operator").remove(0);
+        assert!(act["detail"].as_str().unwrap().contains("accepted as it is, by"), "{act}");
+        let gateway = home.serve().await;
+        assert_eq!(gateway.metric("hookgate_audit_failures_total").await, 0.0, "{at}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_whose_gateway_was_killed_has_its_head() {
+    let home = Home::embedded();
+    for _ in 0..3 {
+        let gateway = home.serve().await;
+        assert_eq!(gateway.metric("hookgate_audit_failures_total").await, 0.0);
+        refused(&gateway, 20).await;
+        until("some are written", async || gateway.metric("hookgate_audit_records_total").await > 0.0).await;
+        gateway.kill9();
+        verified(&home, &[]);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_log_meets_no_demand_and_a_deleted_record_is_not_there() {
+    let home = Home::embedded().with("audit.key", KEY);
+    run(&home, 2).await;
+    let head = verified(&home, &[])["head"].as_str().unwrap().to_owned();
+    verified(&home, &["--anchored-to", &head]);
+    verified(&home, &["--anchored-to", "3", "--anchored-since", "1"]);
+    let other = format!("3:{}", "0b".repeat(32));
+    is_broken(&home, &["--anchored-to", &other], 3, "is another one");
+    for wrong in ["3:", "3:zz", "x", ""] {
+        assert_eq!(verify(&home, &["--anchored-to", wrong]).0, 2, "{wrong}");
+    }
+    fs::remove_file(home.database()).unwrap();
+    let text = log_text(&home);
+    replace(&home, "");
+    for demand in [["--anchored-to", &head], ["--anchored-to", "3"], ["--anchored-since", "1"]] {
+        let (code, found) = verify(&home, &demand);
+        assert_eq!((code, &found["status"]), (1, &"broken".into()), "{demand:?} {found}");
+    }
+    // Without its first record, as retention leaves a log.
+    let file = folder(&home).join("00000000000000000002-20261121T100000Z.jsonl");
+    replace(&home, "");
+    fs::write(file, text.split_once('\n').unwrap().1).unwrap();
+    fs::remove_file(folder(&home).join("00000000000000000001-20261121T100000Z.jsonl")).unwrap();
+    verified(&home, &["--anchored-to", "3"]);
+    is_broken(&home, &["--anchored-to", "1"], 1, "the log begins with record 2");
+}
+
+// -- finding
+
+#[tokio::test]
+async fn the_record_that_an_answer_names_is_found_and_times_are_given_as_one_likes() {
+    let home = Home::embedded();
+    let gateway = home.serve().await;
+    let answers =
+        [gateway.deliver(&Delivery::basiq_by_another_secret("a")).await, gateway.admin("/nothing").await];
+    let reject = answers[0].json()["reject"].as_str().unwrap().to_owned();
+    until("its record", async || gateway.metric("hookgate_audit_records_total").await == 1.0).await;
+    let query = |more: &[&str]| home.lines(&[&["audit", "query", "--json"], more].concat());
+    assert_eq!(query(&["--id", &reject])[0]["id"], reject);
+    assert_eq!(query(&["--id", &reject, "--source", "iof"]).len(), 0);
+    assert_eq!(query(&["--id", "rej_00000000000000000000"]).len(), 0);
+    let record = &query(&[])[0];
+    let day = record["ts"].as_str().unwrap().split_once('T').unwrap().0;
+    for (more, found) in [
+        (["--since", "1h"], 1),
+        (["--since", day], 1),
+        (["--since", "9999-12-31"], 0),
+        (["--until", "1h"], 0),
+        (["--until", day], 0),
+        (["--until", "2999-01-01T00:00:00+10:00"], 1),
+    ] {
+        assert_eq!(query(&more).len(), found, "{more:?}");
+    }
+    for wrong in ["yesterday", "2026-13-01", "1"] {
+        let mut command = home.command(&["audit", "query", "--since", wrong]);
+        assert_eq!(command.stderr(Stdio::null()).status().unwrap().code(), Some(2), "{wrong}");
     }
 }
 
@@ -592,6 +716,14 @@ fn verified(home: &Home, more: &[&str]) -> Value {
 #[track_caller]
 fn named(home: &Home, text: &str, more: &[&str], seq: u64, why: &str) {
     replace(home, text);
+    let (code, found) = verify(home, more);
+    assert_eq!((code, &found["status"], &found["seq"]), (1, &"broken".into(), &seq.into()), "{why}: {found}");
+    assert!(found["why"].as_str().unwrap().contains(why), "{found}");
+}
+
+/// That the log as it is is broken at this record.
+#[track_caller]
+fn is_broken(home: &Home, more: &[&str], seq: u64, why: &str) {
     let (code, found) = verify(home, more);
     assert_eq!((code, &found["status"], &found["seq"]), (1, &"broken".into(), &seq.into()), "{why}: {found}");
     assert!(found["why"].as_str().unwrap().contains(why), "{found}");

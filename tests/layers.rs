@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["inbox"],
     &["broker"],
     &["last_accepted"],
+    &["audit_ledger"],
     &["database"],
     &["event"],
     &["audit"],

@@ -460,6 +460,62 @@ async fn a_flood_from_one_client_does_not_flush_what_another_sent() {
 }
 
 #[tokio::test]
+async fn what_operators_do_is_recorded_with_a_gateway_and_without_one() {
+    let home = quarantining(Home::embedded());
+    let gateway = home.serve().await;
+    for id in ["q-1", "q-2", "q-3", "q-4"] {
+        refused(&gateway, &Delivery::basiq_by_another_secret(id)).await;
+    }
+    let list = kept(&home, 4).await;
+    let reject = |at: usize| list[at]["reject"].as_str().unwrap();
+    let acts = || -> Vec<String> {
+        let detail = |act: &Value| act["detail"].as_str().unwrap().rsplit_once(", by ").unwrap().0.to_owned();
+        home.records("operator").iter().map(detail).collect()
+    };
+    told(&home, &["quarantine", "show", reject(0)]);
+    reverify(&home, &["--all", "--dry-run"]);
+    assert_eq!(acts(), Vec::<String>::new(), "nothing was done");
+    let (_, body, _) = told(&home, &["quarantine", "show", "--body", reject(0)]);
+    assert!(body.contains("eventTypeId"), "{body}");
+    reverify(&home, &[reject(0), reject(1)]);
+    assert_eq!(home.lines(&["quarantine", "drop", reject(0), "--json"])[0]["dropped"], 1);
+    let (code, _, said) = told(&home, &["quarantine", "drop", reject(0), reject(1), "99"]);
+    assert_eq!(
+        (code, said.contains(&format!("no kept request {}, 99; nothing", reject(0)))),
+        (Some(1), true),
+        "{said}"
+    );
+    let expected = [
+        format!("the body of a kept request was printed (asked for: {})", reject(0)),
+        format!("2 kept requests verified again: 2 refused (asked for: {}, {})", reject(0), reject(1)),
+        format!("1 kept request dropped (asked for: {})", reject(0)),
+    ];
+    assert_eq!(acts(), expected);
+    assert_eq!(
+        gateway
+            .metric("hookgate_requests_total{outcome=\"rejected\",provider=\"basiq\",source=\"basiq\"}")
+            .await,
+        4.0
+    );
+    ended(gateway).await;
+
+    let home = home.knowing_both_secrets();
+    reverify(&home, &[reject(1)]);
+    assert_eq!(home.events()[0]["quarantined"], true);
+    let (code, _, said) = told(&home, &["quarantine", "drop", "--source", "nobody"]);
+    assert!(code == Some(1) && said.contains("no such source; there are: "), "{said}");
+    assert_eq!(told(&home, &["quarantine", "drop", "--source", "atelio"]).1, "0 dropped\n");
+    home.lines(&["quarantine", "drop", "--source", "basiq", "--json"]);
+    let acts: Vec<Value> = home.records("operator").split_off(3);
+    let detail = |at: usize| acts[at]["detail"].as_str().unwrap();
+    assert_eq!(acts.len(), 2, "{acts:?}");
+    assert!(detail(0).starts_with("1 kept request verified again: 1 admitted"), "{acts:?}");
+    assert!(detail(1).starts_with("2 kept requests dropped, by "), "{acts:?}");
+    assert!(acts.iter().all(|act| act["source"] == "basiq" && act["status"] == 200), "{acts:?}");
+    assert_eq!(home.command(&["audit", "verify"]).status().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
 async fn what_is_older_than_retain_is_gone() {
     let home = quarantining(Home::embedded()).with("quarantine.retain", "3s");
     let gateway = home.serve().await;
@@ -648,6 +704,7 @@ async fn what_is_not_there_is_said_and_nothing_is_done() {
         (&["show", "99"][..], 1),
         (&["drop", &seq, "99"], 1),
         (&["reverify", &seq, "99"], 1),
+        (&["reverify", "--source", "nobody"], 1),
         (&["drop"], 2),
         (&["reverify"], 2),
         (&["drop", &seq, "--all"], 2),
@@ -657,7 +714,7 @@ async fn what_is_not_there_is_said_and_nothing_is_done() {
         let (found, _, said) = told(&home, &arguments);
         assert_eq!(found, Some(code), "{arguments:?}: {said}");
     }
-    assert_eq!(reverify(&home, &["--source", "nobody"]).len(), 0);
+    assert_eq!(reverify(&home, &["--source", "atelio"]).len(), 0);
     assert_eq!(listed(&home).len(), 1);
     assert_eq!(home.lines(&["quarantine", "drop", &seq, "--json"])[0]["dropped"], 1);
     assert_eq!(listed(&home).len(), 0);

@@ -212,13 +212,26 @@ async fn dead_letters_are_listed_shown_sent_back_and_dropped() {
     let listed = home.lines(&["events", "dead", "list", "--json"]);
     let dead: Vec<_> = listed.iter().map(|one| (one["id"].as_str().unwrap(), &one["why"])).collect();
     assert_eq!(dead, [("a", &"by hand".into()), ("c", &"by hand".into())]);
-    let (a, c) = (listed[0]["seq"].to_string(), listed[1]["seq"].to_string());
+    let c = listed[1]["seq"].to_string();
+    assert_eq!(
+        refusal(&home, &["events", "dead", "retry", "c", "no", "99"]),
+        "there is no dead letter no, 99; nothing was changed"
+    );
     for which in ["c", &c] {
         assert_eq!(home.lines(&["events", "dead", "show", which])[0]["id"], "c");
     }
     assert_eq!(home.lines(&["events", "dead", "retry", &c, "--json"])[0]["retried"], 1);
     until("it is taken up", async || ids(&home.events()).contains(&"c")).await;
-    assert_eq!(home.lines(&["events", "dead", "drop", &a, "--json"])[0]["dropped"], 1);
+    assert_eq!(home.lines(&["events", "dead", "drop", "a", "--json"])[0]["dropped"], 1);
+    let acts = home.records("operator");
+    let told: Vec<&str> = acts.iter().map(|act| act["detail"].as_str().unwrap()).collect();
+    assert!(told.len() == 2, "{told:?}");
+    assert!(told[0].starts_with(&format!("1 dead letter sent back (asked for: {c}), by ")), "{told:?}");
+    assert!(
+        told[1].starts_with("1 dead letter dropped (asked for: a), by ") && told[1].contains("(uid "),
+        "{told:?}"
+    );
+    assert!(acts.iter().all(|act| act["source"] == "basiq" && act["status"] == 200), "{acts:?}");
     assert_eq!(home.lines(&["events", "dead", "list", "--json"]).len(), 0);
     for (arguments, code) in
         [(&["show", "c"][..], 1), (&["retry", "99"], 1), (&["drop"], 2), (&["drop", "1", "--all"], 2)]
@@ -227,6 +240,36 @@ async fn dead_letters_are_listed_shown_sent_back_and_dropped() {
         assert_eq!(home.command(&arguments).status().unwrap().code(), Some(code), "{arguments:?}");
     }
     assert_eq!(home.lines(&["events", "dead", "retry", "--all", "--json"])[0]["retried"], 0);
+}
+
+/// What a command that fails says.
+fn refusal(home: &Home, arguments: &[&str]) -> String {
+    let output = home.command(arguments).stderr(std::process::Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap().trim().trim_start_matches("hookgate: ").to_owned()
+}
+
+#[tokio::test]
+async fn what_is_done_to_dead_letters_while_no_gateway_runs_is_recorded_too() {
+    let mut redis = Redis::start(Persistence::Off).await;
+    let home = spooling(&redis);
+    let mut gateway = home.serve().await;
+    redis.stop().await;
+    deliver_all(&gateway, &["a", "b"]).await;
+    let hand = rusqlite::Connection::open(home.database()).unwrap();
+    hand.execute("UPDATE spool SET why = 'by hand'", []).unwrap();
+    gateway.sigterm();
+    assert!(gateway.exit().await.success());
+    assert_eq!(home.lines(&["events", "dead", "drop", "--all", "--json"])[0]["dropped"], 2);
+    let acts = home.records("operator");
+    assert!(acts[0]["detail"].as_str().unwrap().starts_with("2 dead letters dropped, by "), "{acts:?}");
+    assert_eq!(home.lines(&["events", "dead", "drop", "--all", "--json"])[0]["dropped"], 0);
+    assert_eq!(home.records("operator").len(), 1, "nothing was done");
+    let (code, verified) = (
+        home.command(&["audit", "verify"]).status().unwrap().code(),
+        home.lines(&["audit", "verify", "--json"]),
+    );
+    assert_eq!((code, &verified[0]["compared"]), (Some(0), &true.into()));
 }
 
 /// What was answered 200 is never left behind in silence, whatever the next start's config says.

@@ -20,7 +20,7 @@ use super::anchor::Key;
 use super::files::{LogFile, last_record, list};
 use super::flood::Summed;
 use super::sealed::{Head, Sealed};
-use super::{OpenError, Options};
+use super::{Mark, OpenError, Options};
 use recovery::recover;
 
 /// The log, opened to append.
@@ -118,6 +118,11 @@ impl Journal {
     /// The number of the last record written.
     pub(super) fn last_seq(&self) -> u64 {
         self.head.seq
+    }
+
+    /// The last record written.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { seq: self.head.seq, hash: self.head.hash.clone() }
     }
 
     /// Whether something is written and not yet synced.

@@ -168,7 +168,7 @@ fn clip(text: &str) -> String {
 /// Bytes of a field.
 const MAX_TEXT: usize = 1024;
 /// As metrics name it.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 /// Canonical JSON knows only doubles.
 const MAX_EXACT: u64 = 1 << 53;
 

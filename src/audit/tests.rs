@@ -263,7 +263,11 @@ fn with_a_key_the_end_of_a_run_is_anchored_and_who_follows_hears_of_it() {
         records(dir.path()).iter().map(Record::is_anchor).collect::<Vec<_>>(),
         [false, true, false, true]
     );
-    let demand =
-        verify::Demand { keys: vec![key()], anchored_since: Some(1), anchored_to: Some(4), now: None };
+    let demand = verify::Demand {
+        keys: vec![key()],
+        anchored_since: Some(1),
+        anchored_to: Some(4),
+        ..verify::Demand::default()
+    };
     assert_eq!(verify::verify_with(dir.path(), &demand).unwrap().anchors.unwrap().last_seq, 4);
 }

@@ -4,7 +4,8 @@
 //! What no chain can show: records cut off its end, and a chain made anew from some record on. With the key, anchors show the
 //! second: all before an anchor that holds is as it was when the anchor was made, and between two of them stands no more than
 //! the gateway leaves. What no anchor can show: a log that ends early, at an anchor or shortly after; a whole log made anew
-//! before the first one, for as long as none is due. For these, [`Demand`] takes what was seen of the log before.
+//! before the first one, for as long as none is due. For these, [`Demand`] takes what was seen of the log before, and
+//! [`Mark::missing_in`] what the gateway noted of it.
 
 mod watch;
 
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 
 use super::anchor::Key;
 use super::files::{LogFile, list, set_aside};
+use super::mark::{Mark, begins_after, ends_before};
 use super::record::{NO_HASH, Record};
 use watch::Watch;
 
@@ -26,8 +28,10 @@ pub struct Demand {
     pub keys: Vec<Key>,
     /// No more records than the gateway leaves may stand without an anchor from this one on. None: from the first anchor on.
     pub anchored_since: Option<u64>,
-    /// An anchor must stand at this record or after it.
+    /// This record must be there, and an anchor at it or after it, unless that is not due yet.
     pub anchored_to: Option<u64>,
+    /// This very record must be there.
+    pub holding: Option<Mark>,
     /// When it is checked: what a gateway would have anchored by now is due. None: what stands at the end may wait.
     pub now: Option<Timestamp>,
 }
@@ -139,6 +143,9 @@ struct Chain<'a> {
     first_seq: u64,
     records: u64,
     anchors: u64,
+    demand: &'a Demand,
+    /// The hash of the record that is demanded.
+    demanded: Option<String>,
     watch: Watch<'a>,
 }
 
@@ -152,7 +159,8 @@ struct Seen {
 
 impl<'a> Chain<'a> {
     fn new(demand: &'a Demand) -> Chain<'a> {
-        Chain { last: None, first_seq: 0, records: 0, anchors: 0, watch: Watch::new(demand) }
+        let watch = Watch::new(demand);
+        Chain { last: None, first_seq: 0, records: 0, anchors: 0, demand, demanded: None, watch }
     }
 
     fn follow_all(mut self, files: &[LogFile], set_aside: usize) -> Result<Verified, VerifyError> {
@@ -161,7 +169,14 @@ impl<'a> Chain<'a> {
             unfinished = self.follow(file, index + 1 == files.len())?;
         }
         let unchecked = if self.watch.checks() { 0 } else { self.anchors };
-        let anchors = self.watch.end(self.last.as_ref(), self.records)?;
+        let missing = self.missing();
+        if let Some(broken) = missing.as_ref().filter(|_| self.records == 0) {
+            return Err(broken.clone().into());
+        }
+        let anchors = self.watch.end(self.last.as_ref(), self.records, missing.is_none())?;
+        if let Some(broken) = missing {
+            return Err(broken.into());
+        }
         let (last_seq, last_hash) = self.last.map_or((0, NO_HASH.to_owned()), |last| (last.seq, last.hash));
         let Chain { first_seq, records, .. } = self;
         let files = files.len();
@@ -176,6 +191,24 @@ impl<'a> Chain<'a> {
             anchors,
             unchecked,
         })
+    }
+
+    /// What of the demanded records is not there.
+    fn missing(&self) -> Option<Broken> {
+        let Demand { anchored_since, anchored_to, holding, .. } = self.demand;
+        let last = self.last.as_ref().map_or(0, |last| last.seq);
+        let wanted = holding.as_ref().map(|mark| mark.seq).or(*anchored_to);
+        let (seq, why) = match (wanted, &self.demanded, holding) {
+            (Some(seq), Some(hash), Some(mark)) if *hash != mark.hash => (seq, mark.another()),
+            (Some(seq), None, _) if seq > last => (seq, ends_before(seq, last)),
+            (Some(seq), None, _) => (seq, begins_after(seq, self.first_seq)),
+            (None, ..) if self.records == 0 => {
+                ((*anchored_since)?, "the log is empty: nothing in it is anchored".to_owned())
+            }
+            _ => return None,
+        };
+        let (file, line) = self.last.as_ref().map_or((String::from("-"), 0), |at| (at.file.clone(), at.line));
+        Some(Broken { file, line, seq: Some(seq), why })
     }
 
     /// Reads one file; true when it is the newest and its last line is unfinished.
@@ -235,6 +268,9 @@ impl<'a> Chain<'a> {
         }
         self.watch.see(&record)?.map_err(broken)?;
         self.records += 1;
+        if self.demand.holding.as_ref().map(|mark| mark.seq).or(self.demand.anchored_to) == Some(record.seq) {
+            self.demanded = Some(record.hash.clone());
+        }
         self.anchors += u64::from(record.is_anchor());
         self.last = Some(Seen { seq: record.seq, hash: record.hash, file: file.to_owned(), line });
         Ok(())

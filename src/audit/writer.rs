@@ -2,7 +2,8 @@
 //!
 //! Keeps true: what waits goes into one write; sums are written within a second; what could not be written is
 //! held and summed until it can be; an idle log costs no wake-ups but an hourly look at what to delete. With a key, an anchor
-//! stands within a minute behind every record. Who follows the log is told only of what is synced.
+//! stands within a minute behind every record. Who follows the log, and the ledger, are told only of what is synced. An act that
+//! waits in the ledger is recorded by itself within a second, and forgotten there only once it is synced.
 
 use std::io;
 use std::sync::Arc;
@@ -15,9 +16,9 @@ use crate::admin::Readiness;
 use crate::clock;
 use crate::metrics::Metrics;
 
-use super::Reject;
 use super::flood::{Flood, Summed};
 use super::journal::Journal;
+use super::{Ledger, Reject};
 
 /// What the writer is told.
 pub(super) enum Message {
@@ -25,6 +26,8 @@ pub(super) enum Message {
     Reject(Box<Reject>),
     /// Something is held back now.
     Sums,
+    /// Keep this from here on.
+    Ledger(Box<dyn Ledger>),
     /// Write all there is, and end.
     Close,
 }
@@ -43,6 +46,25 @@ pub(super) struct Writer {
     tick: Instant,
     /// When a look at the retention is due.
     sweep: Instant,
+    ledger: Option<Noted>,
+}
+
+/// The ledger, and how far it is.
+struct Noted {
+    ledger: Box<dyn Ledger>,
+    /// The number of the record that it has as the last one; none before the first note.
+    seq: Option<u64>,
+    /// The acts in the log that it has not forgotten yet.
+    recorded: Vec<String>,
+    /// When a look at the acts is due.
+    look: Instant,
+}
+
+impl Noted {
+    /// Whether there is nothing to note of a log that ends with this record.
+    fn is_up_to(&self, seq: u64) -> bool {
+        self.seq == Some(seq) && self.recorded.is_empty()
+    }
 }
 
 impl Writer {
@@ -56,7 +78,8 @@ impl Writer {
     ) -> Writer {
         readiness.set_audit(true);
         let now = clock::instant();
-        Writer { journal, inbox, flood, metrics, readiness, synced, up: true, tick: now, sweep: now + SWEEP }
+        let sweep = now + SWEEP;
+        Writer { journal, inbox, flood, metrics, readiness, synced, up: true, tick: now, sweep, ledger: None }
     }
 
     /// Runs until closed, or until nobody can record any more.
@@ -75,13 +98,18 @@ impl Writer {
             batch.extend(self.flood.take());
         }
         self.write(batch, alone);
+        let acts = self.record_acts(now, closing);
         if self.journal.anchor_by().is_some_and(|by| closing || now >= by) {
             let result = self.journal.anchor();
             self.report(result);
         }
         if due {
             self.tick = now + TICK;
+        }
+        // Whoever acted waits for the record.
+        if due || acts {
             self.sync();
+            self.note();
         }
         self.tell();
         if now >= self.sweep {
@@ -92,15 +120,22 @@ impl Writer {
     }
 
     /// Waits for something to do and takes all that is there; true at the end.
-    fn wait(&self, batch: &mut Vec<Summed>) -> bool {
-        let restless = self.flood.holding() || self.journal.unsynced();
+    fn wait(&mut self, batch: &mut Vec<Summed>) -> bool {
+        let last = self.journal.last_seq();
+        let noted = self.ledger.as_ref().is_none_or(|ledger| ledger.is_up_to(last));
+        let restless = self.flood.holding() || self.journal.unsynced() || !noted;
         let until = if restless { self.tick } else { self.sweep };
+        let until = self.ledger.as_ref().map_or(until, |ledger| until.min(ledger.look));
         let until = self.journal.anchor_by().map_or(until, |by| until.min(by));
         let mut next = self.inbox.recv_timeout(until.saturating_duration_since(clock::instant()));
         loop {
             match next {
                 Ok(Message::Reject(reject)) => batch.push(Summed::one(reject)),
                 Ok(Message::Sums) => {}
+                Ok(Message::Ledger(ledger)) => {
+                    let look = clock::instant();
+                    self.ledger = Some(Noted { ledger, seq: None, recorded: Vec::new(), look });
+                }
                 Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return true,
                 Err(RecvTimeoutError::Timeout) => return false,
             }
@@ -125,6 +160,39 @@ impl Writer {
             self.flood.hold(failed);
         }
         self.report(result);
+    }
+
+    /// Records the acts that wait, if it is time to look for them; whether there were any. One that cannot be written waits on.
+    fn record_acts(&mut self, now: Instant, closing: bool) -> bool {
+        let Some(noted) = &mut self.ledger else { return false };
+        if now < noted.look && !closing {
+            return false;
+        }
+        noted.look = now + LOOK;
+        let mut acts = noted.ledger.acts();
+        acts.retain(|act| !noted.recorded.contains(&act.id));
+        if acts.is_empty() {
+            return false;
+        }
+        let acts: Vec<Summed> = acts.into_iter().map(|act| Summed::one(Box::new(act))).collect();
+        let (written, result) = self.journal.append(&acts);
+        noted.recorded.extend(acts[..written].iter().map(|act| act.reject.id.clone()));
+        self.metrics.audit.records.inc_by(written as u64);
+        self.report(result);
+        true
+    }
+
+    /// Notes the log's end in the ledger, if that is synced.
+    fn note(&mut self) {
+        let Some(noted) = &mut self.ledger else { return };
+        let head = self.journal.mark();
+        if self.journal.unsynced() || noted.is_up_to(head.seq) {
+            return;
+        }
+        if noted.ledger.note(&head, &noted.recorded) {
+            noted.seq = Some(head.seq);
+            noted.recorded.clear();
+        }
     }
 
     /// Tells what was written, and who follows the log.
@@ -160,6 +228,8 @@ impl Writer {
 /// Between syncs, and between sums.
 const TICK: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(60 * 60);
+/// Between two looks at the acts.
+const LOOK: Duration = Duration::from_millis(500);
 /// Records in one write.
 const BATCH: usize = 1024;
 

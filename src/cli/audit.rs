@@ -17,9 +17,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::terminal::safe;
+use super::when::{WHEN_HELP, When};
 use crate::audit::position::Position;
 use crate::audit::record::Record;
-use crate::audit::{ANCHOR, Key};
+use crate::audit::{ANCHOR, Key, OPERATOR};
+use crate::clock::Clock;
 use crate::outcome::{CONFLICT, Reason};
 pub(super) use verify::Verify;
 
@@ -30,7 +32,8 @@ pub(super) enum AuditCommand {
     Tail(Tail),
     /// Print the records that match every filter given.
     Query(Query),
-    /// Check the hash chain, and with [audit] key its anchors; name the first broken record; exits 1 when there is one.
+    /// Check the hash chain, with [audit] key its anchors, and that the log still has the head that its gateway keeps in
+    /// hookgate.db; name the first broken record; exits 1 when there is one.
     Verify(Verify),
 }
 
@@ -50,40 +53,47 @@ pub(super) struct Tail {
 
 /// `audit query`.
 #[derive(Clone, Debug, Default, Args)]
+#[command(after_help = WHEN_HELP)]
 pub(super) struct Query {
+    /// Only the record with this id: the `reject` of an answer.
+    #[arg(long, value_name = "ID")]
+    pub(super) id: Option<String>,
     /// Only this source.
     #[arg(long, value_name = "NAME")]
     pub(super) source: Option<String>,
     /// Only this reason. Anchors are printed only with `anchor`.
     #[arg(long, value_parser = reason)]
     pub(super) reason: Option<String>,
-    /// Only from this time on (RFC 3339).
+    /// Only from this time on.
     #[arg(long, value_name = "TIME")]
-    pub(super) since: Option<Timestamp>,
-    /// Only before this time (RFC 3339).
+    pub(super) since: Option<When>,
+    /// Only before this time.
     #[arg(long, value_name = "TIME")]
-    pub(super) until: Option<Timestamp>,
+    pub(super) until: Option<When>,
     /// Only from this address or network.
     #[arg(long, value_name = "IP|NETWORK", value_parser = network)]
     pub(super) client: Option<IpNet>,
 }
 
-/// Runs a command on the log in `dir`, whose anchors are made with `key`; gives the exit code. A reader that hangs up ends it
-/// quietly.
+/// The log, and what it is checked with.
+pub(super) struct Log<'a> {
+    /// The folder.
+    pub(super) dir: &'a Path,
+    /// The database with the head that the gateway keeps.
+    pub(super) db: &'a Path,
+    /// What anchors are made with.
+    pub(super) key: Option<Key>,
+}
+
+/// Runs a command on a log; gives the exit code. A reader that hangs up ends it quietly.
 ///
 /// # Errors
 /// When the log cannot be read or the output cannot be written.
-pub(super) fn run(
-    command: &AuditCommand,
-    dir: &Path,
-    key: Option<Key>,
-    json: bool,
-    out: &mut dyn Write,
-) -> io::Result<u8> {
+pub(super) fn run(command: &AuditCommand, log: Log<'_>, json: bool, out: &mut dyn Write) -> io::Result<u8> {
     let ended = match command {
-        AuditCommand::Tail(tail) => self::tail(tail, dir, json, out).map(|()| 0),
-        AuditCommand::Query(query) => self::query(query, dir, json, out).map(|()| 0),
-        AuditCommand::Verify(verify) => verify.report(dir, key, json, out),
+        AuditCommand::Tail(tail) => self::tail(tail, log.dir, json, out).map(|()| 0),
+        AuditCommand::Query(query) => self::query(query, log.dir, json, out).map(|()| 0),
+        AuditCommand::Verify(verify) => verify.report(log, json, out),
     };
     match ended.and_then(|code| out.flush().map(|()| code)) {
         Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(0),
@@ -126,31 +136,59 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
 }
 
 fn query(query: &Query, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<()> {
-    let mut unreadable = 0_u64;
+    let (mut unreadable, mut found) = (0_u64, false);
+    let filter = Filter::of(query, Clock::System.now());
     Position::default().advance(dir, |line| {
         match Record::parse(line) {
-            Ok(record) if query.wants(&record) => print(line, json, out)?,
+            Ok(record) if filter.wants(&record) => {
+                found = true;
+                print(line, json, out)?;
+            }
             Ok(_) => {}
             Err(_) => unreadable += 1,
         }
         Ok(ControlFlow::Continue(()))
     })?;
+    // Standard error may be closed; then there is nobody to tell.
     if unreadable > 0 {
-        // Standard error may be closed; then there is nobody to tell.
         let _ = writeln!(io::stderr(), "{unreadable} lines are not records: see `hookgate audit verify`");
+    }
+    if let Some(id) = query.id.as_ref().filter(|_| !found) {
+        let _ = writeln!(
+            io::stderr(),
+            "no record of these filters has the id {}: in a flood, rejects are summed into one record (`suppressed`), which has \
+             the last one's id; old records are deleted ([audit] retain, max_bytes)",
+            safe(id)
+        );
     }
     Ok(())
 }
 
-impl Query {
+/// A query with its times told.
+struct Filter<'q> {
+    query: &'q Query,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+impl Filter<'_> {
+    fn of(query: &Query, now: Timestamp) -> Filter<'_> {
+        let at = |when: &Option<When>| when.as_ref().map(|when| when.at(now));
+        Filter { query, since: at(&query.since), until: at(&query.until) }
+    }
+
     fn wants(&self, record: &Record) -> bool {
+        let Query { id, source, reason, client: network, .. } = self.query;
         let at: Option<Timestamp> = record.ts.parse().ok();
         let client: Option<IpAddr> = record.client.as_ref().and_then(|client| client.parse().ok());
-        self.source.as_ref().is_none_or(|source| *source == record.source)
-            && has_reason(record, self.reason.as_deref())
+        // An id names one record, an anchor too.
+        let reason = id.is_some() && reason.is_none() || has_reason(record, reason.as_deref());
+        id.as_ref().is_none_or(|id| *id == record.id)
+            && source.as_ref().is_none_or(|source| *source == record.source)
+            && reason
             && self.since.is_none_or(|since| at.is_some_and(|at| at >= since))
             && self.until.is_none_or(|until| at.is_some_and(|at| at < until))
-            && self.client.is_none_or(|network| client.is_some_and(|client| network.contains(&client)))
+            && network.is_none_or(|network| client.is_some_and(|client| network.contains(&client)))
     }
 }
 
@@ -185,7 +223,7 @@ fn human(record: &Record) -> String {
 /// A reason that records have. A misspelt one would find nothing, which would be taken for an answer.
 fn reason(text: &str) -> Result<String, String> {
     let mut known: Vec<&str> = Reason::ALL.map(Reason::label).to_vec();
-    known.extend([CONFLICT, ANCHOR]);
+    known.extend([CONFLICT, OPERATOR, ANCHOR]);
     if known.contains(&text) {
         return Ok(text.to_owned());
     }

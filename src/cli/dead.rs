@@ -1,41 +1,43 @@
 //! `hookgate events dead`: the events that the queue never took, to be seen, sent back or dropped.
 //!
-//! Keeps true: it works whether or not a gateway runs; an event is printed only where it is asked for by name.
+//! Keeps true: it works whether or not a gateway runs; an event is printed only where it is asked for by name; what is changed
+//! leaves a record.
 
 use std::io;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::act::{Act, done_to};
 use super::terminal::safe;
 use super::{Done, Failure, OK, line};
 use crate::config::Config;
 use crate::event::microseconds;
 use crate::gateway;
-use crate::spool::dead::{DeadLetter, DeadLetters, Which};
+use crate::spool::dead::{BySource, DeadError, DeadLetter, DeadLetters, Which};
 
 /// What to do with dead letters.
 #[derive(Subcommand)]
 pub(super) enum Dead {
     /// Print them, oldest first, without their payloads.
     List,
-    /// Print an event.
+    /// Print an event. Leaves no record.
     Show {
-        /// Its number in the list, or its id.
-        #[arg(value_name = "ID-OR-SEQ")]
+        /// Its id, or its number in the list; digits are taken for a number first.
+        #[arg(value_name = "ID|SEQ")]
         which: String,
     },
-    /// Send them back to the queue, behind all that waits.
+    /// Send them back to the queue, behind all that waits. Leaves a record of reason `operator` in the reject log.
     Retry(Chosen),
-    /// Delete them.
+    /// Delete them. Leaves a record of reason `operator` in the reject log.
     Drop(Chosen),
 }
 
 #[derive(Args)]
 pub(super) struct Chosen {
-    /// Their numbers in the list.
-    #[arg(value_name = "SEQ", required_unless_present = "all", conflicts_with = "all")]
-    seqs: Vec<i64>,
+    /// Their ids, or their numbers in the list; digits are taken for a number first. One that is not there: nothing is done.
+    #[arg(value_name = "ID|SEQ", required_unless_present = "all", conflicts_with = "all")]
+    names: Vec<String>,
     /// All there are.
     #[arg(long)]
     all: bool,
@@ -43,7 +45,7 @@ pub(super) struct Chosen {
 
 impl Chosen {
     fn which(&self) -> Which {
-        if self.all { Which::All } else { Which::These(self.seqs.clone()) }
+        if self.all { Which::All } else { Which::These(self.names.clone()) }
     }
 }
 
@@ -52,9 +54,53 @@ pub(super) fn run(config: &Config, command: &Dead, json: bool) -> Done {
     match command {
         Dead::List => list(&letters.list()?, json),
         Dead::Show { which } => show(which, &letters.events(which)?),
-        Dead::Retry(chosen) => told("retried", letters.retry(&chosen.which())?, json),
-        Dead::Drop(chosen) => told("dropped", letters.delete(&chosen.which())?, json),
+        Dead::Retry(chosen) => {
+            let words = Words { command: "events dead retry", told: "retried", recorded: "sent back" };
+            act(config, chosen, &words, |which| letters.retry(which), json)
+        }
+        Dead::Drop(chosen) => {
+            let words = Words { command: "events dead drop", told: "dropped", recorded: "dropped" };
+            act(config, chosen, &words, |which| letters.delete(which), json)
+        }
     }
+}
+
+/// How an act is told.
+struct Words {
+    command: &'static str,
+    told: &'static str,
+    recorded: &'static str,
+}
+
+/// Does it, records it, and tells how many.
+fn act(
+    config: &Config,
+    chosen: &Chosen,
+    words: &Words,
+    change: impl FnOnce(&Which) -> Result<BySource, DeadError>,
+    json: bool,
+) -> Done {
+    let Words { command, told, recorded } = words;
+    let act = Act::begin(config, command)?;
+    let changed = match change(&chosen.which()) {
+        Ok(changed) => changed,
+        Err(why @ DeadError::NoSuch(_)) => {
+            act.end(Vec::new())?;
+            return Err(Failure(safe(&why.to_string())));
+        }
+        Err(why) => {
+            act.failed(&why.to_string())?;
+            return Err(why.into());
+        }
+    };
+    let plural = |count| if count == 1 { "" } else { "s" };
+    act.end(done_to(&changed, &chosen.names, |count| {
+        format!("{count} dead letter{} {recorded}", plural(count))
+    }))?;
+    let sum: usize = changed.values().sum();
+    let text = if json { json!({ *told: sum }).to_string() } else { format!("{sum} {told}") };
+    line(&mut io::stdout(), &text)?;
+    Ok(OK)
 }
 
 fn list(letters: &[DeadLetter], json: bool) -> Done {
@@ -90,11 +136,5 @@ fn show(which: &str, events: &[String]) -> Done {
             break;
         }
     }
-    Ok(OK)
-}
-
-fn told(done: &str, letters: usize, json: bool) -> Done {
-    let text = if json { json!({ done: letters }).to_string() } else { format!("{letters} {done}") };
-    line(&mut io::stdout(), &text)?;
     Ok(OK)
 }

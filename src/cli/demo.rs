@@ -14,7 +14,7 @@ use hyper::Uri;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::audit::{AuditCommand, Query, Verify};
+use super::audit::{AuditCommand, Log, Query, Verify};
 use super::events::Reader;
 use super::send::{Answer, Sender, Signed, Tamper};
 use super::{Done, FAILED, Failure, Global, OK, block_on, line};
@@ -211,10 +211,12 @@ impl Stage<'_> {
         }
         self.say("\nThe reject log, each record chained to the one before by its hash:\n")?;
         let everything = AuditCommand::Query(Query::default());
-        super::audit::run(&everything, &dir, None, self.json, &mut io::stdout())?;
+        let db = gateway::database_file(&self.config.data_dir);
+        let log = || Log { dir: &dir, db: &db, key: None };
+        super::audit::run(&everything, log(), self.json, &mut io::stdout())?;
         self.say("")?;
         let verify = AuditCommand::Verify(Verify::default());
-        let broken = super::audit::run(&verify, &dir, None, self.json, &mut io::stdout())?;
+        let broken = super::audit::run(&verify, log(), self.json, &mut io::stdout())?;
         self.surprises += u32::from(broken != OK);
         Ok(())
     }

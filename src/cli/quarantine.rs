@@ -1,29 +1,30 @@
 //! `hookgate quarantine`: the refused requests that were kept, to be seen, verified again or dropped.
 //!
 //! Keeps true: it works whether or not a gateway runs, and never verifies anything itself; a body is printed only where it is
-//! asked for, and a signature never.
+//! asked for, and a signature never; what is done, and a body that is printed, leaves a record.
+
+mod reverify;
 
 use std::io::{self, Write};
-use std::path::Path;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::act::{Act, Tally, done_to};
 use super::terminal::safe;
-use super::{Done, FAILED, Failure, Global, OK, block_on, line};
-use crate::clock::{self, Clock};
+use super::{Done, Failure, Global, OK, line};
 use crate::config::Config;
 use crate::event::microseconds;
-use crate::gateway::{self, StartError, Stopped, StoppedError};
+use crate::gateway::StoppedError;
 use crate::metrics::Metrics;
-use crate::quarantine::held::{Entry, Held, Run, Which};
-use crate::quarantine::{self, Judgement, Kept, Key, Label};
+use crate::quarantine::held::{Entry, Held, HeldError, Which};
+use crate::quarantine::{self, Kept, Key, Label};
 use crate::route::Routes;
 use crate::secret::Redactor;
 use crate::signature::{SIGNATURE_HEADERS, fingerprint, without_signatures};
+use reverify::{Asking, Came};
 
 /// What to do with kept requests.
 #[derive(Subcommand)]
@@ -32,14 +33,16 @@ pub(super) enum QuarantineCommand {
     List,
     /// Print one: its headers, of a signature the fingerprint.
     Show {
-        /// Its number in the list.
-        #[arg(value_name = "SEQ")]
-        seq: i64,
-        /// Print its body as it came, and nothing else (with --json: too).
+        /// The id of its reject (`rej_…`), or its number in the list.
+        #[arg(value_name = "ID|SEQ")]
+        which: String,
+        /// Print its body as it came, and nothing else (with --json: too). Leaves a record of reason `operator` in the reject
+        /// log.
         #[arg(long)]
         body: bool,
     },
-    /// Verify them against the secrets configured now, as of when they arrived, and admit what passes.
+    /// Verify them against the secrets configured now, as of when they arrived, and admit what passes. Leaves a record of
+    /// reason `operator` in the reject log.
     Reverify {
         #[command(flatten)]
         chosen: Chosen,
@@ -47,16 +50,16 @@ pub(super) enum QuarantineCommand {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Delete them.
+    /// Delete them. Leaves a record of reason `operator` in the reject log.
     Drop(Chosen),
 }
 
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct Chosen {
-    /// Their numbers in the list.
-    #[arg(value_name = "SEQ")]
-    seqs: Vec<i64>,
+    /// The ids of their rejects (`rej_…`), or their numbers in the list. One that is not there: nothing is done.
+    #[arg(value_name = "ID|SEQ")]
+    names: Vec<String>,
     /// All there are.
     #[arg(long)]
     all: bool,
@@ -70,7 +73,7 @@ impl Chosen {
         match &self.source {
             Some(source) => Which::Source(source.clone()),
             None if self.all => Which::All,
-            None => Which::These(self.seqs.clone()),
+            None => Which::These(self.names.clone()),
         }
     }
 }
@@ -81,26 +84,72 @@ pub(super) fn run(global: &Global, command: &QuarantineCommand) -> Done {
     let held = Held::open(&db)?;
     match command {
         QuarantineCommand::List => list(&held, key(&config).ok().as_ref(), json),
-        QuarantineCommand::Show { seq, body } => {
-            let kept = held.show(*seq, &key(&config)?)?;
+        QuarantineCommand::Show { which, body } => {
+            let (seq, kept) = held.show(which, &key(&config)?).map_err(told)?;
+            if *body {
+                let of = Tally::from([(kept.label.source.to_string(), 1)]);
+                let reject = [kept.label.reject.clone()];
+                let act = Act::begin(&config, "quarantine show --body")?;
+                act.end(done_to(&of, &reject, |_| "the body of a kept request was printed".to_owned()))?;
+            }
             if *body && !json {
                 body_of(&kept)
             } else {
-                show(*seq, &kept, *body, json, &redactor(global, &config)?)
+                show(seq, &kept, *body, json, &redactor(global, &config)?)
             }
         }
         QuarantineCommand::Reverify { chosen, dry_run } => {
-            let asking = Asking { held, dry_run: *dry_run, json };
-            block_on(asking.reverify(global.config_path()?, &config, &chosen.which(), &db))
+            is_known(chosen, &held, &config)?;
+            let asking = Asking { held, db, dry_run: *dry_run, json, came: Came::default() };
+            asking.run(global.config_path()?, &config, chosen)
         }
         QuarantineCommand::Drop(chosen) => {
-            let dropped = held.delete(&chosen.which())?;
-            let text =
-                if json { json!({ "dropped": dropped }).to_string() } else { format!("{dropped} dropped") };
-            line(&mut io::stdout(), &text)?;
-            Ok(OK)
+            is_known(chosen, &held, &config)?;
+            drop_chosen(&config, &held, chosen, json)
         }
     }
+}
+
+/// A source that neither the config nor a kept request has is misspelt.
+fn is_known(chosen: &Chosen, held: &Held, config: &Config) -> Result<(), Failure> {
+    let Some(asked) = &chosen.source else { return Ok(()) };
+    if config.sources.iter().any(|source| source.name.value == *asked) || held.has_source(asked)? {
+        return Ok(());
+    }
+    let names: Vec<&str> = config.sources.iter().map(|source| source.name.value.as_str()).collect();
+    Err(Failure(format!(
+        "no request of a source {asked:?} is kept, and the config has no such source; there are: {}",
+        names.join(", ")
+    )))
+}
+
+fn drop_chosen(config: &Config, held: &Held, chosen: &Chosen, json: bool) -> Done {
+    let act = Act::begin(config, "quarantine drop")?;
+    let dropped = match held.delete(&chosen.which()) {
+        Ok(dropped) => dropped,
+        Err(why @ HeldError::NoSuch(_)) => {
+            act.end(Vec::new())?;
+            return Err(told(why));
+        }
+        Err(why) => {
+            act.failed(&why.to_string())?;
+            return Err(why.into());
+        }
+    };
+    act.end(done_to(&dropped, &chosen.names, |count| format!("{} dropped", requests(count))))?;
+    let sum: usize = dropped.values().sum();
+    let text = if json { json!({ "dropped": sum }).to_string() } else { format!("{sum} dropped") };
+    line(&mut io::stdout(), &text)?;
+    Ok(OK)
+}
+
+fn requests(count: usize) -> String {
+    format!("{count} kept request{}", if count == 1 { "" } else { "s" })
+}
+
+/// With what was asked for made safe to print.
+fn told(why: HeldError) -> Failure {
+    Failure(safe(&why.to_string()))
 }
 
 fn key(config: &Config) -> Result<Key, Failure> {
@@ -212,98 +261,3 @@ fn body_of(kept: &Kept) -> Done {
         _ => Ok(OK),
     }
 }
-
-/// A request to verify again, to whoever has the quarantine open: a gateway, or else this process.
-struct Asking {
-    held: Held,
-    dry_run: bool,
-    json: bool,
-}
-
-impl Asking {
-    async fn reverify(&self, path: &Path, config: &Config, which: &Which, db: &Path) -> Done {
-        let stopped = match Stopped::open(config, Clock::System).await {
-            Ok(stopped) => Some(stopped),
-            Err(StoppedError::Running) => None,
-            Err(StoppedError::Start(StartError::Config(problems))) => {
-                let first = problems.first().map(|problem| format!("{}: {}", problem.key, problem.what));
-                return Err(Failure(format!(
-                    "{}\nhookgate: `hookgate check` lists every problem",
-                    first.unwrap_or_default()
-                )));
-            }
-            Err(why) => return Err(why.into()),
-        };
-        if stopped.is_none() {
-            // The secret that has just been put into the config is to count.
-            tokio::time::sleep(gateway::unread_for(path, config, Clock::System.now())).await;
-        }
-        let done = self.ask(which, stopped.is_some(), db).await;
-        if let Some(stopped) = stopped {
-            stopped.close().await;
-        }
-        done
-    }
-
-    async fn ask(&self, which: &Which, alone: bool, db: &Path) -> Done {
-        let run = self.held.ask(which, self.dry_run)?;
-        let told = self.tell(&run).await;
-        // Whoever comes later is not to do what nobody waits for.
-        self.held.withdraw(&run)?;
-        let (told, fine) = told?;
-        match run.seqs.len() - told {
-            0 if fine => Ok(OK),
-            0 => Ok(FAILED),
-            left if alone => {
-                Err(Failure(format!("{left} got no verdict: {} cannot be written", db.display())))
-            }
-            left => Err(Failure(format!(
-                "{left} got no verdict from the gateway within {} s; they are still kept, ask again",
-                PATIENCE.as_secs()
-            ))),
-        }
-    }
-
-    /// Prints each verdict as it comes. How many came, and whether the queue took what was to be admitted.
-    async fn tell(&self, run: &Run) -> Result<(usize, bool), Failure> {
-        let (mut told, mut fine, mut since) = (0, true, clock::instant());
-        while told < run.seqs.len() && clock::instant().saturating_duration_since(since) < PATIENCE {
-            for (seq, judgement) in self.held.answers(run)? {
-                (told, since) = (told + 1, clock::instant());
-                fine &= !matches!(judgement, Judgement::NotAdmitted { .. });
-                let text =
-                    if self.json { verdict_json(seq, &judgement)? } else { verdict_text(seq, &judgement) };
-                if !line(&mut io::stdout(), &text)? {
-                    return Ok((run.seqs.len(), fine));
-                }
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-        Ok((told, fine))
-    }
-}
-
-fn verdict_json(seq: i64, judgement: &Judgement) -> Result<String, Failure> {
-    let mut verdict = serde_json::to_value(judgement)?;
-    verdict["seq"] = seq.into();
-    Ok(verdict.to_string())
-}
-
-fn verdict_text(seq: i64, judgement: &Judgement) -> String {
-    let verdict = match judgement {
-        Judgement::Admitted { id } => format!("admitted {id}"),
-        Judgement::Duplicate { id } => format!("duplicate {id}"),
-        Judgement::Ignored => "genuine, a health check: nothing to forward".to_owned(),
-        Judgement::Passes => "passes: it would be admitted".to_owned(),
-        Judgement::Refused { reason, why } => format!("still refused: {reason}: {why}"),
-        Judgement::NotAdmitted { why } => format!("not admitted, and still kept: {why}"),
-        Judgement::NoSource => "still kept: its source is not in the config".to_owned(),
-        Judgement::Closed { why } => format!("still kept: {why}"),
-        Judgement::Gone => "it is not there any more".to_owned(),
-    };
-    safe(&format!("{seq:>8}  {verdict}"))
-}
-
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// From one verdict to the next. A queue that is away takes a verdict `edge.request_timeout`.
-const PATIENCE: Duration = Duration::from_secs(60);

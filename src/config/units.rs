@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Why a text is not a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Malformed {
+pub enum Malformed {
     /// Digits alone.
     UnitMissing,
     /// Something else entirely.
@@ -15,8 +15,11 @@ pub(super) enum Malformed {
     TooLarge,
 }
 
-/// Reads a duration.
-pub(super) fn duration(text: &str) -> Result<Duration, Malformed> {
+/// Reads a duration, such as `90m` or `7d`.
+///
+/// # Errors
+/// When it is no whole number with a unit, or too large.
+pub fn duration(text: &str) -> Result<Duration, Malformed> {
     quantity(text, MILLISECONDS).map(Duration::from_millis)
 }
 

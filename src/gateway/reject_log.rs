@@ -1,13 +1,18 @@
-//! Opens the reject log, and what ships it.
+//! Opens the reject log, what ships it, and the ledger that is kept of it in the database.
 //!
 //! Keeps true: a key or a receiver that cannot be used stops the start; nothing is shipped before it is synced.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::stores::Surroundings;
-use super::{LOOK_AGAIN, StartError, audit_dir};
+use super::{LOOK_AGAIN, StartError, audit_dir, database_file};
+use crate::admin::Readiness;
 use crate::audit::{self, Audit};
+use crate::audit_ledger::AuditLedger;
+use crate::clock::{self, Clock};
 use crate::config::{Config, Problem};
+use crate::metrics::Metrics;
 use crate::ship::{Receiver, Shipper};
 
 /// The reject log of a gateway.
@@ -20,9 +25,13 @@ pub(super) struct RejectLog {
 /// Opens it and starts to ship it, once the gateway that gave its turn up has closed it.
 pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<RejectLog, StartError> {
     let receiver = Receiver::of(config).map_err(|problem| StartError::Config(vec![problem]))?;
+    let patient_until = clock::instant() + PATIENCE;
     let audit = loop {
         match audit(config, with) {
-            Err(StartError::Audit(audit::OpenError::Held(_))) if config.edge.reuse_port => {
+            // A command that records what it did has it for a moment.
+            Err(StartError::Audit(audit::OpenError::Held(_)))
+                if config.edge.reuse_port || clock::instant() < patient_until =>
+            {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             opened => break opened?,
@@ -42,7 +51,34 @@ pub(super) fn audit(config: &Config, with: &Surroundings<'_>) -> Result<Audit, S
     Ok(Audit::open(&audit_dir(&config.data_dir), options, key, clock, metrics, readiness)?)
 }
 
+/// Compares the log with what the database has of it, and keeps that from here on. The database must be open.
+pub(super) fn keep(config: &Config, audit: &Audit, with: &Surroundings<'_>) {
+    let (db, dir) = (database_file(&config.data_dir), audit_dir(&config.data_dir));
+    let ledger = AuditLedger::open(&db, &dir, with.clock.clone(), with.metrics.audit.clone());
+    audit.keep(Box::new(ledger));
+}
+
+/// Records the acts of operators that wait, if no gateway has the log to do it. Whether it was done.
+///
+/// # Errors
+/// When the log cannot be opened, or its key cannot be used.
+pub fn record_acts(config: &Config, clock: Clock) -> Result<bool, StartError> {
+    let (metrics, readiness) = (Arc::new(Metrics::new()?), Arc::new(Readiness::default()));
+    let qualified = Arc::default();
+    let with =
+        Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
+    let audit = match audit(config, &with) {
+        Err(StartError::Audit(audit::OpenError::Held(_))) => return Ok(false),
+        opened => opened?,
+    };
+    keep(config, &audit, &with);
+    audit.close();
+    Ok(true)
+}
+
 /// What would stop [`open`].
 pub(super) fn problems(config: &Config) -> impl Iterator<Item = Problem> {
     audit::Key::of(&config.audit).err().into_iter().chain(Receiver::of(config).err())
 }
+
+const PATIENCE: Duration = Duration::from_secs(1);

@@ -78,6 +78,7 @@ impl Stopped {
         let audit = audit.map_err(|why| held(why, StoppedError::RunningWithout))?;
         let opened = stores::open(config, &with).await;
         let Stores { handover, database } = opened.map_err(|why| held(why, StoppedError::RunningWithout))?;
+        reject_log::keep(config, &audit, &with);
         let pipeline = Arc::new(Pipeline {
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             handover: Arc::new(handover),

@@ -13,8 +13,10 @@ pub struct AuditMetrics {
     pub records: IntCounter,
     /// `hookgate_audit_suppressed_total`: rejects summed into another record.
     pub suppressed: IntCounter,
-    /// `hookgate_audit_failures_total`: records that could not be written.
+    /// `hookgate_audit_failures_total`: records that could not be written, and starts that found the log cut or changed.
     pub failures: IntCounter,
+    /// `hookgate_audit_head_failures_total`: attempts to note the log's head in the database that failed.
+    pub head_failures: IntCounter,
     /// `hookgate_audit_anchors_total`.
     pub anchors: IntCounter,
     /// `hookgate_audit_shipped_total`: anchors are among them, and what was sent again is counted again.
@@ -36,7 +38,14 @@ impl AuditMetrics {
                 "hookgate_audit_suppressed_total",
                 "Rejects summed up instead of written one by one.",
             )?,
-            failures: counter("hookgate_audit_failures_total", "Records that could not be written.")?,
+            failures: counter(
+                "hookgate_audit_failures_total",
+                "Records that could not be written, and starts that found the reject log cut or changed.",
+            )?,
+            head_failures: counter(
+                "hookgate_audit_head_failures_total",
+                "Failed attempts to note the reject log's head in the database.",
+            )?,
             anchors: counter("hookgate_audit_anchors_total", "Signed anchors written to the reject log.")?,
             shipped: counter(
                 "hookgate_audit_shipped_total",

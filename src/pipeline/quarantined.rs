@@ -16,7 +16,7 @@ use crate::audit::{self, Reject};
 use crate::event::BodyHash;
 use crate::inbox::Verdict;
 use crate::metrics::UNKNOWN;
-use crate::normalize::Normalized;
+use crate::normalize::{Forward, Normalized};
 use crate::outcome::{CONFLICT, Reason, Rejection};
 use crate::peer::Peer;
 use crate::provider;
@@ -85,7 +85,8 @@ impl Pipeline {
             Ok(Normalized::HealthCheck) => return Judgement::Ignored,
             Ok(Normalized::Event(forward)) => {
                 let left = rules.edge.request_timeout;
-                self.hand_over(source, kept.label.arrived, left, *forward, &mut None).await
+                let forward = Forward { event: forward.event.quarantined(), ..*forward };
+                self.hand_over(source, kept.label.arrived, left, forward, &mut None).await
             }
         };
         match judged {

@@ -1,13 +1,14 @@
 //! Kept requests as their operator handles them: by a connection of its own, whether or not a gateway runs.
 //!
 //! Keeps true: nothing is verified or admitted here: it is asked for, and whoever has the quarantine open does it; all the
-//! requests named by number are handled, or none; no transaction is so long that a gateway gives up waiting for it.
+//! requests named one by one are handled, or none; no transaction is so long that a gateway gives up waiting for it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::seal::{Closed, Key, Label};
 use super::table;
@@ -45,9 +46,12 @@ pub enum Which {
     All,
     /// Those of this source.
     Source(String),
-    /// Those with these numbers.
-    These(Vec<i64>),
+    /// Those with these numbers, or with these ids of their rejects. Digits are a number.
+    These(Vec<String>),
 }
+
+/// How many requests of each source.
+pub type BySource = BTreeMap<String, usize>;
 
 /// Why kept requests cannot be handled.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +65,9 @@ pub enum HeldError {
         /// The database.
         db: PathBuf,
     },
-    /// Not one of them has this number.
-    #[error("there is no kept request {0}; nothing was done")]
-    NoSuch(i64),
+    /// None of them has these numbers or ids.
+    #[error("there is no kept request {}; nothing was done", .0.join(", "))]
+    NoSuch(Vec<String>),
     /// Its seal stays closed.
     #[error("request {0}: {1}")]
     Closed(i64, Closed),
@@ -75,6 +79,16 @@ pub struct Run {
     id: String,
     /// The requests' numbers, oldest first.
     pub seqs: Vec<i64>,
+    /// The source of each.
+    sources: Vec<Arc<str>>,
+}
+
+impl Run {
+    /// The source of one of its requests.
+    pub fn source(&self, seq: i64) -> Option<&str> {
+        let at = self.seqs.binary_search(&seq).ok()?;
+        self.sources.get(at).map(|source| &**source)
+    }
 }
 
 impl Held {
@@ -121,26 +135,42 @@ impl Held {
         }
     }
 
-    /// Opens one.
+    /// Opens one, by its number or the id of its reject. Gives its number too.
     ///
     /// # Errors
     /// When it is not there, was kept under another key or was changed.
-    pub fn show(&self, seq: i64, key: &Key) -> Result<Kept, HeldError> {
-        let row = self.with(|conn| table::row(conn, seq))?.ok_or(HeldError::NoSuch(seq))?;
+    pub fn show(&self, name: &str, key: &Key) -> Result<(i64, Kept), HeldError> {
+        let no_such = || HeldError::NoSuch(vec![name.to_owned()]);
+        let (seq, _) = self.with(|conn| named(conn, name))?.ok_or_else(no_such)?;
+        let row = self.with(|conn| table::row(conn, seq))?.ok_or_else(no_such)?;
         let (label, sealed) = row.ok_or(HeldError::Closed(seq, Closed::Changed))?;
         let content = key.open(&label, sealed).map_err(|why| HeldError::Closed(seq, why))?;
-        Ok(Kept { label, content })
+        Ok((seq, Kept { label, content }))
     }
 
-    /// Deletes them. How many.
+    /// Whether a request of this source is kept.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn has_source(&self, source: &str) -> Result<bool, HeldError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM quarantine WHERE source = ?1)";
+        self.with(|conn| conn.query_row(sql, [source], |row| row.get(0)))
+    }
+
+    /// Deletes them. Tells how many.
     ///
     /// # Errors
     /// When one of them is not there, or the database refuses.
-    pub fn delete(&self, which: &Which) -> Result<usize, HeldError> {
-        let seqs = self.seqs(which)?;
-        self.each(which, &seqs, |conn, seq| {
-            conn.prepare_cached("DELETE FROM quarantine WHERE seq = ?1")?.execute([seq])
-        })
+    pub fn delete(&self, which: &Which) -> Result<BySource, HeldError> {
+        let rows = self.rows(which)?;
+        let mut deleted = BySource::new();
+        self.each(which, &rows, |conn, (seq, source)| {
+            let gone = conn.prepare_cached("DELETE FROM quarantine WHERE seq = ?1")?.execute([seq])?;
+            *deleted.entry(source.to_string()).or_default() += gone;
+            Ok(())
+        })?;
+        deleted.retain(|_, count| *count > 0);
+        Ok(deleted)
     }
 
     /// Asks whoever has the quarantine open to verify them again.
@@ -148,12 +178,13 @@ impl Held {
     /// # Errors
     /// When one of them is not there, or the database refuses: then none is asked for any more.
     pub fn ask(&self, which: &Which, dry_run: bool) -> Result<Run, HeldError> {
-        let (seqs, id) = (self.seqs(which)?, hex::encode(clock::random::<16>()));
+        let (rows, id) = (self.rows(which)?, hex::encode(clock::random::<16>()));
         let now = Clock::System.now().as_microsecond();
-        let run = Run { id, seqs };
-        let asked = self.each(which, &run.seqs, |conn, seq| {
+        let (seqs, sources) = rows.iter().cloned().unzip();
+        let run = Run { id, seqs, sources };
+        let asked = self.each(which, &rows, |conn, (seq, _)| {
             let sql = "INSERT INTO quarantine_asked (run, seq, dry_run, at) VALUES (?1, ?2, ?3, ?4)";
-            conn.prepare_cached(sql)?.execute(params![run.id, seq, dry_run, now])
+            conn.prepare_cached(sql)?.execute(params![run.id, seq, dry_run, now]).map(drop)
         });
         if let Err(why) = asked {
             // That this may fail too is less to be told than why it is done.
@@ -204,56 +235,73 @@ impl Held {
         Ok(())
     }
 
-    /// Does `work` with each, so few in one transaction that a gateway that runs never waits long; those named by number are
-    /// few. The sum of what it gives.
+    /// Does `work` with each, so few in one transaction that a gateway that runs never waits long; those named one by one are
+    /// few.
     fn each(
         &self,
         which: &Which,
-        seqs: &[i64],
-        work: impl Fn(&Connection, i64) -> rusqlite::Result<usize>,
-    ) -> Result<usize, HeldError> {
-        let mut done = 0;
-        let at_once = if matches!(which, Which::These(_)) { seqs.len() } else { AT_ONCE as usize };
-        for some in seqs.chunks(at_once.max(1)) {
-            done += self.with(|conn| {
+        rows: &[Row],
+        mut work: impl FnMut(&Connection, &Row) -> rusqlite::Result<()>,
+    ) -> Result<(), HeldError> {
+        let at_once = if matches!(which, Which::These(_)) { rows.len() } else { AT_ONCE as usize };
+        for some in rows.chunks(at_once.max(1)) {
+            self.with(|conn| {
                 let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
-                let counts = some.iter().map(|seq| work(&transaction, *seq));
-                let sum = counts.sum::<rusqlite::Result<usize>>()?;
-                transaction.commit()?;
-                Ok(sum)
+                some.iter().try_for_each(|row| work(&transaction, row))?;
+                transaction.commit()
             })?;
             std::thread::sleep(BETWEEN);
         }
-        Ok(done)
+        Ok(())
     }
 
-    /// Their numbers, oldest first.
-    fn seqs(&self, which: &Which) -> Result<Vec<i64>, HeldError> {
-        let (source, these) = match which {
-            Which::All => (None, None),
-            Which::Source(source) => (Some(source), None),
-            Which::These(seqs) => (None, Some(BTreeSet::from_iter(seqs.iter().copied()))),
+    /// Oldest first.
+    fn rows(&self, which: &Which) -> Result<Vec<Row>, HeldError> {
+        let source = match which {
+            Which::All => None,
+            Which::Source(source) => Some(source),
+            Which::These(names) => return self.these(names),
         };
-        if let Some(these) = these {
-            for seq in &these {
-                let known = "SELECT EXISTS (SELECT 1 FROM quarantine WHERE seq = ?1)";
-                if !self.with(|conn| conn.prepare_cached(known)?.query_row([seq], |row| row.get(0)))? {
-                    return Err(HeldError::NoSuch(*seq));
-                }
-            }
-            return Ok(these.into_iter().collect());
-        }
         self.with(|conn| {
-            conn.prepare("SELECT seq FROM quarantine WHERE source = ?1 OR ?1 IS NULL ORDER BY seq")?
-                .query_map([source], |row| row.get(0))?
+            conn.prepare("SELECT seq, source FROM quarantine WHERE source = ?1 OR ?1 IS NULL ORDER BY seq")?
+                .query_map([source], row)?
                 .collect()
         })
+    }
+
+    fn these(&self, names: &[String]) -> Result<Vec<Row>, HeldError> {
+        let (mut rows, mut unknown) = (BTreeMap::new(), Vec::new());
+        for name in names {
+            match self.with(|conn| named(conn, name))? {
+                Some((seq, source)) => drop(rows.insert(seq, source)),
+                None => unknown.push(name.clone()),
+            }
+        }
+        if unknown.is_empty() { Ok(rows.into_iter().collect()) } else { Err(HeldError::NoSuch(unknown)) }
     }
 
     fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, HeldError> {
         let db = Path::new(self.conn.path().unwrap_or_default());
         work(&self.conn).map_err(|error| HeldError::Database(OpenError::of(db, error)))
     }
+}
+
+/// A request's number and its source.
+type Row = (i64, Arc<str>);
+
+fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    // Somebody may have changed it to what is no text.
+    Ok((row.get(0)?, row.get::<_, String>(1).unwrap_or_default().into()))
+}
+
+/// The request with this number, or with this id of its reject.
+fn named(conn: &Connection, name: &str) -> rusqlite::Result<Option<Row>> {
+    let column = if name.bytes().all(|digit| digit.is_ascii_digit()) { "seq" } else { "reject" };
+    conn.prepare_cached(&format!(
+        "SELECT seq, source FROM quarantine WHERE {column} = ?1 ORDER BY seq LIMIT 1"
+    ))?
+    .query_row([name], row)
+    .optional()
 }
 
 /// Requests in one transaction.
@@ -302,8 +350,8 @@ mod tests {
         assert!(matches!(held.ask(&Which::All, false), Err(HeldError::Database(_))));
         assert_eq!(count(&held, "quarantine_asked"), 0);
         assert_eq!(count(&held, "seen"), 2 * AT_ONCE, "the rest was in a transaction of its own");
-        // Those named by number are asked for as one.
-        let these = Which::These((1..=ROWS).collect());
+        // Those named one by one are asked for as one.
+        let these = Which::These((1..=ROWS).map(|seq| seq.to_string()).collect());
         assert!(matches!(held.ask(&these, false), Err(HeldError::Database(_))));
         assert_eq!((count(&held, "quarantine_asked"), count(&held, "seen")), (0, 2 * AT_ONCE));
     }

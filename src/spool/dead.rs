@@ -4,7 +4,7 @@
 //! dedupe holds; all the letters named are handled, or none; where all there are is said, the oldest are first, and some are
 //! done when it is cut short.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,9 +42,12 @@ pub struct DeadLetter {
 pub enum Which {
     /// All.
     All,
-    /// Those with these numbers.
-    These(Vec<i64>),
+    /// Those with these numbers or ids. Digits are taken for a number first; letters of several sources may have one id.
+    These(Vec<String>),
 }
+
+/// How many letters of each source.
+pub type BySource = BTreeMap<String, usize>;
 
 /// Why dead letters cannot be handled.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +61,9 @@ pub enum DeadError {
         /// The database.
         db: PathBuf,
     },
-    /// Not one of them has this number.
-    #[error("there is no dead letter {0}; nothing was changed")]
-    NoSuch(i64),
+    /// None of them has these numbers or ids.
+    #[error("there is no dead letter {}; nothing was changed", .0.join(", "))]
+    NoSuch(Vec<String>),
 }
 
 impl DeadLetters {
@@ -105,23 +108,17 @@ impl DeadLetters {
     /// When the database cannot be read.
     pub fn events(&self, id_or_seq: &str) -> Result<Vec<String>, DeadError> {
         self.with(|conn| {
-            let by = |what: &str| -> rusqlite::Result<Vec<String>> {
-                conn.prepare(&format!(
-                    "SELECT event FROM spool WHERE why IS NOT NULL AND {what} = ?1 ORDER BY seq"
-                ))?
-                .query_map([id_or_seq], |row| row.get(0))?
-                .collect()
-            };
-            let found = by("seq")?;
-            if found.is_empty() { by("id") } else { Ok(found) }
+            let mut event = conn.prepare("SELECT event FROM spool WHERE seq = ?1")?;
+            let letters = named(conn, id_or_seq)?;
+            letters.into_iter().map(|seq| event.query_row([seq], |row| row.get(0))).collect()
         })
     }
 
-    /// Sends them back, behind all that waits; a gateway that runs takes them up by itself. How many.
+    /// Sends them back, behind all that waits; a gateway that runs takes them up by itself. Tells how many.
     ///
     /// # Errors
     /// When one of them is not there, or the database refuses.
-    pub fn retry(&mut self, which: &Which) -> Result<usize, DeadError> {
+    pub fn retry(&mut self, which: &Which) -> Result<BySource, DeadError> {
         self.change(which, |conn, seq| {
             conn.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'spool'", [])?;
             conn.execute(
@@ -132,52 +129,58 @@ impl DeadLetters {
         })
     }
 
-    /// Deletes them. How many.
+    /// Deletes them. Tells how many.
     ///
     /// # Errors
     /// When one of them is not there, or the database refuses.
-    pub fn delete(&mut self, which: &Which) -> Result<usize, DeadError> {
+    pub fn delete(&mut self, which: &Which) -> Result<BySource, DeadError> {
         self.change(which, |conn, seq| {
             conn.execute("DELETE FROM spool WHERE seq = ?1 AND why IS NOT NULL", [seq])
         })
     }
 
-    fn change(&mut self, which: &Which, change: Change) -> Result<usize, DeadError> {
-        let Which::These(letters) = which else { return self.change_all(change) };
-        let letters = BTreeSet::from_iter(letters);
+    fn change(&mut self, which: &Which, change: Change) -> Result<BySource, DeadError> {
+        let Which::These(names) = which else { return self.change_all(change) };
         self.with(|conn| {
             let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
-            for seq in &letters {
-                if change(&transaction, **seq)? == 0 {
-                    return Ok(Err(DeadError::NoSuch(**seq)));
+            let (mut letters, mut unknown) = (BTreeSet::new(), Vec::new());
+            for name in names {
+                let found = named(&transaction, name)?;
+                if found.is_empty() {
+                    unknown.push(name.clone());
                 }
+                letters.extend(found);
             }
+            if !unknown.is_empty() {
+                return Ok(Err(DeadError::NoSuch(unknown)));
+            }
+            let mut changed = BySource::new();
+            letters.iter().try_for_each(|seq| change_one(&transaction, *seq, change, &mut changed))?;
             transaction.commit()?;
-            Ok(Ok(letters.len()))
+            Ok(Ok(changed))
         })?
     }
 
     /// Oldest first, and so few at once that a gateway that runs never waits long.
-    fn change_all(&mut self, change: Change) -> Result<usize, DeadError> {
+    fn change_all(&mut self, change: Change) -> Result<BySource, DeadError> {
         // Of those sent back, a gateway may bury some again meanwhile, under a higher number.
         let last: i64 = self.with(|conn| {
             conn.query_row("SELECT coalesce(max(seq), 0) FROM spool WHERE why IS NOT NULL", [], |row| {
                 row.get(0)
             })
         })?;
-        let mut changed = 0;
+        let mut changed = BySource::new();
         loop {
             let some = self.with(|conn| {
                 let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
                 let letters = some_up_to(&transaction, last)?;
-                letters.iter().try_for_each(|seq| change(&transaction, *seq).map(drop))?;
+                letters.iter().try_for_each(|seq| change_one(&transaction, *seq, change, &mut changed))?;
                 transaction.commit()?;
                 Ok(letters.len())
             })?;
             if some == 0 {
                 return Ok(changed);
             }
-            changed += some;
             std::thread::sleep(BETWEEN);
         }
     }
@@ -190,6 +193,26 @@ impl DeadLetters {
 
 /// What is done to a letter: how many there were.
 type Change = fn(&Connection, i64) -> rusqlite::Result<usize>;
+
+fn change_one(conn: &Connection, seq: i64, change: Change, changed: &mut BySource) -> rusqlite::Result<()> {
+    let source: String =
+        conn.prepare_cached("SELECT source FROM spool WHERE seq = ?1")?.query_row([seq], |row| row.get(0))?;
+    *changed.entry(source).or_default() += change(conn, seq)?;
+    Ok(())
+}
+
+/// The letters with this number, or else with this id, oldest first.
+fn named(conn: &Connection, name: &str) -> rusqlite::Result<Vec<i64>> {
+    let by = |column: &str| -> rusqlite::Result<Vec<i64>> {
+        conn.prepare_cached(&format!(
+            "SELECT seq FROM spool WHERE why IS NOT NULL AND {column} = ?1 ORDER BY seq"
+        ))?
+        .query_map([name], |row| row.get(0))?
+        .collect()
+    };
+    let found = by("seq")?;
+    if found.is_empty() { by("id") } else { Ok(found) }
+}
 
 /// The oldest letters, up to this number: as many as a transaction takes.
 fn some_up_to(conn: &Connection, last: i64) -> rusqlite::Result<Vec<i64>> {

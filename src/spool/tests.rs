@@ -1,5 +1,6 @@
 //! The hand-over against an inbox that does what it is told, and a real database.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -300,14 +301,21 @@ async fn what_can_never_be_taken_is_a_dead_letter_and_holds_nobody_up() {
     // Sent back, while the gateway runs: it takes it up by itself.
     until("the line is gone", || !handover.spool.as_ref().unwrap().lines.wait_at("src")).await;
     bench.inbox.one("nowhere", None);
-    assert!(matches!(dead.retry(&Which::These(vec![listed[1].seq, 99])), Err(DeadError::NoSuch(99))));
+    assert!(
+        matches!(dead.retry(&these(&[&listed[1].seq.to_string(), "99", "no"])), Err(DeadError::NoSuch(them)) if them == ["99", "no"])
+    );
     assert_eq!(dead.list().unwrap().len(), 3, "all or none");
-    assert_eq!(dead.retry(&Which::These(vec![listed[1].seq])).unwrap(), 1);
+    let one = BTreeMap::from([("src".to_owned(), 1)]);
+    assert_eq!(dead.retry(&these(&["nowhere"])).unwrap(), one);
     until("it is taken", || bench.taken() == ["a", "b", "nowhere"]).await;
-    assert_eq!(dead.delete(&Which::All).unwrap(), 2);
+    assert_eq!(dead.delete(&Which::All).unwrap()["src"], 2);
     until("they are gone", || bench.metrics.spool.dead_events.get() == 0).await;
     assert_eq!(bench.metrics.spool.bytes.get(), 0);
     bench.close((handover, database)).await;
+}
+
+fn these(names: &[&str]) -> Which {
+    Which::These(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
 #[tokio::test]
@@ -318,7 +326,7 @@ async fn a_letter_sent_back_goes_behind_all_that_waits() {
     for id in ["bad", "a", "b"] {
         handover.admit(event(id)).await.unwrap();
     }
-    assert_eq!(bench.dead().retry(&Which::All).unwrap(), 1);
+    assert_eq!(bench.dead().retry(&Which::All).unwrap()["src"], 1);
     handover.admit(event("c")).await.unwrap();
     bench.inbox.one("bad", None);
     bench.inbox.all(None);
@@ -501,7 +509,7 @@ async fn all_letters_are_handled_some_at_a_time() {
     bench.dead().retry(&Which::All).unwrap_err();
     assert_eq!(bench.dead().list().unwrap().len(), 50);
     hand.execute_batch("DROP TRIGGER no_more").unwrap();
-    assert_eq!(bench.dead().retry(&Which::All).unwrap(), 50);
+    assert_eq!(bench.dead().retry(&Which::All).unwrap()["src"], 50);
     bench.inbox.all(None);
     handover.start(bench.told.clone());
     bench.drained().await;

@@ -88,8 +88,13 @@ impl<'a> Watch<'a> {
         Ok(Ok(()))
     }
 
-    /// After the last record, at `last`.
-    pub(super) fn end(mut self, last: Option<&Seen>, records: u64) -> Result<Option<Anchors>, VerifyError> {
+    /// After the last record, at `last`; `there`: the demanded record was among them.
+    pub(super) fn end(
+        mut self,
+        last: Option<&Seen>,
+        records: u64,
+        there: bool,
+    ) -> Result<Option<Anchors>, VerifyError> {
         let demand = self.demand;
         if demand.keys.is_empty() {
             return Ok(None);
@@ -106,16 +111,16 @@ impl<'a> Watch<'a> {
             ));
         }
         let anchored = self.anchors.as_ref().map_or(0, |anchors| anchors.last_seq);
-        if let Some(to) = demand.anchored_to.filter(|to| *to > anchored) {
+        let overdue = demand
+            .now
+            .zip(self.stretch)
+            .is_some_and(|(now, stretch)| stretch.is_over(now, ANCHOR_WITHIN_CHECKED));
+        if let Some(to) = demand.anchored_to.filter(|to| *to > anchored && !(there && !overdue)) {
             let why = format!(
                 "not anchored: the last anchor is record {anchored}, and one is to stand at record {to} or after it"
             );
             return Err(missing(anchored + 1, why));
         }
-        let overdue = demand
-            .now
-            .zip(self.stretch)
-            .is_some_and(|(now, stretch)| stretch.is_over(now, ANCHOR_WITHIN_CHECKED));
         if overdue && demand.anchored_since.is_some_and(|since| since <= end) {
             let why = format!(
                 "not anchored: no anchor {}, and a gateway that runs anchors within a minute: it was ended without its \

@@ -9,9 +9,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::terminal::safe;
-use crate::audit::Key;
-use crate::audit::verify::{Anchors, Demand, Verified, VerifyError, verify_with};
+use super::Log;
+use crate::audit::verify::{Anchors, Broken, Demand, Verified, VerifyError, verify_with};
+use crate::audit::{Key, Mark};
+use crate::audit_ledger::Kept;
 use crate::clock::Clock;
+use crate::event::microseconds;
 
 /// `audit verify`.
 #[derive(Clone, Debug, Default, Args)]
@@ -23,32 +26,49 @@ pub(in crate::cli) struct Verify {
     /// missing before the first anchor.
     #[arg(long, value_name = "SEQ")]
     pub(super) anchored_since: Option<u64>,
-    /// Also fail unless an anchor stands at this record or after it: the `anchored_seq` of an earlier check, so that a log
-    /// whose end was cut off since is found out.
-    #[arg(long, value_name = "SEQ")]
-    pub(super) anchored_to: Option<u64>,
+    /// Also fail unless this very record is still in the log: the `head` that `--json` printed, kept elsewhere. SEQ alone also
+    /// wants an anchor at or after it, once that is due, and needs the key.
+    #[arg(long, value_name = "SEQ[:HASH]", value_parser = place)]
+    pub(super) anchored_to: Option<Place>,
+    /// Take the log as it is from here on: forget that a start found it cut or changed, and the head that hookgate.db keeps
+    /// where the log no longer has it. Leaves a record of its own.
+    #[arg(long)]
+    pub(in crate::cli) accept: bool,
+}
+
+/// A record that is to be there.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Number(u64),
+    Very(Mark),
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    match text.parse() {
+        Ok(seq) => Ok(Place::Number(seq)),
+        Err(_) => text.parse().map(Place::Very),
+    }
 }
 
 impl Verify {
     /// Verifies and tells; gives the exit code.
-    pub(super) fn report(
-        &self,
-        dir: &Path,
-        key: Option<Key>,
-        json: bool,
-        out: &mut dyn Write,
-    ) -> io::Result<u8> {
-        let demand = self.demand(key)?;
-        let (broken, told) = match verify_with(dir, &demand) {
-            Ok(verified) => return holds(&verified, &demand, json, out).map(|()| 0),
+    pub(super) fn report(&self, log: Log<'_>, json: bool, out: &mut dyn Write) -> io::Result<u8> {
+        // Before the log is read: a gateway that runs moves both on, the log first.
+        let kept = Kept::read(log.db).map_err(io::Error::other)?;
+        let demand = self.demand(log.key)?;
+        let (broken, told) = match verify_with(log.dir, &demand) {
+            Ok(verified) => match differs(kept.as_ref(), log.dir)? {
+                Some(broken) if !self.accept => as_broken(&broken),
+                differs => {
+                    if self.accept {
+                        let end = Mark { seq: verified.last_seq, hash: verified.last_hash.clone() };
+                        Kept::accept(log.db, &end, differs.is_some()).map_err(io::Error::other)?;
+                    }
+                    return holds(&verified, &demand, kept.is_some(), json, out).map(|()| 0);
+                }
+            },
             Err(VerifyError::Io(why)) => return Err(why),
-            Err(VerifyError::Broken(broken)) => {
-                let told = json!({
-                    "status": "broken", "file": broken.file, "line": broken.line, "seq": broken.seq,
-                    "why": broken.why,
-                });
-                (format!("broken: {broken}"), told)
-            }
+            Err(VerifyError::Broken(broken)) => as_broken(&broken),
             Err(why @ VerifyError::Unanchored(records)) => {
                 let told = json!({ "status": "unanchored", "records": records, "why": why.to_string() });
                 (format!("unanchored: {why}"), told)
@@ -62,17 +82,51 @@ impl Verify {
         for file in &self.key_files {
             keys.push(Key::in_file(file).map_err(io::Error::other)?);
         }
-        let (since, to) = (self.anchored_since, self.anchored_to);
-        if keys.is_empty() && (since.is_some() || to.is_some()) {
+        let anchored_since = self.anchored_since;
+        let (anchored_to, holding) = match &self.anchored_to {
+            Some(Place::Number(seq)) => (Some(*seq), None),
+            Some(Place::Very(mark)) => (None, Some(mark.clone())),
+            None => (None, None),
+        };
+        if keys.is_empty() && (anchored_since.is_some() || anchored_to.is_some()) {
             return Err(io::Error::other(
-                "anchors are checked with their key: set [audit] key in the config, or give --key-file FILE",
+                "anchors are checked with their key: set [audit] key in the config, give --key-file FILE, or give \
+                 --anchored-to SEQ:HASH, which needs no key",
             ));
         }
-        Ok(Demand { keys, anchored_since: since, anchored_to: to, now: Some(Clock::System.now()) })
+        Ok(Demand { keys, anchored_since, anchored_to, holding, now: Some(Clock::System.now()) })
     }
 }
 
-fn holds(of: &Verified, demand: &Demand, json: bool, out: &mut dyn Write) -> io::Result<()> {
+/// Where the log is not as its gateway left it.
+fn differs(kept: Option<&Kept>, dir: &Path) -> io::Result<Option<Broken>> {
+    let Some(Kept { head, findings }) = kept else { return Ok(None) };
+    let broken =
+        |mark: &Mark, why: String| Broken { file: "-".to_owned(), line: 0, seq: Some(mark.seq), why };
+    if let Some(head) = head
+        && let Some(why) = head.missing_in(dir)?
+    {
+        let why = format!("it was the gateway's last one or shortly before that, and is not there: {why}");
+        return Ok(Some(broken(head, why)));
+    }
+    Ok(findings.first().map(|found| {
+        let at = microseconds(found.at);
+        let why = format!(
+            "a gateway that started at {at} did not find it: {}; the log has grown since. --accept takes it as it is",
+            found.why
+        );
+        broken(&found.kept, why)
+    }))
+}
+
+fn as_broken(broken: &Broken) -> (String, serde_json::Value) {
+    let told = json!({
+        "status": "broken", "file": broken.file, "line": broken.line, "seq": broken.seq, "why": broken.why,
+    });
+    (format!("broken: {broken}"), told)
+}
+
+fn holds(of: &Verified, demand: &Demand, compared: bool, json: bool, out: &mut dyn Write) -> io::Result<()> {
     let Verified {
         records,
         files,
@@ -84,10 +138,11 @@ fn holds(of: &Verified, demand: &Demand, json: bool, out: &mut dyn Write) -> io:
         anchors,
         unchecked,
     } = of;
+    let head = (*records > 0).then(|| format!("{last_seq}:{last_hash}"));
     if json {
         let all = json!({
             "status": "ok", "records": records, "files": files, "first_seq": first_seq, "last_seq": last_seq,
-            "last_hash": last_hash, "unfinished": unfinished, "set_aside": set_aside,
+            "last_hash": last_hash, "head": head, "compared": compared, "unfinished": unfinished, "set_aside": set_aside,
             "anchors": anchors.as_ref().map_or(0, |anchors| anchors.count),
             "anchors_unchecked": unchecked,
             "anchored_from": anchors.as_ref().map(|anchors| anchors.first_seq),
@@ -101,8 +156,11 @@ fn holds(of: &Verified, demand: &Demand, json: bool, out: &mut dyn Write) -> io:
     } else {
         writeln!(
             out,
-            "ok: {records} records in {files} files, {first_seq} to {last_seq}, last hash {last_hash}"
+            "ok: {records} records in {files} files, {first_seq} to {last_seq}, head {last_seq}:{last_hash}"
         )?;
+    }
+    if !compared {
+        writeln!(out, "note: not compared with the head that a gateway keeps: there is no hookgate.db")?;
     }
     match anchors {
         Some(anchors) => vouched(of, anchors, out)?,

@@ -1,0 +1,142 @@
+//! What `hookgate.db` keeps of the reject log: the log's head, so that a log that was cut or made anew is found; what a start has
+//! found so; and the acts of operators until they are recorded.
+//!
+//! Keeps true: the head is never ahead of what is synced in the log, and behind it by little; nothing waits for it but the log's
+//! writer, and that not for long; what a start found is kept until an operator accepts it.
+//!
+//! `head`: the head, and what was found. `acts`: what operators do, noted before it is done.
+
+pub mod acts;
+mod head;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::audit::{Ledger, Mark, Reject};
+use crate::clock::Clock;
+use crate::database::{self, OpenError};
+use crate::metrics::AuditMetrics;
+pub use head::{Finding, Kept};
+
+/// The ledger, as the gateway that writes the log keeps it.
+pub struct AuditLedger {
+    db: PathBuf,
+    log: PathBuf,
+    clock: Clock,
+    metrics: AuditMetrics,
+    /// None until the database can be opened; then the log has been compared.
+    conn: Option<Connection>,
+    failing: bool,
+}
+
+impl AuditLedger {
+    /// Opens the ledger in the database `db`, which a gateway has made, and compares the log in `log` with it: what is wrong is
+    /// logged, counted and kept. A database that cannot be opened is tried again with every note.
+    pub fn open(db: &Path, log: &Path, clock: Clock, metrics: AuditMetrics) -> AuditLedger {
+        let (db, log) = (db.to_owned(), log.to_owned());
+        let mut ledger = AuditLedger { db, log, clock, metrics, conn: None, failing: false };
+        ledger.with(|_| Ok(()));
+        ledger
+    }
+
+    /// Does `work`; none if the database fails, which is told once.
+    fn with<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
+        let db = self.db.clone();
+        let done = self.connection().and_then(|conn| work(conn).map_err(|error| OpenError::of(&db, error)));
+        match done {
+            Ok(done) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the reject log's head is noted in the database again");
+                }
+                Some(done)
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(
+                        %why,
+                        "the reject log's head cannot be noted in the database, nor operators' acts be taken from it; both are \
+                         tried again"
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    fn connection(&mut self) -> Result<&Connection, OpenError> {
+        let conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => {
+                let conn = connect(&self.db)?;
+                self.compare(&conn).map_err(|error| OpenError::of(&self.db, error))?;
+                conn
+            }
+        };
+        Ok(self.conn.insert(conn))
+    }
+
+    /// Tells if the log is not as the head has it, or was not at an earlier start.
+    fn compare(&self, conn: &Connection) -> rusqlite::Result<()> {
+        if let Some(kept) = head::read(conn)? {
+            match kept.missing_in(&self.log) {
+                Ok(None) => {}
+                Ok(Some(why)) => head::find(conn, &Finding { at: self.clock.now(), kept, why })?,
+                Err(why) => {
+                    tracing::warn!(%why, "the reject log cannot be compared with its head in the database")
+                }
+            }
+        }
+        for Finding { at, kept, why } in head::findings(conn)? {
+            self.metrics.failures.inc();
+            tracing::error!(
+                head = %kept, found = %at,
+                "the reject log is not as its gateway left it: {why}; look into it with `hookgate audit verify`, then accept it \
+                 with `hookgate audit verify --accept`"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Ledger for AuditLedger {
+    fn note(&mut self, head: &Mark, recorded: &[String]) -> bool {
+        let noted = self.with(|conn| {
+            let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+            head::write(&transaction, head)?;
+            acts::forget(&transaction, recorded)?;
+            transaction.commit()
+        });
+        if noted.is_none() {
+            self.metrics.head_failures.inc();
+        }
+        noted.is_some()
+    }
+
+    fn acts(&mut self) -> Vec<Reject> {
+        let now = self.clock.now();
+        self.with(|conn| acts::waiting(conn, now)).unwrap_or_default()
+    }
+}
+
+/// Its writes are not synced by themselves: a power failure may cost the last of them, and a head that is behind is still in the
+/// log. The gateway's own writes to the same file sync them along.
+fn connect(db: &Path) -> Result<Connection, OpenError> {
+    let conn = database::join(db, &format!("{}{}", head::TABLES, acts::TABLE))?;
+    let settings = format!(
+        "PRAGMA synchronous = normal; PRAGMA cache_size = -256; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
+    );
+    conn.busy_timeout(BUSY)
+        .and_then(|()| conn.execute_batch(&settings))
+        .map_err(|error| OpenError::of(db, error))?;
+    Ok(conn)
+}
+
+/// The log's writer has rejects to write.
+const BUSY: Duration = Duration::from_millis(200);
+/// The log of a database that nothing else writes to. Where something does, that moves it into the database sooner.
+const CHECKPOINT_PAGES: u32 = 8000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! What an operator does by a command, with the record of it in the reject log.
+//!
+//! Keeps true: nothing is done that cannot be noted first; a command ends once its act is in the log, or says that it is not yet.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::Failure;
+use super::terminal::safe;
+use crate::audit_ledger::acts::{self, Done};
+use crate::clock::{self, Clock};
+use crate::config::Config;
+use crate::gateway;
+use crate::metrics::UNKNOWN;
+
+/// An act that is noted.
+pub(super) struct Act<'c> {
+    config: &'c Config,
+    noted: acts::Act,
+    command: String,
+    who: String,
+}
+
+/// How many of each source.
+pub(super) type Tally = BTreeMap<String, usize>;
+
+impl<'c> Act<'c> {
+    /// Notes that this command is about to act.
+    pub(super) fn begin(config: &'c Config, command: &str) -> Result<Act<'c>, Failure> {
+        let who = operator();
+        let noted =
+            acts::Act::begin(&gateway::database_file(&config.data_dir), &format!("{command}, by {who}"));
+        let failed =
+            |why| Failure(format!("nothing was done, since it cannot be noted for the reject log: {why}"));
+        Ok(Act { config, noted: noted.map_err(failed)?, command: command.to_owned(), who })
+    }
+
+    /// Has recorded that it failed on the way.
+    pub(super) fn failed(self, why: &str) -> Result<(), Failure> {
+        let failed = done(&safe(&format!("{}: failed, and a part of it may be done: {why}", self.command)));
+        self.end(vec![failed])
+    }
+
+    /// Has recorded what was done, and by whom; nothing, if nothing was.
+    pub(super) fn end(mut self, mut done: Vec<Done>) -> Result<(), Failure> {
+        for done in &mut done {
+            done.what = format!("{}, by {}", done.what, self.who);
+        }
+        self.noted.end(&done)?;
+        if let Err(why) = self.recorded() {
+            // Standard error may be closed; then there is nobody to tell.
+            let _ = writeln!(
+                io::stderr(),
+                "hookgate: done, and noted for the reject log, but not recorded yet: {}",
+                why.0
+            );
+        }
+        Ok(())
+    }
+
+    /// Waits until it is in the log, by the gateway's hand or by ours.
+    fn recorded(&self) -> Result<(), Failure> {
+        let begun = clock::instant();
+        while !self.noted.is_recorded()? {
+            if gateway::record_acts(self.config, Clock::System)? {
+                break;
+            }
+            if clock::instant().saturating_duration_since(begun) > PATIENCE {
+                return Err(Failure(
+                    "the gateway that runs has not taken it up; it does once it can".to_owned(),
+                ));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+}
+
+/// That something was done, to no single source.
+pub(super) fn done(what: &str) -> Done {
+    Done { source: UNKNOWN.to_owned(), what: what.to_owned() }
+}
+
+/// What was done to each source; `named` are those that were asked for one by one.
+pub(super) fn done_to(tally: &Tally, named: &[String], what: impl Fn(usize) -> String) -> Vec<Done> {
+    let asked = match named {
+        [] => String::new(),
+        [some @ .., last] if named.len() <= NAMED => {
+            let some: String = some.iter().map(|name| format!("{name}, ")).collect();
+            format!(" (asked for: {some}{last})")
+        }
+        _ => format!(" (asked for: {} and {} more)", named[..NAMED].join(", "), named.len() - NAMED),
+    };
+    let of = |(source, count): (&String, &usize)| {
+        let what = safe(&format!("{}{asked}", what(*count)));
+        Done { source: source.clone(), what }
+    };
+    tally.iter().map(of).collect()
+}
+
+/// Who runs this process: by the system's account, which no variable can change.
+fn operator() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    // Only root may have it from somebody else.
+    let sudo = std::env::var("SUDO_USER").ok().filter(|_| uid == 0).map(|user| format!(" for {user}"));
+    safe(&format!("{} (uid {uid}){}", name.unwrap_or_else(|| "?".to_owned()), sudo.unwrap_or_default()))
+}
+
+/// Of those asked for one by one, so many are named.
+const NAMED: usize = 10;
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// For a gateway that runs.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,67 @@
+//! What an event is marked with once it is written: that another body came first, or that it was in the quarantine.
+//!
+//! Keeps true: a marked event is the same text but for its id and one attribute more, before `data`.
+
+use super::{BodyHash, Event};
+
+impl Event {
+    /// The same event as the second or later body under its identity: the id ends in `~` and 8 hex digits of the body's
+    /// SHA-256, and `conflict` is true.
+    pub fn conflicting(&self, body: &BodyHash) -> Event {
+        self.marked(conflict_id(&self.id, body), "\"conflict\":true,")
+    }
+
+    /// The same event, admitted out of the quarantine: `quarantined` is true.
+    pub fn quarantined(&self) -> Event {
+        self.marked(self.id.clone(), "\"quarantined\":true,")
+    }
+
+    /// With an id that begins as its own, and one attribute more at the end.
+    fn marked(&self, id: String, mark: &str) -> Event {
+        let suffix = &id[self.id.len()..];
+        let mut json = String::with_capacity(self.json.len() + suffix.len() + mark.len());
+        json.push_str(&self.json[..self.id_end]);
+        json.push_str(suffix);
+        json.push_str(&self.json[self.id_end..self.data_start]);
+        json.push_str(mark);
+        json.push_str(&self.json[self.data_start..]);
+        Event {
+            json,
+            id_end: self.id_end + suffix.len(),
+            data_start: self.data_start + suffix.len() + mark.len(),
+            source: self.source.clone(),
+            kind: self.kind.clone(),
+            partition_key: self.partition_key.clone(),
+            id,
+        }
+    }
+}
+
+/// The id under which another body of a known identity enters.
+pub fn conflict_id(id: &str, body: &BodyHash) -> String {
+    format!("{id}~{}", hex::encode(&body.0[..4]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_is_the_same_event_with_another_id_and_a_mark() {
+        let body = BodyHash::of(b"other");
+        let first = Event::for_test("quote\"d");
+        let second = first.conflicting(&body);
+        let [mut a, b]: [serde_json::Value; 2] =
+            [&first, &second].map(|event| serde_json::from_str(&event.json).unwrap());
+        a["id"] = format!("quote\"d~{}", &body.hex()[..8]).into();
+        a["conflict"] = true.into();
+        assert_eq!(a, b);
+        assert_eq!(second.id, a["id"]);
+        assert_eq!(first.quarantined().id, first.id);
+        let kept: serde_json::Value =
+            serde_json::from_str(&first.quarantined().conflicting(&body).json).unwrap();
+        assert_eq!((&kept["quarantined"], &kept["conflict"]), (&true.into(), &true.into()));
+        let third = second.conflicting(&body);
+        serde_json::from_str::<serde_json::Value>(&third.json).unwrap();
+    }
+}
