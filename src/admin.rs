@@ -36,12 +36,44 @@ use places::{MAX_CONNECTIONS, MAX_OF_A_CLIENT, Places};
 /// What each part says of itself. All start down; the part that opens sets its own.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    queue: AtomicBool,
+    /// A [`QueueState`].
+    queue: AtomicU8,
     dedupe: AtomicBool,
     audit: AtomicBool,
     draining: AtomicBool,
     /// A [`SpoolState`].
     spool: AtomicU8,
+}
+
+/// What the queue says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum QueueState {
+    /// It is away, or refuses events.
+    #[default]
+    Down,
+    /// It takes events.
+    Up,
+    /// It answers, and takes no more for want of room.
+    Full,
+}
+
+impl QueueState {
+    const ALL: [QueueState; 3] = [QueueState::Down, QueueState::Up, QueueState::Full];
+
+    fn word(self) -> &'static str {
+        match self {
+            QueueState::Down => "down",
+            QueueState::Up => "up",
+            QueueState::Full => "full",
+        }
+    }
+}
+
+impl From<bool> for QueueState {
+    fn from(up: bool) -> QueueState {
+        if up { QueueState::Up } else { QueueState::Down }
+    }
 }
 
 /// What the spool says of itself.
@@ -55,7 +87,7 @@ pub enum SpoolState {
     Beside,
     /// Nothing waits in it.
     Empty,
-    /// Events wait in it.
+    /// Events wait in it: they are drained while the queue takes them.
     Draining,
     /// It takes no more: at its bound, or its disk fails.
     Full,
@@ -70,11 +102,12 @@ impl SpoolState {
         matches!(self, SpoolState::Empty | SpoolState::Draining)
     }
 
-    fn word(self) -> &'static str {
+    fn word(self, drains: bool) -> &'static str {
         match self {
             SpoolState::Off => "off",
             SpoolState::Beside | SpoolState::Empty => "empty",
-            SpoolState::Draining => "draining",
+            SpoolState::Draining if drains => "draining",
+            SpoolState::Draining => "waiting",
             SpoolState::Full => "full",
         }
     }
@@ -82,8 +115,13 @@ impl SpoolState {
 
 impl Readiness {
     /// Whether the queue takes events.
-    pub fn set_queue(&self, up: bool) {
-        self.queue.store(up, Ordering::Relaxed);
+    pub fn set_queue(&self, state: impl Into<QueueState>) {
+        self.queue.store(state.into() as u8, Ordering::Relaxed);
+    }
+
+    /// What the queue said last.
+    pub fn queue(&self) -> QueueState {
+        QueueState::ALL.get(usize::from(self.queue.load(Ordering::Relaxed))).copied().unwrap_or_default()
     }
 
     /// Whether the dedupe store answers.
@@ -117,7 +155,7 @@ impl Readiness {
 
     /// Whether a new event could be put in the queue.
     pub fn is_up(&self) -> bool {
-        self.queue.load(Ordering::Relaxed) && self.dedupe.load(Ordering::Relaxed)
+        self.queue() == QueueState::Up && self.dedupe.load(Ordering::Relaxed)
     }
 
     /// Whether a new event could be made durable.
@@ -130,9 +168,9 @@ impl Readiness {
         let word = |part: &AtomicBool| if part.load(Ordering::Relaxed) { "up" } else { "down" };
         let report = Report {
             ready: self.ready(),
-            queue: word(&self.queue),
+            queue: self.queue().word(),
             dedupe: word(&self.dedupe),
-            spool: self.spool().word(),
+            spool: self.spool().word(self.is_up()),
             draining: self.draining(),
             audit: word(&self.audit),
         };
@@ -318,6 +356,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_wait_in_the_spool_until_the_queue_takes_them() {
+        let readiness = Readiness::default();
+        readiness.set_spool(SpoolState::Draining);
+        readiness.set_dedupe(true);
+        for (queue, words) in [
+            (QueueState::Down, ["down", "waiting"]),
+            (QueueState::Full, ["full", "waiting"]),
+            (QueueState::Up, ["up", "draining"]),
+        ] {
+            readiness.set_queue(queue);
+            let report: serde_json::Value = serde_json::from_str(&readiness.report()).unwrap();
+            assert_eq!([&report["queue"], &report["spool"]], words);
+        }
+    }
 
     #[test]
     fn a_spool_that_takes_events_makes_up_for_a_queue_that_is_away() {

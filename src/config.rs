@@ -255,10 +255,12 @@ pub struct Queue {
     pub name: At<String>,
     /// Redis: how many streams.
     pub partitions: u32,
-    /// Redis: at this length a stream takes no more.
+    /// Redis: at this length a stream loses what every consumer group has acknowledged, and takes no more where that is nothing.
     pub max_backlog: u64,
     /// How long events are kept.
     pub retain: Duration,
+    /// Redis: a consumer group none of whose consumers was seen for so long keeps nothing in a stream.
+    pub ignore_idle_groups: Option<Duration>,
     /// Redis: how many replicas must have an event before it counts as queued.
     pub ack_replicas: u32,
     /// NATS, AMQP, Kafka: the servers; may be a secret since it may hold a password.

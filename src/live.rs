@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::{Config, Position, Problem, QueueKind, Store};
+use crate::inbox::redis::backlog::Backlog;
 use crate::inbox::redis::{Servers, numbered};
 use crate::metrics::Metrics;
 use crate::provider;
@@ -37,6 +38,10 @@ pub enum Setting {
     RedisUnreadable,
     /// Redis takes no events into a stream: a right is missing, or the key is none.
     RedisStream,
+    /// A stream is at `queue.max_backlog` and takes no more.
+    RedisBacklog,
+    /// A stream's last id is ahead of the server's clock.
+    RedisIds,
     /// Redis takes no claims: a right is missing.
     RedisClaims,
     /// The broker cannot be asked.
@@ -57,7 +62,7 @@ pub enum Setting {
 
 impl Setting {
     /// Every one.
-    pub const ALL: [Setting; 15] = [
+    pub const ALL: [Setting; 17] = [
         Setting::RedisUnreachable,
         Setting::RedisVersion,
         Setting::RedisEviction,
@@ -65,6 +70,8 @@ impl Setting {
         Setting::RedisClock,
         Setting::RedisUnreadable,
         Setting::RedisStream,
+        Setting::RedisBacklog,
+        Setting::RedisIds,
         Setting::RedisClaims,
         Setting::QueueUnreachable,
         Setting::NatsStream,
@@ -85,6 +92,8 @@ impl Setting {
             Setting::RedisClock => "redis_clock",
             Setting::RedisUnreadable => "redis_unreadable",
             Setting::RedisStream => "redis_stream",
+            Setting::RedisBacklog => "redis_backlog",
+            Setting::RedisIds => "redis_ids",
             Setting::RedisClaims => "redis_claims",
             Setting::QueueUnreachable => "queue_unreachable",
             Setting::NatsStream => "nats_stream",
@@ -94,6 +103,11 @@ impl Setting {
             Setting::KafkaMinInsync => "kafka_min_insync_replicas",
             Setting::KafkaUnreadable => "kafka_unreadable",
         }
+    }
+
+    /// Whether the inbox itself tells of it, at the moment it happens.
+    fn is_told_by_the_inbox(self) -> bool {
+        matches!(self, Setting::RedisBacklog | Setting::RedisIds)
     }
 
     /// Whether it leaves the promise as it is, as far as can be seen.
@@ -150,7 +164,8 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
             Ok(servers) => {
                 let claimed = config.queue.kind != QueueKind::Redis && config.dedupe.store == Store::Redis;
                 let claims = claimed.then(|| config.queue.name.value.clone());
-                redis::look(&servers, &redis::Use { streams: streams(config), claims }, clock).await
+                let backlog = Backlog::new(config.queue.max_backlog, config.queue.ignore_idle_groups);
+                redis::look(&servers, &redis::Use { streams: streams(config), backlog, claims }, clock).await
             }
             Err(why) => vec![Finding::new(Setting::RedisUnreachable, why.to_string())],
         };
@@ -172,7 +187,8 @@ pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
     let mut told: Vec<Finding> = Vec::new();
     loop {
         let found: Vec<Finding> = look(&config, &clock).await.into_iter().map(|one| one.finding).collect();
-        for finding in found.iter().filter(|finding| !told.contains(finding)) {
+        let is_new = |finding: &&Finding| !finding.setting.is_told_by_the_inbox() && !told.contains(finding);
+        for finding in found.iter().filter(is_new) {
             tracing::warn!(setting = finding.setting.as_str(), "{}", finding.what);
         }
         for setting in Setting::ALL {

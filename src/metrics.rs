@@ -4,6 +4,7 @@
 //! is bounded by the config; every series that can be known at the start is there from the start, at zero.
 
 mod audit;
+mod backlog;
 mod edge;
 mod labels;
 mod quarantine;
@@ -19,6 +20,7 @@ use prometheus::{
 };
 
 pub use audit::AuditMetrics;
+pub use backlog::BacklogMetrics;
 pub use edge::{EdgeMetrics, TlsResult};
 pub use labels::{EnqueueFailure, OutcomeLabel};
 pub use quarantine::QuarantineMetrics;
@@ -39,6 +41,10 @@ pub struct QueueMetrics {
     failures: Vec<IntCounter>,
     /// `hookgate_queue_up`.
     pub up: IntGauge,
+    /// `hookgate_queue_full`.
+    pub full: IntGauge,
+    /// What is in the queue, where that is known.
+    pub backlog: BacklogMetrics,
 }
 
 impl QueueMetrics {
@@ -56,6 +62,8 @@ pub struct Metrics {
     enqueue_batch: HistogramVec,
     enqueue_failures: IntCounterVec,
     queue_up: IntGaugeVec,
+    queue_full: IntGaugeVec,
+    backlog: BacklogMetrics,
     /// The spool's.
     pub spool: SpoolMetrics,
     /// The quarantine's.
@@ -116,6 +124,13 @@ impl Metrics {
                 &["queue", "kind"],
             )?,
             queue_up: gauge_vec(r, "hookgate_queue_up", "1 while the queue takes events.", &["queue"])?,
+            queue_full: gauge_vec(
+                r,
+                "hookgate_queue_full",
+                "1 while the queue, or a stream of it, answers and takes no more for want of room.",
+                &["queue"],
+            )?,
+            backlog: BacklogMetrics::new(r)?,
             spool: SpoolMetrics::new(r)?,
             quarantine: QuarantineMetrics::new(r)?,
             edge: EdgeMetrics::new(r)?,
@@ -161,6 +176,8 @@ impl Metrics {
                 .map(|(_, kind)| self.enqueue_failures.with_label_values(&[queue, kind]))
                 .collect(),
             up: self.queue_up.with_label_values(&[queue]),
+            full: self.queue_full.with_label_values(&[queue]),
+            backlog: self.backlog.of(queue),
         }
     }
 

@@ -1495,11 +1495,12 @@ const HISTOGRAMS: [&str; 5] = [
     "hookgate_enqueue_duration_seconds",
     "hookgate_enqueue_batch_events",
 ];
-const GAUGES: [&str; 13] = [
+const GAUGES: [&str; 14] = [
     "hookgate_in_flight_bytes",
     "hookgate_tls_certificate_expiry_timestamp_seconds",
     "hookgate_last_accepted_timestamp_seconds",
     "hookgate_queue_up",
+    "hookgate_queue_full",
     "hookgate_connections",
     "hookgate_requests_in_flight",
     "hookgate_config_loaded_timestamp_seconds",

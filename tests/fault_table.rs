@@ -61,7 +61,7 @@ async fn redis_down_and_the_spool_on() {
         gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
     }
     gateway.deliver(&Delivery::basiq("event-07")).await.assert_duplicate("event-07");
-    assert_eq!(gateway.readiness().await["spool"], "draining");
+    assert_eq!(gateway.readiness().await["spool"], "waiting");
     redis.restart().await;
     until("the spool is drained", async || spooled(&gateway).await == 0.0).await;
     assert_eq!(ids(&home.events()), sent);

@@ -222,7 +222,7 @@ async fn with_a_spool_a_redis_that_refuses_every_event_is_told_and_costs_none() 
     until("the queue is down", async || gateway.readiness().await["queue"] == "down").await;
     assert!(gateway.ready().await, "the spool takes events");
     gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_accepted("meanwhile");
-    assert_eq!(gateway.readiness().await["spool"], "draining");
+    assert_eq!(gateway.readiness().await["spool"], "waiting");
     set_user(&redis, &["+xadd"]).await;
     until("all is well", async || {
         let report = gateway.readiness().await;

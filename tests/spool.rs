@@ -40,7 +40,7 @@ async fn while_redis_is_away_events_wait_on_disk_and_then_enter_in_order() {
         .assert_accepted("a");
     until("the queue is down", async || gateway.readiness().await["queue"] == "down").await;
     let report = gateway.readiness().await;
-    assert_eq!((&report["ready"], &report["spool"]), (&true.into(), &"draining".into()), "{report}");
+    assert_eq!((&report["ready"], &report["spool"]), (&true.into(), &"waiting".into()), "{report}");
     deliver_all(&gateway, &["b", "c"]).await;
     for id in ["a", "c"] {
         gateway.deliver(&Delivery::basiq(id)).await.assert_duplicate(id);
@@ -92,7 +92,7 @@ async fn a_killed_gateway_goes_on_with_what_it_had_answered() {
 
     // Started without its Redis, it serves by the spool, behind what is there.
     let gateway = home.serve().await;
-    assert_eq!(gateway.readiness().await["spool"], "draining");
+    assert_eq!(gateway.readiness().await["spool"], "waiting");
     let load = Load::start(gateway.edge);
     load.taken(50).await;
     redis.restart().await;

@@ -147,13 +147,14 @@ fn of_dedupe(now: &Dedupe, before: &Dedupe) -> Keys {
 }
 
 fn of_queue(now: &Queue, before: &Queue) -> Keys {
-    let Queue { kind, name, partitions, max_backlog, retain, ack_replicas, url } = now;
+    let Queue { kind, name, partitions, max_backlog, retain, ignore_idle_groups, ack_replicas, url } = now;
     vec![
         ("queue.kind", *kind == before.kind),
         ("queue.name", *name == before.name),
         ("queue.partitions", *partitions == before.partitions),
         ("queue.max_backlog", *max_backlog == before.max_backlog),
         ("queue.retain", *retain == before.retain),
+        ("queue.ignore_idle_groups", *ignore_idle_groups == before.ignore_idle_groups),
         ("queue.ack_replicas", *ack_replicas == before.ack_replicas),
         ("queue.url", *url == before.url),
     ]

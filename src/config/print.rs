@@ -89,6 +89,9 @@ fn write_gateway(out: &mut String, config: &Config) -> fmt::Result {
     writeln!(out, "partitions = {}", queue.partitions)?;
     writeln!(out, "max_backlog = {}", queue.max_backlog)?;
     writeln!(out, "retain = {}", quote(&show_duration(queue.retain)))?;
+    if let Some(idle) = queue.ignore_idle_groups {
+        writeln!(out, "ignore_idle_groups = {}", quote(&show_duration(idle)))?;
+    }
     writeln!(out, "ack_replicas = {}", queue.ack_replicas)?;
     if !matches!(queue.kind, QueueKind::Embedded | QueueKind::Redis) {
         writeln!(out, "url = {}", redacted_url(&queue.url.value))?;

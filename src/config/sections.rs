@@ -79,6 +79,9 @@ fn queue(section: &Section<'_>, base: &Path) -> (Queue, Choice<QueueKind>) {
     let partitions = section.integer("partitions", 1..=4096);
     let max_backlog = section.integer("max_backlog", 1..=i64::MAX as u64).map_or(1_000_000, |n| n.value);
     let retain = section.duration("retain", SOME_TIME, 7 * DAY).value;
+    let idle = section
+        .item("ignore_idle_groups")
+        .map(|_| section.duration("ignore_idle_groups", SOME_TIME, 30 * DAY));
     let ack_replicas = section.integer("ack_replicas", 0..=16);
     let choice = Choice::new(present, chosen, QueueKind::Embedded);
     let url = servers::queue_url(section, choice.value, base);
@@ -95,6 +98,12 @@ fn queue(section: &Section<'_>, base: &Path) -> (Queue, Choice<QueueKind>) {
             );
         }
     }
+    if let (Some(idle), Some(kind)) = (&idle, choice.value)
+        && kind != QueueKind::Redis
+    {
+        let what = format!("no effect on a queue of kind {}; only for redis", kind.name());
+        section.warning(idle.at, "ignore_idle_groups", what);
+    }
     let small = |n: Option<At<u64>>, or| n.and_then(|n| u32::try_from(n.value).ok()).unwrap_or(or);
     let queue = Queue {
         kind: choice.value.unwrap_or(QueueKind::Embedded),
@@ -102,6 +111,7 @@ fn queue(section: &Section<'_>, base: &Path) -> (Queue, Choice<QueueKind>) {
         partitions: small(partitions, 1),
         max_backlog,
         retain,
+        ignore_idle_groups: idle.map(|idle| idle.value),
         ack_replicas: small(ack_replicas, 0),
         url,
     };

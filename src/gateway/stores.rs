@@ -146,6 +146,7 @@ fn open_redis(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartEr
         max_backlog: config.queue.max_backlog,
         window: config.dedupe.window.value,
         retain: config.queue.retain,
+        ignore_idle_groups: config.queue.ignore_idle_groups,
         ack_replicas: config.queue.ack_replicas,
     };
     let series = with.metrics.queue("redis");

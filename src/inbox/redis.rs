@@ -9,10 +9,13 @@
 //! `{STREAM}:seen:SOURCE:IDENTITY`: of each body seen, its SHA-256 and one letter (`F` the first, `C` entered as a conflict,
 //! `D` dropped), for the window counted from the latest new body.
 
+pub mod backlog;
 pub(in crate::inbox) mod board;
 pub mod claims;
 pub mod door;
+mod groups;
 pub mod inspect;
+pub mod lag;
 mod lane;
 pub(in crate::inbox) mod link;
 pub(in crate::inbox) mod links;
@@ -39,11 +42,12 @@ use crate::admin::Readiness;
 use crate::inbox::{Admission, Unavailable, Verdict};
 use crate::metrics::{EnqueueFailure, QueueMetrics};
 
+use backlog::Backlog;
 use board::{Board, Queue};
 use lane::{Lane, Waiting};
 use links::Links;
 use replicas::Replicas;
-use retention::Written;
+use retention::{Retention, Written};
 use script::Scripts;
 use stream::Streams;
 
@@ -75,12 +79,14 @@ pub struct Options {
     pub names: BTreeSet<String>,
     /// How many streams; above one, they are numbered.
     pub partitions: u32,
-    /// At this length a stream takes no more.
+    /// At this length a stream loses what is acknowledged, and takes no more where nothing is.
     pub max_backlog: u64,
     /// How long a body is remembered.
     pub window: Duration,
     /// How old an entry gets that everybody has read.
     pub retain: Duration,
+    /// A consumer group that was not seen for so long keeps nothing in a stream.
+    pub ignore_idle_groups: Option<Duration>,
     /// How many replicas must have an event before it counts as queued.
     pub ack_replicas: u32,
 }
@@ -132,18 +138,29 @@ impl RedisInbox {
         let scripts = Arc::new(Scripts::new());
         let all = streams.all(&options.names);
         let written = Arc::new(Written::with(all.iter().cloned()));
-        let queue = Queue { metrics: metrics.clone(), streams: all, limit: options.max_backlog };
+        let backlog = Arc::new(Backlog::new(options.max_backlog, options.ignore_idle_groups));
+        let queue = Queue { metrics: metrics.clone(), streams: all, backlog: backlog.clone() };
         let (board, replicas) = (Board::new(readiness, Some(queue)), Replicas(options.ack_replicas));
         let links = Arc::new(Links::new(servers, scripts.loads(), board, replicas, None));
         let (workers, keepers, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         keepers.spawn(links.clone().keep(stop.clone()));
-        keepers.spawn(retention::run(
-            links.clone(),
-            scripts.clone(),
-            written.clone(),
-            options.retain,
-            stop.clone(),
-        ));
+        let retention = Retention {
+            links: links.clone(),
+            scripts: scripts.clone(),
+            written: written.clone(),
+            backlog: backlog.clone(),
+            retain: options.retain,
+        };
+        keepers.spawn(retention.run(stop.clone()));
+        let watch = groups::Watch {
+            links: links.clone(),
+            scripts: scripts.clone(),
+            written: written.clone(),
+            backlog: backlog.clone(),
+            metrics: metrics.backlog.clone(),
+            fixed: streams.fixed().into_iter().flatten().collect(),
+        };
+        keepers.spawn(watch.run(stop.clone()));
         // Redis takes no PX of zero.
         let window_ms = u64::try_from(options.window.as_millis()).unwrap_or(u64::MAX).clamp(1, WINDOW_MAX_MS);
         let lanes = (0..options.partitions)
@@ -153,7 +170,7 @@ impl RedisInbox {
                     partition,
                     streams: streams.clone(),
                     window_ms,
-                    max_backlog: options.max_backlog,
+                    backlog: backlog.clone(),
                     links: links.clone(),
                     replicas,
                     scripts: scripts.clone(),

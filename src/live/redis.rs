@@ -12,14 +12,18 @@ use tokio::time::timeout;
 use super::{Finding, PATIENCE, Setting, listed, no_answer};
 use crate::clock::Clock;
 use crate::inbox::redis::Servers;
+use crate::inbox::redis::backlog::Backlog;
 use crate::inbox::redis::claims::Claims;
 use crate::inbox::redis::door::{self, Door};
 use crate::inbox::redis::inspect::{self, Inspected};
+use crate::inbox::redis::lag::{Group, Standing};
 
 /// What besides a master's settings is asked about.
 pub(super) struct Use {
     /// The streams of the queue, where it is here.
     pub(super) streams: Vec<String>,
+    /// Their bound.
+    pub(super) backlog: Backlog,
     /// The queue whose claims are taken here, where it is not.
     pub(super) claims: Option<String>,
 }
@@ -79,7 +83,15 @@ async fn ask(
         None => found.push(unreadable("TIME", "whether its clock agrees with ours is")),
     }
     if !of.streams.is_empty() {
-        found.extend(of_streams(&of.streams, door::ask(connection, &of.streams).await?));
+        let doors = door::ask(connection, &of.streams, &of.backlog).await?;
+        for (stream, door) in of.streams.iter().zip(&doors) {
+            let Some(standing) = Standing::of(connection, stream).await else { continue };
+            found.extend(of_ids(stream, &standing));
+            if let Some(Door::Full(holders)) = door {
+                found.push(of_backlog(stream, of.backlog.max(), holders, &standing));
+            }
+        }
+        found.extend(of_streams(&of.streams, doors));
     }
     if let Some(queue) = &of.claims {
         found.extend(Claims::new(queue, key).ask(connection).await?.map(|why| of_claims(&why)));
@@ -138,6 +150,42 @@ fn of_streams(streams: &[String], doors: Vec<Option<Door>>) -> Vec<Finding> {
         Finding::new(Setting::RedisStream, what)
     };
     shut.into_iter().map(finding).collect()
+}
+
+/// A stream that takes no more, and the groups that hold it.
+fn of_backlog(stream: &str, max: u64, holders: &[String], standing: &Standing) -> Finding {
+    let of = |group: &Group| {
+        let since = group.oldest.as_deref().and_then(Standing::time);
+        let since = since.map(|since| format!(", the oldest since {since}")).unwrap_or_default();
+        format!("consumer group {} has not acknowledged {} entries{since}", group.name, group.behind)
+    };
+    let held = standing.groups.iter().filter(|group| holders.contains(&group.name)).map(of);
+    let held: Vec<String> = held.collect();
+    let what = if held.is_empty() {
+        "it has no consumer group, so that nothing in it is acknowledged; read it with one, trim it, or raise \
+         queue.max_backlog"
+            .to_owned()
+    } else {
+        format!(
+            "{}; let it read and XACK, XGROUP DESTROY it if nobody reads it, or set queue.ignore_idle_groups",
+            listed(&held)
+        )
+    };
+    let what = format!("{stream} is at queue.max_backlog, {max}, and takes no more events: {what}");
+    Finding::new(Setting::RedisBacklog, what)
+}
+
+/// A stream whose ids say nothing of its entries' age.
+fn of_ids(stream: &str, standing: &Standing) -> Option<Finding> {
+    let ahead = standing.ahead()?;
+    let what = format!(
+        "the last id of {stream}, {}, is {} s ahead of the server's clock: an entry was added by hand, or the clock was wrong. \
+         From there on entries are trimmed once they are acknowledged, without regard to queue.retain; move to a stream of \
+         another queue.name, or wait until the clock is there",
+        standing.last,
+        ahead.as_secs()
+    );
+    Some(Finding::new(Setting::RedisIds, what))
 }
 
 fn of_claims(why: &str) -> Finding {

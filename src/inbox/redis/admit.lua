@@ -1,5 +1,7 @@
--- Looks, remembers and enters a batch of events, each on its own: in that order, since a script is not rolled back, and who
--- may not remember may not be allowed to take an entry back either. What was remembered goes by the command that brought it.
+-- Looks, remembers (SET) and enters (XADD) a batch of events, each on its own and in that order. Redis rolls no script back, so
+-- a step that fails after another has to be undone here. A SET is undone by another SET: a user who was allowed the first is
+-- allowed the second, and it needs no memory. The other order would need XDEL, a right that this user may lack, and a consumer
+-- that XREAD serves may have the entry by then. So when XADD fails, nothing is remembered; when SET fails, nothing entered.
 -- KEYS: the stream, then each event's seen key. ARGV: window in ms, max_backlog, then six for each event: the body's
 -- hash, what to do under a known identity (F tell, D drop, C enter: this is the conflict form), id, type, source, JSON.
 -- Answers a number an event (answer.rs names them), or a text saying why it was refused.

@@ -1,7 +1,8 @@
 -- Asks whether a stream would take an event, and changes nothing: each step of admit.lua, so taken that it comes to nothing.
--- KEYS: the stream, a key of the kind that remembers identities. Answers the stream's length, and if it would not take
--- one, the command that was refused and why.
-local stream, seen = KEYS[1], KEYS[2]
+-- KEYS: the stream, a key of the kind that remembers identities. ARGV: max_backlog; `ignoring`. Answers the stream's length;
+-- if it would not take one, also the command that was refused and why; if it is full, also the groups that need its first
+-- entry.
+local stream, seen, room = KEYS[1], KEYS[2], tonumber(ARGV[1])
 
 local function why(reply)
   return type(reply) == 'table' and reply.err
@@ -36,6 +37,19 @@ end
 local kept = why(redis.pcall('SET', seen, '', 'XX', 'PX', 1))
 if kept then
   return {length, 'SET', kept}
+end
+
+if length >= room then
+  -- No entry is that old.
+  local trimmed = why(redis.pcall('XTRIM', stream, 'MINID', '=', '0-0'))
+  if trimmed then
+    return {length, 'XTRIM', trimmed}
+  end
+  local now = state(stream)
+  local keep, holders, count = held(stream, now, ignoring(2))
+  if count == 0 or not earlier(now.first, keep) then
+    return {length, holders}
+  end
 end
 
 return {length}

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::admin::Readiness;
+use super::backlog::Backlog;
+use crate::admin::{QueueState, Readiness};
 use crate::metrics::QueueMetrics;
 use crate::telemetry::Spell;
 
@@ -27,14 +28,14 @@ pub(in crate::inbox) struct Queue {
     pub(in crate::inbox) metrics: QueueMetrics,
     /// The streams there are.
     pub(in crate::inbox) streams: Vec<String>,
-    /// At this length a stream takes no more.
-    pub(in crate::inbox) limit: u64,
+    /// When a stream takes no more.
+    pub(in crate::inbox) backlog: Arc<Backlog>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Of each link, by its number, whether it takes writes.
-    takes: BTreeMap<u64, bool>,
+    /// Of each link, by its number, what its server takes.
+    links: BTreeMap<u64, Takes>,
     next: u64,
     /// Whether every slot has a link.
     whole: bool,
@@ -48,6 +49,17 @@ struct Refusals {
     /// Of the last; none if a claim was refused.
     stream: Option<String>,
     why: String,
+}
+
+/// What a server takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// Writes.
+    Writes,
+    /// None: its memory is full.
+    NoMore,
+    /// None, for another reason.
+    Nothing,
 }
 
 /// What is known of a stream.
@@ -79,15 +91,15 @@ impl Board {
         let mut state = self.state();
         state.next += 1;
         let link = state.next;
-        state.takes.insert(link, false);
+        state.links.insert(link, Takes::Nothing);
         self.tell(&state);
         link
     }
 
-    /// A link takes writes, or no more.
-    pub(super) fn set(&self, link: u64, takes: bool) {
+    /// What a link's server takes now.
+    pub(super) fn set(&self, link: u64, takes: Takes) {
         let mut state = self.state();
-        if let Some(known) = state.takes.get_mut(&link) {
+        if let Some(known) = state.links.get_mut(&link) {
             *known = takes;
         }
         self.tell(&state);
@@ -96,7 +108,7 @@ impl Board {
     /// A link is no more.
     pub(super) fn leave(&self, link: u64) {
         let mut state = self.state();
-        state.takes.remove(&link);
+        state.links.remove(&link);
         self.tell(&state);
     }
 
@@ -185,24 +197,22 @@ impl Board {
         }
     }
 
-    /// An event found a stream full: the probes look when it takes events again.
-    pub(super) fn was_full(&self, stream: &str) {
+    /// An event found a stream full, which these groups hold: the probes look when it takes events again.
+    pub(super) fn was_full(&self, stream: &str, holders: &[String]) {
         self.heard_of(stream);
-        self.is_full(stream);
+        self.is_full(stream, holders);
     }
 
-    fn is_full(&self, stream: &str) {
-        let limit = self.limit();
+    /// A stream is at `max_backlog`, and nothing in it may go.
+    pub(super) fn is_full(&self, stream: &str, holders: &[String]) {
         if self.stands(stream, Standing::Full).is_some_and(|before| before != Standing::Full) {
-            tracing::warn!(%stream, limit, "a stream is at max_backlog and takes no more events");
+            let (limit, holders) = (self.backlog().map(Backlog::max), holding(holders));
+            tracing::warn!(%stream, limit, "a stream is at max_backlog and takes no more events: {holders}");
         }
     }
 
-    /// A stream takes events, while it has room.
-    pub(super) fn has_length(&self, stream: &str, length: u64) {
-        if length >= self.limit() {
-            return self.is_full(stream);
-        }
+    /// A stream takes events.
+    pub(super) fn takes_events(&self, stream: &str) {
         if let Some(Standing::Full | Standing::Refuses) = self.stands(stream, Standing::Takes) {
             tracing::info!(%stream, "the stream takes events again");
         }
@@ -241,8 +251,9 @@ impl Board {
         Some(before)
     }
 
-    fn limit(&self) -> u64 {
-        self.queue.as_ref().map_or(u64::MAX, |queue| queue.limit)
+    /// When a stream takes no more; none without a queue.
+    pub(super) fn backlog(&self) -> Option<&Backlog> {
+        self.queue.as_ref().map(|queue| &*queue.backlog)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -251,16 +262,32 @@ impl Board {
 
     /// Under the lock, so that what is told last is what came last.
     fn tell(&self, state: &State) {
-        let any = state.takes.values().any(|takes| *takes);
+        let any = state.links.values().any(|takes| *takes == Takes::Writes);
         self.readiness.set_dedupe(any);
         if let Some(Queue { metrics, .. }) = &self.queue {
             let takes = state.any(Standing::Takes) || state.any(Standing::Doubtful);
             let refuses = state.any(Standing::Refuses);
             // Without sources there are none.
             let taken = takes || state.streams.is_empty();
-            self.readiness.set_queue(any && taken);
+            let answers = any || state.links.values().any(|takes| *takes == Takes::NoMore);
+            let want_of_room = state.any(Standing::Full) || !any;
+            self.readiness.set_queue(match (any && taken, answers && want_of_room) {
+                (true, _) => QueueState::Up,
+                (false, true) => QueueState::Full,
+                (false, false) => QueueState::Down,
+            });
             metrics.up.set(i64::from(state.is_all_up() && taken && !refuses));
+            metrics.full.set(i64::from(state.wants_but_room() && !refuses));
         }
+    }
+}
+
+/// In words, which groups keep a stream from being trimmed.
+pub(super) fn holding(holders: &[String]) -> String {
+    match holders {
+        [] => "it has no consumer group, so that nothing in it is acknowledged".to_owned(),
+        [one] => format!("consumer group {one} has not acknowledged its first entry"),
+        more => format!("consumer groups {} have not acknowledged its first entry", more.join(", ")),
     }
 }
 
@@ -270,7 +297,13 @@ impl State {
     }
 
     fn is_all_up(&self) -> bool {
-        self.whole && !self.takes.is_empty() && self.takes.values().all(|takes| *takes)
+        self.whole && !self.links.is_empty() && self.links.values().all(|takes| *takes == Takes::Writes)
+    }
+
+    /// Whether every server answers, and one of them, or a stream, has no room.
+    fn wants_but_room(&self) -> bool {
+        let is_full = self.any(Standing::Full) || self.links.values().any(|takes| *takes == Takes::NoMore);
+        self.whole && is_full && self.links.values().all(|takes| *takes != Takes::Nothing)
     }
 }
 
@@ -288,7 +321,7 @@ mod tests {
     fn a_stream_that_takes_events_is_asked_seldom_one_in_trouble_soon_and_none_never() {
         let streams: Vec<String> = (0..150).map(|n| format!("s.{n}")).collect();
         let metrics = Metrics::new().unwrap().queue("redis");
-        let queue = Queue { metrics, streams: streams.clone(), limit: 10 };
+        let queue = Queue { metrics, streams: streams.clone(), backlog: Arc::new(Backlog::new(10, None)) };
         let board = Board::new(Arc::default(), Some(queue));
         let asked = |turns: std::ops::Range<usize>| {
             let mut asked: Vec<String> = turns.flat_map(|turn| board.streams(|_| true, turn)).collect();
@@ -298,11 +331,11 @@ mod tests {
         };
         assert_eq!((asked(0..1), asked(7..10)), (50, 150), "nothing is known of them");
         for stream in &streams {
-            board.has_length(stream, 0);
+            board.takes_events(stream);
         }
         assert_eq!((asked(3..4), asked(31..51)), (8, 150));
         board.refuses("s.0", "no");
-        board.has_length("s.1", 10);
+        board.is_full("s.1", &[]);
         board.has_refused("s.2", "no");
         for turn in 0..100 {
             let asked: Vec<_> = (turn..turn + 3).flat_map(|turn| board.streams(|_| true, turn)).collect();
@@ -315,16 +348,16 @@ mod tests {
     fn ready_while_some_events_are_taken_and_up_while_all_are() {
         let (readiness, metrics) = (Arc::<Readiness>::default(), Metrics::new().unwrap().queue("redis"));
         let streams = vec!["a".to_owned(), "b".to_owned()];
-        let queue = Queue { metrics: metrics.clone(), streams, limit: 10 };
+        let queue = Queue { metrics: metrics.clone(), streams, backlog: Arc::new(Backlog::new(10, None)) };
         let board = Board::new(readiness.clone(), Some(queue));
-        let shows = || (format!("{readiness:?}").contains("queue: true"), metrics.up.get() == 1);
+        let shows = || (readiness.queue() == QueueState::Up, metrics.up.get() == 1);
         let (one, two) = (board.enter(), board.enter());
         board.set_whole(true);
-        board.has_length("a", 0);
+        board.takes_events("a");
         assert_eq!(shows(), (false, false), "no link is up");
-        board.set(one, true);
+        board.set(one, Takes::Writes);
         assert_eq!((shows(), board.is_all_up()), ((true, false), false));
-        board.set(two, true);
+        board.set(two, Takes::Writes);
         assert_eq!((shows(), board.is_all_up()), ((true, true), true));
         board.set_whole(false);
         assert_eq!((shows(), board.is_all_up()), ((true, false), false), "a slot that nobody has");
@@ -336,21 +369,24 @@ mod tests {
         assert_eq!(shows(), (true, false));
         board.forget(|stream| stream == "a");
         assert_eq!(shows(), (false, false));
-        board.has_length("b", 3);
+        board.takes_events("b");
         assert_eq!(shows(), (true, true));
         board.leave(two);
-        board.set(one, false);
+        board.set(one, Takes::Nothing);
         assert_eq!(shows(), (false, false));
     }
 
     #[test]
     fn a_stream_that_an_event_begins_is_asked_about_from_then_on() {
         let metrics = Metrics::new().unwrap().queue("redis");
-        let board = Board::new(Arc::default(), Some(Queue { metrics, streams: Vec::new(), limit: 10 }));
-        board.has_length("unheard", 0);
+        let board = Board::new(
+            Arc::default(),
+            Some(Queue { metrics, streams: Vec::new(), backlog: Arc::new(Backlog::new(10, None)) }),
+        );
+        board.takes_events("unheard");
         assert_eq!(board.streams(|_| true, 0), [] as [&str; 0]);
         board.heard_of("new");
-        board.was_full("full");
+        board.was_full("full", &[]);
         assert_eq!(board.streams(|_| true, 0), ["full", "new"]);
         board.refuses("new", "no");
         board.heard_of("new");

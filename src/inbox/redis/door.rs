@@ -8,15 +8,19 @@ use std::sync::LazyLock;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script, Value};
 
+use super::backlog::Backlog;
 use super::link::{is_astray, is_down};
+use super::retention::names;
 use super::script::{said, short};
 use super::stream::probe_key;
 
 /// What a stream's server says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// It is this long, and takes events if that is not too long.
-    Open(u64),
+    /// It takes events.
+    Open,
+    /// It is at `max_backlog`, and nothing in it may go, for these consumer groups; without any, nothing is acknowledged.
+    Full(Vec<String>),
     /// It takes none. Redis' own words, after the command that it refused.
     Shut(String),
 }
@@ -28,11 +32,15 @@ pub enum Door {
 pub async fn ask(
     connection: &mut MultiplexedConnection,
     streams: &[String],
+    backlog: &Backlog,
 ) -> RedisResult<Vec<Option<Door>>> {
     let mut asks = redis::pipe();
     for stream in streams {
         // By its hash, since that is how events are entered.
-        asks.cmd("EVALSHA").arg(SCRIPT.get_hash()).arg(2).arg(stream).arg(probe_key(stream));
+        let mut ask = redis::cmd("EVALSHA");
+        ask.arg(SCRIPT.get_hash()).arg(2).arg(stream).arg(probe_key(stream)).arg(backlog.max());
+        backlog.ignoring(stream, &mut ask);
+        asks.add_command(ask);
     }
     let mut replies = connection.send_packed_commands(&asks, 0, streams.len()).await?;
     if replies.iter().any(|reply| matches!(reply, Value::ServerError(why) if why.code() == "NOSCRIPT")) {
@@ -52,7 +60,8 @@ pub async fn ask(
 fn answer(reply: Value) -> Option<Door> {
     match reply {
         Value::Array(parts) => match &parts[..] {
-            [Value::Int(length)] => Some(Door::Open(u64::try_from(*length).unwrap_or_default())),
+            [Value::Int(_)] => Some(Door::Open),
+            [Value::Int(_), Value::Array(holders)] => Some(Door::Full(names(holders))),
             [_, Value::BulkString(command), Value::BulkString(why)] => {
                 let [command, why] = [command, why].map(|text| String::from_utf8_lossy(text).into_owned());
                 let why = short(&why);
@@ -76,7 +85,7 @@ fn is_of_the_stream(why: &str) -> bool {
     !is_of_the_server && !is_down(code) && !is_astray(code)
 }
 
-const TEXT: &str = include_str!("ask.lua");
+const TEXT: &str = concat!(include_str!("groups.lua"), include_str!("ask.lua"));
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));
 
 #[cfg(test)]
@@ -100,6 +109,9 @@ mod tests {
                 "{why}"
             );
         }
-        assert!(matches!(answer(Value::Array(vec![Value::Int(7)])), Some(Door::Open(7))));
+        assert_eq!(answer(Value::Array(vec![Value::Int(7)])), Some(Door::Open));
+        let holder = Value::Array(vec![Value::BulkString(b"alice".to_vec())]);
+        let full = Door::Full(vec!["alice".to_owned()]);
+        assert_eq!(answer(Value::Array(vec![Value::Int(7), holder])), Some(full));
     }
 }

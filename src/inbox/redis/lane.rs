@@ -15,10 +15,12 @@ use crate::event::Event;
 use crate::inbox::{Admission, Unavailable, Verdict};
 use crate::metrics::QueueMetrics;
 
+use super::backlog::Backlog;
+use super::board::holding;
 use super::link::{Fault, Link};
 use super::links::Links;
 use super::replicas::Replicas;
-use super::retention::Written;
+use super::retention::{self, Room, Written};
 use super::script::{self, Answer, Ask, Form, Outcome, Scripts};
 use super::stream::Streams;
 
@@ -33,7 +35,7 @@ pub(super) struct Lane {
     pub(super) partition: u32,
     pub(super) streams: Arc<Streams>,
     pub(super) window_ms: u64,
-    pub(super) max_backlog: u64,
+    pub(super) backlog: Arc<Backlog>,
     pub(super) links: Arc<Links>,
     pub(super) replicas: Replicas,
     pub(super) scripts: Arc<Scripts>,
@@ -51,6 +53,8 @@ struct Entry {
     waiting: Waiting,
     /// The conflict form, once the script said that there is a conflict.
     conflict: Option<Event>,
+    /// The stream had no room for it.
+    full: bool,
 }
 
 impl Lane {
@@ -69,7 +73,8 @@ impl Lane {
     /// Calls until each of the admissions has its answer.
     async fn work(&self, waiting: Vec<Waiting>, known: &mut HashSet<String>) {
         let mut batches = self.by_stream(waiting);
-        // Twice for conflicts, and once more for each of those when the server has forgotten the scripts in between.
+        // Twice for conflicts, once more where room has to be made, and once more for each of those when the server has
+        // forgotten the scripts in between.
         for _ in 0..ROUNDS {
             if batches.is_empty() {
                 return;
@@ -77,8 +82,12 @@ impl Lane {
             batches = self.round(batches, known).await;
         }
         for entry in batches.into_iter().flat_map(|batch| batch.entries) {
-            let why = "the server keeps forgetting the script".to_owned();
-            self.fail(entry, Unavailable::Refused(why));
+            let why = if entry.full {
+                "the stream is at max_backlog, and others take the room that is made"
+            } else {
+                "the server keeps forgetting the script"
+            };
+            self.fail(entry, Unavailable::Refused(why.to_owned()));
         }
     }
 
@@ -115,7 +124,10 @@ impl Lane {
             self.metrics.duration.observe(seconds);
             self.metrics.batch.observe(batch.entries.len() as f64);
             match script::read(reply, batch.entries.len()) {
-                Outcome::Answers(answers) => again.extend(self.settle(link, batch, answers, held, known)),
+                Outcome::Answers(answers) => {
+                    let batch = self.settle(link, batch, answers, held, known);
+                    again.extend(self.with_room(link, batch).await);
+                }
                 Outcome::NotLoaded => {
                     load = true;
                     again.push(batch);
@@ -160,11 +172,11 @@ impl Lane {
                 }
             })
             .collect();
-        self.scripts.admit(&batch.stream, self.window_ms, self.max_backlog, &asks)
+        self.scripts.admit(&batch.stream, self.window_ms, self.backlog.max(), &asks)
     }
 
-    /// Answers what the script settled; the conflicts come back, in conflict form. What is not `held` by enough replicas
-    /// may be lost again, be it new or known.
+    /// Answers what the script settled. The conflicts come back, in conflict form, and those that had no room. What is not
+    /// `held` by enough replicas may be lost again, be it new or known.
     fn settle(
         &self,
         link: &Link,
@@ -172,13 +184,13 @@ impl Lane {
         answers: Vec<Answer>,
         held: bool,
         known: &mut HashSet<String>,
-    ) -> Option<Batch> {
+    ) -> Batch {
         if answers.contains(&Answer::Entered) && !known.contains(&batch.stream) {
             known.insert(batch.stream.clone());
             self.written.note(&batch.stream);
             self.links.board().heard_of(&batch.stream);
         }
-        let mut conflicts = Vec::new();
+        let mut again = Vec::new();
         for (mut entry, answer) in batch.entries.into_iter().zip(answers) {
             let admission = &entry.waiting.admission;
             let id = || admission.event.id.clone();
@@ -195,12 +207,13 @@ impl Lane {
                 Answer::Dropped => Verdict::Duplicate { id: id(), dropped: true },
                 Answer::Conflict => {
                     entry.conflict = Some(admission.event.conflicting(&admission.body));
-                    conflicts.push(entry);
+                    entry.full = false;
+                    again.push(entry);
                     continue;
                 }
                 Answer::Full => {
-                    self.links.board().was_full(&batch.stream);
-                    self.fail(entry, Unavailable::Refused("the stream is at max_backlog".to_owned()));
+                    entry.full = true;
+                    again.push(entry);
                     continue;
                 }
                 Answer::Refused(text) => {
@@ -217,7 +230,34 @@ impl Lane {
             // Nobody may be waiting any more; what was done stays done.
             let _ = entry.waiting.answer.send(Ok(verdict));
         }
-        (!conflicts.is_empty()).then_some(Batch { stream: batch.stream, entries: conflicts })
+        Batch { stream: batch.stream, entries: again }
+    }
+
+    /// What is left of a batch to be called again: where the stream was full, once there is room.
+    async fn with_room(&self, link: &Link, mut batch: Batch) -> Option<Batch> {
+        let wanted = batch.entries.iter().filter(|entry| entry.full).count();
+        if wanted > 0 {
+            let made = retention::make_room(link, &self.scripts, &batch.stream, wanted, &self.backlog).await;
+            let why = match made {
+                Room::Made => None,
+                Room::None(holders) => {
+                    self.links.board().was_full(&batch.stream, &holders);
+                    Some(format!("the stream is at max_backlog: {}", holding(&holders)))
+                }
+                Room::Refused(why) => {
+                    let why = format!("the stream is at max_backlog, and cannot be trimmed: {why}");
+                    self.links.board().has_refused(&batch.stream, &why);
+                    Some(why)
+                }
+            };
+            if let Some(why) = why {
+                let (full, others) = batch.entries.into_iter().partition(|entry| entry.full);
+                batch.entries = others;
+                let full = Batch { stream: batch.stream.clone(), entries: full };
+                self.fail_all(vec![full], &Unavailable::Refused(why));
+            }
+        }
+        (!batch.entries.is_empty()).then_some(batch)
     }
 
     /// What an error of Redis means for an event that it kept out.
@@ -263,7 +303,7 @@ impl Lane {
         let mut batches: Vec<Batch> = Vec::new();
         for waiting in waiting {
             let stream = self.streams.stream(&waiting.admission, self.partition);
-            let entry = Entry { waiting, conflict: None };
+            let entry = Entry { waiting, conflict: None, full: false };
             // Few streams a batch: a walk is cheaper than a map.
             match batches.iter_mut().find(|batch| batch.stream == stream) {
                 Some(batch) => batch.entries.push(entry),
@@ -287,7 +327,7 @@ fn fitting(waiting: &[Waiting]) -> usize {
 /// Events that go in one call.
 pub(crate) const BATCH_EVENTS: usize = 128;
 const BATCH_BYTES: usize = 4 << 20;
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 6;
 /// Shorter than what counts as a dead server: short of replicas is another thing to tell.
 const REPLICAS_WITHIN: Duration = Duration::from_millis(500);
 

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 
-use super::board::Board;
+use super::board::{Board, Takes};
 use super::door::{self, Door};
-use super::probe::Probe;
+use super::probe::{OUT_OF_MEMORY, Probe};
 use super::servers::{self, Patience, Server, Servers};
 use super::topology::{Master, slot};
 
@@ -111,8 +111,17 @@ impl Link {
             () = stop.cancelled() => {}
             () = self.hold() => {}
         }
-        self.give_up("it is closed");
+        self.let_go();
         self.board.leave(self.number);
+    }
+
+    /// Ends the present session, since nobody wants it any more: that is no outage.
+    fn let_go(&self) {
+        let session = self.session.send_replace(None);
+        if let Some(session) = session {
+            self.forget_streams();
+            session.over.cancel();
+        }
     }
 
     async fn hold(&self) {
@@ -177,7 +186,14 @@ impl Link {
                 if found.is_some() {
                     self.forget_streams();
                 }
-                self.board.set(self.number, found.is_none());
+                self.board.set(
+                    self.number,
+                    match found.as_deref() {
+                        None => Takes::Writes,
+                        Some(OUT_OF_MEMORY) => Takes::NoMore,
+                        Some(_) => Takes::Nothing,
+                    },
+                );
             });
             told = found;
             tokio::select! {
@@ -202,10 +218,8 @@ impl Link {
             let slots = self.slots();
             self.board.streams(|stream| has(&slots, stream), turn)
         };
-        if streams.is_empty() {
-            return Ok(());
-        }
-        let doors = match tokio::time::timeout(WITHIN, door::ask(probe, &streams)).await {
+        let Some(backlog) = self.board.backlog().filter(|_| !streams.is_empty()) else { return Ok(()) };
+        let doors = match tokio::time::timeout(WITHIN, door::ask(probe, &streams, backlog)).await {
             Err(_) => return Err(format!("no answer about its streams within {} ms", WITHIN.as_millis())),
             Ok(doors) => doors.map_err(|why| why.to_string())?,
         };
@@ -214,7 +228,8 @@ impl Link {
             let slots = self.slots();
             for (stream, door) in streams.iter().zip(doors).filter(|(stream, _)| has(&slots, stream)) {
                 match door {
-                    Some(Door::Open(length)) => self.board.has_length(stream, length),
+                    Some(Door::Open) => self.board.takes_events(stream),
+                    Some(Door::Full(holders)) => self.board.is_full(stream, &holders),
                     Some(Door::Shut(why)) => self.board.refuses(stream, &why),
                     None => {}
                 }
@@ -250,7 +265,7 @@ impl Link {
             if same {
                 *present = None;
                 self.forget_streams();
-                self.board.set(self.number, false);
+                self.board.set(self.number, Takes::Nothing);
             }
             same
         });

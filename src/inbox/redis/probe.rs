@@ -81,8 +81,11 @@ impl Probe {
 /// Whether an error's code says that this server takes no writes of anybody now: no memory, no disk, no replicas. Of a right
 /// that is missing the streams tell, and claims.
 fn refuses(code: &str) -> bool {
-    matches!(code, "OOM" | "MISCONF" | "NOREPLICAS")
+    matches!(code, OUT_OF_MEMORY | "MISCONF" | "NOREPLICAS")
 }
+
+/// The code of a server whose memory is full.
+pub(super) const OUT_OF_MEMORY: &str = "OOM";
 
 /// Where there is no cluster, any key will do.
 const PROBE_KEY: &str = "hookgate:probe";

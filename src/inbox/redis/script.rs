@@ -5,12 +5,18 @@
 
 use redis::{Cmd, Script, Value};
 
+use super::backlog::Backlog;
 use crate::event::{BodyHash, Event, Identity};
 
 /// The scripts and the hashes that Redis knows them by.
 pub(super) struct Scripts {
     admit: Script,
     trim: Script,
+    /// The texts of all that is called by its hash.
+    texts: [&'static str; 5],
+    look: Script,
+    count: Script,
+    pending: Script,
 }
 
 /// What is asked for one event.
@@ -69,14 +75,17 @@ pub(super) enum Outcome {
 
 impl Scripts {
     pub(super) fn new() -> Scripts {
-        Scripts { admit: Script::new(include_str!("admit.lua")), trim: Script::new(include_str!("trim.lua")) }
+        let texts = [ADMIT, TRIM, LOOK, COUNT, PENDING];
+        let [admit, trim, look, count, pending] = texts.map(Script::new);
+        Scripts { admit, trim, texts, look, count, pending }
     }
 
     /// The commands that make them known.
     pub(super) fn loads(&self) -> redis::Pipeline {
         let mut loads = redis::pipe();
-        loads.cmd("SCRIPT").arg("LOAD").arg(include_str!("admit.lua"));
-        loads.cmd("SCRIPT").arg("LOAD").arg(include_str!("trim.lua"));
+        for text in self.texts {
+            loads.cmd("SCRIPT").arg("LOAD").arg(text);
+        }
         loads
     }
 
@@ -106,12 +115,53 @@ impl Scripts {
         call
     }
 
-    /// One call that trims one stream.
-    pub(super) fn trim(&self, stream: &str, retain_ms: u64) -> Cmd {
-        let mut call = Cmd::new();
-        call.arg("EVALSHA").arg(self.trim.get_hash()).arg(1).arg(stream).arg(retain_ms).arg(TRIM_AT_ONCE);
+    /// One call that trims one stream by age: what is older than `retain_ms`, and what is not after `aged`.
+    pub(super) fn trim_old(&self, stream: &str, retain_ms: u64, aged: &str, backlog: &Backlog) -> Cmd {
+        let mut call = on(&self.trim, stream);
+        call.arg(retain_ms).arg(TRIM_AT_ONCE).arg(1).arg(aged);
+        backlog.ignoring(stream, &mut call);
         call
     }
+
+    /// One call that makes room in one stream, for `wanted` events at least if so many may go.
+    pub(super) fn make_room(&self, stream: &str, wanted: usize, backlog: &Backlog) -> Cmd {
+        let mut call = on(&self.trim, stream);
+        call.arg(-1).arg(ROOM_AT_ONCE.max(wanted * 2)).arg(wanted).arg("");
+        backlog.ignoring(stream, &mut call);
+        call
+    }
+
+    /// One call that tells how far a stream's groups are.
+    pub(super) fn look(&self, stream: &str) -> Cmd {
+        on(&self.look, stream)
+    }
+
+    /// One call that counts entries from one id to another, `(` before an id for those beyond it.
+    pub(super) fn count(&self, stream: &str, from: &str, to: &str, most: usize) -> Cmd {
+        let mut call = on(&self.count, stream);
+        call.arg(from).arg(to).arg(most);
+        call
+    }
+
+    /// The same for what is pending of a group; `deleted` is the greatest id that was deleted.
+    pub(super) fn pending(
+        &self,
+        stream: &str,
+        group: &[u8],
+        (from, to): (&str, &str),
+        most: usize,
+        deleted: &str,
+    ) -> Cmd {
+        let mut call = on(&self.pending, stream);
+        call.arg(group).arg(from).arg(to).arg(most).arg(deleted);
+        call
+    }
+}
+
+fn on(script: &Script, stream: &str) -> Cmd {
+    let mut call = Cmd::new();
+    call.arg("EVALSHA").arg(script.get_hash()).arg(1).arg(stream);
+    call
 }
 
 /// Reads the reply to [`Scripts::admit`].
@@ -160,6 +210,14 @@ pub(super) fn short(text: &str) -> String {
 const PER_EVENT: usize = 512;
 /// Entries a call trims, about: some milliseconds of the server's time.
 const TRIM_AT_ONCE: u32 = 10_000;
+/// The same while events wait for it: so many enter before the next call, so that what it looks up first costs each little.
+const ROOM_AT_ONCE: usize = 1000;
+
+const ADMIT: &str = include_str!("admit.lua");
+const TRIM: &str = concat!(include_str!("groups.lua"), include_str!("trim.lua"));
+const LOOK: &str = concat!(include_str!("groups.lua"), include_str!("look.lua"));
+const COUNT: &str = include_str!("count.lua");
+const PENDING: &str = concat!(include_str!("groups.lua"), include_str!("pending.lua"));
 
 #[cfg(test)]
 mod tests {

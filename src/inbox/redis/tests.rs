@@ -1,5 +1,6 @@
 //! The inbox against a real Redis, and against one that breaks.
 
+mod backlog;
 pub(in crate::inbox) mod server;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ fn options() -> Options {
         max_backlog: 1000,
         window: Duration::from_secs(3600),
         retain: Duration::from_secs(3600),
+        ignore_idle_groups: None,
         ack_replicas: 0,
     }
 }

@@ -1,64 +1,52 @@
--- Trims a stream past an age by the server's own clock, never past what a consumer group has not read and acknowledged.
--- KEYS: the stream. ARGV: the age in ms, how many entries at most. Answers how many went; 0 when nothing is left to trim.
-local stream = KEYS[1]
+-- Trims a stream, never past what a consumer group has not acknowledged: what is older than an age by the server's own clock,
+-- or, to make room, what is oldest, however young. Without a consumer group nothing is acknowledged, and age alone counts.
+-- KEYS: the stream. ARGV: the age in ms, or -1 to make room; how many entries go at most, about; how many are wanted at least,
+-- where there are so many; an id of which it is known otherwise that it is older than the age, or nothing; `ignoring`.
+-- Answers how many went, the last id if it is ahead of the clock, else nothing, and the groups that need the first entry.
+
+-- So far ahead of the clock an id says nothing of its entry's age.
+local AHEAD = 60000
+
+local stream, age, limit, wanted, aged = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 if redis.call('EXISTS', stream) == 0 then
-  return 0
+  return {0, '', {}}
+end
+local of = state(stream)
+local last = of['last-generated-id']
+local function id_at(ms)
+  return string.format('%.0f', math.max(ms, 0)) .. '-0'
+end
+local ahead = id_at(clock() + AHEAD)
+local is_ahead = not earlier(last, ahead)
+if not of.first then
+  return {0, is_ahead and last or '', {}}
 end
 
--- Ids are two numbers of 64 bits, more than a Lua number holds: compared as digits.
-local function less(a, b)
-  if #a ~= #b then
-    return #a < #b
+local keep, holders, count = held(stream, of, ignoring(5))
+if age < 0 then
+  if count == 0 then
+    keep = of.first
   end
-  return a < b
-end
-
-local function parts(id)
-  return string.match(id, '^(%d+)%-(%d+)$')
-end
-
-local function earlier(a, b)
-  local a_ms, a_seq = parts(a)
-  local b_ms, b_seq = parts(b)
-  if a_ms ~= b_ms then
-    return less(a_ms, b_ms)
+else
+  local young = id_at(clock() - age)
+  if is_ahead and count > 0 and earlier(ahead, keep) then
+    -- These would never be old enough: that they are acknowledged has to do.
+    young = keep
+  elseif is_ahead and aged ~= '' and earlier(young, after(aged)) then
+    young = after(aged)
   end
-  return less(a_seq, b_seq)
-end
-
-local function after(id)
-  local ms, seq = parts(id)
-  if #seq > 15 then
-    return id
-  end
-  return ms .. '-' .. string.format('%.0f', tonumber(seq) + 1)
-end
-
-local now = redis.call('TIME')
-local cut = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) - tonumber(ARGV[1])
-if cut <= 0 then
-  return 0
-end
-local keep = string.format('%.0f', cut) .. '-0'
-
-for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  local of = {}
-  for i = 1, #group, 2 do
-    of[group[i]] = group[i + 1]
-  end
-  local unread = after(of['last-delivered-id'])
-  local pending = redis.call('XPENDING', stream, of['name'])
-  if pending[1] > 0 and earlier(pending[2], unread) then
-    unread = pending[2]
-  end
-  if earlier(unread, keep) then
-    keep = unread
+  if earlier(young, keep) then
+    keep = young
   end
 end
 
--- Whole nodes first, a bounded number at a time, so that a great backlog never stops the server; then the rest exactly.
-local gone = redis.call('XTRIM', stream, 'MINID', '~', keep, 'LIMIT', ARGV[2])
-if gone == 0 then
-  gone = redis.call('XTRIM', stream, 'MINID', '=', keep)
+local gone = 0
+if earlier(of.first, keep) then
+  -- Whole nodes first, a bounded number at a time, so that a great backlog never stops the server; then the rest exactly, which
+  -- is less than a node, unless `stream-node-max-entries` was set above the limit.
+  gone = redis.call('XTRIM', stream, 'MINID', '~', keep, 'LIMIT', limit)
+  if gone < wanted then
+    gone = gone + redis.call('XTRIM', stream, 'MINID', '=', keep)
+  end
 end
-return gone
+return {gone, is_ahead and last or '', holders}
