@@ -90,6 +90,9 @@ pub enum Unavailable {
     /// Sent, and no answer: it may be in.
     #[error("the queue gave no answer in time")]
     Unknown,
+    /// Sent, and what came back does not say whether it is in. What came back.
+    #[error("the queue did not say whether it has the event: {0}")]
+    Unclear(String),
     /// Too much is waiting already; nothing was sent.
     #[error("too many events wait for the queue")]
     Overloaded,
@@ -115,7 +118,7 @@ impl Unavailable {
                 Some(EnqueueFailure::Refused)
             }
             Unavailable::Unreachable => Some(EnqueueFailure::Unreachable),
-            Unavailable::Unknown => Some(EnqueueFailure::Timeout),
+            Unavailable::Unknown | Unavailable::Unclear(_) => Some(EnqueueFailure::Timeout),
             Unavailable::Overloaded | Unavailable::InProgress => None,
         }
     }

@@ -269,7 +269,8 @@ impl From<Unavailable> for Rejection {
             | Unavailable::Unroutable(_)
             | Unavailable::Unacceptable(_)
             | Unavailable::Unreachable
-            | Unavailable::Unknown => Reason::QueueUnavailable,
+            | Unavailable::Unknown
+            | Unavailable::Unclear(_) => Reason::QueueUnavailable,
             Unavailable::Overloaded => Reason::Overloaded,
             Unavailable::InProgress => Reason::InProgress,
         };

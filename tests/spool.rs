@@ -194,6 +194,34 @@ async fn a_conflict_in_the_spool_is_counted_and_recorded_when_the_queue_tells() 
     assert_eq!(record["body_bytes"], basiq[1].body.len());
 }
 
+/// Redis says so and hangs up, so that the events beside it have to be tried again.
+#[tokio::test]
+async fn an_event_longer_than_redis_takes_is_dead_for_what_redis_says_and_harms_no_other() {
+    let redis = Redis::start(Persistence::Off).await;
+    let _: String = redis.run(&["CONFIG", "SET", "proto-max-bulk-len", "1mb"]).await;
+    let home = spooling(&redis).with("edge.max_body", "4MiB");
+    let gateway = home.serve().await;
+    until("the queue is up", async || gateway.readiness().await["queue"] == "up").await;
+    let long = Delivery::basiq_about("long", &"x".repeat(1_500_000));
+    let others: Vec<Delivery> = (0..20).map(|n| Delivery::basiq(&format!("e{n:02}"))).collect();
+    let others = async {
+        for delivery in &others {
+            gateway.deliver(delivery).await.taken();
+        }
+    };
+    tokio::join!(others, async { gateway.deliver(&long).await.assert_accepted("long") });
+    until("it is dead", async || home.lines(&["events", "dead", "list", "--json"]).len() == 1).await;
+    let dead = &home.lines(&["events", "dead", "list", "--json"])[0];
+    let why = dead["why"].as_str().unwrap();
+    assert!(why.contains("invalid bulk length") && !why.contains("in time"), "{why}");
+    spool_is(&gateway, "empty").await;
+    assert_eq!(ids(&home.events()).len(), 20);
+    // Its operator can mend that.
+    let _: String = redis.run(&["CONFIG", "SET", "proto-max-bulk-len", "8mb"]).await;
+    assert_eq!(home.lines(&["events", "dead", "retry", "--all", "--json"])[0]["retried"], 1);
+    until("it is in the queue", async || ids(&home.events()).len() == 21).await;
+}
+
 #[tokio::test]
 async fn dead_letters_are_listed_shown_sent_back_and_dropped() {
     let mut redis = Redis::start(Persistence::Off).await;

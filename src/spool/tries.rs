@@ -27,7 +27,7 @@ impl Tries {
         match why {
             Unavailable::Unacceptable(_) => return Some(why.to_string()),
             Unavailable::Unroutable(_) => failed.unroutable += 1,
-            Unavailable::Unknown => failed.unknown += 1,
+            Unavailable::Unknown | Unavailable::Unclear(_) => failed.unknown += 1,
             // As it would say to any event: that explains the tries before, too.
             Unavailable::Unreachable | Unavailable::Refused(_) => *failed = Failed::default(),
             Unavailable::Overloaded | Unavailable::InProgress => return None,
@@ -38,7 +38,9 @@ impl Tries {
         let since = *failed.suspect_since.get_or_insert(taken);
         let tries = failed.unroutable + failed.unknown;
         let maybe_in = match why {
-            Unavailable::Unknown => "; it may be in: a retry is safe within the dedupe window",
+            Unavailable::Unknown | Unavailable::Unclear(_) => {
+                "; it may be in: a retry is safe within the dedupe window"
+            }
             _ => "",
         };
         (taken > since).then(|| format!("{why}; tried {tries} times, while the queue took others{maybe_in}"))
@@ -93,6 +95,14 @@ mod tests {
             assert!(tries.failed(8, why, 7).is_none(), "another row's tries are its own");
             assert!(given_up(tries, why, 7, 1), "{why}");
         }
+    }
+
+    #[test]
+    fn what_the_queue_said_is_the_reason() {
+        let (tries, reset) = (&mut Tries::default(), Unavailable::Unclear("connection reset".to_owned()));
+        assert!(!given_up(tries, &reset, 0, UNKNOWN_TRIES));
+        let why = tries.failed(7, &reset, 1).unwrap();
+        assert!(why.contains("connection reset") && why.contains("a retry is safe"), "{why}");
     }
 
     #[test]

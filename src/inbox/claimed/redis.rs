@@ -93,7 +93,7 @@ impl RedisClaims {
             Ok(answer) => read(&answer),
             // Perhaps it is claimed: that ends with its lease, and does not hinder the same owner. Not released, since an
             // earlier try may have published, and the claim is all that tells of it.
-            Err(Unavailable::Unknown) => Err(Unavailable::Unreachable),
+            Err(Unavailable::Unknown | Unavailable::Unclear(_)) => Err(Unavailable::Unreachable),
             Err(why) => Err(why),
         }
     }
@@ -161,7 +161,8 @@ impl RedisClaims {
         commands.add_command(call);
         match self.links.call(key, &commands).await.map(|mut replies| replies.pop()) {
             Ok(Some(answer)) => Ok(answer),
-            Ok(None) | Err(Fault::Unknown) => Err(Unavailable::Unknown),
+            Ok(None) => Err(Unavailable::Unknown),
+            Err(Fault::Unclear(why)) => Err(Unavailable::Unclear(why)),
             Err(Fault::Unreachable) => Err(Unavailable::Unreachable),
         }
     }

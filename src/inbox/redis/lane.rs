@@ -112,7 +112,7 @@ impl Lane {
         let mut replies = match link.call(&calls).await {
             Ok(replies) => replies,
             Err(Fault::Unreachable) => return self.fail_all(batches, &Unavailable::Unreachable),
-            Err(Fault::Unknown) => return self.fail_all(batches, &Unavailable::Unknown),
+            Err(Fault::Unclear(why)) => return self.fail_all(batches, &Unavailable::Unclear(why)),
         };
         let held = self.replicas.have_it(&mut replies);
         if replies.len() != batches.len() {
@@ -138,7 +138,16 @@ impl Lane {
                 }
                 Outcome::Unclear(text) => {
                     tracing::warn!(stream = %batch.stream, %text, "redis answered a batch with an error");
-                    self.fail_all(vec![batch], &Unavailable::Unknown);
+                    self.fail_all(vec![batch], &Unavailable::Unclear(text));
+                }
+                Outcome::NotRead(text) => {
+                    let alone = batch.entries.len() == 1;
+                    tracing::warn!(stream = %batch.stream, %text, events = batch.entries.len(), "redis cannot read a batch");
+                    // It says so and hangs up. Of several events one is the cause: each is tried alone the next time.
+                    let why =
+                        if alone { Unavailable::Unacceptable(text) } else { Unavailable::Unclear(text) };
+                    self.fail_all(vec![batch], &why);
+                    link.give_up("it closes a connection over what it cannot read");
                 }
             }
         }

@@ -44,12 +44,12 @@ struct Session {
 }
 
 /// Why a call has no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::inbox) enum Fault {
     /// Redis is known to be away; nothing was sent.
     Unreachable,
-    /// Sent, and no answer.
-    Unknown,
+    /// Sent, and no answer, for this reason.
+    Unclear(String),
 }
 
 impl Link {
@@ -90,10 +90,13 @@ impl Link {
         tokio::select! {
             biased;
             replies = connection.send_packed_commands(commands, 0, commands.len()) => replies.map_err(|why| {
-                self.end(&session, &why.to_string());
-                Fault::Unknown
+                let why = why.to_string();
+                self.end(&session, &why);
+                Fault::Unclear(why)
             }),
-            () = session.over.cancelled() => Err(Fault::Unknown),
+            () = session.over.cancelled() => {
+                Err(Fault::Unclear("redis was found to be down before it had answered".to_owned()))
+            }
         }
     }
 

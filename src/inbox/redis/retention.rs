@@ -11,7 +11,7 @@ use redis::{FromRedisValue, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
-use super::link::Link;
+use super::link::{Fault, Link};
 use super::links::Links;
 use super::script::{self, Scripts};
 use crate::clock;
@@ -145,7 +145,7 @@ pub(super) async fn make_room(
                 Some(Trimmed { holders, .. }) => return Room::None(holders),
                 None => break,
             },
-            Err(_) => break,
+            Err(Fault::Unreachable | Fault::Unclear(_)) => break,
         }
     }
     Room::Refused("no answer to whether it can be trimmed".to_owned())

@@ -71,6 +71,8 @@ pub(super) enum Outcome {
     NotRun(String, String),
     /// It may have run in part.
     Unclear(String),
+    /// Redis did not read the call: an argument is longer than it takes. It ran nothing, and closes the connection.
+    NotRead(String),
 }
 
 impl Scripts {
@@ -174,6 +176,7 @@ pub(super) fn read(reply: Value, asked: usize) -> Outcome {
             let (code, text) = (why.code().to_owned(), said(&why));
             match &*code {
                 "NOSCRIPT" => Outcome::NotLoaded,
+                "ERR" if text.starts_with(TOO_LONG) => Outcome::NotRead(text),
                 // The code of everything without one of its own, an error inside the script among them.
                 "ERR" => Outcome::Unclear(text),
                 _ => Outcome::NotRun(code, text),
@@ -206,6 +209,8 @@ pub(super) fn short(text: &str) -> String {
     text.trim().trim_start_matches('-').chars().take(120).collect()
 }
 
+/// Of an argument longer than `proto-max-bulk-len`.
+const TOO_LONG: &str = "ERR Protocol error: invalid bulk length";
 /// Keys, hashes, ids and the protocol's own marks of one event, about.
 const PER_EVENT: usize = 512;
 /// Entries a call trims, about: some milliseconds of the server's time.
