@@ -543,6 +543,29 @@ async fn only_what_was_refused_for_its_signature_or_its_time_is_kept() {
 }
 
 #[tokio::test]
+async fn a_body_that_cannot_be_read_enters_as_its_bytes() {
+    let home = quarantining(Home::embedded());
+    let gateway = home.serve().await;
+    refused(&gateway, &Delivery::basiq_unreadable_by_another_secret("[1]")).await;
+    kept(&home, 1).await;
+    ended(gateway).await;
+
+    let home = home.knowing_both_secrets();
+    let gateway = home.serve().await;
+    assert_eq!(only(&reverify(&home, &["--all", "--dry-run"]))["verdict"], "passes");
+    assert_eq!(gateway.metric("hookgate_unreadable_total{source=\"basiq\"}").await, 0.0);
+    let verdicts = reverify(&home, &["--all"]);
+    assert_eq!(only(&verdicts)["verdict"], "admitted");
+    let [event] = &home.events()[..] else { panic!("{verdicts:?}") };
+    assert_eq!((&event["id"], &event["type"]), (&only(&verdicts)["id"], &"unmapped.unreadable".into()));
+    assert_eq!(event["data"]["payload_base64"], "WzFd");
+    assert_eq!(gateway.metric("hookgate_unreadable_total{source=\"basiq\"}").await, 1.0);
+    let id = event["id"].as_str().unwrap();
+    gateway.deliver(&Delivery::basiq_unreadable("[1]")).await.assert_duplicate(id);
+    assert_eq!(gateway.metric("hookgate_unreadable_total{source=\"basiq\"}").await, 1.0);
+}
+
+#[tokio::test]
 async fn without_a_quarantine_nothing_is_written() {
     let home = Home::embedded();
     let gateway = home.serve().await;

@@ -223,6 +223,27 @@ async fn an_event_longer_than_redis_takes_is_dead_for_what_redis_says_and_harms_
 }
 
 #[tokio::test]
+async fn a_body_that_cannot_be_read_waits_in_the_spool_as_any_other() {
+    let mut redis = Redis::start(Persistence::Always).await;
+    let home = spooling(&redis);
+    let gateway = home.serve().await;
+    let (before, after) = (Delivery::basiq_unreadable("x"), Delivery::basiq_unreadable("[]"));
+    let (_, first) = gateway.deliver(&before).await.taken();
+    redis.stop().await;
+    let (_, second) = gateway.deliver(&after).await.taken();
+    redis.restart().await;
+    spool_is(&gateway, "empty").await;
+    gateway.deliver(&before).await.assert_duplicate(&first);
+    gateway.deliver(&after).await.assert_duplicate(&second);
+    let events = home.events();
+    assert_eq!(ids(&events), [&*first, &*second]);
+    let held = events.iter().map(|event| event["data"]["payload_base64"].as_str().unwrap());
+    assert_eq!(held.collect::<Vec<_>>(), ["eA==", "W10="]);
+    assert!(events.iter().all(|event| event["partitionkey"] == event["id"]));
+    assert_eq!(gateway.metric("hookgate_unreadable_total{source=\"basiq\"}").await, 2.0);
+}
+
+#[tokio::test]
 async fn dead_letters_are_listed_shown_sent_back_and_dropped() {
     let mut redis = Redis::start(Persistence::Off).await;
     let home = spooling(&redis);

@@ -290,6 +290,9 @@ fn check_path(section: &Section<'_>, path: &At<String>) {
         "it ends with /"
     } else if text.contains("//") {
         "it holds //"
+    } else if text.len() > MAX_PATH {
+        // It is the event's `source`.
+        "it is over 600 bytes"
     } else if text.split('/').any(|part| part == "." || part == "..") {
         "a segment . or .. would be resolved by clients"
     } else {
@@ -304,6 +307,8 @@ fn check_path(section: &Section<'_>, path: &At<String>) {
 
 // What metrics and records call the source of a request that belongs to none.
 const UNKNOWN: &str = "unknown";
+/// Bytes: no attribute of an event is longer.
+const MAX_PATH: usize = 600;
 const MAX_RATE: u64 = 1_000_000_000;
 const OBSERVABLE: [(&str, Observable); 4] = [
     ("client_not_allowed", Observable::ClientNotAllowed),

@@ -46,6 +46,7 @@ fn is_forbidden(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Event;
 
     #[test]
     fn controls_and_noncharacters_are_forbidden_and_nothing_else_is() {
@@ -61,6 +62,45 @@ mod tests {
         for c in [' ', '~', 'é', '\u{a0}', '\u{fdcf}', '\u{fdf0}', '\u{fffd}', '\u{1f3fe}'] {
             assert!(!forbidden.contains(&c), "{c:?}");
         }
+    }
+
+    #[test]
+    fn the_schema_takes_what_is_allowed_and_nothing_else() {
+        let schema = serde_json::from_str(crate::event::SCHEMA).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let event: serde_json::Value = serde_json::from_str(&Event::for_test("1").json).unwrap();
+        assert!(validator.is_valid(&event));
+        let takes = |attribute: &str, text: String| {
+            let mut event = event.clone();
+            event[attribute] = text.into();
+            validator.is_valid(&event)
+        };
+        let edges =
+            [0x1f, 0x20, 0x7e, 0x7f, 0x9f, 0xa0, 0xd7ff, 0xe000, 0xfdcf, 0xfdd0, 0xfdef, 0xfdf0, 0x1f3fe];
+        let last = (0..=0x10).flat_map(|plane| [0xfffd, 0xfffe, 0xffff].map(|low| plane << 16 | low));
+        for c in (0..=0x1f).chain(edges).chain(last).filter_map(char::from_u32) {
+            for attribute in ["id", "subject", "partitionkey"] {
+                assert_eq!(takes(attribute, format!("user/a{c}b")), !is_forbidden(c), "{attribute}: {c:?}");
+            }
+        }
+        let x = |count: usize| "x".repeat(count);
+        assert!(takes("id", x(265)) && !takes("id", x(266)) && !takes("id", String::new()));
+        assert!(
+            takes("subject", format!("user/{}", x(595))) && !takes("subject", format!("user/{}", x(596)))
+        );
+        assert!(takes("type", format!("a.{}", x(598))) && !takes("type", format!("a.{}", x(599))));
+        assert!(!takes("type", "a.b\n".to_owned()) && !takes("sequence", format!("{:020}\n", 1)));
+    }
+
+    #[test]
+    fn the_schema_wants_the_bytes_of_what_is_not_there() {
+        let schema = serde_json::from_str(crate::event::SCHEMA).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let mut event: serde_json::Value = serde_json::from_str(&Event::for_test("1").json).unwrap();
+        event["data"]["payload"] = serde_json::Value::Null;
+        assert!(!validator.is_valid(&event));
+        event["data"]["payload_base64"] = "".into();
+        assert!(validator.is_valid(&event));
     }
 
     #[test]

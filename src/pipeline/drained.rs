@@ -88,3 +88,23 @@ fn payload_bytes(event: &str) -> u64 {
     };
     bytes as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::payload_bytes;
+
+    #[test]
+    fn a_body_has_the_length_that_came() {
+        for (data, bytes) in [
+            (r#"{"payload":{"a" : 1}}"#, 9),
+            (r#"{"payload":null,"payload_base64":""}"#, 0),
+            (r#"{"payload":null,"payload_base64":"eA=="}"#, 1),
+            (r#"{"payload":null,"payload_base64":"eHg="}"#, 2),
+            (r#"{"payload":null,"payload_base64":"eHh4"}"#, 3),
+            (r#"{"payload":null,"payload_base64":"eHh4eA=="}"#, 4),
+        ] {
+            assert_eq!(payload_bytes(&format!("{{\"id\":\"1\",\"data\":{data}}}")), bytes, "{data}");
+        }
+        assert_eq!(payload_bytes("{}"), 0);
+    }
+}

@@ -37,6 +37,16 @@ impl Delivery {
         Delivery::signed_basiq(id, "user-1", BASIQ_SECRET, offset)
     }
 
+    /// A body that is no JSON object, signed all the same.
+    pub fn basiq_unreadable(body: &str) -> Delivery {
+        Delivery::signed("msg_unreadable", body.to_owned(), BASIQ_SECRET, 0)
+    }
+
+    /// The same, signed with a secret that sources do not have unless they are told.
+    pub fn basiq_unreadable_by_another_secret(body: &str) -> Delivery {
+        Delivery::signed("msg_unreadable", body.to_owned(), BASIQ_NEXT_SECRET, 0)
+    }
+
     /// The same with one header more.
     pub fn with(mut self, name: &'static str, value: &str) -> Delivery {
         self.headers.push((name, value.to_owned()));
@@ -50,10 +60,14 @@ impl Delivery {
             "links": { "eventEntity": format!("https://au-api.basiq.io/users/{user}") },
         })
         .to_string();
-        let (message, at) = (format!("msg_{id}"), now() + offset);
-        let signature = Webhook::new(secret).unwrap().sign(&message, at, body.as_bytes()).unwrap();
+        Delivery::signed(&format!("msg_{id}"), body, secret, offset)
+    }
+
+    fn signed(message: &str, body: String, secret: &str, offset: i64) -> Delivery {
+        let at = now() + offset;
+        let signature = Webhook::new(secret).unwrap().sign(message, at, body.as_bytes()).unwrap();
         let headers = vec![
-            ("webhook-id", message),
+            ("webhook-id", message.to_owned()),
             ("webhook-timestamp", at.to_string()),
             ("webhook-signature", signature),
         ];
