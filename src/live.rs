@@ -272,7 +272,32 @@ const CONNECT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::Poll;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_found_stays_until_a_reload_has_looked_for_itself() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let text = format!(
+            "redis.url = \"redis://{}\"\nqueue.kind = \"redis\"\ndedupe.store = \"redis\"\n",
+            silent.local_addr().unwrap()
+        );
+        let (config, _) = crate::config::parse(&text, std::path::Path::new("."));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        metrics.unsafe_setting("redis_persistence", true);
+        let mut watch = pin!(watch(config, Clock::System, metrics.clone()));
+        let looked = std::future::poll_fn(|context| Poll::Ready(watch.as_mut().poll(context))).await;
+        assert!(looked.is_pending());
+        let series = metrics.render().unwrap().0;
+        let value = |setting: &str, value: u8| {
+            let line = format!("hookgate_unsafe_settings{{setting=\"{setting}\"}} {value}\n");
+            assert!(series.contains(&line), "{series}");
+        };
+        value("redis_persistence", 1);
+        value("redis_version", 0);
+    }
 
     #[test]
     fn of_many_names_a_few_are_shown() {
