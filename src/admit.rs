@@ -19,7 +19,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Version};
 
 use crate::outcome::{Outcome, Reason, Rejection};
-use crate::peer::Peer;
+use crate::peer::{self, Peer};
 use crate::route::Source;
 use shares::Place;
 
@@ -71,7 +71,7 @@ pub fn method(source: &Source, method: &Method) -> Result<(), Rejection> {
 
 /// The client's address, against `allow_ips`.
 pub fn client(source: &Source, client: IpAddr) -> Result<(), Rejection> {
-    if source.allow_ips.is_empty() || source.allow_ips.iter().any(|network| network.contains(&client)) {
+    if source.allow_ips.is_empty() || peer::within(client, &source.allow_ips) {
         return Ok(());
     }
     Err(Rejection::new(Reason::ClientNotAllowed, "the client's address is outside allow_ips"))
@@ -97,19 +97,31 @@ pub fn rate(source: &Source, client: Option<IpAddr>) -> Result<(), Rejection> {
     source.rates.check(client).map_err(over)
 }
 
-/// No encoding: a signature covers the raw bytes, and unpacking before verifying would be work for anybody.
+/// No compression: a signature covers the raw bytes, and to unpack before verifying would be work for anybody. Words that name
+/// none (`identity`, `utf-8`, `aws-chunked`) change no byte, and senders write them: they are passed over.
 pub fn encoding(headers: &HeaderMap) -> Result<(), Rejection> {
-    let identity = headers.get_all(CONTENT_ENCODING).iter().all(|value| {
-        let value = value.as_bytes().trim_ascii();
-        value.is_empty() || value.eq_ignore_ascii_case(b"identity")
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    let compressed = headers.get_all(CONTENT_ENCODING).iter().any(|value| {
+        let mut words = value.as_bytes().split(|byte| !is_word(byte));
+        words.any(|word| COMPRESSIONS.iter().any(|name| names(word, name)))
     });
-    if identity {
-        return Ok(());
+    if compressed {
+        return Err(Rejection::new(
+            Reason::UnsupportedEncoding,
+            "the body is compressed, as its Content-Encoding says; send it as it was signed",
+        ));
     }
-    Err(Rejection::new(
-        Reason::UnsupportedEncoding,
-        "the body has a Content-Encoding; send it as it was signed",
-    ))
+    Ok(())
+}
+
+/// Whether a word of a Content-Encoding names this coding, in either case, with or without `x-` before it (RFC 9110, section
+/// 8.4.1).
+fn names(word: &[u8], coding: &str) -> bool {
+    let plain = match word.split_at_checked(2) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(b"x-") => rest,
+        _ => word,
+    };
+    plain.eq_ignore_ascii_case(coding.as_bytes())
 }
 
 /// Reads a body whole, at most `max` bytes and `within` that time, past which it is refused for that reason. From then on
@@ -199,6 +211,7 @@ fn rejected(reason: Reason, detail: impl Into<String>) -> Outcome {
 pub const MAX_TARGET: usize = 16 << 10;
 /// Headers, each value by itself. hyper has room for as many without an allocation.
 pub const MAX_HEADERS: usize = 100;
+const COMPRESSIONS: [&str; 5] = ["gzip", "deflate", "br", "zstd", "compress"];
 const DISCARD_BYTES: usize = 16 << 20;
 /// What a body holds at first, if it is not shorter, and grows by.
 const STEP: u64 = 64 << 10;

@@ -1,11 +1,12 @@
 //! The public listener: accepts connections, finds out whose they are, tells HTTP/1.1 from HTTP/2 by their first bytes, holds
 //! both to their deadlines.
 //!
-//! Keeps true: a connection that says nothing, or half of something, is closed at the header timeout; connections past a
-//! limit are answered 503 and closed; a client is who its socket says, unless a trusted proxy has said another, and no request
+//! Keeps true: a connection that says nothing, or half of something, is closed at the header timeout, and a kept one on which
+//! nothing is asked at the idle timeout; connections past a limit are answered 503 and closed; a client is who its socket says, unless a trusted proxy has said another, and no request
 //! that begins after the rules for that have changed is served by what was found out before; nothing is accepted after the
 //! drain is over.
 
+mod busy;
 mod chunks;
 pub mod descriptors;
 mod first_bytes;
@@ -215,7 +216,7 @@ impl Connection {
         };
         match agreed.unwrap_or(protocol) {
             Protocol::Http1 => self.http1(stream, bytes, opened).await,
-            Protocol::Http2 => self.http2(stream, bytes).await,
+            Protocol::Http2 => self.http2(stream, bytes, opened).await,
         }
     }
 
@@ -225,6 +226,11 @@ impl Connection {
             () = self.stop.accepting.cancelled() => {}
             () = self.rules.retired.cancelled() => {}
         }
+    }
+
+    /// Whether it has come to that.
+    fn is_stopping(&self) -> bool {
+        self.stop.accepting.is_cancelled() || self.rules.retired.is_cancelled()
     }
 
     /// Returns once that has gone on for so long.
@@ -262,4 +268,7 @@ impl Connection {
 const BACKLOG: u32 = 4096;
 /// For a connection that was accepted last to send its request.
 const LAST_WORDS: Duration = Duration::from_millis(250);
+/// What a kept connection is given beyond `edge.idle_timeout`. A client that goes by the time that it is told may use all of it:
+/// the request that it sends last is on its way while our time runs out, and would be lost.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -201,7 +201,12 @@ impl Reason {
         }
     }
 
-    /// What the client is told. An unknown path and a wrong token read the same.
+    /// The reason that the client is told. A wrong token is told as an unknown path, or it would tell that the path is right.
+    pub fn told(self) -> Reason {
+        if self == Reason::PathTokenMismatch { Reason::UnknownPath } else { self }
+    }
+
+    /// The title of a problem with this reason. An unknown path and a wrong token read the same.
     pub fn title(self) -> &'static str {
         match self {
             Reason::UnknownPath | Reason::PathTokenMismatch => "Not found",

@@ -7,6 +7,7 @@ mod delivery;
 mod drained;
 mod exchange;
 mod handshake;
+mod health;
 mod outlive;
 mod quarantined;
 mod rules;
@@ -68,6 +69,9 @@ impl Pipeline {
         peer: Peer,
         rules: Arc<Rules>,
     ) -> Response<Body> {
+        if let Some(answer) = health::answer(&self, &request, &rules) {
+            return answer;
+        }
         let (head, mut incoming) = request.into_parts();
         let mut exchange = Exchange::begin(&self, head, peer, rules);
         match self.receive(&mut exchange, &mut incoming).await {
@@ -113,6 +117,9 @@ impl Pipeline {
                     Reason::PathTokenMismatch,
                     "the path's last segment is not the source's token",
                 ));
+            }
+            Found::Nothing if health::is_asked(&exchange.head.uri, &rules) => {
+                return Err(rejected(Reason::MethodNotAllowed, "edge.health_path takes GET and HEAD"));
             }
             Found::Nothing => return Err(rejected(Reason::UnknownPath, "no source has this path")),
         };

@@ -35,10 +35,9 @@ pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<
 
 /// A refusal's body, which is also what a connection over the limit is sent.
 pub fn problem_body(reason: Reason, reject: &str) -> String {
-    // RFC 9457; `reject` is ours. An unknown path and a wrong token must not be told apart, so the type follows the title.
-    let name = reason.title().to_lowercase().replace(' ', "-");
+    // RFC 9457; `reject` is ours.
     let problem = Problem {
-        kind: &format!("urn:hookgate:problem:{name}"),
+        kind: &format!("urn:hookgate:problem:{}", reason.told().label()),
         title: reason.title(),
         status: reason.status().as_u16(),
         reject,

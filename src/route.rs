@@ -13,12 +13,12 @@ mod rates;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 
 use crate::config::{self, At, Config, OnConflict, Position, Problem};
 use crate::metrics::{Metrics, SourceLabels, SourceMetrics, UNKNOWN};
 use crate::outcome::Reason;
+use crate::peer::Network;
 use crate::provider::{self, Provider};
 use crate::secret::{Redactor, Secret, SecretRef};
 use crate::signature::{Key, Scheme, VerifiedBy};
@@ -44,7 +44,7 @@ pub struct Source {
     /// The last segment of its path.
     pub token: Option<Secret>,
     /// Empty allows all.
-    pub allow_ips: Vec<IpNet>,
+    pub allow_ips: Vec<Network>,
     /// Its rates, and its clients'.
     pub rates: Rates,
     /// What it does not enforce yet.

@@ -61,6 +61,7 @@ impl Attacked {
         assert_eq!(answer.status, status, "{answer:?}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
         assert_eq!(answer.json()["status"], status);
+        assert_eq!(answer.json()["type"], format!("urn:hookgate:problem:{reason}"));
         let record = self.gateway.record_of(answer);
         self.says(record, "unknown", reason, status);
     }
@@ -235,7 +236,7 @@ fn a_head_over_a_limit_is_refused_before_it_ends() {
 
 #[test]
 fn heads_that_come_too_slowly_are_told_from_silence_and_from_idle_connections() {
-    let mut attacked = Attacked::new("edge.header_timeout = \"2s\"\n");
+    let mut attacked = Attacked::new("edge.header_timeout = \"2s\"\nedge.idle_timeout = \"2s\"\n");
     let begun = |part: &str| {
         let mut connection = attacked.gateway.connect();
         connection.send(part);
@@ -911,7 +912,7 @@ fn who_still_asks_on_a_connection_that_a_reload_ends_is_no_attacker() {
 
 #[test]
 fn an_http2_client_that_takes_no_answer_or_asks_in_halves_does_not_stay() {
-    let mut attacked = Attacked::new("edge.header_timeout = \"2s\"\n");
+    let mut attacked = Attacked::new("edge.header_timeout = \"2s\"\nedge.body_timeout = \"2s\"\n");
     // A window of nothing for every stream: the answer's body can never be sent.
     let mut closed: Vec<Http2> =
         (0..10).map(|_| Http2::open(&attacked.gateway, &[0, 4, 0, 0, 0, 0])).collect();
@@ -932,13 +933,50 @@ fn an_http2_client_that_takes_no_answer_or_asks_in_halves_does_not_stay() {
         .collect();
     // Nothing asked: idle, and no attack.
     let mut idle = Http2::open(&attacked.gateway, &[]);
+    // Idle once something was asked: that is another time. A head then has as little as the first.
+    let kept: Vec<Http2> = (0..10)
+        .map(|number| {
+            let mut kept = Http2::open(&attacked.gateway, &[]);
+            kept.answers(&mut attacked, 1);
+            if number % 2 == 0 {
+                assert!(kept.send(frame(HEADERS, END_STREAM, 3, block(&PSEUDO))));
+            }
+            kept
+        })
+        .collect();
     attacked.meanwhile(|| closed.iter_mut().chain(&mut halves).chain([&mut idle]).all(Http2::is_open));
+    let mut number = 0;
+    let (mut kept, late): (Vec<_>, Vec<_>) = kept.into_iter().partition(|_| {
+        number += 1;
+        number % 2 == 0
+    });
+    halves.extend(late);
     closed.into_iter().for_each(|connection| connection.ends(Some(0)));
     for half in halves {
         half.ends(Some(0));
         attacked.recorded("header_timeout", 0);
     }
     idle.ends(Some(0));
+    for connection in &mut kept {
+        connection.answers(&mut attacked, 3);
+    }
+    drop(kept);
+    attacked.over();
+}
+
+#[test]
+fn an_http2_connection_that_was_asked_ends_once_it_is_idle() {
+    let mut attacked = Attacked::new("edge.header_timeout = \"10m\"\nedge.idle_timeout = \"1s\"\n");
+    let mut connection = Http2::open(&attacked.gateway, &[]);
+    connection.answers(&mut attacked, 1);
+    attacked.meanwhile(|| connection.is_open());
+    // The farewell comes with a ping; what has crossed with it is answered.
+    let farewell = connection.next_of(GOAWAY);
+    assert_eq!((&farewell.payload[..4], farewell.payload[7]), (&[127, 255, 255, 255][..], 0));
+    let ping = connection.next_of(PING);
+    connection.answers(&mut attacked, 3);
+    connection.send(frame(PING, 1, 0, ping.payload));
+    connection.ends(Some(0));
     attacked.over();
 }
 

@@ -129,10 +129,12 @@ fn values_arrive_as_written() {
     assert_eq!(config.edge.listen.len(), 2);
     assert_eq!(config.edge.max_body, 65_536);
     assert_eq!(config.edge.header_timeout, Duration::from_millis(250));
+    assert_eq!(config.edge.idle_timeout, Duration::from_secs(600));
+    assert_eq!(config.edge.health_path.as_ref().unwrap().value, "/");
     assert_eq!(config.edge.drain_timeout, Duration::ZERO);
     assert_eq!((config.dedupe.store, config.queue.kind), (Store::Redis, QueueKind::Redis));
     assert_eq!(config.dedupe.window.value, Duration::from_secs(3 * 86_400));
-    assert_eq!(config.dedupe.window.at, config::Position { line: 24, column: 10 });
+    assert_eq!(config.dedupe.window.at, config::Position { line: 26, column: 10 });
     assert_eq!(config.queue.partitions, 16);
     let [first, second] = config.sources.as_slice() else { panic!("{:#?}", config.sources) };
     assert_eq!((first.name.value.as_str(), second.name.value.as_str()), ("zeta", "alpha.beta"));
@@ -147,6 +149,37 @@ fn values_arrive_as_written() {
     assert_eq!(second.rate_limit, Some(RateLimit { per_second: 500, burst: 1000 }));
     let networks: Vec<_> = second.allow_ips.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["203.0.113.0/24", "198.51.100.7/32", "2001:db8::1/128"]);
+}
+
+#[test]
+fn a_health_path_is_a_path_and_no_sources() {
+    let said = |path: &str| {
+        let text = format!(
+            "[edge]\nhealth_path = '{path}'\n[sources.a]\nprovider = 'basiq'\nsecrets = [{{ env = 'A' }}]\n\
+             [sources.b]\nprovider = 'securitize'\npath_token = {{ env = 'B' }}\n"
+        );
+        let (_, problems) = config::parse(&text, Path::new(""));
+        assert!(problems.iter().all(|it| it.key == "edge.health_path" && !it.warning), "{problems:#?}");
+        problems.first().map(|problem| problem.render("f"))
+    };
+    for fine in ["/", "/healthz", "/healthz/", "/hooks", "/hooks/", "/hooks/a/x", "/hooks/bc", "/Hooks/a"] {
+        assert_eq!(said(fine), None, "{fine}");
+    }
+    for (path, why) in [
+        ("", "expected a path such as"),
+        ("healthz", "it does not start with /"),
+        ("/health?x", "only visible ASCII without ? # % is allowed"),
+        ("/he%61lth", "only visible ASCII without ? # % is allowed"),
+        ("//health", "it holds //"),
+        ("/x/../health", "a segment . or .. would be resolved by clients"),
+        ("/hooks/a", "is the path of the source a; choose another"),
+        ("/hooks/b", "is the path of the source b; choose another"),
+        ("/hooks/b/health", "is below the path of the source b; choose another"),
+        ("/hooks/b/", "is below the path of the source b; choose another"),
+    ] {
+        let said = said(path).unwrap();
+        assert!(said.starts_with("f:2:15: edge.health_path: ") && said.contains(why), "{path}: {said}");
+    }
 }
 
 #[test]

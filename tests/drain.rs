@@ -37,7 +37,7 @@ async fn readiness_goes_first_and_what_is_in_flight_is_answered() {
     let mut slow = Slow::begin(&gateway, &Delivery::basiq("slow")).await;
     let mut idle = Client::connect(gateway.edge).await.unwrap();
     let kept = idle.deliver(&Delivery::basiq("before")).await.unwrap();
-    assert_eq!(kept.header("connection"), None, "{kept:?}");
+    assert_eq!(kept.header("connection"), Some("keep-alive"), "{kept:?}");
 
     gateway.sigterm();
     until("the gateway is unready", async || !gateway.ready().await).await;

@@ -10,10 +10,10 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::terminal::safe;
@@ -23,6 +23,7 @@ use crate::audit::record::Record;
 use crate::audit::{ANCHOR, Key, OPERATOR};
 use crate::clock::Clock;
 use crate::outcome::{CONFLICT, Reason};
+use crate::peer::Network;
 pub(super) use verify::Verify;
 
 /// What to do with the reject log.
@@ -71,8 +72,8 @@ pub(super) struct Query {
     #[arg(long, value_name = "TIME")]
     pub(super) until: Option<When>,
     /// Only from this address or network.
-    #[arg(long, value_name = "IP|NETWORK", value_parser = network)]
-    pub(super) client: Option<IpNet>,
+    #[arg(long, value_name = "IP|NETWORK", value_parser = Network::from_str)]
+    pub(super) client: Option<Network>,
 }
 
 /// The log, and what it is checked with.
@@ -188,7 +189,7 @@ impl Filter<'_> {
             && reason
             && self.since.is_none_or(|since| at.is_some_and(|at| at >= since))
             && self.until.is_none_or(|until| at.is_some_and(|at| at < until))
-            && network.is_none_or(|network| client.is_some_and(|client| network.contains(&client)))
+            && network.is_none_or(|network| client.is_some_and(|client| network.contains(client)))
     }
 }
 
@@ -228,11 +229,6 @@ fn reason(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("no such reason; there are: {}", known.join(", ")))
-}
-
-fn network(text: &str) -> Result<IpNet, String> {
-    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    network.map_err(|_| "not an IP address or network".to_owned())
 }
 
 /// How often a followed log is looked at.

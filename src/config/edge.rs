@@ -7,13 +7,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::At;
 use super::read::Section;
 use super::sections::{MAX_TIME, MIB, SECOND, SOME_TIME};
+use super::sources;
 use super::units::show_duration;
-use crate::peer;
+use crate::peer::{self, Network};
 use crate::secret::SecretRef;
 
 /// `[edge]`.
@@ -31,8 +30,12 @@ pub struct Edge {
     pub max_in_flight: usize,
     /// Bytes of the bodies of all requests in flight.
     pub max_in_flight_bytes: u64,
-    /// For the request head, and between requests on a kept connection.
+    /// For a request's head, from its first byte; on a new connection, from its start.
     pub header_timeout: Duration,
+    /// Between requests on a kept connection.
+    pub idle_timeout: Duration,
+    /// A path that is answered as `/readyz` is. None: there is none.
+    pub health_path: Option<At<String>>,
     /// For the whole body.
     pub body_timeout: Duration,
     /// For the whole request, the durable write included.
@@ -42,7 +45,7 @@ pub struct Edge {
     /// Share the listening ports, and take over from the gateway that has `data_dir`.
     pub reuse_port: bool,
     /// Networks whose word on who their client is is believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Vec<Network>,
     /// Connections from `trusted_proxies` begin with a PROXY protocol header.
     pub proxy_protocol: bool,
     /// None: plain HTTP.
@@ -91,6 +94,14 @@ pub(super) fn edge(section: &Section<'_>, base: &Path) -> Edge {
     let max_in_flight = number("max_in_flight", 20_000);
     let in_flight_bytes = section.size("max_in_flight_bytes", 1..=i64::MAX as u64, 512 * MIB);
     let header_timeout = section.duration("header_timeout", SOME_TIME, 5 * SECOND).value;
+    let idle_timeout = section.duration("idle_timeout", SOME_TIME, 75 * SECOND).value;
+    let health_path = section.string("health_path", "a path such as \"/healthz\"");
+    if let Some(path) = &health_path
+        && let Some(wrong) = sources::odd_path(&path.value)
+    {
+        let what = format!("expected a path such as \"/healthz\", found {:?}: {wrong}", path.value);
+        section.problem(path.at, "health_path", what);
+    }
     let body_timeout = section.duration("body_timeout", SOME_TIME, 10 * SECOND).value;
     let request_timeout = section.duration("request_timeout", SOME_TIME, 15 * SECOND);
     // No time at all is a sensible drain: stop at once.
@@ -126,6 +137,8 @@ pub(super) fn edge(section: &Section<'_>, base: &Path) -> Edge {
         // A source that has no share of its own left must find room for a body in the half that is common.
         max_in_flight_bytes: in_flight_bytes.max(max_body.saturating_mul(2)),
         header_timeout,
+        idle_timeout,
+        health_path,
         body_timeout,
         request_timeout: request_timeout.value,
         drain_timeout,

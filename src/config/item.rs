@@ -3,11 +3,10 @@
 //! Keeps true: what is not as it should be is noted with what is allowed; what was found is shown unless it may be a
 //! secret, and never what is inside a list or a table.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -19,6 +18,7 @@ use super::read::Section;
 use super::report::Report;
 use super::units::Malformed;
 use super::{At, Position};
+use crate::peer::{Network, NoNetwork};
 use crate::secret::{Secret, SecretRef};
 
 /// A value that stands in the file.
@@ -202,12 +202,16 @@ impl<'a> Item<'a> {
     }
 
     /// A network, or an address as a network of one.
-    pub(super) fn network(&self) -> Option<IpNet> {
-        let text = self.value.as_str();
-        let network = text.and_then(|text| text.parse().ok());
-        match network.or_else(|| text?.parse::<IpAddr>().ok().map(IpNet::from)) {
-            Some(network) => Some(network),
-            None => self.expected("a network such as \"203.0.113.0/24\" or an address"),
+    pub(super) fn network(&self) -> Option<Network> {
+        match self.value.as_str().map(str::parse) {
+            Some(Ok(network)) => Some(network),
+            Some(Err(why @ NoNetwork::TooWide)) => {
+                self.problem(why.to_string());
+                None
+            }
+            Some(Err(NoNetwork::Malformed)) | None => {
+                self.expected("a network such as \"203.0.113.0/24\" or an address")
+            }
         }
     }
 

@@ -132,6 +132,10 @@ fn write_edge(out: &mut String, edge: &Edge) -> fmt::Result {
     writeln!(out, "max_in_flight = {}", edge.max_in_flight)?;
     writeln!(out, "max_in_flight_bytes = {}", quote(&show_size(edge.max_in_flight_bytes)))?;
     writeln!(out, "header_timeout = {}", quote(&show_duration(edge.header_timeout)))?;
+    writeln!(out, "idle_timeout = {}", quote(&show_duration(edge.idle_timeout)))?;
+    if let Some(path) = &edge.health_path {
+        writeln!(out, "health_path = {}", quote(&path.value))?;
+    }
     writeln!(out, "body_timeout = {}", quote(&show_duration(edge.body_timeout)))?;
     writeln!(out, "request_timeout = {}", quote(&show_duration(edge.request_timeout)))?;
     writeln!(out, "drain_timeout = {}", quote(&show_duration(edge.drain_timeout)))?;

@@ -9,7 +9,6 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::item::Item;
@@ -17,6 +16,7 @@ use super::print::quote_key;
 use super::report::Report;
 use super::units;
 use super::{At, Position};
+use crate::peer::Network;
 use crate::secret::SecretRef;
 
 /// One table of the file, or one that the file leaves out.
@@ -200,7 +200,7 @@ impl<'a> Section<'a> {
     }
 
     /// Networks; a bare address is a network of one.
-    pub(super) fn networks(&self, key: &'static str) -> Vec<IpNet> {
+    pub(super) fn networks(&self, key: &'static str) -> Vec<Network> {
         let items = self.items(key, "a list of networks such as [\"203.0.113.0/24\"]");
         items.into_iter().flatten().filter_map(|item| item.network()).collect()
     }

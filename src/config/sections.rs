@@ -28,6 +28,9 @@ pub(super) fn config(root: &Section<'_>, base: &Path) -> Config {
     let quarantine = quarantine(&root.section("quarantine"), base);
     root.later("tracing");
     let sources = sources::sources(root, base);
+    if let Some(path) = &edge.health_path {
+        sources::check_health_path(root, path, &sources);
+    }
     root.finish();
     let data_dir = data_dir.map_or(PathBuf::from("data"), |dir| PathBuf::from(dir.value));
     Config {

@@ -6,14 +6,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::At;
 use super::item::Item;
 use super::read::Section;
 use super::sections::{SECOND, SOME_TIME};
-use crate::peer;
+use crate::peer::{self, Network};
 use crate::secret::SecretRef;
 
 /// What to do with another body under a known identity.
@@ -79,7 +78,7 @@ pub struct Source {
     /// How far a signed timestamp may be from now, both ways.
     pub tolerance: Duration,
     /// Empty allows all.
-    pub allow_ips: Vec<IpNet>,
+    pub allow_ips: Vec<Network>,
     /// Of all its clients together. None: unlimited.
     pub rate_limit: Option<RateLimit>,
     /// Of each client. None: unlimited.
@@ -282,27 +281,45 @@ fn is_name(name: &str) -> bool {
 
 fn check_path(section: &Section<'_>, path: &At<String>) {
     let text = path.value.as_str();
-    let wrong = if !text.starts_with('/') {
-        "it does not start with /"
+    let wrong = odd_path(text).or_else(|| text.ends_with('/').then_some("it ends with /"));
+    if let Some(wrong) = wrong {
+        let what = format!("expected a path such as \"/hooks/basiq\", found {text:?}: {wrong}");
+        section.problem(path.at, "path", what);
+    }
+}
+
+/// Why a text is no path, or one that a client or a proxy would rewrite.
+pub(super) fn odd_path(text: &str) -> Option<&'static str> {
+    if !text.starts_with('/') {
+        Some("it does not start with /")
     } else if text.contains(|c: char| !c.is_ascii_graphic() || "?#%".contains(c)) {
-        "only visible ASCII without ? # % is allowed"
-    } else if text.ends_with('/') {
-        "it ends with /"
+        Some("only visible ASCII without ? # % is allowed")
     } else if text.contains("//") {
-        "it holds //"
+        Some("it holds //")
     } else if text.len() > MAX_PATH {
         // It is the event's `source`.
-        "it is over 600 bytes"
+        Some("it is over 600 bytes")
     } else if text.split('/').any(|part| part == "." || part == "..") {
-        "a segment . or .. would be resolved by clients"
+        Some("a segment . or .. would be resolved by clients")
     } else {
-        return;
-    };
-    section.problem(
-        path.at,
-        "path",
-        format!("expected a path such as \"/hooks/basiq\", found {text:?}: {wrong}"),
-    );
+        None
+    }
+}
+
+/// Reports a health path that a source has: probes would be taken for its deliveries, or the other way round.
+pub(super) fn check_health_path(root: &Section<'_>, path: &At<String>, sources: &[Source]) {
+    let text = path.value.as_str();
+    let taken = sources.iter().find(|source| {
+        let rest = text.strip_prefix(source.path.value.as_str());
+        // Below the path of a source with a token stands the token.
+        rest.is_some_and(|rest| rest.is_empty() || source.path_token.is_some() && rest.starts_with('/'))
+    });
+    if let Some(source) = taken {
+        let (name, below) = (&source.name.value, source.path.value != text);
+        let place = if below { "below the path" } else { "the path" };
+        let what = format!("{text:?} is {place} of the source {name}; choose another, such as \"/healthz\"");
+        root.problem_at(path.at, "edge.health_path", what);
+    }
 }
 
 // What metrics and records call the source of a request that belongs to none.

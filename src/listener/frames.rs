@@ -87,6 +87,8 @@ pub(super) struct Asked {
     /// Encoded bytes of the head under way or, if none is, of the last one.
     head: usize,
     open: bool,
+    /// Heads that are whole.
+    heads: usize,
     /// Whether the first frame was SETTINGS, once it has come.
     begins_well: Option<bool>,
     /// For requests, and for control frames.
@@ -101,6 +103,7 @@ impl Asked {
             frames: Frames::after(PREFACE),
             head: 0,
             open: false,
+            heads: 0,
             begins_well: None,
             earned: 0,
             spent: 0,
@@ -110,13 +113,14 @@ impl Asked {
 
     /// Reads on; false once it is a flood.
     pub(super) fn read(&mut self, bytes: &[u8]) -> bool {
-        let Asked { frames, head, open, begins_well, earned, spent, .. } = self;
+        let Asked { frames, head, open, heads, begins_well, earned, spent, .. } = self;
         frames.read(bytes, |frame| {
             begins_well.get_or_insert(frame.kind == SETTINGS);
             match frame.kind {
                 HEADERS | CONTINUATION => {
                     *head = if frame.kind == HEADERS { frame.length } else { *head + frame.length };
                     *open = frame.flags & END_HEADERS == 0;
+                    *heads += usize::from(!*open);
                     *earned += if frame.kind == HEADERS { EARNED } else { 0 };
                 }
                 DATA => {}
@@ -141,6 +145,11 @@ impl Asked {
     /// A head has begun whose end has not come.
     pub(super) fn in_head(&self) -> bool {
         self.open || self.frames.in_head()
+    }
+
+    /// How many heads were whole so far.
+    pub(super) fn heads(&self) -> usize {
+        self.heads
     }
 
     /// Encoded bytes of the latest head, as far as it came.

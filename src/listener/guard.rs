@@ -103,6 +103,17 @@ impl Framer {
     }
 }
 
+/// How long heads are waited for.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    /// When the connection was opened: the first head's time begins with it.
+    pub(super) opened: Instant,
+    /// From a head's first byte to its last.
+    pub(super) head: Duration,
+    /// From an answer to the next head's first byte.
+    pub(super) idle: Duration,
+}
+
 /// The stream, as hyper gets it.
 pub(super) struct Guard<S> {
     stream: S,
@@ -113,7 +124,7 @@ pub(super) struct Guard<S> {
     end: Option<End>,
     /// Hyper has been told of the end.
     told: bool,
-    within: Duration,
+    times: Times,
     /// Since when a head is awaited.
     since: Instant,
     /// A request was passed on whose answer may still be to come.
@@ -123,14 +134,8 @@ pub(super) struct Guard<S> {
 }
 
 impl<S: AsyncRead + Unpin> Guard<S> {
-    /// A stream of which `first` was read already. Heads have time `within`, the first since `opened`. `midway` says at any
-    /// time whether a head has begun that is not whole.
-    pub(super) fn new(
-        stream: S,
-        first: Vec<u8>,
-        (opened, within): (Instant, Duration),
-        midway: Arc<AtomicBool>,
-    ) -> Guard<S> {
+    /// A stream of which `first` was read already. `midway` says at any time whether a head has begun that is not whole.
+    pub(super) fn new(stream: S, first: Vec<u8>, times: Times, midway: Arc<AtomicBool>) -> Guard<S> {
         let mut guard = Guard {
             stream,
             framer: Framer::default(),
@@ -138,8 +143,8 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             valid: 0,
             end: None,
             told: false,
-            within,
-            since: opened,
+            times,
+            since: times.opened,
             answering: false,
             timer: None,
             midway,
@@ -224,9 +229,15 @@ impl<S: AsyncRead + Unpin> Guard<S> {
     /// Ends what has waited too long for a head. Registers to be woken when it will have.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let At::Head(head) = &self.framer.at else { return Poll::Pending };
+        let idle = self.framer.heads > 0 && self.held.is_empty();
+        let within = if idle { self.times.idle } else { self.times.head };
         loop {
-            let due = self.since + self.within;
+            let due = self.since + within;
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
+            // A head that has begun is due sooner than the silence before it was.
+            if timer.deadline() > due.into() {
+                timer.as_mut().reset(due.into());
+            }
             ready!(timer.as_mut().poll(cx));
             let now = clock::instant();
             if now >= due && !self.answering {
@@ -237,7 +248,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
                 self.since = now;
                 self.answering = false;
             }
-            timer.as_mut().reset((self.since + self.within).into());
+            timer.as_mut().reset((self.since + within).into());
         }
         let begun = head.has_begun(&self.held[self.valid..]);
         self.end = Some(match (begun, self.framer.heads) {

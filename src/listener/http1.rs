@@ -7,16 +7,19 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue};
 use hyper::service::service_fn;
+use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::guard::{End, Guard};
+use super::guard::{End, Guard, Times};
 use super::head::MAX_HEAD;
 use super::patience::Patience;
-use super::{Connection, LAST_WORDS};
+use super::{Connection, IDLE_GRACE, LAST_WORDS};
 use crate::farewell;
 use crate::outcome::Reason;
 
@@ -30,7 +33,8 @@ impl Connection {
         let midway = Arc::new(AtomicBool::new(false));
         let edge = &self.rules.edge;
         let stream = Patience::new(stream, edge.body_timeout);
-        let mut guard = Guard::new(stream, first, (opened, edge.header_timeout), midway.clone());
+        let times = Times { opened, head: edge.header_timeout, idle: edge.idle_timeout + IDLE_GRACE };
+        let mut guard = Guard::new(stream, first, times, midway.clone());
         self.converse(&mut guard, &midway).await;
         match guard.end() {
             Some(End::Refused(refusal)) => {
@@ -56,13 +60,19 @@ impl Connection {
             .max_buf_size(2 * MAX_HEAD)
             // A client may close its side once it has sent everything, and still wait for the answer.
             .half_close(true);
-        let service = service_fn(|request| {
+        let keep_alive = &keep_alive(self.rules.edge.idle_timeout);
+        let service = service_fn(|request: Request<Incoming>| {
+            let stays = request.version() == Version::HTTP_11 && !asks_to_close(request.headers());
             let answer = self.asker().map(|(peer, rules)| self.pipeline.clone().handle(request, peer, rules));
-            async {
-                match answer {
-                    Some(answer) => Ok(answer.await),
-                    None => Err(io::Error::other("asked by rules that are out of date")),
+            async move {
+                let Some(answer) = answer else {
+                    return Err(io::Error::other("asked by rules that are out of date"));
+                };
+                let mut answer = answer.await;
+                if stays && !self.is_stopping() && !answer.headers().contains_key(CONNECTION) {
+                    answer.headers_mut().extend(keep_alive.clone());
                 }
+                Ok(answer)
             }
         });
         let mut connection = pin!(builder.serve_connection(TokioIo::new(guard), service));
@@ -88,3 +98,26 @@ impl Connection {
         }
     }
 }
+
+/// What tells a client how long its connection is kept: `Keep-Alive: timeout=SECONDS`, as RFC 2068, section 19.7.1.1, has it, and
+/// the connection option without which that is to be ignored. Empty where that is less than a second.
+fn keep_alive(idle: Duration) -> HeaderMap {
+    let mut told = HeaderMap::new();
+    let seconds = idle.as_secs();
+    if seconds > 0
+        && let Ok(timeout) = HeaderValue::try_from(format!("timeout={seconds}"))
+    {
+        told.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+        told.insert(KEEP_ALIVE, timeout);
+    }
+    told
+}
+
+/// Whether a request says that its connection ends with it.
+fn asks_to_close(headers: &HeaderMap) -> bool {
+    let mut options =
+        headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+}
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

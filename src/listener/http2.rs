@@ -4,22 +4,24 @@
 //! and nothing else is. What it lets through unseen: a fragment in `:path`, which it cuts off.
 
 use std::error::Error as _;
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
-use super::Connection;
+use super::busy::{Allowed, Busy};
 use super::first_bytes::FirstBytes;
 use super::head::MAX_HEAD;
 use super::patience::Patience;
-use super::watched::Watched;
+use super::watched::{HeadTime, Watched};
+use super::{Connection, IDLE_GRACE};
+use crate::clock;
+use crate::config::Edge;
 use crate::farewell;
 use crate::outcome::Reason;
 use crate::respond::Body;
@@ -29,6 +31,7 @@ impl Connection {
         &self,
         stream: S,
         first: Vec<u8>,
+        opened: Instant,
     ) {
         let stream = Patience::new(stream, self.rules.edge.body_timeout);
         let tell = |reason: Reason, status: u16, detail: &'static str| {
@@ -38,8 +41,10 @@ impl Connection {
             }
             self.pipeline.saw_refused(&self.peer, reason, status, detail);
         };
-        let mut watched = Watched::new(FirstBytes::replay(first, stream), tell);
-        let ended = self.multiplex(&mut watched).await;
+        let head = HeadTime::new(self.rules.edge.header_timeout);
+        let overdue = head.overdue.clone();
+        let mut watched = Watched::new(FirstBytes::replay(first, stream), head, tell);
+        let ended = self.multiplex(&mut watched, opened, overdue).await;
         let asked = watched.asked();
         let refused = match &ended {
             _ if asked.begins_wrong() => {
@@ -62,8 +67,13 @@ impl Connection {
     }
 
     /// Lets hyper serve the connection's streams.
-    async fn multiplex<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) -> Ended {
-        let busy = Arc::new(Busy::default());
+    async fn multiplex<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        io: S,
+        opened: Instant,
+        overdue: CancellationToken,
+    ) -> Ended {
+        let busy = Arc::new(Busy::since(opened));
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
             let bodiless = request.method() == Method::HEAD;
             let malformed = request.headers().values().any(is_padded);
@@ -76,18 +86,26 @@ impl Connection {
                 // A client may ask again at once for what was refused like this.
                 let answer = answer.ok_or(h2::Error::from(h2::Reason::REFUSED_STREAM))?;
                 let mut answer = answer.await;
-                drop(working);
                 if bodiless {
                     *answer.body_mut() = Body::default();
                 }
-                Ok::<_, h2::Error>(answer)
+                Ok::<_, h2::Error>(answer.map(|body| working.answered(body)))
             }
         });
-        let interval = self.rules.edge.header_timeout;
+        let Edge { header_timeout, idle_timeout, body_timeout, .. } = self.rules.edge;
+        let idle = idle_timeout + IDLE_GRACE;
+        let allowed = Allowed { fresh: header_timeout, sending: body_timeout, idle };
         let mut connection = pin!(builder().serve_connection(TokioIo::new(io), service));
+        let leave = async {
+            tokio::select! {
+                () = busy.until_quiet(opened, allowed) => {}
+                () = overdue.cancelled() => {}
+                () = self.stopping() => {}
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = until_idle_or_told(&busy, interval, self.stopping()) => {
+            () = leave => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     // First: an answer that is made is to be written.
@@ -97,7 +115,7 @@ impl Connection {
                         ended => ended,
                     },
                     // The farewell is over once the client has acknowledged it; one that is gone never does.
-                    () = until_idle(&busy, interval) => return Ended::Idle,
+                    () = busy.until_quiet(clock::instant(), Allowed::always(header_timeout)) => return Ended::Idle,
                 }
             }
         };
@@ -156,48 +174,6 @@ fn why(error: &hyper::Error, too_large: bool) -> Option<(Reason, &'static str)> 
         }
         h2::Reason::FRAME_SIZE_ERROR => Some((Reason::HttpMalformed, "an HTTP/2 frame of a wrong size")),
         _ => Some((Reason::HttpMalformed, "an HTTP/2 frame that cannot be there")),
-    }
-}
-
-/// Whether an HTTP/2 connection has streams, and whether it had any lately.
-#[derive(Default)]
-struct Busy {
-    streams: AtomicUsize,
-    begun: AtomicUsize,
-}
-
-impl Busy {
-    fn enter(busy: &Arc<Busy>) -> Working {
-        busy.streams.fetch_add(1, Ordering::Relaxed);
-        busy.begun.fetch_add(1, Ordering::Relaxed);
-        Working(busy.clone())
-    }
-}
-
-struct Working(Arc<Busy>);
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Ends once a whole interval has passed without a stream, or when told.
-async fn until_idle_or_told(busy: &Busy, interval: Duration, told: impl Future<Output = ()>) {
-    tokio::select! {
-        () = until_idle(busy, interval) => {}
-        () = told => {}
-    }
-}
-
-async fn until_idle(busy: &Busy, interval: Duration) {
-    loop {
-        let working = || busy.streams.load(Ordering::Relaxed) > 0;
-        let (begun, begins_quiet) = (busy.begun.load(Ordering::Relaxed), !working());
-        tokio::time::sleep(interval).await;
-        if begins_quiet && !working() && busy.begun.load(Ordering::Relaxed) == begun {
-            return;
-        }
     }
 }
 

@@ -9,11 +9,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use super::chunks::{Came, Chunks};
 use super::frames::{Answered, Asked};
-use super::guard::{End, Framer, Guard};
+use super::guard::{End, Framer, Guard, Times};
 use super::head::{Framing, Head, MAX_HEAD};
 use crate::clock;
 use crate::outcome::Reason;
@@ -246,7 +246,8 @@ fn guard(stream: &[u8], cuts: &[usize], first: usize) -> Guard<Pieces> {
         }
         rest = after;
     }
-    let times = (clock::instant(), Duration::from_secs(3600));
+    let hour = Duration::from_secs(3600);
+    let times = Times { opened: clock::instant(), head: hour, idle: hour };
     Guard::new(Pieces(pieces, true), first.to_vec(), times, Arc::<AtomicBool>::default())
 }
 
@@ -404,10 +405,40 @@ async fn a_broken_chunk_is_an_error_to_hyper_after_what_was_good_of_it() {
     assert_eq!((end, failed), (Some(End::BrokenBody), true));
 }
 
+fn times(head: u64, idle: u64) -> Times {
+    Times { opened: clock::instant(), head: Duration::from_millis(head), idle: Duration::from_millis(idle) }
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_idle_until_a_heads_first_byte() {
+    let hour = 3_600_000;
+    let whole = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    let end = async |times: Times, more: &[u8]| {
+        let (mut client, server) = tokio::io::duplex(100);
+        let mut guard = Guard::new(server, whole.to_vec(), times, Arc::<AtomicBool>::default());
+        let mut head = vec![0; whole.len()];
+        guard.read_exact(&mut head).await.unwrap();
+        // Its answer.
+        guard.write_all(b"x").await.unwrap();
+        let mut rest = Vec::new();
+        // It waits as an idle one before anything more comes.
+        let idle = tokio::time::timeout(Duration::from_millis(20), guard.read_to_end(&mut rest)).await;
+        if idle.is_err() {
+            client.write_all(more).await.unwrap();
+            let _ = tokio::time::timeout(Duration::from_secs(60), guard.read_to_end(&mut rest)).await;
+        }
+        guard.end()
+    };
+    let late = |end| matches!(end, Some(End::Refused(refusal)) if refusal.reason == Reason::HeaderTimeout);
+    assert!(late(end(times(100, hour), b"G").await), "a head that has begun is held to the shorter time");
+    assert_eq!(end(times(hour, 100), b"").await, Some(End::Idle));
+    assert_eq!(end(times(1, 100), b"").await, Some(End::Idle), "before that the shorter time does not count");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_head_that_does_not_come_is_told_from_silence_and_from_a_kept_connection() {
     let end = async |first: &[u8]| {
-        let times = (clock::instant(), Duration::from_millis(1));
+        let times = times(1, 1);
         let mut guard =
             Guard::new(Pieces(VecDeque::new(), false), first.to_vec(), times, Arc::<AtomicBool>::default());
         let mut all = Vec::new();

@@ -5,11 +5,44 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::frames::{Answered, Asked};
 use crate::outcome::Reason;
+
+/// How long a head may take from its first frame, and what becomes of one that takes longer.
+pub(super) struct HeadTime {
+    within: Duration,
+    /// Cancelled then. Other streams may still be answered.
+    pub(super) overdue: CancellationToken,
+    /// For the head of that number.
+    timer: Option<(usize, Pin<Box<Sleep>>)>,
+}
+
+impl HeadTime {
+    pub(super) fn new(within: Duration) -> HeadTime {
+        HeadTime { within, overdue: CancellationToken::new(), timer: None }
+    }
+
+    /// While no more comes: registers to be woken when the head under way is overdue.
+    fn poll(&mut self, cx: &mut Context<'_>, asked: &Asked) {
+        if !asked.in_head() {
+            self.timer = None;
+            return;
+        }
+        let (number, within) = (asked.heads(), self.within);
+        let timer = self.timer.take().filter(|(of, _)| *of == number);
+        let (_, timer) =
+            self.timer.insert(timer.unwrap_or_else(|| (number, Box::pin(tokio::time::sleep(within)))));
+        if timer.as_mut().poll(cx).is_ready() {
+            self.overdue.cancel();
+        }
+    }
+}
 
 /// The stream, as hyper gets it.
 pub(super) struct Watched<S, T> {
@@ -17,13 +50,14 @@ pub(super) struct Watched<S, T> {
     asked: Asked,
     answered: Answered,
     flooded: bool,
+    head: HeadTime,
     /// Told of what the library refuses: the reason, the status that it answered (0: none), and what it was.
     tell: T,
 }
 
 impl<S, T> Watched<S, T> {
-    pub(super) fn new(stream: S, tell: T) -> Watched<S, T> {
-        Watched { stream, asked: Asked::new(), answered: Answered::new(), flooded: false, tell }
+    pub(super) fn new(stream: S, head: HeadTime, tell: T) -> Watched<S, T> {
+        Watched { stream, asked: Asked::new(), answered: Answered::new(), flooded: false, head, tell }
     }
 
     /// What was asked.
@@ -53,7 +87,12 @@ impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for Watched<S, T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let watched = &mut *self;
+        let Poll::Ready(read) = Pin::new(&mut watched.stream).poll_read(cx, buf) else {
+            watched.head.poll(cx, &watched.asked);
+            return Poll::Pending;
+        };
+        read?;
         self.flooded |= !self.asked.read(&buf.filled()[before..]);
         if self.flooded {
             return Poll::Ready(Err(io::Error::other("a flood of control frames")));

@@ -5,9 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
-
-use super::within;
+use super::{Network, within};
 
 /// The client of a request on a connection from that address, whose `X-Forwarded-For` lines are these, in their order: the
 /// last address that is not `trusted`, or the first of all where every one is. What is no address ends the search at the proxy
@@ -15,7 +13,7 @@ use super::within;
 pub fn client<'a>(
     connection: IpAddr,
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
-    trusted: &[IpNet],
+    trusted: &[Network],
 ) -> IpAddr {
     // Each proxy appends where its request came from, so the list is read from its end, by whoever wrote it.
     let mut hops = lines.rev().flat_map(|line| line.rsplit(|byte| *byte == b',')).take(MAX_HOPS);
@@ -57,7 +55,7 @@ mod tests {
 
     use super::*;
 
-    fn networks() -> Vec<IpNet> {
+    fn networks() -> Vec<Network> {
         ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap()).to_vec()
     }
 

@@ -12,7 +12,7 @@ use hyper::http::request::Parts;
 use hyper::{Response, Version};
 use jiff::Timestamp;
 
-use super::{Pipeline, Rules};
+use super::{Pipeline, Rules, health};
 use crate::audit::{self, Reject};
 use crate::clock;
 use crate::event::BodyHash;
@@ -116,11 +116,10 @@ impl Exchange {
         if let Some(label) = outcome.label() {
             self.metrics().finished(label, self.elapsed().as_secs_f64());
         }
-        let allow = self.source.as_ref().map_or("POST", |source| source.methods());
+        let allow = self.source.as_ref().map_or(health::METHODS, |source| source.methods());
         let mut answer = respond::render(&outcome, &reject, allow);
-        // The client of a draining gateway is to come back elsewhere. HTTP/2 says so in its own way.
-        if (self.last || pipeline.readiness.draining()) && self.head.version < Version::HTTP_2 {
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if self.last || pipeline.readiness.draining() {
+            close_after(&mut answer, self.head.version);
         }
         answer
     }
@@ -196,6 +195,14 @@ impl Exchange {
 
     fn metrics(&self) -> &crate::metrics::SourceMetrics {
         self.source.as_ref().map_or(&self.rules.routes.unknown, |source| &source.metrics)
+    }
+}
+
+/// Says that the connection ends with this answer: the client of a draining gateway is to come back elsewhere. HTTP/2 says so
+/// in its own way.
+pub(super) fn close_after(answer: &mut Response<Body>, version: Version) {
+    if version < Version::HTTP_2 {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
