@@ -9,7 +9,9 @@ mod support;
 use std::collections::BTreeSet;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use support::{Cluster, Delivery, Gateway, Home, Load, Nats, Persistence, Redis, Sentinel, ids, until};
+use support::{
+    Client, Cluster, Delivery, Gateway, Home, Load, Nats, Persistence, Redis, Sentinel, ids, until,
+};
 use tempfile::TempDir;
 
 #[tokio::test]
@@ -236,6 +238,77 @@ async fn sentinels_are_asked_for_the_master_whenever_it_is_lost() {
     })
     .await;
     assert_eq!(ids(&home.events()), ["first", "second", "third"]);
+}
+
+/// As when the old master is cut off from the Sentinels, and not from the gateway: nobody tells it that it has been replaced.
+#[tokio::test]
+async fn a_replaced_master_is_left_though_it_takes_events_and_knows_of_nothing() {
+    let deaf = ["--rename-command", "SLAVEOF", "", "--rename-command", "REPLICAOF", ""];
+    let first = Redis::start_with(Persistence::Off, &deaf).await;
+    let second = replica_of(&first, &[]).await;
+    let sentinel = Sentinel::watch(&first).await;
+    let home = Home::redis_at(sentinel.url()).with("redis.sentinel", Sentinel::NAME);
+    // The Sentinels' user is not one of the servers'.
+    for server in [&first, &second] {
+        let _: String = server.run(&["ACL", "SETUSER", "gate", "on", ">s3same", "~*", "&*", "+@all"]).await;
+    }
+    let gateway = home.serve().await;
+    gateway.deliver(&Delivery::basiq("first")).await.assert_accepted("first");
+    until("the replica has it", async || second.run::<usize>(&["XLEN", STREAM]).await == 1).await;
+
+    sentinel.fail_over().await;
+    until("there are two masters", async || {
+        let role = second.try_run::<String>(&["INFO", "replication"]).await;
+        role.is_ok_and(|role| role.contains("role:master"))
+    })
+    .await;
+    assert!(first.run::<String>(&["INFO", "replication"]).await.contains("role:master"));
+    until("the gateway has left the old one", async || {
+        gateway.said().contains("the Sentinels name another master") && gateway.ready().await
+    })
+    .await;
+    gateway.deliver(&Delivery::basiq("second")).await.assert_accepted("second");
+    assert_eq!(ids(&home.events()), ["first", "second"]);
+    assert_eq!(first.run::<usize>(&["XLEN", STREAM]).await, 1);
+    assert_eq!(gateway.said().matches("the Sentinels name another master").count(), 1, "it stays");
+}
+
+/// Lanes share a connection, and WAIT counts what its connection wrote last: that must be what its own lane wrote.
+#[tokio::test]
+async fn each_partition_waits_for_its_own_events_to_be_replicated() {
+    let master = Redis::start(Persistence::Off).await;
+    let replica = replica_of(&master, &[]).await;
+    let home = Home::redis(&master).with("queue.ack_replicas", 1).with("queue.partitions", 8);
+    let gateway = home.serve().await;
+    let deliver = async |round: &str| {
+        let mut all = tokio::task::JoinSet::new();
+        for n in 0..40 {
+            let delivery = Delivery::basiq_about(&format!("{round}-{n}"), &format!("user-{n}"));
+            let edge = gateway.edge;
+            all.spawn(async move {
+                Client::connect(edge).await.unwrap().deliver(&delivery).await.unwrap().status
+            });
+        }
+        all.join_all().await
+    };
+    let length = async |of: &Redis| {
+        let mut length = 0;
+        for n in 0..8 {
+            length += of.run::<usize>(&["XLEN", &format!("{STREAM}.{n}")]).await;
+        }
+        length
+    };
+    for round in 0..5 {
+        let taken = deliver(&format!("up-{round}")).await;
+        assert!(taken.iter().all(|status| *status == 200), "{taken:?}");
+        // Not a moment later: what was answered is there.
+        assert_eq!(length(&replica).await, 40 * (round + 1));
+    }
+    replica.pause();
+    let taken = deliver("away").await;
+    assert!(taken.iter().all(|status| *status == 503), "{taken:?}");
+    replica.resume();
+    until("the gateway is ready again", async || gateway.ready().await).await;
 }
 
 #[tokio::test]

@@ -161,7 +161,7 @@ impl RedisClaims {
         commands.add_command(call);
         match self.links.call(key, &commands).await.map(|mut replies| replies.pop()) {
             Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(Unavailable::Unknown),
+            Ok(None) | Err(Fault::Unknown) => Err(Unavailable::Unknown),
             Err(Fault::Unclear(why)) => Err(Unavailable::Unclear(why)),
             Err(Fault::Unreachable) => Err(Unavailable::Unreachable),
         }

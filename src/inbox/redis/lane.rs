@@ -112,6 +112,7 @@ impl Lane {
         let mut replies = match link.call(&calls).await {
             Ok(replies) => replies,
             Err(Fault::Unreachable) => return self.fail_all(batches, &Unavailable::Unreachable),
+            Err(Fault::Unknown) => return self.fail_all(batches, &Unavailable::Unknown),
             Err(Fault::Unclear(why)) => return self.fail_all(batches, &Unavailable::Unclear(why)),
         };
         let held = self.replicas.have_it(&mut replies);

@@ -17,7 +17,7 @@ use crate::clock;
 use super::board::{Board, Takes};
 use super::door::{self, Door};
 use super::probe::{OUT_OF_MEMORY, Probe};
-use super::servers::{self, Patience, Server, Servers};
+use super::servers::{self, Address, Kind, Patience, Server, Servers};
 use super::topology::{Master, slot};
 
 /// The way to one server, shared by all that call it.
@@ -40,6 +40,8 @@ pub(in crate::inbox) struct Link {
 /// One stretch of being up.
 struct Session {
     connection: MultiplexedConnection,
+    /// The server that it leads to.
+    to: Option<Address>,
     over: CancellationToken,
 }
 
@@ -48,7 +50,9 @@ struct Session {
 pub(in crate::inbox) enum Fault {
     /// Redis is known to be away; nothing was sent.
     Unreachable,
-    /// Sent, and no answer, for this reason.
+    /// Sent, and no answer.
+    Unknown,
+    /// Sent, and instead of an answer the connection broke, with these words.
     Unclear(String),
 }
 
@@ -90,13 +94,11 @@ impl Link {
         tokio::select! {
             biased;
             replies = connection.send_packed_commands(commands, 0, commands.len()) => replies.map_err(|why| {
-                let why = why.to_string();
-                self.end(&session, &why);
-                Fault::Unclear(why)
+                let text = why.to_string();
+                self.end(&session, &text);
+                if why.is_timeout() { Fault::Unknown } else { Fault::Unclear(text) }
             }),
-            () = session.over.cancelled() => {
-                Err(Fault::Unclear("redis was found to be down before it had answered".to_owned()))
-            }
+            () = session.over.cancelled() => Err(Fault::Unknown),
         }
     }
 
@@ -135,7 +137,12 @@ impl Link {
                 Ok((session, probe, found)) => {
                     tracing::info!(redis = %self.name, "redis is up");
                     self.session.send_replace(Some(session.clone()));
-                    self.watch(&session, probe, found).await;
+                    tokio::select! {
+                        () = self.watch(&session, probe, found) => {}
+                        other = self.another_master(&session) => {
+                            self.end(&session, &format!("the Sentinels name another master, {other}"));
+                        }
+                    }
                     (pause, told) = (PAUSE_MIN, true);
                 }
                 Err(why) if !told => {
@@ -161,7 +168,26 @@ impl Link {
         if !self.loads.is_empty() {
             self.loads.exec_async(&mut connection).await.map_err(within)?;
         }
-        Ok((Arc::new(Session { connection, over: CancellationToken::new() }), probe, found))
+        let (to, over) = (servers::leads_to(&client), CancellationToken::new());
+        Ok((Arc::new(Session { connection, to, over }), probe, found))
+    }
+
+    /// Returns once the Sentinels name another server, which agrees that it is the master. The present one may not know that it
+    /// has been replaced, and what it takes from now on would be lost.
+    async fn another_master(&self, session: &Session) -> Address {
+        if self.server != Server::Master || !matches!(self.servers.kind(), Kind::Sentinel(_)) {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(SENTINELS_EVERY).await;
+            // One that cannot be asked, or names nothing that agrees, says nothing of the present one.
+            let named = self.servers.find(&self.server, PATIENCE).await;
+            if let Some(named) = named.ok().as_ref().and_then(servers::leads_to)
+                && session.to.as_ref() != Some(&named)
+            {
+                return named;
+            }
+        }
     }
 
     /// Returns when the session is over. `found` is what the probe was told last: why no writes are taken, if so.
@@ -299,6 +325,8 @@ pub(super) const PATIENCE: Patience =
     Patience { connect: Duration::from_millis(500), response: Duration::from_millis(1000) };
 /// For what is asked about streams.
 const WITHIN: Duration = Duration::from_millis(500);
+/// What a replaced master takes in the meantime is lost when it finds out.
+const SENTINELS_EVERY: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_millis(500);

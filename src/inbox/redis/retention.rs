@@ -145,7 +145,7 @@ pub(super) async fn make_room(
                 Some(Trimmed { holders, .. }) => return Room::None(holders),
                 None => break,
             },
-            Err(Fault::Unreachable | Fault::Unclear(_)) => break,
+            Err(Fault::Unreachable | Fault::Unknown | Fault::Unclear(_)) => break,
         }
     }
     Room::Refused("no answer to whether it can be trimmed".to_owned())

@@ -1,17 +1,19 @@
 //! Where Redis is: one server, the master that Sentinels know, or a cluster; over TLS where the URLs say so.
 //!
 //! Keeps true: no error and no log holds a URL or a password; over TLS the certificate is always checked, its name too;
-//! Sentinels are asked at every connection, and a server that they name is believed only once it says itself that it is
-//! the master. Every connection has a time to be made and a time to answer.
+//! Sentinels are asked at every connection and while it lasts; of what they name the newest counts, and a server that they name
+//! is believed only once it says itself that it is the master. Every connection has a time to be made and a time to answer.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
-    RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
+    Pipeline, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, Value,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -20,7 +22,7 @@ use crate::config;
 use crate::file;
 use crate::secret::Secret;
 
-use super::OpenError;
+use super::{OpenError, said};
 
 /// The configured servers.
 pub struct Servers {
@@ -161,50 +163,104 @@ impl Servers {
         }
     }
 
-    /// The master that the first Sentinel knows who names one that agrees.
+    /// The master of the newest vote that the Sentinels know of, and that agrees; half of them and one more are enough to tell.
+    ///
+    /// One that is cut off from the others, with the old master on its side, knows of older votes only.
     async fn master(&self, name: &str, patience: Patience) -> Result<Client, String> {
-        let mut failed = "no Sentinel is configured".to_owned();
-        for sentinel in &self.given {
-            match self.master_by(sentinel, name, patience).await {
-                Ok(master) => return Ok(master),
+        let mut asked: FuturesUnordered<_> = self
+            .given
+            .iter()
+            .map(async |sentinel| (sentinel, self.named_by(sentinel, name, patience).await))
+            .collect();
+        let (mut named, mut failed) = (Vec::new(), "no Sentinel is configured".to_owned());
+        while named.len() <= self.given.len() / 2
+            && let Some((sentinel, answer)) = asked.next().await
+        {
+            match answer {
+                Ok((vote, address)) => named.push((vote, address)),
                 Err(why) => failed = format!("sentinel {sentinel}: {why}"),
+            }
+        }
+        // The newest first; of one vote there is one master.
+        named.sort_by(|a, b| b.cmp(a));
+        named.dedup_by(|a, b| a.1 == b.1);
+        for (_, address) in named {
+            match self.agreed(&address, patience).await {
+                Ok(master) => return Ok(master),
+                Err(why) => failed = format!("the Sentinels name {address}: {why}"),
             }
         }
         Err(failed)
     }
 
-    async fn master_by(&self, sentinel: &Address, name: &str, patience: Patience) -> Result<Client, String> {
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+    /// The master that a Sentinel knows, after the number of the vote that made it one.
+    async fn named_by(
+        &self,
+        sentinel: &Address,
+        name: &str,
+        patience: Patience,
+    ) -> Result<(u64, Address), String> {
+        let mut question = redis::pipe();
+        question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+        question.cmd("SENTINEL").arg("MASTER").arg(name);
         let open = RedisConnectionInfo::default();
-        let mut answer = self.ask::<Option<(String, u16)>>(sentinel, open, &question, patience).await;
-        if answer.as_ref().is_err_and(|why| why.code() == Some("NOAUTH")) {
+        let mut answer = self.ask(sentinel, open, &question, patience).await;
+        let wants_credentials = |replies: &Vec<Value>| matches!(replies.first(), Some(Value::ServerError(why)) if why.code() == "NOAUTH");
+        if answer.as_ref().map_or_else(|why| why.code() == Some("NOAUTH"), wants_credentials) {
             // A Sentinel has no databases, but users like any server.
             let credentials = self.like.redis_settings().clone().set_db(0);
             answer = self.ask(sentinel, credentials, &question, patience).await;
         }
-        let known = answer.map_err(|why| why.to_string())?;
+        let mut replies = answer.map_err(|why| why.to_string())?.into_iter();
+        let known = match replies.next() {
+            Some(Value::ServerError(why)) => return Err(said(&why)),
+            Some(reply) => Option::<(String, u16)>::from_redis_value(reply).map_err(|why| why.to_string())?,
+            None => None,
+        };
         let (host, port) = known.ok_or_else(|| format!("it knows no master by the name {name:?}"))?;
-        let address = Address { host, port };
+        // A user may not be allowed to ask for it.
+        let of = replies.next().and_then(|reply| HashMap::<String, Value>::from_redis_value(reply).ok());
+        let vote = of.and_then(|mut of| u64::from_redis_value(of.remove("config-epoch")?).ok());
+        Ok((vote.unwrap_or_default(), Address { host, port }))
+    }
+
+    /// A client for a server that says itself that it is a master: after a failover a Sentinel may for a moment still name the
+    /// old one.
+    async fn agreed(&self, address: &Address, patience: Patience) -> Result<Client, String> {
         let settings = self.like.redis_settings().clone();
-        // After a failover a Sentinel may for a moment still name the old one.
-        let role = self.ask::<Vec<Value>>(&address, settings, &redis::cmd("ROLE"), patience).await;
-        match role.map_err(|why| format!("it names {address}: {why}"))?.first() {
-            Some(Value::BulkString(role)) if role == b"master" => self.node(&address),
-            _ => Err(format!("it names {address}, which is no master")),
+        let mut question = redis::pipe();
+        question.cmd("ROLE");
+        let mut replies =
+            self.ask(address, settings, &question, patience).await.map_err(|why| why.to_string())?;
+        match replies.pop() {
+            Some(Value::ServerError(why)) => Err(said(&why)),
+            Some(Value::Array(role)) if role.first() == Some(&Value::BulkString(b"master".to_vec())) => {
+                self.node(address)
+            }
+            _ => Err("it is no master".to_owned()),
         }
     }
 
-    /// One command on a connection of its own.
-    async fn ask<T: FromRedisValue>(
+    /// Commands on a connection of their own; a refusal is one of the replies.
+    async fn ask(
         &self,
         address: &Address,
         settings: RedisConnectionInfo,
-        command: &Cmd,
+        commands: &Pipeline,
         patience: Patience,
-    ) -> RedisResult<T> {
+    ) -> RedisResult<Vec<Value>> {
         let mut connection = connect(&self.client(address, settings)?, patience).await?;
-        command.query_async(&mut connection).await
+        connection.send_packed_commands(commands, 0, commands.len()).await
+    }
+}
+
+/// Where a client leads to.
+pub(super) fn leads_to(client: &Client) -> Option<Address> {
+    match client.get_connection_info().addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some(Address { host: host.clone(), port: *port })
+        }
+        _ => None,
     }
 }
 
