@@ -237,7 +237,8 @@ impl Pipeline {
                 source.metrics.conflicts.inc_by((*conflict).into());
                 source.metrics.unreadable.inc_by(unreadable.into());
                 // What comes out of the quarantine arrived long ago.
-                source.metrics.accepted_at(received.as_microsecond() as f64 / 1e6);
+                let seconds = |at: Timestamp| at.as_microsecond() as f64 / 1e6;
+                source.metrics.accepted_at(seconds(received), seconds(self.clock.now()));
                 if let Some((scope, number)) = sequence {
                     source.metrics.sequence_gaps.inc_by(source.memory.skipped(scope, number));
                 }

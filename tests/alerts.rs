@@ -176,12 +176,15 @@ fn lists_after<'a>(expr: &'a str, begins: &'a str) -> impl Iterator<Item = &'a s
     lists.flat_map(|(list, _)| list.split(',').map(str::trim))
 }
 
-/// What it tells once it has looked at its servers.
-async fn everything(gateway: &Gateway, _redis: &Redis) -> Told {
+/// What it tells once it has looked at its servers, and at a consumer group.
+async fn everything(gateway: &Gateway, redis: &Redis) -> Told {
+    let () = redis.run(&["XGROUP", "CREATE", "hookgate.events", "any", "0", "MKSTREAM"]).await;
     let mut all = Told::new();
-    until("it has looked at Redis", async || {
+    until("it has looked at Redis and the group", async || {
         all = told(&gateway.admin("/metrics").await.body);
-        all.contains_key("hookgate_unsafe_settings")
+        ["hookgate_unsafe_settings", "hookgate_consumer_group_lag_events"]
+            .iter()
+            .all(|name| all.contains_key(*name))
     })
     .await;
     all

@@ -66,10 +66,13 @@ impl SourceMetrics {
         self.events.get(kind).unwrap_or(&self.unmapped).inc();
     }
 
-    /// Notes an accepted event that came in at `seconds` of Unix time, if none came in later.
-    pub fn accepted_at(&self, seconds: f64) {
-        if let Some(last) = self.last_accepted.get() {
-            last.set(last.get().max(seconds));
+    /// Notes an accepted event that came in at `received`, if none came in later; both in seconds of Unix time.
+    pub fn accepted_at(&self, received: f64, now: f64) {
+        let Some(last) = self.last_accepted.get() else { return };
+        let before = last.get();
+        // What is later than now is of a clock that was wrong, and would hide a silence until then.
+        if before < received || before > now {
+            last.set(received);
         }
     }
 
@@ -289,3 +292,31 @@ impl SourceFamilies {
 
 const BYTES: [f64; 8] = [256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 10_485_760.0];
 const AGES: [f64; 13] = [-300.0, -60.0, -10.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0];
+
+#[cfg(test)]
+mod tests {
+    use crate::metrics::{Metrics, SourceLabels};
+
+    #[test]
+    fn the_latest_event_counts_unless_it_is_of_a_clock_that_was_wrong() {
+        let metrics = Metrics::new().unwrap();
+        let source = metrics.source(&SourceLabels {
+            source: "a",
+            provider: "basiq",
+            secrets: 0,
+            types: &[],
+            reasons: &[],
+            observed: &[],
+        });
+        // Nothing is shown yet, and nothing is noted.
+        source.accepted_at(5.0, 5.0);
+        assert!(!metrics.render().unwrap().0.contains("hookgate_last_accepted"));
+        let gauge = metrics.last_accepted("a", &source);
+        for (received, now, last) in
+            [(10.0, 10.0, 10.0), (7.0, 11.0, 10.0), (99.0, 99.0, 99.0), (12.0, 12.0, 12.0)]
+        {
+            source.accepted_at(received, now);
+            assert_eq!(gauge.get(), last);
+        }
+    }
+}
