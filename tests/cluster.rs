@@ -7,12 +7,17 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use support::{
-    Client, Cluster, Delivery, Gateway, Home, Load, Nats, Persistence, Redis, Sentinel, ids, until,
+    Client, Cluster, Delivery, Gateway, Home, Load, Nats, Persistence, Process, Redis, Sentinel, eventually,
+    ids, until, within,
 };
 use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 #[tokio::test]
 async fn a_cluster_loses_a_master_and_nothing_else() {
@@ -207,6 +212,8 @@ async fn sentinels_are_asked_for_the_master_whenever_it_is_lost() {
     let home = Home::redis_at(urls).with("redis.sentinel", Sentinel::NAME);
     let gateway = home.serve().await;
     gateway.deliver(&Delivery::basiq("first")).await.assert_accepted("first");
+    let mut follower = Follower::start(&home);
+    assert_eq!(follower.next().await, "first");
     until("the replica has it", async || {
         second.try_run::<usize>(&["XLEN", STREAM]).await.is_ok_and(|length| length == 1)
     })
@@ -238,6 +245,9 @@ async fn sentinels_are_asked_for_the_master_whenever_it_is_lost() {
     })
     .await;
     assert_eq!(ids(&home.events()), ["first", "second", "third"]);
+    // Over both failovers, each once.
+    assert_eq!([follower.next().await, follower.next().await], ["second", "third"]);
+    follower.ends().await;
 }
 
 /// As when the old master is cut off from the Sentinels, and not from the gateway: nobody tells it that it has been replaced.
@@ -254,6 +264,8 @@ async fn a_replaced_master_is_left_though_it_takes_events_and_knows_of_nothing()
     }
     let gateway = home.serve().await;
     gateway.deliver(&Delivery::basiq("first")).await.assert_accepted("first");
+    let mut follower = Follower::start(&home);
+    assert_eq!(follower.next().await, "first");
     until("the replica has it", async || second.run::<usize>(&["XLEN", STREAM]).await == 1).await;
 
     sentinel.fail_over().await;
@@ -271,6 +283,7 @@ async fn a_replaced_master_is_left_though_it_takes_events_and_knows_of_nothing()
     assert_eq!(ids(&home.events()), ["first", "second"]);
     assert_eq!(first.run::<usize>(&["XLEN", STREAM]).await, 1);
     assert_eq!(gateway.said().matches("the Sentinels name another master").count(), 1, "it stays");
+    assert_eq!(follower.next().await, "second", "who follows the queue leaves it too");
 }
 
 /// Lanes share a connection, and WAIT counts what its connection wrote last: that must be what its own lane wrote.
@@ -310,6 +323,66 @@ async fn each_partition_waits_for_its_own_events_to_be_replicated() {
     replica.resume();
     until("the gateway is ready again", async || gateway.ready().await).await;
 }
+
+#[tokio::test]
+async fn a_follower_of_the_queue_waits_for_a_redis_that_is_away_and_goes_on() {
+    let mut redis = Redis::start(Persistence::Always).await;
+    let home = Home::redis(&redis).with("queue.partitions", 3);
+    let gateway = home.serve().await;
+    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    let mut follower = Follower::start(&home);
+    assert_eq!(follower.next().await, "a");
+    for id in ["b", "c"] {
+        redis.kill9();
+        until("the gateway has noticed", async || !gateway.ready().await).await;
+        redis.restart().await;
+        until("the gateway is ready again", async || gateway.ready().await).await;
+        gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
+        assert_eq!(follower.next().await, id);
+    }
+    let said = follower.ends().await;
+    assert!(said.contains("it is tried again, and read on from here"), "{said}");
+    // What does not follow does not wait.
+    redis.kill9();
+    assert_eq!(home.command(&["events", "tail"]).status().unwrap().code(), Some(1));
+}
+
+/// `events tail --follow`, up to the third event.
+struct Follower {
+    process: Process,
+    lines: UnboundedReceiver<String>,
+}
+
+impl Follower {
+    fn start(home: &Home) -> Follower {
+        let mut command = home.command(&["events", "tail", "--json", "--follow", "--limit", "3"]);
+        let mut process = Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let (tell, lines) = unbounded_channel();
+        let stdout = process.stdout();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines();
+            lines.map_while(Result::ok).try_for_each(|line| tell.send(line))
+        });
+        Follower { process, lines }
+    }
+
+    /// The id of the next event.
+    async fn next(&mut self) -> String {
+        let line = within(PATIENCE, "the next event", self.lines.recv()).await.unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        line["event"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for its end, and gives what it said.
+    async fn ends(mut self) -> String {
+        assert_eq!(within(PATIENCE, "its last line", self.lines.recv()).await, None);
+        let ended = eventually("it ends at its limit", async || self.process.ended()).await;
+        assert!(ended.success(), "{ended:?}");
+        std::io::read_to_string(self.process.stderr()).unwrap()
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn what_too_few_replicas_have_is_not_taken() {

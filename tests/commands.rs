@@ -782,6 +782,11 @@ fn events_are_told_in_their_order_while_the_gateway_serves_and_after() {
     assert_eq!(ids(&tail(&["--after", cursor(2)])), ["evt-3", "evt-4"]);
     assert_eq!(ids(&tail(&["--after", cursor(1), "--limit", "1"])), ["evt-2"]);
     assert_eq!(ids(&tail(&["--after", cursor(4)])), [""; 0]);
+    assert_eq!(ids(&tail(&["--last", "2"])), ["evt-3", "evt-4"]);
+    assert_eq!(ids(&tail(&["--last", "3", "--limit", "2"])), ["evt-2", "evt-3"]);
+    assert_eq!(ids(&tail(&["--last", "99"])).len(), 5);
+    assert_eq!(ids(&tail(&["--last", "0"])), [""; 0]);
+    assert_eq!(tail(&["--last", "1", "--after", cursor(1)]).code, 2);
     let ran = tail(&["--after", "nonsense"]);
     assert!(ran.code == 1 && ran.err.contains("nonsense"), "{ran:?}");
     let people = home.run(&["events", "tail", "--limit", "3"]);
@@ -809,6 +814,41 @@ fn a_followed_queue_tells_what_comes() {
     assert!(lines.next().is_none());
     let ended = eventually("it ends at its limit", || following.try_wait().unwrap());
     assert_eq!(ended.code(), Some(0));
+}
+
+/// A pipe gets all of it, which other tests see.
+#[test]
+fn a_terminal_gets_the_last_ten_events_unless_it_asks_for_more() {
+    let home = Home::new(&sources());
+    let gateway = home.serve();
+    for number in 10..35 {
+        assert_eq!(gateway.ask(&basiq(&format!("evt-{number}"))).status, 200);
+    }
+    let terminal = |more: &str| {
+        let command = format!("{} --config hookgate.toml events tail {more}", env!("CARGO_BIN_EXE_hookgate"));
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).current_dir(home.path(""));
+        script.env_remove("HOOKGATE_CONFIG").stdin(Stdio::null());
+        let ran = Ran::of(&mut script);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let said = ran.out.contains("the last 10 of 25 events");
+        (ran.out.lines().filter(|line| line.contains("  evt-")).count(), said)
+    };
+    assert_eq!(terminal(""), (10, true));
+    assert_eq!(terminal("--follow --limit 25"), (25, false));
+    assert_eq!(terminal("--last 3"), (3, false));
+    assert_eq!(terminal("--limit 12"), (12, false));
+    let mut command = home.command(&["events", "tail", "--last", "2", "--follow", "--json", "--limit", "3"]);
+    let mut following = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    for number in 33..36 {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(line["event"]["id"], format!("evt-{number}"));
+        if number == 34 {
+            assert_eq!(gateway.ask(&basiq("evt-35")).status, 200);
+        }
+    }
+    eventually("it ends at its limit", || following.try_wait().unwrap());
 }
 
 #[test]

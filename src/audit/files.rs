@@ -10,15 +10,15 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use serde::Deserialize;
 
-/// One file of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One file of the log. They are ordered as the chain runs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogFile {
-    /// Where it is.
-    pub path: PathBuf,
     /// The number of its first record.
     pub first_seq: u64,
     /// When it was begun, to the second.
     pub started: Timestamp,
+    /// Where it is.
+    pub path: PathBuf,
 }
 
 impl LogFile {
@@ -51,7 +51,7 @@ pub fn list(dir: &Path) -> io::Result<Vec<LogFile>> {
     for entry in std::fs::read_dir(dir)? {
         files.extend(LogFile::from_path(entry?.path()));
     }
-    files.sort_by_key(|file| (file.first_seq, file.started));
+    files.sort();
     Ok(files)
 }
 

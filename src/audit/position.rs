@@ -3,6 +3,7 @@
 //! Keeps true: it only reads; every whole line is read once, in order, while files are begun and deleted; half a line is left for
 //! the next time.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::ops::ControlFlow;
@@ -24,8 +25,10 @@ pub struct At<'a> {
 /// A place between two lines. At first before the oldest.
 #[derive(Clone, Default)]
 pub struct Position {
-    file: Option<LogFile>,
-    offset: u64,
+    /// No file that begins before this record is read.
+    from: u64,
+    /// How far each file was read. All of them may grow: a file that somebody put there does not end the one before it.
+    offsets: BTreeMap<LogFile, u64>,
 }
 
 impl Position {
@@ -35,7 +38,7 @@ impl Position {
     /// When the directory cannot be read.
     pub fn before(dir: &Path, seq: u64) -> io::Result<Position> {
         let file = list(dir)?.into_iter().rfind(|file| file.first_seq <= seq);
-        Ok(Position { file, offset: 0 })
+        Ok(Position { from: file.map_or(0, |file| file.first_seq), offsets: BTreeMap::new() })
     }
 
     /// Reads on to the end, calling `each` for every whole line; one that it breaks at is read again the next time.
@@ -60,17 +63,14 @@ impl Position {
         mut each: impl FnMut(At<'_>, &[u8]) -> io::Result<ControlFlow<()>>,
     ) -> io::Result<()> {
         let files = list(dir)?;
-        for file in &files {
-            let seen = self.file.as_ref().map_or(0, |seen| seen.first_seq);
-            if file.first_seq < seen {
-                continue;
-            }
-            if self.file.as_ref() != Some(file) {
-                (self.file, self.offset) = (Some(file.clone()), 0);
-            }
+        // The oldest are deleted in their time, and do not come again.
+        let oldest = files.first().map_or(0, |file| file.first_seq);
+        self.offsets.retain(|file, _| file.first_seq >= oldest);
+        for file in files.iter().filter(|file| file.first_seq >= self.from) {
             // One that was begun anew after a failure has the same number as the one before it.
             let end = files.iter().map(|next| next.first_seq).find(|next| *next > file.first_seq);
-            match self.read(file, |first, line| each(At { file, end, first }, line)) {
+            let offset = self.offsets.entry(file.clone()).or_default();
+            match read(file, offset, |first, line| each(At { file, end, first }, line)) {
                 // Deleted in its time, after it was listed.
                 Err(why) if why.kind() == io::ErrorKind::NotFound => {}
                 read => {
@@ -82,27 +82,31 @@ impl Position {
         }
         Ok(())
     }
+}
 
-    fn read(
-        &mut self,
-        file: &LogFile,
-        mut each: impl FnMut(bool, &[u8]) -> io::Result<ControlFlow<()>>,
-    ) -> io::Result<ControlFlow<()>> {
-        let mut opened = File::open(&file.path)?;
-        // A restarted gateway may have cut a torn line off.
-        self.offset = self.offset.min(opened.metadata()?.len());
-        opened.seek(SeekFrom::Start(self.offset))?;
-        let mut reader = BufReader::new(opened);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = reader.read_until(b'\n', &mut line)?;
-            let Some(whole) = line.strip_suffix(b"\n") else { return Ok(ControlFlow::Continue(())) };
-            if each(self.offset == 0, whole)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-            self.offset += read as u64;
+/// Reads a file on from `offset`, and moves that.
+fn read(
+    file: &LogFile,
+    offset: &mut u64,
+    mut each: impl FnMut(bool, &[u8]) -> io::Result<ControlFlow<()>>,
+) -> io::Result<ControlFlow<()>> {
+    if file.path.metadata()?.len() == *offset {
+        return Ok(ControlFlow::Continue(()));
+    }
+    let mut opened = File::open(&file.path)?;
+    // A restarted gateway may have cut a torn line off.
+    *offset = (*offset).min(opened.metadata()?.len());
+    opened.seek(SeekFrom::Start(*offset))?;
+    let mut reader = BufReader::new(opened);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line)?;
+        let Some(whole) = line.strip_suffix(b"\n") else { return Ok(ControlFlow::Continue(())) };
+        if each(*offset == 0, whole)?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
+        *offset += read as u64;
     }
 }
 
@@ -150,6 +154,30 @@ mod tests {
             let (text, ended) = log.read(from, |_| {});
             assert_eq!((text.as_str(), ended.is_ok()), (all, true), "before {seq}");
         }
+    }
+
+    #[test]
+    fn a_file_put_there_with_a_higher_number_does_not_hide_what_comes() {
+        let log = Log::new();
+        let mut position = Position::default();
+        let mut read = || {
+            let mut text = String::new();
+            let each = |line: &[u8]| {
+                text += std::str::from_utf8(line).unwrap();
+                Ok(ControlFlow::Continue(()))
+            };
+            position.advance(log.dir.path(), each).unwrap();
+            text
+        };
+        assert_eq!(read(), "123456");
+        let planted = LogFile::new(log.dir.path(), 1_000_000, log.files[0].started);
+        fs::write(&planted.path, "planted\n").unwrap();
+        assert_eq!(read(), "planted");
+        fs::write(&log.files[2].path, "5\n6\n7\n").unwrap();
+        fs::write(LogFile::new(log.dir.path(), 8, log.files[0].started).path, "8\n").unwrap();
+        assert_eq!(read(), "78");
+        fs::remove_file(&log.files[0].path).unwrap();
+        assert_eq!(read(), "");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use super::terminal::safe;
 use super::when::{WHEN_HELP, When};
-use crate::audit::position::Position;
+use crate::audit::position::{At, Position};
 use crate::audit::record::Record;
 use crate::audit::{ANCHOR, Key, OPERATOR};
 use crate::clock::Clock;
@@ -109,7 +109,9 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
         Record::parse(line)
             .map_or(tail.reason.is_none(), |record| has_reason(&record, tail.reason.as_deref()))
     };
-    position.advance(dir, |line| {
+    let mut unread = Unread::default();
+    position.advance_at(dir, |at, line| {
+        unread.gap(at, line);
         if tail.lines > 0 && wants(line) {
             if last.len() == tail.lines {
                 last.pop_front();
@@ -127,12 +129,39 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
     loop {
         out.flush()?;
         std::thread::sleep(POLL);
-        position.advance(dir, |line| {
+        position.advance_at(dir, |at, line| {
+            if let Some((first, last)) = unread.gap(at, line) {
+                // Standard error may be closed; then there is nobody to tell.
+                let _ = writeln!(
+                    io::stderr(),
+                    "records {first} to {last} were deleted before they could be read"
+                );
+            }
             if wants(line) {
                 print(line, json, out)?;
             }
             Ok(ControlFlow::Continue(()))
         })?;
+    }
+}
+
+/// Finds records that a reader who is too slow never sees, since their files were deleted.
+#[derive(Default)]
+struct Unread {
+    /// The number of the last record; none before the first.
+    last: Option<u64>,
+}
+
+impl Unread {
+    /// The numbers of the first and the last record that are missing before this line. A file begins with the record that its
+    /// name tells, so only a file's first line shows it: any other line may be forged.
+    fn gap(&mut self, at: At<'_>, line: &[u8]) -> Option<(u64, u64)> {
+        let seq = Record::parse(line).ok()?.seq;
+        let due = self.last.map_or(seq, |last| last + 1);
+        if seq == due || at.first {
+            self.last = Some(seq);
+        }
+        (at.first && seq > due).then(|| (due, seq - 1))
     }
 }
 

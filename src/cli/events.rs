@@ -1,7 +1,7 @@
 //! `hookgate events`: `tail`, the events in the queue, oldest first, whether or not a gateway runs; `dead` is in [`super::dead`].
 
-use std::io;
-use std::time::Duration;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
@@ -9,8 +9,10 @@ use serde::Deserialize;
 use super::dead::{self, Dead};
 use super::terminal::safe;
 use super::{Done, Failure, Global, OK, block_on, line};
+use crate::clock;
 use crate::config::{Config, QueueKind};
 use crate::gateway;
+use crate::inbox::redis::ReadError;
 use crate::inbox::{embedded, redis};
 
 /// What to do with the queue's events.
@@ -26,17 +28,24 @@ pub(super) enum Events {
 }
 
 #[derive(Args)]
+#[command(after_help = TAIL_HELP)]
 pub(super) struct Tail {
     /// Go on after this cursor, as `--json` printed it.
-    #[arg(long, value_name = "CURSOR")]
+    #[arg(long, value_name = "CURSOR", conflicts_with = "last")]
     after: Option<String>,
-    /// At most this many.
+    /// Begin with the last so many.
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// End after this many.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Wait for more at the end.
+    /// Wait for more at the end. Where Redis goes away, wait for it too, and go on.
     #[arg(long)]
     follow: bool,
 }
+
+const TAIL_HELP: &str = "On a terminal, without --after, --last and --limit, it begins with the last ten. Into a pipe or a file it \
+    begins with the oldest.";
 
 pub(super) fn run(global: &Global, events: &Events) -> Done {
     let config = global.config()?;
@@ -45,31 +54,109 @@ pub(super) fn run(global: &Global, events: &Events) -> Done {
         Events::Dead { command } => return dead::run(&config, command, global.json),
     };
     block_on(async {
-        let mut reader = Reader::open(&config).await?;
-        print_all(&mut reader, tail, global.json).await
+        let reader = Reader::open(&config).await?;
+        Printing { config: &config, tail, json: global.json, reader, connected: clock::instant(), away: None }
+            .all()
+            .await
     })
 }
 
-async fn print_all(reader: &mut Reader, tail: &Tail, json: bool) -> Done {
-    let mut cursor = tail.after.clone().unwrap_or_default();
-    let mut left = tail.limit.unwrap_or(usize::MAX);
-    while left > 0 {
-        let events = reader.after(&cursor, left.min(PAGE)).await?;
-        if events.is_empty() {
-            if !tail.follow {
-                break;
+/// A queue on its way to standard output.
+struct Printing<'a> {
+    config: &'a Config,
+    tail: &'a Tail,
+    json: bool,
+    reader: Reader,
+    /// When the reader was opened, or that was last tried.
+    connected: Instant,
+    /// How long to wait before the queue, which is away, is tried again.
+    away: Option<Duration>,
+}
+
+impl Printing<'_> {
+    async fn all(&mut self) -> Done {
+        let mut cursor = self.begin().await?;
+        let mut left = self.tail.limit.unwrap_or(usize::MAX);
+        while left > 0 {
+            let events = match self.reader.after(&cursor, left.min(PAGE)).await {
+                Err(Unread::Away(why)) if self.tail.follow => {
+                    self.wait_for_queue(&why).await;
+                    continue;
+                }
+                read => read?,
+            };
+            if self.away.take().is_some() {
+                say("the queue is read on");
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            if events.is_empty() {
+                if !self.tail.follow {
+                    break;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+                self.ask_sentinels().await;
+            }
+            for (at, event) in events {
+                if !line(&mut io::stdout(), &shown(&at, &event, self.json))? {
+                    return Ok(OK);
+                }
+                cursor = at;
+                left -= 1;
+            }
         }
-        for (at, event) in events {
-            if !line(&mut io::stdout(), &shown(&at, &event, json))? {
-                return Ok(OK);
-            }
-            cursor = at;
-            left -= 1;
+        Ok(OK)
+    }
+
+    /// Connects anew now and then while nothing comes: Sentinels may have named another master, and the old one not know it.
+    async fn ask_sentinels(&mut self) {
+        let due = clock::instant().saturating_duration_since(self.connected) >= ASK_SENTINELS;
+        if due && self.config.redis.sentinel.is_some() {
+            self.connect().await;
         }
     }
-    Ok(OK)
+
+    /// If it fails, the old connections are kept: should they be of no use, reading fails, and this comes again.
+    async fn connect(&mut self) {
+        self.connected = clock::instant();
+        if let Ok(reader) = Reader::open(self.config).await {
+            self.reader = reader;
+        }
+    }
+
+    /// The cursor to begin after.
+    async fn begin(&mut self) -> Result<String, Failure> {
+        let Tail { after, last, limit, .. } = self.tail;
+        if let Some(after) = after {
+            return Ok(after.clone());
+        }
+        let (last, untold) = match last {
+            Some(last) => (*last, false),
+            None if limit.is_none() && io::stdout().is_terminal() => (LAST, true),
+            None => return Ok(String::new()),
+        };
+        let (total, cursor) = self.reader.end(last).await?;
+        if untold && total > last as u64 {
+            say(&format!(
+                "the last {last} of {total} events; --last N begins further back, and a pipe gets all"
+            ));
+        }
+        Ok(cursor)
+    }
+
+    /// Waits, longer each time, and connects anew; whoever has the streams by now is asked again.
+    async fn wait_for_queue(&mut self, why: &str) {
+        if self.away.is_none() {
+            say(&format!("{}; it is tried again, and read on from here", safe(why)));
+        }
+        let wait = self.away.unwrap_or(LOOK_AGAIN);
+        tokio::time::sleep(wait).await;
+        self.away = Some((wait * 2).min(LONGEST_WAIT));
+        self.connect().await;
+    }
+}
+
+/// Tells the user. Standard error may be closed; then there is nobody to tell.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "hookgate: {what}");
 }
 
 /// One event as one line.
@@ -132,21 +219,57 @@ impl Reader {
         &mut self,
         cursor: &str,
         limit: usize,
-    ) -> Result<Vec<(String, String)>, Failure> {
+    ) -> Result<Vec<(String, String)>, Unread> {
         Ok(match self {
             Reader::Embedded(reader) => {
                 let from = match cursor {
                     "" => 0,
                     text => text.parse().map_err(|_| {
-                        Failure(format!("{text:?} is not a cursor of this queue; take one that `events tail --json` printed"))
+                        Unread::Failed(format!("{text:?} is not a cursor of this queue; take one that `events tail --json` printed"))
                     })?,
                 };
-                reader.after(from, limit)?.into_iter().map(|(at, event)| (at.to_string(), event)).collect()
+                let events = reader.after(from, limit).map_err(|why| Unread::Failed(why.to_string()))?;
+                events.into_iter().map(|(at, event)| (at.to_string(), event)).collect()
             }
             Reader::Redis(reader) => reader.after(cursor, limit).await?,
         })
+    }
+
+    /// How many events there are, and the cursor before the last `last` of them.
+    async fn end(&mut self, last: usize) -> Result<(u64, String), Failure> {
+        Ok(match self {
+            Reader::Embedded(reader) => {
+                let (total, cursor) = reader.end(last)?;
+                (total, cursor.to_string())
+            }
+            Reader::Redis(reader) => reader.end(last).await?,
+        })
+    }
+}
+
+/// Why events cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unread {
+    /// The queue does not answer, and may do so again.
+    #[error("{0}")]
+    Away(String),
+    /// Another try is no use.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<ReadError> for Unread {
+    fn from(why: ReadError) -> Unread {
+        match &why {
+            ReadError::Redis(_) => Unread::Away(why.to_string()),
+            ReadError::Open(_) | ReadError::Cursor(_) => Unread::Failed(why.to_string()),
+        }
     }
 }
 
 const PAGE: usize = 500;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const ASK_SENTINELS: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Events that a terminal gets unless told.
+const LAST: usize = 10;

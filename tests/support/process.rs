@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirEntry};
 use std::net::TcpListener;
-use std::process::{Child, ChildStderr, Command, ExitStatus};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus};
 use std::time::Duration;
 
 /// The process. Killed when dropped.
@@ -18,6 +18,11 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Its standard output, if that is piped and not taken yet.
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.0.stdout.take().unwrap()
     }
 
     /// Its standard error, if that is piped and not taken yet.

@@ -127,6 +127,25 @@ fn a_follower_reads_on_over_rotation_and_waits_for_whole_lines() {
 }
 
 #[test]
+fn a_follower_that_is_too_slow_hears_what_it_missed() {
+    let dir = log();
+    let (mut position, mut unread, mut gaps) = (Position::default(), Unread::default(), Vec::new());
+    let mut read = |gaps: &mut Vec<(u64, u64)>| {
+        let each = |at: At<'_>, line: &[u8]| {
+            gaps.extend(unread.gap(at, line));
+            Ok(ControlFlow::Continue(()))
+        };
+        position.advance_at(dir.path(), each).unwrap();
+    };
+    read(&mut gaps);
+    std::fs::write(dir.path().join("00000000000000000009-20261121T100009Z.jsonl"), record(9, |_| {}))
+        .unwrap();
+    read(&mut gaps);
+    read(&mut gaps);
+    assert_eq!(gaps, [(6, 8)]);
+}
+
+#[test]
 fn verify_exits_1_and_names_the_record() {
     let dir = log();
     let (code, text) = output("audit verify", dir.path(), false);

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::database::{self, OpenError};
 
@@ -46,6 +46,36 @@ impl Reader {
             .map_err(|error| OpenError::of(Path::new(self.conn.path().unwrap_or_default()), error))
     }
 
+    /// How many events there are, and the cursor before the last `last` of them. Of very many, conflicts that were dropped are
+    /// counted along.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn end(&self, last: usize) -> Result<(u64, i64), OpenError> {
+        self.read_end(last)
+            .map_err(|error| OpenError::of(Path::new(self.conn.path().unwrap_or_default()), error))
+    }
+
+    fn read_end(&self, last: usize) -> rusqlite::Result<(u64, i64)> {
+        // Rows are numbered without a gap. The oldest of them have lost their event; a dropped conflict never had one.
+        let (newest, purged): (i64, i64) = self.conn.query_row(
+            "SELECT coalesce((SELECT max(seq) FROM events), 0),
+                max((SELECT value FROM meta WHERE name = 'blanked'), coalesce((SELECT min(seq) FROM events), 1) - 1)",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let mut total = (newest - purged).max(0);
+        if total <= COUNTED {
+            let count = "SELECT count(*) FROM events WHERE seq > ?1 AND event IS NOT NULL";
+            total = self.conn.query_row(count, [purged], |row| row.get(0))?;
+        }
+        let before =
+            "SELECT seq FROM events WHERE seq > ?1 AND event IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET ?2";
+        let last = i64::try_from(last).unwrap_or(i64::MAX);
+        let before = self.conn.query_row(before, [purged, last], |row| row.get(0)).optional()?;
+        Ok((total.unsigned_abs(), before.unwrap_or(0)))
+    }
+
     fn read(&self, cursor: i64, limit: usize) -> rusqlite::Result<Vec<(i64, String)>> {
         self.conn
             .prepare_cached(
@@ -59,3 +89,5 @@ impl Reader {
 const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 /// However many are asked for, no more are held in memory at once.
 const MOST: usize = 10_000;
+/// Counting more takes too long.
+const COUNTED: i64 = 100_000;

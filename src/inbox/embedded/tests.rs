@@ -115,6 +115,18 @@ fn a_dropped_conflict_is_told_once_and_never_read() {
     assert_eq!(one(&mut store, drop(), START), duplicate("e1"));
     assert_eq!(one(&mut store, forward(1, "a"), START), duplicate("e1"));
     assert_eq!(readable(&dir).len(), 1);
+    for n in 2..5 {
+        one(&mut store, forward(n, "a"), START);
+    }
+    let mut reader = Reader::open(&dir.path().join("hookgate.db")).unwrap();
+    for (last, from) in [(0, 4), (1, 3), (3, 1), (4, 0), (99, 0)] {
+        let (total, cursor) = reader.end(last).unwrap();
+        assert_eq!(
+            (total, reader.after(cursor, 99).unwrap()),
+            (4, readable(&dir)[from..].to_vec()),
+            "the last {last}"
+        );
+    }
 }
 
 #[test]
@@ -165,6 +177,7 @@ fn events_outlive_retain_only_as_memory_and_cursors_are_never_reused() {
     let mut store = Store::open(&dir.path().join("hookgate.db"), days(7, 1), tiny()).unwrap();
     assert_eq!(one(&mut store, forward(7, "a"), START + 30 * DAY), new("e7"));
     assert_eq!(readable(&dir)[0].0, 201);
+    assert_eq!(Reader::open(&dir.path().join("hookgate.db")).unwrap().end(10).unwrap(), (1, 0));
 }
 
 #[test]

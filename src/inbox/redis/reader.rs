@@ -3,7 +3,7 @@
 //! Keeps true: a cursor tells of every stream how far it was read, so that going on from it neither repeats nor skips, even
 //! where a partition gets an entry with a lower id than another's last. Reading changes nothing in Redis.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use redis::Value;
@@ -91,6 +91,61 @@ impl Reader {
         Ok(events)
     }
 
+    /// How many entries there are, and the cursor before the last `last` of them: in the order in which [`Reader::after`] gives
+    /// them, over all streams.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn end(&mut self, last: usize) -> Result<(u64, String), ReadError> {
+        let mut total = 0;
+        let mut tails = Vec::new();
+        for stream in self.find().await? {
+            let length = redis::cmd("XLEN").arg(&stream).to_owned();
+            total += self.ask::<u64>(&stream, &length).await?;
+            let mut tail = Tail { stream, ids: VecDeque::new(), more: true };
+            self.fill(&mut tail, None, last).await?;
+            tails.push(tail);
+        }
+        for passed in 0..last {
+            // The newest of all; of one id, the stream that is given last.
+            let newest =
+                tails.iter_mut().max_by(|a, b| (a.ids.front(), &a.stream).cmp(&(b.ids.front(), &b.stream)));
+            let Some(newest) = newest else { break };
+            let Some(id) = newest.ids.pop_front() else { break };
+            if newest.ids.is_empty() && newest.more {
+                self.fill(newest, Some(id), last - passed - 1).await?;
+            }
+        }
+        let before = tails.into_iter().filter_map(|tail| Some((tail.stream, *tail.ids.front()?)));
+        Ok((total, print(&before.collect())))
+    }
+
+    /// Reads a stream's ids on backwards from before `id`: one more than are left to be passed, so that one stays.
+    async fn fill(&mut self, tail: &mut Tail, id: Option<EntryId>, left: usize) -> Result<(), ReadError> {
+        let count = left.saturating_add(1).min(IDS_AT_ONCE);
+        let end = id.map_or("+".to_owned(), |id| format!("({}-{}", id.0, id.1));
+        let read =
+            redis::cmd("XREVRANGE").arg(&tail.stream).arg(end).arg("-").arg("COUNT").arg(count).to_owned();
+        let reply: Value = self.ask(&tail.stream, &read).await?;
+        let ids = rows(&tail.stream, reply)?;
+        tail.more = ids.len() == count;
+        tail.ids.extend(ids.into_iter().map(|(id, ..)| id));
+        Ok(())
+    }
+
+    /// Asks the master that has the stream.
+    async fn ask<T: redis::FromRedisValue>(
+        &mut self,
+        stream: &str,
+        command: &redis::Cmd,
+    ) -> Result<T, ReadError> {
+        let slot = slot(stream);
+        match self.masters.iter_mut().find(|(master, _)| master.has(slot)) {
+            Some((_, connection)) => command.query_async(connection).await.map_err(failed),
+            None => Err(nowhere(stream)),
+        }
+    }
+
     /// The next entries of every stream, by id and then by stream.
     async fn entries(&mut self, position: &Position, limit: usize) -> Result<Vec<Entry>, ReadError> {
         let mut streams = self.find().await?;
@@ -111,7 +166,7 @@ impl Reader {
             }
         }
         if let Some(stream) = streams.first() {
-            return Err(ReadError::Redis(format!("stream {stream}: no master of the cluster has its slot")));
+            return Err(nowhere(stream));
         }
         entries.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         Ok(entries)
@@ -181,6 +236,18 @@ fn rows(stream: &str, reply: Value) -> Result<Vec<Entry>, ReadError> {
     rows.into_iter().map(entry).collect()
 }
 
+/// The end of a stream: ids, newest first.
+struct Tail {
+    stream: String,
+    ids: VecDeque<EntryId>,
+    /// There may be older ones.
+    more: bool,
+}
+
+fn nowhere(stream: &str) -> ReadError {
+    ReadError::Redis(format!("stream {stream}: no master of the cluster has its slot"))
+}
+
 fn failed(why: redis::RedisError) -> ReadError {
     ReadError::Redis(why.to_string())
 }
@@ -198,5 +265,7 @@ fn entry_id(text: &str) -> Option<EntryId> {
 }
 
 const AT_ONCE: usize = 1000;
+/// Redis gives the whole entries with them.
+const IDS_AT_ONCE: usize = if cfg!(test) { 5 } else { 200 };
 /// Longer than the gateway's: here a busy server is waited for.
 const PATIENCE: Patience = Patience { connect: Duration::from_secs(2), response: Duration::from_secs(5) };

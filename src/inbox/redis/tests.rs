@@ -373,6 +373,12 @@ async fn partitions_spread_and_a_reader_merges_and_resumes() {
         cursor = last.0.clone();
         read.extend(events.into_iter().map(|(_, event)| event));
     }
+    for last in [0, 1, 6, 7, 39, 40, 1000] {
+        let (total, cursor) = reader.end(last).await.unwrap();
+        let end: Vec<String> =
+            reader.after(&cursor, 100).await.unwrap().into_iter().map(|(_, event)| event).collect();
+        assert_eq!((total, end.as_slice()), (40, &read[40 - last.min(40)..]), "the last {last}");
+    }
     // Sent one after another; those of one millisecond in different streams may change places.
     let mut sent: Vec<String> = (0..40).map(|n| Event::for_test(&format!("e{n}")).json).collect();
     sent.sort();
