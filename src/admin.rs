@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use arc_swap::access::DynAccess;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -43,6 +44,8 @@ pub struct Readiness {
     draining: AtomicBool,
     /// A [`SpoolState`].
     spool: AtomicU8,
+    /// Why the queue takes no events, where it says so.
+    queue_detail: ArcSwapOption<String>,
 }
 
 /// What the queue says of itself.
@@ -124,6 +127,16 @@ impl Readiness {
         QueueState::ALL.get(usize::from(self.queue.load(Ordering::Relaxed))).copied().unwrap_or_default()
     }
 
+    /// Why the queue takes no events, and what to do; none: it takes them, or does not say.
+    pub fn set_queue_detail(&self, why: Option<&str>) {
+        self.queue_detail.store(why.map(|why| Arc::new(why.to_owned())));
+    }
+
+    /// Why the queue takes no events, where it says so.
+    pub fn queue_detail(&self) -> Option<String> {
+        self.queue_detail.load().as_deref().cloned()
+    }
+
     /// Whether the dedupe store answers.
     pub fn set_dedupe(&self, up: bool) {
         self.dedupe.store(up, Ordering::Relaxed);
@@ -173,6 +186,7 @@ impl Readiness {
             spool: self.spool().word(self.is_up()),
             draining: self.draining(),
             audit: word(&self.audit),
+            queue_detail: self.queue_detail(),
         };
         serde_json::to_string(&report).unwrap_or_default()
     }
@@ -186,6 +200,8 @@ struct Report {
     spool: &'static str,
     draining: bool,
     audit: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_detail: Option<String>,
 }
 
 /// What the admin listener goes by, which a reload may change.

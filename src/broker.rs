@@ -11,7 +11,9 @@ pub mod nats;
 #[cfg(test)]
 pub mod scripted;
 mod standing;
+mod url;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,6 +53,8 @@ pub enum Broker {
 pub struct Options {
     /// Subject, exchange or topic.
     pub name: QueueName,
+    /// Every name that it can stand for, as far as these are known: one of them has to have a place for messages.
+    pub names: BTreeSet<String>,
     /// Servers, each as its client library takes it. Never shown: it may hold a password.
     pub url: crate::secret::Secret,
     /// How long before its deadline a publish begins, at most.
@@ -67,10 +71,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Tells whether messages are taken.
-    pub fn set(&self, up: bool) {
-        self.metrics.up.set(i64::from(up));
-        self.readiness.set_queue(up);
+    /// Tells why no messages are taken; none: they are.
+    pub fn set(&self, why: Option<&str>) {
+        self.metrics.up.set(i64::from(why.is_none()));
+        self.readiness.set_queue(why.is_none());
+        self.readiness.set_queue_detail(why);
     }
 }
 
@@ -92,6 +97,9 @@ pub enum PublishError {
     /// Sent, and no answer by the deadline or before the connection was lost: it may have it.
     #[error("the broker gave no answer in time")]
     Unknown,
+    /// It answered, but does not vouch for the message: it may have it.
+    #[error("the broker does not vouch for the message: {0}")]
+    Unvouched(String),
 }
 
 /// Why a broker cannot be opened. Never holds the URL.
@@ -134,6 +142,18 @@ impl Broker {
             Broker::Kafka(kafka) => kafka.publish(message, deadline).await,
             #[cfg(test)]
             Broker::Scripted(scripted) => scripted.publish(message).await,
+        }
+    }
+
+    /// From now on the queue's name stands for these names.
+    pub fn set_names(&self, names: &BTreeSet<String>) {
+        match self {
+            Broker::Nats(nats) => nats.set_names(names),
+            Broker::Amqp(amqp) => amqp.set_names(names),
+            #[cfg(feature = "kafka")]
+            Broker::Kafka(kafka) => kafka.set_names(names),
+            #[cfg(test)]
+            Broker::Scripted(_) => {}
         }
     }
 

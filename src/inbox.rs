@@ -154,9 +154,12 @@ impl Inbox {
 
     /// From now on the queue's name stands for these names.
     pub fn set_names(&self, names: &BTreeSet<String>) {
-        // Of a broker nobody asks what it takes under each name.
-        if let Inbox::Redis(store) = self {
-            store.set_names(names);
+        match self {
+            Inbox::Redis(store) => store.set_names(names),
+            Inbox::Claimed(store) => store.set_names(names),
+            Inbox::Embedded(_) => {}
+            #[cfg(test)]
+            Inbox::Scripted(_) => {}
         }
     }
 

@@ -50,19 +50,39 @@ pub enum Setting {
     NatsStream,
     /// The stream forgets message ids before a claim's lease is over.
     NatsDuplicateWindow,
+    /// The stream acknowledges nothing.
+    NatsNoAck,
+    /// The stream drops what it acknowledged.
+    NatsDrops,
+    /// One server of a cluster alone has the stream.
+    NatsReplicas,
+    /// NATS does not let its streams be looked at.
+    NatsUnreadable,
     /// There is no such exchange.
     AmqpExchange,
+    /// No queue is bound to the exchange.
+    AmqpUnbound,
+    /// A queue drops what it confirmed.
+    AmqpDrops,
+    /// RabbitMQ does not let its queues be looked at.
+    AmqpUnreadable,
     /// There is no such topic.
     KafkaTopic,
     /// One broker's word is enough.
     KafkaMinInsync,
+    /// The topic keeps the last record of a key alone.
+    KafkaCompaction,
+    /// The topic keeps records for less than a day.
+    KafkaRetention,
+    /// The topic keeps so many bytes alone.
+    KafkaRetentionBytes,
     /// Kafka does not let its topics' settings be read.
     KafkaUnreadable,
 }
 
 impl Setting {
     /// Every one.
-    pub const ALL: [Setting; 17] = [
+    pub const ALL: [Setting; 27] = [
         Setting::RedisUnreachable,
         Setting::RedisVersion,
         Setting::RedisEviction,
@@ -76,9 +96,19 @@ impl Setting {
         Setting::QueueUnreachable,
         Setting::NatsStream,
         Setting::NatsDuplicateWindow,
+        Setting::NatsNoAck,
+        Setting::NatsDrops,
+        Setting::NatsReplicas,
+        Setting::NatsUnreadable,
         Setting::AmqpExchange,
+        Setting::AmqpUnbound,
+        Setting::AmqpDrops,
+        Setting::AmqpUnreadable,
         Setting::KafkaTopic,
         Setting::KafkaMinInsync,
+        Setting::KafkaCompaction,
+        Setting::KafkaRetention,
+        Setting::KafkaRetentionBytes,
         Setting::KafkaUnreadable,
     ];
 
@@ -98,9 +128,19 @@ impl Setting {
             Setting::QueueUnreachable => "queue_unreachable",
             Setting::NatsStream => "nats_stream",
             Setting::NatsDuplicateWindow => "nats_duplicate_window",
+            Setting::NatsNoAck => "nats_no_ack",
+            Setting::NatsDrops => "nats_drops",
+            Setting::NatsReplicas => "nats_replicas",
+            Setting::NatsUnreadable => "nats_unreadable",
             Setting::AmqpExchange => "amqp_exchange",
+            Setting::AmqpUnbound => "amqp_unbound",
+            Setting::AmqpDrops => "amqp_drops",
+            Setting::AmqpUnreadable => "amqp_unreadable",
             Setting::KafkaTopic => "kafka_topic",
             Setting::KafkaMinInsync => "kafka_min_insync_replicas",
+            Setting::KafkaCompaction => "kafka_compaction",
+            Setting::KafkaRetention => "kafka_retention",
+            Setting::KafkaRetentionBytes => "kafka_retention_bytes",
             Setting::KafkaUnreadable => "kafka_unreadable",
         }
     }
@@ -112,7 +152,15 @@ impl Setting {
 
     /// Whether it leaves the promise as it is, as far as can be seen.
     fn is_mere_warning(self) -> bool {
-        matches!(self, Setting::RedisUnreadable | Setting::KafkaUnreadable)
+        matches!(
+            self,
+            Setting::RedisUnreadable
+                | Setting::NatsReplicas
+                | Setting::NatsUnreadable
+                | Setting::AmqpUnreadable
+                | Setting::KafkaRetentionBytes
+                | Setting::KafkaUnreadable
+        )
     }
 }
 
@@ -195,10 +243,20 @@ pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
             let is_found = found.iter().any(|finding| finding.setting == setting);
             metrics.unsafe_setting(setting.as_str(), is_found);
         }
-        let unreachable = |finding: &Finding| {
-            matches!(finding.setting, Setting::RedisUnreachable | Setting::QueueUnreachable)
+        // What keeps events out is mended soon.
+        let urgent = |finding: &Finding| {
+            matches!(
+                finding.setting,
+                Setting::RedisUnreachable
+                    | Setting::QueueUnreachable
+                    | Setting::NatsStream
+                    | Setting::NatsNoAck
+                    | Setting::AmqpExchange
+                    | Setting::AmqpUnbound
+                    | Setting::KafkaTopic
+            )
         };
-        let pause = if found.iter().any(unreachable) { LOOK_AGAIN_SOON } else { LOOK_AGAIN };
+        let pause = if found.iter().any(urgent) { LOOK_AGAIN_SOON } else { LOOK_AGAIN };
         told = found;
         tokio::time::sleep(pause).await;
     }
@@ -257,6 +315,16 @@ fn listed<T: AsRef<str>>(names: &[T]) -> String {
     if rest.is_empty() { shown } else { format!("{shown} and {} more", rest.len()) }
 }
 
+/// A time in words.
+fn spelled(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..120 => format!("{} s", time.as_secs_f64()),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
 fn no_answer() -> String {
     format!("no answer within {} s", PATIENCE.as_secs())
 }
@@ -266,6 +334,8 @@ const SHOWN: usize = 5;
 const STREAMS_ASKED: usize = 256;
 /// For all of one server's answers together.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What is kept for less is kept for too short: an operator needs a night to bring a consumer back.
+const SHORT: Duration = Duration::from_secs(86_400);
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 const LOOK_AGAIN_SOON: Duration = Duration::from_secs(15);
 const CONNECT: Duration = Duration::from_secs(3);

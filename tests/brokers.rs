@@ -42,9 +42,21 @@ impl Published {
         .await
     }
 
+    /// Of a template it is not known here what it stands for.
     async fn open(url: &str, name: &str, open: impl AsyncFnOnce(Options, Watch) -> Broker) -> Published {
+        let names: &[&str] = if name.contains('{') { &[] } else { &[name] };
+        Published::open_for(url, name, names, open).await
+    }
+
+    async fn open_for(
+        url: &str,
+        name: &str,
+        names: &[&str],
+        open: impl AsyncFnOnce(Options, Watch) -> Broker,
+    ) -> Published {
         let options = Options {
             name: QueueName::parse(name).unwrap(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
             url: Secret::new(url),
             within: Duration::from_secs(5),
         };
@@ -61,6 +73,13 @@ impl Published {
 
     async fn is_down(&self) {
         until("the broker is down", async || !self.readiness.ready()).await;
+    }
+
+    /// Fails unless readiness says this of the broker.
+    #[track_caller]
+    fn says(&self, what: &str) {
+        let why = self.readiness.queue_detail().unwrap_or_default();
+        assert!(why.contains(what), "{why}");
     }
 
     /// Publishes a small event.
@@ -177,6 +196,73 @@ async fn nats_without_a_stream_refuses_until_there_is_one() {
     assert_eq!(ids(&server.messages("HOOKS").await), ["late"]);
 }
 
+/// Nobody publishes meanwhile.
+#[tokio::test]
+async fn nats_is_down_as_soon_as_its_stream_is_gone() {
+    let server = Nats::start().await;
+    server.create_stream("HOOKS", &["hooks"]).await;
+    let to = Published::to_nats(&server.url(), "hooks").await;
+    to.is_up().await;
+    server.delete_stream("HOOKS").await;
+    to.is_down().await;
+    to.says("no JetStream stream takes hooks");
+    server.create_stream("HOOKS", &["hooks"]).await;
+    to.is_up().await;
+}
+
+/// A user who may not look at streams finds out by publishing.
+#[tokio::test]
+async fn nats_without_a_stream_is_down_for_a_user_who_may_only_publish() {
+    let server = Nats::start_with_user("{ publish: [\"hooks\"], subscribe: [\"_INBOX.>\"] }").await;
+    let to = Published::to_nats(&server.url_of_gate(), "hooks").await;
+    to.is_up().await;
+    for _ in 0..4 {
+        assert!(matches!(to.publish("early").await, Err(PublishError::Refused(_))));
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert!(!to.readiness.ready(), "it has looked meanwhile");
+    }
+    to.says("no JetStream stream takes hooks");
+    server.create_stream("HOOKS", &["hooks"]).await;
+    to.publish_at_last("late").await;
+    assert!(to.readiness.ready());
+
+    let to = Published::to_nats(&server.url_of_gate(), "forbidden").await;
+    to.is_up().await;
+    assert_eq!(to.publish("never").await, Err(PublishError::Unknown));
+    to.says("may not use the subject forbidden");
+}
+
+#[tokio::test]
+async fn a_template_is_up_while_one_of_its_names_has_a_place() {
+    let server = Nats::start().await;
+    let names = ["hooks.a", "hooks.b", "hooks.c"];
+    let to = Published::open_for(&server.url(), "hooks.{type}", &names, async |options, watch| {
+        Broker::Nats(nats::Nats::open(options, watch).await.unwrap())
+    })
+    .await;
+    until("it has looked", async || to.readiness.queue_detail().is_some_and(|why| why.contains("hooks.a")))
+        .await;
+    to.says("(nor is there a place for any of 2 other names)");
+    assert!(!to.readiness.ready());
+    server.create_stream("SOME", &["hooks.b"]).await;
+    to.is_up().await;
+    let elsewhere = to.publish_event(&event("1", "c", 0)).await;
+    assert!(matches!(elsewhere, Err(PublishError::Unroutable(_))), "{elsewhere:?}");
+    assert!(to.readiness.ready(), "that is this event's misfortune");
+    assert_eq!(to.publish_event(&event("2", "b", 0)).await, Ok(()));
+    to.broker.set_names(&["hooks.c".to_owned()].into());
+    to.is_down().await;
+}
+
+#[tokio::test]
+async fn nats_says_why_it_lets_nobody_in() {
+    let server = Nats::start_with_user("{}").await;
+    let url = server.url_of_gate().replace("gate:pass", "gate:wrong");
+    let to = Published::to_nats(&url, "hooks").await;
+    until("it is told", async || to.readiness.queue_detail().is_some_and(|why| why.contains("login"))).await;
+    to.says("NATS refuses the login");
+}
+
 #[tokio::test]
 async fn nats_never_takes_what_is_too_large() {
     let server = Nats::start().await;
@@ -219,6 +305,9 @@ async fn rabbitmq() {
     rabbitmq_has_what_it_confirmed(&server).await;
     rabbitmq_returns_what_has_no_queue(&server).await;
     rabbitmq_without_an_exchange_refuses_until_there_is_one(&server).await;
+    rabbitmq_without_a_queue_is_down_until_one_is_bound(&server).await;
+    rabbitmq_says_what_a_full_queue_said(&server).await;
+    rabbitmq_says_why_it_lets_nobody_in(&server).await;
     rabbitmq_never_takes_what_is_too_large(&server).await;
     rabbitmq_keeps_apart_what_goes_side_by_side(&server).await;
     rabbitmq_out_of_memory_refuses(&server).await;
@@ -273,6 +362,63 @@ async fn rabbitmq_without_an_exchange_refuses_until_there_is_one(server: &Rabbit
     server.delete_exchange("absent").await;
     assert!(matches!(to.publish("too late").await, Err(PublishError::Refused(_))));
     to.is_down().await;
+    to.says("no such exchange: absent");
+
+    // Nobody publishes meanwhile.
+    server.create_exchange("absent").await;
+    to.is_up().await;
+    server.delete_exchange("absent").await;
+    to.is_down().await;
+}
+
+async fn rabbitmq_without_a_queue_is_down_until_one_is_bound(server: &Rabbitmq) {
+    server.create_exchange("unbound").await;
+    let to = Published::to_rabbitmq(&server.url(), "unbound").await;
+    to.is_up().await;
+    let unroutable = |told: Result<(), PublishError>| matches!(told, Err(PublishError::Unroutable(_)));
+    assert!(unroutable(to.publish("early").await));
+    assert!(!to.readiness.ready());
+    to.says("no queue is bound to the exchange unbound for the routing key kyc.verified; bind one");
+    server.bind("unbound", "unbound", "kyc.#").await;
+    assert_eq!(to.publish("late").await, Ok(()));
+    assert!(to.readiness.ready());
+
+    let other = event("other", "user.created", 0);
+    assert!(unroutable(to.publish_event(&other).await));
+    assert!(to.readiness.ready(), "the types that are bound are taken");
+    server.delete_queue("unbound").await;
+    assert!(unroutable(to.publish("too late").await));
+    assert!(!to.readiness.ready());
+}
+
+async fn rabbitmq_says_what_a_full_queue_said(server: &Rabbitmq) {
+    server.create_exchange("full").await;
+    let small = [("x-max-length", "1"), ("x-overflow", "reject-publish")];
+    server.bind_with("full", "full", "#", &small).await;
+    let to = Published::to_rabbitmq(&server.url(), "full").await;
+    to.is_up().await;
+    let mut number = 0;
+    until("it is full", async || {
+        number += 1;
+        let told = to.publish(&number.to_string()).await;
+        matches!(told, Err(PublishError::Unvouched(why)) if why.contains("basic.nack"))
+    })
+    .await;
+    assert!(!to.readiness.ready());
+    to.says("a queue bound to the exchange full did not take it");
+    server.messages("full").await;
+    assert_eq!(to.publish("after").await, Ok(()));
+    assert!(to.readiness.ready());
+}
+
+async fn rabbitmq_says_why_it_lets_nobody_in(server: &Rabbitmq) {
+    for (from, into, says) in [
+        ("guest:guest@", "guest:wrong@", "RabbitMQ refuses the login"),
+        ("/%2f", "/absent", "RabbitMQ refuses the virtual host"),
+    ] {
+        let to = Published::to_rabbitmq(&server.url().replace(from, into), "hooks").await;
+        until("it is told", async || to.readiness.queue_detail().is_some_and(|why| why.contains(says))).await;
+    }
 }
 
 async fn rabbitmq_never_takes_what_is_too_large(server: &Rabbitmq) {
@@ -448,6 +594,45 @@ mod kafka {
         assert!(matches!(to.publish("large").await, Err(PublishError::Unroutable(_))));
         assert_eq!(to.publish("small").await, Ok(()));
         assert_eq!(ids(&messages(&cluster, "hooks")), ["small"]);
+    }
+
+    /// A fatal error ends a producer for good, and what it held is of unknown fate.
+    #[tokio::test]
+    async fn kafka_goes_on_after_a_fatal_error() {
+        let cluster = cluster();
+        let to = to(&cluster, "hooks").await;
+        to.is_up().await;
+        assert_eq!(to.publish("before").await, Ok(()));
+        let fatal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[fatal]);
+        assert!(to.publish("fatal").await.is_err(), "nobody may take it for confirmed");
+        // At once, as another producer has taken its place.
+        assert_eq!(to.publish("fatal").await, Ok(()));
+        assert_eq!(to.publish("after").await, Ok(()));
+        let taken = messages(&cluster, "hooks");
+        let taken = ids(&taken);
+        assert!(["before", "fatal", "after"].iter().all(|id| taken.contains(id)), "{taken:?}");
+        to.broker.close().await;
+    }
+
+    /// The old topic's state is of no use to the new one.
+    #[tokio::test]
+    async fn kafka_goes_on_when_its_topic_is_made_anew() {
+        let cluster = cluster();
+        let to = to(&cluster, "hooks").await;
+        to.is_up().await;
+        assert_eq!(to.publish("before").await, Ok(()));
+        let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+        cluster.topic_error("hooks", unknown).unwrap();
+        to.is_down().await;
+        to.says("no such topic: hooks");
+        until("it refuses", async || matches!(to.publish("meanwhile").await, Err(PublishError::Refused(_))))
+            .await;
+        cluster.topic_error("hooks", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+        to.is_up().await;
+        // No second try: librdkafka waits for its next look at a topic that it knows to be away.
+        assert_eq!(to.publish("after").await, Ok(()));
+        assert_eq!(ids(&messages(&cluster, "hooks")), ["before", "after"]);
     }
 
     #[tokio::test]

@@ -258,6 +258,105 @@ async fn nats_has_to_take_every_name_that_a_template_stands_for() {
     assert_eq!(checked.errors[0].matches("elsewhere.").count(), 5, "{}", checked.said);
 }
 
+/// Each with a queue of its own.
+#[tokio::test]
+async fn nats_that_loses_what_it_acknowledged() {
+    let nats = Nats::start().await;
+    let over = |subject: &str| over("nats", nats.url()).with("queue.name", subject);
+    let config = |subject: &str| stream::Config {
+        name: subject.to_uppercase(),
+        subjects: vec![subject.to_owned()],
+        ..Default::default()
+    };
+    let mut loses = async |settings: stream::Config, says: &[&str]| {
+        let subject = settings.subjects[0].clone();
+        nats.create(settings).await;
+        check(&over(&subject)).fails(&[&[&*subject.to_uppercase()], says].concat());
+    };
+    let (old, new) = (stream::DiscardPolicy::Old, stream::DiscardPolicy::New);
+    loses(
+        stream::Config { storage: stream::StorageType::Memory, ..config("a") },
+        &["memory", "storage=file"],
+    )
+    .await;
+    loses(stream::Config { max_messages: 10, discard: old, ..config("b") }, &["max_msgs", "discard=new"])
+        .await;
+    loses(stream::Config { max_bytes: 10_000, ..config("c") }, &["max_bytes", "discard=new"]).await;
+    let per_subject = stream::Config { max_messages_per_subject: 5, ..config("d") };
+    loses(per_subject, &["max_msgs_per_subject", "discard_new_per_subject"]).await;
+    let by_new = stream::Config { max_messages_per_subject: 5, max_messages: 9, discard: new, ..config("e") };
+    loses(by_new, &["max_msgs_per_subject"]).await;
+    loses(stream::Config { max_age: Duration::from_secs(3600), ..config("f") }, &["max_age, 60 min"]).await;
+    loses(stream::Config { no_ack: true, ..config("g") }, &["no_ack"]).await;
+    let interest = stream::Config { retention: stream::RetentionPolicy::Interest, ..config("h") };
+    loses(interest, &["interest retention", "no durable consumer takes h"]).await;
+    let work = stream::Config { retention: stream::RetentionPolicy::WorkQueue, ..config("i") };
+    loses(work, &["work-queue retention", "no durable consumer takes i"]).await;
+
+    // The same as it should be.
+    for (stream, subject) in [("H", "h"), ("I", "i")] {
+        nats.create_consumer(stream, subject).await;
+        check(&over(subject)).is_ok();
+    }
+    let (max_messages, max_bytes, max_age) = (10, 100_000, Duration::from_secs(7 * 86_400));
+    nats.create(stream::Config { max_messages, max_bytes, max_age, discard: new, ..config("j") }).await;
+    check(&over("j")).is_ok();
+    let two = vec!["k.a".to_owned(), "k.b".to_owned()];
+    let retention = stream::RetentionPolicy::Interest;
+    nats.create(stream::Config { subjects: two, retention, ..config("k") }).await;
+    nats.create_consumer("K", "k.a").await;
+    check(&over("k.a")).is_ok();
+    check(&over("k.b")).fails(&["no durable consumer takes k.b"]);
+}
+
+#[tokio::test]
+async fn nats_without_jetstream() {
+    let port = free_port();
+    let mut server = Command::new("nats-server");
+    server.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
+    let _server = Process::spawn(server.stdout(Stdio::null()).stderr(Stdio::null()));
+    until("nats-server listens", async || TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    let home = over("nats", format!("nats://127.0.0.1:{port}"));
+    check(&home).fails(&["JetStream is not enabled", "--jetstream"]);
+}
+
+#[tokio::test]
+async fn a_user_of_nats_may_not_look_at_streams() {
+    let nats = Nats::start_with_user("{ publish: [\"hookgate.>\"], subscribe: [\"_INBOX.>\"] }").await;
+    nats.create_stream("HOOKS", &["hookgate.>"]).await;
+    let (home, _url) = hidden(Home::embedded().with("queue.kind", "nats"), "queue.url", &nats.url_of_gate());
+    check(&home).warns(&["may not publish to $JS.API.STREAM.NAMES", "not known"]);
+    drop(nats);
+
+    let api = "[\"hookgate.>\", \"$JS.API.STREAM.NAMES\"]";
+    let nats = Nats::start_with_user(&format!("{{ publish: {api}, subscribe: [\"_INBOX.>\"] }}")).await;
+    nats.create_stream("HOOKS", &["hookgate.>"]).await;
+    let (home, _url) = hidden(home, "queue.url", &nats.url_of_gate());
+    check(&home).warns(&["may not publish to $JS.API.STREAM.INFO.HOOKS", "not known"]);
+}
+
+/// What is likely wrong is said, and what to write instead; never a password.
+#[tokio::test]
+async fn a_url_of_a_broker_that_leads_nowhere() {
+    let nats = Nats::start().await;
+    let address = nats.url().split_once("://").unwrap().1.to_owned();
+    let at = |kind: &str, url: String| hidden(Home::embedded().with("queue.kind", kind), "queue.url", &url);
+    let told = |kind: &str, url: String, says: &[&str]| {
+        let (home, _url) = at(kind, url);
+        check(&home).fails(says);
+    };
+    told("nats", format!("tls://{address}"), &["does not speak TLS", "Write nats as the scheme"]);
+    told("nats", format!("nats://gate:{HUSH}/1@{address}"), &["%2F", "cut off"]);
+    told("nats", format!("nats://gate:12?{HUSH}@{address}"), &["%3F"]);
+    told("nats", "nats://no-such-host.invalid".to_owned(), &["host name is not known"]);
+    told("nats", format!("nats://127.0.0.1:{}", free_port()), &["nothing listens"]);
+    // A server that speaks before it is spoken to, and no AMQP.
+    told("amqp", format!("amqp://{address}/%2f"), &["speaks no AMQP"]);
+    told("amqp", format!("amqps://{address}/%2f"), &["does not speak TLS", "Write amqp as the scheme"]);
+    told("amqp", format!("amqp://gate:12/{HUSH}@{address}/%2f"), &["%2F", "cut off"]);
+    told("amqp", format!("amqp://127.0.0.1:{}", free_port()), &["nothing listens"]);
+}
+
 #[tokio::test]
 async fn a_password_of_nats_is_read_as_serve_reads_it() {
     let port = free_port();
@@ -303,6 +402,49 @@ async fn rabbitmq_without_an_exchange() {
     let (home, _url) = at("guest:guest", "%2f");
     rabbitmq.kill9();
     check(&home).fails(&["RabbitMQ cannot be reached"]);
+}
+
+/// AMQP tells nothing of queues: the management API does.
+#[tokio::test]
+async fn rabbitmq_whose_queues_lose_what_they_confirmed() {
+    let rabbitmq = Rabbitmq::start_with_management().await;
+    rabbitmq.create_exchange("hookgate.events").await;
+    let (home, _url) = hidden(Home::embedded().with("queue.kind", "amqp"), "queue.url", &rabbitmq.url());
+    until("the management API answers", async || check(&home).warnings.is_empty()).await;
+    check(&home).fails(&["no queue is bound to the exchange hookgate.events", "bind one"]);
+    rabbitmq.bind("safe", "hookgate.events", "#").await;
+    check(&home).is_ok();
+
+    for (arguments, says) in [
+        (&[("x-max-length", "10")][..], &["drops its oldest messages at max-length", "reject-publish"][..]),
+        (&[("x-max-length-bytes", "10"), ("x-queue-type", "quorum")], &["at max-length-bytes"]),
+        (&[("x-message-ttl", "60000")], &["60 s (message-ttl)"]),
+        (&[("x-expires", "60000")], &["60 s (expires)"]),
+    ] {
+        rabbitmq.bind_with("bad", "hookgate.events", "kyc.#", arguments).await;
+        check(&home).fails(&[says, &["queue bad"]].concat());
+        rabbitmq.delete_queue("bad").await;
+    }
+    let good = [("x-max-length", "10"), ("x-overflow", "reject-publish")];
+    rabbitmq.bind_with("good", "hookgate.events", "#", &good).await;
+    check(&home).is_ok();
+    rabbitmq.control(&["set_policy", "small", "safe", r#"{"max-length":5}"#]);
+    // The API has it a moment later.
+    until("the policy is found", async || check(&home).code == Some(1)).await;
+    check(&home).fails(&["queue safe", "at max-length", "policy"]);
+    rabbitmq.control(&["set_policy", "small", "safe", r#"{"max-length":5,"overflow":"reject-publish"}"#]);
+    until("the policy is changed", async || check(&home).code == Some(0)).await;
+
+    rabbitmq.create_exchange("behind").await;
+    rabbitmq.bind_exchange("behind", "front").await;
+    let behind = home.with("queue.name", "front");
+    check(&behind).fails(&["no queue is bound to the exchange front"]);
+    rabbitmq.bind_with("far", "behind", "#", &[("x-max-length", "10")]).await;
+    check(&behind).fails(&["queue far", "at max-length"]);
+
+    rabbitmq.control(&["set_user_tags", "guest"]);
+    until("the user has lost its tag", async || check(&behind).code == Some(0)).await;
+    check(&behind).warns(&["may not use the management API", "the tag management", "not known"]);
 }
 
 #[tokio::test]

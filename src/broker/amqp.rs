@@ -7,7 +7,9 @@
 //! One connection, kept up by `link`, with as many channels as there are messages in flight, up to a bound.
 
 mod link;
+mod routed;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,16 +19,17 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::standing::Standing;
+use super::standing::{Sight, Standing};
 use super::{Message, OpenError, Options, PublishError, Watch};
 use crate::queue_name::QueueName;
 
-pub(crate) use link::read;
 use link::{Keeper, Link};
+pub(crate) use link::{connect, read};
+use routed::Routed;
 
 /// The connection.
 pub struct Amqp {
@@ -35,6 +38,7 @@ pub struct Amqp {
     link: watch::Receiver<Option<Arc<Link>>>,
     places: Semaphore,
     standing: Arc<Standing>,
+    routed: Arc<Routed>,
     keepers: TaskTracker,
     stop: DropGuard,
 }
@@ -50,15 +54,16 @@ impl Amqp {
         if fixed.is_some_and(|name| name.len() > SHORT) {
             return Err(OpenError::Name(TOO_LONG.to_owned()));
         }
-        let standing = Arc::new(Standing::new(watch, fixed));
+        let standing = Arc::new(Standing::new(watch, fixed.is_some(), options.names));
+        let routed = Arc::<Routed>::default();
         let (told, link) = watch::channel(None);
         let (keepers, stop) = (TaskTracker::new(), CancellationToken::new());
-        let keeper = Keeper { uris, standing: standing.clone(), link: told };
+        let keeper = Keeper { uris, standing: standing.clone(), routed: routed.clone(), link: told };
         keepers.spawn(keeper.run(stop.clone()));
         let search = search(link.clone(), standing.clone());
         keepers.spawn(stop.clone().run_until_cancelled_owned(search));
         let places = Semaphore::new(IN_FLIGHT);
-        Ok(Amqp { exchange: options.name, link, places, standing, keepers, stop: stop.drop_guard() })
+        Ok(Amqp { exchange: options.name, link, places, standing, routed, keepers, stop: stop.drop_guard() })
     }
 
     pub(super) async fn publish(&self, message: Message<'_>, deadline: Instant) -> Result<(), PublishError> {
@@ -84,33 +89,60 @@ impl Amqp {
         drop(place);
         let confirmation = match confirmed {
             Ok(Ok(confirmation)) => confirmation,
-            Ok(Err(error)) => return Err(self.explain(&error)),
+            Ok(Err(error)) => return Err(self.explain(&error, &name)),
             // The channel still owes an answer: it is not used again.
             Err(_) => return Err(PublishError::Unknown),
         };
         link.give_back(channel);
-        self.standing.found();
+        self.conclude(confirmation, &name, &message.event.kind)
+    }
+
+    /// What an answer says of the message, and of those to come.
+    fn conclude(&self, confirmation: Confirmation, exchange: &str, key: &str) -> Result<(), PublishError> {
         match confirmation {
-            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Ack(None) => {
+                self.standing.found();
+                self.routed.took(exchange, key);
+                Ok(())
+            }
             Confirmation::Ack(Some(returned)) => {
-                Err(PublishError::Unroutable(format!("{} from the exchange {name}", returned.reply_text)))
+                let why = format!(
+                    "no queue is bound to the exchange {exchange} for the routing key {key}; bind one (RabbitMQ says {})",
+                    returned.reply_text
+                );
+                if self.routed.returned(exchange, key) {
+                    self.standing.refused(why.clone());
+                }
+                Err(PublishError::Unroutable(why))
             }
             // Of several queues some may have it: all that is said is that not all do.
-            Confirmation::Nack(_) | Confirmation::NotRequested => Err(PublishError::Unknown),
+            Confirmation::Nack(_) => {
+                let why = format!(
+                    "a queue bound to the exchange {exchange} did not take it (basic.nack): it is full, or fails"
+                );
+                self.standing.refused(why.clone());
+                Err(PublishError::Unvouched(why))
+            }
+            Confirmation::NotRequested => Err(PublishError::Unknown),
         }
     }
 
     /// What an error on a message's own channel says of the message: the broker closed the channel over it, or the
     /// connection ended.
-    fn explain(&self, error: &lapin::Error) -> PublishError {
+    fn explain(&self, error: &lapin::Error, exchange: &str) -> PublishError {
         match soft(error) {
             Some(AMQPSoftError::PRECONDITIONFAILED) => PublishError::Unacceptable(error.to_string()),
-            Some(AMQPSoftError::NOTFOUND | AMQPSoftError::ACCESSREFUSED) => {
-                self.standing.nowhere(error.to_string())
-            }
+            Some(AMQPSoftError::NOTFOUND) => self.standing.nowhere(no_exchange(exchange)),
+            Some(AMQPSoftError::ACCESSREFUSED) => self.standing.nowhere(format!(
+                "its user may not publish to the exchange {exchange}: grant it the right to write there ({error})"
+            )),
             Some(_) => PublishError::Refused(error.to_string()),
             None => PublishError::Unknown,
         }
+    }
+
+    pub(super) fn set_names(&self, names: &BTreeSet<String>) {
+        self.standing.set_names(names.iter().cloned());
     }
 
     pub(super) async fn close(self) {
@@ -145,23 +177,40 @@ pub(crate) fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
     }
 }
 
-/// Looks for the exchange that is in doubt, until it is there.
-async fn search(mut links: watch::Receiver<Option<Arc<Link>>>, standing: Arc<Standing>) {
-    loop {
-        let name = standing.sought().await;
-        let link = links.borrow_and_update().clone();
-        if let (Some(link), Ok(exchange)) = (link, ShortString::try_new(name))
-            && let Ok(channel) = link.channel().await
-        {
-            let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
-            let kind = lapin::ExchangeKind::Topic;
-            if channel.exchange_declare(exchange, kind, options, Default::default()).await.is_ok() {
-                link.give_back(channel);
-                standing.found();
-            }
+/// Looks for the exchanges.
+async fn search(links: watch::Receiver<Option<Arc<Link>>>, standing: Arc<Standing>) {
+    let links = &links;
+    standing.keep_looking(|exchange| async move { is_there(links, &exchange).await }).await;
+}
+
+async fn is_there(links: &watch::Receiver<Option<Arc<Link>>>, exchange: &str) -> Sight {
+    let link = links.borrow().clone();
+    let Ok(name) = ShortString::try_new(exchange) else { return Sight::Absent(TOO_LONG.to_owned()) };
+    let Some(link) = link else { return Sight::NoAnswer(NO_ANSWER) };
+    // A passive declaration that fails closes its channel.
+    let declared = timeout(LOOK_TIMEOUT, async {
+        let channel = link.channel().await?;
+        let passive = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        let kind = lapin::ExchangeKind::Topic;
+        channel.exchange_declare(name, kind, passive, Default::default()).await?;
+        lapin::Result::Ok(channel)
+    });
+    match declared.await {
+        Ok(Ok(channel)) => {
+            link.give_back(channel);
+            Sight::There
         }
-        sleep(LOOK_AGAIN).await;
+        Ok(Err(why)) => match soft(&why) {
+            Some(AMQPSoftError::NOTFOUND) => Sight::Absent(no_exchange(exchange)),
+            Some(AMQPSoftError::ACCESSREFUSED) => Sight::Hidden,
+            Some(_) | None => Sight::NoAnswer(NO_ANSWER),
+        },
+        Err(_) => Sight::NoAnswer(NO_ANSWER),
     }
+}
+
+pub(crate) fn no_exchange(exchanges: &str) -> String {
+    format!("no such exchange: {exchanges}; declare it and bind queues to it")
 }
 
 /// The id, or its digest where it is too long for the protocol.
@@ -177,7 +226,8 @@ fn cut(kind: &str) -> ShortString {
 
 /// Messages that may await their confirm, each with a channel of its own.
 const IN_FLIGHT: usize = 128;
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+const NO_ANSWER: &str = "RabbitMQ does not answer whether the exchange is there";
 /// Bytes in a short string.
 const SHORT: usize = 255;
 const TOO_LONG: &str = "the name of the exchange is over 255 bytes long";

@@ -6,17 +6,22 @@
 //!
 //! librdkafka connects by itself. It is asked for metadata every second: that is what "up" means here.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod producers;
+pub(crate) mod reasons;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::producer::{DeliveryFuture, FutureRecord, Producer};
 use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use self::producers::{Idempotent, Producers};
 use super::standing::Standing;
 use super::{Message, OpenError, Options, PublishError, Watch};
 use crate::queue_name::{Part, QueueName};
@@ -29,27 +34,6 @@ pub struct Kafka {
     standing: Arc<Standing>,
     keepers: TaskTracker,
     stop: DropGuard,
-}
-
-type Idempotent = FutureProducer<Reports>;
-
-/// The producer, and how to make another: one that met a fatal error never works again.
-struct Producers {
-    config: ClientConfig,
-    standing: Arc<Standing>,
-    current: Mutex<Idempotent>,
-}
-
-/// Hears what librdkafka has to say of its connections.
-#[derive(Clone)]
-struct Reports(Arc<Standing>);
-
-impl ClientContext for Reports {
-    fn error(&self, error: KafkaError, _reason: &str) {
-        if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
-            self.0.lost();
-        }
-    }
 }
 
 impl Kafka {
@@ -68,14 +52,17 @@ impl Kafka {
         // It gives a record up before whoever waits for it does.
         let within = options.within.mul_f64(0.9).as_millis().max(1).to_string();
         config.set("message.timeout.ms", &within).set("request.timeout.ms", &within);
-        let standing = Arc::new(Standing::new(watch, options.name.fixed()));
-        let producer = config
-            .create_with_context(Reports(standing.clone()))
+        let fixed = options.name.fixed().map(str::to_owned);
+        let standing = Arc::new(Standing::new(watch, fixed.is_some(), options.names));
+        let producers = Producers::new(config, standing.clone())
             .map_err(|error: KafkaError| OpenError::Client(error.to_string()))?;
-        let producers =
-            Arc::new(Producers { config, standing: standing.clone(), current: Mutex::new(producer) });
+        let producers = Arc::new(producers);
         let (keepers, stop) = (TaskTracker::new(), CancellationToken::new());
-        keepers.spawn(stop.clone().run_until_cancelled_owned(look(producers.clone(), standing.clone())));
+        keepers.spawn(stop.clone().run_until_cancelled_owned(look(
+            producers.clone(),
+            standing.clone(),
+            fixed,
+        )));
         Ok(Kafka { topic: options.name, producers, standing, keepers, stop: stop.drop_guard() })
     }
 
@@ -88,31 +75,54 @@ impl Kafka {
             return Err(PublishError::Unreachable);
         }
         let topic = self.topic.fill(message.names);
-        let content_type = Header { key: "content-type", value: Some("application/cloudevents+json") };
-        let record = FutureRecord::to(&topic)
-            .key(&message.event.partition_key)
-            .payload(&message.event.json)
-            .headers(OwnedHeaders::new().insert(content_type));
-        let producer = self.producers.current();
-        let report = producer.send_result(record).map_err(|(error, _)| match error.rdkafka_error_code() {
-            // Said of this record alone, before it is in any batch.
-            Some(code @ Code::MessageSizeTooLarge) => PublishError::Unacceptable(code.to_string()),
-            _ => self.explain(&error, &producer),
-        })?;
+        let record = || {
+            FutureRecord::to(&topic).key(&message.event.partition_key).payload(&message.event.json).headers(
+                OwnedHeaders::new()
+                    .insert(Header { key: "content-type", value: Some("application/cloudevents+json") }),
+            )
+        };
+        let (mut producer, confirmed) = (self.producers.current(), self.producers.confirmed());
+        let mut handed = hand_over(&producer, record());
+        if handed.is_err() && self.producers.replace_if_fatal() {
+            // It had taken nothing: the next one has its turn at once.
+            producer = self.producers.current();
+            handed = hand_over(&producer, record());
+        }
+        let report = handed.map_err(|code| self.untaken(code, &topic))?;
         match timeout_at(deadline.into(), report).await {
             Ok(Ok(Ok(_))) => {
+                self.producers.has_confirmed();
                 self.standing.found();
                 Ok(())
             }
-            Ok(Ok(Err((error, _)))) => Err(self.explain(&error, &producer)),
-            Ok(Err(_)) | Err(_) => Err(PublishError::Unknown),
+            Ok(Ok(Err((error, _)))) => Err(self.explain(&error, &topic, confirmed)),
+            Ok(Err(_)) | Err(_) => {
+                self.producers.replace_if_stuck(confirmed);
+                Err(PublishError::Unknown)
+            }
         }
     }
 
-    fn explain(&self, error: &KafkaError, producer: &Idempotent) -> PublishError {
-        if producer.client().fatal_error().is_some() {
-            self.producers.replace();
+    /// What the producer says of a record that it did not take.
+    fn untaken(&self, code: Option<Code>, topic: &str) -> PublishError {
+        match code {
+            // Said of this record alone, before it is in any batch.
+            Some(code @ Code::MessageSizeTooLarge) => PublishError::Unacceptable(code.to_string()),
+            Some(Code::UnknownTopic | Code::UnknownPartition) => self.no_topic(topic),
+            Some(code) => PublishError::Refused(code.to_string()),
+            None => PublishError::Refused("the producer does not take it".to_owned()),
         }
+    }
+
+    fn no_topic(&self, topic: &str) -> PublishError {
+        // A topic that is made anew is another one, which the producer does not know.
+        self.producers.outdated();
+        self.standing.nowhere(no_topic(topic))
+    }
+
+    /// What a report says of a record. `confirmed` is how many had been confirmed when it was handed over.
+    fn explain(&self, error: &KafkaError, topic: &str, confirmed: u64) -> PublishError {
+        self.producers.replace_if_fatal();
         let Some(code) = error.rdkafka_error_code() else { return PublishError::Unknown };
         match code {
             Code::InvalidRecord => PublishError::Unacceptable(code.to_string()),
@@ -120,19 +130,28 @@ impl Kafka {
             Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
                 PublishError::Unroutable(code.to_string())
             }
-            Code::UnknownTopicOrPartition
-            | Code::UnknownTopic
-            | Code::UnknownPartition
-            | Code::InvalidTopic
-            | Code::TopicAuthorizationFailed => self.standing.nowhere(code.to_string()),
+            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
+                self.no_topic(topic)
+            }
+            Code::InvalidTopic | Code::TopicAuthorizationFailed => {
+                self.standing.nowhere(format!("the topic {topic}: {code}"))
+            }
             Code::QueueFull
             | Code::InvalidMessage
             | Code::ClusterAuthorizationFailed
             | Code::NotEnoughReplicas
             | Code::PolicyViolation => PublishError::Refused(code.to_string()),
-            // Timed out, or not enough replicas after it was appended: some broker may have it.
-            _ => PublishError::Unknown,
+            Code::MessageTimedOut | Code::PurgeQueue | Code::PurgeInflight => {
+                self.producers.replace_if_stuck(confirmed);
+                PublishError::Unknown
+            }
+            // Not enough replicas after it was appended, say: some broker may have it.
+            _ => PublishError::Unvouched(code.to_string()),
         }
+    }
+
+    pub(super) fn set_names(&self, names: &BTreeSet<String>) {
+        self.standing.set_names(names.iter().cloned());
     }
 
     pub(super) async fn close(self) {
@@ -146,57 +165,80 @@ impl Kafka {
     }
 }
 
-impl Producers {
-    fn current(&self) -> Idempotent {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Another producer in place of one that met a fatal error; what it still held is of unknown fate.
-    fn replace(&self) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.client().fatal_error().is_none() {
-            return;
-        }
-        match self.config.create_with_context(Reports(self.standing.clone())) {
-            Ok(producer) => *current = producer,
-            Err(error) => tracing::error!(%error, "no new Kafka producer can be made"),
-        }
-    }
+/// Hands a record to a producer. An error means that it did not take it.
+fn hand_over(
+    producer: &Idempotent,
+    record: FutureRecord<'_, String, String>,
+) -> Result<DeliveryFuture, Option<Code>> {
+    producer.send_result(record).map_err(|(error, _)| error.rdkafka_error_code())
 }
 
 /// Asks for metadata every second, and tells what that shows.
-async fn look(producers: Arc<Producers>, standing: Arc<Standing>) {
+async fn look(producers: Arc<Producers>, standing: Arc<Standing>, fixed: Option<String>) {
     loop {
-        let (producer, topic) = (producers.current(), standing.fixed().map(str::to_owned));
+        let (producer, fixed, names) = (producers.current(), fixed.clone(), standing.names());
         // The one call that tells is a blocking one.
-        let asked = tokio::task::spawn_blocking(move || topic_is_there(&producer, topic.as_deref())).await;
+        let asked = tokio::task::spawn_blocking(move || why_none(&producer, fixed.as_deref(), &names)).await;
         match asked {
-            Ok(Ok(there)) => {
+            Ok(Ok(None)) => {
+                producers.replace_if_outdated();
+                standing.has_place();
                 standing.connected();
-                if there { standing.found() } else { standing.missing() }
             }
-            Ok(Err(_)) | Err(_) => standing.lost(),
+            Ok(Ok(Some(why))) => {
+                producers.outdated();
+                standing.has_none(why);
+                standing.connected();
+            }
+            Ok(Err(_)) => standing.unconnected(format!("Kafka {}", producers.why_unreachable())),
+            Err(_) => standing.lost(),
         }
-        producers.replace();
+        producers.replace_if_fatal();
+        producers.let_go().await;
         sleep(LOOK_AGAIN).await;
     }
 }
 
-/// Whether the topic has partitions that can be written to, if there is a topic to ask for. An error when no broker answers.
-fn topic_is_there(producer: &Idempotent, topic: Option<&str>) -> KafkaResult<bool> {
-    let metadata = producer.client().fetch_metadata(topic, LOOK_TIMEOUT)?;
-    let topics = metadata.topics();
-    Ok(topic.is_none()
-        || topics.iter().any(|topic| topic.error().is_none() && !topic.partitions().is_empty()))
+/// Why no record has a topic, if so. An error when no broker answers.
+fn why_none(producer: &Idempotent, fixed: Option<&str>, names: &[String]) -> KafkaResult<Option<String>> {
+    let metadata = producer.client().fetch_metadata(fixed, LOOK_TIMEOUT)?;
+    let found = |name: &str| metadata.topics().iter().find(|topic| topic.name() == name);
+    let why = |name: &String| match found(name) {
+        None => Some(no_topic(name)),
+        Some(topic) => match topic.error().map(Code::from) {
+            None if topic.partitions().is_empty() => Some(format!("the topic {name} has no partitions")),
+            None => None,
+            Some(Code::UnknownTopicOrPartition) => Some(no_topic(name)),
+            Some(code) => Some(format!("the topic {name} cannot be used: {code}")),
+        },
+    };
+    let mut reasons = names.iter().map(why);
+    let Some(Some(first)) = reasons.next() else { return Ok(None) };
+    let others = names.len() - 1;
+    Ok(match reasons.all(|why| why.is_some()) {
+        true if others > 0 => Some(format!("{first} (nor is there one for any of {others} other names)")),
+        true => Some(first),
+        false => None,
+    })
+}
+
+pub(crate) fn no_topic(topics: &str) -> String {
+    format!("no such topic: {topics}; make it")
 }
 
 /// Reads the bootstrap servers, each with or without `kafka://`, as librdkafka takes them. The error does not repeat them.
 pub(crate) fn servers(url: &Secret) -> Result<String, &'static str> {
     let one = |url: &'_ str| url.trim().trim_start_matches("kafka://").trim_end_matches('/').to_owned();
     let servers = url.expose().split(',').map(one).collect::<Vec<_>>().join(",");
-    match servers.contains(['/', '@']) {
-        true => Err("it is not of the form host:port,host:port"),
-        false => Ok(servers),
+    match servers {
+        servers if servers.contains('@') => Err(
+            "it holds a user or password, and there is no login for Kafka: it is of the form host:port,host:port, of \
+             listeners that ask for none",
+        ),
+        servers if servers.contains('/') => {
+            Err("it is not of the form host:port,host:port; there is no TLS for Kafka")
+        }
+        servers => Ok(servers),
     }
 }
 

@@ -4,29 +4,35 @@
 //! connection is known to be away, so nothing waits in the client to go out later; a server that hangs is known to be away
 //! within about a second, and whoever waits for its ack is told so then.
 //!
-//! The client library connects, and reconnects for ever. Which stream takes a subject is looked up while that is in doubt.
+//! The client library connects, and reconnects for ever. While it does not get there, a connection of our own tells why. Which
+//! stream takes a subject is looked up when that is in doubt, and now and then.
 
 pub(crate) mod servers;
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
-use async_nats::jetstream::context::{PublishError as Failure, PublishErrorKind as FailureKind};
+use async_nats::jetstream::context::{
+    GetStreamByNameErrorKind, PublishError as Failure, PublishErrorKind as FailureKind, RequestError,
+    RequestErrorKind,
+};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, Event};
+use async_nats::{Client, Event, ServerError};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::standing::Standing;
+use super::standing::{Sight, Standing};
 use super::{Message, OpenError, Options, PublishError, Watch};
 use crate::clock;
 use crate::queue_name::{Part, QueueName};
+use crate::secret::Secret;
 
 /// The connection.
 pub struct Nats {
@@ -49,9 +55,12 @@ impl Nats {
     pub async fn open(options: Options, watch: Watch) -> Result<Nats, OpenError> {
         check(&options.name).map_err(|why| OpenError::Name(why.to_owned()))?;
         let (servers, connect) = servers::read(&options.url).map_err(|why| OpenError::Url(why.to_owned()))?;
-        let standing = Arc::new(Standing::new(watch, options.name.fixed()));
+        let subjects = options.names.iter().map(|name| filled(name));
+        let standing = Arc::new(Standing::new(watch, options.name.fixed().is_some(), subjects));
         let losses = watch::Sender::new(0);
         let (told, lost) = (standing.clone(), losses.clone());
+        let forbidden = watch::Sender::new(false);
+        let forbids = forbidden.clone();
         let client = connect
             .name("hookgate")
             .retry_on_initial_connect()
@@ -63,11 +72,22 @@ impl Nats {
             .ping_interval(PING_INTERVAL)
             .event_callback(move |event| {
                 match event {
-                    Event::Connected => told.connected(),
+                    Event::Connected => {
+                        forbids.send_replace(false);
+                        told.connected();
+                    }
                     Event::Disconnected | Event::Closed => {
                         told.lost();
                         lost.send_modify(|count| *count += 1);
                     }
+                    Event::ServerError(ServerError::Other(what)) => match servers::violated(&what) {
+                        Some(subject) if subject.starts_with("$JS.") => drop(forbids.send_replace(true)),
+                        Some(subject) => told.refused(format!(
+                            "its user may not use the subject {subject}: grant it to publish the events' subjects and to \
+                             subscribe to _INBOX.>"
+                        )),
+                        None => {}
+                    },
                     _ => {}
                 }
                 ready(())
@@ -84,8 +104,11 @@ impl Nats {
         let jetstream = Arc::new(jetstream);
         let client = Box::new(client);
         let (keepers, stop) = (TaskTracker::new(), CancellationToken::new());
-        let search = search(jetstream.clone(), standing.clone());
+        let search = search(jetstream.clone(), standing.clone(), forbidden);
         keepers.spawn(stop.clone().run_until_cancelled_owned(search));
+        let (lost, url) = (losses.subscribe(), options.url);
+        let diagnosis = diagnose(url, client.as_ref().clone(), lost, standing.clone());
+        keepers.spawn(stop.clone().run_until_cancelled_owned(diagnosis));
         Ok(Nats {
             subject: options.name,
             client,
@@ -127,9 +150,7 @@ impl Nats {
 
     fn explain(&self, failure: &Failure, subject: &str) -> PublishError {
         match failure.kind() {
-            FailureKind::StreamNotFound => {
-                self.standing.nowhere(format!("no stream takes the subject {subject}"))
-            }
+            FailureKind::StreamNotFound => self.standing.nowhere(no_stream(subject)),
             FailureKind::MaxPayloadExceeded => PublishError::Unacceptable(format!(
                 "larger than the server's max_payload, which is {} bytes",
                 self.client.max_payload()
@@ -140,6 +161,10 @@ impl Nats {
                 None => PublishError::Unknown,
             },
         }
+    }
+
+    pub(super) fn set_names(&self, names: &BTreeSet<String>) {
+        self.standing.set_names(names.iter().map(|name| filled(name)));
     }
 
     pub(super) async fn close(self) {
@@ -162,17 +187,80 @@ fn said(error: &jetstream::Error) -> PublishError {
     }
 }
 
-/// Looks for a stream for the subject that is in doubt, until there is one.
-async fn search(jetstream: Arc<jetstream::Context>, standing: Arc<Standing>) {
-    loop {
-        let subject = standing.sought().await;
-        match timeout(LOOKUP_TIMEOUT, jetstream.stream_by_subject(subject)).await {
-            Ok(Ok(_)) => standing.found(),
-            Ok(Err(_)) => {}
-            // We may not be allowed to ask, and are not told so: the next publish will tell.
-            Err(_) => standing.found(),
+/// Looks for a stream for the subjects.
+async fn search(jetstream: Arc<jetstream::Context>, standing: Arc<Standing>, forbidden: watch::Sender<bool>) {
+    let (jetstream, forbidden) = (&jetstream, &forbidden);
+    let look = |subject: String| async move {
+        if *forbidden.borrow() {
+            return Sight::Hidden;
         }
-        sleep(LOOK_AGAIN).await;
+        match timeout(LOOKUP_TIMEOUT, stream_of(jetstream, &subject)).await {
+            Ok(Ok(Some(_))) => Sight::There,
+            Ok(Ok(None)) => Sight::Absent(no_stream(&subject)),
+            Ok(Err(Refusal::Disabled)) => Sight::Absent(DISABLED.to_owned()),
+            Ok(Err(Refusal::Other)) => Sight::NoAnswer(NO_ANSWER),
+            // What we may not ask is not answered, and the server says so beside.
+            Err(_) if *forbidden.borrow() => Sight::Hidden,
+            Err(_) => Sight::NoAnswer(NO_ANSWER),
+        }
+    };
+    standing.keep_looking(look).await;
+}
+
+/// Why JetStream does not say which stream takes a subject.
+pub(crate) enum Refusal {
+    /// There is no JetStream.
+    Disabled,
+    /// It answers with an error, or not at all.
+    Other,
+}
+
+/// The stream that takes a subject, where there is one.
+pub(crate) async fn stream_of(
+    jetstream: &jetstream::Context,
+    subject: &str,
+) -> Result<Option<String>, Refusal> {
+    match jetstream.stream_by_subject(subject).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(why) if why.kind() == GetStreamByNameErrorKind::NotFound => Ok(None),
+        Err(why) => {
+            let mut causes = std::iter::successors(why.source(), |cause| Error::source(*cause));
+            let disabled = causes.any(|cause| {
+                let no_responders = |why: &RequestError| why.kind() == RequestErrorKind::NoResponders;
+                let not_enabled = |why: &jetstream::Error| {
+                    matches!(
+                        why.error_code(),
+                        ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
+                    )
+                };
+                cause.downcast_ref().is_some_and(no_responders)
+                    || cause.downcast_ref().is_some_and(not_enabled)
+            });
+            Err(if disabled { Refusal::Disabled } else { Refusal::Other })
+        }
+    }
+}
+
+pub(crate) fn no_stream(subjects: &str) -> String {
+    format!(
+        "no JetStream stream takes {subjects}; make one that does, with file storage and limits retention"
+    )
+}
+
+/// Says why there is no connection, while there is none: the client library that is to bring it back tells little of it.
+async fn diagnose(url: Secret, client: Client, mut lost: watch::Receiver<u64>, standing: Arc<Standing>) {
+    loop {
+        sleep(DIAGNOSE_AFTER).await;
+        if client.connection_state() == State::Connected {
+            // An error means that the client is gone, and we are about to go.
+            let _ = lost.changed().await;
+            continue;
+        }
+        if let Err(why) = servers::connect(&url, "hookgate", CONNECT_TIMEOUT, |_| {}).await
+            && client.connection_state() != State::Connected
+        {
+            standing.unconnected(format!("NATS {why}"));
+        }
     }
 }
 
@@ -226,7 +314,10 @@ const LONGER_THAN_ANY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a message that nobody awaits any more takes up its place.
 const FORGET_AFTER: Duration = Duration::from_secs(1);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const DIAGNOSE_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const DISABLED: &str =
+    "JetStream is not enabled, on this server or for this account; start nats-server with --jetstream";
+const NO_ANSWER: &str = "JetStream does not answer which stream takes the subject";
 /// The server ends a connection that sends it a line of over 4096 bytes; besides the subject it holds an inbox and sizes.
 const MAX_SUBJECT: usize = 3072;
 

@@ -1,7 +1,8 @@
 //! How a broker stands: whether it takes messages, and why not.
 //!
 //! Keeps true: the watch is told at once, in the order in which things happened, and "up" only while there is a connection, the
-//! broker holds nothing against it, it answers what is published, and no queue, stream or exchange is known to be missing.
+//! broker holds nothing against it, it answers what is published, and there is a place for messages. Where each event has a
+//! place of its own, one of the known places is enough: what has none is one event's misfortune, and `live` names it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,41 +11,65 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::{PublishError, Watch};
+use crate::clock;
 
 /// The state, and whom it is told.
 pub(super) struct Standing {
     watch: Watch,
-    /// The name that every message goes to, where there is one.
-    fixed: Option<String>,
+    /// Every message goes to one name.
+    fixed: bool,
+    /// The names that messages go to, as far as they are known.
+    names: Mutex<Arc<[String]>>,
     known: Mutex<Known>,
     /// There may be something to look for.
     look: Notify,
     /// For the one that may try while the broker is silent.
     turn: Semaphore,
-    /// What ends a silence; they hold nothing up.
+    /// What ends a silence, or a refusal; they hold nothing up.
     doubts: TaskTracker,
+}
+
+/// What a look at one name came to.
+pub(super) enum Sight {
+    /// Messages have a place there.
+    There,
+    /// They have none: why, and what to do.
+    Absent(String),
+    /// The broker does not let us look: the next publish will tell.
+    Hidden,
+    /// There was no answer: why.
+    NoAnswer(&'static str),
 }
 
 #[derive(Default)]
 struct Known {
     connected: bool,
+    /// Why there is no connection, where that is known.
+    unconnected: Option<String>,
     /// What the broker says while it takes nothing.
     blocked: Option<String>,
-    /// Nothing of the fixed name is there, or it was not looked for yet.
-    missing: bool,
+    /// Why no message has a place, as of the last look.
+    placeless: Option<String>,
+    /// Why what was published last was not taken, where any other message would have met the same.
+    refused: Option<String>,
     /// What was published last was not answered.
     silent: bool,
-    /// How often it fell silent.
-    silences: u64,
+    /// How often it refused or fell silent.
+    doubts: u64,
+    /// What was logged last, while it takes nothing.
+    logged: Option<String>,
 }
 
 impl Known {
     /// Why no messages are taken, if so.
     fn holds_up(&self) -> Option<&str> {
         match self {
-            Known { connected: false, .. } => Some("there is no connection"),
+            Known { connected: false, unconnected, .. } => {
+                Some(unconnected.as_deref().unwrap_or(NO_CONNECTION))
+            }
             Known { blocked: Some(why), .. } => Some(why),
-            Known { missing: true, .. } => Some("what the messages go to is not there"),
+            Known { placeless: Some(why), .. } => Some(why),
+            Known { refused: Some(why), .. } => Some(why),
             Known { silent: true, .. } => Some("it does not answer what is published"),
             _ => None,
         }
@@ -52,26 +77,39 @@ impl Known {
 }
 
 impl Standing {
-    /// Not connected yet. A name that every message goes to is missing until it is found; where each event has its own, one
-    /// that is missing says nothing of the others.
-    pub(super) fn new(watch: Watch, fixed: Option<&str>) -> Standing {
-        watch.set(false);
-        let known = Known { missing: fixed.is_some(), ..Known::default() };
+    /// Not connected yet. Until one of these names is found to have a place, none has.
+    pub(super) fn new(watch: Watch, fixed: bool, names: impl IntoIterator<Item = String>) -> Standing {
+        watch.set(Some(NO_CONNECTION));
+        let names: Arc<[String]> = names.into_iter().collect();
+        let placeless = (!names.is_empty()).then(|| NOT_LOOKED.to_owned());
         Standing {
             watch,
-            fixed: fixed.map(str::to_owned),
-            known: Mutex::new(known),
+            fixed,
+            names: Mutex::new(names),
+            known: Mutex::new(Known { placeless, ..Known::default() }),
             look: Notify::new(),
             turn: Semaphore::new(1),
             doubts: TaskTracker::new(),
         }
     }
 
+    /// From now on messages go to these names, as far as they are known.
+    pub(super) fn set_names(&self, names: impl IntoIterator<Item = String>) {
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names.into_iter().collect();
+        self.look.notify_one();
+    }
+
+    /// The names that messages go to, as far as they are known.
+    pub(super) fn names(&self) -> Arc<[String]> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// There is a connection now.
     pub(super) fn connected(&self) {
         self.change(|known| {
-            (known.connected, known.blocked, known.silent) = (true, None, false);
+            (known.connected, known.unconnected, known.blocked, known.silent) = (true, None, None, false);
         });
+        self.look.notify_one();
     }
 
     /// Publishes, and draws the conclusion: a broker that is connected and confirms nothing takes no messages. While it is
@@ -89,7 +127,7 @@ impl Standing {
         };
         let done = publish.await;
         match &done {
-            Err(PublishError::Unknown) => self.fell_silent(),
+            Err(PublishError::Unknown) => self.doubt(SILENCE, |known| known.silent = true),
             Err(PublishError::Unreachable) => {}
             _ if self.known().silent => self.change(|known| known.silent = false),
             _ => {}
@@ -97,28 +135,23 @@ impl Standing {
         done
     }
 
-    /// Not for ever: where readiness keeps everybody away, nobody would find out that it answers again.
-    fn fell_silent(self: &Arc<Self>) {
-        let mut silence = 0;
+    /// Not for ever: where readiness keeps everybody away, nobody would find out that it takes messages again.
+    fn doubt(self: &Arc<Self>, lasts: Duration, change: impl FnOnce(&mut Known)) {
+        let mut doubt = 0;
         self.change(|known| {
-            (known.silent, known.silences) = (true, known.silences + 1);
-            silence = known.silences;
+            change(known);
+            known.doubts += 1;
+            doubt = known.doubts;
         });
         let standing = Arc::downgrade(self);
         self.doubts.spawn(async move {
-            tokio::time::sleep(SILENCE).await;
+            tokio::time::sleep(lasts).await;
             if let Some(standing) = standing.upgrade()
-                && standing.known().silences == silence
+                && standing.known().doubts == doubt
             {
-                standing.change(|known| known.silent = false);
+                standing.change(|known| (known.silent, known.refused) = (false, None));
             }
         });
-    }
-
-    /// The name that every message goes to, where there is one.
-    #[cfg(feature = "kafka")]
-    pub(super) fn fixed(&self) -> Option<&str> {
-        self.fixed.as_deref()
     }
 
     /// Whether there is a connection.
@@ -132,6 +165,11 @@ impl Standing {
         self.change(|known| known.connected = false);
     }
 
+    /// There is no connection, for this reason.
+    pub(super) fn unconnected(&self, why: String) {
+        self.change(|known| (known.connected, known.unconnected) = (false, Some(why)));
+    }
+
     /// The broker takes nothing for this reason, or takes messages again.
     pub(super) fn blocked(&self, reason: Option<String>) {
         self.change(|known| known.blocked = reason);
@@ -142,40 +180,97 @@ impl Standing {
         self.known().blocked.clone()
     }
 
-    /// What every message goes to is not there.
-    pub(super) fn missing(&self) {
-        self.change(|known| known.missing = self.fixed.is_some());
+    /// A message was refused as any other would be now.
+    pub(super) fn refused(self: &Arc<Self>, why: String) {
+        self.doubt(REFUSED, |known| known.refused = Some(why));
     }
 
-    /// A message could not go where it should, as there is no such thing. Where each event has its own, others may have
-    /// theirs.
-    pub(super) fn nowhere(&self, what: String) -> PublishError {
-        self.missing();
+    /// A message could not go where it should: there is no such thing, or we may not use it. Where each event has its own,
+    /// others may have theirs.
+    pub(super) fn nowhere(self: &Arc<Self>, what: String) -> PublishError {
+        if self.fixed {
+            self.refused(what.clone());
+        }
+        self.look.notify_one();
         match self.fixed {
-            Some(_) => PublishError::Refused(what),
-            None => PublishError::Unroutable(what),
+            true => PublishError::Refused(what),
+            false => PublishError::Unroutable(what),
         }
     }
 
     /// A message went where it should, or could have.
     pub(super) fn found(&self) {
-        if self.known().missing {
-            self.change(|known| known.missing = false);
+        let known = self.known();
+        if known.placeless.is_some() || known.refused.is_some() {
+            drop(known);
+            self.change(|known| (known.placeless, known.refused) = (None, None));
         }
     }
 
-    /// Waits until the fixed name is to be looked for over a connection.
-    pub(super) async fn sought(&self) -> &str {
+    /// Looks for a place for messages, for ever: when there is a connection, when a message found none, and now and then.
+    pub(super) async fn keep_looking<F: Future<Output = Sight>>(&self, look: impl Fn(String) -> F) {
         loop {
-            let look = self.look.notified();
-            let (connected, missing) = {
-                let known = self.known();
-                (known.connected, known.missing)
-            };
-            match &self.fixed {
-                Some(name) if connected && missing => return name,
-                _ => look.await,
+            if self.known().connected {
+                let began = clock::instant();
+                self.look_at_all(&look).await;
+                // Where there are many names, they are not all that the broker has to answer.
+                tokio::time::sleep(LOOK_AGAIN.max(began.elapsed() * 4)).await;
+                if self.known().placeless.is_some() {
+                    continue;
+                }
             }
+            let _ = tokio::time::timeout(LOOK_EVERY, self.look.notified()).await;
+        }
+    }
+
+    /// One name that has a place is enough.
+    async fn look_at_all<F: Future<Output = Sight>>(&self, look: &impl Fn(String) -> F) {
+        let (mut absent, mut others) = (None, 0);
+        for name in self.names().iter() {
+            match look(name.clone()).await {
+                Sight::There => return self.has_place(),
+                Sight::Hidden => return self.change(|known| known.placeless = None),
+                Sight::NoAnswer(why) => return self.gave_no_answer(why),
+                Sight::Absent(why) if absent.is_none() => absent = Some(why),
+                Sight::Absent(_) => others += 1,
+            }
+        }
+        match absent {
+            Some(why) if others > 0 => {
+                self.has_none(format!("{why} (nor is there a place for any of {others} other names)"));
+            }
+            Some(why) => self.has_none(why),
+            None => self.has_place(),
+        }
+    }
+
+    /// A look found a place. What was refused for want of one will be taken.
+    pub(super) fn has_place(&self) {
+        let known = self.known();
+        if let Some(why) = &known.placeless {
+            let was_looked_for = why != NOT_LOOKED;
+            drop(known);
+            self.change(|known| {
+                known.placeless = None;
+                if was_looked_for {
+                    known.refused = None;
+                }
+            });
+        }
+    }
+
+    /// A look found no place: why, and what to do.
+    pub(super) fn has_none(&self, why: String) {
+        if self.known().placeless.as_ref() != Some(&why) {
+            self.change(|known| known.placeless = Some(why));
+        }
+    }
+
+    /// A place that was there may be there still.
+    fn gave_no_answer(&self, why: &str) {
+        let not_looked = self.known().placeless.as_deref() == Some(NOT_LOOKED);
+        if not_looked && self.known().connected {
+            self.has_none(why.to_owned());
         }
     }
 
@@ -183,14 +278,22 @@ impl Standing {
         let mut known = self.known();
         let was_up = known.holds_up().is_none();
         change(&mut known);
-        let why = known.holds_up();
-        match why {
-            None if !was_up => tracing::info!("the broker takes messages"),
-            Some(why) if was_up => tracing::warn!(why, "the broker takes no messages"),
-            _ => {}
+        let why = known.holds_up().map(str::to_owned);
+        match &why {
+            None if !was_up => {
+                tracing::info!("the broker takes messages");
+                known.logged = None;
+            }
+            None => {}
+            // At the start that is a matter of time.
+            Some(why) if !was_up && (why == NO_CONNECTION || why == NOT_LOOKED) => {}
+            Some(why) if known.logged.as_ref() != Some(why) => {
+                tracing::warn!(why, "the broker takes no messages");
+                known.logged = Some(why.clone());
+            }
+            Some(_) => {}
         }
-        self.watch.set(why.is_none());
-        self.look.notify_one();
+        self.watch.set(why.as_deref());
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -198,5 +301,13 @@ impl Standing {
     }
 }
 
+const NO_CONNECTION: &str = "there is no connection";
+const NOT_LOOKED: &str = "whether it has a place for messages is not known yet";
 /// How long a broker that does not answer is not asked, but for one message at a time.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How long a refusal stands for others that nobody has met yet: longer than the spool waits before it tries again.
+const REFUSED: Duration = Duration::from_secs(10);
+/// Between two looks while there is no place.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Between two looks while there is one.
+const LOOK_EVERY: Duration = Duration::from_secs(5);

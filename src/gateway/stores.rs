@@ -186,7 +186,8 @@ async fn open_claimed(
 async fn open_broker(config: &Config, with: &Surroundings<'_>) -> Result<Broker, StartError> {
     let name = QueueName::parse(&config.queue.name.value).map_err(broker::OpenError::Name)?;
     let within = claimed::publish_within(config.dedupe.lease);
-    let options = broker::Options { name, url: config.queue.url.value.resolve()?, within };
+    let options =
+        broker::Options { name, names: live::names(config), url: config.queue.url.value.resolve()?, within };
     let metrics = with.metrics.queue(config.queue.kind.name());
     let watch = Watch { metrics, readiness: with.readiness.clone() };
     Ok(match config.queue.kind {

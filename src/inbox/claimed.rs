@@ -23,7 +23,7 @@ mod redis;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -117,6 +117,11 @@ impl Claimed {
         task.await.unwrap_or(Err(Unavailable::Unknown))
     }
 
+    /// From now on the queue's name stands for these names.
+    pub fn set_names(&self, names: &BTreeSet<String>) {
+        self.desk.broker.set_names(names);
+    }
+
     /// Ends what it runs: waits for what is in flight, but not for ever.
     pub async fn close(self) {
         self.tasks.close();
@@ -178,7 +183,7 @@ impl Desk {
         };
         let event = entering(admission, place);
         if let Err(why) = self.publish(admission, &event, asked).await {
-            if why != PublishError::Unknown {
+            if !matches!(why, PublishError::Unknown | PublishError::Unvouched(_)) {
                 self.release(admission).await;
             }
             return Err(why.into());
@@ -246,6 +251,10 @@ impl From<PublishError> for Unavailable {
             PublishError::Unacceptable(why) => Unavailable::Unacceptable(why),
             PublishError::Unreachable => Unavailable::Unreachable,
             PublishError::Unknown => Unavailable::Unknown,
+            // What the broker said is worth more to its operator than that the outcome is unknown.
+            PublishError::Unvouched(_) => Unavailable::Unroutable(format!(
+                "{why}; it may be in: a retry is safe within the dedupe window"
+            )),
         }
     }
 }

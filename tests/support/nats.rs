@@ -2,7 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use async_nats::jetstream::{self, stream};
+use async_nats::ConnectOptions;
+use async_nats::jetstream::{self, consumer, stream};
 use tempfile::TempDir;
 
 use super::process::{Process, free_port};
@@ -14,11 +15,28 @@ pub struct Nats {
     process: Option<Process>,
     port: u16,
     folder: TempDir,
+    /// What its config file holds.
+    config: String,
+    asks_for_login: bool,
 }
 
 impl Nats {
     pub async fn start() -> Nats {
-        let mut nats = Nats { process: None, port: 0, folder: tempfile::tempdir().unwrap() };
+        Nats::start_with("", false).await
+    }
+
+    /// With a user of the tests, who may do everything, and `gate`, who has the same password and these permissions.
+    pub async fn start_with_user(permissions: &str) -> Nats {
+        let users = format!(
+            "authorization {{ users = [ {{ user: tests, password: pass }}, \
+             {{ user: gate, password: pass, permissions: {permissions} }} ] }}\n"
+        );
+        Nats::start_with(&users, true).await
+    }
+
+    async fn start_with(config: &str, asks_for_login: bool) -> Nats {
+        let folder = tempfile::tempdir().unwrap();
+        let mut nats = Nats { process: None, port: 0, folder, config: config.to_owned(), asks_for_login };
         eventually("a port for nats-server", async || {
             nats.port = free_port();
             nats.spawn().await.then_some(())
@@ -29,6 +47,11 @@ impl Nats {
 
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// As the user of [`Nats::start_with_user`].
+    pub fn url_of_gate(&self) -> String {
+        format!("nats://gate:pass@127.0.0.1:{}", self.port)
     }
 
     /// Ends it in the middle of whatever it does.
@@ -61,6 +84,18 @@ impl Nats {
         self.jetstream().await.create_stream(config).await.unwrap();
     }
 
+    /// Makes a durable consumer of a stream.
+    pub async fn create_consumer(&self, stream: &str, filter: &str) {
+        let stream = self.jetstream().await.get_stream(stream).await.unwrap();
+        let (durable_name, filter_subject) = (Some("reader".to_owned()), filter.to_owned());
+        let config = consumer::pull::Config { durable_name, filter_subject, ..Default::default() };
+        stream.create_consumer(config).await.unwrap();
+    }
+
+    pub async fn delete_stream(&self, name: &str) {
+        self.jetstream().await.delete_stream(name).await.unwrap();
+    }
+
     /// Whatever a stream holds, in its order.
     pub async fn messages(&self, stream: &str) -> Vec<Taken> {
         let mut stream = self.jetstream().await.get_stream(stream).await.unwrap();
@@ -87,6 +122,9 @@ impl Nats {
     async fn spawn(&mut self) -> bool {
         let mut command = Command::new("nats-server");
         command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream"]);
+        let config = self.folder.path().join("nats.conf");
+        std::fs::write(&config, &self.config).unwrap();
+        command.arg("--config").arg(config);
         command.arg("--store_dir").arg(self.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = Process::spawn(&mut command);
         let mut gone = false;
@@ -100,13 +138,22 @@ impl Nats {
     }
 
     async fn answers(&self) -> bool {
-        match async_nats::connect(self.url()).await {
+        match self.client().await {
             Ok(client) => client.request("$JS.API.INFO", Default::default()).await.is_ok(),
             Err(_) => false,
         }
     }
 
     async fn jetstream(&self) -> jetstream::Context {
-        jetstream::new(async_nats::connect(self.url()).await.unwrap())
+        jetstream::new(self.client().await.unwrap())
+    }
+
+    /// The client library takes no login out of a URL.
+    async fn client(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
+        let options = match self.asks_for_login {
+            true => ConnectOptions::with_user_and_password("tests".to_owned(), "pass".to_owned()),
+            false => ConnectOptions::new(),
+        };
+        options.connect(format!("nats://127.0.0.1:{}", self.port)).await
     }
 }

@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lapin::options::{
-    BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+    BasicGetOptions, ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+    QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use tempfile::TempDir;
 
@@ -35,15 +37,32 @@ impl Rabbitmq {
     pub const MAX_MESSAGE: usize = 512 << 10;
 
     pub async fn start() -> Rabbitmq {
+        Rabbitmq::start_on(free_port(), "[].", "").await
+    }
+
+    /// With the management API, on the port 10,000 above its own.
+    pub async fn start_with_management() -> Rabbitmq {
+        let (port, api) = loop {
+            let port = free_port();
+            match port.checked_add(10_000) {
+                Some(api) if TcpListener::bind(("127.0.0.1", api)).is_ok() => break (port, api),
+                _ => {}
+            }
+        };
+        let config = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {api}\n");
+        Rabbitmq::start_on(port, "[rabbitmq_management].", &config).await
+    }
+
+    async fn start_on(port: u16, plugins: &str, config: &str) -> Rabbitmq {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("enabled_plugins"), "[].").unwrap();
-        let config = format!("max_message_size = {}\nlog.file.level = warning\n", Self::MAX_MESSAGE);
+        fs::write(folder.path().join("enabled_plugins"), plugins).unwrap();
+        let config = format!("max_message_size = {}\nlog.file.level = warning\n{config}", Self::MAX_MESSAGE);
         fs::write(folder.path().join("rabbitmq.conf"), config).unwrap();
         let epmd_port = free_port();
         let mut epmd = Command::new("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &epmd_port.to_string()]);
         let epmd = Process::spawn(epmd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
-        let (port, dist_port) = (free_port(), free_port());
+        let dist_port = free_port();
         let mut rabbitmq = Rabbitmq { process: None, epmd, epmd_port, port, dist_port, folder };
         rabbitmq.restart().await;
         rabbitmq
@@ -105,11 +124,37 @@ impl Rabbitmq {
 
     /// Makes a durable queue that gets what an exchange gets by these routing keys.
     pub async fn bind(&self, queue: &str, exchange: &str, pattern: &str) {
+        self.bind_with(queue, exchange, pattern, &[]).await;
+    }
+
+    /// The same with arguments of the queue: numbers, and texts for the others.
+    pub async fn bind_with(&self, queue: &str, exchange: &str, pattern: &str, arguments: &[(&str, &str)]) {
         let (_connection, channel) = self.channel().await;
         let (durable, none) = (QueueDeclareOptions::durable(), FieldTable::default());
-        channel.queue_declare(queue.into(), durable, none.clone()).await.unwrap();
+        let mut table = FieldTable::default();
+        for (name, value) in arguments {
+            let value = match value.parse() {
+                Ok(number) => AMQPValue::LongLongInt(number),
+                Err(_) => AMQPValue::LongString((*value).into()),
+            };
+            table.insert((*name).into(), value);
+        }
+        channel.queue_declare(queue.into(), durable, table).await.unwrap();
         let plain = QueueBindOptions::default();
         channel.queue_bind(queue.into(), exchange.into(), pattern.into(), plain, none).await.unwrap();
+    }
+
+    /// Makes an exchange whose messages go on to another one.
+    pub async fn bind_exchange(&self, to: &str, from: &str) {
+        self.create_exchange(from).await;
+        let (_connection, channel) = self.channel().await;
+        let (plain, none) = (ExchangeBindOptions::default(), FieldTable::default());
+        channel.exchange_bind(to.into(), from.into(), "#".into(), plain, none).await.unwrap();
+    }
+
+    pub async fn delete_queue(&self, queue: &str) {
+        let (_connection, channel) = self.channel().await;
+        channel.queue_delete(queue.into(), Default::default()).await.unwrap();
     }
 
     /// Takes whatever a queue holds, in its order.

@@ -1,6 +1,6 @@
 //! The connection to RabbitMQ: made, watched, and made again for ever.
 //!
-//! Keeps true: a link is told of only while its connection is open; a broker that hangs is known to be away after two missed
+//! Keeps true: no reason that is given repeats a part of a URL; a link is told of only while its connection is open; a broker that hangs is known to be away after two missed
 //! heartbeats; a channel is idle, or in one publish's hands.
 
 use std::pin::pin;
@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::ConfirmSelectOptions;
-use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, Event};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::super::standing::Standing;
+use super::super::url::{self, IN_A_LOGIN};
+use super::routed::Routed;
 use crate::clock;
 use crate::secret::Secret;
 
@@ -52,6 +55,7 @@ impl Link {
 pub(super) struct Keeper {
     pub(super) uris: Vec<AMQPUri>,
     pub(super) standing: Arc<Standing>,
+    pub(super) routed: Arc<Routed>,
     pub(super) link: watch::Sender<Option<Arc<Link>>>,
 }
 
@@ -67,16 +71,16 @@ impl Keeper {
     async fn keep(&self) {
         let (mut delay, mut patience) = (RECONNECT_FIRST, PATIENCE_FIRST);
         for uri in self.uris.iter().cycle() {
-            let name = ConnectionProperties::default().with_connection_name("hookgate".into());
-            match timeout(patience, Connection::connect_uri(uri.clone(), name)).await {
-                Ok(Ok(connection)) => {
+            match connect(uri, "hookgate", patience).await {
+                Ok(connection) => {
                     self.serve(connection).await;
                     (delay, patience) = (RECONNECT_FIRST, PATIENCE_FIRST);
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "RabbitMQ cannot be reached"),
-                Err(_) => {
-                    tracing::debug!("RabbitMQ cannot be reached in time");
-                    patience = (patience * 2).min(PATIENCE_MAX);
+                Err(Unconnected { why, timed_out }) => {
+                    self.standing.unconnected(format!("RabbitMQ {why}"));
+                    if timed_out {
+                        patience = (patience * 2).min(PATIENCE_MAX);
+                    }
                 }
             }
             let [chance] = clock::random::<1>();
@@ -90,6 +94,7 @@ impl Keeper {
         let mut events = pin!(connection.events_listener());
         let link = Arc::new(Link { connection, idle: Mutex::default() });
         self.link.send_replace(Some(link.clone()));
+        self.routed.forget();
         self.standing.connected();
         while link.connection.status().connected() {
             match events.next().await {
@@ -106,8 +111,61 @@ impl Keeper {
     }
 }
 
+/// Why there is no connection.
+pub(crate) struct Unconnected {
+    /// In words, with what to look at.
+    pub(crate) why: String,
+    /// Nothing was said within the time.
+    timed_out: bool,
+}
+
+/// Connects to one server.
+pub(crate) async fn connect(
+    uri: &AMQPUri,
+    name: &str,
+    patience: Duration,
+) -> Result<Connection, Unconnected> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    match timeout(patience, Connection::connect_uri(uri.clone(), properties)).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(Unconnected { why: explain(&error, uri), timed_out: false }),
+        Err(_) => Err(Unconnected {
+            why: format!(
+                "cannot be reached: nothing answers as RabbitMQ does within {} s; check host, port and scheme (amqp, or amqps for \
+                 TLS) in queue.url",
+                patience.as_secs()
+            ),
+            timed_out: true,
+        }),
+    }
+}
+
+fn explain(error: &lapin::Error, uri: &AMQPUri) -> String {
+    let tls = uri.scheme == AMQPScheme::AMQPS;
+    match error.kind() {
+        ErrorKind::ProtocolError(said) => match said.kind() {
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+                format!("refuses the login: check user and password in queue.url; {IN_A_LOGIN}")
+            }
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+                "refuses the virtual host: check the end of queue.url, where / alone is written %2F, and the user's rights on it"
+                    .to_owned()
+            }
+            AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => {
+                format!("refuses the connection: {}", said.get_message())
+            }
+        },
+        ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
+            "cannot be reached: what answers at the host and port in queue.url speaks no AMQP 0-9-1; for TLS the scheme is amqps"
+                .to_owned()
+        }
+        _ => url::failed(error, tls, "amqp", "amqps"),
+    }
+}
+
 /// Reads one or several URLs, separated by commas. The error does not repeat them.
 pub(crate) fn read(url: &Secret) -> Result<Vec<AMQPUri>, &'static str> {
+    url::check(url)?;
     let uris = url.expose().split(',').map(|one| {
         let mut uri: AMQPUri = one.trim().parse().map_err(|_| MALFORMED)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
