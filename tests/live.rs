@@ -268,7 +268,7 @@ async fn nats_that_loses_what_it_acknowledged() {
         subjects: vec![subject.to_owned()],
         ..Default::default()
     };
-    let mut loses = async |settings: stream::Config, says: &[&str]| {
+    let loses = async |settings: stream::Config, says: &[&str]| {
         let subject = settings.subjects[0].clone();
         nats.create(settings).await;
         check(&over(&subject)).fails(&[&[&*subject.to_uppercase()], says].concat());

@@ -126,6 +126,38 @@ async fn nats_gets_each_event_once() {
     assert_eq!(names(&messages), [&basiq, &basiq, &atelio, &atelio]);
 }
 
+/// Down, and told: with one subject and with one a type.
+#[tokio::test]
+async fn a_broker_without_a_place_for_events_is_down() {
+    for name in ["hookgate.events", "hookgate.{type}"] {
+        let nats = Nats::start().await;
+        let home = over("nats", &nats.url()).with("queue.name", name).with("spool.enabled", true);
+        let gateway = home.serve().await;
+        let missing = name.replace("{type}", "");
+        let why = async || gateway.readiness().await["queue_detail"].as_str().unwrap_or_default().to_owned();
+        until("the place is missed", async || why().await.contains("no JetStream stream takes")).await;
+        assert!(why().await.contains(&missing), "{}", why().await);
+        let up = async || gateway.metric("hookgate_queue_up{queue=\"nats\"}").await;
+        let held = "events go to the spool";
+        gateway.deliver(&Delivery::basiq("one")).await.assert_accepted("one");
+        until("it is in the spool", async || gateway.said().contains(held)).await;
+        assert_eq!((up().await, &gateway.readiness().await["queue"]), (0.0, &"down".into()));
+        let said = gateway.said();
+        assert!(!said.contains("the broker takes messages"), "{said}");
+        let told = |line: &&str| line.contains("the broker takes no messages") && line.contains(&missing);
+        assert!(said.lines().any(|line| told(&line)), "{said}");
+        assert!(said.contains("\"queue\":\"nats\""), "the config's word: {said}");
+        let unsafe_setting = "hookgate_unsafe_settings{setting=\"nats_stream\"}";
+        until("the setting is told", async || gateway.metric(unsafe_setting).await == 1.0).await;
+
+        nats.create_stream("HOOKS", &["hookgate.>"]).await;
+        until("it is up", async || up().await == 1.0).await;
+        until("it is drained", async || spooled(&gateway).await == 0.0).await;
+        assert_eq!(gateway.readiness().await.get("queue_detail"), None);
+        assert_eq!(nats.messages("HOOKS").await[0].id, "basiq/one");
+    }
+}
+
 #[tokio::test]
 async fn what_a_stream_of_nats_does_not_take_waits_for_its_limit_to_be_raised() {
     let nats = Nats::start().await;

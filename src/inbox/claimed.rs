@@ -8,6 +8,7 @@
 //! - A claim is released only when the broker said that it did not take the message. As long as nobody knows, it stays, and its
 //!   owner tries again under the same message id. So a message may be in the queue twice (after an unknown outcome, when the
 //!   lease is over or a further try is refused), but only under one id.
+//! - That message id does not change with the config: the claim says whether it names the source.
 //! - A publish ends before its lease does: both are counted from before the claim was asked for, and the publish has at most
 //!   half of it.
 //! - A first body whose publish nobody knows the end of keeps its plain id: another body of its identity enters as a conflict,
@@ -78,11 +79,30 @@ enum Place {
     Conflict,
 }
 
+/// What a message is called, for a broker that drops the second one of a name. A body of unknown outcome keeps its own: a config
+/// that is read meanwhile changes those of others only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    /// The event's id.
+    Plain,
+    /// `SOURCE/ID`: another source may have an event of that id.
+    WithSource,
+}
+
+/// What the owner of a claim may publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Grant {
+    place: Place,
+    naming: Naming,
+    /// The same body was claimed before, and that came to no known end: it may be in the queue.
+    again: bool,
+}
+
 /// What the store says to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
     /// It is the owner's for the lease: it may publish.
-    Granted(Place),
+    Granted(Grant),
     /// This body is in the queue already.
     Entered(Place),
     /// This body is not in the queue, nor will it be. `anew`: that was decided just now.
@@ -173,18 +193,18 @@ impl Desk {
     /// Claims, publishes, commits. `asked` is when it began: the lease runs from then on at the earliest.
     async fn hand_over(&self, admission: &Admission, asked: Instant) -> Result<Verdict, Unavailable> {
         let id = || admission.event.id.clone();
-        let place = match self.claims.claim(admission, &self.options).await? {
-            Claim::Granted(place) => place,
+        let grant = match self.claims.claim(admission, &self.options).await? {
+            Claim::Granted(grant) => grant,
             Claim::Entered(place) => {
                 return Ok(Verdict::Duplicate { id: entering(admission, place).id.clone(), dropped: false });
             }
             Claim::Dropped { anew } => return Ok(Verdict::Duplicate { id: id(), dropped: anew }),
             Claim::InProgress => return Err(Unavailable::InProgress),
         };
-        let event = entering(admission, place);
-        if let Err(why) = self.publish(admission, &event, asked).await {
+        let (place, event) = (grant.place, entering(admission, grant.place));
+        if let Err(why) = self.publish(admission, &event, grant.naming, asked).await {
             if !matches!(why, PublishError::Unknown | PublishError::Unvouched(_)) {
-                self.release(admission).await;
+                self.release(admission, grant.again).await;
             }
             return Err(why.into());
         }
@@ -196,6 +216,7 @@ impl Desk {
         &self,
         admission: &Admission,
         event: &Event,
+        naming: Naming,
         asked: Instant,
     ) -> Result<(), PublishError> {
         let deadline = asked + publish_within(self.options.lease);
@@ -203,9 +224,9 @@ impl Desk {
             // The store took too long. What was sent now could arrive after the lease.
             return Err(PublishError::Unreachable);
         }
-        let id = match self.options.qualified.load().contains(&*admission.source) {
-            true => Cow::Owned(format!("{}/{}", admission.source, event.id)),
-            false => Cow::Borrowed(&*event.id),
+        let id = match naming {
+            Naming::WithSource => Cow::Owned(format!("{}/{}", admission.source, event.id)),
+            Naming::Plain => Cow::Borrowed(&*event.id),
         };
         self.broker.publish(Message { id: &id, names: admission.names(), event }, deadline).await
     }
@@ -228,10 +249,17 @@ impl Desk {
         }
     }
 
-    async fn release(&self, admission: &Admission) {
-        if let Err(why) = self.claims.release(admission).await {
+    async fn release(&self, admission: &Admission, again: bool) {
+        if let Err(why) = self.claims.release(admission, again).await {
             tracing::debug!(source = &*admission.source, %why, "a claim is not released; its lease will end");
         }
+    }
+}
+
+impl Options {
+    /// What a message of this source is called, where nothing else is known of it.
+    fn naming(&self, source: &str) -> Naming {
+        if self.qualified.load().contains(source) { Naming::WithSource } else { Naming::Plain }
     }
 }
 
@@ -281,11 +309,12 @@ impl Claims {
         }
     }
 
-    /// Ends the claim if it is this owner's.
-    async fn release(&self, admission: &Admission) -> Result<(), Unavailable> {
+    /// Ends the claim if it is this owner's. One that was claimed `again` is kept, as if its lease were over: what an earlier try
+    /// came to is still not known.
+    async fn release(&self, admission: &Admission, again: bool) -> Result<(), Unavailable> {
         match self {
-            Claims::Embedded(claims) => claims.release(admission).await,
-            Claims::Redis(claims) => claims.release(admission).await,
+            Claims::Embedded(claims) => claims.release(admission, again).await,
+            Claims::Redis(claims) => claims.release(admission, again).await,
         }
     }
 

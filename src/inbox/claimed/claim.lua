@@ -1,7 +1,8 @@
 -- Looks, and claims an identity for its owner. KEYS: seen, claim. ARGV: owner, body, 'forward' or 'drop' (what to do with
--- another body of a known identity), lease in ms, window in ms. Answers a number (redis.rs names them).
+-- another body of a known identity), lease in ms, window in ms, what a message is called (1 or 2) that has no name yet. Answers a
+-- number, or for a claim that is granted three (redis.rs names them).
 -- The records in seen, 33 bytes a body, and their letters are those of records.rs. A claim is owner (16 bytes), body (32),
--- 'F' or 'C', and the end of its lease.
+-- 'F' or 'C', and the end of its lease, with what the message is called as its fraction: a number to any version.
 local seen, claim = KEYS[1], KEYS[2]
 local owner, body, on_conflict, lease, window = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
@@ -46,6 +47,10 @@ if first ~= body and on_conflict == 'drop' then
   return 6
 end
 
-local place = first == body and 'F' or 'C'
-redis.call('SET', claim, owner .. body .. place .. string.format('%.0f', now + lease), 'PX', lease + window)
-return place == 'F' and 1 or 2
+local place, naming, again = first == body and 'F' or 'C', ARGV[6], 0
+if held and string.sub(held, 17, 48) == body then
+  naming, again = string.match(string.sub(held, 50), '%.(%d)$') or naming, 1
+end
+local ends = string.format('%.0f', now + lease) .. '.' .. naming
+redis.call('SET', claim, owner .. body .. place .. ends, 'PX', lease + window)
+return {place == 'F' and 1 or 2, tonumber(naming), again}

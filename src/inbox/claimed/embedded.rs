@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::records::{Flag, Records};
-use super::{Claim, Options, Place};
+use super::{Claim, Grant, Naming, Options, Place};
 use crate::admin::Readiness;
 use crate::clock::Clock;
 use crate::config::OnConflict;
@@ -23,7 +23,8 @@ use crate::database::writer::{Database, Failure};
 use crate::event::{BodyHash, Identity};
 use crate::inbox::{Admission, Owner, Unavailable};
 
-/// The tables that claims need of the database. Times are microseconds since 1970.
+/// The tables that claims need of the database. Times are microseconds since 1970. `first` is 1 for the first body, and besides 2
+/// for a plain message id, or 4 for one with the source; neither where an older version has claimed.
 pub(super) const TABLES: &str = "\
 CREATE TABLE IF NOT EXISTS seen (
     identity BLOB PRIMARY KEY,
@@ -68,6 +69,7 @@ impl EmbeddedClaims {
     /// See [`super::Claims::claim`].
     pub(super) async fn claim(&self, of: &Admission, options: &Options) -> Result<Claim, Unavailable> {
         let (asker, on_conflict) = (Asker::of(of), of.on_conflict);
+        let asker = Asker { naming: options.naming(&of.source), ..asker };
         let (lease, window) = (micros(options.lease), micros(options.window));
         self.step(move |ledger| ledger.claim(&asker, on_conflict, lease, window)).await
     }
@@ -84,9 +86,9 @@ impl EmbeddedClaims {
     }
 
     /// See [`super::Claims::release`].
-    pub(super) async fn release(&self, of: &Admission) -> Result<(), Unavailable> {
+    pub(super) async fn release(&self, of: &Admission, again: bool) -> Result<(), Unavailable> {
         let asker = Asker::of(of);
-        self.step(move |ledger| ledger.end(&asker)).await
+        self.step(move |ledger| if again { ledger.expire(&asker) } else { ledger.end(&asker) }).await
     }
 
     async fn step<T: Send + 'static>(
@@ -143,11 +145,14 @@ struct Asker {
     identity: Identity,
     owner: Owner,
     body: BodyHash,
+    /// For a message that has no name yet.
+    naming: Naming,
 }
 
 impl Asker {
     fn of(admission: &Admission) -> Asker {
-        Asker { identity: admission.identity, owner: admission.owner, body: admission.body }
+        let Admission { identity, owner, body, .. } = *admission;
+        Asker { identity, owner, body, naming: Naming::Plain }
     }
 }
 
@@ -156,6 +161,7 @@ struct Held {
     owner: Owner,
     body: BodyHash,
     first: bool,
+    naming: Option<Naming>,
     until: i64,
 }
 
@@ -178,6 +184,9 @@ impl Ledger<'_> {
         if held.as_ref().is_some_and(|held| self.is_anothers(held, asker)) {
             return Ok(Claim::InProgress);
         }
+        let before = held.as_ref().filter(|held| held.body == asker.body);
+        let (again, kept) = (before.is_some(), before.and_then(|held| held.naming));
+        let naming = kept.unwrap_or(asker.naming);
         if let Some(held) = held.filter(|held| held.first && records.flag(&held.body).is_none()) {
             records.set(&held.body, Flag::Perhaps);
             self.remember(&asker.identity, &records, window)?;
@@ -196,11 +205,15 @@ impl Ledger<'_> {
                 asker.identity.0,
                 asker.owner.0,
                 asker.body.0,
-                place == Place::First,
+                i64::from(place == Place::First)
+                    | match naming {
+                        Naming::Plain => PLAIN,
+                        Naming::WithSource => WITH_SOURCE,
+                    },
                 self.now.saturating_add(lease)
             ],
         )?;
-        Ok(Claim::Granted(place))
+        Ok(Claim::Granted(Grant { place, naming, again }))
     }
 
     fn commit(&self, asker: &Asker, place: Place, window: i64) -> Result<()> {
@@ -230,6 +243,14 @@ impl Ledger<'_> {
         Ok(())
     }
 
+    /// Ends the lease of the asker's claim, and keeps the claim.
+    fn expire(&self, asker: &Asker) -> Result<()> {
+        self.conn
+            .prepare_cached("UPDATE claims SET until = ?3 WHERE identity = ?1 AND owner = ?2")?
+            .execute(params![asker.identity.0, asker.owner.0, self.now])?;
+        Ok(())
+    }
+
     fn is_anothers(&self, held: &Held, asker: &Asker) -> bool {
         held.owner != asker.owner && held.until > self.now
     }
@@ -238,10 +259,16 @@ impl Ledger<'_> {
         self.conn
             .prepare_cached("SELECT owner, body, first, until FROM claims WHERE identity = ?1")?
             .query_row([identity.0], |row| {
+                let first: i64 = row.get(2)?;
                 Ok(Held {
                     owner: Owner(row.get(0)?),
                     body: BodyHash(row.get(1)?),
-                    first: row.get(2)?,
+                    first: first & 1 == 1,
+                    naming: match first & (PLAIN | WITH_SOURCE) {
+                        PLAIN => Some(Naming::Plain),
+                        WITH_SOURCE => Some(Naming::WithSource),
+                        _ => None,
+                    },
                     until: row.get(3)?,
                 })
             })
@@ -284,5 +311,8 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// Of `first`, beside 1.
+const PLAIN: i64 = 2;
+const WITH_SOURCE: i64 = 4;
 /// Rows of a table that go with a commit.
 const SWEPT: u32 = 4;

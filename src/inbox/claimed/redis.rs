@@ -7,7 +7,8 @@
 //! Whether a server would take claims, its link asks with `ask.lua` (`claims` in the inbox on Redis).
 //!
 //! `hookgate:{SOURCE:IDENTITY}:QUEUE:seen` holds the records of an identity, `…:claim` its claim: owner, body, `F` or `C`, and
-//! the end of its lease in milliseconds since 1970. A claim is kept past its lease, for the window: it tells that its body may
+//! the end of its lease in milliseconds since 1970, whose fraction says what the message is called: `.1` by its id, `.2` with the
+//! source (none where an older version has claimed). A claim is kept past its lease, for the window: it tells that its body may
 //! be in the queue.
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use redis::{Cmd, Pipeline, Script, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::{Claim, Options, Place};
+use super::{Claim, Grant, Naming, Options, Place};
 use crate::admin::Readiness;
 use crate::config::OnConflict;
 use crate::inbox::redis::board::Board;
@@ -88,6 +89,10 @@ impl RedisClaims {
         };
         let answer = self.run(&self.claim, of, |call| {
             call.arg(on_conflict).arg(millis(options.lease)).arg(millis(options.window));
+            call.arg(match options.naming(&of.source) {
+                Naming::Plain => 1,
+                Naming::WithSource => 2,
+            });
         });
         match answer.await {
             Ok(answer) => read(&answer),
@@ -116,8 +121,12 @@ impl RedisClaims {
     }
 
     /// See [`super::Claims::release`].
-    pub(super) async fn release(&self, of: &Admission) -> Result<(), Unavailable> {
-        self.run(&self.release, of, |_| {}).await.map(drop)
+    pub(super) async fn release(&self, of: &Admission, again: bool) -> Result<(), Unavailable> {
+        let keep = if again { "keep" } else { "" };
+        let done = self.run(&self.release, of, |call| {
+            call.arg(keep);
+        });
+        done.await.map(drop)
     }
 
     /// Ends the links.
@@ -171,15 +180,28 @@ impl RedisClaims {
 /// What `claim.lua` answers.
 fn read(answer: &Value) -> Result<Claim, Unavailable> {
     Ok(match answer {
-        Value::Int(1) => Claim::Granted(Place::First),
-        Value::Int(2) => Claim::Granted(Place::Conflict),
+        Value::Array(grant) => Claim::Granted(granted(grant).ok_or_else(strange)?),
         Value::Int(3) => Claim::Entered(Place::First),
         Value::Int(4) => Claim::Entered(Place::Conflict),
         Value::Int(5) => Claim::Dropped { anew: false },
         Value::Int(6) => Claim::Dropped { anew: true },
         Value::Int(7) => Claim::InProgress,
-        _ => return Err(Unavailable::Refused("an answer that the script does not give".to_owned())),
+        _ => return Err(strange()),
     })
+}
+
+/// Place, naming, and whether it was claimed before.
+fn granted(grant: &[Value]) -> Option<Grant> {
+    let [Value::Int(place), Value::Int(naming), Value::Int(again)] = grant else { return None };
+    Some(Grant {
+        place: if *place == 1 { Place::First } else { Place::Conflict },
+        naming: if *naming == 1 { Naming::Plain } else { Naming::WithSource },
+        again: *again == 1,
+    })
+}
+
+fn strange() -> Unavailable {
+    Unavailable::Refused("an answer that the script does not give".to_owned())
 }
 
 /// Redis takes no expiry of zero, and none that overflows its clock.

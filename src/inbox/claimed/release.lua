@@ -1,4 +1,8 @@
--- Ends a claim if it is this owner's. KEYS: seen, claim. ARGV: owner.
+-- Ends a claim if it is this owner's. KEYS: seen, claim. ARGV: owner, body, 'keep' where its body may be in the queue from an
+-- earlier try: then only its lease ends.
 local held = redis.call('GET', KEYS[2])
-if held and string.sub(held, 1, 16) == ARGV[1] then return redis.call('DEL', KEYS[2]) end
-return 0
+if not held or string.sub(held, 1, 16) ~= ARGV[1] then return 0 end
+if ARGV[3] ~= 'keep' then return redis.call('DEL', KEYS[2]) end
+local naming = string.match(string.sub(held, 50), '%.%d$') or ''
+redis.call('SET', KEYS[2], string.sub(held, 1, 49) .. '1' .. naming, 'KEEPTTL')
+return 1

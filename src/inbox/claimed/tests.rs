@@ -27,6 +27,7 @@ struct Stage {
     broker: Scripted,
     metrics: Metrics,
     lease: Duration,
+    qualified: Arc<ArcSwap<HashSet<String>>>,
 }
 
 enum Store {
@@ -49,7 +50,14 @@ impl Stage {
     }
 
     fn on(store: Store) -> Stage {
-        Stage { store, broker: Scripted::default(), metrics: Metrics::new().unwrap(), lease: LEASE }
+        let qualified = Arc::new(ArcSwap::from_pointee(HashSet::from(["shared".to_owned()])));
+        Stage {
+            store,
+            broker: Scripted::default(),
+            metrics: Metrics::new().unwrap(),
+            lease: LEASE,
+            qualified,
+        }
     }
 
     async fn gateway(&self) -> Claimed {
@@ -65,7 +73,7 @@ impl Stage {
                 Claims::Redis(claims)
             }
         };
-        let qualified = Arc::new(ArcSwap::from_pointee(HashSet::from(["shared".to_owned()])));
+        let qualified = self.qualified.clone();
         let options = Options { window: WINDOW, lease: self.lease, qualified };
         let broker = Broker::Scripted(self.broker.clone());
         Claimed::new(claims, broker, options, self.metrics.queue("nats"))
@@ -78,7 +86,8 @@ impl Stage {
             Store::Redis(server) => {
                 for key in server.run::<Vec<String>>(&["KEYS", "*:claim"]).await {
                     let end = "local held = redis.call('GET', KEYS[1])
-                        redis.call('SET', KEYS[1], string.sub(held, 1, 49) .. '1', 'KEEPTTL')";
+                        local naming = string.match(string.sub(held, 50), '%.%d$')
+                        redis.call('SET', KEYS[1], string.sub(held, 1, 49) .. '1' .. naming, 'KEEPTTL')";
                     server.run::<()>(&["EVAL", end, "1", &key]).await;
                 }
             }
@@ -173,6 +182,10 @@ fn duplicate(id: &str) -> Result<Verdict, Unavailable> {
     Ok(Verdict::Duplicate { id: id.to_owned(), dropped: false })
 }
 
+fn is_conflict(claim: Result<Claim, Unavailable>) -> bool {
+    matches!(claim, Ok(Claim::Granted(Grant { place: Place::Conflict, .. })))
+}
+
 fn dropped() -> Result<Verdict, Unavailable> {
     Ok(Verdict::Duplicate { id: "e".to_owned(), dropped: true })
 }
@@ -208,6 +221,7 @@ over_both_stores! {
     where_conflicts_are_dropped_an_unknown_first_body_keeps_none_out
     an_event_whose_caller_left_is_still_published_and_committed
     a_shared_provider_has_its_source_in_the_message_id
+    a_message_of_unknown_outcome_keeps_its_id_when_sources_come_and_go
     closing_waits_for_what_is_in_flight
     what_could_arrive_after_its_lease_is_not_published
 }
@@ -335,12 +349,12 @@ async fn a_slow_owner_leaves_the_later_claim_alone(stage: Stage) {
     // The same, but what the slow one is told in the end is a definite failure.
     let (claims, options) = (&gateway.desk.claims, &gateway.desk.options);
     let (slow, later) = (delivery("2"), delivery("2"));
-    assert_eq!(claims.claim(&slow, options).await, Ok(Claim::Granted(Place::Conflict)));
+    assert!(is_conflict(claims.claim(&slow, options).await));
     stage.leases_end().await;
-    assert_eq!(claims.claim(&later, options).await, Ok(Claim::Granted(Place::Conflict)));
-    claims.release(&slow).await.unwrap();
+    assert!(is_conflict(claims.claim(&later, options).await));
+    claims.release(&slow, false).await.unwrap();
     assert_eq!(gateway.admit(delivery("2")).await, IN_PROGRESS);
-    claims.release(&later).await.unwrap();
+    claims.release(&later, false).await.unwrap();
     assert_eq!(gateway.admit(delivery("2")).await, accepted(&conflict_id("2")));
 }
 
@@ -403,6 +417,33 @@ async fn a_shared_provider_has_its_source_in_the_message_id(stage: Stage) {
     assert_eq!(gateway.admit(shared("1")).await, accepted("e"), "the event's id stays its own");
     assert_eq!(gateway.admit(shared("2")).await, accepted(&conflict_id("2")));
     assert_eq!(stage.broker.taken(), ["shared/e".to_owned(), format!("shared/{}", conflict_id("2"))]);
+}
+
+/// The config is read again between the tries: a second source of the provider comes, or goes.
+async fn a_message_of_unknown_outcome_keeps_its_id_when_sources_come_and_go(stage: Stage) {
+    for (source, id, after) in [("src", "e", true), ("shared", "shared/e", false)] {
+        let first = Admission { source: Arc::from(source), ..delivery("1") };
+        let first = Admission { identity: Identity([source.len() as u8; 16]), ..first };
+        let taken = stage.broker.taken().len();
+        stage.then(true, Err(PublishError::Unknown));
+        let gateway = stage.gateway().await;
+        assert_eq!(gateway.admit(first.clone()).await, UNKNOWN);
+        let qualified = if after { HashSet::from([source.to_owned()]) } else { HashSet::new() };
+        stage.qualified.store(qualified.into());
+        // The broker is away meanwhile, and says so.
+        stage.then(false, Err(PublishError::Unreachable));
+        assert_eq!(gateway.admit(first.clone()).await, Err(Unavailable::Unreachable));
+        // Another delivery of it, by another gateway.
+        let redelivered = Admission { owner: Owner(clock::random()), ..first.clone() };
+        stage.then(true, Err(PublishError::Unknown));
+        let other = stage.gateway().await;
+        assert_eq!(other.admit(redelivered.clone()).await, UNKNOWN, "nobody waits for an end that is known");
+        assert_eq!(other.admit(redelivered).await, accepted("e"));
+        assert_eq!(gateway.admit(first).await, duplicate("e"));
+        assert_eq!(stage.broker.taken()[taken..], [id, id, id], "{source}");
+        assert_eq!(stage.claims().await, 0);
+        stage.qualified.store(HashSet::from(["shared".to_owned()]).into());
+    }
 }
 
 async fn closing_waits_for_what_is_in_flight(stage: Stage) {
