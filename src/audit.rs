@@ -234,6 +234,17 @@ impl Audit {
     }
 }
 
+/// Takes the lock of the log in `dir` (created if absent); held as long as the file is.
+///
+/// # Errors
+/// When another process writes there, or the directory cannot be written.
+pub fn lock(dir: &Path) -> Result<std::fs::File, OpenError> {
+    journal::lock(dir).map_err(|why| match why {
+        std::fs::TryLockError::WouldBlock => OpenError::Held(dir.to_owned()),
+        std::fs::TryLockError::Error(why) => OpenError::Io { path: dir.to_owned(), why },
+    })
+}
+
 /// A new record id: `rej_` and 20 random hex digits.
 pub fn reject_id() -> String {
     format!("rej_{}", hex::encode(clock::random::<10>()))

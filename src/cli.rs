@@ -5,6 +5,7 @@
 
 mod act;
 mod audit;
+mod backup;
 mod check;
 mod dead;
 mod demo;
@@ -85,6 +86,10 @@ enum Command {
         #[command(subcommand)]
         command: quarantine::QuarantineCommand,
     },
+    /// Copy every store of data_dir, with the gateway running or stopped.
+    Backup(backup::Backup),
+    /// Put a backup back into the data_dir of a stopped gateway; what was there is moved aside.
+    Restore(backup::Restore),
     /// Print the JSON Schema of the normalized event.
     Schema,
 }
@@ -113,6 +118,8 @@ pub fn main() -> ExitCode {
         Command::Events { command } => events::run(&global, &command),
         Command::Audit { command } => audit_log(&global, &command),
         Command::Quarantine { command } => quarantine::run(&global, &command),
+        Command::Backup(backup) => backup::back_up(&global, &backup),
+        Command::Restore(restore) => backup::restore(&global, &restore),
         Command::Schema => schema::run(&global),
     };
     match done {

@@ -32,6 +32,16 @@ pub fn audit_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("audit")
 }
 
+/// Where a restore keeps what it moves in the data folder.
+pub fn restore_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join(".restore")
+}
+
+/// What lies in the data folder while it is half restored: the moves of the restore.
+pub fn restore_plan(data_dir: &Path) -> PathBuf {
+    restore_dir(data_dir).join("plan.json")
+}
+
 /// Makes the folder, for its owner alone, where it is not there yet.
 ///
 /// # Errors

@@ -3,6 +3,8 @@
 //! Keeps true: one gateway at a time writes the file, and only a schema this build knows is opened. Each part brings its own
 //! tables. The embedded inbox has a writer of its own; everything else goes through [`writer::Database`].
 
+pub mod copy;
+pub mod pairing;
 pub mod writer;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -12,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
+
+use pairing::Pairing;
 
 /// Why the database cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,24 @@ pub enum OpenError {
         db: PathBuf,
         /// Its version.
         found: i64,
+    },
+    /// A restore was cut short.
+    #[error("{} is half restored: run `hookgate restore` with the same backup again", dir.display())]
+    HalfRestored {
+        /// The data folder.
+        dir: PathBuf,
+    },
+    /// A file was put back without its log, beside the log of another one.
+    #[error(
+        "{} is not the log of {}: that file was put back beside it. Move {} away to start with what was put back; \
+         `hookgate restore` does so by itself",
+        log.display(), db.display(), log.display()
+    )]
+    ForeignLog {
+        /// The database.
+        db: PathBuf,
+        /// The log.
+        log: PathBuf,
     },
     /// Whatever else SQLite says.
     #[error("{}: {why}", db.display())]
@@ -127,19 +149,23 @@ impl Default for Layout {
     }
 }
 
-/// Opens the database for writing; `tables` makes those that are not there yet. The lock is the caller's.
+/// Opens the database for writing; `tables` makes those that are not there yet. The lock is the caller's, who tells the
+/// [`Pairing`] of each commit.
 ///
 /// # Errors
-/// When it cannot be written, or is not a database this build knows.
-pub fn open(db: &Path, layout: Layout, tables: &str) -> Result<Connection, OpenError> {
+/// When it cannot be written, is not a database this build knows, or lies beside the log of another one.
+pub fn open(db: &Path, layout: Layout, tables: &str) -> Result<(Connection, Pairing), OpenError> {
+    pairing::check(db)?;
     make_private(db)?;
     let failed = |error| OpenError::of(db, error);
     let conn = connect(db, layout).map_err(failed)?;
     match version(&conn).map_err(failed)? {
         0 | VERSION => {
-            let create = format!("BEGIN IMMEDIATE;\n{tables}\nPRAGMA user_version = {VERSION};\nCOMMIT;");
+            let mark = pairing::mark();
+            let create =
+                format!("BEGIN IMMEDIATE;\n{tables}\nPRAGMA user_version = {VERSION};\n{mark}\nCOMMIT;");
             conn.execute_batch(&create).map_err(failed)?;
-            Ok(conn)
+            Ok((conn, Pairing::of(db)))
         }
         found => Err(OpenError::version(db, found)),
     }
@@ -161,6 +187,7 @@ pub enum Found {
 /// # Errors
 /// When there is none, or it is not one of ours.
 pub fn find(db: &Path, table: &str) -> Result<Found, OpenError> {
+    pairing::check(db)?;
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(db, flags)?;

@@ -8,6 +8,7 @@
 //! ```text
 //! cli            one file a command; decides nothing that the gateway decides
 //! gateway        builds every part; start order, reload, drain order
+//! backup         every store of the data folder: copied, and put back
 //! live           what the servers' own settings put at risk
 //! ship           sends the reject log elsewhere too
 //! -- edge
@@ -55,6 +56,7 @@ pub mod admin;
 pub mod admit;
 pub mod audit;
 pub mod audit_ledger;
+pub mod backup;
 pub mod broker;
 pub mod cli;
 pub mod clock;

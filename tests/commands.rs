@@ -625,7 +625,7 @@ fn serve_says_what_keeps_it_from_starting() {
     other.write("file", "");
     let ran = other.run(&["serve"]);
     assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.err.contains("data_dir"), "{ran:?}");
+    assert!(ran.out.contains("data_dir"), "{ran:?}");
     assert_eq!(gateway.ask(&basiq("evt")).status, 200, "it was not disturbed");
 }
 

@@ -8,6 +8,7 @@ const LAYERS: &[&[&str]] = &[
     &["main", "lib"],
     &["cli"],
     &["gateway"],
+    &["backup"],
     &["live", "ship"],
     &["listener"],
     &["pipeline"],

@@ -55,6 +55,26 @@ pub fn list(dir: &Path) -> io::Result<Vec<LogFile>> {
     Ok(files)
 }
 
+/// Whether a file with this name is one of the log, or was set aside from it.
+pub fn is_of_log(name: &Path) -> bool {
+    name.extension().is_some_and(|extension| extension == SET_ASIDE)
+        || LogFile::from_path(name.to_owned()).is_some()
+}
+
+/// The files in `dir` that were set aside.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn unreadable(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        files
+            .extend(path.extension().is_some_and(|extension| extension == SET_ASIDE).then_some(path.clone()));
+    }
+    Ok(files)
+}
+
 /// How many files in `dir` were set aside.
 ///
 /// # Errors

@@ -336,7 +336,7 @@ fn reopen(current: &mut Current) -> io::Result<bool> {
 }
 
 /// Makes the directory and takes its lock, which goes with the process.
-fn lock(dir: &Path) -> Result<File, TryLockError> {
+pub(super) fn lock(dir: &Path) -> Result<File, TryLockError> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(TryLockError::Error(why)),
         _ => {}

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::pairing::Pairing;
 use super::{Layout, OpenError};
 
 /// The open database. Work is done in the order it is asked for.
@@ -32,14 +33,14 @@ impl Database {
     /// When another gateway has it, it cannot be written, or it is not a database this build knows.
     pub fn open(db: &Path, tables: &str) -> Result<Database, OpenError> {
         let lock = super::lock(db)?;
-        let conn = super::open(db, Layout::default(), tables)?;
+        let (conn, pairing) = super::open(db, Layout::default(), tables)?;
         let checkpoints = conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES);
         checkpoints.map_err(|error| OpenError::of(db, error))?;
         let (jobs, waiting) = crossbeam_channel::bounded(CAPACITY);
         let (finished, done) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("database".to_owned())
-            .spawn(move || work(conn, &waiting, lock, finished))
+            .spawn(move || work(conn, pairing, &waiting, lock, finished))
             .map_err(|error| OpenError::Store { db: db.to_owned(), why: error.to_string() })?;
         Ok(Database { jobs, done, thread })
     }
@@ -116,13 +117,22 @@ fn within_savepoint<T>(conn: &Connection, work: impl FnOnce(&Connection) -> Resu
 }
 
 /// The thread. The lock goes last, when the database is closed.
-fn work(conn: Connection, jobs: &Receiver<Box<dyn Job>>, lock: File, finished: oneshot::Sender<()>) {
+fn work(
+    conn: Connection,
+    mut pairing: Pairing,
+    jobs: &Receiver<Box<dyn Job>>,
+    lock: File,
+    finished: oneshot::Sender<()>,
+) {
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];
         batch.extend(jobs.try_iter().take(BATCH - 1));
         let failed = commit(&conn, &mut batch).err().map(|error| failure(&error));
         for job in batch {
             job.finish(failed.as_ref());
+        }
+        if failed.is_none() {
+            pairing.committed(&conn);
         }
     }
     if let Err((_, error)) = conn.close() {

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: what a reload accepts, a start accepts, and `check` passes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::broker;
 use crate::clock::Clock;
 use crate::config::{self, Config, LoadError, Position, Problem};
 use crate::data_dir;
+use crate::database;
 use crate::file;
 use crate::inbox::redis::{OpenError, Servers};
 use crate::metrics::Metrics;
@@ -66,6 +67,7 @@ pub fn load(path: &Path, metrics: &Metrics, before: Option<&Rules>) -> Result<Lo
     // A gateway that runs keeps its data folder: whatever has become of that must not hold back a new secret.
     if before.is_none() {
         problems.extend(data_dir::problems(&config));
+        problems.extend(misplaced(&config));
     }
     // What the parser made of such a line is odd, and its syntax is what is wrong with it.
     problems.retain(|problem| problem.key == "toml" || !config.unread.contains(problem.at.line));
@@ -120,6 +122,16 @@ fn beyond_rules(config: &Config) -> Vec<Problem> {
     problems.extend(quarantine::warnings(config));
     problems.extend(route::dated(config, Clock::System.now()));
     problems
+}
+
+/// What is wrong with the databases as they lie in the data folder.
+fn misplaced(config: &Config) -> impl Iterator<Item = Problem> {
+    let databases = [data_dir::database_file(&config.data_dir), data_dir::quarantine_file(&config.data_dir)];
+    // Both may say the same of their folder.
+    let whys: BTreeSet<String> =
+        (databases.iter()).filter_map(|db| Some(database::pairing::check(db).err()?.to_string())).collect();
+    let at = config.places.find("data_dir");
+    whys.into_iter().map(move |what| Problem { at, key: "data_dir".to_owned(), what, warning: false })
 }
 
 /// Reads what is behind the references that are only read at the start.

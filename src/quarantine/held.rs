@@ -318,7 +318,7 @@ mod tests {
     /// With that many requests in it.
     fn held(folder: &tempfile::TempDir) -> Held {
         let db = folder.path().join("quarantine.db");
-        let conn = database::open(&db, database::Layout::default(), table::TABLES).unwrap();
+        let (conn, _) = database::open(&db, database::Layout::default(), table::TABLES).unwrap();
         conn.execute(
             "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
                 INSERT INTO quarantine SELECT n, 0, 'a', 'basiq', '', '', '192.0.2.1', 0, '192.0.2.1', 1, x'', x'', x'' FROM n",

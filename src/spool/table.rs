@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, Row, named_params, params};
 
 use crate::config::OnConflict;
+use crate::database::pairing;
 use crate::event::{BodyHash, Event, Identity, conflict_id};
 use crate::inbox::{Admission, Owner, Verdict};
 
@@ -215,6 +216,9 @@ pub(super) fn oldest_received(conn: &Connection) -> Result<Option<i64>> {
 /// How many events wait in a database that is to be used without a spool; none where there is no such file or table. Damage
 /// is for whoever opens it.
 pub fn left_behind(db: &Path) -> i64 {
+    if pairing::check(db).is_err() {
+        return 0;
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let waiting = Connection::open_with_flags(db, flags).and_then(|conn| {
         conn.query_row("SELECT count(*) FROM spool WHERE why IS NULL", [], |row| row.get(0))

@@ -20,6 +20,7 @@ impl Reader {
     /// # Errors
     /// When there is no database, or it is not one of ours.
     pub fn open(db: &Path) -> Result<Reader, OpenError> {
+        database::pairing::check(db)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || {
             let conn = Connection::open_with_flags(db, flags)?;

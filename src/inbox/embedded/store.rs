@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 
+use crate::database::pairing::Pairing;
 use crate::database::{self, OpenError};
 use crate::inbox::{Admission, Verdict};
 
@@ -18,6 +19,7 @@ use super::{Options, Tuning, run};
 /// An open database.
 pub(super) struct Store {
     pub(super) conn: Connection,
+    pairing: Pairing,
     /// None after a failure, until it is read again.
     state: Option<State>,
     options: Options,
@@ -36,8 +38,8 @@ struct State {
 impl Store {
     /// Opens the database; the lock is the caller's.
     pub(super) fn open(db: &Path, options: Options, tuning: Tuning) -> Result<Store, OpenError> {
-        let conn = database::open(db, tuning.layout, &tables())?;
-        let mut store = Store { conn, state: None, options, tuning, logged: 0 };
+        let (conn, pairing) = database::open(db, tuning.layout, &tables())?;
+        let mut store = Store { conn, pairing, state: None, options, tuning, logged: 0 };
         store.state = Some(store.load().map_err(|error| OpenError::of(db, error))?);
         Ok(store)
     }
@@ -121,6 +123,7 @@ impl Store {
         identities.tend(&transaction, events, last, now - window)?;
         purge.step(&transaction, now, last, 2 * events + 8)?;
         transaction.commit()?;
+        self.pairing.committed(&self.conn);
         self.state = Some(state);
         self.logged += bytes as i64;
         Ok(done)

@@ -52,7 +52,7 @@ fn round(store: &mut Store, batches: usize, size: usize, data: &str) -> String {
 
 /// The same rows and the same policy of checkpoints, without any index.
 fn append(dir: &TempDir, tuning: &Tuning, batches: usize, size: usize, data: &str) -> String {
-    let conn =
+    let (conn, _) =
         database::open(&dir.path().join("append.db"), tuning.layout, &super::super::store::tables()).unwrap();
     let (mut spent, mut busy, mut logged) = (Duration::ZERO, Duration::ZERO, 0);
     for n in 0..batches {
