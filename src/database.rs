@@ -208,8 +208,9 @@ pub fn find(db: &Path, table: &str) -> Result<Found, OpenError> {
 /// needs no lock: SQLite keeps the writers of one file apart. A wait for another writer is bounded.
 ///
 /// # Errors
-/// When there is no database, no gateway has written it yet, or it is not one of ours.
+/// When there is no database, no gateway has written it yet, it is not one of ours, or lies beside the log of another one.
 pub fn join(db: &Path, tables: &str) -> Result<Connection, OpenError> {
+    pairing::check(db)?;
     let failed = |error| OpenError::of(db, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(db, flags).map_err(failed)?;

@@ -157,7 +157,7 @@ impl Writer {
         let conn = match self.conn.take() {
             Some(conn) => conn,
             None => {
-                let conn = database::open(&self.db, Layout::default(), TABLES)?;
+                let (conn, _) = database::open(&self.db, Layout::default(), TABLES)?;
                 let failed = |error| OpenError::of(&self.db, error);
                 // Without a sync the file is held for a moment only, and no event waits for these times. What else syncs the
                 // file syncs them too.

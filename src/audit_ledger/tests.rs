@@ -25,7 +25,7 @@ struct Run {
 impl Folder {
     fn new() -> Folder {
         let dir = tempfile::tempdir().unwrap();
-        let conn = database::open(&dir.path().join("hookgate.db"), Layout::default(), "").unwrap();
+        let (conn, _) = database::open(&dir.path().join("hookgate.db"), Layout::default(), "").unwrap();
         Folder { _database: conn, dir }
     }
 
