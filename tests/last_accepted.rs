@@ -5,8 +5,6 @@
 
 mod support;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use support::{BASIQ_SECRET, Delivery, Gateway, Home, Nats, Persistence, Redis, until};
 
 /// Two sources that a delivery may come to, the second of which gets none.
@@ -23,7 +21,7 @@ async fn last(gateway: &Gateway, source: &str) -> f64 {
 }
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+    hookgate::clock::Clock::System.now().as_microsecond() as f64 / 1e6
 }
 
 /// What the database holds of a source.
