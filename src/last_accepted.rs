@@ -1,7 +1,7 @@
 //! When each source last had an event accepted, kept in the database over restarts.
 //!
-//! Keeps true: no request waits for the database, and no start fails for it. A database that refuses costs what changed
-//! meanwhile, and a warning every ten minutes. A kill costs a second.
+//! Keeps true: no request waits for these writes, and no start fails for them. While the database refuses, the gauges go on,
+//! and a warning is logged at most every ten minutes. A kill loses about a second.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -30,8 +30,8 @@ pub struct LastAccepted {
 }
 
 impl LastAccepted {
-    /// Reads what an earlier run has written, and starts the thread. The database has to be there, and its lock has to be the
-    /// caller's until [`LastAccepted::close`] returns.
+    /// Reads the times of an earlier run, and starts the thread. The database must exist. The caller holds its lock until
+    /// [`LastAccepted::close`] returns.
     pub fn open(db: &Path, clock: Clock) -> LastAccepted {
         let writer = Writer { db: db.to_owned(), conn: None, failed: 0, quiet: 0 };
         let written = match writer.read() {
@@ -54,8 +54,8 @@ impl LastAccepted {
         LastAccepted { times, clock, stop, done, thread: thread.ok() }
     }
 
-    /// From now on these are the sources, each with its gauge in seconds of Unix time. A gauge that is at 0 is set: to what
-    /// was written of the source, else to now.
+    /// From now on these are the sources, each with its gauge in seconds of Unix time. A gauge at 0 is set to the source's
+    /// written time, or else to now.
     pub fn serve(&self, sources: impl IntoIterator<Item = (String, Gauge)>) {
         let now = self.clock.now().as_microsecond();
         let mut times = lock(&self.times);
@@ -159,8 +159,8 @@ impl Writer {
             None => {
                 let (conn, _) = database::open(&self.db, Layout::default(), TABLES)?;
                 let failed = |error| OpenError::of(&self.db, error);
-                // Without a sync the file is held for a moment only, and no event waits for these times. What else syncs the
-                // file syncs them too.
+                // Without a sync the write lock is held for a moment only, so that events need not wait. The next write that
+                // syncs the file syncs these times too.
                 conn.pragma_update(None, "synchronous", "normal").map_err(failed)?;
                 conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
                 conn

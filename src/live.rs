@@ -229,7 +229,7 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
 /// Looks again and again: logs what is new, and tells all of it in the metrics.
 pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
     for setting in Setting::ALL {
-        // A reload begins a look of its own, and until that has found something what is known stays.
+        // A reload starts this anew. The findings of before stay until the first look is over.
         metrics.unsafe_setting_is_asked(setting.as_str());
     }
     let mut told: Vec<Finding> = Vec::new();

@@ -1,5 +1,5 @@
-//! `deploy/alerts.yml`: Prometheus takes it, each alert fires when it should and else does not, and everything that it asks
-//! for is what a gateway tells.
+//! Prometheus takes `deploy/alerts.yml`, each alert fires when it should and not otherwise, and a gateway exposes every metric,
+//! label and label value that the rules name.
 
 // The lint knows `#[test]` functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -32,7 +32,7 @@ fn promtool(arguments: &[&str], on: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }
 
-/// Its alerts. What it holds besides is refused, so that nothing is passed over.
+/// The alerts of the file. Fails at a line that it cannot read, so that no alert is passed over.
 fn alerts() -> Vec<Alert> {
     let text = std::fs::read_to_string(file("deploy/alerts.yml")).unwrap();
     let (_, rules) = text.split_once("    rules:\n").unwrap();

@@ -1,5 +1,5 @@
-//! `deploy/`: what its files say of each other, and what Compose, Docker and systemd make of them, as far as it can be seen
-//! without these.
+//! The files of `deploy/` agree with each other and with the rules of Compose, Docker and systemd, as far as a test can check
+//! this without running them.
 
 // The lint knows `#[test]` functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -45,9 +45,9 @@ fn wanted(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_secret_is_a_file_and_is_given_to_those_who_read_it() {
+fn every_secret_is_a_file_that_its_readers_get() {
     let compose = read("compose.yaml");
-    // Compose copies what is no file into the container, and refuses that where the root is read-only.
+    // Compose mounts a file. It copies any other secret into the container, and refuses to where the root is read-only.
     let secrets = block(&compose, "secrets:");
     let mut files = BTreeSet::new();
     for pair in secrets.chunks(2) {

@@ -1,4 +1,4 @@
-//! `hookgate_last_accepted_timestamp_seconds`: a provider that went silent shows, whatever becomes of the gateway meanwhile.
+//! `hookgate_last_accepted_timestamp_seconds` shows a provider that went silent, over kills, restarts and reloads.
 
 // The lint knows `#[test]` functions, not what they call.
 #![allow(clippy::unwrap_used)]
@@ -35,7 +35,7 @@ async fn is_written(home: &Home, source: &str, value: f64) {
     until("the time is written", async || written(home, source) == Some(value)).await;
 }
 
-/// The second of a gateway's life at which it writes is waited for, and then it is killed.
+/// Kills a gateway once it has written the times, stops the next one, and looks at the gauges after each.
 async fn over_a_kill_and_a_stop(home: Home) {
     let home = home.with_sources(sources());
     let before = now();
@@ -45,7 +45,7 @@ async fn over_a_kill_and_a_stop(home: Home) {
     assert_eq!(gateway.deliver(&Delivery::basiq("a")).await.status, 200);
     let basiq = last(&gateway, "basiq").await;
     assert!(basiq > idle, "{basiq} {idle}");
-    // A source that is none was never served.
+    // Requests to no known source have no such series.
     assert!(!gateway.admin("/metrics").await.body.contains("timestamp_seconds{source=\"unknown\"}"));
     is_written(&home, "basiq", basiq).await;
     is_written(&home, "idle", idle).await;
