@@ -213,13 +213,27 @@ impl Json {
 
     fn quoted(&mut self, text: &str) {
         // Without an early exit the compiler looks at many bytes at a time, and almost no text needs an escape.
-        let special = |found: bool, b: &u8| found | (*b < b' ') | (*b == b'"') | (*b == b'\\');
+        let special = |found: bool, b: &u8| {
+            found | (*b < b' ') | (*b == b'"') | (*b == b'\\') | matches!(*b, 0x7f | 0xc2 | 0xe2)
+        };
         if text.as_bytes().iter().fold(false, special) {
-            self.raw(&serde_json::Value::from(text).to_string());
+            self.escaped(text);
         } else {
             self.raw("\"");
             self.raw(text);
             self.raw("\"");
+        }
+    }
+
+    /// Escapes more than JSON asks for: what many programs take for a line break (U+0085, U+2028, U+2029), and the controls
+    /// of terminals (U+007F to U+009F). So an event stays one line to every reader of lines.
+    fn escaped(&mut self, text: &str) {
+        for c in serde_json::Value::from(text).to_string().chars() {
+            if matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}') {
+                self.raw(&format!("\\u{:04x}", u32::from(c)));
+            } else {
+                self.0.push(c);
+            }
         }
     }
 
@@ -320,6 +334,17 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_stays_on_one_line_for_every_reader_of_lines() {
+        for odd in ["\u{85}", "\u{2028}", "\u{2029}", "\u{7f}", "\u{9b}", "\n", "\u{b}", "\u{c}", "\u{1c}"] {
+            let text = format!("é{odd}“");
+            let mut json = Json(String::new());
+            json.quoted(&text);
+            assert!(!json.0.contains(odd), "{odd:?}: {}", json.0);
+            assert_eq!(serde_json::from_str::<String>(&json.0).unwrap(), text);
+        }
+    }
 
     #[test]
     fn parts_cannot_be_shifted_into_one_another() {
