@@ -36,7 +36,7 @@ use act::Act;
 
 /// Inbound webhook gateway: verifies, dedupes and normalizes provider webhooks, and hands each event over once.
 #[derive(Parser)]
-#[command(name = "hookgate", version, max_term_width = 100)]
+#[command(name = "hookgate", version = VERSION, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -215,5 +215,6 @@ fn line(out: &mut impl Write, text: &str) -> io::Result<bool> {
     }
 }
 
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (revision ", env!("HOOKGATE_REVISION"), ")");
 const OK: u8 = 0;
 const FAILED: u8 = 1;

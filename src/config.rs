@@ -26,6 +26,7 @@ use crate::secret::SecretRef;
 pub use edge::{Admin, Edge, KeyPair, Tls};
 pub use places::Places;
 pub(crate) use print::quote_key;
+pub(crate) use read::slips;
 pub use sources::{Observable, OnConflict, RateLimit, Source, SourceSecret};
 pub use units::duration;
 pub use unread::Unread;

@@ -94,12 +94,7 @@ impl Metrics {
             "The version and revision that runs.",
             &["version", "revision"],
         )?;
-        build
-            .with_label_values(&[
-                env!("CARGO_PKG_VERSION"),
-                option_env!("HOOKGATE_REVISION").unwrap_or(UNKNOWN),
-            ])
-            .set(1);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("HOOKGATE_REVISION")]).set(1);
         r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Metrics {
             sources: SourceFamilies::new(r)?,

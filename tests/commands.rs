@@ -91,7 +91,11 @@ fn every_command_has_help_and_takes_its_config_from_the_environment() {
     let ran = Ran::of(home.bare(&["check"]).env("HOOKGATE_CONFIG", "hookgate.toml"));
     assert_eq!(ran.code, 0, "{ran:?}");
     let ran = Ran::of(&mut home.bare(&["--version"]));
-    assert_eq!((ran.code, ran.out), (0, format!("hookgate {}\n", env!("CARGO_PKG_VERSION"))));
+    let revision = env!("HOOKGATE_REVISION");
+    let due = format!("hookgate {} (revision {revision})\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((ran.code, ran.out), (0, due));
+    let is_checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists();
+    assert!(!is_checkout || revision != "unknown", "{revision}");
 }
 
 #[test]
@@ -630,6 +634,42 @@ fn serve_says_what_keeps_it_from_starting() {
 }
 
 // -- send
+
+#[test]
+fn send_warns_of_a_type_that_nothing_knows_and_lists_those_that_are_known() {
+    let home = Home::new(&sources());
+    let gateway = home.serve();
+    let url = format!("http://{}", gateway.edge);
+    let send = |event: &str| home.run(&["send", "--source", "basiq", "--url", &url, "--event", event]);
+    let ran = send("Foo.bar!");
+    assert!(ran.code == 0 && ran.out.contains("accepted"), "{ran:?}");
+    for part in [
+        "\"Foo.bar!\" is no event type that is known of basiq",
+        "becomes unmapped.foo.bar_",
+        "user.created",
+        "consent.revoked",
+    ] {
+        assert!(ran.err.contains(part), "{part}: {ran:?}");
+    }
+    assert_eq!(home.events()[0]["type"], "unmapped.foo.bar_");
+    let near = send("user.craeted");
+    assert!(near.err.contains("Did you mean user.created?"), "{near:?}");
+    for known in ["user.created", "consent.revoked"] {
+        assert_eq!(send(known).err, "", "{known}");
+    }
+    // Canonical ones are known too; a list of types sends nothing.
+    let sent = home.events().len();
+    let ran = home.run(&["send", "--source", "iof", "--url", &url, "--event", "invoice.paid"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    let ran = home.run(&["send", "--source", "iof", "--event", "help"]);
+    assert!(ran.code == 0 && ran.lines().contains(&"billing.invoice.paid -> invoice.paid"), "{ran:?}");
+    let machine = home.run(&["send", "--source", "iof", "--event", "help", "--json"]).json();
+    assert!(
+        machine.contains(&json!({ "event": "billing.invoice.paid", "type": "invoice.paid" })),
+        "{machine:?}"
+    );
+    assert_eq!(home.events().len(), sent + 1);
+}
 
 #[test]
 fn send_plays_every_provider() {

@@ -4,8 +4,10 @@
 
 mod link;
 mod trust;
+mod types;
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -37,7 +39,7 @@ pub(super) struct Send {
     /// The configured source to play the provider of.
     #[arg(long, value_name = "NAME")]
     source: String,
-    /// The sample's type, the provider's or the canonical one.
+    /// The sample's type, the provider's or the canonical one; `help` lists them and sends nothing.
     #[arg(long, value_name = "TYPE")]
     event: Option<String>,
     /// Send this file as it is instead of a sample.
@@ -102,10 +104,14 @@ impl TypedValueParser for Discreet {
 
 pub(super) fn run(global: &Global, send: &Send) -> Done {
     let path = global.config_path()?;
-    let Loaded { config, rules, mut problems, .. } = gateway::load(path, &Metrics::new()?, None)?;
+    let shown = path.display().to_string();
+    let Loaded { config, rules, mut problems, .. } = match gateway::load(path, &Metrics::new()?, None) {
+        Ok(loaded) => loaded,
+        Err(nothing) => return Err(Failure(nothing.problem().render(&shown))),
+    };
     problems.retain(|problem| !problem.warning);
     if !problems.is_empty() {
-        check::print(&path.display().to_string(), &problems, global.json)?;
+        check::print(&shown, &problems, global.json)?;
         return Ok(FAILED);
     }
     let routes = rules.routes;
@@ -118,6 +124,14 @@ pub(super) fn run(global: &Global, send: &Send) -> Done {
             names.join(", ")
         )));
     };
+    match send.event.as_deref() {
+        Some(types::HELP) => {
+            types::list(source.provider, global.json)?;
+            return Ok(OK);
+        }
+        Some(asked) => types::warn_of_unknown(source.provider, asked),
+        None => {}
+    }
     let (base, tls) = send.target(&config)?;
     let sender = Sender::new(source.clone(), &base, tls)?;
     block_on(deliver(&sender, send, global.json))
@@ -145,7 +159,12 @@ impl Send {
 async fn deliver(sender: &Sender, send: &Send, json: bool) -> Done {
     let mut code = OK;
     let read = |path: &PathBuf| {
-        file::read(path, u64::MAX).map_err(|why| Failure(format!("cannot read {}: {why}", path.display())))
+        let named = |why: &dyn Display| Failure(format!("cannot read {}: {why}", path.display()));
+        let body = file::read(path, LONGEST).map_err(|why| named(&why))?;
+        if body.len() as u64 > LONGEST {
+            return Err(named(&"it is larger than 1 GiB, the most that a gateway takes"));
+        }
+        Ok(body)
     };
     let file = send.body.as_ref().map(read).transpose()?;
     for _ in 0..send.count {
@@ -166,6 +185,8 @@ async fn deliver(sender: &Sender, send: &Send, json: bool) -> Done {
     }
     Ok(code)
 }
+
+const LONGEST: u64 = 1 << 30;
 
 /// The first listening address, as a client on this machine reaches it.
 fn local_url(scheme: &str, config: &Config) -> Result<Uri, Failure> {

@@ -265,7 +265,7 @@ fn is_near(found: &str, known: &str) -> bool {
 }
 
 /// How many slips of the finger apart: a letter more, less or other, or two swapped.
-fn slips(a: &str, b: &str) -> usize {
+pub(crate) fn slips(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();

@@ -3,6 +3,7 @@
 //! Keeps true: a certificate passes only if it is one of those named, or an authority vouches for it and it is for the host;
 //! and none outside its dates.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::cli::Failure;
 use crate::config::Tls;
+use crate::file;
 
 /// Who is trusted.
 pub(super) enum Trust<'a> {
@@ -47,8 +49,10 @@ impl Trust<'_> {
         let mut config = match own {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
-                let private = PrivateKeyDer::from_pem_file(key)
-                    .map_err(|why| Failure(format!("cannot read a key from {}: {why}", key.display())))?;
+                let unreadable =
+                    |why: &dyn Display| Failure(format!("cannot read a key from {}: {why}", key.display()));
+                let text = file::read(key, LONGEST).map_err(|why| unreadable(&why))?;
+                let private = PrivateKeyDer::from_pem_slice(&text).map_err(|why| unreadable(&why))?;
                 builder.with_client_auth_cert(certificates(chain)?, private)?
             }
         };
@@ -96,12 +100,15 @@ impl Trust<'_> {
     }
 }
 
+/// Every authority of a system fits in.
+const LONGEST: u64 = 4 << 20;
+
 /// The certificates in a PEM file, one at least.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let unreadable = |why: &dyn std::fmt::Display| {
-        Failure(format!("cannot read a certificate from {}: {why}", path.display()))
-    };
-    let found = CertificateDer::pem_file_iter(path).map_err(|why| unreadable(&why))?;
+    let unreadable =
+        |why: &dyn Display| Failure(format!("cannot read a certificate from {}: {why}", path.display()));
+    let text = file::read(path, LONGEST).map_err(|why| unreadable(&why))?;
+    let found = CertificateDer::pem_slice_iter(&text);
     let found = found.collect::<Result<Vec<_>, _>>().map_err(|why| unreadable(&why))?;
     if found.is_empty() { Err(unreadable(&"it holds none in PEM form")) } else { Ok(found) }
 }

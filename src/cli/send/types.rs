@@ -1,0 +1,85 @@
+//! The event types that `--event` may name.
+//!
+//! Keeps true: what is known of a provider is its own table, the one that the gateway reads deliveries by.
+
+use std::io::{self, Write};
+
+use serde_json::json;
+
+use crate::cli::{Failure, line};
+use crate::config::slips;
+use crate::provider::{Provider, canonical_type};
+
+/// The word in place of a type that asks for a list of them.
+pub(super) const HELP: &str = "help";
+
+/// Prints every type, and what it becomes.
+pub(super) fn list(provider: &dyn Provider, json: bool) -> Result<(), Failure> {
+    for (own, canonical) in provider.types() {
+        let text = if json {
+            json!({ "event": own, "type": canonical }).to_string()
+        } else {
+            format!("{own} -> {canonical}")
+        };
+        if !line(&mut io::stdout(), &text)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Warns of a type that is in no table: the gateway takes it, as `unmapped.…`.
+pub(super) fn warn_of_unknown(provider: &dyn Provider, asked: &str) {
+    let types = provider.types();
+    if types.iter().any(|(own, canonical)| asked == *own || asked == *canonical) {
+        return;
+    }
+    let becomes = canonical_type(types, Some(asked));
+    let near = nearest(types, asked);
+    let near = if near.is_empty() { String::new() } else { format!(" Did you mean {}?", near.join(" or ")) };
+    let known: Vec<&str> = types.iter().map(|(own, _)| *own).collect();
+    // Standard error may be closed; the delivery says the same by its event.
+    let _ = writeln!(
+        io::stderr(),
+        "hookgate: warning: {asked:?} is no event type that is known of {}; it is sent as it is, and becomes {becomes}.{near} \
+         Known: {}",
+        provider.name(),
+        known.join(", "),
+    );
+}
+
+/// The types that are the fewest slips away from what was asked for, if they are few.
+fn nearest(types: &'static [(&'static str, &'static str)], asked: &str) -> Vec<&'static str> {
+    let allowed = (asked.len() / 4).clamp(1, MAX_SLIPS);
+    let asked = asked.to_ascii_lowercase();
+    let mut near: Vec<(usize, &str)> = types
+        .iter()
+        .flat_map(|(own, canonical)| [*own, *canonical])
+        .filter(|known| known.len().abs_diff(asked.len()) <= allowed)
+        .map(|known| (slips(&asked, known), known))
+        .filter(|(apart, _)| *apart <= allowed)
+        .collect();
+    near.sort_unstable();
+    near.dedup();
+    let fewest = near.first().map_or(0, |(apart, _)| *apart);
+    near.into_iter().filter(|(apart, _)| *apart == fewest).map(|(_, known)| known).take(SHOWN).collect()
+}
+
+const MAX_SLIPS: usize = 4;
+const SHOWN: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider;
+
+    #[test]
+    fn the_nearest_types_are_named() {
+        let types = provider::by_name("basiq").unwrap().types();
+        assert_eq!(nearest(types, "user.craeted").first(), Some(&"user.created"));
+        assert_eq!(nearest(types, "User.Created").first(), Some(&"user.created"));
+        assert!(nearest(types, "foo.bar").is_empty());
+        assert!(nearest(types, "").is_empty());
+        assert!(nearest(types, &"x".repeat(100_000)).is_empty());
+    }
+}
