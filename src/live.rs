@@ -213,7 +213,9 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
                 let claimed = config.queue.kind != QueueKind::Redis && config.dedupe.store == Store::Redis;
                 let claims = claimed.then(|| config.queue.name.value.clone());
                 let backlog = Backlog::new(config.queue.max_backlog, config.queue.ignore_idle_groups);
-                redis::look(&servers, &redis::Use { streams: streams(config), backlog, claims }, clock).await
+                let cluster = servers.is_cluster();
+                let asked = redis::Use { streams: streams(config), backlog, cluster, claims };
+                redis::look(&servers, &asked, clock).await
             }
             Err(why) => vec![Finding::new(Setting::RedisUnreachable, why.to_string())],
         };

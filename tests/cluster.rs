@@ -441,6 +441,68 @@ async fn a_password_opens_and_a_wrong_one_is_told_without_it() {
     is_refused(&without, "NOAUTH").await;
 }
 
+#[tokio::test]
+async fn the_likely_mistake_in_a_url_is_named_with_its_fix() {
+    let authority = Authority::new();
+    let redis = authority.redis().await;
+    let port: (String, String) = redis.run(&["CONFIG", "GET", "tls-port"]).await;
+    let (plain, tls) = (redis.port(), port.1);
+    let _: String = redis.run(&["ACL", "SETUSER", "gate", "on", ">s3/c@t", "~*", "+@all"]).await;
+    // Without one it takes the port 10,000 above its own, which need not exist.
+    let bus = support::free_port().to_string();
+    let node =
+        Redis::start_with(Persistence::Off, &["--cluster-enabled", "yes", "--cluster-port", &bus]).await;
+    let locked = Redis::start(Persistence::Off).await;
+    let _: String = locked.run(&["CONFIG", "SET", "requirepass", "hush"]).await;
+    let (node, locked) = (node.port(), locked.port());
+    for (url, keys, said) in [
+        (format!("rediss://127.0.0.1:{plain}/0"), &[][..], "answers without TLS"),
+        (format!("redis://127.0.0.1:{tls}/0"), &[], "it speaks TLS; write the scheme rediss"),
+        (format!("rediss://127.0.0.1:{tls}/0"), &[], "set redis.ca"),
+        (format!("rediss://localhost:{tls}/0"), &["ca"], "for other names"),
+        (format!("redis://127.0.0.1:{plain}/99"), &[], "its setting `databases`"),
+        (format!("redis://gate:wr0ng@127.0.0.1:{plain}/0"), &[], "percent-encoded"),
+        (format!("redis://gate:s3/c@t@127.0.0.1:{plain}/0"), &[], "/ as %2F"),
+        (format!("redis://gate:s3#c@127.0.0.1:{plain}/0"), &[], "# as %23"),
+        (format!("redis://127.0.0.1:{plain}/one"), &[], "another word than a number as its database"),
+        (format!("127.0.0.1:{plain}"), &[], "has no scheme"),
+        (format!("redis://127.0.0.1:{locked}/0"), &[], "it asks for a password, and the URL has none"),
+        (format!("redis://hush@127.0.0.1:{locked}/0"), &[], "a password alone stands after a colon"),
+        (format!("redis://127.0.0.1:{node}/0"), &[], "set redis.cluster = true"),
+        (format!("redis://127.0.0.1:{node}/3"), &[], "set redis.cluster = true"),
+        (format!("redis://127.0.0.1:{plain}"), &["cluster"], "leave out redis.cluster"),
+        (format!("redis://127.0.0.1:{plain}"), &["sentinel"], "it is no Sentinel"),
+    ] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &url).unwrap();
+        let from_file = Home::redis_at(String::new()).without("redis.url");
+        let from_file = from_file.with("redis.url.file", file.path().to_str());
+        for mut home in [Home::redis_at(url.clone()), from_file] {
+            for key in keys {
+                home = match *key {
+                    "ca" => home.with("redis.ca", authority.file()),
+                    "cluster" => home.with("redis.cluster", true),
+                    _ => home.with("redis.sentinel", "main"),
+                };
+            }
+            let mut command = home.command(&["check", "--live"]);
+            let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+            let out = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{url}: {out}");
+            assert!(
+                out.lines().any(|line| line.contains(": redis.url") && line.contains(said)),
+                "{url}: {out}"
+            );
+            for secret in ["s3/c", "wr0ng", "s3#c", "hush"] {
+                assert!(!out.contains(secret), "{url}: {out}");
+            }
+        }
+    }
+    // The log of a gateway says the same.
+    let gateway = Home::redis_at(format!("rediss://127.0.0.1:{plain}/0")).serve_unready().await;
+    is_refused(&gateway, "answers without TLS").await;
+}
+
 /// It says why, takes nothing, and is not ready.
 async fn is_refused(gateway: &Gateway, why: &str) {
     until("the log says why", async || {

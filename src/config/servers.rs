@@ -110,8 +110,16 @@ fn url(item: &Item<'_>, form: &Form, base: &Path) -> Option<At<SecretRef>> {
         return if item.is_table() { item.secret(base) } else { item.expected_secret("a URL or a secret") };
     };
     // The text is not shown: it may hold a password.
+    if !form.several && password_breaks_url(text) {
+        item.problem(format!("the URL {PASSWORD_BREAKS_URL}"));
+        return None;
+    }
     let Some(users) = form.users(text) else {
-        item.problem(format!("expected a URL such as {:?}, found another text", form.example));
+        let flaw = redis_url_flaw(text).filter(|_| form.example == REDIS.example);
+        // A list may hold several, and then which of them it is cannot be said.
+        let flaw = flaw.or_else(|| password_breaks_url(text).then_some(PASSWORD_BREAKS_URL));
+        let why = flaw.map(|flaw| format!(": it {flaw}")).unwrap_or_default();
+        item.problem(format!("expected a URL such as {:?}, found another text{why}", form.example));
         return None;
     };
     if users {
@@ -120,6 +128,45 @@ fn url(item: &Item<'_>, form: &Form, base: &Path) -> Option<At<SecretRef>> {
         );
     }
     Some(At { value: SecretRef::Plain(Secret::new(text)), at: item.at })
+}
+
+/// Whether a sign that ends the host stands before the last `@` of a URL, that is in its user or password.
+pub(crate) fn password_breaks_url(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.rsplit_once('@').is_some_and(|(user, _)| user.contains(['/', '?', '#']))
+}
+
+/// What to say of such a URL, after its name.
+pub(crate) const PASSWORD_BREAKS_URL: &str = "has a / ? or # before its last @, which ends the host there: percent-encode these signs in the password \
+    (/ as %2F, ? as %3F, # as %23, and @ as %40)";
+
+/// What is wrong with a URL that is none of Redis, in words that follow "it "; never with any of it.
+pub(crate) fn redis_url_flaw(url: &str) -> Option<&'static str> {
+    if url.trim().trim_matches(['"', '\'']) != url {
+        return Some("has quotes or blanks around it");
+    }
+    if url.contains(char::is_whitespace) {
+        return Some("has blanks in it; percent-encode them as %20");
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Some("has no scheme; write redis:// before it, or rediss:// for TLS");
+    };
+    if !matches!(scheme, "redis" | "rediss") {
+        return Some("has another scheme than redis:// and rediss://");
+    }
+    let address = rest.rsplit_once('@').map_or(rest, |(_, address)| address);
+    if address.contains(['?', '#']) {
+        return Some("has ? or # after the host; leave out what begins there");
+    }
+    let (host, database) = address.split_once('/').unwrap_or((address, ""));
+    if !database.is_empty() && database.parse::<u32>().is_err() {
+        return Some("has another word than a number as its database; it is 0 unless you chose another");
+    }
+    let port = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map(|(_, port)| port);
+    if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
+        return Some("has no number from 1 to 65535 as its port");
+    }
+    (host.is_empty() || host.starts_with(':')).then_some("names no host")
 }
 
 impl Form {

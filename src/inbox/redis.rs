@@ -9,6 +9,7 @@
 //! `{STREAM}:seen:SOURCE:IDENTITY`: of each body seen, its SHA-256 and one letter (`F` the first, `C` entered as a conflict,
 //! `D` dropped), for the window counted from the latest new body.
 
+mod advice;
 pub mod backlog;
 pub(in crate::inbox) mod board;
 pub mod claims;
@@ -102,6 +103,14 @@ pub enum OpenError {
         "a redis url is not of the form redis://[[user]:password@]host[:port][/database], or rediss://… for TLS"
     )]
     Url,
+    /// The same, with what is wrong with it.
+    #[error(
+        "a redis url is not of the form redis://[[user]:password@]host[:port][/database], or rediss://… for TLS: it {0}"
+    )]
+    Flawed(&'static str),
+    /// A password in it holds a sign that ends the host.
+    #[error("a redis url {}", crate::config::PASSWORD_BREAKS_URL)]
+    Password,
     /// Some URLs ask for TLS and some do not.
     #[error("the redis urls are in part redis:// and in part rediss://; use one for all")]
     Mixed,

@@ -24,6 +24,8 @@ pub(super) struct Use {
     pub(super) streams: Vec<String>,
     /// Their bound.
     pub(super) backlog: Backlog,
+    /// Whether the config says that it is a cluster.
+    pub(super) cluster: bool,
     /// The queue whose claims are taken here, where it is not.
     pub(super) claims: Option<String>,
 }
@@ -43,7 +45,7 @@ pub(super) async fn look(servers: &Servers, of: &Use, clock: &Clock) -> Vec<Find
     for Inspected { name, key, connection } in masters {
         let asked = match connection {
             Ok(mut connection) => match timeout(PATIENCE, ask(&mut connection, of, &key, clock)).await {
-                Ok(asked) => asked.map_err(|why| why.to_string()),
+                Ok(asked) => asked.map_err(|why| servers.explain(&why.to_string())),
                 Err(_) => Err(no_answer()),
             },
             Err(why) => Err(why),
@@ -69,6 +71,10 @@ async fn ask(
     match allowed::<String>(question.query_async(connection).await)? {
         Some(info) => {
             let info = fields(&info);
+            if let Some(other) = of_mode(&info, of.cluster) {
+                // The rest would be asked of the wrong server.
+                return Ok(vec![other]);
+            }
             found.extend(of_version(&info));
             found.extend(of_eviction(&info));
             if info.get("aof_enabled") != Some(&"1") {
@@ -114,6 +120,20 @@ fn unreadable(command: &str, unknown: &str) -> Finding {
 /// The fields of INFO.
 fn fields(info: &str) -> HashMap<&str, &str> {
     info.lines().filter_map(|line| line.split_once(':')).collect()
+}
+
+/// A server of another kind than the config says.
+fn of_mode(info: &HashMap<&str, &str>, cluster: bool) -> Option<Finding> {
+    let what = match info.get("redis_mode").copied() {
+        Some("sentinel") => {
+            "it is a Sentinel, which keeps nothing itself: set redis.sentinel to the name of the master that it watches"
+        }
+        Some("cluster") if !cluster => {
+            "it is a node of a cluster, which refuses the streams that other nodes have: set redis.cluster = true"
+        }
+        _ => return None,
+    };
+    Some(Finding::new(Setting::RedisUnreachable, what))
 }
 
 fn of_version(info: &HashMap<&str, &str>) -> Option<Finding> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 
-use super::servers::{self, Patience, Servers};
+use super::servers::{self, Patience, Server, Servers};
 use super::topology::Topology;
 
 /// A master. One where there is no cluster.
@@ -36,12 +36,16 @@ pub async fn masters(servers: &Servers) -> Result<Vec<Inspected>, String> {
                         }
                         Err(why) => Err(why),
                     };
+                    let connection = match connection {
+                        Ok(connection) => Ok(connection),
+                        Err(why) => Err(servers.advise(&master.server, why).await),
+                    };
                     let (name, key) = (servers.name(&master.server), master.probe_key());
                     masters.push(Inspected { name, key, connection });
                 }
                 return Ok(masters);
             }
-            Err(why) => failed = why,
+            Err(why) => failed = servers.advise(&Server::Node(node.clone()), why).await,
         }
     }
     Err(failed)

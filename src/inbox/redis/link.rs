@@ -146,6 +146,7 @@ impl Link {
                     (pause, told) = (PAUSE_MIN, true);
                 }
                 Err(why) if !told => {
+                    let why = self.servers.advise(&self.server, why).await;
                     tracing::warn!(redis = %self.name, %why, "redis cannot be reached; trying on");
                     told = true;
                 }

@@ -133,6 +133,7 @@ impl Links {
                 Err(why) => {
                     failed += 1;
                     if failed == nodes.len() {
+                        let why = self.servers.advise(&Server::Node(node.clone()), why).await;
                         tracing::warn!(%why, "no node of the redis cluster can be reached; trying on");
                     }
                 }

@@ -56,10 +56,17 @@ impl Reader {
         let topology = look(servers).await?;
         let mut masters = Vec::new();
         for master in topology.masters {
-            let failed = |why| ReadError::Redis(format!("{}: {why}", servers.name(&master.server)));
-            let client = servers.find(&master.server, PATIENCE).await.map_err(failed)?;
-            let connection = servers::connect(&client, PATIENCE).await;
-            let connection = connection.map_err(|why| failed(why.to_string()))?;
+            let connection = match servers.find(&master.server, PATIENCE).await {
+                Ok(client) => servers::connect(&client, PATIENCE).await.map_err(|why| why.to_string()),
+                Err(why) => Err(why),
+            };
+            let connection = match connection {
+                Ok(connection) => connection,
+                Err(why) => {
+                    let why = servers.advise(&master.server, why).await;
+                    return Err(ReadError::Redis(format!("{}: {why}", servers.name(&master.server))));
+                }
+            };
             masters.push((master, connection));
         }
         Ok(Reader { masters, streams })

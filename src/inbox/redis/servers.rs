@@ -93,11 +93,19 @@ impl Servers {
     pub fn open(urls: &[Secret], kind: Kind, ca: Option<&Path>) -> Result<Servers, OpenError> {
         let (mut given, mut like, mut schemes) = (Vec::new(), None, Vec::new());
         for url in urls {
-            let info = url.expose().into_connection_info().map_err(|_| OpenError::Url)?;
+            // The driver takes what is before such a sign for the host, and would ask a stranger.
+            if config::password_breaks_url(url.expose()) {
+                return Err(OpenError::Password);
+            }
+            let flawed = || match config::redis_url_flaw(url.expose()) {
+                Some(flaw) => OpenError::Flawed(flaw),
+                None => OpenError::Url,
+            };
+            let info = url.expose().into_connection_info().map_err(|_| flawed())?;
             let (host, port, tls) = match info.addr() {
                 ConnectionAddr::Tcp(host, port) => (host, port, false),
                 ConnectionAddr::TcpTls { host, port, insecure: false, .. } => (host, port, true),
-                _ => return Err(OpenError::Url),
+                _ => return Err(flawed()),
             };
             // A URL has an IPv6 address in brackets, a socket has not.
             let host = host.trim_matches(['[', ']']).to_owned();
@@ -124,6 +132,22 @@ impl Servers {
     /// The servers as configured.
     pub(super) fn given(&self) -> &[Address] {
         &self.given
+    }
+
+    /// Whether the URLs ask for TLS.
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Whether the first URL has a user, and whether it has a password.
+    pub(super) fn has_credentials(&self) -> (bool, bool) {
+        let settings = self.like.redis_settings();
+        (settings.username().is_some(), settings.password().is_some())
+    }
+
+    /// Whether they are nodes of a cluster, as configured.
+    pub fn is_cluster(&self) -> bool {
+        self.kind == Kind::Cluster
     }
 
     /// What a server is called in the log.
