@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::secret::Secret;
 use crate::telemetry::Spell;
 use crate::tls::{self, Failure};
-use places::{MAX_CONNECTIONS, MAX_OF_A_CLIENT, Places};
+use places::{MAX_CONNECTIONS, MAX_OF_A_CLIENT, Place, Places};
 
 /// What each part says of itself. All start down; the part that opens sets its own.
 #[derive(Debug, Default)]
@@ -242,22 +242,20 @@ impl Admin {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            // Past the limit a connection is closed: its client is a scraper, and comes again.
-            let Some(place) = places.take(peer.ip()) else {
-                if let Some(closed) = turned_away.again() {
-                    let (client, of_a_client, in_all) = (peer.ip(), MAX_OF_A_CLIENT, MAX_CONNECTIONS);
-                    tracing::warn!(
-                        %client, of_a_client, in_all, closed,
-                        "the admin listener has as many connections as it takes, of this client or in all: closing more"
-                    );
-                }
-                continue;
-            };
+            let (place, another_gives_way) = places.take(peer.ip());
+            if another_gives_way && let Some(closed) = turned_away.again() {
+                let (client, of_a_client, in_all) = (peer.ip(), MAX_OF_A_CLIENT, MAX_CONNECTIONS);
+                tracing::warn!(
+                    %client, of_a_client, in_all, closed,
+                    "the admin listener has as many connections as it takes, of this client or in all: \
+                    closing more, each time the one that has asked nothing for longest"
+                );
+            }
             let (admin, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
-                let _place = place;
                 tokio::select! {
-                    () = admin.connection(stream) => {}
+                    () = admin.connection(stream, &place) => {}
+                    () = place.gives_way() => {}
                     () = stop.cancelled() => {}
                 }
             });
@@ -265,11 +263,11 @@ impl Admin {
     }
 
     /// TLS first, where there is TLS.
-    async fn connection(&self, stream: TcpStream) {
+    async fn connection(&self, stream: TcpStream, place: &Place) {
         let tls = self.rules.load().tls.clone();
-        let Some(tls) = tls else { return self.http(stream).await };
+        let Some(tls) = tls else { return self.http(stream, place).await };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(secured)) => self.http(secured.stream).await,
+            Ok(Ok(secured)) => self.http(secured.stream, place).await,
             Ok(Err(Failure::Gone)) => {}
             Ok(Err(Failure::Refused(mut stream, detail))) => {
                 tracing::debug!(detail, "an admin connection's TLS handshake failed");
@@ -280,8 +278,11 @@ impl Admin {
         }
     }
 
-    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
-        let service = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(&request)) });
+    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin, place: &Place) {
+        let service = service_fn(|request| async move {
+            place.asked();
+            Ok::<_, Infallible>(self.answer(&request))
+        });
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

@@ -53,6 +53,14 @@ pub fn head(head: &Parts) -> Result<(), Rejection> {
     if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
         return too_large("the path is over 16 KiB");
     }
+    let no_uri = |target: &str| {
+        !target.bytes().all(|byte| byte.is_ascii_graphic()) || !target.starts_with('/') && target != "*"
+    };
+    if head.uri.path_and_query().is_some_and(|target| no_uri(target.as_str())) {
+        // RFC 9113, section 8.3.1. The library lets both pass.
+        let detail = "a :path that is no path, or holds other than visible ASCII";
+        return Err(Rejection::new(Reason::HttpMalformed, detail));
+    }
     if head.headers.len() > MAX_HEADERS {
         return too_large("over 100 headers");
     }

@@ -155,7 +155,8 @@ impl Connection {
             };
             match begun {
                 Ok(Begun::Header(Some(source))) => self.peer = Peer::at(source.ip()),
-                Ok(Begun::Header(None)) => {}
+                // The proxy passes on bytes that it does not read: what they say of their client it has not seen.
+                Ok(Begun::Header(None)) => self.peer.hidden = true,
                 Ok(Begun::Invalid(why)) => {
                     let detail = format!("no PROXY protocol header from a trusted proxy: {why}");
                     return refused(Reason::HttpMalformed, &detail);

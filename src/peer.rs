@@ -20,12 +20,15 @@ pub struct Peer {
     pub address: IpAddr,
     /// What its verified certificate says, where it showed one.
     pub certificate: Option<Arc<Certificate>>,
+    /// A trusted proxy has passed the connection on without naming the client. The address is the proxy's, and a header that
+    /// names another is the unknown client's own word.
+    pub hidden: bool,
 }
 
 impl Peer {
     /// A client of which nothing but the address is known.
     pub fn at(address: IpAddr) -> Peer {
-        Peer { address: address.to_canonical(), certificate: None }
+        Peer { address: address.to_canonical(), certificate: None, hidden: false }
     }
 }
 

@@ -113,15 +113,19 @@ impl Pipeline {
             Found::Source(source) => exchange.belongs_to(source),
             Found::WrongToken(source) => {
                 exchange.belongs_to(source);
-                return Err(rejected(
-                    Reason::PathTokenMismatch,
-                    "the path's last segment is not the source's token",
-                ));
+                let detail = match exchange.head.uri.path().strip_prefix(&*source.path) {
+                    Some("" | "/") => "the path ends where the source's token has to follow",
+                    _ => "the path's last segment is not the source's token",
+                };
+                return Err(rejected(Reason::PathTokenMismatch, detail));
             }
             Found::Nothing if health::is_asked(&exchange.head.uri, &rules) => {
                 return Err(rejected(Reason::MethodNotAllowed, "edge.health_path takes GET and HEAD"));
             }
-            Found::Nothing => return Err(rejected(Reason::UnknownPath, "no source has this path")),
+            Found::Nothing => {
+                let detail = exchange.is_near(rules.routes.near(exchange.head.uri.path()));
+                return Err(rejected(Reason::UnknownPath, &detail));
+            }
         };
         let refused = Outcome::Rejected;
         admit::method(&source, &exchange.head.method).map_err(refused)?;

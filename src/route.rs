@@ -7,6 +7,7 @@ mod authenticated;
 mod drift;
 mod keys;
 mod memory;
+mod near;
 mod observing;
 mod rates;
 
@@ -23,6 +24,7 @@ use crate::provider::{self, Provider};
 use crate::secret::{Redactor, Secret, SecretRef};
 use crate::signature::{Key, Scheme, VerifiedBy};
 pub use memory::SourceMemory;
+pub use near::Near;
 use observing::Observing;
 pub use observing::dated;
 use rates::Rates;
@@ -81,6 +83,8 @@ impl Source {
 pub struct Routes {
     plain: HashMap<Arc<str>, Arc<Source>>,
     tokened: HashMap<Arc<str>, Arc<Source>>,
+    /// Every source, by its path in lower case.
+    shapes: HashMap<String, Arc<Source>>,
     /// The series of requests to no source.
     pub unknown: Arc<SourceMetrics>,
     /// Knows every secret, to cut them out of what is recorded.
@@ -115,14 +119,21 @@ impl Routes {
             reasons: &reasons,
             observed: &[],
         });
-        let mut routes =
-            Routes { plain: HashMap::new(), tokened: HashMap::new(), unknown, redactor: Redactor::default() };
+        let mut routes = Routes {
+            plain: HashMap::new(),
+            tokened: HashMap::new(),
+            shapes: HashMap::new(),
+            unknown,
+            redactor: Redactor::default(),
+        };
         for of in &config.sources {
             let same = before.and_then(|before| before.named(&of.name.value, &of.provider.value));
             let mut builder = Builder { of, config, before: same, problems, redactor: &mut routes.redactor };
             if let Some(source) = builder.build(metrics, &reasons) {
+                let source = Arc::new(source);
+                routes.note_shape(&source);
                 let by_path = if source.token.is_some() { &mut routes.tokened } else { &mut routes.plain };
-                by_path.insert(source.path.clone(), Arc::new(source));
+                by_path.insert(source.path.clone(), source);
             }
         }
         if let Some(before) = before {

@@ -103,7 +103,11 @@ fn a_proxy_that_speaks_for_itself_is_the_client() {
     ] {
         let mut connection = gateway.connect();
         connection.send(&header);
-        assert_eq!(client_of(&gateway, &connection.ask(&unsigned())), json!("127.0.0.1"), "{header:?}");
+        // Nor may the client that the proxy does not name do that itself.
+        let claims = unsigned().with("x-forwarded-for", "203.0.113.7");
+        for request in [unsigned(), claims] {
+            assert_eq!(client_of(&gateway, &connection.ask(&request)), json!("127.0.0.1"), "{header:?}");
+        }
     }
 }
 

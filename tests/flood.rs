@@ -55,6 +55,30 @@ async fn silent_connections_to_the_admin_port_keep_nobody_else_from_it() {
 }
 
 #[tokio::test]
+async fn eight_clients_that_take_every_place_of_the_admin_port_keep_nobody_else_from_it() {
+    let gateway = Home::embedded().serve().await;
+    let mut silent = Vec::new();
+    for host in 2..10u8 {
+        for _ in 0..32 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, host], 0).into()).unwrap();
+            silent.push(socket.connect(gateway.admin).await.unwrap());
+        }
+    }
+    let mut kept = Client::connect(gateway.admin).await.unwrap();
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(kept.get(path).await.unwrap().status, 200, "{path}");
+        assert_eq!(gateway.admin(path).await.status, 200, "{path}");
+    }
+    // At once, and not once those had been silent for too long.
+    let mut open = 0;
+    for stream in &silent {
+        open += usize::from(stream.try_read(&mut [0; 1]).is_err());
+    }
+    assert!(open > 200, "{open}");
+}
+
+#[tokio::test]
 async fn a_spell_without_file_descriptors_is_told_once_and_so_is_its_end() {
     let gateway = Home::embedded().with("edge.header_timeout", "3s").serve().await;
     let may_have = |files: u64| {

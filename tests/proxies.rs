@@ -160,6 +160,81 @@ fn the_health_path_follows_the_config() {
     assert_eq!(status("/healthz"), 404);
 }
 
+// -- paths
+
+#[test]
+fn the_record_says_which_source_a_path_misses_by_a_slip() {
+    let upper = "[sources.upper]\nprovider = \"basiq\"\npath = \"/In/Upper\"\n";
+    let home = Home::new(&format!("{}{upper}secrets = [\"{STANDARD_SECRET}\"]\n", sources()));
+    let gateway = home.serve();
+    let detail = |target: &str, reason: &str| {
+        let answer = gateway.ask(&basiq("evt").to(target));
+        let said = answer.json();
+        // Whoever asks learns nothing from it.
+        assert_eq!(
+            (answer.status, &said["type"], &said["title"]),
+            (404, &json!("urn:hookgate:problem:unknown_path"), &json!("Not found"))
+        );
+        assert_eq!(answer.headers.len(), gateway.ask(&Request::post("/none", "")).headers.len());
+        let record = gateway.record_of(&answer);
+        assert_eq!(record["reason"], reason, "{target}");
+        assert!(!record.to_string().contains(&TOKEN[..8]), "{record}");
+        (record["detail"].as_str().unwrap().to_owned(), record["path"].as_str().unwrap().to_owned())
+    };
+    let basiq = |slips: &str| {
+        format!("no source has this path; but for {slips}, it would be the path of the source basiq")
+    };
+    for (target, slips) in [
+        ("/hooks/basiq/", "the slash at its end"),
+        ("/hooks/basiq//", "the slash at its end"),
+        ("/hooks/basiq/?a=b", "the slash at its end"),
+        ("//hooks/basiq", "a doubled slash"),
+        ("/hooks///basiq", "a doubled slash"),
+        ("/Hooks/BASIQ", "upper and lower case"),
+        ("/hooks/b%61siq", "its percent-encoding"),
+        ("/hooks%2Fbasiq", "its percent-encoding"),
+        ("/hooks/basiq%20", "blanks"),
+        ("/hooks//Basiq/", "a doubled slash and the slash at its end and upper and lower case"),
+    ] {
+        assert_eq!(
+            detail(target, "unknown_path"),
+            (basiq(slips), target.split('?').next().unwrap().to_owned())
+        );
+    }
+    assert!(detail("/in/upper", "unknown_path").0.ends_with("it would be the path of the source upper"));
+    for none in [
+        "/",
+        "//",
+        "/hooks",
+        "/hooks/",
+        "/hooks/basiq/x",
+        "/hooks/bas%ffiq",
+        "/x/hooks/basiq",
+        "/hooks/basiqs",
+    ] {
+        assert_eq!(detail(none, "unknown_path").0, "no source has this path", "{none}");
+    }
+    // With a token's place in it, and neither the token nor whether it is the one.
+    for token in [TOKEN, "another-token", &TOKEN.to_ascii_uppercase()] {
+        for (target, slips) in [
+            (format!("/hooks/securitize/{token}/"), "the slash at its end"),
+            (format!("/hooks//securitize/{token}"), "a doubled slash"),
+            (format!("/Hooks/securitize/{token}"), "upper and lower case"),
+            (format!("/hooks/%73ecuritize/{token}"), "its percent-encoding"),
+        ] {
+            let would_be = "under the path of the source securitize, where its token stands";
+            let said = format!("no source has this path; but for {slips}, it would be {would_be}");
+            assert_eq!(detail(&target, "unknown_path"), (said, "/hooks/securitize".to_owned()));
+        }
+    }
+    let (said, _) = detail("/hooks//securitize/", "unknown_path");
+    assert!(said.ends_with("it would be the path of the source securitize, which lacks its token"), "{said}");
+    for target in ["/hooks/securitize", "/hooks/securitize/"] {
+        let said = "the path ends where the source's token has to follow";
+        assert_eq!(detail(target, "path_token_mismatch"), (said.to_owned(), "/hooks/securitize".to_owned()));
+    }
+}
+
 // -- networks
 
 #[test]

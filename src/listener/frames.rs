@@ -128,6 +128,16 @@ impl Asked {
                 _ => *spent += 1,
             }
         });
+        self.affords()
+    }
+
+    /// The library has reset so many of the client's streams, for its mistakes. False once it is a flood.
+    pub(super) fn mistook(&mut self, streams: usize) -> bool {
+        self.spent += streams * MISTAKE_COST;
+        self.affords()
+    }
+
+    fn affords(&mut self) -> bool {
         if self.spent <= self.earned + ALLOWED {
             return true;
         }
@@ -163,17 +173,19 @@ pub(super) struct Answered {
     frames: Frames,
     /// Streams whose refusal was told, and whose reset follows.
     told: Vec<u32>,
+    /// Streams reset since this was last asked for.
+    resets: usize,
     far_too_large: bool,
 }
 
 impl Answered {
     pub(super) fn new() -> Answered {
-        Answered { frames: Frames::after(0), told: Vec::new(), far_too_large: false }
+        Answered { frames: Frames::after(0), told: Vec::new(), resets: 0, far_too_large: false }
     }
 
     /// Reads on, and tells of what the library refused by itself.
     pub(super) fn read(&mut self, bytes: &[u8], mut tell: impl FnMut(Reason, u16, &'static str)) {
-        let Answered { frames, told, far_too_large } = self;
+        let Answered { frames, told, resets, far_too_large } = self;
         frames.read(bytes, |frame| match frame.kind {
             HEADERS if frame.flags & END_STREAM != 0 && is_one_field(frame) => {
                 told.truncate(MAX_TOLD);
@@ -181,6 +193,7 @@ impl Answered {
                 tell(Reason::HeadersTooLarge, 431, "the request's header list is over 64 KiB");
             }
             RST_STREAM => {
+                *resets += usize::from(*frame.start != [0; 4]);
                 if let Some(known) = told.iter().position(|stream| *stream == frame.stream) {
                     told.swap_remove(known);
                     return;
@@ -201,6 +214,11 @@ impl Answered {
             }
             _ => {}
         });
+    }
+
+    /// How many streams were reset for an error since this was last asked.
+    pub(super) fn take_resets(&mut self) -> usize {
+        std::mem::take(&mut self.resets)
     }
 
     /// The library has ended the connection for a header list of several times the limit. Its error does not say so.
@@ -249,6 +267,9 @@ const REFUSED_STREAM: u8 = 7;
 const EARNED: usize = 4;
 /// A reset costs what a request earns and more, or opening and resetting could go on for ever.
 const RESET_COST: usize = 10;
+/// A stream that is reset for its client's mistake. A connection on which two in three requests are good goes on, so that one client
+/// of a proxy does not cost the others theirs; one with little but mistakes ends (CVE-2025-8671).
+const MISTAKE_COST: usize = 12;
 /// Above what requests earn, in one window. A client that gives up on two hundred slow requests at once is none.
 const ALLOWED: usize = 2000;
 const WINDOW: Duration = Duration::from_secs(10);

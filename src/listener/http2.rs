@@ -144,7 +144,8 @@ fn builder() -> hyper::server::conn::http2::Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        // The library counts over a connection's whole life. A proxy's carries many clients for days: see `frames::MISTAKE_COST`.
+        .max_local_error_reset_streams(None)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder
@@ -188,8 +189,5 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const SEND_BUFFER: usize = 64 << 10;
 /// Streams that a client reset before we came to accept them.
 const MAX_PENDING_RESETS: usize = 20;
-/// Streams that we reset for the client's mistakes, over the connection's whole life; those it opened over the limit, before it
-/// knew of the limit, are among them.
-const MAX_ERROR_RESETS: usize = 128;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);

@@ -75,6 +75,15 @@ impl<S, T> Watched<S, T> {
         self.flooded
     }
 
+    /// Ends the connection of a client that makes little but mistakes.
+    fn afford_mistakes(&mut self) -> io::Result<()> {
+        if self.asked.mistook(self.answered.take_resets()) {
+            return Ok(());
+        }
+        self.flooded = true;
+        Err(io::Error::other("a flood of malformed requests"))
+    }
+
     pub(super) fn into_inner(self) -> S {
         self.stream
     }
@@ -109,6 +118,7 @@ impl<S: AsyncWrite + Unpin, T: FnMut(Reason, u16, &'static str) + Unpin> AsyncWr
         let watched = &mut *self;
         let written = ready!(Pin::new(&mut watched.stream).poll_write(cx, bytes))?;
         watched.answered.read(&bytes[..written], &mut watched.tell);
+        watched.afford_mistakes()?;
         Poll::Ready(Ok(written))
     }
 
@@ -133,6 +143,7 @@ impl<S: AsyncWrite + Unpin, T: FnMut(Reason, u16, &'static str) + Unpin> AsyncWr
             watched.answered.read(&slice[..part], &mut watched.tell);
             left -= part;
         }
+        watched.afford_mistakes()?;
         Poll::Ready(Ok(written))
     }
 

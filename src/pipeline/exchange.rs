@@ -20,7 +20,7 @@ use crate::metrics::{OutcomeLabel, UNKNOWN};
 use crate::outcome::{CONFLICT, Outcome, Reason, Rejection};
 use crate::peer::{Peer, forwarded};
 use crate::respond::{self, Body};
-use crate::route::Source;
+use crate::route::{Near, Source};
 use crate::signature::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS, fingerprint, without_signatures};
 
 /// A request under way.
@@ -35,6 +35,8 @@ pub struct Exchange {
     pub received: Timestamp,
     /// Whose it is, once known.
     pub source: Option<Arc<Source>>,
+    /// A source with a token whose path it misses by a slip: what stands in the token's place may be near the token.
+    near: Option<Arc<Source>>,
     /// Of HTTP/1.x: what follows it on its connection is no request.
     pub last: bool,
     observed: Mutex<Vec<Observed>>,
@@ -55,14 +57,24 @@ impl Exchange {
         in_flight.inc();
         let received = pipeline.clock.now();
         let hops = head.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
-        peer.address = forwarded::client(peer.address, hops, &rules.edge.trusted_proxies);
-        let (source, last, observed, started) = (None, false, Mutex::default(), clock::instant());
-        Exchange { head, peer, rules, received, source, last, observed, started, in_flight }
+        if !peer.hidden {
+            peer.address = forwarded::client(peer.address, hops, &rules.edge.trusted_proxies);
+        }
+        let (source, near, last) = (None, None, false);
+        let (observed, started) = (Mutex::default(), clock::instant());
+        Exchange { head, peer, rules, received, source, near, last, observed, started, in_flight }
     }
 
     pub(super) fn belongs_to(&mut self, source: &Arc<Source>) -> Arc<Source> {
         self.source = Some(source.clone());
         source.clone()
+    }
+
+    /// It leads to no source. For the record: to which it would but for a slip.
+    pub(super) fn is_near(&mut self, near: Option<Near>) -> String {
+        let Some(Near { source, detail }) = near else { return "no source has this path".to_owned() };
+        self.near = Some(source).filter(|source| source.token.is_some());
+        detail
     }
 
     pub(super) fn belongs_to_nobody(&mut self) {
@@ -163,7 +175,7 @@ impl Exchange {
         let redactor = &self.rules.routes.redactor;
         let clean = |text: &str, max: usize| clip(&redactor.clean(text), max);
         let clean_header = |value: &str| clip(&without_signatures(&redactor.clean(value)), MAX_HEADER);
-        let path = match &self.source {
+        let path = match self.source.as_ref().or(self.near.as_ref()) {
             Some(source) if source.token.is_some() => source.path.to_string(),
             _ => clean(self.head.uri.path(), MAX_PATH),
         };

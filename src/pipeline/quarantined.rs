@@ -149,7 +149,7 @@ fn verified(rules: &Rules, source: &Source, kept: &Kept, counted: bool) -> Resul
     };
     enforce(admit::client(source, client))?;
     // Never only observed: it may be what authenticates the source.
-    admit::certificate(source, &Peer { address: client, certificate: certificate.clone() })?;
+    admit::certificate(source, &Peer { address: client, certificate: certificate.clone(), hidden: false })?;
     let redactor = &rules.routes.redactor;
     Delivery { source, headers, body, received, redactor, counted }.read(&enforce)
 }
