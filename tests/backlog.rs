@@ -14,6 +14,9 @@ const STREAM: &str = "hookgate.events";
 const UP: &str = "hookgate_queue_up{queue=\"redis\"}";
 const FULL: &str = "hookgate_queue_full{queue=\"redis\"}";
 
+/// An entry's id, and its fields and values.
+type Entry = (String, Vec<String>);
+
 async fn group(redis: &Redis, stream: &str, name: &str) {
     let _: String = redis.run(&["XGROUP", "CREATE", stream, name, "0", "MKSTREAM"]).await;
 }
@@ -21,7 +24,7 @@ async fn group(redis: &Redis, stream: &str, name: &str) {
 /// Reads all there is and acknowledges it.
 async fn consume(redis: &Redis, stream: &str, group: &str) {
     let read = ["XREADGROUP", "GROUP", group, "me", "COUNT", "1000", "STREAMS", stream, ">"];
-    let got: Option<Vec<(String, Vec<(String, Vec<String>)>)>> = redis.run(&read).await;
+    let got: Option<Vec<(String, Vec<Entry>)>> = redis.run(&read).await;
     for (id, _) in got.into_iter().flatten().flat_map(|(_, entries)| entries) {
         let _: u64 = redis.run(&["XACK", stream, group, &id]).await;
     }

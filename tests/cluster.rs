@@ -8,10 +8,10 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use support::{
     Client, Cluster, Delivery, Gateway, Home, Load, Nats, Persistence, Process, Redis, Sentinel, eventually,
     ids, until, within,
@@ -423,6 +423,68 @@ async fn tls_is_held_against_the_configured_authority() {
     is_refused(&wrong, "certificate").await;
 }
 
+/// Each node is found by what another says of it, and speaks TLS too.
+#[tokio::test]
+async fn a_cluster_is_reached_over_tls() {
+    let (own, other) = (Authority::new(), Authority::new());
+    let mut nodes = Vec::new();
+    for slots in [("0", "8191"), ("8192", "16383")] {
+        let bus = support::free_port().to_string();
+        let options = ["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", &bus];
+        let node = own.redis_with(&options).await;
+        let _: String = node.run(&["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]).await;
+        nodes.push((node, bus));
+    }
+    let (first, (second, bus)) = (&nodes[0].0, &nodes[1]);
+    let _: String = first.run(&["CLUSTER", "MEET", "127.0.0.1", &tls_port(second).await, bus]).await;
+    until("the cluster is whole", async || {
+        let info = [first.run::<String>(&["CLUSTER", "INFO"]).await, second.run(&["CLUSTER", "INFO"]).await];
+        info.iter().all(|info| info.contains("cluster_state:ok") && info.contains("cluster_size:2"))
+    })
+    .await;
+    let url = format!("rediss://127.0.0.1:{}", tls_port(first).await);
+    let home = || Home::redis_at(vec![url.clone()]).with("redis.cluster", true).with("queue.partitions", 4);
+    let right = home().with("redis.ca", own.file());
+    let gateway = right.serve().await;
+    until("both masters take events", async || gateway.metric(UP).await == 1.0).await;
+    for n in 0..20 {
+        let id = format!("e{n}");
+        gateway.deliver(&Delivery::basiq_about(&id, &format!("user-{n}"))).await.assert_accepted(&id);
+    }
+    assert_eq!(right.events().len(), 20);
+    for node in [first, second] {
+        assert!(node.run::<u64>(&["DBSIZE"]).await > 0, "both have some");
+    }
+    let wrong = home().with("redis.ca", other.file()).serve_unready().await;
+    until("it says why", async || wrong.said().contains("certificate")).await;
+    assert!(!wrong.ready().await);
+}
+
+#[tokio::test]
+async fn sentinels_and_the_master_that_they_name_are_reached_over_tls() {
+    let (own, other) = (Authority::new(), Authority::new());
+    let redis = own.redis().await;
+    let options = own.options();
+    let port = &options[1];
+    let mut text = format!("port 0\nbind 127.0.0.1\ndir {}\ntls-replication yes\n", own.at(""));
+    for option in options.chunks(2) {
+        text += &format!("{} {}\n", option[0].trim_start_matches("--"), option[1]);
+    }
+    text += &format!("sentinel monitor main 127.0.0.1 {} 1\n", tls_port(&redis).await);
+    std::fs::write(own.at("sentinel.conf"), text).unwrap();
+    let mut command = Command::new("redis-server");
+    command.arg(own.at("sentinel.conf")).arg("--sentinel").stdout(Stdio::null()).stderr(Stdio::null());
+    let _sentinel = Process::spawn(&mut command);
+
+    let home = || Home::redis_at(format!("rediss://127.0.0.1:{port}/0")).with("redis.sentinel", "main");
+    let right = home().with("redis.ca", own.file());
+    let gateway = right.serve().await;
+    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    assert_eq!((ids(&right.events()), redis.run::<u64>(&["XLEN", STREAM]).await), (vec!["a"], 1));
+    let wrong = home().with("redis.ca", other.file()).serve_unready().await;
+    is_refused(&wrong, "certificate").await;
+}
+
 #[tokio::test]
 async fn a_password_opens_and_a_wrong_one_is_told_without_it() {
     let redis = Redis::start(Persistence::Off).await;
@@ -554,8 +616,22 @@ impl Authority {
 
     /// A server that speaks TLS on a port besides its plain one.
     async fn redis(&self) -> Redis {
+        self.redis_with(&[]).await
+    }
+
+    /// The same with more on its command line.
+    async fn redis_with(&self, more: &[&str]) -> Redis {
+        let options = self.options();
+        let options: Vec<&str> = options.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        Redis::start_with(Persistence::Off, &options).await
+    }
+
+    /// For `redis-server`: a port that speaks TLS, and a certificate for it.
+    fn options(&self) -> Vec<String> {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        // Another than the authority's, or OpenSSL takes it for its own issuer.
+        params.distinguished_name.push(DnType::CommonName, "redis");
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         std::fs::write(self.at("server.pem"), certificate.pem()).unwrap();
         std::fs::write(self.at("server.key"), key.serialize_pem()).unwrap();
@@ -568,8 +644,13 @@ impl Authority {
             ["--tls-key-file", &key],
             ["--tls-auth-clients", "no"],
         ];
-        Redis::start_with(Persistence::Off, options.as_flattened()).await
+        options.as_flattened().iter().map(|option| (*option).to_owned()).collect()
     }
+}
+
+async fn tls_port(redis: &Redis) -> String {
+    let (_, port): (String, String) = redis.run(&["CONFIG", "GET", "tls-port"]).await;
+    port
 }
 
 const STREAM: &str = "hookgate.events";

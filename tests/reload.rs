@@ -516,6 +516,7 @@ async fn what_a_running_gateway_cannot_follow_refuses_the_reload_whole() {
         ("redis.url", json!("redis://127.0.0.1:1/0")),
         ("dedupe.window", json!("8d")),
         ("queue.retain", json!("1d")),
+        ("queue.ignore_idle_groups", json!("1d")),
         ("spool.max_bytes", json!("512MiB")),
         ("audit.retain", json!("1d")),
         ("audit.ship.url", json!("syslog+udp://127.0.0.1:1")),

@@ -147,10 +147,19 @@ impl Standing {
         for row in parts.filter_map(row) {
             let key = (row.read.clone(), bounds.last.clone(), bounds.length, bounds.deleted.clone());
             let unread = match before.0.get(&row.raw) {
-                Some((of, count)) if *of == key => *count,
-                _ => counting.unread(&row).await?,
+                Some((of, count)) if *of == key => {
+                    counted.0.insert(row.raw.clone(), (key, *count));
+                    *count
+                }
+                _ => {
+                    let (least, most, told) = counting.unread(&row).await?;
+                    // An estimate is counted again: another turn may have the budget.
+                    if least == most {
+                        counted.0.insert(row.raw.clone(), (key, most));
+                    }
+                    told.clamp(least, most)
+                }
             };
-            counted.0.insert(row.raw.clone(), (key, unread));
             let behind = unread + counting.pending(&row).await?;
             let firsts = [row.first_pending, row.first_unread].into_iter().filter(|id| !id.is_empty());
             groups.push(Group {
@@ -177,14 +186,14 @@ struct Counting<'a, A> {
 }
 
 impl<A: Asked> Counting<'_, A> {
-    /// Entries that a group was never given.
-    async fn unread(&mut self, row: &Row) -> Option<u64> {
+    /// Entries that a group was never given: at least, at most, and in between as many as Redis itself thinks.
+    async fn unread(&mut self, row: &Row) -> Option<(u64, u64, u64)> {
         let Bounds { length, first, last, added, .. } = self.bounds;
         if row.first_unread.is_empty() {
-            return Some(0);
+            return Some((0, 0, 0));
         }
         if order(&row.read) < order(first) {
-            return Some(*length);
+            return Some((*length, *length, *length));
         }
         // The side on which Redis itself thinks there are fewer first.
         let told =
@@ -203,10 +212,10 @@ impl<A: Asked> Counting<'_, A> {
                 least = if all { most } else { least };
             }
             if least >= most {
-                return Some(most);
+                return Some((most, most, most));
             }
         }
-        Some(told.clamp(least, most))
+        Some((least, most, told))
     }
 
     /// Entries from one id to another, of `most` at most, and whether these are all.

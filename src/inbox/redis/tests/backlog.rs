@@ -2,11 +2,14 @@
 
 use super::*;
 
+/// An entry's id, and its fields and values.
+type Entry = (String, Vec<String>);
+
 /// Reads and does not acknowledge.
 async fn read(server: &Server, group: &str, count: usize) -> Vec<String> {
     let count = count.to_string();
     let read = ["XREADGROUP", "GROUP", group, "me", "COUNT", &count, "STREAMS", "hooks", ">"];
-    let got: Option<Vec<(String, Vec<(String, Vec<String>)>)>> = server.run(&read).await;
+    let got: Option<Vec<(String, Vec<Entry>)>> = server.run(&read).await;
     got.into_iter().flatten().flat_map(|(_, entries)| entries).map(|(id, _)| id).collect()
 }
 
