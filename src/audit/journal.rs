@@ -8,7 +8,7 @@ mod recovery;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -255,8 +255,19 @@ impl Journal {
                 "the next file of the reject log is there",
             ));
         }
+        self.give_to_owner(&file);
         self.current = Some(Current { log, len: 0, file: Some(file) });
         Ok(())
+    }
+
+    /// Root may record what it did while no gateway runs: the gateway must be able to go on in that file.
+    fn give_to_owner(&self, file: &File) {
+        if let (Ok(ours), Ok(dir)) = (file.metadata(), self.dir.metadata())
+            && (ours.uid(), ours.gid()) != (dir.uid(), dir.gid())
+        {
+            // Only root may. Another one's group that differs is no matter.
+            let _ = fchown(file, Some(dir.uid()), Some(dir.gid()));
+        }
     }
 
     /// Writes whole lines, or nothing.

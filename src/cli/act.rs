@@ -84,19 +84,25 @@ pub(super) fn done(what: &str) -> Done {
 
 /// What was done to each source; `named` are those that were asked for one by one.
 pub(super) fn done_to(tally: &Tally, named: &[String], what: impl Fn(usize) -> String) -> Vec<Done> {
-    let asked = match named {
-        [] => String::new(),
-        [some @ .., last] if named.len() <= NAMED => {
-            let some: String = some.iter().map(|name| format!("{name}, ")).collect();
-            format!(" (asked for: {some}{last})")
-        }
-        _ => format!(" (asked for: {} and {} more)", named[..NAMED].join(", "), named.len() - NAMED),
+    let some: Vec<String> = named.iter().take(NAMED).map(|name| short(name)).collect();
+    let asked = match (some.as_slice(), named.len().saturating_sub(NAMED)) {
+        ([], _) => String::new(),
+        (some, 0) => format!(" (asked for: {})", some.join(", ")),
+        (some, more) => format!(" (asked for: {} and {more} more)", some.join(", ")),
     };
     let of = |(source, count): (&String, &usize)| {
         let what = safe(&format!("{}{asked}", what(*count)));
         Done { source: source.clone(), what }
     };
     tally.iter().map(of).collect()
+}
+
+/// A provider decides how long an id is. The record has to hold all else.
+fn short(name: &str) -> String {
+    if name.len() <= NAME_BYTES {
+        return name.to_owned();
+    }
+    format!("{}…", &name[..name.floor_char_boundary(NAME_BYTES)])
 }
 
 /// Who runs this process: by the system's account, which no variable can change.
@@ -115,6 +121,24 @@ fn operator() -> String {
 
 /// Of those asked for one by one, so many are named.
 const NAMED: usize = 10;
+const NAME_BYTES: usize = 64;
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// For a gateway that runs.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_names_some_of_many_and_has_room_for_who_it_was() {
+        let names = |count| (0..count).map(|n| format!("{n}-{}", "é".repeat(200))).collect::<Vec<_>>();
+        let tally = Tally::from([("a".to_owned(), 2), ("b".to_owned(), 1)]);
+        let told = |named: &[String]| done_to(&tally, named, |count| format!("{count} dropped"));
+        assert_eq!(told(&[])[0], Done { source: "a".to_owned(), what: "2 dropped".to_owned() });
+        assert_eq!(told(&["x".to_owned(), "y".to_owned()])[1].what, "1 dropped (asked for: x, y)");
+        let what = &told(&names(12))[0].what;
+        assert!(what.len() < 800 && what.ends_with(" and 2 more)"), "{what}");
+        assert!(operator().contains("(uid "), "{}", operator());
+    }
+}

@@ -357,3 +357,16 @@ pub(crate) fn freeze(journal: &mut Journal) -> (File, usize) {
 
 /// O_NONBLOCK, as Linux has it.
 const NONBLOCKING: i32 = 0o4000;
+
+#[test]
+fn a_file_that_root_begins_is_the_folders_owners() {
+    let dir = tempfile::tempdir().unwrap();
+    if let Err(why) = std::os::unix::fs::chown(dir.path(), Some(1234), Some(1235)) {
+        eprintln!("SKIPPED: giving files away takes root: {why}");
+        return;
+    }
+    let mut journal = Journal::open(dir.path(), options(), Clock::System).unwrap();
+    journal.append(&[Summed::one(Box::new(reject(1)))]).1.unwrap();
+    let of = list(dir.path()).unwrap()[0].path.metadata().unwrap();
+    assert_eq!((of.uid(), of.gid()), (1234, 1235));
+}

@@ -115,7 +115,7 @@ impl<'a> Watch<'a> {
             .now
             .zip(self.stretch)
             .is_some_and(|(now, stretch)| stretch.is_over(now, ANCHOR_WITHIN_CHECKED));
-        if let Some(to) = demand.anchored_to.filter(|to| *to > anchored && !(there && !overdue)) {
+        if let Some(to) = demand.anchored_to.filter(|to| *to > anchored && (!there || overdue)) {
             let why = format!(
                 "not anchored: the last anchor is record {anchored}, and one is to stand at record {to} or after it"
             );
