@@ -84,6 +84,14 @@ pub enum OpenError {
         /// The log.
         log: PathBuf,
     },
+    /// The disk is full, or fails. It may be mended while a gateway runs.
+    #[error("{}: {why}", db.display())]
+    Disk {
+        /// The database.
+        db: PathBuf,
+        /// As the system or SQLite says.
+        why: String,
+    },
     /// Whatever else SQLite says.
     #[error("{}: {why}", db.display())]
     Store {
@@ -105,6 +113,9 @@ impl OpenError {
                 why: "there is no such database yet, or it cannot be read".to_owned(),
             },
             Some(ErrorCode::ReadOnly) => OpenError::Access { path: db, why: "cannot be written".to_owned() },
+            Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => {
+                OpenError::Disk { db, why: error.to_string() }
+            }
             _ => OpenError::Store { db, why: error.to_string() },
         }
     }
@@ -230,6 +241,9 @@ fn make_private(db: &Path) -> Result<(), OpenError> {
     match OpenOptions::new().create_new(true).write(true).mode(0o600).open(db) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::StorageFull => {
+            Err(OpenError::Disk { db: db.to_owned(), why: error.to_string() })
+        }
         Err(error) => Err(OpenError::Access { path: db.to_owned(), why: error.to_string() }),
     }
 }

@@ -164,7 +164,11 @@ impl Spool {
         let level = Level::new(max_bytes, readiness, metrics);
         let (lines, taken, told) = (Arc::default(), AtomicU64::new(0), OnceLock::new());
         let spool = Spool { database, lines, level, taken, clock, told };
-        spool.look(None).await?;
+        match spool.look(None).await {
+            // The keeper's looks go on until it can be opened.
+            Err(_) if spool.database.was_deferred() => spool.level.wrote(false),
+            looked => drop(looked?),
+        }
         let waiting = spool.level.waiting();
         if max_bytes.is_none() && waiting > 0 {
             tracing::warn!(waiting, "the spool is off, but events wait in it from before: they are drained");

@@ -3,9 +3,9 @@
 //! Keeps true: an answer `Ok` is given only after COMMIT returned; a piece of work that fails takes nothing of itself along
 //! and does not harm the others of its transaction; whoever is taken from the channel is answered.
 
-use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
@@ -13,12 +13,15 @@ use tokio::sync::oneshot;
 
 use super::pairing::Pairing;
 use super::{Layout, OpenError};
+use crate::clock;
+use crate::telemetry::Spell;
 
 /// The open database. Work is done in the order it is asked for.
 pub struct Database {
     jobs: Sender<Box<dyn Job>>,
     done: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
+    deferred: bool,
 }
 
 /// Why a piece of work is not done, in words that may be seen outside. None of it is in the database.
@@ -27,22 +30,39 @@ pub struct Database {
 pub struct Failure(pub &'static str);
 
 impl Database {
-    /// Opens or makes the file, with these tables, and starts its thread.
+    /// Opens or makes the file, with these tables, and starts its thread. On a disk that is full or fails it is opened once work
+    /// finds that mended; until then all work is refused.
     ///
     /// # Errors
     /// When another gateway has it, it cannot be written, or it is not a database this build knows.
     pub fn open(db: &Path, tables: &str) -> Result<Database, OpenError> {
         let lock = super::lock(db)?;
-        let (conn, pairing) = super::open(db, Layout::default(), tables)?;
-        let checkpoints = conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES);
-        checkpoints.map_err(|error| OpenError::of(db, error))?;
+        let mut file = File {
+            db: db.to_owned(),
+            tables: tables.to_owned(),
+            opened: None,
+            again: clock::instant(),
+            lock,
+        };
+        match file.open() {
+            Err(why @ OpenError::Disk { .. }) => {
+                tracing::warn!(%why, "the database cannot be opened; trying on");
+            }
+            opened => opened?,
+        }
+        let deferred = file.opened.is_none();
         let (jobs, waiting) = crossbeam_channel::bounded(CAPACITY);
         let (finished, done) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("database".to_owned())
-            .spawn(move || work(conn, pairing, &waiting, lock, finished))
+            .spawn(move || work(file, &waiting, finished))
             .map_err(|error| OpenError::Store { db: db.to_owned(), why: error.to_string() })?;
-        Ok(Database { jobs, done, thread })
+        Ok(Database { jobs, done, thread, deferred })
+    }
+
+    /// Whether it could not be opened at first.
+    pub fn was_deferred(&self) -> bool {
+        self.deferred
     }
 
     /// Does `work` inside a transaction, and answers once that is committed and synced. Once this is called it happens,
@@ -77,7 +97,10 @@ impl Database {
 /// A piece of work, whatever it gives.
 trait Job: Send {
     /// Does it. An error of one job is its own; the transaction goes on unless SQLite has given it up.
-    fn run(&mut self, conn: &Connection);
+    ///
+    /// # Errors
+    /// Of this job; it is answered all the same.
+    fn run(&mut self, conn: &Connection) -> Result<()>;
     /// Tells how it ended: as it ran, or as all of the transaction failed.
     fn finish(self: Box<Self>, failed: Option<&Failure>);
 }
@@ -89,9 +112,16 @@ struct Work<T, F> {
 }
 
 impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Work<T, F> {
-    fn run(&mut self, conn: &Connection) {
-        let Some(work) = self.work.take() else { return };
-        self.result = within_savepoint(conn, work).map_err(|error| failure(&error));
+    fn run(&mut self, conn: &Connection) -> Result<()> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        match within_savepoint(conn, work) {
+            Ok(done) => self.result = Ok(done),
+            Err(error) => {
+                self.result = Err(Failure(super::reason(&error)));
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn finish(self: Box<Self>, failed: Option<&Failure>) {
@@ -116,47 +146,93 @@ fn within_savepoint<T>(conn: &Connection, work: impl FnOnce(&Connection) -> Resu
     done
 }
 
-/// The thread. The lock goes last, when the database is closed.
-fn work(
-    conn: Connection,
-    mut pairing: Pairing,
-    jobs: &Receiver<Box<dyn Job>>,
-    lock: File,
-    finished: oneshot::Sender<()>,
-) {
+/// The file that the thread writes to.
+struct File {
+    db: PathBuf,
+    tables: String,
+    /// None while the disk does not let it be opened. The connection goes before what is noted of it.
+    opened: Option<(Connection, Pairing)>,
+    /// When to try to open it again.
+    again: Instant,
+    lock: std::fs::File,
+}
+
+impl File {
+    fn open(&mut self) -> Result<(), OpenError> {
+        self.again = clock::instant() + AGAIN;
+        let (conn, pairing) = super::open(&self.db, Layout::default(), &self.tables)?;
+        let checkpoints = conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES);
+        checkpoints.map_err(|error| OpenError::of(&self.db, error))?;
+        self.opened = Some((conn, pairing));
+        Ok(())
+    }
+
+    /// Opens it if that is to be tried again.
+    fn reopen(&mut self) {
+        if self.opened.is_some() || clock::instant() < self.again {
+            return;
+        }
+        match self.open() {
+            Ok(()) => tracing::info!(database = %self.db.display(), "the database is open"),
+            Err(why) => tracing::debug!(%why, "the database cannot be opened yet"),
+        }
+    }
+
+    fn close(self) {
+        let File { opened, lock, .. } = self;
+        if let Some((conn, _pairing)) = opened
+            && let Err((_, error)) = conn.close()
+        {
+            tracing::warn!(%error, "the database could not be closed in good order");
+        }
+        // Last, when nothing is written any more.
+        drop(lock);
+    }
+}
+
+/// The thread.
+fn work(mut file: File, jobs: &Receiver<Box<dyn Job>>, finished: oneshot::Sender<()>) {
+    // A disk that is full refuses as many writes as anybody likes to cause.
+    let mut refusals = Spell::default();
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];
         batch.extend(jobs.try_iter().take(BATCH - 1));
-        let failed = commit(&conn, &mut batch).err().map(|error| failure(&error));
+        file.reopen();
+        let Some((conn, pairing)) = &mut file.opened else {
+            batch.into_iter().for_each(|job| job.finish(Some(&Failure(NOT_OPEN))));
+            continue;
+        };
+        let done = commit(conn, &mut batch);
+        let failed = done.as_ref().err().map(|error| Failure(super::reason(error)));
         for job in batch {
             job.finish(failed.as_ref());
         }
-        if failed.is_none() {
-            pairing.committed(&conn);
+        if done.is_ok() {
+            pairing.committed(conn);
+        }
+        if let Ok(Some(error)) | Err(error) = done
+            && let Some(times) = refusals.again()
+        {
+            tracing::warn!(database = %file.db.display(), %error, times, "the database refuses writes");
         }
     }
-    if let Err((_, error)) = conn.close() {
-        tracing::warn!(%error, "the database could not be closed in good order");
-    }
-    drop(lock);
+    file.close();
     let _ = finished.send(());
 }
 
-fn commit(conn: &Connection, batch: &mut [Box<dyn Job>]) -> Result<()> {
+/// Commits what of the batch SQLite takes; gives the last error of a piece of work that it does not.
+fn commit(conn: &Connection, batch: &mut [Box<dyn Job>]) -> Result<Option<rusqlite::Error>> {
     let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+    let mut refused = None;
     for job in batch {
-        job.run(&transaction);
+        refused = job.run(&transaction).err().or(refused);
         if transaction.is_autocommit() {
             // A full disk ends a transaction at once, with all that was done in it.
             return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(FULL), None));
         }
     }
-    transaction.commit()
-}
-
-fn failure(error: &rusqlite::Error) -> Failure {
-    tracing::warn!(%error, "the database refuses a write");
-    Failure(super::reason(error))
+    transaction.commit()?;
+    Ok(refused)
 }
 
 /// Unlike the embedded inbox, this thread has moments to spare for moving the log into the database.
@@ -166,6 +242,9 @@ const CAPACITY: usize = 16_384;
 /// Pieces of work a transaction takes at most.
 const BATCH: usize = 512;
 const FULL: i32 = rusqlite::ffi::SQLITE_FULL;
+/// Between two attempts to open a database on a disk that failed.
+const AGAIN: Duration = Duration::from_secs(1);
+const NOT_OPEN: &str = "the database cannot be opened: the disk is full or fails";
 const NOT_RUN: &str = "the database did not get to it";
 const DIED: &str = "the database is closed";
 

@@ -25,7 +25,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -37,6 +37,7 @@ use crate::clock;
 use crate::event::Event;
 use crate::inbox::{Admission, Unavailable, Verdict};
 use crate::metrics::QueueMetrics;
+use crate::telemetry::Spell;
 
 pub use embedded::EmbeddedClaims;
 pub use redis::RedisClaims;
@@ -115,7 +116,7 @@ impl Claimed {
     /// Both parts are open already.
     pub fn new(claims: Claims, broker: Broker, options: Options, metrics: QueueMetrics) -> Claimed {
         Claimed {
-            desk: Arc::new(Desk { claims, broker, options, metrics }),
+            desk: Arc::new(Desk { claims, broker, options, metrics, unremembered: Mutex::default() }),
             tasks: TaskTracker::new(),
             room: Arc::new(Semaphore::new(IN_FLIGHT)),
         }
@@ -169,6 +170,8 @@ struct Desk {
     broker: Broker,
     options: Options,
     metrics: QueueMetrics,
+    /// Events that are in the queue and that the store could not note.
+    unremembered: Mutex<Spell>,
 }
 
 impl Desk {
@@ -241,8 +244,14 @@ impl Desk {
                     tokio::time::sleep(pause).await;
                 }
                 _ => {
-                    let source = &*admission.source;
-                    tracing::warn!(source, %why, "an event is in the queue and cannot be remembered; it may enter again under its id");
+                    if let Some(events) =
+                        self.unremembered.lock().unwrap_or_else(PoisonError::into_inner).again()
+                    {
+                        tracing::warn!(
+                            source = &*admission.source, %why, events,
+                            "events are in the queue and cannot be remembered; they may enter again under their ids"
+                        );
+                    }
                     return Err(Unavailable::Unknown);
                 }
             }

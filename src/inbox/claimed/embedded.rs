@@ -54,16 +54,15 @@ pub struct EmbeddedClaims {
 
 impl EmbeddedClaims {
     /// Claims in a database that was opened with [`super::TABLES`].
-    /// Whether the database works shows in `readiness`.
+    /// Whether the database works shows in `readiness`. Must be called inside a tokio runtime.
     pub fn new(database: Arc<Database>, clock: Clock, readiness: Arc<Readiness>) -> EmbeddedClaims {
         readiness.set_dedupe(true);
-        EmbeddedClaims {
-            database,
-            clock,
-            readiness,
-            prober: TaskTracker::new(),
-            stop: CancellationToken::new(),
+        let (prober, stop) = (TaskTracker::new(), CancellationToken::new());
+        let claims = EmbeddedClaims { database, clock, readiness, prober, stop };
+        if claims.database.was_deferred() {
+            claims.probe();
         }
+        claims
     }
 
     /// See [`super::Claims::claim`].
