@@ -288,10 +288,7 @@ impl From<PublishError> for Unavailable {
             PublishError::Unacceptable(why) => Unavailable::Unacceptable(why),
             PublishError::Unreachable => Unavailable::Unreachable,
             PublishError::Unknown => Unavailable::Unknown,
-            // What the broker said is worth more to its operator than that the outcome is unknown.
-            PublishError::Unvouched(_) => Unavailable::Unroutable(format!(
-                "{why}; it may be in: a retry is safe within the dedupe window"
-            )),
+            PublishError::Unvouched(why) => Unavailable::Unclear(why),
         }
     }
 }

@@ -296,6 +296,9 @@ async fn an_unknown_outcome_keeps_the_claim_for_its_owner(stage: Stage) {
     assert_eq!(gateway.admit(delivery("2")).await, IN_PROGRESS);
     assert_eq!(gateway.admit(first.clone()).await, UNKNOWN, "a retry may end the same way");
     assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS);
+    stage.then(false, Err(PublishError::Unvouched("nack".to_owned())));
+    assert_eq!(gateway.admit(first.clone()).await, Err(Unavailable::Unclear("nack".to_owned())));
+    assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS, "what the broker said is no end");
     // Another gateway, as after a crash: the owner is who shows the token.
     let restarted = stage.gateway().await;
     assert_eq!(restarted.admit(first.clone()).await, accepted("e"));
