@@ -720,8 +720,11 @@ fn send_plays_every_provider() {
     let ran = send("basiq", &["--body", "absent.json"]);
     assert!(ran.code == 1 && ran.err.contains("cannot read absent.json: "), "{ran:?}");
     home.write("array.json", "[]");
+    // Authentic, and no object: forwarded all the same.
     let ran = send("basiq", &["--body", "array.json", "--json"]);
-    assert_eq!((ran.code, ran.json()[0]["status"].clone()), (1, json!(400)), "{ran:?}");
+    assert_eq!((ran.code, ran.json()[0]["status"].clone()), (0, json!(200)), "{ran:?}");
+    let ran = send("basiq", &["--body", "array.json", "--tamper", "signature", "--json"]);
+    assert_eq!((ran.code, ran.json()[0]["status"].clone()), (1, json!(401)), "{ran:?}");
 
     // A whole URL, which is taken as it is.
     let whole = |path: &str| home.run(&["send", "--source", "basiq", "--url", &format!("{url}{path}")]);
