@@ -19,6 +19,7 @@ mod patience;
 pub mod places;
 pub mod proxy_protocol;
 mod secure;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod watched;

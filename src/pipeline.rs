@@ -69,10 +69,10 @@ impl Pipeline {
         peer: Peer,
         rules: Arc<Rules>,
     ) -> Response<Body> {
-        if let Some(answer) = health::answer(&self, &request, &rules) {
+        let (head, mut incoming) = request.into_parts();
+        if let Some(answer) = health::answer(&self, &head, &rules) {
             return answer;
         }
-        let (head, mut incoming) = request.into_parts();
         let mut exchange = Exchange::begin(&self, head, peer, rules);
         match self.receive(&mut exchange, &mut incoming).await {
             Ok((body, place)) => {

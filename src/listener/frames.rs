@@ -3,8 +3,11 @@
 //! Keeps true: a client that sends little but control frames is stopped; a stream that the library resets or refuses for the
 //! client's fault is told of, once. Sources: RFC 9113, sections 4, 6 and 7; RFC 7541, section 6.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::http2::MAX_FRAME;
+use super::targets::Targets;
 use crate::clock;
 use crate::outcome::Reason;
 
@@ -19,6 +22,9 @@ pub(super) struct Frames {
     /// The payload's first bytes.
     start: [u8; START],
     kept: usize,
+    /// Whether the payloads of heads are kept whole, and the one under way.
+    keeps_heads: bool,
+    block: Vec<u8>,
 }
 
 /// A frame that is over.
@@ -30,12 +36,34 @@ pub(super) struct Frame<'a> {
     length: usize,
     /// The payload's first bytes.
     start: &'a [u8],
+    /// All of the payload, where it is a part of a head and heads are kept.
+    block: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// The part of a head that it carries: without padding and priority (RFC 9113, section 6.2).
+    fn fragment(&self) -> Option<&[u8]> {
+        let mut block = self.block;
+        if self.kind == HEADERS && self.flags & PADDED != 0 {
+            let (padding, rest) = block.split_first()?;
+            block = rest.get(..rest.len().checked_sub(usize::from(*padding))?)?;
+        }
+        if self.kind == HEADERS && self.flags & PRIORITY != 0 {
+            block = block.get(PRIORITY_FIELDS..)?;
+        }
+        Some(block)
+    }
 }
 
 impl Frames {
     /// `skip`: bytes before the first frame.
     pub(super) fn after(skip: usize) -> Frames {
-        Frames { skip, header: [0; HEADER], have: 0, left: 0, start: [0; START], kept: 0 }
+        let (keeps_heads, block) = (false, Vec::new());
+        Frames { skip, header: [0; HEADER], have: 0, left: 0, start: [0; START], kept: 0, keeps_heads, block }
+    }
+
+    fn keeping_heads(self) -> Frames {
+        Frames { keeps_heads: true, ..self }
     }
 
     /// Reads on, and calls for every frame that is over.
@@ -59,13 +87,20 @@ impl Frames {
             self.start[self.kept..self.kept + keep].copy_from_slice(&bytes[..keep]);
             self.kept += keep;
             self.left -= take;
+            let of_head = [HEADERS, CONTINUATION].contains(&self.header[3]);
+            // What is longer the library refuses.
+            if self.keeps_heads && of_head && self.length() <= MAX_FRAME {
+                self.block.extend_from_slice(&bytes[..take]);
+            }
             bytes = &bytes[take..];
             if self.left > 0 {
                 return;
             }
             let [_, _, _, kind, flags, stream @ ..] = self.header;
             let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
-            over(&Frame { kind, flags, stream, length: self.length(), start: &self.start[..self.kept] });
+            let (length, start) = (self.length(), &self.start[..self.kept]);
+            over(&Frame { kind, flags, stream, length, start, block: &self.block });
+            self.block.clear();
             self.have = 0;
         }
     }
@@ -95,12 +130,15 @@ pub(super) struct Asked {
     earned: usize,
     spent: usize,
     since: Instant,
+    targets: Arc<Mutex<Targets>>,
 }
 
 impl Asked {
-    pub(super) fn new() -> Asked {
+    /// `targets` are told of every head.
+    pub(super) fn new(targets: Arc<Mutex<Targets>>) -> Asked {
         Asked {
-            frames: Frames::after(PREFACE),
+            targets,
+            frames: Frames::after(PREFACE).keeping_heads(),
             head: 0,
             open: false,
             heads: 0,
@@ -113,7 +151,7 @@ impl Asked {
 
     /// Reads on; false once it is a flood.
     pub(super) fn read(&mut self, bytes: &[u8]) -> bool {
-        let Asked { frames, head, open, heads, begins_well, earned, spent, .. } = self;
+        let Asked { frames, head, open, heads, begins_well, earned, spent, targets, .. } = self;
         frames.read(bytes, |frame| {
             begins_well.get_or_insert(frame.kind == SETTINGS);
             match frame.kind {
@@ -121,6 +159,11 @@ impl Asked {
                     *head = if frame.kind == HEADERS { frame.length } else { *head + frame.length };
                     *open = frame.flags & END_HEADERS == 0;
                     *heads += usize::from(!*open);
+                    let mut targets = targets.lock().unwrap_or_else(PoisonError::into_inner);
+                    targets.more(frame.fragment().unwrap_or_default());
+                    if !*open {
+                        targets.end();
+                    }
                     *earned += if frame.kind == HEADERS { EARNED } else { 0 };
                 }
                 DATA => {}
@@ -256,6 +299,10 @@ const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+/// Bytes: the stream that it depends on, and its weight.
+const PRIORITY_FIELDS: usize = 5;
 /// Before its data: the last stream and the code.
 const GOAWAY_HEAD: usize = 8;
 const FAR_TOO_LARGE: &[u8] = b"header_list_way_too_large";

@@ -1,14 +1,15 @@
 //! An HTTP/2 connection: its limits, and what becomes of one that breaks them.
 //!
 //! Keeps true: what a connection can make us hold is bounded; an attack that the library stops is counted and recorded, once,
-//! and nothing else is. What it lets through unseen: a fragment in `:path`, which it cuts off.
+//! and nothing else is; a fragment in `:path`, which the library cuts off, is refused as over HTTP/1.1.
 
 use std::error::Error as _;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
+use hyper::http::uri::PathAndQuery;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,8 +19,10 @@ use super::busy::{Allowed, Busy};
 use super::first_bytes::FirstBytes;
 use super::head::MAX_HEAD;
 use super::patience::Patience;
+use super::targets::Targets;
 use super::watched::{HeadTime, Watched};
 use super::{Connection, IDLE_GRACE};
+use crate::admit;
 use crate::clock;
 use crate::config::Edge;
 use crate::farewell;
@@ -43,8 +46,9 @@ impl Connection {
         };
         let head = HeadTime::new(self.rules.edge.header_timeout);
         let overdue = head.overdue.clone();
-        let mut watched = Watched::new(FirstBytes::replay(first, stream), head, tell);
-        let ended = self.multiplex(&mut watched, opened, overdue).await;
+        let targets = Arc::new(Mutex::new(Targets::new()));
+        let mut watched = Watched::new(FirstBytes::replay(first, stream), head, targets.clone(), tell);
+        let ended = self.multiplex(&mut watched, (opened, overdue), &targets).await;
         let asked = watched.asked();
         let refused = match &ended {
             _ if asked.begins_wrong() => {
@@ -70,11 +74,17 @@ impl Connection {
     async fn multiplex<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         io: S,
-        opened: Instant,
-        overdue: CancellationToken,
+        (opened, overdue): (Instant, CancellationToken),
+        targets: &Mutex<Targets>,
     ) -> Ended {
         let busy = Arc::new(Busy::since(opened));
-        let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+            let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str).as_bytes();
+            let mut targets = targets.lock().unwrap_or_else(PoisonError::into_inner);
+            if targets.had_fragment(request.method().as_str().as_bytes(), target) {
+                request.extensions_mut().insert(admit::Fragment);
+            }
+            drop(targets);
             let bodiless = request.method() == Method::HEAD;
             let malformed = request.headers().values().any(is_padded);
             let working = Busy::enter(&busy);
@@ -138,8 +148,8 @@ fn builder() -> hyper::server::conn::http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD as u32)
-        .header_table_size(HEADER_TABLE)
-        .max_frame_size(MAX_FRAME)
+        .header_table_size(HEADER_TABLE as u32)
+        .max_frame_size(MAX_FRAME as u32)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
@@ -180,8 +190,8 @@ fn why(error: &hyper::Error, too_large: bool) -> Option<(Reason, &'static str)> 
 
 const MAX_STREAMS: u32 = 256;
 /// The protocol's own defaults, named so that no version of the library changes them.
-const HEADER_TABLE: u32 = 4096;
-const MAX_FRAME: u32 = 16 << 10;
+pub(super) const HEADER_TABLE: usize = 4096;
+pub(super) const MAX_FRAME: usize = 16 << 10;
 /// What one body, and all of a connection, may have under way beyond what requests have read.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;

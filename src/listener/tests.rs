@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::chunks::{Came, Chunks};
 use super::frames::{Answered, Asked};
 use super::guard::{End, Framer, Guard, Times};
 use super::head::{Framing, Head, MAX_HEAD};
+use super::targets::Targets;
 use crate::clock;
 use crate::outcome::Reason;
 
@@ -469,7 +470,7 @@ fn control_frames_beyond_what_requests_earn_are_a_flood_however_they_are_cut() {
     let resets = [request, frame(3, 0, 1, &[0, 0, 0, 8])].concat().repeat(400);
     for size in [1, 7, 9, 4096] {
         let flood = |bytes: &[u8]| {
-            let mut asked = Asked::new();
+            let mut asked = Asked::new(Arc::new(Mutex::new(Targets::new())));
             bytes.chunks(size).any(|part| !asked.read(part))
         };
         assert!(!flood(&quiet));
@@ -486,7 +487,7 @@ fn control_frames_beyond_what_requests_earn_are_a_flood_however_they_are_cut() {
 fn a_connection_begins_with_settings_or_wrong() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     for (first, wrong) in [(4, false), (6, true), (0, true), (0xff, true)] {
-        let mut asked = Asked::new();
+        let mut asked = Asked::new(Arc::new(Mutex::new(Targets::new())));
         for byte in [&preface[..], &frame(first, 0, 0, &[])].concat() {
             assert!(!asked.begins_wrong());
             asked.read(&[byte]);

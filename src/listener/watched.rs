@@ -4,6 +4,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{Answered, Asked};
+use super::targets::Targets;
 use crate::outcome::Reason;
 
 /// How long a head may take from its first frame, and what becomes of one that takes longer.
@@ -56,8 +58,8 @@ pub(super) struct Watched<S, T> {
 }
 
 impl<S, T> Watched<S, T> {
-    pub(super) fn new(stream: S, head: HeadTime, tell: T) -> Watched<S, T> {
-        Watched { stream, asked: Asked::new(), answered: Answered::new(), flooded: false, head, tell }
+    pub(super) fn new(stream: S, head: HeadTime, targets: Arc<Mutex<Targets>>, tell: T) -> Watched<S, T> {
+        Watched { stream, asked: Asked::new(targets), answered: Answered::new(), flooded: false, head, tell }
     }
 
     /// What was asked.

@@ -2,16 +2,18 @@
 //!
 //! Keeps true: it tells what `/readyz` tells by its status, and nothing else; a probe leaves no record and counts nowhere.
 
-use hyper::http::request::Request;
+use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode, Uri};
 
 use super::{Pipeline, Rules, exchange};
+use crate::admit;
 use crate::respond::Body;
 
 /// What a probe is answered; none for a request that is none.
-pub(super) fn answer<B>(pipeline: &Pipeline, request: &Request<B>, rules: &Rules) -> Option<Response<Body>> {
-    let asks = *request.method() == Method::GET || *request.method() == Method::HEAD;
-    if !asks || !is_asked(request.uri(), rules) {
+pub(super) fn answer(pipeline: &Pipeline, head: &Parts, rules: &Rules) -> Option<Response<Body>> {
+    let asks = head.method == Method::GET || head.method == Method::HEAD;
+    let well_formed = || admit::head(head).and_then(|()| admit::host(head)).is_ok();
+    if !asks || !is_asked(&head.uri, rules) || !well_formed() {
         return None;
     }
     let mut answer = Response::new(Body::default());
@@ -19,7 +21,7 @@ pub(super) fn answer<B>(pipeline: &Pipeline, request: &Request<B>, rules: &Rules
         *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     if pipeline.readiness.draining() {
-        exchange::close_after(&mut answer, request.version());
+        exchange::close_after(&mut answer, head.version);
     }
     Some(answer)
 }
