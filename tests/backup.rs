@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -23,8 +23,12 @@ struct Ran {
     err: String,
 }
 
+/// Runs a command to its end. One that serves where it should have refused is ended.
 fn run(home: &Home, arguments: &[&str]) -> Ran {
-    let output = home.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+    let command = home.command(arguments);
+    let mut bounded = Command::new("timeout");
+    bounded.arg("60").arg(command.get_program()).args(command.get_args()).env_remove("HOOKGATE_LOG");
+    let output = bounded.stdin(Stdio::null()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
