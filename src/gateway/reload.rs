@@ -369,7 +369,7 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         reloads.run(&mut gateway, false).await;
         let said = reloads.refused.as_deref().unwrap();
-        assert!(said.contains("Is a directory"), "{said}");
+        assert!(said.contains("it is a directory"), "{said}");
         assert!(reloads.still_refused().await);
         gateway.drain().await;
     }

@@ -71,7 +71,8 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_but_separators_is_lost(
-            signatures in proptest::collection::vec(("v[1-9][a-z]?", "[A-Za-z0-9+/]{0,44}={0,2}"), 0..6),
+            // A signature that reads as a version, such as `v0x`, would begin an entry: 43 digits of base64 never do.
+            signatures in proptest::collection::vec(("v[1-9][a-z]?", "[A-Z+/][A-Za-z0-9+/]{0,43}={0,2}"), 0..6),
             between in "[ \t]{0,2},?[ \t]{0,2}",
         ) {
             let separated = !between.is_empty();
