@@ -3,6 +3,7 @@
 //! Keeps true: nothing is parsed before it is verified; a 200 is rendered only from what the inbox said; every request is
 //! counted once and every refusal recorded once; once a body is read, a client that hangs up cancels nothing.
 
+mod counts;
 mod delivery;
 mod drained;
 mod exchange;
@@ -25,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::Readiness;
 use crate::admit::{self, shares::Place};
-use crate::audit::Audit;
+use crate::audit::{Audit, Reject};
 use crate::clock::{self, Clock};
 use crate::inbox::{Admission, Owner, Unavailable, Verdict};
 use crate::metrics::Metrics;
@@ -36,6 +37,7 @@ use crate::quarantine::Quarantine;
 use crate::respond::{self, Body};
 use crate::route::{Found, Source};
 use crate::spool::Handover;
+use counts::Counts;
 use delivery::Delivery;
 pub(crate) use delivery::{ANY_AGE, subscription_allowed};
 pub use exchange::Exchange;
@@ -156,7 +158,7 @@ impl Pipeline {
 
     /// From a whole request to its outcome. What goes on after that takes its place along.
     async fn process(
-        &self,
+        self: &Arc<Self>,
         exchange: &Exchange,
         body: &Bytes,
         place: &mut Option<Place>,
@@ -179,10 +181,10 @@ impl Pipeline {
         }
     }
 
-    /// The durable step, and what is told of it.
+    /// The durable step, and its outcome.
     async fn admit(
-        &self,
-        source: &Source,
+        self: &Arc<Self>,
+        source: &Arc<Source>,
         exchange: &Exchange,
         forward: Forward,
         bytes: usize,
@@ -190,28 +192,31 @@ impl Pipeline {
     ) -> Result<Outcome, Rejection> {
         let body = forward.body;
         let left = exchange.rules.edge.request_timeout.saturating_sub(exchange.elapsed());
-        match self.hand_over(source, exchange.received, left, forward, place).await? {
+        let conflict = || exchange.conflict(&body, bytes);
+        match self.hand_over(source, (exchange.received, left), forward, place, conflict).await? {
             Verdict::Accepted { id, .. } => Ok(Outcome::Accepted { id }),
-            Verdict::Duplicate { id, dropped } => {
-                if dropped {
-                    exchange.record_conflict(self, (&body, bytes), &id);
-                }
-                Ok(Outcome::Duplicate { id })
-            }
+            Verdict::Duplicate { id, .. } => Ok(Outcome::Duplicate { id }),
         }
     }
 
-    /// The durable step, given that much time, and what is counted of it.
+    /// Hands an event over, and waits for that at most `left`. `conflict` makes the record of a body that the source drops.
     async fn hand_over(
-        &self,
-        source: &Source,
-        received: Timestamp,
-        left: Duration,
+        self: &Arc<Self>,
+        source: &Arc<Source>,
+        (received, left): (Timestamp, Duration),
         forward: Forward,
         place: &mut Option<Place>,
+        conflict: impl FnOnce() -> Reject,
     ) -> Result<Verdict, Rejection> {
         let Forward { event, identity, body, sequence, unreadable, unmapped: _ } = forward;
-        let kind = event.kind.clone();
+        let counts = Counts {
+            source: source.clone(),
+            received,
+            clock: self.clock.clone(),
+            kind: event.kind.clone(),
+            sequence,
+            unreadable,
+        };
         let admission = Admission {
             source: source.name.clone(),
             provider: source.provider.name().into(),
@@ -222,34 +227,30 @@ impl Pipeline {
             event,
         };
         let handover = self.handover.clone();
-        let mut handing_over = Box::pin(async move { handover.admit(admission).await });
-        let verdict = match tokio::time::timeout(left, &mut handing_over).await {
-            Ok(verdict) => verdict?,
+        let mut handing_over = Box::pin(async move {
+            let verdict = handover.admit(admission).await?;
+            counts.count(&verdict);
+            Ok(verdict)
+        });
+        let done: Result<Verdict, Unavailable> = match tokio::time::timeout(left, &mut handing_over).await {
+            Ok(done) => done,
             Err(_) => {
-                // It goes on, to the spool if need be: the provider is told to come again, and then it is a duplicate.
-                let place = place.take();
+                // The hand-over goes on, to the spool if need be. The provider is told to come again, and that delivery is a
+                // duplicate.
+                let (place, record, pipeline) = (place.take(), conflict(), self.clone());
                 self.tasks.spawn(async move {
-                    let _ = handing_over.await;
+                    if let Ok(Verdict::Duplicate { id, dropped: true }) = handing_over.await {
+                        pipeline.record_conflict(record, &id);
+                    }
                     drop(place);
                 });
                 return Err(Unavailable::Unknown.into());
             }
         };
-        match &verdict {
-            Verdict::Accepted { conflict, .. } => {
-                source.metrics.event(&kind);
-                source.metrics.conflicts.inc_by((*conflict).into());
-                source.metrics.unreadable.inc_by(unreadable.into());
-                // What comes out of the quarantine arrived long ago.
-                let seconds = |at: Timestamp| at.as_microsecond() as f64 / 1e6;
-                source.metrics.accepted_at(seconds(received), seconds(self.clock.now()));
-                if let Some((scope, number)) = sequence {
-                    source.metrics.sequence_gaps.inc_by(source.memory.skipped(scope, number));
-                }
-            }
-            Verdict::Duplicate { dropped, .. } => source.metrics.conflicts.inc_by((*dropped).into()),
+        if let Ok(Verdict::Duplicate { id, dropped: true }) = &done {
+            self.record_conflict(conflict(), id);
         }
-        Ok(verdict)
+        Ok(done?)
     }
 }
 

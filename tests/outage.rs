@@ -12,7 +12,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use support::{
     BASIQ_SECRET, Client, Delivery, Gateway, Home, Nats, Persistence, Redis, SECURITIZE_TOKEN, SmallDisk,
-    assert_each_once, ids, until, within,
+    assert_each_once, eventually, ids, until, within,
 };
 
 #[tokio::test]
@@ -414,6 +414,45 @@ async fn another_process_that_holds_the_database_is_an_outage() {
     until("the gateway is ready again", async || gateway.ready().await).await;
     gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_accepted("meanwhile");
     assert_eq!(ids(&home.events()), ["before", "meanwhile"]);
+}
+
+/// Such a delivery is answered 503, and comes again. Its event is counted as any other.
+#[tokio::test]
+async fn a_hand_over_that_outlives_its_request_is_counted_once() {
+    let home = Home::embedded().with("edge.request_timeout", "50ms");
+    let gateway = home.serve().await;
+    let said_200 = async |delivery: &Delivery| {
+        eventually("an answer 200", async || {
+            let answer = gateway.deliver(delivery).await;
+            (answer.status == 200).then(|| answer.json()["status"].as_str().unwrap().to_owned())
+        })
+        .await
+    };
+    said_200(&Delivery::securitize(1, "first")).await;
+    let last = "hookgate_last_accepted_timestamp_seconds{source=\"securitize\"}";
+    let started = gateway.metric(last).await;
+    let intruder = Connection::open(home.database()).unwrap();
+    intruder.busy_timeout(Duration::from_secs(5)).unwrap();
+    let mut late = 0;
+    loop {
+        late += 1;
+        let delivery = Delivery::securitize(1 + 10 * late, "late");
+        intruder.execute_batch("BEGIN IMMEDIATE").unwrap();
+        gateway.deliver(&delivery).await.assert_come_again();
+        intruder.execute_batch("ROLLBACK").unwrap();
+        // On a loaded machine the database may have been held for too long, and the hand-over failed.
+        if said_200(&delivery).await == "duplicate" {
+            break;
+        }
+        assert!(late < 20, "no hand-over outlived its request");
+    }
+    let events = f64::from(late) + 1.0;
+    assert_eq!(home.events().len() as f64, events);
+    let counted = "hookgate_events_total{source=\"securitize\",type=\"kyc.updated\"}";
+    until("each event is counted", async || gateway.metric(counted).await == events).await;
+    let gaps = "hookgate_sequence_gaps_total{source=\"securitize\"}";
+    assert_eq!(gateway.metric(gaps).await, 9.0 * f64::from(late));
+    assert!(gateway.metric(last).await > started, "the late event is the last one");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Weak};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -25,7 +26,7 @@ impl Drained for Weak<Pipeline> {
             Verdict::Duplicate { dropped: false, .. } => {}
             Verdict::Duplicate { id, dropped: true } => {
                 pipeline.metrics_of(&admission.source).conflicts.inc();
-                pipeline.record_dropped(admission, id);
+                pipeline.record_conflict(conflict(admission, pipeline.clock.now()), id);
             }
         }
     }
@@ -45,24 +46,31 @@ impl Pipeline {
         configured.map_or(&rules.routes.unknown, |source| &source.metrics).clone()
     }
 
-    /// As for a request, less what only the request knew.
-    fn record_dropped(&self, admission: &Admission, id: &str) {
-        let detail = format!("another body under the identity of {id} was dropped, out of the spool");
-        self.audit.record(Reject {
-            id: audit::reject_id(),
-            at: self.clock.now(),
-            source: admission.source.clone(),
-            provider: provider::by_name(&admission.provider).map_or(UNKNOWN, |provider| provider.name()),
-            reason: CONFLICT,
-            status: 200,
-            client: None,
-            method: "POST".to_owned(),
-            path: admission.event.source.to_string(),
-            body: Some((admission.body.hex(), payload_bytes(&admission.event.json))),
-            headers: Vec::new(),
-            detail: self.rules.load().routes.redactor.clean(&detail),
-            observed: false,
-        });
+    /// Records that a source dropped another body under the identity of the event `id`. The detail of `record` says where that
+    /// body came from; it is empty for a request.
+    pub(super) fn record_conflict(&self, mut record: Reject, id: &str) {
+        let detail = format!("another body under the identity of {id} was dropped{}", record.detail);
+        record.detail = self.rules.load().routes.redactor.clean(&detail);
+        self.audit.record(record);
+    }
+}
+
+/// The record of a body that a source dropped as a conflict. The spool does not keep what only the request knew.
+fn conflict(admission: &Admission, at: Timestamp) -> Reject {
+    Reject {
+        id: audit::reject_id(),
+        at,
+        source: admission.source.clone(),
+        provider: provider::by_name(&admission.provider).map_or(UNKNOWN, |provider| provider.name()),
+        reason: CONFLICT,
+        status: 200,
+        client: None,
+        method: "POST".to_owned(),
+        path: admission.event.source.to_string(),
+        body: Some((admission.body.hex(), payload_bytes(&admission.event.json))),
+        headers: Vec::new(),
+        detail: ", out of the spool".to_owned(),
+        observed: false,
     }
 }
 

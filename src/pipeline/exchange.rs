@@ -136,12 +136,11 @@ impl Exchange {
         answer
     }
 
-    /// A conflict that the source drops: no reject, but somebody should know.
-    pub(super) fn record_conflict(&self, pipeline: &Pipeline, (body, bytes): (&BodyHash, usize), id: &str) {
-        let detail = format!("another body under the identity of {id} was dropped");
-        let mut record = self.reject(CONFLICT, 200, self.rules.routes.redactor.clean(&detail));
+    /// The record of its body, which the source drops as a conflict. It refuses nothing.
+    pub(super) fn conflict(&self, body: &BodyHash, bytes: usize) -> Reject {
+        let mut record = self.reject(CONFLICT, 200, String::new());
         record.body = Some((body.hex(), bytes as u64));
-        pipeline.audit.record(record);
+        record
     }
 
     /// What let it in only because the source does not enforce it yet.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, USER_AGENT};
+use jiff::Timestamp;
 
 use super::delivery::Delivery;
 use super::{Exchange, Pipeline, Rules};
@@ -74,7 +75,7 @@ impl Judge for Weak<Pipeline> {
 }
 
 impl Pipeline {
-    async fn reverify(&self, kept: &Kept, dry_run: bool) -> Judgement {
+    async fn reverify(self: &Arc<Self>, kept: &Kept, dry_run: bool) -> Judgement {
         let rules = self.rules.load_full();
         let Some(source) = rules.routes.sources().find(|source| source.name == kept.label.source) else {
             return Judgement::NoSource;
@@ -86,7 +87,8 @@ impl Pipeline {
             Ok(Normalized::Event(forward)) => {
                 let left = rules.edge.request_timeout;
                 let forward = Forward { event: forward.event.quarantined(), ..*forward };
-                self.hand_over(source, kept.label.arrived, left, forward, &mut None).await
+                let conflict = || conflict(kept, source, self.clock.now());
+                self.hand_over(source, (kept.label.arrived, left), forward, &mut None, conflict).await
             }
         };
         match judged {
@@ -95,38 +97,32 @@ impl Pipeline {
                 let _ = verified(&rules, source, kept, true);
                 Judgement::Admitted { id }
             }
-            Ok(Verdict::Duplicate { id, dropped }) => {
-                if dropped {
-                    self.record_kept_conflict(kept, source, &id);
-                }
-                Judgement::Duplicate { id }
-            }
+            Ok(Verdict::Duplicate { id, .. }) => Judgement::Duplicate { id },
             Err(Rejection { reason, detail }) if reason.retries() => Judgement::NotAdmitted { why: detail },
             Err(Rejection { reason, detail }) => {
                 Judgement::Refused { reason: reason.label().to_owned(), why: detail }
             }
         }
     }
+}
 
-    /// As for a request that has just come.
-    fn record_kept_conflict(&self, kept: &Kept, source: &Arc<Source>, id: &str) {
-        let detail = format!("another body under the identity of {id} was dropped, out of the quarantine");
-        let Label { client, bytes, provider, .. } = &kept.label;
-        self.audit.record(Reject {
-            id: audit::reject_id(),
-            at: self.clock.now(),
-            source: source.name.clone(),
-            provider: provider::by_name(provider).map_or(UNKNOWN, |provider| provider.name()),
-            reason: CONFLICT,
-            status: 200,
-            client: Some(*client),
-            method: kept.content.method.clone(),
-            path: source.path.to_string(),
-            body: Some((BodyHash::of(&kept.content.body).hex(), *bytes)),
-            headers: Vec::new(),
-            observed: false,
-            detail: self.rules.load().routes.redactor.clean(&detail),
-        });
+/// The record of a kept request's body, which the source drops as a conflict.
+fn conflict(kept: &Kept, source: &Source, at: Timestamp) -> Reject {
+    let Label { client, bytes, provider, .. } = &kept.label;
+    Reject {
+        id: audit::reject_id(),
+        at,
+        source: source.name.clone(),
+        provider: provider::by_name(provider).map_or(UNKNOWN, |provider| provider.name()),
+        reason: CONFLICT,
+        status: 200,
+        client: Some(*client),
+        method: kept.content.method.clone(),
+        path: source.path.to_string(),
+        body: Some((BodyHash::of(&kept.content.body).hex(), *bytes)),
+        headers: Vec::new(),
+        detail: ", out of the quarantine".to_owned(),
+        observed: false,
     }
 }
 
