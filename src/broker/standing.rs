@@ -311,3 +311,46 @@ const REFUSED: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Between two looks while there is one.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::admin::Readiness;
+    use crate::metrics::Metrics;
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_that_the_broker_does_not_allow_do_not_end_a_refusal() {
+        let readiness = Arc::<Readiness>::default();
+        readiness.set_dedupe(true);
+        let watch = Watch { metrics: Metrics::new().unwrap().queue("nats"), readiness: readiness.clone() };
+        let standing = Arc::new(Standing::new(watch, true, ["hooks".to_owned()]));
+        let looks = Arc::new(AtomicU32::new(0));
+        let (looking, count) = (standing.clone(), looks.clone());
+        let looking = tokio::spawn(async move {
+            let hidden = |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(Sight::Hidden)
+            };
+            looking.keep_looking(hidden).await;
+        });
+        let looked = async |times| {
+            while looks.load(Ordering::Relaxed) < times {
+                tokio::time::sleep(LOOK_AGAIN / 10).await;
+            }
+        };
+        standing.connected();
+        looked(1).await;
+        assert!(readiness.ready(), "the next publish will tell");
+        let began = tokio::time::Instant::now();
+        assert!(matches!(standing.nowhere("no stream".to_owned()), PublishError::Refused(_)));
+        looked(2).await;
+        assert!(!readiness.ready(), "a look that shows nothing ends the refusal");
+        while !readiness.ready() {
+            tokio::time::sleep(LOOK_AGAIN / 10).await;
+        }
+        assert!(began.elapsed() >= REFUSED && looks.load(Ordering::Relaxed) > 2);
+        looking.abort();
+    }
+}

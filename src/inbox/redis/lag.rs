@@ -3,8 +3,8 @@
 //! Redis' own `lag` goes wrong once entries are deleted, so entries are counted. A group that has read nothing, or all, costs
 //! no counting. Of the others the entries behind its last id are counted, or those before it where these are fewer.
 //!
-//! Keeps true: a deleted entry does not count; nothing in Redis is changed; what Redis reads for it is within a [`Budget`], a
-//! page of [`PAGE_BYTES`] at a time. A count that would cost more is Redis' own, held between the bounds that were counted.
+//! Keeps true: a deleted entry does not count; nothing in Redis is changed; what Redis reads for it is within a budget, a
+//! page of 256 KiB at a time. A count that would cost more is Redis' own, held between the bounds that were counted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
