@@ -1,7 +1,7 @@
 //! The admin listener: `/metrics`, `/livez`, `/readyz`, and the latches that readiness is read from.
 //!
-//! Keeps true: where there is a token, only who has it reads metrics; probes need none, since they cannot keep secrets. No client
-//! keeps the others from asking.
+//! Keeps true: where `admin.token` is set, only a client that sends it reads metrics. Probes need no token, since they cannot keep
+//! secrets. No client keeps the others from asking.
 
 mod places;
 mod readiness;

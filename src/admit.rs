@@ -64,7 +64,7 @@ pub fn head(head: &Parts) -> Result<(), Rejection> {
         !target.bytes().all(|byte| byte.is_ascii_graphic()) || !target.starts_with('/') && target != "*"
     };
     if head.uri.path_and_query().is_some_and(|target| no_uri(target.as_str())) {
-        // RFC 9113, section 8.3.1. The library lets both pass.
+        // RFC 9113, section 8.3.1. hyper checks neither.
         let detail = "a :path that is no path, or holds other than visible ASCII";
         return Err(Rejection::new(Reason::HttpMalformed, detail));
     }
@@ -112,8 +112,8 @@ pub fn rate(source: &Source, client: Option<IpAddr>) -> Result<(), Rejection> {
     source.rates.check(client).map_err(over)
 }
 
-/// No compression: a signature covers the raw bytes, and to unpack before verifying would be work for anybody. Words that name
-/// none (`identity`, `utf-8`, `aws-chunked`) change no byte, and senders write them: they are passed over.
+/// Refuses a compressed body. A signature covers the raw bytes, and unpacking before verifying would let any client cause work.
+/// Words that name no compression (`identity`, `utf-8`, `aws-chunked`) change no byte, and senders write them: they pass.
 pub fn encoding(headers: &HeaderMap) -> Result<(), Rejection> {
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     let compressed = headers.get_all(CONTENT_ENCODING).iter().any(|value| {

@@ -194,7 +194,7 @@ impl Audit {
 
     /// Notes in `ledger` from here on how far the log is synced, and records the acts that wait there. May wait for the writer.
     pub fn keep(&self, ledger: Box<dyn Ledger>) {
-        // A writer that is gone notes nothing, and whatever is recorded then counts as failed.
+        // A writer that has ended notes nothing. Records that come after it count as failed.
         let _ = self.inner.to_writer.send(Message::Ledger(ledger));
     }
 

@@ -1,10 +1,10 @@
-//! What `hookgate.db` keeps of the reject log: the log's head, so that a log that was cut or made anew is found; what a start has
-//! found so; and the acts of operators until they are recorded.
+//! What `hookgate.db` keeps of the reject log: the log's head, by which a start finds a log that was cut or made anew; those
+//! findings; and the acts of operators until the log has them.
 //!
-//! Keeps true: the head is never ahead of what is synced in the log, and behind it by little; nothing waits for it but the log's
-//! writer, and that not for long; what a start found is kept until an operator accepts it.
+//! Keeps true: the head is never ahead of the synced log, and little behind it. Only the log's writer waits for the database, and
+//! not for long. A finding is kept until an operator accepts it.
 //!
-//! `head`: the head, and what was found. `acts`: what operators do, noted before it is done.
+//! `head`: the head and the findings. `acts`: operators' acts, each noted before it is done.
 
 pub mod acts;
 mod head;
@@ -32,8 +32,8 @@ pub struct AuditLedger {
 }
 
 impl AuditLedger {
-    /// Opens the ledger in the database `db`, which a gateway has made, and compares the log in `log` with it: what is wrong is
-    /// logged, counted and kept. A database that cannot be opened is tried again with every note.
+    /// Opens the ledger in the database `db`, which a gateway has made, and compares the log in the folder `log` with it. A
+    /// difference is logged, counted and kept as a finding. A database that cannot be opened is tried again with every note.
     pub fn open(db: &Path, log: &Path, clock: Clock, metrics: AuditMetrics) -> AuditLedger {
         let (db, log) = (db.to_owned(), log.to_owned());
         let mut ledger = AuditLedger { db, log, clock, metrics, conn: None, failing: false };

@@ -236,7 +236,7 @@ fn write(to: &Path, from: &mut impl Read) -> io::Result<(u64, String)> {
     Ok(digest)
 }
 
-/// Writes what is read.
+/// A reader that copies all that it reads into a file.
 struct Tee<'a, R> {
     from: &'a mut R,
     file: &'a mut File,

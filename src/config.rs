@@ -127,7 +127,7 @@ impl LoadError {
     }
 }
 
-/// A config is text that somebody has written.
+/// Far more than a config that is written by hand.
 const MAX_MIB: u64 = 16;
 const MAX_BYTES: u64 = MAX_MIB << 20;
 
@@ -257,11 +257,12 @@ pub struct Queue {
     pub name: At<String>,
     /// Redis: how many streams.
     pub partitions: u32,
-    /// Redis: at this length a stream loses what every consumer group has acknowledged, and takes no more where that is nothing.
+    /// Redis: at this length a stream loses the entries that every consumer group has acknowledged. Where it has none, it takes no
+    /// more.
     pub max_backlog: u64,
     /// How long events are kept.
     pub retain: Duration,
-    /// Redis: a consumer group none of whose consumers was seen for so long keeps nothing in a stream.
+    /// Redis: a consumer group without an active consumer for this long holds no entry back.
     pub ignore_idle_groups: Option<Duration>,
     /// Redis: how many replicas must have an event before it counts as queued.
     pub ack_replicas: u32,

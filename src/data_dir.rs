@@ -1,4 +1,4 @@
-//! The data folder: what its files are called, and what is wrong with it before anything in it is opened.
+//! The data folder: the names of its files, and the problems that can be found before a file in it is opened.
 //!
 //! Keeps true: looking at it creates and changes nothing. Root may write everywhere, so permission alone is not asked for, but
 //! whether the system would let this process write: a read-only mount and an immutable folder are found too.
@@ -55,7 +55,7 @@ pub fn make(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(PRIVATE))
 }
 
-/// What would stop a gateway from using the data folder, and what an operator should know of it and of the secrets' files.
+/// Problems that stop a gateway from using the data folder, and warnings about it and the secrets' files.
 pub fn problems(config: &Config) -> Vec<Problem> {
     let (dir, at) = (&config.data_dir, config.places.find("data_dir"));
     let problem = |what, warning| Problem { at, key: "data_dir".to_owned(), what, warning };

@@ -95,7 +95,7 @@ pub struct Attributes<'a> {
 pub enum Payload<'a> {
     /// In `payload`: a JSON object's text.
     Object(&'a str),
-    /// In `payload_base64`, `payload` being null: what is no JSON object.
+    /// In `payload_base64`, and `payload` is null: a body that is no JSON object.
     Bytes(&'a [u8]),
 }
 

@@ -1,7 +1,7 @@
-//! Reads a file that the config or a command names, whatever stands at its path.
+//! Reads a file that the config or a command names, where a FIFO, a device or a directory may stand at its path.
 //!
-//! Keeps true: nothing here waits for longer than two seconds, and nothing reads past the limit. A FIFO that nobody writes to
-//! blocks a plain `open` forever; a device may have no end.
+//! Keeps true: nothing here waits for longer than two seconds, and nothing reads past the limit. A FIFO without a writer blocks a
+//! plain `open` forever; a device may have no end.
 
 use std::fmt;
 use std::fs::OpenOptions;

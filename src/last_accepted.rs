@@ -93,7 +93,7 @@ struct Times {
 }
 
 impl Times {
-    /// Takes every source off, and keeps what is not written of it.
+    /// Takes every source off, and keeps the times that are not written yet.
     fn leave(&mut self) {
         let changed = self.changed();
         self.leaving = changed;
@@ -140,7 +140,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// What is written, by source.
+    /// The written times, by source.
     fn read(&self) -> Result<HashMap<String, i64>, OpenError> {
         let read = |conn: &Connection| {
             let mut select = conn.prepare("SELECT source, at FROM last_accepted")?;

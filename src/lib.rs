@@ -36,7 +36,7 @@
 //! audit          the reject log and its hash chain
 //! metrics        every metric
 //! telemetry      logs
-//! data_dir       the data folder: its files, and what is wrong with it and the secrets' files before they are opened
+//! data_dir       the data folder: the names of its files, and its problems before one of them is opened
 //! tls            certificates and handshakes, for both listeners
 //! -- ground
 //! config  secret  clock  queue_name  peer  farewell  file

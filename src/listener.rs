@@ -1,10 +1,10 @@
 //! The public listener: accepts connections, finds out whose they are, tells HTTP/1.1 from HTTP/2 by their first bytes, holds
 //! both to their deadlines.
 //!
-//! Keeps true: a connection that says nothing, or half of something, is closed at the header timeout, and a kept one on which
-//! nothing is asked at the idle timeout; connections past a limit are answered 503 and closed; a client is who its socket says, unless a trusted proxy has said another, and no request
-//! that begins after the rules for that have changed is served by what was found out before; nothing is accepted after the
-//! drain is over.
+//! Keeps true: a connection on which no whole head comes is closed at the header timeout, and a kept one without a request at the
+//! idle timeout. Connections past a limit are answered 503 and closed. A client has the address of its socket, unless a trusted
+//! proxy names another; no request that begins after a reload of the rules for that is served by the old ones. Nothing is accepted
+//! after the drain is over.
 
 mod busy;
 mod chunks;

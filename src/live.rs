@@ -336,7 +336,7 @@ const SHOWN: usize = 5;
 const STREAMS_ASKED: usize = 256;
 /// For all of one server's answers together.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What is kept for less is kept for too short: an operator needs a night to bring a consumer back.
+/// The least time that a broker has to keep an event: an operator needs a night to bring a consumer back.
 const SHORT: Duration = Duration::from_secs(86_400);
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 const LOOK_AGAIN_SOON: Duration = Duration::from_secs(15);

@@ -1,7 +1,8 @@
 //! The places of the admin listener's connections: so many in all, far fewer of one client.
 //!
-//! Keeps true: who comes gets a place; where none is left, the connection that has asked nothing for longest gives way: of the
-//! same client where that has its share, else of the client that has most. A client is remembered no longer than it has one.
+//! Keeps true: every new connection gets a place. Where none is left, an open connection is closed for it: the one that has sent
+//! no request for longest. It is one of the same client if that client has its share, else one of the client with most
+//! connections. A client without connections is forgotten.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -23,7 +24,7 @@ type Held = BTreeMap<u64, CancellationToken>;
 struct Taken {
     clients: HashMap<IpAddr, Held>,
     all: usize,
-    /// Counts what was asked, connections included.
+    /// Counts requests and connections. Its value at a connection's last request orders the connections.
     asked: u64,
 }
 
@@ -109,7 +110,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // One that has given way is gone from there.
+        // A connection that was closed for another one has no entry any more.
         self.places.taken().let_go(self.client, self.number.load(Ordering::Relaxed));
     }
 }

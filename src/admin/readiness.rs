@@ -59,7 +59,7 @@ pub enum SpoolState {
     /// There is none.
     #[default]
     Off,
-    /// It would be on the queue's own disk: nothing is ever in it, and nobody can fall back on it.
+    /// It would be on the queue's own disk, so that it cannot stand in for the queue: it stays empty.
     Beside,
     /// Nothing waits in it.
     Empty,

@@ -1,4 +1,4 @@
-//! A record's place in the chain, as somebody noted it elsewhere, and whether that very record is still in the log.
+//! A record's number and hash, noted outside the log, and whether the log still holds that record.
 //!
 //! Keeps true: a log holds a mark only if a record with its number and its hash stands in it.
 
@@ -106,8 +106,8 @@ pub(super) fn ends_before(seq: u64, last: u64) -> String {
 /// That a log begins with record `first`, after `seq`.
 pub(super) fn begins_after(seq: u64, first: u64) -> String {
     format!(
-        "the log begins with record {first}, after record {seq}: the files before it were deleted, in their time ([audit] \
-         retain and max_bytes) or by somebody"
+        "the log begins with record {first}, after record {seq}: the files before it were deleted, by retention ([audit] \
+         retain and max_bytes) or by hand"
     )
 }
 

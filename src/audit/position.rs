@@ -27,7 +27,7 @@ pub struct At<'a> {
 pub struct Position {
     /// No file that begins before this record is read.
     from: u64,
-    /// How far each file was read. All of them may grow: a file that somebody put there does not end the one before it.
+    /// How far each file was read. All of them may grow: a file that was put there by hand does not end the one before it.
     offsets: BTreeMap<LogFile, u64>,
 }
 

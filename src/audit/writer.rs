@@ -2,8 +2,8 @@
 //!
 //! Keeps true: what waits goes into one write; sums are written within a second; what could not be written is
 //! held and summed until it can be; an idle log costs no wake-ups but an hourly look at what to delete. With a key, an anchor
-//! stands within a minute behind every record. Who follows the log, and the ledger, are told only of what is synced. An act that
-//! waits in the ledger is recorded by itself within a second, and forgotten there only once it is synced.
+//! stands within a minute behind every record. Followers of the log, and the ledger, learn only of synced records. The writer
+//! records an act that waits in the ledger within a second, and forgets it there only once its record is synced.
 
 use std::io;
 use std::sync::Arc;
@@ -106,7 +106,7 @@ impl Writer {
         if due {
             self.tick = now + TICK;
         }
-        // Whoever acted waits for the record.
+        // The operator's command waits for the record.
         if due || acts {
             self.sync();
             self.note();

@@ -42,7 +42,7 @@ pub struct Done {
 }
 
 impl Act {
-    /// Notes in the database that `what` is about to be done. Should nothing more be heard of it, that is what is recorded.
+    /// Notes in the database that `what` is about to be done. If the command does not end the act, this note is recorded.
     ///
     /// # Errors
     /// When the database cannot be written: then it must not be done.
@@ -98,7 +98,7 @@ fn insert(conn: &Connection, id: &str, of: &Done, done: bool) -> Result<()> {
     .map(drop)
 }
 
-/// Those that are done, and those whose command must have ended without a word; oldest first, and at most so many.
+/// The acts that are done, and those whose command must have been killed: at most [`AT_ONCE`], oldest first.
 pub(super) fn waiting(conn: &Connection, now: Timestamp) -> Result<Vec<Reject>> {
     let silent = now.as_microsecond() - i64::try_from(SILENT.as_micros()).unwrap_or(i64::MAX);
     conn.prepare_cached(

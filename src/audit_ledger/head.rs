@@ -39,7 +39,7 @@ pub struct Finding {
 pub struct Kept {
     /// The log's last record, or one shortly before it. None where no gateway has noted it yet.
     pub head: Option<Mark>,
-    /// What starts found and nobody has accepted, oldest first.
+    /// Findings that no operator has accepted, oldest first.
     pub findings: Vec<Finding>,
 }
 

@@ -13,7 +13,7 @@ use super::manifest::write_whole;
 use super::{make_private, sync};
 use crate::data_dir;
 
-/// What is to be moved, by paths in the data folder.
+/// The files to move, by their paths in the data folder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// Which backup it restores.
@@ -48,7 +48,7 @@ impl Plan {
         sync(data_dir)
     }
 
-    /// Makes what is left of the moves, and ends the plan.
+    /// Makes the moves that are left, and ends the plan.
     pub(super) fn finish(&self, data_dir: &Path) -> io::Result<()> {
         let (aside, staged) = (data_dir.join(&self.aside), staged(data_dir));
         // All of these before any of the others: then a file in the data folder is an old one until it was moved.

@@ -23,7 +23,7 @@ use crate::database::{self, OpenError};
 pub struct Restored {
     /// The list of the backup.
     pub manifest: Manifest,
-    /// Where that is which was there before; none where nothing was.
+    /// The folder that has the former files; none if there were no former files.
     pub aside: Option<PathBuf>,
 }
 
@@ -185,7 +185,7 @@ fn stage(from: &Path, data_dir: &Path, manifest: &Manifest) -> Result<(), Restor
     Ok(())
 }
 
-/// What is in the data folder of every store, databases with what SQLite keeps beside them.
+/// The files of every store that the data folder has, and the files that SQLite keeps beside the databases.
 fn present(data_dir: &Path) -> io::Result<Vec<String>> {
     let mut paths = Vec::new();
     for store in &STORES {
@@ -216,7 +216,7 @@ fn aside(data_dir: &Path, now: Timestamp) -> String {
     std::iter::once(name.clone()).chain(numbered).find(free).unwrap_or(name)
 }
 
-/// Root restores for another user: that one must be able to open what is there.
+/// Gives the files to the owner of the data folder, where root restores for another user.
 fn own(data_dir: &Path) -> io::Result<()> {
     let of = fs::metadata(data_dir)?;
     if !rustix::process::geteuid().is_root() || of.uid() == 0 {
@@ -226,7 +226,7 @@ fn own(data_dir: &Path) -> io::Result<()> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            // Not through a link: that could be anybody's file.
+            // Not through a link, which may lead to another user's file.
             if entry.file_type()?.is_symlink() {
                 continue;
             }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::{PublishError, Watch};
 use crate::clock;
 
-/// The state, and whom it is told.
+/// The state, and the watch that is told of it.
 pub(super) struct Standing {
     watch: Watch,
     /// Every message goes to one name.
@@ -135,7 +135,7 @@ impl Standing {
         done
     }
 
-    /// Not for ever: where readiness keeps everybody away, nobody would find out that it takes messages again.
+    /// Not for ever: while readiness keeps all deliveries away, no publish would show that the broker takes messages again.
     fn doubt(self: &Arc<Self>, lasts: Duration, change: impl FnOnce(&mut Known)) {
         let mut doubt = 0;
         self.change(|known| {
@@ -305,7 +305,7 @@ const NO_CONNECTION: &str = "there is no connection";
 const NOT_LOOKED: &str = "whether it has a place for messages is not known yet";
 /// How long a broker that does not answer is not asked, but for one message at a time.
 const SILENCE: Duration = Duration::from_secs(3);
-/// How long a refusal stands for others that nobody has met yet: longer than the spool waits before it tries again.
+/// How long one refusal counts for all messages: longer than the spool waits before it tries again.
 const REFUSED: Duration = Duration::from_secs(10);
 /// Between two looks while there is no place.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);

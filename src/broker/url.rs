@@ -1,6 +1,6 @@
-//! What is likely wrong with a broker's URL, or with what it leads to.
+//! The likely mistake in a broker's URL, or at the server that it names.
 //!
-//! Keeps true: nothing that is said repeats a part of the URL.
+//! Keeps true: no text repeats a part of the URL.
 
 use std::error::Error;
 use std::io;
@@ -8,7 +8,7 @@ use std::iter::successors;
 
 use crate::secret::Secret;
 
-/// Finds what a parser takes for something else: a user and password that end before their `@`.
+/// Finds a user or password with a sign at which a parser ends it, before its `@`.
 ///
 /// # Errors
 /// What to write instead.
@@ -72,7 +72,7 @@ fn not_tls(plain: &str, secured: &str) -> String {
     )
 }
 
-/// What an error came from. One of the system hides what it carries.
+/// The cause of an error. `io::Error` does not give the error that it wraps as its source.
 fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(carried) => Some(carried),
@@ -80,7 +80,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
-/// Why a login may be read otherwise than it was meant.
+/// The usual mistake in a login that a server refuses.
 pub(super) const IN_A_LOGIN: &str = "in a URL, % @ : / in a password are written %25 %40 %3A %2F";
 const SPECIAL: &str = "its user or password is cut off: in a URL, / ? # , @ : % in them are written %2F %3F %23 %2C %40 %3A %25";
 

@@ -36,20 +36,20 @@ impl<'c> Act<'c> {
         Ok(Act { config, noted: noted.map_err(failed)?, command: command.to_owned(), who })
     }
 
-    /// Has recorded that it failed on the way.
+    /// Records that the command failed, and may have done a part.
     pub(super) fn failed(self, why: &str) -> Result<(), Failure> {
         let failed = done(&safe(&format!("{}: failed, and a part of it may be done: {why}", self.command)));
         self.end(vec![failed])
     }
 
-    /// Has recorded what was done, and by whom; nothing, if nothing was.
+    /// Records these acts and the operator. Without any, it records nothing.
     pub(super) fn end(mut self, mut done: Vec<Done>) -> Result<(), Failure> {
         for done in &mut done {
             done.what = format!("{}, by {}", done.what, self.who);
         }
         self.noted.end(&done)?;
         if let Err(why) = self.recorded() {
-            // Standard error may be closed; then there is nobody to tell.
+            // Standard error may be closed. The act is done all the same.
             let _ = writeln!(
                 io::stderr(),
                 "hookgate: done, and noted for the reject log, but not recorded yet: {}",
@@ -59,7 +59,7 @@ impl<'c> Act<'c> {
         Ok(())
     }
 
-    /// Waits until it is in the log, by the gateway's hand or by ours.
+    /// Waits until the log has it. A running gateway writes it there; without one, this process does.
     fn recorded(&self) -> Result<(), Failure> {
         let begun = clock::instant();
         while !self.noted.is_recorded()? {
@@ -68,7 +68,7 @@ impl<'c> Act<'c> {
             }
             if clock::instant().saturating_duration_since(begun) > PATIENCE {
                 return Err(Failure(
-                    "the gateway that runs has not taken it up; it does once it can".to_owned(),
+                    "the running gateway has not recorded it yet; it goes on trying".to_owned(),
                 ));
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -105,7 +105,7 @@ fn short(name: &str) -> String {
     format!("{}…", &name[..name.floor_char_boundary(NAME_BYTES)])
 }
 
-/// Who runs this process: by the system's account, which no variable can change.
+/// The account that runs this process, by its uid, which no environment variable changes.
 fn operator() -> String {
     let uid = rustix::process::getuid().as_raw();
     let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -114,7 +114,7 @@ fn operator() -> String {
         let name = fields.next()?;
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
-    // Only root may have it from somebody else.
+    // `sudo` sets the variable. Without root's rights the user may have set it.
     let sudo = std::env::var("SUDO_USER").ok().filter(|_| uid == 0).map(|user| format!(" for {user}"));
     safe(&format!("{} (uid {uid}){}", name.unwrap_or_else(|| "?".to_owned()), sudo.unwrap_or_default()))
 }

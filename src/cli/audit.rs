@@ -131,7 +131,7 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
         std::thread::sleep(POLL);
         position.advance_at(dir, |at, line| {
             if let Some((first, last)) = unread.gap(at, line) {
-                // Standard error may be closed; then there is nobody to tell.
+                // Standard error may be closed. The records are printed all the same.
                 let _ = writeln!(
                     io::stderr(),
                     "records {first} to {last} were deleted before they could be read"
@@ -145,7 +145,7 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
     }
 }
 
-/// Finds records that a reader who is too slow never sees, since their files were deleted.
+/// Finds records that a slow reader misses, since retention deleted their files first.
 #[derive(Default)]
 struct Unread {
     /// The number of the last record; none before the first.
@@ -179,7 +179,7 @@ fn query(query: &Query, dir: &Path, json: bool, out: &mut dyn Write) -> io::Resu
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    // Standard error may be closed; then there is nobody to tell.
+    // Standard error may be closed. The records are printed all the same.
     if unreadable > 0 {
         let _ = writeln!(io::stderr(), "{unreadable} lines are not records: see `hookgate audit verify`");
     }

@@ -86,7 +86,7 @@ impl Printing<'_> {
                 read => read?,
             };
             if self.away.take().is_some() {
-                say("the queue is read on");
+                say("the queue answers again; reading goes on");
             }
             if events.is_empty() {
                 if !self.tail.follow {
@@ -142,7 +142,7 @@ impl Printing<'_> {
         Ok(cursor)
     }
 
-    /// Waits, longer each time, and connects anew; whoever has the streams by now is asked again.
+    /// Waits, longer each time, and connects anew to the server that has the streams by now.
     async fn wait_for_queue(&mut self, why: &str) {
         if self.away.is_none() {
             say(&format!("{}; it is tried again, and read on from here", safe(why)));
@@ -154,7 +154,7 @@ impl Printing<'_> {
     }
 }
 
-/// Tells the user. Standard error may be closed; then there is nobody to tell.
+/// Writes to standard error, which may be closed.
 fn say(what: &str) {
     let _ = writeln!(io::stderr(), "hookgate: {what}");
 }

@@ -16,7 +16,7 @@ pub(super) fn run(global: &Global, log_format: Format) -> Done {
     let format = if global.json { Format::Json } else { log_format };
     telemetry::start(format);
     match serve(path, format) {
-        // Whatever reads the log as JSON reads why there is no gateway as well.
+        // A program that reads the log as JSON learns from it why the start failed.
         Err(Failure(what)) if format == Format::Json => {
             tracing::error!("{what}");
             Ok(FAILED)

@@ -140,7 +140,7 @@ pub(crate) fn password_breaks_url(url: &str) -> bool {
 pub(crate) const PASSWORD_BREAKS_URL: &str = "has a / ? or # before its last @, which ends the host there: percent-encode these signs in the password \
     (/ as %2F, ? as %3F, # as %23, and @ as %40)";
 
-/// What is wrong with a URL that is none of Redis, in words that follow "it "; never with any of it.
+/// The mistake in a text that is no URL of Redis, in words that follow "it ". They repeat no part of the text.
 pub(crate) fn redis_url_flaw(url: &str) -> Option<&'static str> {
     if url.trim().trim_matches(['"', '\'']) != url {
         return Some("has quotes or blanks around it");

@@ -22,7 +22,7 @@ impl Unread {
 
     /// Notes a line that the parser complained of; `false` if it is noted already, or only goes on with the complaint before.
     pub(super) fn note(&mut self, line: usize, text: &str, complaint: &str) -> bool {
-        // What is not closed swallows the lines after it, which are then complained of as well.
+        // A bracket or quote that is not closed takes in the lines after it, and the parser complains of those as well.
         let runs_on = ["array", "comma", "unclosed", "inline table", "multi-line"];
         let runs_on = runs_on.iter().any(|word| complaint.contains(word));
         let goes_on =

@@ -26,7 +26,7 @@ pub enum CopyError {
         /// As the system or SQLite says.
         why: String,
     },
-    /// What is in the database does not hold together.
+    /// SQLite's check found the database damaged.
     #[error("{} is damaged: {what}", db.display())]
     Damaged {
         /// The database.

@@ -8,13 +8,13 @@
 //! Only a checkpoint writes to the database file in WAL mode, and what it writes are pages out of the log. While one log lasts
 //! (between two resets, which give it new salts), the header of the database file is therefore either the one that it had when
 //! the log began, or that of a page 1 that stands in the log. A gateway notes the first of these, with the salts, in the file
-//! of its lock. A database whose header is neither was put there by somebody.
+//! of its lock. A database whose header is neither was put there by hand.
 //!
 //! The header of a copy differs: `.backup`, `VACUUM INTO` and `hookgate backup` give it another schema version; and a log's
 //! first transaction writes a random mark into it (`application_id`), so that one of an earlier time has another mark.
 //!
-//! # What is never refused
-//! A refusal that is wrong keeps a gateway down, so nothing is refused unless the note is about this very log. There is no
+//! # Doubtful cases pass
+//! A wrong refusal keeps a gateway down, so a database is refused only where the note is about this very log. There is no
 //! verdict when there is no note, when it names other salts (another process has reset the log, or the note was lost with the
 //! power), and when nothing in the log is committed. A crash at any point of a commit, a checkpoint or a reset leaves one of
 //! the two headers; so do other processes that open the database, and copies of the whole folder: inodes and times do not

@@ -192,7 +192,7 @@ impl File {
 
 /// The thread.
 fn work(mut file: File, jobs: &Receiver<Box<dyn Job>>, finished: oneshot::Sender<()>) {
-    // A disk that is full refuses as many writes as anybody likes to cause.
+    // On a full disk every forgery causes a refused write.
     let mut refusals = Spell::default();
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];

@@ -64,12 +64,12 @@ pub fn load(path: &Path, metrics: &Metrics, before: Option<&Rules>) -> Result<Lo
     let contents = marks.keys().map(|path| (path.clone(), content(path))).collect();
     let rules = Rules::build(&config, metrics, before, &mut problems);
     problems.extend(beyond_rules(&config));
-    // A gateway that runs keeps its data folder: whatever has become of that must not hold back a new secret.
+    // A running gateway keeps its data folder. Trouble with that must not hold back a new secret.
     if before.is_none() {
         problems.extend(data_dir::problems(&config));
         problems.extend(misplaced(&config));
     }
-    // What the parser made of such a line is odd, and its syntax is what is wrong with it.
+    // The values that the parser made of a line with a syntax error are odd: only the syntax error is reported.
     problems.retain(|problem| problem.key == "toml" || !config.unread.contains(problem.at.line));
     problems.sort();
     let lasting = lasting(&config);
@@ -124,7 +124,7 @@ fn beyond_rules(config: &Config) -> Vec<Problem> {
     problems
 }
 
-/// What is wrong with the databases as they lie in the data folder.
+/// Databases that lie beside a log that is not theirs, or in a half restored folder.
 fn misplaced(config: &Config) -> impl Iterator<Item = Problem> {
     let databases = [data_dir::database_file(&config.data_dir), data_dir::quarantine_file(&config.data_dir)];
     // Both may say the same of their folder.

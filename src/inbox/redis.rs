@@ -80,7 +80,7 @@ pub struct Options {
     pub names: BTreeSet<String>,
     /// How many streams; above one, they are numbered.
     pub partitions: u32,
-    /// At this length a stream loses what is acknowledged, and takes no more where nothing is.
+    /// At this length a stream loses its acknowledged entries. Where it has none, it takes no more.
     pub max_backlog: u64,
     /// How long a body is remembered.
     pub window: Duration,
@@ -103,7 +103,7 @@ pub enum OpenError {
         "a redis url is not of the form redis://[[user]:password@]host[:port][/database], or rediss://… for TLS"
     )]
     Url,
-    /// The same, with what is wrong with it.
+    /// The same, with the mistake.
     #[error(
         "a redis url is not of the form redis://[[user]:password@]host[:port][/database], or rediss://… for TLS: it {0}"
     )]

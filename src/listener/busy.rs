@@ -1,4 +1,4 @@
-//! What an HTTP/2 connection's streams are at, and how long it has been quiet.
+//! The requests under way on an HTTP/2 connection, and since when it has none.
 //!
 //! Keeps true: a connection is quiet from the moment at which its last request was processed, whether or not its client takes
 //! the answer.
@@ -43,7 +43,7 @@ impl Allowed {
     }
 }
 
-/// What a connection is at on which no request is being processed.
+/// The state of a connection that processes no request.
 enum State {
     /// Nothing was asked on it yet.
     Fresh,
@@ -59,7 +59,7 @@ impl Busy {
         Busy { opened, processing, sending, quiet: AtomicU64::new(0) }
     }
 
-    /// A request is processed from here on, until what is returned is dropped.
+    /// A request is processed from here on, until the returned value is dropped.
     pub(super) fn enter(busy: &Arc<Busy>) -> Processing {
         busy.processing.fetch_add(1, Ordering::Relaxed);
         Processing(busy.clone())

@@ -88,7 +88,7 @@ impl Frames {
             self.kept += keep;
             self.left -= take;
             let of_head = [HEADERS, CONTINUATION].contains(&self.header[3]);
-            // What is longer the library refuses.
+            // h2 refuses a longer frame.
             if self.keeps_heads && of_head && self.length() <= MAX_FRAME {
                 self.block.extend_from_slice(&bytes[..take]);
             }

@@ -20,7 +20,7 @@ pub enum Parsed {
     Header {
         /// Bytes.
         len: usize,
-        /// Where the connection comes from; none where the proxy speaks for itself (LOCAL), or of what is not TCP over IP
+        /// The client's address. None where the proxy speaks for itself (LOCAL), or where the connection is not TCP over IP
         /// (UNKNOWN, UNSPEC, UNIX, datagrams). Version 1 writes UNKNOWN for both, so both are taken alike: the client is then the
         /// proxy, and its X-Forwarded-For is not read.
         source: Option<SocketAddr>,

@@ -1,8 +1,8 @@
-//! The request targets of an HTTP/2 connection as its client sent them: the library cuts a fragment off `:path` (RFC 9113, section
-//! 8.3.1, allows none), so that who sees the request after it cannot tell.
+//! The request targets of an HTTP/2 connection as its client sent them. h2 cuts a fragment off `:path`, where RFC 9113, section
+//! 8.3.1, allows none; after that the request does not show it.
 //!
-//! Keeps true: heads are told apart in the order in which they come; a head that cannot be followed ends the following and not the
-//! connection, which the library judges by itself; what is kept of heads is bounded.
+//! Keeps true: heads are decoded in the order in which they come. A head that this decoder cannot read ends the decoding and not the
+//! connection, which h2 judges by itself. The memory for heads is bounded.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_and_surrogates_are_held_to_the_contract() {
+    fn bodies_nest_128_levels_at_most_and_hold_no_lone_surrogate() {
         assert!(Object::parse(nested(128).as_bytes()).is_ok());
         assert_eq!(Object::parse(nested(129).as_bytes()).unwrap_err(), PayloadError::TooDeep);
         let brackets = format!("{{\"a\":\"{}\"}}", "[{".repeat(500));

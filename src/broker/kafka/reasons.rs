@@ -1,6 +1,6 @@
 //! Why no broker answers, as librdkafka tells it.
 //!
-//! Keeps true: what is told is one of our own sentences.
+//! Keeps true: a reason is one of the sentences in this file, never librdkafka's text.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,6 +1,7 @@
-//! `hookgate quarantine reverify`: asks whoever has the quarantine open to verify kept requests again, and tells each verdict.
+//! `hookgate quarantine reverify`: asks the gateway that has the quarantine open to verify kept requests again, and prints each
+//! verdict. Where no gateway runs, it opens the stores itself.
 //!
-//! Keeps true: it verifies nothing itself; all that it asked for and that has no verdict is withdrawn when it ends.
+//! Keeps true: the command decides no verdict. When it ends, it withdraws the requests that have no verdict yet.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -55,7 +56,7 @@ fn kind(judgement: &Judgement) -> &'static str {
     }
 }
 
-/// A request to verify again, to whoever has the quarantine open: a gateway, or else this process.
+/// A request to verify again, to the process that has the quarantine open: a gateway, or else this one.
 pub(super) struct Asking {
     pub(super) held: Held,
     pub(super) db: PathBuf,
@@ -103,7 +104,7 @@ impl Asking {
     async fn ask(&mut self, which: &Which, alone: bool) -> Done {
         let run = self.held.ask(which, self.dry_run).map_err(told)?;
         let told = self.tell(&run).await;
-        // Whoever comes later is not to do what nobody waits for.
+        // A gateway that starts later must not act on a request whose command has ended.
         self.held.withdraw(&run)?;
         let (told, fine) = told?;
         match run.seqs.len() - told {

@@ -1,6 +1,6 @@
 //! The event types that `--event` may name.
 //!
-//! Keeps true: what is known of a provider is its own table, the one that the gateway reads deliveries by.
+//! Keeps true: the types are those of the provider's table, by which the gateway reads deliveries.
 
 use std::io::{self, Write};
 
@@ -41,8 +41,7 @@ pub(super) fn warn_of_unknown(provider: &dyn Provider, asked: &str) {
     // Standard error may be closed; the delivery says the same by its event.
     let _ = writeln!(
         io::stderr(),
-        "hookgate: warning: {asked:?} is no event type that is known of {}; it is sent as it is, and becomes {becomes}.{near} \
-         Known: {}",
+        "hookgate: warning: {} has no known event type {asked:?}; it is sent as it is, and becomes {becomes}.{near} Known: {}",
         provider.name(),
         known.join(", "),
     );

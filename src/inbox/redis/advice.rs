@@ -1,7 +1,7 @@
-//! What is probably wrong where Redis cannot be used, and what to do about it.
+//! The likely mistake where Redis cannot be used, and its fix.
 //!
 //! Keeps true: nothing here holds a URL or a password, and no password is sent. A server is asked only which protocol it
-//! speaks, on a connection of its own, and only after the right way has failed.
+//! speaks, on a connection of its own, and only after the configured way has failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ impl Servers {
     pub(super) async fn advise(&self, server: &Server, why: String) -> String {
         let address = match (server, self.kind()) {
             (Server::Node(address), _) => Some(address),
-            // Who the master is, only Sentinels know.
+            // Only Sentinels know the master.
             (Server::Master, Kind::Sentinel(_)) => None,
             (Server::Master, Kind::Single | Kind::Cluster) => self.given().first(),
         };
@@ -36,7 +36,7 @@ impl Servers {
         }
     }
 
-    /// What a server that was reached answered, with the likely mistake where its words tell of one.
+    /// The answer `why` of a server, with the likely mistake where its words show one.
     pub fn explain(&self, why: &str) -> String {
         match self.known(why) {
             Some(advice) => format!("{why}: {advice}"),
@@ -44,7 +44,7 @@ impl Servers {
         }
     }
 
-    /// What the words of the server, or of the driver, tell.
+    /// The likely mistake that the words of the server, or of the driver, show.
     fn known(&self, why: &str) -> Option<&'static str> {
         let (user, password) = self.has_credentials();
         let says = |part: &str| why.contains(part);
@@ -142,7 +142,7 @@ async fn answer(address: &Address, question: &[u8]) -> Option<u8> {
     timeout(PATIENCE, asked).await.ok()?.ok()
 }
 
-/// The first record of a TLS client that trusts nobody, and is not to get any further.
+/// The first record of a TLS client. It trusts no certificate, since its handshake ends here.
 fn hello(address: &Address) -> Option<Vec<u8>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;

@@ -14,7 +14,7 @@ use redis::Cmd;
 pub struct Backlog {
     max: u64,
     ignore_idle: Option<Duration>,
-    /// Of each stream what is known of its groups, by name.
+    /// The groups of each stream, by name, as they were seen last.
     seen: Mutex<BTreeMap<String, BTreeMap<Vec<u8>, Seen>>>,
 }
 
@@ -62,7 +62,7 @@ impl Backlog {
         }
     }
 
-    /// Adds what the scripts are to know: the limit in ms, 0 for none, and the groups without consumers that are past it.
+    /// Adds the scripts' arguments: the limit in ms, 0 for none, and each group without consumers that is past it.
     pub(super) fn ignoring(&self, stream: &str, call: &mut Cmd) {
         self.ignoring_at(stream, call, crate::clock::instant());
     }

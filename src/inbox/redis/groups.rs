@@ -1,7 +1,7 @@
-//! The watch over the consumer groups: what the metrics tell of them, and since when each stands still.
+//! The watch over the consumer groups: it sets their metrics, and notes since when each stands still.
 //!
-//! Keeps true: every stream is looked at every five seconds, one after the other; of a stream at most 32 groups have series of
-//! their own, the first by name, and the others share one; what is gone has none.
+//! Keeps true: every stream is looked at every five seconds, one after the other. The first 32 groups of a stream, by name, have
+//! series of their own, and the others share one. A group or stream that is gone has no series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) struct Watch {
     pub(super) fixed: BTreeSet<String>,
 }
 
-/// What is known of a stream from one look to the next.
+/// A stream, as the last look left it.
 #[derive(Default)]
 struct Known {
     counted: Counted,
@@ -66,7 +66,7 @@ impl Watch {
         loop {
             turn.tick().await;
             let (mut streams, mut budget) = (self.written.all(), Budget::default());
-            // What one turn has no budget for, another has.
+            // Each turn begins with another stream, so that each stream is within the budget at times.
             turns = (turns + 1) % streams.len().max(1);
             streams.rotate_left(turns);
             for stream in streams {

@@ -243,7 +243,7 @@ impl Lane {
         Batch { stream: batch.stream, entries: again }
     }
 
-    /// What is left of a batch to be called again: where the stream was full, once there is room.
+    /// The events of a batch to call again. Where the stream was full, it makes room first; without room those events fail.
     async fn with_room(&self, link: &Link, mut batch: Batch) -> Option<Batch> {
         let wanted = batch.entries.iter().filter(|entry| entry.full).count();
         if wanted > 0 {

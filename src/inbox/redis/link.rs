@@ -120,7 +120,7 @@ impl Link {
         self.board.leave(self.number);
     }
 
-    /// Ends the present session, since nobody wants it any more: that is no outage.
+    /// Ends the present session of a link that is given up. That is no outage.
     fn let_go(&self) {
         let session = self.session.send_replace(None);
         if let Some(session) = session {

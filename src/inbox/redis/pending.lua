@@ -1,4 +1,4 @@
--- Counts what is pending of a group and still in the stream, a page at a time, and changes nothing.
+-- Counts the pending entries of a group that are still in the stream, a page at a time, and changes nothing.
 -- KEYS: the stream. ARGV: the group, the ends of the range, how many at most, the greatest id that was deleted. Answers how many
 -- are pending, the last one's id (or nothing), and how many of them are there.
 local stream, deleted = KEYS[1], ARGV[5]

@@ -45,7 +45,7 @@ pub(super) struct Retention {
     pub(super) retain: Duration,
 }
 
-/// Last ids of a stream whose ids are ahead of the clock, each with when it was seen: by then its entry was there.
+/// Last ids of a stream whose ids are ahead of the clock, each with the time at which it was seen. Its entry is at least that old.
 type Marks = Vec<(Instant, String)>;
 
 impl Retention {
@@ -71,8 +71,8 @@ impl Retention {
         }
     }
 
-    /// Trims one stream, a bounded number of entries a call. Of one whose ids say nothing of age, this process remembers what
-    /// was there when.
+    /// Trims one stream, a bounded number of entries a call. Where its ids are ahead of the clock, they tell no age: then the marks
+    /// of this process do.
     async fn trim(&self, stream: &str, mut marks: Marks) -> Marks {
         let retain_ms = u64::try_from(self.retain.as_millis()).unwrap_or(u64::MAX);
         let now = clock::instant();
@@ -177,7 +177,7 @@ pub(super) fn shown(group: &[u8]) -> String {
     String::from_utf8_lossy(group).chars().take(NAME_CHARS).collect()
 }
 
-/// In how many steps a stream ages whose ids say nothing of it.
+/// Marks that a stream has at most, over `queue.retain`.
 const MARKS: u32 = 16;
 const NAME_CHARS: usize = 128;
 const EVERY_MIN: Duration = Duration::from_secs(1);

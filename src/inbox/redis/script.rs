@@ -117,7 +117,7 @@ impl Scripts {
         call
     }
 
-    /// One call that trims one stream by age: what is older than `retain_ms`, and what is not after `aged`.
+    /// One call that trims one stream by age: entries older than `retain_ms`, and those up to the id `aged`.
     pub(super) fn trim_old(&self, stream: &str, retain_ms: u64, aged: &str, backlog: &Backlog) -> Cmd {
         let mut call = on(&self.trim, stream);
         call.arg(retain_ms).arg(TRIM_AT_ONCE).arg(1).arg(aged);
@@ -145,7 +145,7 @@ impl Scripts {
         call
     }
 
-    /// The same for what is pending of a group; `deleted` is the greatest id that was deleted.
+    /// One call that counts a group's pending entries; `deleted` is the greatest id that was deleted.
     pub(super) fn pending(
         &self,
         stream: &str,

@@ -93,7 +93,7 @@ impl Servers {
     pub fn open(urls: &[Secret], kind: Kind, ca: Option<&Path>) -> Result<Servers, OpenError> {
         let (mut given, mut like, mut schemes) = (Vec::new(), None, Vec::new());
         for url in urls {
-            // The driver takes what is before such a sign for the host, and would ask a stranger.
+            // The driver takes the text before such a sign for the host, and would connect to a stranger.
             if config::password_breaks_url(url.expose()) {
                 return Err(OpenError::Password);
             }

@@ -1,5 +1,5 @@
--- Trims a stream, never past what a consumer group has not acknowledged: what is older than an age by the server's own clock,
--- or, to make room, what is oldest, however young. Without a consumer group nothing is acknowledged, and age alone counts.
+-- Trims a stream, never past an entry that a consumer group has not acknowledged: entries older than an age by the server's own
+-- clock, or, to make room, the oldest, however young. Without a consumer group nothing is acknowledged, and age alone counts.
 -- KEYS: the stream. ARGV: the age in ms, or -1 to make room; how many entries go at most, about; how many are wanted at least,
 -- where there are so many; an id of which it is known otherwise that it is older than the age, or nothing; `ignoring`.
 -- Answers how many went, the last id if it is ahead of the clock, else nothing, and the groups that need the first entry.

@@ -83,7 +83,7 @@ fn unknown(why: &str) -> Finding {
     Finding::new(Setting::AmqpUnreadable, what)
 }
 
-/// What of a queue's settings loses messages that it has confirmed.
+/// The settings of a queue that lose messages that it has confirmed, each with its fix.
 fn losses(queue: &Value) -> Vec<String> {
     let setting = |name: &str| -> Option<&Value> {
         let argument = queue["arguments"].get(format!("x-{name}"));
@@ -171,7 +171,7 @@ impl Api {
         Ok(queues)
     }
 
-    /// What is at a path; none: there is no such thing.
+    /// The object at a path; none if there is no such object.
     async fn get(&self, path: &[&str]) -> Result<Option<Value>, String> {
         let path: String = path.iter().map(|part| format!("/{}", percent_encoded(part))).collect();
         let asked = tokio::time::timeout(ANSWER, self.ask(&format!("/api{path}"))).await;
