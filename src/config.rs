@@ -42,11 +42,9 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Problem>), LoadError> {
         ReadError::System(error) if error.kind() == std::io::ErrorKind::NotFound => {
             LoadError::Absent(shown())
         }
+        ReadError::TooLarge(_) => LoadError::TooLarge(shown()),
         why => LoadError::Unreadable { path: shown(), why },
     })?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(LoadError::TooLarge(shown()));
-    }
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let (before, rest) = bytes.split_at_checked(error.valid_up_to()).unwrap_or((&bytes, &[]));
         let line = String::from_utf8_lossy(before.rsplit(|byte| *byte == b'\n').next().unwrap_or_default());

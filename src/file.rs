@@ -25,12 +25,14 @@ pub enum ReadError {
     NoWriter,
     /// It is a FIFO or a device from which nothing came in time.
     Stalled,
+    /// It has more bytes than this limit.
+    TooLarge(u64),
 }
 
-/// Reads at most `limit` bytes and one more: a longer answer than `limit` means that the file is too large.
+/// Reads a file of at most `limit` bytes.
 ///
 /// # Errors
-/// When there is nothing to read there, or nothing comes within two seconds.
+/// When there is nothing to read there, nothing comes within two seconds, or it has more than `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let kind = std::fs::metadata(path)?.file_type();
     if kind.is_dir() {
@@ -49,6 +51,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
             // A writer that waited for a reader needs a moment to begin.
             Ok(_) if bytes.is_empty() && kind.is_fifo() && waited < GRACE => {}
             Ok(_) if bytes.is_empty() && kind.is_fifo() => return Err(ReadError::NoWriter),
+            Ok(_) if bytes.len() as u64 > limit => return Err(ReadError::TooLarge(limit)),
             Ok(_) => return Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && waited < PATIENCE => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(ReadError::Stalled),
@@ -79,6 +82,11 @@ impl fmt::Display for ReadError {
                 "it is a FIFO or a device, and it did not end within {} s; name a regular file",
                 PATIENCE.as_secs()
             ),
+            ReadError::TooLarge(limit) => match (limit >> 20, limit >> 10) {
+                (0, 0) => write!(f, "it is larger than {limit} bytes"),
+                (0, kib) => write!(f, "it is larger than {kib} KiB"),
+                (mib, _) => write!(f, "it is larger than {mib} MiB"),
+            },
         }
     }
 }
@@ -125,10 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_read_than_tells_that_it_is_too_large() {
-        assert_eq!(read(Path::new("/dev/zero"), 10).unwrap().len(), 11);
+    fn a_file_over_the_limit_is_too_large_even_one_without_an_end() {
+        for (limit, said) in [(10, "10 bytes"), (64 << 10, "64 KiB"), (4 << 20, "4 MiB")] {
+            let why = read(Path::new("/dev/zero"), limit).unwrap_err().to_string();
+            assert_eq!(why, format!("it is larger than {said}"));
+        }
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ten"), [7; 10]).unwrap();
         assert_eq!(read(&dir.path().join("ten"), 10).unwrap(), [7; 10]);
+        assert!(matches!(read(&dir.path().join("ten"), 9), Err(ReadError::TooLarge(9))));
     }
 }

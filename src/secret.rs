@@ -68,11 +68,10 @@ impl SecretRef {
             },
             SecretRef::File(path) => {
                 let shown = path.display().to_string();
-                let bytes = file::read(path, MAX_KIB << 10)
-                    .map_err(|why| SecretError::File { path: shown.clone(), why })?;
-                if bytes.len() as u64 > MAX_KIB << 10 {
-                    return Err(SecretError::FileTooLarge(shown));
-                }
+                let bytes = file::read(path, MAX_KIB << 10).map_err(|why| match why {
+                    ReadError::TooLarge(_) => SecretError::FileTooLarge(shown.clone()),
+                    why => SecretError::File { path: shown.clone(), why },
+                })?;
                 let text = String::from_utf8(bytes).map_err(|_| SecretError::FileNotText(shown.clone()))?;
                 let text = text.strip_suffix('\n').unwrap_or(&text);
                 (text.strip_suffix('\r').unwrap_or(text).to_owned(), format!("the file {shown}"))

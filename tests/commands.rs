@@ -366,7 +366,8 @@ fn a_secret_that_was_not_copied_as_it_was_issued_is_a_problem() {
     ));
     let ran = home.run(&["check"]);
     assert_eq!(ran.code, 1, "{ran:?}");
-    let larger = ran.lines().iter().filter(|line| line.contains("/dev/zero is larger than 4 MiB")).count();
+    let larger =
+        ran.lines().iter().filter(|line| line.contains("/dev/zero: it is larger than 4 MiB")).count();
     assert_eq!(larger, 2, "{ran:?}");
 }
 

@@ -150,9 +150,6 @@ impl Files<'_> {
     fn read(&mut self, key: &str, path: &At<PathBuf>) -> Option<Vec<u8>> {
         let shown = |path: &Path| path.display().to_string();
         match file::read(&path.value, LONGEST) {
-            Ok(text) if text.len() as u64 > LONGEST => {
-                self.error(path.at, key, format!("{} is larger than 4 MiB", shown(&path.value)))
-            }
             Ok(text) => Some(text),
             Err(why) => self.error(path.at, key, format!("cannot read {}: {why}", shown(&path.value))),
         }

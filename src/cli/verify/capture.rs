@@ -10,7 +10,7 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::Failure;
-use crate::file;
+use crate::file::{self, ReadError};
 
 /// Reads `Name: value` lines, as a proxy or a test sink shows them, or `curl -v`.
 pub(super) fn headers(path: &Path) -> Result<HeaderMap, Failure> {
@@ -29,14 +29,16 @@ pub(super) fn body(path: &Path, max: usize) -> Result<Option<Vec<u8>>, Failure> 
 
 fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, Failure> {
     let named = |why: &dyn Display| Failure(format!("cannot read {}: {why}", path.display()));
-    let bytes = if path == Path::new("-") {
+    if path == Path::new("-") {
         let mut bytes = Vec::new();
         io::stdin().take(max as u64 + 1).read_to_end(&mut bytes).map_err(|why| named(&why))?;
-        bytes
-    } else {
-        file::read(path, max as u64).map_err(|why| named(&why))?
-    };
-    Ok((bytes.len() <= max).then_some(bytes))
+        return Ok((bytes.len() <= max).then_some(bytes));
+    }
+    match file::read(path, max as u64) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(ReadError::TooLarge(_)) => Ok(None),
+        Err(why) => Err(named(&why)),
+    }
 }
 
 /// The headers, else the number of the first line that is none.

@@ -306,9 +306,6 @@ fn certificates(ca: Option<&Path>) -> Result<TlsCertificates, OpenError> {
     let Some(path) = ca else { return Ok(TlsCertificates { client_tls: None, root_cert: None }) };
     let failed = |why: String| OpenError::Ca { path: path.display().to_string(), why };
     let pem = file::read(path, LONGEST).map_err(|why| failed(why.to_string()))?;
-    if pem.len() as u64 > LONGEST {
-        return Err(failed("it is larger than 4 MiB".to_owned()));
-    }
     let mut roots = CertificateDer::pem_slice_iter(&pem).peekable();
     if roots.peek().is_none() || roots.any(|root| root.is_err()) {
         return Err(failed("it holds no certificate in PEM, or a broken one".to_owned()));
