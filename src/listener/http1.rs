@@ -60,7 +60,7 @@ impl Connection {
             .max_buf_size(2 * MAX_HEAD)
             // A client may close its side once it has sent everything, and still wait for the answer.
             .half_close(true);
-        let keep_alive = &keep_alive(self.rules.edge.idle_timeout);
+        let timeout = &keep_alive(self.rules.edge.idle_timeout);
         let service = service_fn(|request: Request<Incoming>| {
             let stays = request.version() == Version::HTTP_11 && !asks_to_close(request.headers());
             let answer = self.asker().map(|(peer, rules)| self.pipeline.clone().handle(request, peer, rules));
@@ -69,8 +69,14 @@ impl Connection {
                     return Err(io::Error::other("asked by rules that are out of date"));
                 };
                 let mut answer = answer.await;
-                if stays && !self.is_stopping() && !answer.headers().contains_key(CONNECTION) {
-                    answer.headers_mut().extend(keep_alive.clone());
+                if let Some(timeout) = timeout
+                    && stays
+                    && !self.is_stopping()
+                    && !answer.headers().contains_key(CONNECTION)
+                {
+                    // The connection option without which the timeout is to be ignored.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+                    answer.headers_mut().insert(KEEP_ALIVE, timeout.clone());
                 }
                 Ok(answer)
             }
@@ -99,18 +105,11 @@ impl Connection {
     }
 }
 
-/// What tells a client how long its connection is kept: `Keep-Alive: timeout=SECONDS`, as RFC 2068, section 19.7.1.1, has it, and
-/// the connection option without which that is to be ignored. Empty where that is less than a second.
-fn keep_alive(idle: Duration) -> HeaderMap {
-    let mut told = HeaderMap::new();
+/// The value of `Keep-Alive`, which tells a client how long its connection is kept: `timeout=SECONDS`, as RFC 2068, section
+/// 19.7.1.1, has it. None where that is less than a second.
+fn keep_alive(idle: Duration) -> Option<HeaderValue> {
     let seconds = idle.as_secs();
-    if seconds > 0
-        && let Ok(timeout) = HeaderValue::try_from(format!("timeout={seconds}"))
-    {
-        told.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
-        told.insert(KEEP_ALIVE, timeout);
-    }
-    told
+    (seconds > 0).then(|| HeaderValue::try_from(format!("timeout={seconds}")).ok())?
 }
 
 /// Whether a request says that its connection ends with it.

@@ -51,13 +51,13 @@ impl Targets {
     /// The head is whole.
     pub(super) fn end(&mut self) {
         let Some(decoder) = &mut self.decoder else { return };
-        let block = std::mem::take(&mut self.block);
         let (mut method, mut path) = (Vec::new(), Vec::new());
-        let read = decoder.decode_with_cb(&block, |name, value| match &*name {
+        let read = decoder.decode_with_cb(&self.block, |name, value| match &*name {
             b":method" => method = value.into_owned(),
             b":path" => path = value.into_owned(),
             _ => {}
         });
+        self.block.clear();
         if read.is_err() {
             self.decoder = None;
             return;
