@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 use crate::admin::Readiness;
 use crate::clock::{self, Clock};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, UNKNOWN};
 
 pub use anchor::{ANCHOR, Key};
 use flood::{Flood, Summed};
@@ -80,7 +80,7 @@ impl Reject {
             id,
             at,
             source: source.into(),
-            provider: record::UNKNOWN,
+            provider: UNKNOWN,
             reason: OPERATOR,
             status: 200,
             client: None,

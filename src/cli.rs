@@ -29,7 +29,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::audit::Key;
 use crate::config::{self, Config};
-use crate::gateway;
+use crate::data_dir;
 use crate::metrics::UNKNOWN;
 use crate::telemetry::Format;
 use act::Act;
@@ -163,7 +163,7 @@ impl Global {
 
 fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
     let config = global.config()?;
-    let dir = gateway::audit_dir(&config.data_dir);
+    let dir = data_dir::audit_dir(&config.data_dir);
     if !dir.is_dir() {
         return Err(Failure(format!(
             "{}: there is no reject log yet: no gateway has opened it",
@@ -192,7 +192,7 @@ fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
     }
     let accepts = matches!(command, audit::AuditCommand::Verify(verify) if verify.accept);
     let act = if accepts { Some(Act::begin(&config, "audit verify --accept")?) } else { None };
-    let db = gateway::database_file(&config.data_dir);
+    let db = data_dir::database_file(&config.data_dir);
     let code = audit::run(command, audit::Log { dir: &dir, db: &db, key }, global.json, &mut io::stdout())?;
     if let Some(act) = act {
         let accepted = act::done("the reject log was accepted as it is");

@@ -31,7 +31,6 @@ use crate::audit;
 use crate::clock::{self, Clock};
 use crate::config::{Config, Problem};
 use crate::data_dir;
-pub use crate::data_dir::{audit_dir, database_file};
 use crate::database::OpenError;
 use crate::database::writer::{Database, Failure};
 use crate::inbox::redis;
@@ -159,7 +158,7 @@ impl Gateway {
             Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
         let RejectLog { audit, shipper } = reject_log::open(&config, &with).await?;
         let Stores { handover, database } = open_stores(&config, &with).await?;
-        let last_accepted = LastAccepted::open(&database_file(&config.data_dir), clock.clone());
+        let last_accepted = LastAccepted::open(&data_dir::database_file(&config.data_dir), clock.clone());
         last_accepted.serve(rules.load().last_accepted(&metrics));
         reject_log::keep(&config, &audit, &with);
         let quarantine = stores::quarantine(&config, key, &with).await?;

@@ -28,14 +28,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{self, Clock};
 use crate::config::{self, Config, Problem};
+use crate::data_dir;
 use crate::database::OpenError;
 use crate::database::writer::Database;
 use crate::metrics::QuarantineMetrics;
 use keeper::{Store, Verifier, Writer};
 use rate::Rates;
 pub use seal::{Closed, Content, Key, KeyError, Label};
-
-pub use crate::data_dir::quarantine_file as file;
 
 /// The handle that the request path keeps by.
 pub struct Quarantine {
@@ -135,7 +134,7 @@ impl Quarantine {
         clock: Clock,
         metrics: QuarantineMetrics,
     ) -> Result<Quarantine, OpenError> {
-        let database = Database::open(&file(data_dir), table::TABLES)?;
+        let database = Database::open(&data_dir::quarantine_file(data_dir), table::TABLES)?;
         let (to_writer, from_requests) = mpsc::channel(WAITING);
         let store = Store {
             database,
@@ -323,7 +322,7 @@ mod tests {
         (0..2).for_each(|n| keep(&first, n, 10));
         first.start(Nobody);
         first.close().await;
-        let held = Held::open(&file(folder.path())).unwrap();
+        let held = Held::open(&data_dir::quarantine_file(folder.path())).unwrap();
         let run = held.ask(&Which::All, false).unwrap();
         let (quarantine, metrics) = open(folder.path());
         let (shown, mut at_inbox) = mpsc::unbounded_channel();

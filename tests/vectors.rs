@@ -11,7 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use hookgate::audit::files;
 use hookgate::audit::record::Record;
 use hookgate::clock::Clock;
-use hookgate::gateway::{self, Gateway};
+use hookgate::data_dir;
+use hookgate::gateway::Gateway;
 use hookgate::inbox::embedded::Reader;
 use hookgate::provider;
 use jiff::Timestamp;
@@ -155,7 +156,7 @@ fn send(to: SocketAddr, at: usize, request: &Value) -> Answer {
 /// The reason of every record, by its id.
 fn reasons(data_dir: &Path) -> HashMap<String, String> {
     let mut reasons = HashMap::new();
-    for file in files::list(&gateway::audit_dir(data_dir)).unwrap() {
+    for file in files::list(&data_dir::audit_dir(data_dir)).unwrap() {
         for line in std::fs::read_to_string(&file.path).unwrap().lines() {
             let record = Record::parse(line.as_bytes()).unwrap();
             reasons.insert(record.id, record.reason);
@@ -166,7 +167,7 @@ fn reasons(data_dir: &Path) -> HashMap<String, String> {
 
 /// Every event in the queue, by the first segment of its source.
 fn events(data_dir: &Path) -> HashMap<String, Vec<String>> {
-    let mut reader = Reader::open(&gateway::database_file(data_dir)).unwrap();
+    let mut reader = Reader::open(&data_dir::database_file(data_dir)).unwrap();
     let mut events: HashMap<String, Vec<String>> = HashMap::new();
     let mut cursor = 0;
     loop {

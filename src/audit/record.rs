@@ -9,6 +9,8 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::metrics::UNKNOWN;
+
 use super::Reject;
 use super::anchor::{ANCHOR, Key};
 
@@ -167,8 +169,6 @@ fn clip(text: &str) -> String {
 
 /// Bytes of a field.
 const MAX_TEXT: usize = 1024;
-/// As metrics name it.
-pub(super) const UNKNOWN: &str = "unknown";
 /// Canonical JSON knows only doubles.
 const MAX_EXACT: u64 = 1 << 53;
 

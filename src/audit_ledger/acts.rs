@@ -13,6 +13,7 @@ use rusqlite::{Connection, Result, Transaction, TransactionBehavior, params};
 use crate::audit::{Reject, reject_id};
 use crate::clock::Clock;
 use crate::database::{self, OpenError};
+use crate::metrics::UNKNOWN;
 
 /// One row an act. `done` is 0 while it is being done.
 pub(super) const TABLE: &str = "
@@ -116,8 +117,6 @@ pub(super) fn forget(conn: &Connection, ids: &[String]) -> Result<()> {
     ids.iter().try_for_each(|id| forget.execute([id]).map(drop))
 }
 
-/// As records name no single source.
-const UNKNOWN: &str = "unknown";
 /// Longer than a command takes; one that takes longer still leaves both records.
 const SILENT: Duration = Duration::from_secs(3600);
 const AT_ONCE: i64 = 100;

@@ -11,6 +11,7 @@ use super::terminal::safe;
 use crate::audit_ledger::acts::{self, Done};
 use crate::clock::{self, Clock};
 use crate::config::Config;
+use crate::data_dir;
 use crate::gateway;
 use crate::metrics::UNKNOWN;
 
@@ -30,7 +31,7 @@ impl<'c> Act<'c> {
     pub(super) fn begin(config: &'c Config, command: &str) -> Result<Act<'c>, Failure> {
         let who = operator();
         let noted =
-            acts::Act::begin(&gateway::database_file(&config.data_dir), &format!("{command}, by {who}"));
+            acts::Act::begin(&data_dir::database_file(&config.data_dir), &format!("{command}, by {who}"));
         let failed =
             |why| Failure(format!("nothing was done, since it cannot be noted for the reject log: {why}"));
         Ok(Act { config, noted: noted.map_err(failed)?, command: command.to_owned(), who })

@@ -12,8 +12,8 @@ use super::act::{Act, done_to};
 use super::terminal::safe;
 use super::{Done, Failure, OK, line};
 use crate::config::Config;
+use crate::data_dir;
 use crate::event::microseconds;
-use crate::gateway;
 use crate::spool::dead::{BySource, DeadError, DeadLetter, DeadLetters, Which};
 
 /// What to do with dead letters.
@@ -50,7 +50,7 @@ impl Chosen {
 }
 
 pub(super) fn run(config: &Config, command: &Dead, json: bool) -> Done {
-    let mut letters = DeadLetters::open(&gateway::database_file(&config.data_dir))?;
+    let mut letters = DeadLetters::open(&data_dir::database_file(&config.data_dir))?;
     match command {
         Dead::List => list(&letters.list()?, json),
         Dead::Show { which } => show(which, &letters.events(which)?),

@@ -21,7 +21,8 @@ use super::{Done, FAILED, Failure, Global, OK, block_on, line};
 use crate::audit::verify::verify;
 use crate::clock::{self, Clock};
 use crate::config::{self, Config};
-use crate::gateway::{self, Gateway};
+use crate::data_dir;
+use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::route::{Routes, Source};
 
@@ -202,7 +203,7 @@ impl Stage<'_> {
 
     /// What the reject log says, once the refusals have reached it: recording waits for nobody, so this waits for it.
     async fn rejects(&mut self) -> Result<(), Failure> {
-        let dir = gateway::audit_dir(&self.config.data_dir);
+        let dir = data_dir::audit_dir(&self.config.data_dir);
         for _ in 0..PATIENCE {
             if verify(&dir).is_ok_and(|verified| verified.records >= self.refused) {
                 break;
@@ -211,7 +212,7 @@ impl Stage<'_> {
         }
         self.say("\nThe reject log, each record chained to the one before by its hash:\n")?;
         let everything = AuditCommand::Query(Query::default());
-        let db = gateway::database_file(&self.config.data_dir);
+        let db = data_dir::database_file(&self.config.data_dir);
         let log = || Log { dir: &dir, db: &db, key: None };
         super::audit::run(&everything, log(), self.json, &mut io::stdout())?;
         self.say("")?;

@@ -11,7 +11,7 @@ use super::terminal::safe;
 use super::{Done, Failure, Global, OK, block_on, line};
 use crate::clock;
 use crate::config::{Config, QueueKind};
-use crate::gateway;
+use crate::data_dir;
 use crate::inbox::redis::ReadError;
 use crate::inbox::{embedded, redis};
 
@@ -200,7 +200,7 @@ impl Reader {
     pub(super) async fn open(config: &Config) -> Result<Reader, Failure> {
         Ok(match config.queue.kind {
             QueueKind::Embedded => {
-                Reader::Embedded(embedded::Reader::open(&gateway::database_file(&config.data_dir))?)
+                Reader::Embedded(embedded::Reader::open(&data_dir::database_file(&config.data_dir))?)
             }
             QueueKind::Redis => {
                 let servers = redis::Servers::of(&config.redis)?;

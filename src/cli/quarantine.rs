@@ -16,11 +16,12 @@ use super::act::{Act, Tally, done_to};
 use super::terminal::safe;
 use super::{Done, Failure, Global, OK, line};
 use crate::config::Config;
+use crate::data_dir;
 use crate::event::microseconds;
 use crate::gateway::StoppedError;
 use crate::metrics::Metrics;
 use crate::quarantine::held::{Entry, Held, HeldError, Which};
-use crate::quarantine::{self, Kept, Key, Label};
+use crate::quarantine::{Kept, Key, Label};
 use crate::route::Routes;
 use crate::secret::Redactor;
 use crate::signature::{SIGNATURE_HEADERS, fingerprint, without_signatures};
@@ -80,7 +81,7 @@ impl Chosen {
 
 pub(super) fn run(global: &Global, command: &QuarantineCommand) -> Done {
     let (config, json) = (global.config()?, global.json);
-    let db = quarantine::file(&config.data_dir);
+    let db = data_dir::quarantine_file(&config.data_dir);
     let held = Held::open(&db)?;
     match command {
         QuarantineCommand::List => list(&held, key(&config).ok().as_ref(), json),

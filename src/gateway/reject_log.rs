@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::stores::Surroundings;
-use super::{LOOK_AGAIN, StartError, audit_dir, database_file};
+use super::{LOOK_AGAIN, StartError};
 use crate::admin::Readiness;
 use crate::audit::{self, Audit};
 use crate::audit_ledger::AuditLedger;
 use crate::clock::{self, Clock};
 use crate::config::{Config, Problem};
+use crate::data_dir;
 use crate::metrics::Metrics;
 use crate::ship::{Receiver, Shipper};
 
@@ -37,7 +38,7 @@ pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Rej
             opened => break opened?,
         }
     };
-    let dir = audit_dir(&config.data_dir);
+    let dir = data_dir::audit_dir(&config.data_dir);
     let ship = |receiver| Shipper::start(&dir, receiver, audit.synced(), with.metrics.audit.clone());
     let shipper = receiver.map(ship);
     Ok(RejectLog { audit, shipper })
@@ -48,12 +49,12 @@ pub(super) fn audit(config: &Config, with: &Surroundings<'_>) -> Result<Audit, S
     let key = audit::Key::of(&config.audit).map_err(|problem| StartError::Config(vec![problem]))?;
     let options = audit::Options::new(config.audit.retain, config.audit.max_bytes);
     let (clock, metrics, readiness) = (with.clock.clone(), Arc::clone(with.metrics), with.readiness.clone());
-    Ok(Audit::open(&audit_dir(&config.data_dir), options, key, clock, metrics, readiness)?)
+    Ok(Audit::open(&data_dir::audit_dir(&config.data_dir), options, key, clock, metrics, readiness)?)
 }
 
 /// Compares the log with what the database has of it, and keeps that from here on. The database must be open.
 pub(super) fn keep(config: &Config, audit: &Audit, with: &Surroundings<'_>) {
-    let (db, dir) = (database_file(&config.data_dir), audit_dir(&config.data_dir));
+    let (db, dir) = (data_dir::database_file(&config.data_dir), data_dir::audit_dir(&config.data_dir));
     let ledger = AuditLedger::open(&db, &dir, with.clock.clone(), with.metrics.audit.clone());
     audit.keep(Box::new(ledger));
 }

@@ -13,13 +13,14 @@ use crate::admin::{Readiness, SpoolState};
 use crate::broker::{self, Broker, Watch, amqp, nats};
 use crate::clock::Clock;
 use crate::config::{Config, QueueKind, Store};
+use crate::data_dir;
 use crate::database::OpenError;
 use crate::database::writer::Database;
 use crate::inbox::claimed::{self, Claimed, Claims, EmbeddedClaims, RedisClaims};
 use crate::inbox::{Inbox, embedded, redis};
 use crate::live;
 use crate::metrics::Metrics;
-use crate::quarantine::{self, Key, Quarantine};
+use crate::quarantine::{Key, Quarantine};
 use crate::queue_name::QueueName;
 use crate::spool::{self, Handover, Spool};
 
@@ -47,7 +48,7 @@ pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Sto
         QueueKind::Embedded => None,
         _ => {
             let tables = format!("{}{}", spool::TABLES, claimed::TABLES);
-            Some(Arc::new(Database::open(&super::database_file(&config.data_dir), &tables)?))
+            Some(Arc::new(Database::open(&data_dir::database_file(&config.data_dir), &tables)?))
         }
     };
     let inbox = match (config.queue.kind, &database) {
@@ -117,7 +118,7 @@ pub(super) async fn quarantine(
 
 /// Says so if there is one from before: what is in it is nobody's care now.
 fn leave_quarantine(config: &Config) {
-    let file = quarantine::file(&config.data_dir);
+    let file = data_dir::quarantine_file(&config.data_dir);
     if file.exists() {
         tracing::warn!(
             file = %file.display(),
@@ -128,7 +129,7 @@ fn leave_quarantine(config: &Config) {
 
 fn open_embedded(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartError> {
     let options = embedded::Options { window: config.dedupe.window.value, retain: config.queue.retain };
-    let file = super::database_file(&config.data_dir);
+    let file = data_dir::database_file(&config.data_dir);
     let waiting = spool::left_behind(&file);
     if waiting > 0 {
         return Err(OpenError::Spooled { db: file, waiting }.into());
