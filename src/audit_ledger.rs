@@ -18,7 +18,7 @@ use crate::audit::{Ledger, Mark, Reject};
 use crate::clock::Clock;
 use crate::database::{self, OpenError};
 use crate::metrics::AuditMetrics;
-pub use head::{Finding, Kept};
+pub use head::{Finding, LedgerState};
 
 /// The ledger, as the gateway that writes the log keeps it.
 pub struct AuditLedger {

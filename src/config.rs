@@ -14,7 +14,7 @@ mod sections;
 mod servers;
 mod sources;
 mod units;
-mod unread;
+mod unparsed;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) use read::slips;
 pub(crate) use servers::{PASSWORD_BREAKS_URL, password_breaks_url, redis_url_flaw};
 pub use sources::{Observable, OnConflict, RateLimit, Source, SourceSecret};
 pub use units::duration;
-pub use unread::Unread;
+pub use unparsed::Unparsed;
 
 /// Reads the file at `path`.
 ///
@@ -69,7 +69,7 @@ pub fn parse(text: &str, base: &Path) -> (Config, Vec<Problem>) {
         report.syntax(at, error.message());
     }
     let mut config = sections::config(&read::Section::root(&report, table.get_ref()), base);
-    config.unread = report.unread().clone();
+    config.unparsed = report.unparsed().clone();
     config.places = places::Places::of(&report, table.get_ref());
     (config, report.into_problems())
 }
@@ -155,7 +155,7 @@ pub struct Config {
     /// Where in the file each key outside `[sources]` stands.
     pub places: Places,
     /// The lines of the file that did not parse.
-    pub unread: Unread,
+    pub unparsed: Unparsed,
 }
 
 impl Config {

@@ -37,7 +37,7 @@ impl LastAccepted {
         let written = match writer.read() {
             Ok(written) => written,
             Err(error) => {
-                tracing::warn!(%error, "when sources last had an event cannot be read: it begins with now");
+                tracing::warn!(%error, "cannot read when each source last had an event: it counts from now on");
                 HashMap::new()
             }
         };
@@ -49,7 +49,7 @@ impl LastAccepted {
             .name("last-accepted".to_owned())
             .spawn(move || work(writer, &of_thread, &since, &stopped, finished))
             .inspect_err(|error| {
-                tracing::warn!(%error, "no thread: when sources last had an event will not be known after a restart");
+                tracing::warn!(%error, "cannot start a thread: a restart will not know when each source last had an event");
             });
         LastAccepted { times, clock, stop, done, thread: thread.ok() }
     }
@@ -77,7 +77,7 @@ impl LastAccepted {
         // Sent, or dropped by a thread that died: either way it is at its end, and joining it takes no time.
         let _ = self.done.await;
         if self.thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread died that writes when sources last had an event");
+            tracing::error!("the thread that writes down when each source last had an event has died");
         }
     }
 }
@@ -133,9 +133,9 @@ struct Writer {
     db: PathBuf,
     /// None until it opens, and after it has failed.
     conn: Option<Connection>,
-    /// Attempts in a row.
+    /// Attempts that failed in a row.
     failed: u32,
-    /// Looks for which no other warning is given.
+    /// Attempts until another warning may be logged.
     quiet: u32,
 }
 
@@ -204,14 +204,13 @@ impl Writer {
 
     fn refused(&mut self, error: &OpenError) {
         self.failed += 1;
-        // One that others hold is free again in a moment.
         if self.failed < PATIENCE || self.quiet > 0 {
             return;
         }
         self.quiet = QUIET;
         tracing::warn!(
             %error,
-            "when sources last had an event cannot be written: a restart will not know it"
+            "cannot write down when each source last had an event: a restart will not know it"
         );
     }
 }
@@ -258,9 +257,9 @@ const EVERY: Duration = Duration::from_secs(1);
 const KEEP: Duration = Duration::from_secs(90 * 86400);
 /// Over what the embedded inbox lets gather, which does it at a better moment; an idle gateway's log is bounded by this.
 const CHECKPOINT_PAGES: u32 = 2048;
-/// Attempts.
+/// Failed attempts before a warning: another writer may hold the database for a moment.
 const PATIENCE: u32 = 5;
-/// Looks: ten minutes.
+/// Attempts between two warnings: ten minutes.
 const QUIET: u32 = 600;
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub struct QueueMetrics {
     pub up: IntGauge,
     /// `hookgate_queue_full`.
     pub full: IntGauge,
-    /// What is in the queue, where that is known.
+    /// The queue's streams and consumer groups, where it has them.
     pub backlog: BacklogMetrics,
 }
 

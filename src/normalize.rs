@@ -41,7 +41,7 @@ pub struct Forward {
     pub body: BodyHash,
     /// The provider's type, where its table does not know it.
     pub unmapped: Option<String>,
-    /// What counts it, and the count.
+    /// The scope of its sequence number, and the number.
     pub sequence: Option<(String, u64)>,
     /// Whether its body is no JSON object, and the event holds the bytes instead.
     pub unreadable: bool,
@@ -57,7 +57,7 @@ pub struct Contents<'a> {
 /// Reads a body; the first half of normalizing, before what the source filters on is checked.
 ///
 /// # Errors
-/// When the body is no JSON object and nothing authenticates its source: only what is authentic is forwarded unread.
+/// When the body is no JSON object and nothing authenticates its source: only an authentic body is forwarded unread.
 pub fn read<'a>(provider: &dyn Provider, verified: &Verified<'a>) -> Result<Contents<'a>, PayloadError> {
     let payload = Object::parse(verified.body());
     let reading = match &payload {

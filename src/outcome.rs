@@ -201,7 +201,7 @@ impl Reason {
         }
     }
 
-    /// The reason that the client is told. A wrong token is told as an unknown path, or it would tell that the path is right.
+    /// The reason in the client's answer. A wrong token is answered as an unknown path: else the answer would confirm the path.
     pub fn told(self) -> Reason {
         if self == Reason::PathTokenMismatch { Reason::UnknownPath } else { self }
     }

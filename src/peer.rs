@@ -20,8 +20,8 @@ pub struct Peer {
     pub address: IpAddr,
     /// What its verified certificate says, where it showed one.
     pub certificate: Option<Arc<Certificate>>,
-    /// A trusted proxy has passed the connection on without naming the client. The address is the proxy's, and a header that
-    /// names another is the unknown client's own word.
+    /// A trusted proxy has passed the connection on without naming the client. The address is the proxy's. A header that names
+    /// another comes from the unknown client itself, and is not believed.
     pub hidden: bool,
 }
 

@@ -47,7 +47,7 @@ pub trait Provider: Sync {
     /// second event. `signed`: the source has secrets.
     fn identity_is_signed(&self, signed: bool) -> bool;
 
-    /// The identity of a delivery whose body is no JSON object: an id that the signature tells, else the body.
+    /// The identity of a delivery whose body is no JSON object: an id that the signature covers, else the body.
     fn unreadable_identity<'a>(&self, _signed: Option<Signed<'a>>) -> Identified<'a> {
         Identified::Body
     }

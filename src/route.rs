@@ -353,7 +353,7 @@ impl Builder<'_> {
 
     /// Whether a key of this source has an error already, or may stand in a line that did not parse.
     fn reported(&self, key: &str) -> bool {
-        if self.config.unread.hides(self.of.name.at.line, key) {
+        if self.config.unparsed.hides(self.of.name.at.line, key) {
             return true;
         }
         let key = self.key(key);

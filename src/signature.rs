@@ -343,7 +343,7 @@ fn unix_seconds(text: &str, header: &'static str) -> Result<i64, SignatureError>
     Ok(text.parse().unwrap_or(i64::MAX))
 }
 
-/// A header of comma-separated `key=value`, blanks around both signs not counted; what is no pair, and unknown keys, are skipped.
+/// A header of comma-separated `key=value`. Blanks around a key or a value do not count. Other text and unknown keys are skipped.
 struct Pairs<'a> {
     header: &'static str,
     pairs: Vec<(&'a str, &'a str)>,

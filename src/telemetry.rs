@@ -46,7 +46,7 @@ pub fn start(format: Format) {
     }
 }
 
-/// The filter, and what is wrong with the one that was given.
+/// The filter, and a warning where the given one cannot be used.
 fn filter(given: Option<OsString>) -> (EnvFilter, Option<String>) {
     let Some(given) = given.filter(|given| !given.is_empty()) else {
         return (EnvFilter::new(DEFAULT), None);
@@ -74,7 +74,7 @@ fn check(text: &str) -> Result<(), String> {
     let is_own =
         |target: &str| target.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
     let is_level = |level: &str| !level.is_empty() && level.parse::<LevelFilter>().is_ok();
-    // Spans and their fields may hold commas: the parser itself says what is wrong with those.
+    // Spans and their fields may hold commas: the parser itself reports mistakes in those.
     if text.contains(['[', '{']) {
         return Ok(());
     }

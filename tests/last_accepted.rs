@@ -120,7 +120,7 @@ async fn a_database_that_takes_nothing_holds_up_no_event_and_no_start() {
     for id in ["a", "b"] {
         assert_eq!(gateway.deliver(&Delivery::basiq(id)).await.status, 200);
     }
-    let warning = "when sources last had an event cannot be written";
+    let warning = "cannot write down when each source last had an event";
     until("it says so", async || gateway.said().contains(warning)).await;
     gateway.kill9();
     let gateway = home.serve().await;

@@ -34,26 +34,28 @@ pub struct Finding {
     pub why: String,
 }
 
-/// What a gateway keeps of its log, as `audit verify` reads it.
+/// The ledger as `audit verify` reads it.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct LedgerState {
     /// The log's last record, or one shortly before it. None where no gateway has noted it yet.
     pub head: Option<Mark>,
     /// Findings that no operator has accepted, oldest first.
     pub findings: Vec<Finding>,
 }
 
-impl Kept {
+impl LedgerState {
     /// Reads it, whether or not a gateway has the database open. None where there is no database.
     ///
     /// # Errors
     /// When the database cannot be read, or is not one of ours.
-    pub fn read(db: &Path) -> std::result::Result<Option<Kept>, OpenError> {
+    pub fn read(db: &Path) -> std::result::Result<Option<LedgerState>, OpenError> {
         if !db.exists() {
             return Ok(None);
         }
-        let Found::Table(conn) = database::find(db, "audit_head")? else { return Ok(Some(Kept::default())) };
-        let kept = || Ok(Kept { head: read(&conn)?, findings: findings(&conn)? });
+        let Found::Table(conn) = database::find(db, "audit_head")? else {
+            return Ok(Some(LedgerState::default()));
+        };
+        let kept = || Ok(LedgerState { head: read(&conn)?, findings: findings(&conn)? });
         kept().map(Some).map_err(|error| OpenError::of(db, error))
     }
 

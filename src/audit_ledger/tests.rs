@@ -56,8 +56,8 @@ impl Folder {
         found
     }
 
-    fn kept(&self) -> Kept {
-        Kept::read(&self.db()).unwrap().unwrap()
+    fn kept(&self) -> LedgerState {
+        LedgerState::read(&self.db()).unwrap().unwrap()
     }
 
     fn only_file(&self) -> std::path::PathBuf {
@@ -111,7 +111,7 @@ fn a_log_that_was_cut_is_told_at_every_start_until_it_is_accepted() {
     assert_eq!((kept.head.as_ref().unwrap().seq, kept.findings.len()), (11, 1));
     assert_eq!(kept.findings[0].kept.seq, 5);
     assert!(kept.findings[0].why.contains("ends with record 2"), "{}", kept.findings[0].why);
-    Kept::accept(&folder.db(), &kept.head.unwrap(), false).unwrap();
+    LedgerState::accept(&folder.db(), &kept.head.unwrap(), false).unwrap();
     assert_eq!(folder.run(0), 0);
 }
 

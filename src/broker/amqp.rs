@@ -23,7 +23,7 @@ use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::standing::{Sight, Standing};
+use super::standing::{Lookup, Standing};
 use super::{Message, OpenError, Options, PublishError, Watch};
 use crate::queue_name::QueueName;
 
@@ -183,10 +183,10 @@ async fn search(links: watch::Receiver<Option<Arc<Link>>>, standing: Arc<Standin
     standing.keep_looking(|exchange| async move { is_there(links, &exchange).await }).await;
 }
 
-async fn is_there(links: &watch::Receiver<Option<Arc<Link>>>, exchange: &str) -> Sight {
+async fn is_there(links: &watch::Receiver<Option<Arc<Link>>>, exchange: &str) -> Lookup {
     let link = links.borrow().clone();
-    let Ok(name) = ShortString::try_new(exchange) else { return Sight::Absent(TOO_LONG.to_owned()) };
-    let Some(link) = link else { return Sight::NoAnswer(NO_ANSWER) };
+    let Ok(name) = ShortString::try_new(exchange) else { return Lookup::Absent(TOO_LONG.to_owned()) };
+    let Some(link) = link else { return Lookup::NoAnswer(NO_ANSWER) };
     // A passive declaration that fails closes its channel.
     let declared = timeout(LOOK_TIMEOUT, async {
         let channel = link.channel().await?;
@@ -198,14 +198,14 @@ async fn is_there(links: &watch::Receiver<Option<Arc<Link>>>, exchange: &str) ->
     match declared.await {
         Ok(Ok(channel)) => {
             link.give_back(channel);
-            Sight::There
+            Lookup::There
         }
         Ok(Err(why)) => match soft(&why) {
-            Some(AMQPSoftError::NOTFOUND) => Sight::Absent(no_exchange(exchange)),
-            Some(AMQPSoftError::ACCESSREFUSED) => Sight::Hidden,
-            Some(_) | None => Sight::NoAnswer(NO_ANSWER),
+            Some(AMQPSoftError::NOTFOUND) => Lookup::Absent(no_exchange(exchange)),
+            Some(AMQPSoftError::ACCESSREFUSED) => Lookup::Hidden,
+            Some(_) | None => Lookup::NoAnswer(NO_ANSWER),
         },
-        Err(_) => Sight::NoAnswer(NO_ANSWER),
+        Err(_) => Lookup::NoAnswer(NO_ANSWER),
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::standing::{Sight, Standing};
+use super::standing::{Lookup, Standing};
 use super::{Message, OpenError, Options, PublishError, Watch};
 use crate::clock;
 use crate::queue_name::{Part, QueueName};
@@ -192,16 +192,16 @@ async fn search(jetstream: Arc<jetstream::Context>, standing: Arc<Standing>, for
     let (jetstream, forbidden) = (&jetstream, &forbidden);
     let look = |subject: String| async move {
         if *forbidden.borrow() {
-            return Sight::Hidden;
+            return Lookup::Hidden;
         }
         match timeout(LOOKUP_TIMEOUT, stream_of(jetstream, &subject)).await {
-            Ok(Ok(Some(_))) => Sight::There,
-            Ok(Ok(None)) => Sight::Absent(no_stream(&subject)),
-            Ok(Err(Refusal::Disabled)) => Sight::Absent(DISABLED.to_owned()),
-            Ok(Err(Refusal::Other)) => Sight::NoAnswer(NO_ANSWER),
+            Ok(Ok(Some(_))) => Lookup::There,
+            Ok(Ok(None)) => Lookup::Absent(no_stream(&subject)),
+            Ok(Err(Refusal::Disabled)) => Lookup::Absent(DISABLED.to_owned()),
+            Ok(Err(Refusal::Other)) => Lookup::NoAnswer(NO_ANSWER),
             // What we may not ask is not answered, and the server says so beside.
-            Err(_) if *forbidden.borrow() => Sight::Hidden,
-            Err(_) => Sight::NoAnswer(NO_ANSWER),
+            Err(_) if *forbidden.borrow() => Lookup::Hidden,
+            Err(_) => Lookup::NoAnswer(NO_ANSWER),
         }
     };
     standing.keep_looking(look).await;

@@ -29,8 +29,8 @@ pub(super) struct Standing {
     doubts: TaskTracker,
 }
 
-/// What a look at one name came to.
-pub(super) enum Sight {
+/// What the broker has under one name.
+pub(super) enum Lookup {
     /// Messages have a place there.
     There,
     /// They have none: why, and what to do.
@@ -208,7 +208,7 @@ impl Standing {
     }
 
     /// Looks for a place for messages, for ever: when there is a connection, when a message found none, and now and then.
-    pub(super) async fn keep_looking<F: Future<Output = Sight>>(&self, look: impl Fn(String) -> F) {
+    pub(super) async fn keep_looking<F: Future<Output = Lookup>>(&self, look: impl Fn(String) -> F) {
         loop {
             if self.known().connected {
                 let began = clock::instant();
@@ -224,15 +224,15 @@ impl Standing {
     }
 
     /// One name that has a place is enough.
-    async fn look_at_all<F: Future<Output = Sight>>(&self, look: &impl Fn(String) -> F) {
+    async fn look_at_all<F: Future<Output = Lookup>>(&self, look: &impl Fn(String) -> F) {
         let (mut absent, mut others) = (None, 0);
         for name in self.names().iter() {
             match look(name.clone()).await {
-                Sight::There => return self.has_place(),
-                Sight::Hidden => return self.change(|known| known.placeless = None),
-                Sight::NoAnswer(why) => return self.gave_no_answer(why),
-                Sight::Absent(why) if absent.is_none() => absent = Some(why),
-                Sight::Absent(_) => others += 1,
+                Lookup::There => return self.has_place(),
+                Lookup::Hidden => return self.change(|known| known.placeless = None),
+                Lookup::NoAnswer(why) => return self.gave_no_answer(why),
+                Lookup::Absent(why) if absent.is_none() => absent = Some(why),
+                Lookup::Absent(_) => others += 1,
             }
         }
         match absent {
@@ -302,7 +302,7 @@ impl Standing {
 }
 
 const NO_CONNECTION: &str = "there is no connection";
-const NOT_LOOKED: &str = "whether it has a place for messages is not known yet";
+const NOT_LOOKED: &str = "it is not known yet whether it has a place for messages";
 /// How long a broker that does not answer is not asked, but for one message at a time.
 const SILENCE: Duration = Duration::from_secs(3);
 /// How long one refusal counts for all messages: longer than the spool waits before it tries again.
@@ -331,7 +331,7 @@ mod tests {
         let looking = tokio::spawn(async move {
             let hidden = |_| {
                 count.fetch_add(1, Ordering::Relaxed);
-                std::future::ready(Sight::Hidden)
+                std::future::ready(Lookup::Hidden)
             };
             looking.keep_looking(hidden).await;
         });

@@ -25,7 +25,7 @@ use crate::quarantine::{Kept, Key, Label};
 use crate::route::Routes;
 use crate::secret::Redactor;
 use crate::signature::{SIGNATURE_HEADERS, fingerprint, without_signatures};
-use reverify::{Asking, Came};
+use reverify::{Asking, Verdicts};
 
 /// What to do with kept requests.
 #[derive(Subcommand)]
@@ -101,7 +101,7 @@ pub(super) fn run(global: &Global, command: &QuarantineCommand) -> Done {
         }
         QuarantineCommand::Reverify { chosen, dry_run } => {
             is_known(chosen, &held, &config)?;
-            let asking = Asking { held, db, dry_run: *dry_run, json, came: Came::default() };
+            let asking = Asking { held, db, dry_run: *dry_run, json, verdicts: Verdicts::default() };
             asking.run(global.config_path()?, &config, chosen)
         }
         QuarantineCommand::Drop(chosen) => {

@@ -23,7 +23,7 @@ impl Config {
             quarantine,
             sources: _,
             places: _,
-            unread: _,
+            unparsed: _,
         } = self;
         let keys = [
             vec![("data_dir", *data_dir == before.data_dir)],

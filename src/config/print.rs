@@ -61,7 +61,7 @@ fn write_gateway(out: &mut String, config: &Config) -> fmt::Result {
         quarantine,
         sources: _,
         places: _,
-        unread: _,
+        unparsed: _,
     } = config;
     writeln!(out, "data_dir = {}", quote(&data_dir.to_string_lossy()))?;
     write_edge(out, edge)?;

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use super::{Position, Problem, Unread};
+use super::{Position, Problem, Unparsed};
 
 /// Collects problems. Shared by every section of one file, hence the cell.
 pub(super) struct Report<'t> {
@@ -13,7 +13,7 @@ pub(super) struct Report<'t> {
     /// Byte offsets.
     line_starts: Vec<usize>,
     /// Lines with a syntax error.
-    unread: Unread,
+    unparsed: Unparsed,
     problems: RefCell<Vec<Problem>>,
 }
 
@@ -22,7 +22,7 @@ impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Report<'t> {
         let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(after_breaks).collect();
-        Report { text, line_starts, unread: Unread::of(text), problems: RefCell::default() }
+        Report { text, line_starts, unparsed: Unparsed::of(text), problems: RefCell::default() }
     }
 
     /// Where the byte `offset` stands.
@@ -37,7 +37,7 @@ impl<'t> Report<'t> {
     /// The parser's complaint. Its messages hold no text of the file.
     pub(super) fn syntax(&mut self, at: Position, what: &str) {
         let line = self.text.lines().nth(at.line.saturating_sub(1)).unwrap_or_default();
-        if self.unread.note(at.line, line, what) {
+        if self.unparsed.note(at.line, line, what) {
             // The usual slip, which the parser calls a bad number.
             let unquoted = what.starts_with("invalid") && !what.contains("string");
             let hint = if unquoted { "; is it a text without quotes?" } else { "" };
@@ -46,32 +46,32 @@ impl<'t> Report<'t> {
     }
 
     /// The lines that did not parse.
-    pub(super) fn unread(&self) -> &Unread {
-        &self.unread
+    pub(super) fn unparsed(&self) -> &Unparsed {
+        &self.unparsed
     }
 
     /// Whether a line above did not parse.
     pub(super) fn is_broken_above(&self, at: Position) -> bool {
-        self.unread.first().is_some_and(|line| line < at.line)
+        self.unparsed.first().is_some_and(|line| line < at.line)
     }
 
     /// Something that stops the start.
     pub(super) fn problem(&self, at: Position, key: &str, what: impl Into<String>) {
-        if !self.unread.contains(at.line) {
+        if !self.unparsed.contains(at.line) {
             self.push(at, key, what.into(), false);
         }
     }
 
     /// Something that should be there and is not, unless it may stand in a line that did not parse.
     pub(super) fn missing(&self, at: Position, key: &str, what: impl Into<String>) {
-        if !self.unread.hides(at.line, key) {
+        if !self.unparsed.hides(at.line, key) {
             self.push(at, key, what.into(), false);
         }
     }
 
     /// Something to be warned of.
     pub(super) fn warning(&self, at: Position, key: &str, what: impl Into<String>) {
-        if !self.unread.contains(at.line) {
+        if !self.unparsed.contains(at.line) {
             self.push(at, key, what.into(), true);
         }
     }

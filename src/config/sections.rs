@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::read::Section;
 use super::units::show_size;
 use super::{At, Audit, Config, Dedupe, Quarantine, Queue, QueueKind, Spool, Store};
-use super::{Places, Unread, edge, servers, sources};
+use super::{Places, Unparsed, edge, servers, sources};
 use crate::queue_name::QueueName;
 
 /// The whole file.
@@ -45,7 +45,7 @@ pub(super) fn config(root: &Section<'_>, base: &Path) -> Config {
         quarantine,
         sources,
         places: Places::default(),
-        unread: Unread::default(),
+        unparsed: Unparsed::default(),
     }
 }
 

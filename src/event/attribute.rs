@@ -1,7 +1,7 @@
-//! What the text of an attribute may hold: CloudEvents' own rule, and a bound.
+//! The text of an attribute: the characters that CloudEvents allows, and a bound on its length.
 //!
-//! Keeps true: no attribute that is made here holds a character that CloudEvents forbids, or more than [`MAX_BYTES`]. A text that
-//! would is told by its hash, so that the same text always makes the same attribute.
+//! Keeps true: no attribute that is made here holds a character that CloudEvents forbids, or more than [`MAX_BYTES`]. A hash stands
+//! for a text that would, so that the same text always makes the same attribute.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What an event is marked with once it is written: that another body came first, or that it was in the quarantine.
+//! The marks that an event gets once it is written: another body came first, or it was in the quarantine.
 //!
 //! Keeps true: a marked event is the same text but for its id and one attribute more, before `data`.
 

@@ -1,7 +1,7 @@
 //! A provider's time as the event tells it.
 //!
-//! Keeps true: what comes out is RFC 3339 in UTC, within the years 0001 to 9999, the only ones that CloudEvents' SDKs take all;
-//! no digit of a fraction is made up or rounded.
+//! Keeps true: the result is RFC 3339 in UTC, within the years 0001 to 9999, which every CloudEvents SDK takes; no digit of a
+//! fraction is made up or rounded.
 
 use jiff::SignedDuration;
 use jiff::civil::DateTime;

@@ -70,7 +70,7 @@ pub fn load(path: &Path, metrics: &Metrics, before: Option<&Rules>) -> Result<Lo
         problems.extend(misplaced(&config));
     }
     // The values that the parser made of a line with a syntax error are odd: only the syntax error is reported.
-    problems.retain(|problem| problem.key == "toml" || !config.unread.contains(problem.at.line));
+    problems.retain(|problem| problem.key == "toml" || !config.unparsed.contains(problem.at.line));
     problems.sort();
     let lasting = lasting(&config);
     Ok(Loaded { config, rules, problems, marks, contents, lasting })

@@ -16,7 +16,7 @@ use crate::inbox::redis::backlog::Backlog;
 use crate::inbox::redis::claims::Claims;
 use crate::inbox::redis::door::{self, Door};
 use crate::inbox::redis::inspect::{self, Inspected};
-use crate::inbox::redis::lag::{Group, Standing};
+use crate::inbox::redis::lag::{Group, StreamInfo};
 
 /// What besides a master's settings is asked about.
 pub(super) struct Use {
@@ -91,7 +91,7 @@ async fn ask(
     if !of.streams.is_empty() {
         let doors = door::ask(connection, &of.streams, &of.backlog).await?;
         for (stream, door) in of.streams.iter().zip(&doors) {
-            let Some(standing) = Standing::of(connection, stream).await else { continue };
+            let Some(standing) = StreamInfo::of(connection, stream).await else { continue };
             found.extend(of_ids(stream, &standing));
             if let Some(Door::Full(holders)) = door {
                 found.push(of_backlog(stream, of.backlog.max(), holders, &standing));
@@ -173,9 +173,9 @@ fn of_streams(streams: &[String], doors: Vec<Option<Door>>) -> Vec<Finding> {
 }
 
 /// A stream that takes no more, and the groups that hold it.
-fn of_backlog(stream: &str, max: u64, holders: &[String], standing: &Standing) -> Finding {
+fn of_backlog(stream: &str, max: u64, holders: &[String], standing: &StreamInfo) -> Finding {
     let of = |group: &Group| {
-        let since = group.oldest.as_deref().and_then(Standing::time);
+        let since = group.oldest.as_deref().and_then(StreamInfo::time);
         let since = since.map(|since| format!(", the oldest since {since}")).unwrap_or_default();
         format!("consumer group {} has not acknowledged {} entries{since}", group.name, group.behind)
     };
@@ -187,7 +187,7 @@ fn of_backlog(stream: &str, max: u64, holders: &[String], standing: &Standing) -
             .to_owned()
     } else {
         format!(
-            "{}; let it read and XACK, XGROUP DESTROY it if nobody reads it, or set queue.ignore_idle_groups",
+            "{}; let it read and XACK, XGROUP DESTROY it if it has no reader, or set queue.ignore_idle_groups",
             listed(&held)
         )
     };
@@ -195,8 +195,8 @@ fn of_backlog(stream: &str, max: u64, holders: &[String], standing: &Standing) -
     Finding::new(Setting::RedisBacklog, what)
 }
 
-/// A stream whose ids say nothing of its entries' age.
-fn of_ids(stream: &str, standing: &Standing) -> Option<Finding> {
+/// A stream whose last id is ahead of the server's clock, so that its ids do not tell its entries' age.
+fn of_ids(stream: &str, standing: &StreamInfo) -> Option<Finding> {
     let ahead = standing.ahead()?;
     let what = format!(
         "the last id of {stream}, {}, is {} s ahead of the server's clock: an entry was added by hand, or the clock was wrong. \

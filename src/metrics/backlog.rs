@@ -8,7 +8,7 @@ use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry};
 
 use super::{gauge_vec, register};
 
-/// What a queue feeds that knows its streams.
+/// The gauges of a queue's streams and consumer groups.
 #[derive(Clone)]
 pub struct BacklogMetrics {
     queue: &'static str,

@@ -70,7 +70,7 @@ impl SourceMetrics {
     pub fn accepted_at(&self, received: f64, now: f64) {
         let Some(last) = self.last_accepted.get() else { return };
         let before = last.get();
-        // What is later than now is of a clock that was wrong, and would hide a silence until then.
+        // A time later than now comes from a clock that was wrong, and would hide a silence until then.
         if before < received || before > now {
             last.set(received);
         }

@@ -74,7 +74,7 @@ fn conflict(admission: &Admission, at: Timestamp) -> Reject {
     }
 }
 
-/// The length of the body that an event holds; 0 for what is no event.
+/// The length of the body that an event holds; 0 for a text that is no event.
 fn payload_bytes(event: &str) -> u64 {
     #[derive(Deserialize)]
     struct Event<'a> {

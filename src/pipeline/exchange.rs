@@ -35,7 +35,7 @@ pub struct Exchange {
     pub received: Timestamp,
     /// Whose it is, once known.
     pub source: Option<Arc<Source>>,
-    /// A source with a token whose path it misses by a slip: what stands in the token's place may be near the token.
+    /// A source with a token whose path it misses by a slip. The text in the token's place may be much like the token.
     near: Option<Arc<Source>>,
     /// Of HTTP/1.x: what follows it on its connection is no request.
     pub last: bool,
@@ -70,7 +70,7 @@ impl Exchange {
         source.clone()
     }
 
-    /// It leads to no source. For the record: to which it would but for a slip.
+    /// It leads to no source. Returns the detail for its record, which names a source that it misses by a slip.
     pub(super) fn is_near(&mut self, near: Option<Near>) -> String {
         let Some(Near { source, detail }) = near else { return "no source has this path".to_owned() };
         self.near = Some(source).filter(|source| source.token.is_some());

@@ -1,6 +1,6 @@
-//! `edge.health_path`: what a load balancer asks on the public listener.
+//! `edge.health_path`: the answer to a load balancer's probe on the public listener.
 //!
-//! Keeps true: it tells what `/readyz` tells by its status, and nothing else; a probe leaves no record and counts nowhere.
+//! Keeps true: the answer has the status of `/readyz` and no body; a probe leaves no record and no count.
 
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode, Uri};
@@ -9,7 +9,7 @@ use super::{Pipeline, Rules, exchange};
 use crate::admit;
 use crate::respond::Body;
 
-/// What a probe is answered; none for a request that is none.
+/// The answer to a probe; none for another request.
 pub(super) fn answer(pipeline: &Pipeline, head: &Parts, rules: &Rules) -> Option<Response<Body>> {
     let asks = head.method == Method::GET || head.method == Method::HEAD;
     let well_formed = || admit::head(head).and_then(|()| admit::host(head)).is_ok();

@@ -67,8 +67,8 @@ impl Provider for Iof {
     }
 }
 
-/// What an event of this type is about. A type that the table lacks is about what those that it has of the same first segment
-/// are about, so that the events of one subject keep their order when the provider adds a type.
+/// The kind of an event's subject, by the event's type. A type that the table lacks has the kind of the listed types with the same
+/// first segment, so that the events of one subject keep their order when the provider adds a type.
 fn category(kind: &str) -> String {
     let known = TYPES.iter().find(|(known, _)| *known == kind);
     let first = |kind: &'_ str| kind.split('.').next().unwrap_or_default().to_owned();

@@ -290,7 +290,7 @@ impl Held {
 type Row = (i64, Arc<str>);
 
 fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    // Somebody may have changed it to what is no text.
+    // The row may have been changed by hand to a value that is no text.
     Ok((row.get(0)?, row.get::<_, String>(1).unwrap_or_default().into()))
 }
 

@@ -1,6 +1,6 @@
-//! What a path that leads nowhere was probably meant for: the usual slips of those who register a URL, told by the record.
+//! The source that a path without one misses by a usual slip in a registered URL.
 //!
-//! Keeps true: only the record says so, and never whether what stands in a token's place is the token; the work is bounded.
+//! Keeps true: only the record names it, and never says whether the text in a token's place is the token; the work is bounded.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::secret::percent_decoded;
 pub struct Near {
     /// The source.
     pub source: Arc<Source>,
-    /// For the record: what is wrong with the path.
+    /// The slip, for the record.
     pub detail: String,
 }
 

@@ -1,7 +1,7 @@
-//! What shows that a secret was not copied as it was issued.
+//! Mistakes in copying a secret that its text shows.
 //!
-//! Keeps true: each mistake has a name and a fix, and no text of the secret is in them. What is an error here can be no secret
-//! of any provider; what may be one after all is only [`Secret::decoded`], which a warning is made of.
+//! Keeps true: each mistake has a name and a fix, and neither holds a part of the secret. A text with a [`Flaw`] can be no secret of
+//! any provider, so a flaw is an error. A text that [`Secret::decoded`] decodes may be a secret all the same: that is a warning.
 
 use std::fmt;
 

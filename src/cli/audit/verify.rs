@@ -12,7 +12,7 @@ use super::super::terminal::safe;
 use super::Log;
 use crate::audit::verify::{Anchors, Broken, Demand, Verified, VerifyError, verify_with};
 use crate::audit::{Key, Mark};
-use crate::audit_ledger::Kept;
+use crate::audit_ledger::LedgerState;
 use crate::clock::Clock;
 use crate::event::microseconds;
 
@@ -54,7 +54,7 @@ impl Verify {
     /// Verifies and tells; gives the exit code.
     pub(super) fn report(&self, log: Log<'_>, json: bool, out: &mut dyn Write) -> io::Result<u8> {
         // Before the log is read: a gateway that runs moves both on, the log first.
-        let kept = Kept::read(log.db).map_err(io::Error::other)?;
+        let kept = LedgerState::read(log.db).map_err(io::Error::other)?;
         let demand = self.demand(log.key)?;
         let (broken, told) = match verify_with(log.dir, &demand) {
             Ok(verified) => match differs(kept.as_ref(), log.dir)? {
@@ -62,7 +62,7 @@ impl Verify {
                 differs => {
                     if self.accept {
                         let end = Mark { seq: verified.last_seq, hash: verified.last_hash.clone() };
-                        Kept::accept(log.db, &end, differs.is_some()).map_err(io::Error::other)?;
+                        LedgerState::accept(log.db, &end, differs.is_some()).map_err(io::Error::other)?;
                     }
                     return holds(&verified, &demand, kept.is_some(), json, out).map(|()| 0);
                 }
@@ -99,14 +99,15 @@ impl Verify {
 }
 
 /// Where the log is not as its gateway left it.
-fn differs(kept: Option<&Kept>, dir: &Path) -> io::Result<Option<Broken>> {
-    let Some(Kept { head, findings }) = kept else { return Ok(None) };
+fn differs(kept: Option<&LedgerState>, dir: &Path) -> io::Result<Option<Broken>> {
+    let Some(LedgerState { head, findings }) = kept else { return Ok(None) };
     let broken =
         |mark: &Mark, why: String| Broken { file: "-".to_owned(), line: 0, seq: Some(mark.seq), why };
     if let Some(head) = head
         && let Some(why) = head.missing_in(dir)?
     {
-        let why = format!("it was the gateway's last one or shortly before that, and is not there: {why}");
+        let why =
+            format!("the gateway noted it as the log's end, or near it, and the log does not have it: {why}");
         return Ok(Some(broken(head, why)));
     }
     Ok(findings.first().map(|found| {

@@ -22,9 +22,9 @@ use crate::quarantine::held::{Held, Run, Which};
 
 /// Verdicts that have come, by source and by kind.
 #[derive(Default)]
-pub(super) struct Came(BTreeMap<String, BTreeMap<&'static str, usize>>);
+pub(super) struct Verdicts(BTreeMap<String, BTreeMap<&'static str, usize>>);
 
-impl Came {
+impl Verdicts {
     fn count(&mut self, source: &str, judgement: &Judgement) {
         *self.0.entry(source.to_owned()).or_default().entry(kind(judgement)).or_default() += 1;
     }
@@ -62,7 +62,7 @@ pub(super) struct Asking {
     pub(super) db: PathBuf,
     pub(super) dry_run: bool,
     pub(super) json: bool,
-    pub(super) came: Came,
+    pub(super) verdicts: Verdicts,
 }
 
 impl Asking {
@@ -72,7 +72,7 @@ impl Asking {
         let act = if self.dry_run { None } else { Some(Act::begin(config, "quarantine reverify")?) };
         let done = block_on(self.reverify(path, config, &chosen.which()));
         if let Some(act) = act {
-            act.end(self.came.done(&chosen.names))?;
+            act.end(self.verdicts.done(&chosen.names))?;
         }
         done
     }
@@ -120,14 +120,14 @@ impl Asking {
         }
     }
 
-    /// Prints each verdict as it comes. How many came, and whether the queue took what was to be admitted.
+    /// Prints each verdict as it comes. How many verdicts, and whether the queue took what was to be admitted.
     async fn tell(&mut self, run: &Run) -> Result<(usize, bool), Failure> {
         let (mut told, mut fine, mut since) = (0, true, clock::instant());
         while told < run.seqs.len() && clock::instant().saturating_duration_since(since) < PATIENCE {
             for (seq, judgement) in self.held.answers(run)? {
                 (told, since) = (told + 1, clock::instant());
                 fine &= !matches!(judgement, Judgement::NotAdmitted { .. });
-                self.came.count(run.source(seq).unwrap_or(UNKNOWN), &judgement);
+                self.verdicts.count(run.source(seq).unwrap_or(UNKNOWN), &judgement);
                 let text =
                     if self.json { verdict_json(seq, &judgement)? } else { verdict_text(seq, &judgement) };
                 if !line(&mut io::stdout(), &text)? {

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Seen};
-use super::lag::{Asked, Budget, Counted, Standing};
+use super::lag::{Asked, Budget, Counted, StreamInfo};
 use super::links::Links;
 use super::retention::Written;
 use super::script::Scripts;
@@ -80,7 +80,7 @@ impl Watch {
 
     async fn look(&self, stream: &str, known: &mut Known, budget: &mut Budget) {
         let mut asked = &*self.links;
-        let look = Standing::look(&mut asked, &self.scripts, stream, &mut known.counted, budget);
+        let look = StreamInfo::look(&mut asked, &self.scripts, stream, &mut known.counted, budget);
         let Some(standing) = look.await else { return };
         let now = clock::instant();
         let seen = standing.groups.iter().map(|group| {
@@ -100,7 +100,7 @@ impl Watch {
         self.tell(stream, &standing, known);
     }
 
-    fn tell(&self, stream: &str, standing: &Standing, known: &mut Known) {
+    fn tell(&self, stream: &str, standing: &StreamInfo, known: &mut Known) {
         if standing.exists || self.fixed.contains(stream) {
             self.metrics.stream(stream, standing.length, self.backlog.max());
         } else {

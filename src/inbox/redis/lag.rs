@@ -24,7 +24,7 @@ pub(super) trait Asked {
 
 /// A stream and its groups.
 #[derive(Clone, Debug, Default)]
-pub struct Standing {
+pub struct StreamInfo {
     /// Whether there is such a stream.
     pub exists: bool,
     /// The server's clock when it was asked, in milliseconds since 1970.
@@ -96,12 +96,12 @@ impl Asked for MultiplexedConnection {
     }
 }
 
-impl Standing {
-    /// Looks at a stream of the server that a connection leads to. None if there is none here, or no answer.
-    pub async fn of(connection: &mut MultiplexedConnection, stream: &str) -> Option<Standing> {
+impl StreamInfo {
+    /// Looks at a stream of the server that a connection leads to. None if the stream is not there, or without an answer.
+    pub async fn of(connection: &mut MultiplexedConnection, stream: &str) -> Option<StreamInfo> {
         let (mut counted, mut budget) = (Counted::default(), Budget::default());
         let scripts = Scripts::new();
-        let look = Standing::look(connection, &scripts, stream, &mut counted, &mut budget);
+        let look = StreamInfo::look(connection, &scripts, stream, &mut counted, &mut budget);
         look.await.filter(|standing| standing.exists)
     }
 
@@ -128,10 +128,10 @@ impl Standing {
         stream: &str,
         before: &mut Counted,
         budget: &mut Budget,
-    ) -> Option<Standing> {
+    ) -> Option<StreamInfo> {
         let Value::Array(parts) = call(asked, stream, scripts.look(stream)).await? else { return None };
         if parts.is_empty() {
-            return Some(Standing::default());
+            return Some(StreamInfo::default());
         }
         let mut parts = parts.into_iter();
         let now_ms = take(&mut parts)?;
@@ -172,7 +172,7 @@ impl Standing {
             });
         }
         *before = counted;
-        Some(Standing { exists: true, now_ms, length: bounds.length, last: bounds.last, groups })
+        Some(StreamInfo { exists: true, now_ms, length: bounds.length, last: bounds.last, groups })
     }
 }
 

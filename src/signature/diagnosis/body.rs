@@ -173,7 +173,7 @@ pub fn spoilt(headers: &HeaderMap, body: &[u8]) -> Vec<Mistake> {
     found
 }
 
-/// How a body is wrapped, where what is within is JSON and the whole is none.
+/// How a body is wrapped, where the wrapped text is a JSON object and the whole body is not.
 fn wrapped(body: &[u8]) -> Option<Alteration> {
     let is_object = |body: &[u8]| {
         body.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(body).is_ok()

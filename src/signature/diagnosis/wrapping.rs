@@ -1,6 +1,6 @@
 //! A body that a capture has wrapped: base64, hex, a JSON string, quotes, a logged request.
 //!
-//! Keeps true: unwrapping answers nothing where the wrapping is not there.
+//! Keeps true: a body without a wrapping is not unwrapped.
 
 use std::collections::BTreeMap;
 
@@ -66,7 +66,7 @@ pub(super) fn from_envelope(body: &[u8]) -> Vec<Vec<u8>> {
     within
 }
 
-/// Where those who log requests keep the body.
+/// The fields in which logs of requests keep the body.
 const FIELDS: [&str; 7] = ["body", "Body", "rawBody", "raw_body", "payload", "content", "data"];
 
 #[cfg(test)]

@@ -256,9 +256,9 @@ async fn far_behind_is_counted_exactly_from_the_nearer_end_and_at_the_least_told
     let _: u64 = server.run(&["XDEL", "hooks", "1000-0", "2600-0", "100-0"]).await;
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let standing = lag::Standing::of(&mut connection, "hooks").await.unwrap();
+    let standing = lag::StreamInfo::of(&mut connection, "hooks").await.unwrap();
     let behind: Vec<u64> = standing.groups.iter().map(|group| group.behind).collect();
     assert_eq!(behind, [499, 2298]);
     assert_eq!(standing.groups[0].oldest.as_deref(), Some("2501-0"));
-    assert_eq!(lag::Standing::of(&mut connection, "absent").await.map(|standing| standing.length), None);
+    assert_eq!(lag::StreamInfo::of(&mut connection, "absent").await.map(|standing| standing.length), None);
 }

@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 
 /// The lines of a file that did not parse.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unread {
+pub struct Unparsed {
     /// From 1, each with the last part of its key where the line is one assignment, complete in itself.
     lines: BTreeMap<usize, Option<String>>,
     /// Lines that begin a table.
     headers: Vec<usize>,
 }
 
-impl Unread {
-    /// Nothing unread yet, of this text.
-    pub(super) fn of(text: &str) -> Unread {
+impl Unparsed {
+    /// Nothing unparsed yet, of this text.
+    pub(super) fn of(text: &str) -> Unparsed {
         let header = |(at, line): (usize, &str)| line.trim_start().starts_with('[').then_some(at + 1);
-        Unread { lines: BTreeMap::new(), headers: text.lines().enumerate().filter_map(header).collect() }
+        Unparsed { lines: BTreeMap::new(), headers: text.lines().enumerate().filter_map(header).collect() }
     }
 
     /// Notes a line that the parser complained of; `false` if it is noted already, or only goes on with the complaint before.
@@ -74,12 +74,12 @@ mod tests {
 
     #[test]
     fn only_what_may_stand_in_an_unread_line_is_hidden() {
-        let mut unread = Unread::of("[a]\nx = 5m\n[b]\ny = 1\n");
-        assert!(!unread.hides(1, "a.x"));
-        assert!(unread.note(2, "x = 5m", "string values must be quoted"));
-        assert!(unread.hides(1, "a.x") && !unread.hides(1, "a.y") && !unread.hides(3, "b.x"));
-        assert!(unread.note(4, "y = [", "unclosed array"));
-        assert!(unread.hides(1, "a.y") && unread.hides(3, "anything"));
+        let mut unparsed = Unparsed::of("[a]\nx = 5m\n[b]\ny = 1\n");
+        assert!(!unparsed.hides(1, "a.x"));
+        assert!(unparsed.note(2, "x = 5m", "string values must be quoted"));
+        assert!(unparsed.hides(1, "a.x") && !unparsed.hides(1, "a.y") && !unparsed.hides(3, "b.x"));
+        assert!(unparsed.note(4, "y = [", "unclosed array"));
+        assert!(unparsed.hides(1, "a.y") && unparsed.hides(3, "anything"));
     }
 
     #[test]
