@@ -69,7 +69,9 @@ impl AuditLedger {
         let conn = match self.conn.take() {
             Some(conn) => conn,
             None => {
-                let conn = connect(&self.db)?;
+                // A power failure may cost the last notes: a head that is behind is still in the log.
+                let tables = format!("{}{}", head::TABLES, acts::TABLE);
+                let conn = database::join_beside(&self.db, &tables, BUSY)?;
                 self.compare(&conn).map_err(|error| OpenError::of(&self.db, error))?;
                 conn
             }
@@ -120,23 +122,8 @@ impl Ledger for AuditLedger {
     }
 }
 
-/// Its writes are not synced by themselves: a power failure may cost the last of them, and a head that is behind is still in the
-/// log. The gateway's own writes to the same file sync them along.
-fn connect(db: &Path) -> Result<Connection, OpenError> {
-    let conn = database::join(db, &format!("{}{}", head::TABLES, acts::TABLE))?;
-    let settings = format!(
-        "PRAGMA synchronous = normal; PRAGMA cache_size = -256; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
-    );
-    conn.busy_timeout(BUSY)
-        .and_then(|()| conn.execute_batch(&settings))
-        .map_err(|error| OpenError::of(db, error))?;
-    Ok(conn)
-}
-
 /// The log's writer has rejects to write.
 const BUSY: Duration = Duration::from_millis(200);
-/// The log of a database that nothing else writes to. Where something does, that moves it into the database sooner.
-const CHECKPOINT_PAGES: u32 = 8000;
 
 #[cfg(test)]
 mod tests;

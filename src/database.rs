@@ -236,6 +236,22 @@ pub fn join(db: &Path, tables: &str) -> Result<Connection, OpenError> {
     }
 }
 
+/// Joins the database for small writes that nothing waits for, beside the connection that carries the events. A wait for another
+/// writer is at most `busy`. Such a write is not synced by itself, so that it holds the write lock for a moment only: the next write
+/// that syncs the file syncs it too, and a power failure may cost it.
+///
+/// # Errors
+/// As for [`join`].
+pub fn join_beside(db: &Path, tables: &str, busy: Duration) -> Result<Connection, OpenError> {
+    let conn = join(db, tables)?;
+    let settings = format!(
+        "PRAGMA synchronous = normal; PRAGMA cache_size = -256; PRAGMA wal_autocheckpoint = {BESIDE_CHECKPOINT_PAGES};"
+    );
+    let set = conn.busy_timeout(busy).and_then(|()| conn.execute_batch(&settings));
+    set.map_err(|error| OpenError::of(db, error))?;
+    Ok(conn)
+}
+
 /// Makes the file before SQLite does, so that payloads are its owner's alone; SQLite gives the log the same mode.
 fn make_private(db: &Path) -> Result<(), OpenError> {
     match OpenOptions::new().create_new(true).write(true).mode(0o600).open(db) {
@@ -290,5 +306,8 @@ pub fn reason(error: &Error) -> &'static str {
 /// SQLite's page cache. Larger gains nothing here: what is written is new, and what is read has been filtered.
 const CACHE_KIB: i64 = 2048;
 const BUSY: Duration = Duration::from_secs(1);
+/// More than the other writers let gather, which move the log into the database at a better moment. It bounds the log of a gateway
+/// without events.
+const BESIDE_CHECKPOINT_PAGES: u32 = 2048;
 /// A command has more time than a gateway.
 const COMMAND_BUSY: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 //! When each source last had an event accepted, kept in the database over restarts.
 //!
 //! Keeps true: no request waits for these writes, and no start fails for them. While the database refuses, the gauges go on,
-//! and a warning is logged at most every ten minutes. A kill loses about a second.
+//! and a warning is logged at most once a minute. A kill loses about a second.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,7 +16,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::database::{self, Found, Layout, OpenError};
+use crate::database::{self, Found, OpenError};
+use crate::telemetry::Spell;
 
 /// The times of the sources that a gateway serves, and the thread that writes them down.
 pub struct LastAccepted {
@@ -33,7 +34,7 @@ impl LastAccepted {
     /// Reads the times of an earlier run, and starts the thread. The database must exist. The caller holds its lock until
     /// [`LastAccepted::close`] returns.
     pub fn open(db: &Path, clock: Clock) -> LastAccepted {
-        let writer = Writer { db: db.to_owned(), conn: None, failed: 0, quiet: 0 };
+        let writer = Writer { db: db.to_owned(), conn: None, failed: 0, refusals: Spell::default() };
         let written = match writer.read() {
             Ok(written) => written,
             Err(error) => {
@@ -135,8 +136,8 @@ struct Writer {
     conn: Option<Connection>,
     /// Attempts that failed in a row.
     failed: u32,
-    /// Attempts until another warning may be logged.
-    quiet: u32,
+    /// Failures after these.
+    refusals: Spell,
 }
 
 impl Writer {
@@ -156,21 +157,12 @@ impl Writer {
     fn open(&mut self) -> Result<&Connection, OpenError> {
         let conn = match self.conn.take() {
             Some(conn) => conn,
-            None => {
-                let (conn, _) = database::open(&self.db, Layout::default(), TABLES)?;
-                let failed = |error| OpenError::of(&self.db, error);
-                // Without a sync the write lock is held for a moment only, so that events need not wait. The next write that
-                // syncs the file syncs these times too.
-                conn.pragma_update(None, "synchronous", "normal").map_err(failed)?;
-                conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
-                conn
-            }
+            None => database::join_beside(&self.db, TABLES, BUSY)?,
         };
         Ok(self.conn.insert(conn))
     }
 
     fn write(&mut self, times: &Mutex<Times>, outdated: &[String]) {
-        self.quiet = self.quiet.saturating_sub(1);
         let changed = lock(times).changed();
         if changed.is_empty() && outdated.is_empty() {
             return;
@@ -204,14 +196,15 @@ impl Writer {
 
     fn refused(&mut self, error: &OpenError) {
         self.failed += 1;
-        if self.failed < PATIENCE || self.quiet > 0 {
+        if self.failed < PATIENCE {
             return;
         }
-        self.quiet = QUIET;
-        tracing::warn!(
-            %error,
-            "cannot write down when each source last had an event: a restart will not know it"
-        );
+        if let Some(times) = self.refusals.again() {
+            tracing::warn!(
+                %error, times,
+                "cannot write down when each source last had an event: a restart will not know it"
+            );
+        }
     }
 }
 
@@ -255,12 +248,10 @@ const SET: &str =
 const EVERY: Duration = Duration::from_secs(1);
 /// A source that comes back within this time goes on with what it had.
 const KEEP: Duration = Duration::from_secs(90 * 86400);
-/// Over what the embedded inbox lets gather, which does it at a better moment; an idle gateway's log is bounded by this.
-const CHECKPOINT_PAGES: u32 = 2048;
+/// Longer than any write of the gateway takes.
+const BUSY: Duration = Duration::from_secs(1);
 /// Failed attempts before a warning: another writer may hold the database for a moment.
 const PATIENCE: u32 = 5;
-/// Attempts between two warnings: ten minutes.
-const QUIET: u32 = 600;
 
 #[cfg(test)]
 mod tests {
@@ -342,6 +333,7 @@ mod tests {
         times.serve([("a".to_owned(), one.clone())]);
         assert_eq!(one.get(), 200.0);
         std::fs::remove_dir(&db).unwrap();
+        Database::open(&db, "").unwrap().close().await;
         times.close().await;
         assert_eq!(served(&db, 300, &[("a", 0.0)]).await, [200.0]);
     }

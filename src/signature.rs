@@ -255,7 +255,6 @@ fn standard_webhooks(headers: &HeaderMap) -> Result<Claim<'_>, SignatureError> {
     let id = only(headers, WEBHOOK_ID)?;
     let timestamp = only(headers, WEBHOOK_TIMESTAMP)?;
     let digests: Vec<Digest> = lines(headers, WEBHOOK_SIGNATURE)?
-        .into_iter()
         .flat_map(list::entries)
         .filter_map(|entry| entry.strip_prefix("v1,"))
         .filter_map(digest::from_base64)
@@ -328,11 +327,18 @@ fn only<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Signa
 }
 
 /// The header's values: several lines of a list are one list (RFC 9110, section 5.3).
-fn lines<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Vec<&'a str>, SignatureError> {
-    let texts = headers.get_all(name).iter().map(HeaderValue::to_str);
-    let lines: Vec<&str> =
-        texts.collect::<Result<_, _>>().map_err(|_| SignatureError::Malformed(name, "is not ASCII"))?;
-    if lines.iter().all(|line| line.is_empty()) { Err(SignatureError::Missing(name)) } else { Ok(lines) }
+fn lines<'a>(
+    headers: &'a HeaderMap,
+    name: &'static str,
+) -> Result<impl Iterator<Item = &'a str>, SignatureError> {
+    let values = || headers.get_all(name).iter();
+    if values().any(|value| value.to_str().is_err()) {
+        return Err(SignatureError::Malformed(name, "is not ASCII"));
+    }
+    if values().all(HeaderValue::is_empty) {
+        return Err(SignatureError::Missing(name));
+    }
+    Ok(values().filter_map(|value| value.to_str().ok()))
 }
 
 fn unix_seconds(text: &str, header: &'static str) -> Result<i64, SignatureError> {
