@@ -11,6 +11,7 @@ mod digest;
 mod fingerprint;
 mod key;
 mod list;
+mod message_id;
 mod rewritten;
 
 use hyper::HeaderMap;
@@ -253,6 +254,9 @@ impl Claim<'_> {
 
 fn standard_webhooks(headers: &HeaderMap) -> Result<Claim<'_>, SignatureError> {
     let id = only(headers, WEBHOOK_ID)?;
+    if message_id::goes_on_into_a_body(id) {
+        return Err(SignatureError::Malformed(WEBHOOK_ID, "holds a timestamp and the start of a body"));
+    }
     let timestamp = only(headers, WEBHOOK_TIMESTAMP)?;
     let digests: Vec<Digest> = lines(headers, WEBHOOK_SIGNATURE)?
         .flat_map(list::entries)

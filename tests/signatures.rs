@@ -272,3 +272,28 @@ fn a_list_with_any_other_number_of_timestamps_than_one_says_so() {
         }
     }
 }
+
+/// `id.timestamp.body` is signed, so an id with a dot may hold what was signed as timestamp and as the start of a body: the same
+/// signature would then vouch for the rest of that body, at another time, under as many ids as it has such places.
+#[test]
+fn an_id_that_takes_the_start_of_a_signed_body_to_itself_is_refused() {
+    let now = 1_796_020_181;
+    let old = now - 86_400;
+    for start in ["{\"note\":\"a", "[\"a", " {\"note\":\"a", "\"a", "\t[1"] {
+        let signed = format!("{start}.{now}.rest\"}}");
+        let (_, signature) = Form::StandardWebhooks.sign("msg_1", old, signed.as_bytes()).remove(2);
+        let forged = [
+            ("webhook-id", format!("msg_1.{old}.{start}")),
+            ("webhook-timestamp", now.to_string()),
+            ("webhook-signature", signature),
+        ];
+        let headers = headers(&forged).unwrap();
+        let refused = check(Form::StandardWebhooks, &headers, b"rest\"}", now);
+        assert!(matches!(refused, Err(SignatureError::Malformed("webhook-id", _))), "{start}: {refused:?}");
+    }
+    // Dots alone are in some senders' ids, numbers between them too.
+    for id in ["msg.1", "a.b.c", "evt.1796020181.7", "evt.1796020181.a{", ".1.", "1796020181."] {
+        let genuine = headers(&Form::StandardWebhooks.sign(id, now, b"{}")).unwrap();
+        assert!(check(Form::StandardWebhooks, &genuine, b"{}", now).is_ok(), "{id}");
+    }
+}
