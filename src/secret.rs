@@ -113,7 +113,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Knows secrets by their text, to cut them out of whatever a client sent before it is kept.
+/// Knows secrets by their text, to cut them out of whatever a client sent before it is kept. It keeps them in lower case: with
+/// other letter case a secret is a wrong one, and still tells the right one.
 #[derive(Clone, Default)]
 pub struct Redactor(Vec<Secret>);
 
@@ -124,6 +125,7 @@ impl Redactor {
         // Whoever sends a handful of characters sends no secret.
         let bare = bare.filter(|bare| bare.len() >= SHORTEST_BARE).map(Secret::new);
         for secret in std::iter::once(secret.clone()).chain(bare) {
+            let secret = Secret(secret.0.to_ascii_lowercase());
             if !self.0.contains(&secret) {
                 self.0.push(secret);
             }
@@ -137,17 +139,18 @@ impl Redactor {
         }
     }
 
-    /// The text without any secret it holds, as it stands or percent-encoded, be it over and over.
+    /// The text without any secret it holds, in whatever letter case, as it stands or percent-encoded, be it over and over.
     pub fn clean(&self, text: &str) -> String {
-        let mut clean = text.to_owned();
+        let (mut clean, mut lower) = (text.to_owned(), text.to_ascii_lowercase());
         for secret in &self.0 {
-            if clean.contains(&secret.0) {
-                clean = clean.replace(&secret.0, REDACTED);
+            if lower.contains(&secret.0) {
+                clean = without(&clean, &lower, &secret.0);
+                lower = clean.to_ascii_lowercase();
             }
         }
-        let mut coded = clean.as_bytes().to_vec();
+        let mut coded = lower.into_bytes();
         for _ in 0..MAX_LAYERS {
-            let decoded = percent_decoded(&coded);
+            let decoded = percent_decoded(&coded).to_ascii_lowercase();
             if decoded == coded {
                 break;
             }
@@ -158,6 +161,17 @@ impl Redactor {
         }
         clean
     }
+}
+
+/// The text without a part, which is in lower case, as `lower` is: the text again.
+fn without(text: &str, lower: &str, part: &str) -> String {
+    let (mut clean, mut rest) = (String::new(), 0);
+    for (at, _) in lower.match_indices(part) {
+        clean.push_str(&text[rest..at]);
+        clean.push_str(REDACTED);
+        rest = at + part.len();
+    }
+    clean + &text[rest..]
 }
 
 fn holds(text: &[u8], part: &[u8]) -> bool {
@@ -238,6 +252,13 @@ mod tests {
         assert_eq!(redactor.clean("/hooks/a/%2574%2530ken"), "<redacted>");
         assert_eq!(redactor.clean("/hooks/100%"), "/hooks/100%");
         assert_eq!(redactor.clean("%2525"), "%2525");
+        assert_eq!(
+            redactor.clean("/T0KEN/t0ken/T0ken"),
+            "/<redacted>/<redacted>/<redacted>",
+            "letter case tells it"
+        );
+        assert_eq!(redactor.clean("/%54%30KEN"), "<redacted>");
+        assert_eq!(redactor.clean("/\u{e9}T0ken\u{e9}"), "/\u{e9}<redacted>\u{e9}");
         redactor.learn(&Secret::new("whsec_AQIDBAUGBwgJCgsMDQ4PEA=="));
         assert_eq!(redactor.clean("a whsec_AQIDBAUGBwgJCgsMDQ4PEA== b"), "a <redacted> b");
         assert_eq!(redactor.clean("k=AQIDBAUGBwgJCgsMDQ4PEA"), "k=<redacted>");
