@@ -2,7 +2,7 @@
 //! both to their deadlines.
 //!
 //! Keeps true: a connection on which no whole head comes is closed at the header timeout, and a kept one without a request at the
-//! idle timeout. Connections past a limit are answered 503 and closed. A client has the address of its socket, unless a trusted
+//! idle timeout, or earlier where its place is wanted. Connections past a limit are answered 503 and closed. A client has the address of its socket, unless a trusted
 //! proxy names another; no request that begins after a reload of the rules for that is served by the old ones. Nothing is accepted
 //! after the drain is over.
 
@@ -40,8 +40,8 @@ use crate::peer::{self, Peer};
 use crate::pipeline::{Pipeline, Rules};
 use crate::telemetry::Spell;
 use first_bytes::Protocol;
-use places::Place;
 pub use places::Places;
+use places::{Crowd, Place};
 use proxy_protocol::Begun;
 
 /// Binds an address, port 0 for a free one. `shared`: other sockets that say so too may listen on the same port.
@@ -220,6 +220,10 @@ impl Connection {
             Protocol::Http1 => self.http1(stream, bytes, opened).await,
             Protocol::Http2 => self.http2(stream, bytes, opened).await,
         }
+    }
+
+    fn crowd(&self) -> Crowd {
+        self.places.crowd(self.rules.edge.max_connections)
     }
 
     /// Returns once no more is to be asked here: the drain has begun, or who the client is would be found out by other rules.

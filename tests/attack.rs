@@ -1020,6 +1020,26 @@ fn an_http2_connection_that_was_asked_ends_once_it_is_idle() {
 }
 
 #[test]
+fn an_idle_http2_connection_gives_way_where_few_places_are_left() {
+    let times = "edge.header_timeout = \"1s\"\nedge.max_connections = 2\n";
+    let home = Home::new(&(times.to_owned() + &sources()));
+    let gateway = home.serve();
+    let mut idle = Http2::open(&gateway, &[]);
+    idle.ask(1, &PSEUDO);
+    assert_eq!(idle.body(1)["status"], 404);
+    let (mut busy, begun) = (gateway.connect(), hookgate::clock::instant());
+    until("a newcomer is served", || {
+        assert_eq!(busy.ask(&basiq("evt-1")).status, 200);
+        let mut newcomer = gateway.connect();
+        newcomer.try_send(basiq("evt-2").bytes());
+        newcomer.answer().status == 200
+    });
+    // A client that answers no PING is gone after 30 s anyway.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    idle.ends(Some(0));
+}
+
+#[test]
 fn an_http2_body_that_does_not_come_to_its_end_is_answered_408() {
     let mut attacked = Attacked::new("edge.body_timeout = \"2s\"\n");
     let mut connection = Http2::open(&attacked.gateway, &[]);

@@ -69,6 +69,28 @@ fn a_connection_that_ends_is_not_told_how_long_it_is_kept() {
     assert_eq!(told(&home.serve().ask(&basiq("evt"))), [None, None]);
 }
 
+#[test]
+fn idle_connections_give_way_where_few_places_are_left() {
+    let times = "edge.header_timeout = \"1s\"\nedge.max_connections = 4\n";
+    let home = Home::new(&(times.to_owned() + &sources()));
+    let gateway = home.serve();
+    let kept = |id: &str| {
+        let mut kept = gateway.connect();
+        assert_eq!(kept.ask(&basiq(id)).status, 200);
+        kept
+    };
+    let idle = [kept("evt-1"), kept("evt-2"), kept("evt-3")];
+    let mut full = kept("evt-4");
+    let mut busy = || assert_eq!(full.ask(&basiq("evt-4")).status, 200);
+    until("a newcomer is served", || {
+        busy();
+        let mut newcomer = gateway.connect();
+        newcomer.try_send(basiq("evt-5").bytes());
+        newcomer.answer().status == 200
+    });
+    drop(idle);
+}
+
 // -- probes
 
 #[test]

@@ -81,6 +81,12 @@ impl Busy {
         (self.processing.load(Ordering::Relaxed) == 0).then(|| self.opened + quiet)
     }
 
+    /// Whether everything that was asked is answered, and nothing was asked for so long.
+    pub(super) fn is_idle_for(&self, long: Duration) -> bool {
+        matches!(self.state(), State::Idle)
+            && self.quiet_since().is_some_and(|since| since + long <= clock::instant())
+    }
+
     /// Ends once no request was processed for as long as its state allows, counted from `from` at the earliest.
     pub(super) async fn until_quiet(&self, from: Instant, allowed: Allowed) {
         let Allowed { fresh, sending, idle } = allowed;

@@ -17,6 +17,7 @@ use tokio::time::Sleep;
 
 use super::chunks::{Came, Chunks};
 use super::head::{Framing, Head, Refusal};
+use super::places::Crowd;
 use crate::clock;
 use crate::outcome::Reason;
 
@@ -103,8 +104,7 @@ impl Framer {
     }
 }
 
-/// How long heads are waited for.
-#[derive(Clone, Copy)]
+/// How long heads are waited for, and what shortens that.
 pub(super) struct Times {
     /// When the connection was opened: the first head's time begins with it.
     pub(super) opened: Instant,
@@ -112,6 +112,8 @@ pub(super) struct Times {
     pub(super) head: Duration,
     /// From an answer to the next head's first byte.
     pub(super) idle: Duration,
+    /// Where this is dense, an idle connection has no more than the time of a head.
+    pub(super) crowd: Crowd,
 }
 
 /// The stream, as hyper gets it.
@@ -143,8 +145,8 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             valid: 0,
             end: None,
             told: false,
-            times,
             since: times.opened,
+            times,
             answering: false,
             timer: None,
             midway,
@@ -230,17 +232,20 @@ impl<S: AsyncRead + Unpin> Guard<S> {
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let At::Head(head) = &self.framer.at else { return Poll::Pending };
         let idle = self.framer.heads > 0 && self.held.is_empty();
-        let within = if idle { self.times.idle } else { self.times.head };
+        let Times { head: brief, idle: long, .. } = self.times;
+        let within = if idle { long } else { brief };
         loop {
             let due = self.since + within;
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
+            let first = due.min(self.since + brief);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(first.into())));
             // A head that has begun is due sooner than the silence before it was.
             if timer.deadline() > due.into() {
                 timer.as_mut().reset(due.into());
             }
             ready!(timer.as_mut().poll(cx));
             let now = clock::instant();
-            if now >= due && !self.answering {
+            let wanted = idle && now >= first && self.times.crowd.is_dense();
+            if (now >= due || wanted) && !self.answering {
                 break;
             }
             // The time that an answer took is not the client's: it begins anew with the answer.
@@ -248,7 +253,9 @@ impl<S: AsyncRead + Unpin> Guard<S> {
                 self.since = now;
                 self.answering = false;
             }
-            timer.as_mut().reset((self.since + within).into());
+            // An idle one looks again and again whether its place is wanted.
+            let next = (self.since + within).min(now + brief);
+            timer.as_mut().reset(if idle { next } else { self.since + within }.into());
         }
         let begun = head.has_begun(&self.held[self.valid..]);
         self.end = Some(match (begun, self.framer.heads) {

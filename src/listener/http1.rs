@@ -33,7 +33,8 @@ impl Connection {
         let midway = Arc::new(AtomicBool::new(false));
         let edge = &self.rules.edge;
         let stream = Patience::new(stream, edge.body_timeout);
-        let times = Times { opened, head: edge.header_timeout, idle: edge.idle_timeout + IDLE_GRACE };
+        let idle = edge.idle_timeout + IDLE_GRACE;
+        let times = Times { opened, head: edge.header_timeout, idle, crowd: self.crowd() };
         let mut guard = Guard::new(stream, first, times, midway.clone());
         self.converse(&mut guard, &midway).await;
         match guard.end() {

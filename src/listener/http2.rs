@@ -110,6 +110,7 @@ impl Connection {
             tokio::select! {
                 () = busy.until_quiet(opened, allowed) => {}
                 () = overdue.cancelled() => {}
+                () = self.gives_way(&busy) => {}
                 () = self.stopping() => {}
             }
         };
@@ -130,6 +131,19 @@ impl Connection {
             }
         };
         ended.map_or_else(Ended::Broke, |()| Ended::Well)
+    }
+}
+
+impl Connection {
+    /// Returns once nothing was asked for as long as a head may take, and the connection's place is wanted.
+    async fn gives_way(&self, busy: &Busy) {
+        let (brief, crowd) = (self.rules.edge.header_timeout, self.crowd());
+        loop {
+            tokio::time::sleep(brief).await;
+            if crowd.is_dense() && busy.is_idle_for(brief) {
+                return;
+            }
+        }
     }
 }
 

@@ -34,6 +34,11 @@ impl Places {
         one_more(&self.turned_away, MAX_TURNED_AWAY).then(|| TurnedAway(self.clone()))
     }
 
+    /// How many are left of `max`, for a connection to look at.
+    pub(super) fn crowd(self: &Arc<Self>, max: usize) -> Crowd {
+        Crowd { places: self.clone(), max }
+    }
+
     fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         // Every step under the lock leaves the map whole.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
@@ -77,6 +82,20 @@ impl Drop for Place {
     }
 }
 
+/// All connections, as one of them sees them.
+#[derive(Clone)]
+pub(super) struct Crowd {
+    places: Arc<Places>,
+    max: usize,
+}
+
+impl Crowd {
+    /// Whether so few places are left that a connection has to give its own back on which nothing is asked.
+    pub(super) fn is_dense(&self) -> bool {
+        self.places.taken.load(Ordering::Relaxed) + self.max / SPARE >= self.max
+    }
+}
+
 /// The place of a connection that is being turned away.
 pub(super) struct TurnedAway(Arc<Places>);
 
@@ -85,6 +104,9 @@ impl Drop for TurnedAway {
         self.0.turned_away.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// One place in so many is kept free of idle connections.
+const SPARE: usize = 16;
 
 fn one_more(count: &AtomicUsize, max: usize) -> bool {
     let more = |taken| (taken < max).then_some(taken + 1);
@@ -141,6 +163,22 @@ mod tests {
         drop((first, again, other, network));
         assert!(places.clients().is_empty());
         assert_eq!(gauge.get(), 0);
+    }
+
+    #[test]
+    fn a_sixteenth_of_the_places_is_kept_free() {
+        let (places, gauge) = (Arc::<Places>::default(), gauge());
+        let (crowd, few) = (places.crowd(32), places.crowd(2));
+        let mut taken: Vec<Place> = Vec::new();
+        let mut dense = |count| {
+            taken.resize_with(count, || places.take(32, &gauge).unwrap());
+            [crowd.is_dense(), few.is_dense()]
+        };
+        assert_eq!(dense(1), [false, false]);
+        assert_eq!(dense(2), [false, true]);
+        assert_eq!(dense(29), [false, true]);
+        assert_eq!(dense(30), [true, true]);
+        assert_eq!(dense(29), [false, true]);
     }
 
     #[test]

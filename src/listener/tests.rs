@@ -15,6 +15,7 @@ use super::chunks::{Came, Chunks};
 use super::frames::{Answered, Asked};
 use super::guard::{End, Framer, Guard, Times};
 use super::head::{Framing, Head, MAX_HEAD};
+use super::places::Places;
 use super::targets::Targets;
 use crate::clock;
 use crate::outcome::Reason;
@@ -248,7 +249,8 @@ fn guard(stream: &[u8], cuts: &[usize], first: usize) -> Guard<Pieces> {
         rest = after;
     }
     let hour = Duration::from_secs(3600);
-    let times = Times { opened: clock::instant(), head: hour, idle: hour };
+    let crowd = Arc::<Places>::default().crowd(1);
+    let times = Times { opened: clock::instant(), head: hour, idle: hour, crowd };
     Guard::new(Pieces(pieces, true), first.to_vec(), times, Arc::<AtomicBool>::default())
 }
 
@@ -407,7 +409,8 @@ async fn a_broken_chunk_is_an_error_to_hyper_after_what_was_good_of_it() {
 }
 
 fn times(head: u64, idle: u64) -> Times {
-    Times { opened: clock::instant(), head: Duration::from_millis(head), idle: Duration::from_millis(idle) }
+    let (head, idle) = (Duration::from_millis(head), Duration::from_millis(idle));
+    Times { opened: clock::instant(), head, idle, crowd: Arc::<Places>::default().crowd(1) }
 }
 
 #[tokio::test]
