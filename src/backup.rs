@@ -83,8 +83,14 @@ pub enum BackupError {
 /// When there is nothing to copy, `to` is not empty, a store cannot be read, or the copy cannot be written.
 pub fn back_up(data_dir: &Path, to: &Path, now: Timestamp) -> Result<Manifest, BackupError> {
     pairing::check(&data_dir::database_file(data_dir))?;
-    let there = |store: &&Store| data_dir.join(store.path).exists();
-    let stores: Vec<&Store> = STORES.iter().filter(there).collect();
+    let mut stores = Vec::new();
+    for store in &STORES {
+        let path = data_dir.join(store.path);
+        // What this user may not look at is no reason to leave it out.
+        if path.try_exists().map_err(|why| BackupError::Io { path, why })? {
+            stores.push(store);
+        }
+    }
     if stores.is_empty() {
         return Err(BackupError::Nothing(data_dir.to_owned()));
     }

@@ -164,7 +164,8 @@ impl Global {
 fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
     let config = global.config()?;
     let dir = data_dir::audit_dir(&config.data_dir);
-    if !dir.is_dir() {
+    // Another user may not be allowed to look.
+    if !dir.try_exists().map_err(|why| Failure(format!("{}: {why}", dir.display())))? {
         return Err(Failure(format!(
             "{}: there is no reject log yet: no gateway has opened it",
             dir.display()

@@ -108,10 +108,16 @@ impl OpenError {
         let db = db.to_owned();
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { db },
-            Some(ErrorCode::CannotOpen) => OpenError::Access {
-                path: db,
-                why: "there is no such database yet, or it cannot be read".to_owned(),
-            },
+            Some(ErrorCode::CannotOpen) => {
+                let why = match db.try_exists() {
+                    Ok(false) => "there is no such database yet".to_owned(),
+                    Ok(true) => {
+                        "it cannot be opened: look whether this user may read and write it".to_owned()
+                    }
+                    Err(why) => why.to_string(),
+                };
+                OpenError::Access { path: db, why }
+            }
             Some(ErrorCode::ReadOnly) => OpenError::Access { path: db, why: "cannot be written".to_owned() },
             Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => {
                 OpenError::Disk { db, why: error.to_string() }
@@ -137,7 +143,8 @@ pub const VERSION: i64 = 1;
 pub fn lock(db: &Path) -> Result<File, OpenError> {
     let path = db.with_extension("lock");
     let access = |error: std::io::Error| OpenError::Access { path: path.clone(), why: error.to_string() };
-    let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).map_err(access)?;
+    let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(access)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { db: db.to_owned() }),

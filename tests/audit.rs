@@ -361,6 +361,55 @@ async fn an_empty_log_meets_no_demand_and_a_deleted_record_is_not_there() {
     is_broken(&home, &["--anchored-to", "1"], 1, "the log begins with record 2");
 }
 
+#[tokio::test]
+async fn what_has_a_file_s_name_and_is_none_is_named_and_holds_nothing_up() {
+    let home = Home::embedded();
+    run(&home, 3).await;
+    let planted = folder(&home).join("00000000000000000900-20991231T000000Z.jsonl");
+    let fifo = || assert!(Command::new("mkfifo").arg(&planted).status().unwrap().success());
+    let kinds: [(&str, &dyn Fn()); 2] = [("fifo", &fifo), ("folder", &|| fs::create_dir(&planted).unwrap())];
+    for (kind, plant) in kinds {
+        plant();
+        let mut verifying = home.command(&["audit", "verify", "--json"]);
+        let mut bounded = Command::new("timeout");
+        bounded.arg("30").arg(verifying.get_program()).args(verifying.get_args());
+        let output = bounded.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{kind}: {said}");
+        assert!(said.contains("00000000000000000900") && said.contains("no regular file"), "{kind}: {said}");
+        verifying = home.command(&["audit", "query", "--json"]);
+        let mut bounded = Command::new("timeout");
+        bounded.arg("30").arg(verifying.get_program()).args(verifying.get_args());
+        let output = bounded.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(
+            output.stdout.iter().filter(|byte| **byte == b'\n').count(),
+            log_text(&home).lines().count(),
+            "{kind}"
+        );
+        assert!(run(&home, 1).await.contains("no regular file"), "{kind}");
+        let _ = fs::remove_file(&planted);
+        let _ = fs::remove_dir(&planted);
+        verified(&home, &[]);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_looked_at_is_not_called_absent() {
+    let home = Home::embedded();
+    fs::create_dir_all(home.path("data")).unwrap();
+    // Root may look everywhere; through a link to itself nobody can.
+    for name in ["audit", "quarantine.db", "hookgate.db"] {
+        std::os::unix::fs::symlink(name, home.path("data").join(name)).unwrap();
+    }
+    let to = home.path("backup").to_str().unwrap().to_owned();
+    for command in [&["audit", "verify"][..], &["quarantine", "list"], &["backup", &to]] {
+        let output = home.command(command).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("symbolic links") && !said.contains("no gateway"), "{command:?}: {said}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
 // -- finding
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! Keeps true: names sort as the chain runs, and tell the first record and the start time.
 
+use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -47,12 +48,36 @@ impl LogFile {
 /// # Errors
 /// When the directory cannot be read.
 pub fn list(dir: &Path) -> io::Result<Vec<LogFile>> {
+    Ok(named(dir)?.into_iter().filter_map(|(file, regular)| regular.then_some(file)).collect())
+}
+
+/// What has the name of a file of the log and is none: a folder, a FIFO, a link to nothing. The gateway makes no such thing, and
+/// to open one may take forever.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(super) fn strangers(dir: &Path) -> io::Result<Vec<LogFile>> {
+    Ok(named(dir)?.into_iter().filter_map(|(file, regular)| (!regular).then_some(file)).collect())
+}
+
+/// All that is called as a file of the log, in order, and whether it is a regular file.
+fn named(dir: &Path) -> io::Result<Vec<(LogFile, bool)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
-        files.extend(LogFile::from_path(entry?.path()));
+        let entry = entry?;
+        if let Some(file) = LogFile::from_path(entry.path()) {
+            let regular = is_regular(&entry)?;
+            files.push((file, regular));
+        }
     }
     files.sort();
     Ok(files)
+}
+
+/// Looks through a link: the log may be on another disk.
+fn is_regular(entry: &DirEntry) -> io::Result<bool> {
+    let kind = entry.file_type()?;
+    Ok(kind.is_file() || kind.is_symlink() && entry.path().is_file())
 }
 
 /// Whether a file with this name is one of the log, or was set aside from it.
@@ -68,9 +93,11 @@ pub fn is_of_log(name: &Path) -> bool {
 pub fn unreadable(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        files
-            .extend(path.extension().is_some_and(|extension| extension == SET_ASIDE).then_some(path.clone()));
+        let entry = entry?;
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == SET_ASIDE) && is_regular(&entry)? {
+            files.push(path);
+        }
     }
     Ok(files)
 }

@@ -190,8 +190,14 @@ mod tests {
         };
         let (text, ended) = log.read(Position::default(), deleted);
         assert_eq!((text.as_str(), ended.is_ok()), ("1256", true));
-        fs::create_dir(&log.files[1].path).unwrap();
-        let (text, ended) = log.read(Position::default(), |_| {});
+        fs::write(&log.files[1].path, "3\n4\n").unwrap();
+        let replaced = |line: &str| {
+            deleted(line);
+            if line == "1" {
+                fs::create_dir(&log.files[1].path).unwrap();
+            }
+        };
+        let (text, ended) = log.read(Position::default(), replaced);
         assert_eq!((text.as_str(), ended.unwrap_err().kind()), ("12", io::ErrorKind::IsADirectory));
     }
 }

@@ -225,7 +225,7 @@ fn a_frozen_disk_delays_nobody_takes_no_memory_and_every_reject_is_counted() {
     });
     audit.close();
     io::Write::write_all(&mut disk, b"end\n").unwrap();
-    let first = &files::list(dir.path()).unwrap()[0].path;
+    let first = &files::strangers(dir.path()).unwrap()[0].path;
     std::fs::remove_file(first).unwrap();
     std::fs::write(first, thaw.join().unwrap()).unwrap();
     verify(dir.path()).unwrap();

@@ -16,7 +16,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::anchor::Key;
-use super::files::{LogFile, list, set_aside};
+use super::files::{LogFile, list, set_aside, strangers};
 use super::mark::{Mark, begins_after, ends_before};
 use super::record::{NO_HASH, Record};
 use watch::Watch;
@@ -132,9 +132,17 @@ fn verify_listed(
         match Chain::new(demand).follow_all(&files()?, set_aside(dir)?) {
             // The gateway deleted a file since it was listed.
             Err(VerifyError::Io(why)) if why.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
-            result => return result,
+            result => {
+                let verified = result?;
+                return strangers(dir)?.first().map_or(Ok(verified), |file| Err(is_none(file).into()));
+            }
         }
     }
+}
+
+fn is_none(file: &LogFile) -> Broken {
+    let why = "is no regular file, and no gateway has made it: look at it, and remove it".to_owned();
+    Broken { file: file.name(), line: 0, seq: None, why }
 }
 
 /// The chain as far as it holds.

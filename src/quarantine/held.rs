@@ -4,6 +4,7 @@
 //! requests named one by one are handled, or none; no transaction is so long that a gateway gives up waiting for it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +98,8 @@ impl Held {
     /// # Errors
     /// When there is none, or it is not one of ours.
     pub fn open(db: &Path) -> Result<Held, HeldError> {
-        if !db.exists() {
+        let access = |why: io::Error| OpenError::Access { path: db.to_owned(), why: why.to_string() };
+        if !db.try_exists().map_err(access)? {
             return Err(HeldError::NoQuarantine { db: db.to_owned() });
         }
         match database::find(db, "quarantine")? {

@@ -12,11 +12,14 @@ use jiff::Timestamp;
 
 use super::Current;
 use crate::audit::anchor::{ANCHOR, Stretch};
-use crate::audit::files::{LogFile, SET_ASIDE, last_record, list};
+use crate::audit::files::{LogFile, SET_ASIDE, last_record, list, strangers};
 use crate::audit::sealed::Head;
 
 /// The head of the chain in `dir` and the file that holds it.
 pub(super) fn recover(dir: &Path) -> io::Result<(Head, Option<Current>)> {
+    for stranger in strangers(dir)? {
+        tracing::warn!(file = %stranger.name(), "has the name of a reject log file and is no regular file; it is passed over");
+    }
     for log in list(dir)?.into_iter().rev() {
         let bytes = fs::read(&log.path)?;
         let (whole, last) = last_record(&bytes);
