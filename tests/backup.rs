@@ -55,6 +55,26 @@ fn back_up(home: &Home, name: &str) -> String {
     to
 }
 
+#[tokio::test]
+async fn all_that_a_gateway_makes_is_its_owners_alone_whatever_the_umask() {
+    let home = Home::embedded()
+        .with("quarantine.enabled", true)
+        .with("quarantine.key", "a key of more than sixteen bytes");
+    home.write_config();
+    let gateway = home.command(&["serve"]);
+    let mut open = Command::new("sh");
+    open.args(["-c", "umask 0; exec \"$@\"", "sh"]).arg(gateway.get_program()).args(gateway.get_args());
+    let mut gateway = open.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let locks = ["hookgate.lock", "quarantine.lock", "audit/.lock"].map(|name| home.path("data").join(name));
+    until("it has made its files", async || locks.iter().all(|lock| lock.exists())).await;
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+    for (path, _) in contents(&home.path("data")) {
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{path}: {mode:o}");
+    }
+}
+
 /// Every file under a folder with its content.
 fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
@@ -281,6 +301,17 @@ async fn a_backup_that_is_not_whole_is_refused_and_changes_nothing() {
         fs::remove_file(path).unwrap();
         refused("missing");
         fs::write(path, whole).unwrap();
+    }
+    // What is no file holds nothing up, and has no end.
+    for (path, whole) in contents(Path::new(&to)) {
+        fs::remove_file(&path).unwrap();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        refused("regular file");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        refused(if path.ends_with(".json") { "MiB" } else { "regular file" });
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, whole).unwrap();
     }
     run(&restored, &["restore", restored.path("nowhere").to_str().unwrap()]).refused("no backup there");
     run(&restored, &["restore", &to]).ok();

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::sync;
+use crate::file::{self, ReadError};
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +59,17 @@ impl Manifest {
     }
 
     pub(super) fn read(dir: &Path) -> io::Result<Manifest> {
-        Ok(serde_json::from_slice(&fs::read(dir.join(FILE))?)?)
+        let bytes = file::read(&dir.join(FILE), MAX_BYTES).map_err(|why| match why {
+            ReadError::System(why) => why,
+            why => io::Error::other(why.to_string()),
+        })?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(io::Error::other(format!(
+                "over {} MiB, which no list of a backup is",
+                MAX_BYTES >> 20
+            )));
+        }
+        Ok(serde_json::from_slice(&bytes)?)
     }
 
     /// Writes it into a folder whose files are on disk.
@@ -104,3 +115,5 @@ pub(super) fn digest(from: &mut impl Read) -> io::Result<(u64, String)> {
 /// The name of the list in a backup.
 pub(super) const FILE: &str = "backup.json";
 const FORMAT: u32 = 1;
+/// A hundred thousand files of the reject log.
+const MAX_BYTES: u64 = 16 << 20;

@@ -168,12 +168,15 @@ fn stage(from: &Path, data_dir: &Path, manifest: &Manifest) -> Result<(), Restor
     for Entry { path, bytes, sha256 } in &manifest.files {
         let (source, to) = (from.join(path), staged.join(path));
         let altered = |what: &str| RestoreError::Altered { path: source.clone(), what: what.to_owned() };
-        let mut file = match File::open(&source) {
+        match fs::metadata(&source) {
             Err(why) if why.kind() == io::ErrorKind::NotFound => {
                 return Err(altered("it is missing from the backup"));
             }
-            opened => opened.map_err(|why| failed(&source, why))?,
-        };
+            // A FIFO could hold up the restore, and a device has no end.
+            Ok(found) if !found.is_file() => return Err(altered("it is no regular file")),
+            found => _ = found.map_err(|why| failed(&source, why))?,
+        }
+        let mut file = File::open(&source).map_err(|why| failed(&source, why))?;
         let copied = write(&to, &mut file).map_err(|why| failed(&to, why))?;
         if copied != (*bytes, sha256.clone()) {
             return Err(altered("it is not as it was backed up"));
