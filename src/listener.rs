@@ -2,9 +2,9 @@
 //! both to their deadlines.
 //!
 //! Keeps true: a connection on which no whole head comes is closed at the header timeout, and a kept one without a request at the
-//! idle timeout, or earlier where its place is wanted. Connections past a limit are answered 503 and closed. A client has the address of its socket, unless a trusted
-//! proxy names another; no request that begins after a reload of the rules for that is served by the old ones. Nothing is accepted
-//! after the drain is over.
+//! idle timeout, or earlier where its place is wanted. Connections past a limit are answered 503 and closed. A client has the
+//! address of its socket, unless a trusted proxy names another; no request that begins after a reload of the rules for that is
+//! served by the old ones. Nothing is accepted after the drain is over.
 
 mod busy;
 mod chunks;

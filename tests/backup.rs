@@ -309,7 +309,7 @@ async fn a_backup_that_is_not_whole_is_refused_and_changes_nothing() {
         refused("regular file");
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
-        refused(if path.ends_with(".json") { "MiB" } else { "regular file" });
+        refused(if path.ends_with(".json") { "16 MiB" } else { "regular file" });
         fs::remove_file(&path).unwrap();
         fs::write(&path, whole).unwrap();
     }

@@ -63,12 +63,6 @@ impl Manifest {
             ReadError::System(why) => why,
             why => io::Error::other(why.to_string()),
         })?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(io::Error::other(format!(
-                "over {} MiB, which no list of a backup is",
-                MAX_BYTES >> 20
-            )));
-        }
         Ok(serde_json::from_slice(&bytes)?)
     }
 
