@@ -176,6 +176,7 @@ pub fn open(db: &Path, layout: Layout, tables: &str) -> Result<(Connection, Pair
     pairing::check(db)?;
     make_private(db)?;
     let failed = |error| OpenError::of(db, error);
+    let begins = pairing::begins(db);
     let conn = connect(db, layout).map_err(failed)?;
     match version(&conn).map_err(failed)? {
         0 | VERSION => {
@@ -183,6 +184,9 @@ pub fn open(db: &Path, layout: Layout, tables: &str) -> Result<(Connection, Pair
             let create =
                 format!("BEGIN IMMEDIATE;\n{tables}\nPRAGMA user_version = {VERSION};\n{mark}\nCOMMIT;");
             conn.execute_batch(&create).map_err(failed)?;
+            if begins {
+                pairing::set_apart(&conn);
+            }
             Ok((conn, Pairing::of(db)))
         }
         found => Err(OpenError::version(db, found)),

@@ -10,16 +10,17 @@
 //! the log began, or that of a page 1 that stands in the log. A gateway notes the first of these, with the salts, in the file
 //! of its lock. A database whose header is neither was put there by hand.
 //!
-//! The header of a copy differs: `.backup`, `VACUUM INTO` and `hookgate backup` give it another schema version; and a log's
-//! first transaction writes a random mark into it (`application_id`), so that one of an earlier time has another mark.
+//! The header of a copy differs: `.backup`, `VACUUM INTO` and `hookgate backup` give it another schema version. A log's first
+//! transaction, and a start without a log, write a random mark into it (`application_id`): a copy of an earlier time, or the
+//! backup that the database was restored from, has another mark.
 //!
 //! # Doubtful cases pass
 //! A wrong refusal keeps a gateway down, so a database is refused only where the note is about this very log. There is no
 //! verdict when there is no note, when it names other salts (another process has reset the log, or the note was lost with the
 //! power), and when nothing in the log is committed. A crash at any point of a commit, a checkpoint or a reset leaves one of
 //! the two headers; so do other processes that open the database, and copies of the whole folder: inodes and times do not
-//! count. What may be missed is a copy of the database file alone, made by `cp` while the same log lasts: it is the file as the
-//! gateway has left it, and nothing is damaged.
+//! count. What may be missed is a copy of the database file alone, made by `cp` while a gateway runs and the same log lasts: it is
+//! the file as the gateway has left it, and nothing is damaged.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -90,6 +91,19 @@ impl Pairing {
 /// The statement that gives the database a mark of its own time.
 pub(super) fn mark() -> String {
     format!("PRAGMA application_id = {};", i32::from_ne_bytes(clock::random()))
+}
+
+/// Whether a database has no log yet: its gateway was stopped, it was restored, or it is new.
+pub(super) fn begins(db: &Path) -> bool {
+    log_of(db).metadata().map_or(true, |log| log.len() == 0)
+}
+
+/// Brings the mark of a start into the database file, so that no copy made before this start is taken for it. A reader, or a full
+/// disk, may leave the file as it was.
+pub(super) fn set_apart(conn: &Connection) {
+    if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        tracing::debug!(%error, "the database's log stays as it was at the start");
+    }
 }
 
 /// Refuses a database that lies beside the log of another one, or of another time, or in a half restored folder. Changes

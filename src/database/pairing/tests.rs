@@ -16,7 +16,9 @@ struct Written {
 impl Written {
     fn new() -> Written {
         let dir = tempfile::tempdir().unwrap();
-        let (conn, pairing) = open(&dir.path().join("hookgate.db"), Layout::default(), TABLES).unwrap();
+        let db = dir.path().join("hookgate.db");
+        crate::database::lock(&db).unwrap();
+        let (conn, pairing) = open(&db, Layout::default(), TABLES).unwrap();
         Written { dir, conn, pairing }
     }
 
@@ -107,6 +109,35 @@ fn a_file_copied_in_an_earlier_time_of_the_log_is_refused() {
         for file in &files {
             assert!(written.put_back(file).is_err(), "{}", file.display());
         }
+    }
+}
+
+/// A file copied while no gateway ran, or the backup that the database was restored from.
+#[test]
+fn a_file_copied_before_a_start_is_refused() {
+    let mut written = Written::new();
+    written.write(3);
+    let Written { dir, conn, pairing } = written;
+    (conn.close().unwrap(), drop(pairing));
+    let (db, file) = (dir.path().join("hookgate.db"), dir.path().join("file"));
+    fs::copy(&db, &file).unwrap();
+    for _ in 0..2 {
+        let (conn, pairing) = open(&db, Layout::default(), TABLES).unwrap();
+        let mut written = Written { dir: tempfile::tempdir().unwrap(), conn, pairing };
+        for rows in [1, 5] {
+            written.write(rows);
+            let crashed = tempfile::tempdir().unwrap();
+            for name in ["hookgate.db", "hookgate.db-wal", "hookgate.lock"] {
+                fs::copy(dir.path().join(name), crashed.path().join(name)).unwrap();
+            }
+            let db = crashed.path().join("hookgate.db");
+            check(&db).unwrap();
+            fs::copy(&file, &db).unwrap();
+            assert!(matches!(check(&db), Err(OpenError::ForeignLog { .. })));
+        }
+        written.conn.close().unwrap();
+        // What `restore` does.
+        fs::copy(&file, &db).unwrap();
     }
 }
 
