@@ -9,7 +9,7 @@
 //! `{STREAM}:seen:SOURCE:IDENTITY`: of each body seen, its SHA-256 and one letter (`F` the first, `C` entered as a conflict,
 //! `D` dropped), for the window counted from the latest new body.
 
-mod advice;
+pub(crate) mod advice;
 pub mod backlog;
 pub(in crate::inbox) mod board;
 pub mod claims;

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::{Finding, PATIENCE, Setting, listed, no_answer};
 use crate::clock::Clock;
 use crate::inbox::redis::Servers;
+use crate::inbox::redis::advice;
 use crate::inbox::redis::backlog::Backlog;
 use crate::inbox::redis::claims::Claims;
 use crate::inbox::redis::door::{self, Door};
@@ -162,11 +163,7 @@ fn of_streams(streams: &[String], doors: Vec<Option<Door>>) -> Vec<Finding> {
         }
     }
     let finding = |(why, streams): (String, Vec<&String>)| {
-        let what = format!(
-            "no event can enter {}: {why}; see that the key is a stream or absent, and that this user has the rights on it \
-             and on {{STREAM}}:*",
-            listed(&streams)
-        );
+        let what = format!("no event can enter {}: {why}; {}", listed(&streams), advice::of_stream(&why));
         Finding::new(Setting::RedisStream, what)
     };
     shut.into_iter().map(finding).collect()

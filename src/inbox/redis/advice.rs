@@ -14,6 +14,16 @@ use tokio::time::timeout;
 
 use super::servers::{Address, Kind, Server, Servers};
 
+/// What to do about a stream that takes no events, for this reason.
+pub(crate) fn of_stream(why: &str) -> &'static str {
+    if why.contains("exhausted the last possible ID") {
+        "an entry with the largest id that there can be was added by hand; XDEL it and XSETID the stream to the id of the \
+         entry before it, or set another queue.name"
+    } else {
+        "see that the key is a stream or absent, and that this user has the rights on it and on {STREAM}:*"
+    }
+}
+
 impl Servers {
     /// The failure `why` of a server, with the likely mistake where there is one.
     pub(super) async fn advise(&self, server: &Server, why: String) -> String {

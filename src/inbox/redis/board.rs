@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::advice;
 use super::backlog::Backlog;
 use crate::admin::{QueueState, Readiness};
 use crate::metrics::QueueMetrics;
@@ -221,10 +222,7 @@ impl Board {
     /// A stream takes no events, full or not.
     pub(super) fn refuses(&self, stream: &str, why: &str) {
         if self.stands(stream, Standing::Refuses).is_some_and(|before| before != Standing::Refuses) {
-            tracing::warn!(
-                %stream, %why,
-                "redis takes no events: see that the key is a stream, and that this user has the rights on it and on {{STREAM}}:*"
-            );
+            tracing::warn!(%stream, %why, "redis takes no events: {}", advice::of_stream(why));
         }
     }
 
