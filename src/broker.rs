@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::admin::Readiness;
+use crate::admin::{QueueState, Readiness};
 use crate::config::QueueKind;
 use crate::event::Event;
 use crate::metrics::QueueMetrics;
@@ -71,10 +71,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Tells why no messages are taken; none: they are.
-    pub fn set(&self, why: Option<&str>) {
-        self.metrics.up.set(i64::from(why.is_none()));
-        self.readiness.set_queue(why.is_none());
+    /// Tells how the queue stands, and why it takes no messages.
+    pub fn set(&self, state: QueueState, why: Option<&str>) {
+        self.metrics.up.set(i64::from(state == QueueState::Up));
+        self.metrics.full.set(i64::from(state == QueueState::Full));
+        self.readiness.set_queue(state);
         self.readiness.set_queue_detail(why);
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
-use hookgate::admin::Readiness;
+use hookgate::admin::{QueueState, Readiness};
 use hookgate::broker::{Broker, Message, Options, PublishError, Watch, amqp, nats};
 use hookgate::clock;
 use hookgate::event::{Attributes, Event, Payload};
@@ -251,6 +251,43 @@ async fn a_template_is_up_while_one_of_its_names_has_a_place() {
     to.is_down().await;
 }
 
+/// One type's stream has no room, another's has.
+#[tokio::test]
+async fn a_template_is_up_while_one_of_its_names_has_room() {
+    let server = Nats::start().await;
+    let (name, subjects) = ("SMALL".to_owned(), vec!["hooks.a".to_owned()]);
+    let discard = stream::DiscardPolicy::New;
+    let small = stream::Config { name, subjects, max_bytes: 2000, discard, ..Default::default() };
+    server.create(small).await;
+    server.create_stream("LARGE", &["hooks.b"]).await;
+    let to = Published::open_for(
+        &server.url(),
+        "hooks.{type}",
+        &["hooks.a", "hooks.b"],
+        async |options, watch| Broker::Nats(nats::Nats::open(options, watch).await.unwrap()),
+    )
+    .await;
+    to.is_up().await;
+    let refused = |told: Result<(), PublishError>| matches!(told, Err(PublishError::Refused(_)));
+    assert_eq!(to.publish_event(&event("1", "b", 0)).await, Ok(()));
+    assert!(refused(to.publish_event(&event("2", "a", 2500)).await));
+    assert_eq!(to.readiness.queue(), QueueState::Up, "that is this event's misfortune");
+
+    let to = Published::open_for(
+        &server.url(),
+        "hooks.{type}",
+        &["hooks.a", "hooks.b"],
+        async |options, watch| Broker::Nats(nats::Nats::open(options, watch).await.unwrap()),
+    )
+    .await;
+    to.is_up().await;
+    assert!(refused(to.publish_event(&event("3", "a", 2500)).await));
+    assert_eq!(to.readiness.queue(), QueueState::Full, "nothing has been taken");
+    to.says("maximum bytes exceeded");
+    assert_eq!(to.publish_event(&event("4", "b", 0)).await, Ok(()));
+    assert_eq!(to.readiness.queue(), QueueState::Up);
+}
+
 #[tokio::test]
 async fn nats_says_why_it_lets_nobody_in() {
     let server = Nats::start_with_user("{}").await;
@@ -402,6 +439,7 @@ async fn rabbitmq_says_what_a_full_queue_said(server: &Rabbitmq) {
     })
     .await;
     assert!(!to.readiness.ready());
+    assert_eq!(to.readiness.queue(), QueueState::Full);
     to.says("a queue bound to the exchange full did not take it");
     server.messages("full").await;
     assert_eq!(to.publish("after").await, Ok(()));
@@ -464,6 +502,7 @@ async fn rabbitmq_out_of_memory_refuses(server: &Rabbitmq) {
     // On a starved machine the connection may be lost meanwhile: the next one is told when it publishes, as this one was.
     let refused = async || matches!(to.publish("meanwhile").await, Err(PublishError::Refused(_)));
     until("publishers are refused", refused).await;
+    assert_eq!(to.readiness.queue(), QueueState::Full);
     server.control(&["set_vm_memory_high_watermark", "0.4"]);
     to.is_up().await;
     assert_eq!(to.publish("after").await, Ok(()));

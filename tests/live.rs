@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use async_nats::jetstream::stream;
+use async_nats::jetstream::{self, stream};
 use serde_json::Value;
 use support::{Cluster, Home, Nats, Persistence, Process, Rabbitmq, Redis, free_port, until};
 
@@ -187,7 +187,14 @@ async fn what_keeps_every_event_out_of_redis_is_told() {
     assert_eq!(redis.run::<u64>(&["DBSIZE"]).await, 0, "asking changes nothing");
     let home = home.with("queue.name", "hooks.{source}").with("queue.partitions", 2);
     let _: String = redis.run(&["SET", "hooks.basiq.1", "no stream"]).await;
-    check(&home).fails(&["no event can enter hooks.basiq.1: XLEN: WRONGTYPE"]);
+    check(&home)
+        .fails(&["no event can enter hooks.basiq.1: XLEN: WRONGTYPE", "see that the key is a stream"]);
+    let _: u32 = redis.run(&["DEL", "hooks.basiq.1"]).await;
+    let last = format!("{}-{}", u64::MAX, u64::MAX);
+    let _: String = redis.run(&["XADD", "hooks.basiq.1", &last, "added", "by hand"]).await;
+    let checked = check(&home);
+    let shut = checked.errors.iter().find(|error| error.contains("no event can enter hooks.basiq.1: "));
+    assert!(shut.is_some_and(|why| why.contains("XDEL it and XSETID the stream")), "{}", checked.said);
 }
 
 #[tokio::test]
@@ -301,6 +308,17 @@ async fn nats_that_loses_what_it_acknowledged() {
     let (max_messages, max_bytes, max_age) = (10, 100_000, Duration::from_secs(7 * 86_400));
     nats.create(stream::Config { max_messages, max_bytes, max_age, discard: new, ..config("j") }).await;
     check(&over("j")).is_ok();
+    let jetstream = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+    for (subject, max_messages, max_bytes, says) in
+        [("l", 2, -1, "2 messages, max_msgs is 2"), ("m", -1, 500, "bytes, max_bytes is 500")]
+    {
+        nats.create(stream::Config { max_messages, max_bytes, discard: new, ..config(subject) }).await;
+        check(&over(subject)).is_ok();
+        for _ in 0..2 {
+            jetstream.publish(subject, vec![b'x'; 150].into()).await.unwrap().await.unwrap();
+        }
+        check(&over(subject)).fails(&["is full", says]);
+    }
     let two = vec!["k.a".to_owned(), "k.b".to_owned()];
     let retention = stream::RetentionPolicy::Interest;
     nats.create(stream::Config { subjects: two, retention, ..config("k") }).await;

@@ -158,6 +158,49 @@ async fn a_broker_without_a_place_for_events_is_down() {
     }
 }
 
+/// Full, not up and not down, and told: with one subject and with one a type.
+#[tokio::test]
+async fn a_stream_of_nats_without_room_is_full() {
+    for name in ["hookgate.events", "hookgate.{type}"] {
+        let nats = Nats::start().await;
+        let subjects = vec!["hookgate.>".to_owned()];
+        let (max_messages, discard) = (2, stream::DiscardPolicy::New);
+        let full = stream::Config {
+            name: "HOOKS".to_owned(),
+            subjects,
+            max_messages,
+            discard,
+            ..Default::default()
+        };
+        nats.create(full.clone()).await;
+        let jetstream = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+        for _ in 0..2 {
+            jetstream.publish("hookgate.before", "{}".into()).await.unwrap().await.unwrap();
+        }
+        let home = over("nats", &nats.url()).with("queue.name", name).with("spool.enabled", true);
+        let gateway = home.serve().await;
+        let of = async |metric: &str| gateway.metric(&format!("{metric}{{queue=\"nats\"}}")).await;
+        gateway.deliver(&Delivery::basiq("one")).await.assert_accepted("one");
+        until("it is full", async || of("hookgate_queue_full").await == 1.0).await;
+        let readiness = gateway.readiness().await;
+        assert_eq!((of("hookgate_queue_up").await, &readiness["queue"]), (0.0, &"full".into()));
+        let why = readiness["queue_detail"].as_str().unwrap_or_default();
+        assert!(why.contains("maximum messages exceeded") && why.contains("max_msgs"), "{why}");
+        let told =
+            |line: &str| line.contains("the broker has no room for messages") && line.contains("hookgate.");
+        assert!(gateway.said().lines().any(told), "{}", gateway.said());
+
+        jetstream.update_stream(stream::Config { max_messages: -1, ..full }).await.unwrap();
+        until("it is up", async || of("hookgate_queue_up").await == 1.0).await;
+        until("it is drained", async || spooled(&gateway).await == 0.0).await;
+        assert_eq!(
+            (of("hookgate_queue_full").await, &gateway.readiness().await["queue"]),
+            (0.0, &"up".into())
+        );
+        assert_eq!(nats.messages("HOOKS").await[2].id, "basiq/one");
+    }
+}
+
 #[tokio::test]
 async fn what_a_stream_of_nats_does_not_take_waits_for_its_limit_to_be_raised() {
     let nats = Nats::start().await;

@@ -120,7 +120,7 @@ impl Amqp {
                 let why = format!(
                     "a queue bound to the exchange {exchange} did not take it (basic.nack): it is full, or fails"
                 );
-                self.standing.refused(why.clone());
+                self.standing.refused_there(why.clone(), true);
                 Err(PublishError::Unvouched(why))
             }
             Confirmation::NotRequested => Err(PublishError::Unknown),

@@ -157,9 +157,33 @@ impl Nats {
             )),
             FailureKind::MaxAckPending => PublishError::Refused("too many messages await its ack".to_owned()),
             _ => match failure.source().and_then(|source| source.downcast_ref::<jetstream::Error>()) {
-                Some(error) => said(error),
+                Some(error) => self.said(error, subject),
                 None => PublishError::Unknown,
             },
+        }
+    }
+
+    /// What the stream said instead of an ack: it does not have the message.
+    fn said(&self, error: &jetstream::Error, subject: &str) -> PublishError {
+        match error.error_code() {
+            ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
+                PublishError::Unacceptable(error.to_string())
+            }
+            // Another try under this id is under way inside the broker.
+            ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => PublishError::Unknown,
+            _ => {
+                let said = error.to_string();
+                let full = is_full(error, &said);
+                let why = match full {
+                    true => format!(
+                        "the stream that takes {subject} is full: {said}; raise its limits (max_msgs, max_bytes, those of the \
+                         account or the server), or purge what was read"
+                    ),
+                    false => format!("the stream that takes {subject} does not take messages: {said}"),
+                };
+                self.standing.refused_there(why.clone(), full);
+                PublishError::Refused(why)
+            }
         }
     }
 
@@ -175,15 +199,20 @@ impl Nats {
     }
 }
 
-/// What the stream said instead of an ack: it does not have the message.
-fn said(error: &jetstream::Error) -> PublishError {
+/// Whether the stream, or its account's share of the server, has no room. One code stands for all that keeps a stream from storing.
+fn is_full(error: &jetstream::Error, why: &str) -> bool {
     match error.error_code() {
-        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
-            PublishError::Unacceptable(error.to_string())
+        ErrorCode::STREAM_STORE_FAILED => {
+            NO_ROOM.iter().any(|words| why.contains(words)) && why.contains("exceeded")
+                || why.contains("no space left")
         }
-        // Another try under this id is under way inside the broker.
-        ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => PublishError::Unknown,
-        _ => PublishError::Refused(error.to_string()),
+        code => matches!(
+            code,
+            ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+                | ErrorCode::INSUFFICIENT_RESOURCES
+                | ErrorCode::MEMORY_RESOURCES_EXCEEDED
+                | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+        ),
     }
 }
 
@@ -317,6 +346,8 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 const DIAGNOSE_AFTER: Duration = Duration::from_secs(2);
 pub(crate) const DISABLED: &str =
     "JetStream is not enabled, on this server or for this account; start nats-server with --jetstream";
+/// With "exceeded" after them (nats-server, `ErrMaxMsgs`, `ErrMaxBytes`, `ErrMaxMsgsPerSubject`).
+const NO_ROOM: [&str; 2] = ["maximum messages", "maximum bytes"];
 const NO_ANSWER: &str = "JetStream does not answer which stream takes the subject";
 /// The server ends a connection that sends it a line of over 4096 bytes; besides the subject it holds an inbox and sizes.
 const MAX_SUBJECT: usize = 3072;

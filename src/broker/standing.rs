@@ -5,12 +5,13 @@
 //! place of its own, one of the known places is enough: what has none is one event's misfortune, and `live` names it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::{PublishError, Watch};
+use crate::admin::QueueState;
 use crate::clock;
 
 /// The state, and the watch that is told of it.
@@ -46,12 +47,14 @@ struct Known {
     connected: bool,
     /// Why there is no connection, where that is known.
     unconnected: Option<String>,
-    /// What the broker says while it takes nothing.
+    /// What the broker says while it has no room for anything.
     blocked: Option<String>,
     /// Why no message has a place, as of the last look.
     placeless: Option<String>,
     /// Why what was published last was not taken, where any other message would have met the same.
-    refused: Option<String>,
+    refused: Option<Refusal>,
+    /// When a message was taken last.
+    taken: Option<Instant>,
     /// What was published last was not answered.
     silent: bool,
     /// How often it refused or fell silent.
@@ -60,18 +63,26 @@ struct Known {
     logged: Option<String>,
 }
 
+/// Why a message was not taken.
+struct Refusal {
+    why: String,
+    /// There is a place for it, and no room there.
+    full: bool,
+}
+
 impl Known {
-    /// Why no messages are taken, if so.
-    fn holds_up(&self) -> Option<&str> {
+    /// Whether messages are taken, and why not.
+    fn state(&self) -> (QueueState, Option<&str>) {
         match self {
             Known { connected: false, unconnected, .. } => {
-                Some(unconnected.as_deref().unwrap_or(NO_CONNECTION))
+                (QueueState::Down, Some(unconnected.as_deref().unwrap_or(NO_CONNECTION)))
             }
-            Known { blocked: Some(why), .. } => Some(why),
-            Known { placeless: Some(why), .. } => Some(why),
-            Known { refused: Some(why), .. } => Some(why),
-            Known { silent: true, .. } => Some("it does not answer what is published"),
-            _ => None,
+            Known { blocked: Some(why), .. } => (QueueState::Full, Some(why)),
+            Known { placeless: Some(why), .. } => (QueueState::Down, Some(why)),
+            Known { refused: Some(Refusal { why, full: true }), .. } => (QueueState::Full, Some(why)),
+            Known { refused: Some(Refusal { why, full: false }), .. } => (QueueState::Down, Some(why)),
+            Known { silent: true, .. } => (QueueState::Down, Some("it does not answer what is published")),
+            _ => (QueueState::Up, None),
         }
     }
 }
@@ -79,7 +90,7 @@ impl Known {
 impl Standing {
     /// Not connected yet. Until one of these names is found to have a place, none has.
     pub(super) fn new(watch: Watch, fixed: bool, names: impl IntoIterator<Item = String>) -> Standing {
-        watch.set(Some(NO_CONNECTION));
+        watch.set(QueueState::Down, Some(NO_CONNECTION));
         let names: Arc<[String]> = names.into_iter().collect();
         let placeless = (!names.is_empty()).then(|| NOT_LOOKED.to_owned());
         Standing {
@@ -170,7 +181,7 @@ impl Standing {
         self.change(|known| (known.connected, known.unconnected) = (false, Some(why)));
     }
 
-    /// The broker takes nothing for this reason, or takes messages again.
+    /// The broker has no room for anything, for this reason; or it takes messages again.
     pub(super) fn blocked(&self, reason: Option<String>) {
         self.change(|known| known.blocked = reason);
     }
@@ -182,7 +193,16 @@ impl Standing {
 
     /// A message was refused as any other would be now.
     pub(super) fn refused(self: &Arc<Self>, why: String) {
-        self.doubt(REFUSED, |known| known.refused = Some(why));
+        self.doubt(REFUSED, |known| known.refused = Some(Refusal { why, full: false }));
+    }
+
+    /// The place of a message did not take it: it has no room (`full`), or another reason to take none now. Where each event
+    /// has a place of its own, others may take theirs: that counts for all only while none has taken any.
+    pub(super) fn refused_there(self: &Arc<Self>, why: String, full: bool) {
+        let taken = self.known().taken;
+        if self.fixed || taken.is_none_or(|taken| taken.elapsed() >= REFUSED) {
+            self.doubt(REFUSED, |known| known.refused = Some(Refusal { why, full }));
+        }
     }
 
     /// A message could not go where it should: there is no such thing, or we may not use it. Where each event has its own,
@@ -200,7 +220,8 @@ impl Standing {
 
     /// A message went where it should, or could have.
     pub(super) fn found(&self) {
-        let known = self.known();
+        let mut known = self.known();
+        known.taken = Some(clock::instant());
         if known.placeless.is_some() || known.refused.is_some() {
             drop(known);
             self.change(|known| (known.placeless, known.refused) = (None, None));
@@ -276,9 +297,10 @@ impl Standing {
 
     fn change(&self, change: impl FnOnce(&mut Known)) {
         let mut known = self.known();
-        let was_up = known.holds_up().is_none();
+        let (before, _) = known.state();
         change(&mut known);
-        let why = known.holds_up().map(str::to_owned);
+        let (state, why) = known.state();
+        let (was_up, why) = (before == QueueState::Up, why.map(str::to_owned));
         match &why {
             None if !was_up => {
                 tracing::info!("the broker takes messages");
@@ -288,12 +310,15 @@ impl Standing {
             // At the start that is a matter of time.
             Some(why) if !was_up && (why == NO_CONNECTION || why == NOT_LOOKED) => {}
             Some(why) if known.logged.as_ref() != Some(why) => {
-                tracing::warn!(why, "the broker takes no messages");
+                match state {
+                    QueueState::Full => tracing::warn!(why, "the broker has no room for messages"),
+                    QueueState::Down | QueueState::Up => tracing::warn!(why, "the broker takes no messages"),
+                }
                 known.logged = Some(why.clone());
             }
             Some(_) => {}
         }
-        self.watch.set(why.as_deref());
+        self.watch.set(state, why.as_deref());
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -168,6 +168,12 @@ fn of_settings(info: &Info, lease: Duration) -> Vec<Finding> {
             format!("the stream {name} is sealed and takes nothing; make another one for these subjects");
         found.push(Finding::new(Setting::NatsStream, what));
     }
+    if let Some(limit) = at_limit(info).filter(|_| !discards_old) {
+        let what = format!(
+            "the stream {name} is full ({limit}) and takes nothing; raise its limit, or purge what was read"
+        );
+        found.push(Finding::new(Setting::NatsStream, what));
+    }
     // A server alone can have no more.
     if info.cluster.as_ref().is_some_and(|cluster| cluster.name.is_some()) && of.num_replicas < 2 {
         let what = format!(
@@ -177,6 +183,18 @@ fn of_settings(info: &Info, lease: Duration) -> Vec<Finding> {
     }
     found.extend(of_window(name, of.duplicate_window, lease));
     found
+}
+
+/// The limit that leaves a stream no room for another message of the usual size.
+fn at_limit(info: &Info) -> Option<String> {
+    let (of, has) = (&info.config, &info.state);
+    let limit = |limit: i64| u64::try_from(limit).ok().filter(|limit| *limit > 0);
+    let usual = has.bytes.checked_div(has.messages).unwrap_or_default();
+    if let Some(limit) = limit(of.max_messages).filter(|limit| has.messages >= *limit) {
+        return Some(format!("{} messages, max_msgs is {limit}", has.messages));
+    }
+    let limit = limit(of.max_bytes).filter(|limit| has.bytes + usual > *limit)?;
+    Some(format!("{} bytes, max_bytes is {limit}", has.bytes))
 }
 
 fn of_window(stream: &str, window: Duration, lease: Duration) -> Option<Finding> {
