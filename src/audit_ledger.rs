@@ -41,7 +41,7 @@ impl AuditLedger {
         ledger
     }
 
-    /// Does `work`; none if the database fails, which is told once.
+    /// Does `work`. Returns none if the database fails; the log says so once.
     fn with<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
         let db = self.db.clone();
         let done = self.connection().and_then(|conn| work(conn).map_err(|error| OpenError::of(&db, error)));
@@ -79,7 +79,7 @@ impl AuditLedger {
         Ok(self.conn.insert(conn))
     }
 
-    /// Tells if the log is not as the head has it, or was not at an earlier start.
+    /// Compares the log with its head. Logs and counts every finding, those of earlier starts included.
     fn compare(&self, conn: &Connection) -> rusqlite::Result<()> {
         if let Some(kept) = head::read(conn)? {
             match kept.missing_in(&self.log) {

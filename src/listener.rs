@@ -274,7 +274,7 @@ impl Connection {
 const BACKLOG: u32 = 4096;
 /// For a connection that was accepted last to send its request.
 const LAST_WORDS: Duration = Duration::from_millis(250);
-/// What a kept connection is given beyond `edge.idle_timeout`. A client that goes by the time that it is told may use all of it:
-/// the request that it sends last is on its way while our time runs out, and would be lost.
+/// How much longer than `edge.idle_timeout` a kept connection stays open. The answer names the timeout, and a client may use all of
+/// it: its last request is on its way while our time runs out, and would be lost.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -190,7 +190,7 @@ pub fn canonical_type(
         return Cow::Borrowed(canonical);
     }
     let plain = format!("{UNMAPPED}.{}", plain_letters(kind));
-    // An attribute is bounded: a longer type is told apart by its hash.
+    // An attribute is bounded: a hash stands for a longer type.
     Cow::Owned(if plain.len() <= MAX_BYTES { plain } else { format!("{UNMAPPED}.{}", hash(kind)) })
 }
 

@@ -53,7 +53,7 @@ impl Manifest {
         self.format == FORMAT
     }
 
-    /// Tells it from every other one.
+    /// Differs for every backup.
     pub(super) fn id(&self) -> String {
         hex::encode(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
     }

@@ -276,7 +276,7 @@ pub(crate) fn no_stream(subjects: &str) -> String {
     )
 }
 
-/// Says why there is no connection, while there is none: the client library that is to bring it back tells little of it.
+/// Finds out why there is no connection, while there is none. The client library, which reconnects, reports little of it.
 async fn diagnose(url: Secret, client: Client, mut lost: watch::Receiver<u64>, standing: Arc<Standing>) {
     loop {
         sleep(DIAGNOSE_AFTER).await;

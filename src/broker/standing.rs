@@ -353,7 +353,7 @@ mod tests {
         let standing = Arc::new(Standing::new(watch, true, ["hooks".to_owned()]));
         let looks = Arc::new(AtomicU32::new(0));
         let (looking, count) = (standing.clone(), looks.clone());
-        let looking = tokio::spawn(async move {
+        let looking = TaskTracker::new().spawn(async move {
             let hidden = |_| {
                 count.fetch_add(1, Ordering::Relaxed);
                 std::future::ready(Lookup::Hidden)

@@ -78,12 +78,12 @@ impl<'c> Act<'c> {
     }
 }
 
-/// That something was done, to no single source.
+/// An act on no single source.
 pub(super) fn done(what: &str) -> Done {
     Done { source: UNKNOWN.to_owned(), what: what.to_owned() }
 }
 
-/// What was done to each source; `named` are those that were asked for one by one.
+/// The acts on each source; `named` are the ids and numbers that the operator gave.
 pub(super) fn done_to(tally: &Tally, named: &[String], what: impl Fn(usize) -> String) -> Vec<Done> {
     let some: Vec<String> = named.iter().take(NAMED).map(|name| short(name)).collect();
     let asked = match (some.as_slice(), named.len().saturating_sub(NAMED)) {

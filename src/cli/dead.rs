@@ -65,14 +65,14 @@ pub(super) fn run(config: &Config, command: &Dead, json: bool) -> Done {
     }
 }
 
-/// How an act is told.
+/// The words for an act.
 struct Words {
     command: &'static str,
     told: &'static str,
     recorded: &'static str,
 }
 
-/// Does it, records it, and tells how many.
+/// Changes the chosen letters, records that, and prints how many.
 fn act(
     config: &Config,
     chosen: &Chosen,

@@ -40,7 +40,7 @@ pub struct Pairing {
     noted: Option<Salts>,
 }
 
-/// What a log is told from others by.
+/// The salts of a log, which differ from those of every other log.
 type Salts = [u8; 8];
 
 /// The fields of a database's header that tell copies and times apart: page count, pages in the free list, schema version,

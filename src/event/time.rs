@@ -1,4 +1,4 @@
-//! A provider's time as the event tells it.
+//! A provider's time as the event's `time`.
 //!
 //! Keeps true: the result is RFC 3339 in UTC, within the years 0001 to 9999, which every CloudEvents SDK takes; no digit of a
 //! fraction is made up or rounded.
@@ -9,7 +9,7 @@ use jiff::civil::DateTime;
 use super::attribute::MAX_BYTES;
 
 /// A time as RFC 3339 in UTC, its fraction digits as they came. None for anything that is not strictly RFC 3339 with an offset,
-/// and for what leaves the years 0001 to 9999 in UTC. A leap second is told as the second before it, since most parsers know
+/// and for what leaves the years 0001 to 9999 in UTC. A leap second becomes the second before it, since most parsers know
 /// none. A fraction with more digits than an attribute holds is cut.
 pub fn utc(time: &str) -> Option<String> {
     let parts = Parts::of(time)?;

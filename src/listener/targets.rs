@@ -21,7 +21,7 @@ pub(super) struct Targets {
     heads: VecDeque<Sent>,
 }
 
-/// A head, as far as it tells it from others.
+/// What has to be known of a head.
 struct Sent {
     /// Of its method, and its target without a fragment.
     key: u64,

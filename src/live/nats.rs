@@ -1,8 +1,8 @@
 //! NATS: is there a stream for every subject, does it keep what it acknowledges, and does it remember message ids for as long as
 //! a claim lasts?
 //!
-//! Keeps true: nothing is made or changed; what our user may not ask is told as such; what the client library says of a failure
-//! to connect, which may hold the URL, is not repeated.
+//! Keeps true: nothing is made or changed; a finding names what our user may not ask; the client library's text on a failure to
+//! connect, which may hold the URL, is not repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

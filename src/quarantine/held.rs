@@ -159,7 +159,7 @@ impl Held {
         self.with(|conn| conn.query_row(sql, [source], |row| row.get(0)))
     }
 
-    /// Deletes them. Tells how many.
+    /// Deletes them. Returns how many.
     ///
     /// # Errors
     /// When one of them is not there, or the database refuses.

@@ -114,7 +114,7 @@ impl DeadLetters {
         })
     }
 
-    /// Sends them back, behind all that waits; a gateway that runs takes them up by itself. Tells how many.
+    /// Sends them back, behind all that waits; a gateway that runs takes them up by itself. Returns how many.
     ///
     /// # Errors
     /// When one of them is not there, or the database refuses.
@@ -129,7 +129,7 @@ impl DeadLetters {
         })
     }
 
-    /// Deletes them. Tells how many.
+    /// Deletes them. Returns how many.
     ///
     /// # Errors
     /// When one of them is not there, or the database refuses.

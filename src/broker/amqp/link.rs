@@ -1,7 +1,7 @@
 //! The connection to RabbitMQ: made, watched, and made again for ever.
 //!
-//! Keeps true: no reason that is given repeats a part of a URL; a link is told of only while its connection is open; a broker that hangs is known to be away after two missed
-//! heartbeats; a channel is idle, or in one publish's hands.
+//! Keeps true: no error text repeats a part of a URL; other parts get a link only while its connection is open; a broker that hangs
+//! counts as away after two missed heartbeats; a channel is idle, or in one publish's hands.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

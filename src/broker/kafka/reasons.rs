@@ -1,4 +1,4 @@
-//! Why no broker answers, as librdkafka tells it.
+//! Why no broker answers, from the errors that librdkafka reports.
 //!
 //! Keeps true: a reason is one of the sentences in this file, never librdkafka's text.
 

@@ -26,7 +26,7 @@ pub(super) struct Watch {
     pub(super) written: Arc<Written>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) metrics: BacklogMetrics,
-    /// Each of these streams is told of, be it there or not.
+    /// Each of these streams has series, be it there or not.
     pub(super) fixed: BTreeSet<String>,
 }
 

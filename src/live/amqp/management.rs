@@ -1,7 +1,7 @@
-//! RabbitMQ's management API: which queues an exchange leads to, and what they lose. AMQP itself tells neither.
+//! RabbitMQ's management API: which queues an exchange leads to, and what they lose. AMQP itself shows neither.
 //!
 //! Keeps true: it only reads; the password goes to the host that gets it by AMQP too, and over a plain connection only where
-//! AMQP is plain; what cannot be read is told as such.
+//! AMQP is plain; a finding names what cannot be read.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

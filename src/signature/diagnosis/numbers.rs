@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::signature::rewritten::Numbers;
 
-/// How a number may have been written instead; none where that is as it is.
+/// Another way to write a number; none where the rule does not apply to it.
 type Rule = fn(&str) -> Option<String>;
 
 /// The text with its numbers written in other ways, the likeliest first.
