@@ -163,6 +163,7 @@ impl Global {
 
 fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
     let config = global.config()?;
+    data_dir::readable(&config.data_dir).map_err(Failure)?;
     let dir = data_dir::audit_dir(&config.data_dir);
     // Another user may not be allowed to look.
     if !dir.try_exists().map_err(|why| Failure(format!("{}: {why}", dir.display())))? {

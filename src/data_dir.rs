@@ -55,6 +55,25 @@ pub fn make(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(PRIVATE))
 }
 
+/// Looks whether this process may read what a gateway keeps in the data folder. What is not there yet is no matter.
+///
+/// # Errors
+/// Why not, and what to do.
+pub fn readable(data_dir: &Path) -> Result<(), String> {
+    let look_into = Access::READ_OK | Access::EXEC_OK;
+    let stores = [database_file(data_dir), quarantine_file(data_dir)].map(|store| (store, Access::READ_OK));
+    let folders = [data_dir.to_owned(), audit_dir(data_dir)].map(|folder| (folder, look_into));
+    for (path, access) in folders.into_iter().chain(stores) {
+        if rustix::fs::access(&path, access) == Err(rustix::io::Errno::ACCESS) {
+            return Err(format!(
+                "data_dir: cannot read {}: Permission denied; run this as the gateway's user, or as root",
+                path.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Problems that stop a gateway from using the data folder, and warnings about it and the secrets' files.
 pub fn problems(config: &Config) -> Vec<Problem> {
     let (dir, at) = (&config.data_dir, config.places.find("data_dir"));
@@ -68,6 +87,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
         }
     };
     problems.extend(file_system::warning(&existing).map(|what| problem(what, true)));
+    problems.extend(file_system::without_room(&existing).map(|what| problem(what, true)));
     if let Ok(of) = fs::metadata(dir)
         && of.is_dir()
     {

@@ -86,7 +86,7 @@ pub enum StartError {
         why: io::Error,
     },
     /// An address cannot be listened on.
-    #[error("{key}: cannot listen on {address}: {why}")]
+    #[error("{key}: cannot listen on {address}: {why}{}", listen_advice(why))]
     Listen {
         /// The config key.
         key: &'static str,
@@ -263,6 +263,20 @@ impl Gateway {
             shipper.finish().await;
         }
         admin.close().await;
+    }
+}
+
+/// What to do about an address that cannot be listened on, where the system's words tell.
+fn listen_advice(why: &io::Error) -> &'static str {
+    match why.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program has the port (`ss -ltnp` shows which): stop it, or name another port"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address: name one that it has",
+        io::ErrorKind::PermissionDenied => {
+            "; a port below 1024 needs the capability CAP_NET_BIND_SERVICE: give it, or name a higher port"
+        }
+        _ => "",
     }
 }
 

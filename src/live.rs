@@ -36,6 +36,8 @@ pub enum Setting {
     RedisClock,
     /// Redis does not let its settings be read.
     RedisUnreadable,
+    /// Redis takes no writes of anybody now, or not from enough replicas.
+    RedisWrites,
     /// Redis takes no events into a stream: a right is missing, or the key is none.
     RedisStream,
     /// A stream is at `queue.max_backlog` and takes no more.
@@ -82,13 +84,14 @@ pub enum Setting {
 
 impl Setting {
     /// Every one.
-    pub const ALL: [Setting; 27] = [
+    pub const ALL: [Setting; 28] = [
         Setting::RedisUnreachable,
         Setting::RedisVersion,
         Setting::RedisEviction,
         Setting::RedisPersistence,
         Setting::RedisClock,
         Setting::RedisUnreadable,
+        Setting::RedisWrites,
         Setting::RedisStream,
         Setting::RedisBacklog,
         Setting::RedisIds,
@@ -121,6 +124,7 @@ impl Setting {
             Setting::RedisPersistence => "redis_persistence",
             Setting::RedisClock => "redis_clock",
             Setting::RedisUnreadable => "redis_unreadable",
+            Setting::RedisWrites => "redis_writes",
             Setting::RedisStream => "redis_stream",
             Setting::RedisBacklog => "redis_backlog",
             Setting::RedisIds => "redis_ids",
@@ -147,7 +151,7 @@ impl Setting {
 
     /// Whether the inbox itself tells of it, at the moment it happens.
     fn is_told_by_the_inbox(self) -> bool {
-        matches!(self, Setting::RedisBacklog | Setting::RedisIds)
+        matches!(self, Setting::RedisWrites | Setting::RedisBacklog | Setting::RedisIds)
     }
 
     /// Whether it leaves the promise as it is, as far as can be seen.
@@ -214,7 +218,8 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
                 let claims = claimed.then(|| config.queue.name.value.clone());
                 let backlog = Backlog::new(config.queue.max_backlog, config.queue.ignore_idle_groups);
                 let cluster = servers.is_cluster();
-                let asked = redis::Use { streams: streams(config), backlog, cluster, claims };
+                let (streams, ack_replicas) = (streams(config), config.queue.ack_replicas);
+                let asked = redis::Use { streams, backlog, ack_replicas, cluster, claims };
                 redis::look(&servers, &asked, clock).await
             }
             Err(why) => vec![Finding::new(Setting::RedisUnreachable, why.to_string())],
@@ -250,6 +255,7 @@ pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
             matches!(
                 finding.setting,
                 Setting::RedisUnreachable
+                    | Setting::RedisWrites
                     | Setting::QueueUnreachable
                     | Setting::NatsStream
                     | Setting::NatsNoAck

@@ -182,12 +182,13 @@ impl Spool {
         let _entering = self.lines.enter(&admission.source);
         let (now, max_bytes) = (self.clock.now().as_microsecond(), self.level.max_bytes);
         let (source, id, why) = (admission.source.clone(), admission.event.id.clone(), dead.clone());
+        let bytes = table::row_bytes(&admission.event);
         let put = move |conn: &Connection| {
             let put = table::put(conn, &admission, now, why.as_deref(), max_bytes)?;
             Ok((put, table::totals(conn)?))
         };
         let Ok((put, totals)) = self.database.write(put).await else {
-            self.level.wrote(false);
+            self.level.turned_away(bytes);
             return None;
         };
         self.level.is(totals);
@@ -240,8 +241,9 @@ impl Spool {
     /// Looks at what is there; at which sources have events only where another process has written since `seen`. What is
     /// to be given to the next look.
     async fn look(&self, seen: Option<i64>) -> Result<i64, Failure> {
-        if self.level.broken() {
-            self.write(table::touch).await?;
+        if let Some(bytes) = self.level.wanted() {
+            self.database.write(move |conn| table::rehearse(conn, bytes)).await?;
+            self.write(table::end_rehearsal).await?;
         }
         let look = move |conn: &Connection| {
             let now = table::foreign_writes(conn)?;

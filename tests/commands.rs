@@ -283,6 +283,18 @@ fn warnings_are_printed_and_do_not_fail() {
 }
 
 #[test]
+fn an_authority_for_a_url_without_tls_is_warned_of() {
+    let warns = |urls: &str| {
+        let home =
+            Home::new(&format!("[redis]\nurl = {urls}\ncluster = true\nca = \"ca.pem\"\n{}", sources()));
+        home.run(&["check"]).out.contains("warning: redis.ca: no effect without TLS")
+    };
+    assert!(warns(r#"["redis://a", "redis://b"]"#));
+    assert!(!warns(r#"["rediss://a", "rediss://b"]"#));
+    assert!(!warns(r#"{ env = "HOOKGATE_TEST_URLS" }"#), "what it is is not read here");
+}
+
+#[test]
 fn allow_ips_of_everybody_authenticates_nobody() {
     let open = |networks: &str, more: &str| {
         format!("[sources.open]\nprovider = \"securitize\"\nallow_ips = [{networks}]\n{more}")

@@ -11,6 +11,7 @@ mod support_edge;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use disk::SmallDisk;
@@ -108,6 +109,59 @@ fn a_data_dir_on_a_read_only_disk_is_an_error_for_root_too() {
         );
     }
 }
+
+#[test]
+fn a_full_disk_is_warned_of() {
+    let Some(disk) = SmallDisk::mount(4) else { return };
+    let home = home(disk.path().join("data").to_str().unwrap());
+    let warns = |ran: &Ran| ran.out.contains("warning: data_dir: the disk of") && ran.out.contains("is full");
+    let ran = check(&home);
+    assert!(ran.code == 0 && !warns(&ran), "{ran:?}");
+    let _filler = disk.fill();
+    let ran = home.run(&["check"]);
+    assert!(ran.code == 0 && warns(&ran), "{ran:?}");
+}
+
+#[test]
+fn a_command_that_may_not_read_the_data_dir_does_not_say_that_nothing_is_there() {
+    let home = home("data");
+    let gateway = home.serve();
+    assert_eq!(gateway.ask(&Request::get("/nothing")).status, 404);
+    gateway.stop();
+    mode(&home.path(""), 0o755);
+    let data_dir = home.path("data");
+    for (mode_of_it, names) in [(0o700, data_dir.clone()), (0o755, data_dir.join("audit"))] {
+        mode(&data_dir, mode_of_it);
+        for command in [
+            &["events", "tail"][..],
+            &["events", "dead", "list"],
+            &["audit", "query"],
+            &["audit", "verify"],
+            &["audit", "tail", "--no-follow"],
+            &["quarantine", "list"],
+            &["backup", "/tmp/never-made"],
+        ] {
+            let mut of_another = home.command(command);
+            let ran = match of_another.uid(NOBODY).gid(NOBODY).output() {
+                Ok(ran) => ran,
+                Err(why) if why.kind() == std::io::ErrorKind::PermissionDenied => {
+                    eprintln!("SKIPPED: only root can run a command as another user");
+                    return;
+                }
+                Err(why) => panic!("{why}"),
+            };
+            let said = String::from_utf8(ran.stderr).unwrap();
+            assert_eq!(ran.status.code(), Some(1), "{command:?}: {said}");
+            assert!(
+                said.contains(&format!("cannot read {}: Permission denied", names.display()))
+                    && said.contains("gateway's user"),
+                "{command:?}: {said}"
+            );
+        }
+    }
+}
+
+const NOBODY: u32 = 65534;
 
 #[test]
 fn what_others_may_read_or_write_is_warned_of_and_not_what_only_the_owner_may() {

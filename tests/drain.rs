@@ -133,5 +133,13 @@ async fn a_port_in_use_is_refused() {
             said.contains(&format!("{key}: cannot listen on {address}: Address already in use")),
             "{said}"
         );
+        assert!(said.contains("another program has the port"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn an_address_of_another_machine_is_told_as_that() {
+    // Of a block that is for documentation (RFC 5737).
+    let said = Home::embedded().with("edge.listen", "192.0.2.1:8080").refusal().await;
+    assert!(said.contains("cannot listen on 192.0.2.1:8080") && said.contains("no such address"), "{said}");
 }

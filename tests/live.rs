@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use serde_json::Value;
 use support::{Cluster, Home, Nats, Persistence, Process, Rabbitmq, Redis, free_port, until};
+use tokio::io::AsyncWriteExt;
 
 /// What a check said of the servers.
 struct Checked {
@@ -195,6 +196,50 @@ async fn what_keeps_every_event_out_of_redis_is_told() {
     let checked = check(&home);
     let shut = checked.errors.iter().find(|error| error.contains("no event can enter hooks.basiq.1: "));
     assert!(shut.is_some_and(|why| why.contains("XDEL it and XSETID the stream")), "{}", checked.said);
+}
+
+#[tokio::test]
+async fn redis_that_takes_no_writes_of_anybody_is_told() {
+    let redis = Redis::start(Persistence::Always).await;
+    let home = Home::redis(&redis);
+    // What is in it takes more than this.
+    for (setting, refuses, allows, says) in [
+        ("maxmemory", "1", "0", ["it takes no writes: OOM", "raise maxmemory"]),
+        ("min-replicas-to-write", "1", "0", ["it takes no writes: NOREPLICAS", "min-replicas-to-write"]),
+    ] {
+        set(&redis, setting, refuses).await;
+        check(&home).fails(&says);
+        set(&redis, setting, allows).await;
+        check(&home).is_ok();
+    }
+    check(&home.with("queue.ack_replicas", 1))
+        .fails(&["0 replicas are online, fewer than queue.ack_replicas = 1"]);
+    let master = Redis::start(Persistence::Always).await;
+    let _: String = redis.run(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]).await;
+    let home = Home::redis(&redis);
+    check(&home).fails(&["it takes no writes: READONLY", "it is a replica"]);
+    // As a dedupe store alone it is no less asked.
+    let nats = Nats::start().await;
+    nats.create_stream("HOOKS", &["hookgate.>"]).await;
+    let home = over("nats", nats.url()).with("dedupe.store", "redis").with("redis.url", redis.url());
+    check(&home).fails(&["it takes no writes: READONLY"]);
+}
+
+#[tokio::test]
+async fn what_is_no_redis_is_told_on_one_line() {
+    let http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = http.local_addr().unwrap();
+    let answering = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = http.accept().await.unwrap();
+            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    });
+    let home = Home::redis_at(format!("redis://{address}/0"));
+    let checked = tokio::task::spawn_blocking(move || check(&home)).await.unwrap();
+    checked.fails(&["no Redis answers there"]);
+    assert!(!checked.errors[0].contains('\n'), "{:?}", checked.errors);
+    answering.abort();
 }
 
 #[tokio::test]

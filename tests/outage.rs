@@ -390,6 +390,7 @@ async fn a_redis_that_refuses_every_claim_makes_the_gateway_unready_until_it_tak
         let told: Vec<_> = said.lines().filter(|line| line.contains("redis takes no writes")).collect();
         assert_eq!(told.len(), n + 1, "once each time: {said}");
         assert!(told[n].contains(says), "{said}");
+        assert_eq!(said.matches("redis takes writes again").count(), n + 1, "{said}");
         assert!(said.contains("redis refuses claims"), "{said}");
     }
     let (code, checked) = home.check_live();

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::{Done, Global, OK, line};
+use super::{Done, Failure, Global, OK, line};
 use crate::backup::{self, Entry, Manifest, Restored};
 use crate::clock::Clock;
+use crate::data_dir;
 
 #[derive(Args)]
 pub(super) struct Backup {
@@ -24,6 +25,7 @@ pub(super) struct Restore {
 
 pub(super) fn back_up(global: &Global, Backup { dir }: &Backup) -> Done {
     let config = global.config()?;
+    data_dir::readable(&config.data_dir).map_err(Failure)?;
     let manifest = backup::back_up(&config.data_dir, dir, Clock::System.now())?;
     if global.json {
         let done = json!({ "backup": dir, "data_dir": config.data_dir, "taken": manifest.taken, "files": manifest.files });

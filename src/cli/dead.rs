@@ -50,6 +50,7 @@ impl Chosen {
 }
 
 pub(super) fn run(config: &Config, command: &Dead, json: bool) -> Done {
+    data_dir::readable(&config.data_dir).map_err(Failure)?;
     let mut letters = DeadLetters::open(&data_dir::database_file(&config.data_dir))?;
     match command {
         Dead::List => list(&letters.list()?, json),

@@ -200,6 +200,7 @@ impl Reader {
     pub(super) async fn open(config: &Config) -> Result<Reader, Failure> {
         Ok(match config.queue.kind {
             QueueKind::Embedded => {
+                data_dir::readable(&config.data_dir).map_err(Failure)?;
                 Reader::Embedded(embedded::Reader::open(&data_dir::database_file(&config.data_dir))?)
             }
             QueueKind::Redis => {

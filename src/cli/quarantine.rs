@@ -81,6 +81,7 @@ impl Chosen {
 
 pub(super) fn run(global: &Global, command: &QuarantineCommand) -> Done {
     let (config, json) = (global.config()?, global.json);
+    data_dir::readable(&config.data_dir).map_err(Failure)?;
     let db = data_dir::quarantine_file(&config.data_dir);
     let held = Held::open(&db)?;
     match command {

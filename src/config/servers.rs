@@ -34,6 +34,17 @@ pub(super) fn redis(section: &Section<'_>, base: &Path) -> Redis {
         let what = "several URLs are a cluster's or Sentinels': set cluster = true, or sentinel to the master's name";
         section.problem(urls.first().map_or(section.at(), |url| url.at), "url", what);
     }
+    // A URL from elsewhere is not read here.
+    let is_plain = |url: &At<SecretRef>| matches!(&url.value, SecretRef::Plain(url) if url.expose().starts_with("redis:"));
+    if let Some(ca) = &ca
+        && urls.iter().all(is_plain)
+    {
+        section.warning(
+            ca.at,
+            "ca",
+            "no effect without TLS: redis:// is plain text, and rediss:// is over TLS",
+        );
+    }
     Redis {
         urls,
         cluster: is_cluster,

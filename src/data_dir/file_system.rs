@@ -19,6 +19,23 @@ pub(super) fn warning(path: &Path) -> Option<String> {
     ))
 }
 
+/// What to warn of where next to nothing can be written to `path`; none where there is room, or it cannot be asked.
+pub(super) fn without_room(path: &Path) -> Option<String> {
+    let of = rustix::fs::statvfs(path).ok()?;
+    let free = of.f_bavail.saturating_mul(of.f_frsize);
+    // Some that keep nothing have no blocks at all, such as /proc.
+    (of.f_blocks > 0 && free < LITTLE).then(|| {
+        format!(
+            "the disk of {} is full ({} KiB are free): events and rejects cannot be written; make room",
+            path.display(),
+            free / 1024
+        )
+    })
+}
+
+/// Bytes: less than a new database and its log take.
+const LITTLE: u64 = 1024 * 1024;
+
 /// The name of one that is not fit (linux/magic.h, and the sources of those that are not in there).
 fn name(number: u32) -> Option<&'static str> {
     UNFIT.iter().find(|(unfit, _)| *unfit == number).map(|(_, name)| *name)

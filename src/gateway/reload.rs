@@ -232,7 +232,7 @@ fn cannot_listen(why: &StartError, config: &Config, gateway: &Gateway) -> Proble
             let what = format!("cannot listen on {address}: {why}");
             match own.find(|own| own.port() == address.port()) {
                 Some(own) => (*key, format!("{what}; this gateway itself has {own} until it is restarted")),
-                None => (*key, what),
+                None => (*key, format!("{what}{}", super::listen_advice(why))),
             }
         }
         other => ("edge.listen", other.to_string()),

@@ -25,6 +25,8 @@ pub(super) struct Use {
     pub(super) streams: Vec<String>,
     /// Their bound.
     pub(super) backlog: Backlog,
+    /// How many replicas of each must have an event.
+    pub(super) ack_replicas: u32,
     /// Whether the config says that it is a cluster.
     pub(super) cluster: bool,
     /// The queue whose claims are taken here, where it is not.
@@ -68,7 +70,7 @@ async fn ask(
 ) -> RedisResult<Vec<Finding>> {
     let mut found = Vec::new();
     let mut question = redis::cmd("INFO");
-    question.arg("server").arg("memory").arg("persistence");
+    question.arg("server").arg("memory").arg("persistence").arg("replication");
     match allowed::<String>(question.query_async(connection).await)? {
         Some(info) => {
             let info = fields(&info);
@@ -78,6 +80,7 @@ async fn ask(
             }
             found.extend(of_version(&info));
             found.extend(of_eviction(&info));
+            found.extend(of_replicas(&info, of));
             if info.get("aof_enabled") != Some(&"1") {
                 found.extend(without_append_only(connection).await?);
             }
@@ -88,6 +91,11 @@ async fn ask(
     match allowed(redis::cmd("TIME").query_async(connection).await)? {
         Some(theirs) => found.extend(of_clock(before, theirs, clock.now())),
         None => found.push(unreadable("TIME", "whether its clock agrees with ours is")),
+    }
+    if let Some(why) = inspect::refusal(connection, of.cluster.then_some(key)).await? {
+        // Of a stream and of claims it would say the same.
+        found.push(of_writes(&why));
+        return Ok(found);
     }
     if !of.streams.is_empty() {
         let doors = door::ask(connection, &of.streams, &of.backlog).await?;
@@ -152,6 +160,36 @@ fn of_eviction(info: &HashMap<&str, &str>) -> Option<Finding> {
         )
     };
     (policy != "noeviction").then(|| Finding::new(Setting::RedisEviction, what()))
+}
+
+/// Fewer replicas than must have each event. A replica itself is told by its refusal to write.
+fn of_replicas(info: &HashMap<&str, &str>, of: &Use) -> Option<Finding> {
+    let is_master = info.get("role") == Some(&"master");
+    let online = |(field, value): &(&&str, &&str)| {
+        field.strip_prefix("slave").is_some_and(|n| n.parse::<u32>().is_ok())
+            && value.contains("state=online")
+    };
+    let (needed, online) = (u64::from(of.ack_replicas), info.iter().filter(online).count() as u64);
+    (is_master && !of.streams.is_empty() && online < needed).then(|| {
+        let what = format!(
+            "{online} replicas are online, fewer than queue.ack_replicas = {needed}: no event counts as queued; see to its \
+             replicas, or lower queue.ack_replicas"
+        );
+        Finding::new(Setting::RedisWrites, what)
+    })
+}
+
+/// A server that takes no writes now, whoever sends them.
+fn of_writes(why: &str) -> Finding {
+    let advice = match why.split(' ').next().unwrap_or_default() {
+        "OOM" => "; raise maxmemory, or lower queue.max_backlog",
+        "MISCONF" => "; its disk fails, or is full: see its log",
+        "NOREPLICAS" => "; see to its replicas, or lower min-replicas-to-write",
+        "READONLY" => "; it is a replica: give the URL of its master, or set redis.sentinel or redis.cluster",
+        "LOADING" => "; it still reads its files: wait",
+        _ => "",
+    };
+    Finding::new(Setting::RedisWrites, format!("it takes no writes: {why}{advice}"))
 }
 
 /// One finding a reason.

@@ -26,6 +26,8 @@ struct Known {
     full: bool,
     /// The database failed, and no write has worked since.
     broken: bool,
+    /// The bytes of the last event that it failed to write.
+    wanted: i64,
 }
 
 impl Level {
@@ -78,9 +80,16 @@ impl Level {
         self.tell(&known);
     }
 
-    /// Whether the last write failed.
-    pub(super) fn broken(&self) -> bool {
-        self.lock().broken
+    /// The disk did not take an event of so many bytes.
+    pub(super) fn turned_away(&self, bytes: i64) {
+        self.lock().wanted = bytes;
+        self.wrote(false);
+    }
+
+    /// Where the last write failed, how many bytes have to be written before it is believed that the disk takes events.
+    pub(super) fn wanted(&self) -> Option<i64> {
+        let known = self.lock();
+        known.broken.then_some(known.wanted)
     }
 
     /// How long the oldest event has waited, in microseconds.

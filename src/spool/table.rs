@@ -43,6 +43,7 @@ CREATE INDEX IF NOT EXISTS spool_age ON spool (received) WHERE why IS NULL;
 CREATE INDEX IF NOT EXISTS spool_dead ON spool (seq) WHERE why IS NOT NULL;
 CREATE TABLE IF NOT EXISTS spool_totals (waiting INTEGER NOT NULL, dead INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO spool_totals SELECT 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM spool_totals);
+CREATE TABLE IF NOT EXISTS spool_rehearsal (id INTEGER PRIMARY KEY CHECK (id = 1), filler BLOB NOT NULL);
 CREATE TRIGGER IF NOT EXISTS spool_in AFTER INSERT ON spool BEGIN
     UPDATE spool_totals SET waiting = waiting + (new.why IS NULL), dead = dead + (new.why IS NOT NULL),
         bytes = bytes + new.bytes;
@@ -245,9 +246,15 @@ pub(super) fn foreign_writes(conn: &Connection) -> Result<i64> {
     conn.query_row("PRAGMA data_version", [], |row| row.get(0))
 }
 
-/// Writes something that changes nothing, to see whether it can.
-pub(super) fn touch(conn: &Connection) -> Result<()> {
-    conn.execute("UPDATE spool_totals SET waiting = waiting", []).map(drop)
+/// Writes as much as an event of so many bytes does, to see whether the disk takes it. It changes nothing that is kept.
+pub(super) fn rehearse(conn: &Connection, bytes: i64) -> Result<()> {
+    let replace = "INSERT OR REPLACE INTO spool_rehearsal VALUES (1, zeroblob(?1))";
+    conn.execute(replace, [bytes + AROUND_A_ROW]).map(drop)
+}
+
+/// Takes away what a rehearsal has written. It has to be committed before, or no page of it would reach the disk.
+pub(super) fn end_rehearsal(conn: &Connection) -> Result<()> {
+    conn.execute("DELETE FROM spool_rehearsal", []).map(drop)
 }
 
 fn admission(row: &Row<'_>) -> Result<Option<Admission>> {
@@ -279,10 +286,14 @@ fn admission(row: &Row<'_>) -> Result<Option<Admission>> {
 }
 
 /// What a row takes, roughly: its texts, and all the rest of it.
-fn row_bytes(event: &Event) -> i64 {
+pub(super) fn row_bytes(event: &Event) -> i64 {
     let texts = event.json.len() + 2 * event.id.len() + event.partition_key.len() + event.kind.len();
     (texts + REST) as i64
 }
+
+/// The pages of the table, its indexes and the totals that a row changes, with room for those that have to be split. A log that
+/// has grown before takes a page or two even on a full disk.
+const AROUND_A_ROW: i64 = 64 * 1024;
 
 const FORWARD: &str = "forward";
 const DROP: &str = "drop";

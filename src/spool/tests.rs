@@ -256,6 +256,31 @@ async fn a_failing_database_is_no_acceptance_and_shows_until_it_works() {
 }
 
 /// Whoever gives up waiting may have been written all the same: then it must be drained.
+/// A log that has grown before takes a page or two, though no event.
+#[tokio::test]
+async fn a_disk_with_room_for_less_than_an_event_is_full_until_it_has_more() {
+    let bench = Bench::new();
+    let (handover, database) = bench.open().await;
+    let limit = async |pages: &'static str| {
+        let set = move |conn: &Connection| conn.query_row(pages, [], |row| row.get::<_, i64>(0));
+        database.write(set).await.unwrap();
+    };
+    limit("PRAGMA max_page_count = 1").await;
+    let event = of("a", "evt", &"x".repeat(10_000));
+    assert!(handover.admit(event.clone()).await.is_err());
+    let spool = handover.spool.clone().unwrap();
+    for _ in 0..3 {
+        let _ = spool.look(None).await;
+        assert!(!bench.readiness.ready());
+    }
+    limit("PRAGMA max_page_count = 1000000").await;
+    spool.look(None).await.unwrap();
+    assert!(bench.readiness.ready());
+    assert!(handover.admit(event).await.is_ok());
+    drop(spool);
+    bench.close((handover, database)).await;
+}
+
 #[tokio::test]
 async fn an_event_whose_request_has_gone_is_drained_too() {
     let bench = Bench::new();

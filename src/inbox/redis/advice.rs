@@ -27,6 +27,8 @@ pub(crate) fn of_stream(why: &str) -> &'static str {
 impl Servers {
     /// The failure `why` of a server, with the likely mistake where there is one.
     pub(super) async fn advise(&self, server: &Server, why: String) -> String {
+        // The driver's words on an answer that it cannot read have several lines.
+        let why = why.lines().map(str::trim).collect::<Vec<_>>().join(", ");
         let address = match (server, self.kind()) {
             (Server::Node(address), _) => Some(address),
             // Only Sentinels know the master.
@@ -40,6 +42,8 @@ impl Servers {
             },
             known => known,
         };
+        let unread = why.contains("Parse error").then_some("no Redis answers there; is it the right port?");
+        let advice = advice.or(unread);
         match advice {
             Some(advice) => format!("{why}: {advice}"),
             None => why,

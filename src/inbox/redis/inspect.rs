@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 
+use super::probe::Probe;
+use super::replicas::Replicas;
 use super::servers::{self, Patience, Server, Servers};
 use super::topology::Topology;
 
@@ -49,6 +52,18 @@ pub async fn masters(servers: &Servers) -> Result<Vec<Inspected>, String> {
         }
     }
     Err(failed)
+}
+
+/// Why a server takes no writes now, whoever sends them, in its own words; none if it takes them. In a cluster `key` is one that
+/// it has. Asking changes nothing.
+///
+/// # Errors
+/// When the server is away or silent.
+pub async fn refusal(
+    connection: &mut MultiplexedConnection,
+    key: Option<&str>,
+) -> RedisResult<Option<String>> {
+    Probe::new(key, Replicas(0), None).refusal(connection).await
 }
 
 const PATIENCE: Patience = Patience { connect: Duration::from_secs(2), response: Duration::from_secs(5) };

@@ -211,6 +211,8 @@ impl Link {
                 && told != found
             {
                 tracing::warn!(redis = %self.name, %why, "redis takes no writes");
+            } else if found.is_none() && told.is_some() {
+                tracing::info!(redis = %self.name, "redis takes writes again");
             }
             self.tell(session, || {
                 if found.is_some() {

@@ -65,6 +65,17 @@ impl Probe {
         }
     }
 
+    /// Why no writes are taken, in the server's words, replicas and claims apart.
+    pub(super) async fn refusal(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<Option<String>> {
+        Ok(match self.replies(connection).await?.first() {
+            Some(Value::ServerError(why)) if is_down(why.code()) || refuses(why.code()) => Some(said(why)),
+            _ => None,
+        })
+    }
+
     async fn replies(&self, connection: &mut MultiplexedConnection) -> RedisResult<Vec<Value>> {
         let replies = connection.send_packed_commands(&self.commands, 0, self.commands.len()).await?;
         if !matches!(replies.first(), Some(Value::ServerError(why)) if why.code() == "NOSCRIPT") {
