@@ -258,7 +258,7 @@ fn standard_webhooks(headers: &HeaderMap) -> Result<Claim<'_>, SignatureError> {
         return Err(SignatureError::Malformed(WEBHOOK_ID, "holds a timestamp and the start of a body"));
     }
     let timestamp = only(headers, WEBHOOK_TIMESTAMP)?;
-    let digests: Vec<Digest> = lines(headers, WEBHOOK_SIGNATURE)?
+    let digests: Vec<Digest> = list::lines(headers, WEBHOOK_SIGNATURE)?
         .flat_map(list::entries)
         .filter_map(|entry| entry.strip_prefix("v1,"))
         .filter_map(digest::from_base64)
@@ -328,21 +328,6 @@ fn only<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Signa
     }
     let text = HeaderValue::to_str(value).map_err(|_| SignatureError::Malformed(name, "is not ASCII"))?;
     if text.is_empty() { Err(SignatureError::Missing(name)) } else { Ok(text) }
-}
-
-/// The header's values: several lines of a list are one list (RFC 9110, section 5.3).
-fn lines<'a>(
-    headers: &'a HeaderMap,
-    name: &'static str,
-) -> Result<impl Iterator<Item = &'a str>, SignatureError> {
-    let values = || headers.get_all(name).iter();
-    if values().any(|value| value.to_str().is_err()) {
-        return Err(SignatureError::Malformed(name, "is not ASCII"));
-    }
-    if values().all(HeaderValue::is_empty) {
-        return Err(SignatureError::Missing(name));
-    }
-    Ok(values().filter_map(|value| value.to_str().ok()))
 }
 
 fn unix_seconds(text: &str, header: &'static str) -> Result<i64, SignatureError> {

@@ -2,6 +2,26 @@
 //!
 //! Keeps true: how a list is taken apart depends on no entry's version being known, so that a version to come hides no other.
 
+use hyper::HeaderMap;
+use hyper::header::HeaderValue;
+
+use super::SignatureError;
+
+/// The header's values: several lines of a list are one list (RFC 9110, section 5.3).
+pub(super) fn lines<'a>(
+    headers: &'a HeaderMap,
+    name: &'static str,
+) -> Result<impl Iterator<Item = &'a str>, SignatureError> {
+    let values = || headers.get_all(name).iter();
+    if values().any(|value| value.to_str().is_err()) {
+        return Err(SignatureError::Malformed(name, "is not ASCII"));
+    }
+    if values().all(HeaderValue::is_empty) {
+        return Err(SignatureError::Missing(name));
+    }
+    Ok(values().filter_map(|value| value.to_str().ok()))
+}
+
 /// The entries of one header line, each `version,signature`. They stand between blanks, or behind a comma that the next entry's
 /// version follows: a proxy joins two header lines so (RFC 9110, section 5.3), with a blank after the comma or none.
 pub(super) fn entries(line: &str) -> impl Iterator<Item = &str> {
