@@ -118,7 +118,8 @@ fn a_file_copied_before_a_start_is_refused() {
     let mut written = Written::new();
     written.write(3);
     let Written { dir, conn, pairing } = written;
-    (conn.close().unwrap(), drop(pairing));
+    conn.close().unwrap();
+    drop(pairing);
     let (db, file) = (dir.path().join("hookgate.db"), dir.path().join("file"));
     fs::copy(&db, &file).unwrap();
     for _ in 0..2 {
