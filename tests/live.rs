@@ -16,6 +16,7 @@ use async_nats::jetstream::{self, stream};
 use serde_json::Value;
 use support::{Cluster, Home, Nats, Persistence, Process, Rabbitmq, Redis, free_port, until};
 use tokio::io::AsyncWriteExt;
+use tokio_util::task::TaskTracker;
 
 /// What a check said of the servers.
 struct Checked {
@@ -229,7 +230,7 @@ async fn redis_that_takes_no_writes_of_anybody_is_told() {
 async fn what_is_no_redis_is_told_on_one_line() {
     let http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = http.local_addr().unwrap();
-    let answering = tokio::spawn(async move {
+    let answering = TaskTracker::new().spawn(async move {
         loop {
             let (mut client, _) = http.accept().await.unwrap();
             let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
