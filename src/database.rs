@@ -167,8 +167,8 @@ impl Default for Layout {
     }
 }
 
-/// Opens the database for writing; `tables` makes those that are not there yet. The lock is the caller's, who tells the
-/// [`Pairing`] of each commit.
+/// Opens the database for writing; `tables` makes those that are not there yet. The caller holds the lock, and
+/// tells the [`Pairing`] of each commit.
 ///
 /// # Errors
 /// When it cannot be written, is not a database this build knows, or lies beside the log of another one.

@@ -148,7 +148,7 @@ async fn a_backup_is_its_owners_alone_and_leaves_what_it_copies_as_it_was() {
     until("it is kept", async || gateway.metric("hookgate_quarantine_requests").await == 1.0).await;
     gateway.kill9();
     let data = home.path("data");
-    // Which SQLite makes for whoever reads after a crash.
+    // SQLite makes this file for a reader after a crash.
     let _ = fs::remove_file(data.join("hookgate.db-shm"));
     let stores =
         || contents(&data).into_iter().filter(|(path, _)| !path.ends_with("-shm")).collect::<Vec<_>>();

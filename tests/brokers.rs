@@ -196,7 +196,7 @@ async fn nats_without_a_stream_refuses_until_there_is_one() {
     assert_eq!(ids(&server.messages("HOOKS").await), ["late"]);
 }
 
-/// Nobody publishes meanwhile.
+/// Nothing is published meanwhile.
 #[tokio::test]
 async fn nats_is_down_as_soon_as_its_stream_is_gone() {
     let server = Nats::start().await;
@@ -398,7 +398,7 @@ async fn rabbitmq_without_an_exchange_refuses_until_there_is_one(server: &Rabbit
     to.is_down().await;
     to.says("no such exchange: absent");
 
-    // Nobody publishes meanwhile.
+    // Nothing is published meanwhile.
     server.create_exchange("absent").await;
     to.is_up().await;
     server.delete_exchange("absent").await;

@@ -250,7 +250,7 @@ async fn sentinels_are_asked_for_the_master_whenever_it_is_lost() {
     follower.ends().await;
 }
 
-/// As when the old master is cut off from the Sentinels, and not from the gateway: nobody tells it that it has been replaced.
+/// As when the old master is cut off from the Sentinels, and not from the gateway: it does not learn that it was replaced.
 #[tokio::test]
 async fn a_replaced_master_is_left_though_it_takes_events_and_knows_of_nothing() {
     let deaf = ["--rename-command", "SLAVEOF", "", "--rename-command", "REPLICAOF", ""];
@@ -283,7 +283,7 @@ async fn a_replaced_master_is_left_though_it_takes_events_and_knows_of_nothing()
     assert_eq!(ids(&home.events()), ["first", "second"]);
     assert_eq!(first.run::<usize>(&["XLEN", STREAM]).await, 1);
     assert_eq!(gateway.said().matches("the Sentinels name another master").count(), 1, "it stays");
-    assert_eq!(follower.next().await, "second", "who follows the queue leaves it too");
+    assert_eq!(follower.next().await, "second", "the follower leaves it too");
 }
 
 /// Lanes share a connection, and WAIT counts what its connection wrote last: that must be what its own lane wrote.

@@ -192,7 +192,7 @@ fn the_record_says_which_source_a_path_misses_by_a_slip() {
     let detail = |target: &str, reason: &str| {
         let answer = gateway.ask(&basiq("evt").to(target));
         let said = answer.json();
-        // Whoever asks learns nothing from it.
+        // The client learns nothing from it.
         assert_eq!(
             (answer.status, &said["type"], &said["title"]),
             (404, &json!("urn:hookgate:problem:unknown_path"), &json!("Not found"))

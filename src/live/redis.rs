@@ -179,7 +179,7 @@ fn of_replicas(info: &HashMap<&str, &str>, of: &Use) -> Option<Finding> {
     })
 }
 
-/// A server that takes no writes now, whoever sends them.
+/// A server that takes no writes now, from no user.
 fn of_writes(why: &str) -> Finding {
     let advice = match why.split(' ').next().unwrap_or_default() {
         "OOM" => "; raise maxmemory, or lower queue.max_backlog",

@@ -2,8 +2,8 @@
 //!
 //! Keeps true: what a genuine delivery has signed behind its own id is taken for no part of another one's id.
 //!
-//! `id.timestamp.body` is signed, so the dots do not tell where the id ends. Whoever has a genuine delivery whose body has digits
-//! between two dots could take it apart there: the body's end then verifies at that time, under an id that is new. Standard
+//! `id.timestamp.body` is signed, so the dots do not tell where the id ends. An attacker who captured a
+//! genuine delivery could split its body at digits between two dots: the rest verifies at that time, under a new id. Standard
 //! Webhooks forbids dots in ids for this reason; some senders use them all the same.
 
 use super::list::BLANKS;

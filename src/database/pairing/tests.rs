@@ -215,7 +215,7 @@ fn without_a_log_that_holds_anything_whatever_is_put_back_is_taken() {
         fs::write(&log, &bytes).unwrap();
         assert!(check(&db).is_err());
     }
-    // Nothing is known of the log where nobody has noted it.
+    // A lock file without a note tells nothing of the log.
     fs::write(crashed.path().join("hookgate.lock"), "").unwrap();
     check(&db).unwrap();
     fs::remove_file(crashed.path().join("hookgate.lock")).unwrap();

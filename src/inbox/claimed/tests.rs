@@ -440,7 +440,7 @@ async fn a_message_of_unknown_outcome_keeps_its_id_when_sources_come_and_go(stag
         let redelivered = Admission { owner: Owner(clock::random()), ..first.clone() };
         stage.then(true, Err(PublishError::Unknown));
         let other = stage.gateway().await;
-        assert_eq!(other.admit(redelivered.clone()).await, UNKNOWN, "nobody waits for an end that is known");
+        assert_eq!(other.admit(redelivered.clone()).await, UNKNOWN, "a known end is not waited for");
         assert_eq!(other.admit(redelivered).await, accepted("e"));
         assert_eq!(gateway.admit(first).await, duplicate("e"));
         assert_eq!(stage.broker.taken()[taken..], [id, id, id], "{source}");

@@ -54,8 +54,8 @@ pub async fn masters(servers: &Servers) -> Result<Vec<Inspected>, String> {
     Err(failed)
 }
 
-/// Why a server takes no writes now, whoever sends them, in its own words; none if it takes them. In a cluster `key` is one that
-/// it has. Asking changes nothing.
+/// Why a server takes no writes from any user now, in its own words; none if it takes them. In a cluster it serves `key`.
+/// Asking changes nothing.
 ///
 /// # Errors
 /// When the server is away or silent.

@@ -88,7 +88,7 @@ async fn a_stream_that_only_has_to_be_trimmed_takes_events_whoever_looks() {
     let ids = read(&server, "a", 1000).await;
     acknowledge(&server, "a", &ids).await;
     assert_eq!((ids.len(), length(&server).await), (200, 200));
-    // Nobody has delivered anything to this one, and nothing keeps it from taking what comes, all in one call.
+    // This inbox has taken no event yet, so it takes all that comes in one call.
     let second = Arc::new(inbox(&server, bounded(200)).await);
     until("it is up", async || second.metrics.up.get() == 1).await;
     let mut all = tokio::task::JoinSet::new();
