@@ -397,7 +397,7 @@ async fn what_has_a_file_s_name_and_is_none_is_named_and_holds_nothing_up() {
 async fn a_log_that_cannot_be_looked_at_is_not_called_absent() {
     let home = Home::embedded();
     fs::create_dir_all(home.path("data")).unwrap();
-    // Root may look everywhere; through a link to itself nobody can.
+    // Root may open every file, but a link to itself fails for each user.
     for name in ["audit", "quarantine.db", "hookgate.db"] {
         std::os::unix::fs::symlink(name, home.path("data").join(name)).unwrap();
     }

@@ -210,7 +210,7 @@ async fn nats_is_down_as_soon_as_its_stream_is_gone() {
     to.is_up().await;
 }
 
-/// A user who may not look at streams finds out by publishing.
+/// Without the right to look at streams, the gateway learns of a missing stream from the answer to a message.
 #[tokio::test]
 async fn nats_without_a_stream_is_down_for_a_user_who_may_only_publish() {
     let server = Nats::start_with_user("{ publish: [\"hooks\"], subscribe: [\"_INBOX.>\"] }").await;
@@ -651,9 +651,10 @@ mod kafka {
         to.broker.close().await;
     }
 
-    /// The old topic's state is of no use to the new one.
+    /// The mock cluster can hide a topic, and cannot delete one. So this shows that records are taken again once the topic is
+    /// back; it passes without a new producer too.
     #[tokio::test]
-    async fn kafka_goes_on_when_its_topic_is_made_anew() {
+    async fn kafka_goes_on_when_its_topic_is_back() {
         let cluster = cluster();
         let to = to(&cluster, "hooks").await;
         to.is_up().await;

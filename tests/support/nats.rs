@@ -25,7 +25,7 @@ impl Nats {
         Nats::start_with("", false).await
     }
 
-    /// With a user of the tests, who may do everything, and `gate`, who has the same password and these permissions.
+    /// With two users of one password: the tests' own has every permission, `gate` has these.
     pub async fn start_with_user(permissions: &str) -> Nats {
         let users = format!(
             "authorization {{ users = [ {{ user: tests, password: pass }}, \
