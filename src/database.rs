@@ -186,6 +186,8 @@ pub fn open(db: &Path, layout: Layout, tables: &str) -> Result<(Connection, Pair
             conn.execute_batch(&create).map_err(failed)?;
             if begins {
                 pairing::set_apart(&conn);
+                // So that the log begins, and is noted, before the first event.
+                conn.execute_batch(&pairing::mark()).map_err(failed)?;
             }
             Ok((conn, Pairing::of(db)))
         }

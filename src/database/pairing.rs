@@ -16,8 +16,8 @@
 //!
 //! # Doubtful cases pass
 //! A wrong refusal keeps a gateway down, so a database is refused only where the note is about this very log. There is no
-//! verdict when there is no note, when it names other salts (another process has reset the log, or the note was lost with the
-//! power), and when nothing in the log is committed. A crash at any point of a commit, a checkpoint or a reset leaves one of
+//! verdict when there is no note, when it names other salts (another process has reset the log, the note was lost with the
+//! power, or the gateway was killed before it answered the log's first commit), and when nothing in the log is committed. A crash at any point of a commit, a checkpoint or a reset leaves one of
 //! the two headers; so do other processes that open the database, and copies of the whole folder: inodes and times do not
 //! count. What may be missed is a copy of the database file alone, made by `cp` while a gateway runs and the same log lasts: it is
 //! the file as the gateway has left it, and nothing is damaged.
