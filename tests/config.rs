@@ -79,6 +79,7 @@ fn the_full_config_spells_out_the_defaults() {
         printed.split("\n[sources.").next().unwrap_or_default().to_owned()
     };
     assert_eq!(gateway(&spelled), gateway(&defaults));
+    assert_eq!(defaults.edge.threads, std::thread::available_parallelism().unwrap().get().min(256));
     for section in sections {
         assert!(gateway(&spelled).contains(section), "{section} is not printed");
     }
@@ -127,14 +128,14 @@ fn values_arrive_as_written() {
     let folder = path.parent().unwrap();
     assert_eq!(config.data_dir, folder.join("state"));
     assert_eq!(config.edge.listen.len(), 2);
-    assert_eq!(config.edge.max_body, 65_536);
+    assert_eq!((config.edge.threads, config.edge.max_body), (3, 65_536));
     assert_eq!(config.edge.header_timeout, Duration::from_millis(250));
     assert_eq!(config.edge.idle_timeout, Duration::from_secs(600));
     assert_eq!(config.edge.health_path.as_ref().unwrap().value, "/");
     assert_eq!(config.edge.drain_timeout, Duration::ZERO);
     assert_eq!((config.dedupe.store, config.queue.kind), (Store::Redis, QueueKind::Redis));
     assert_eq!(config.dedupe.window.value, Duration::from_secs(3 * 86_400));
-    assert_eq!(config.dedupe.window.at, config::Position { line: 26, column: 10 });
+    assert_eq!(config.dedupe.window.at, config::Position { line: 27, column: 10 });
     assert_eq!(config.queue.partitions, 16);
     let [first, second] = config.sources.as_slice() else { panic!("{:#?}", config.sources) };
     assert_eq!((first.name.value.as_str(), second.name.value.as_str()), ("zeta", "alpha.beta"));

@@ -513,6 +513,7 @@ async fn what_a_running_gateway_cannot_follow_refuses_the_reload_whole() {
     let keys = [
         ("data_dir", json!("elsewhere")),
         ("edge.reuse_port", json!(true)),
+        ("edge.threads", json!(200)),
         ("redis.url", json!("redis://127.0.0.1:1/0")),
         ("dedupe.window", json!("8d")),
         ("queue.retain", json!("1d")),

@@ -86,6 +86,7 @@ type Keys = Vec<(&'static str, bool)>;
 fn of_edge(now: &Edge, before: &Edge) -> Keys {
     let Edge {
         listen,
+        threads,
         max_body,
         max_connections,
         max_connections_per_client,
@@ -104,6 +105,7 @@ fn of_edge(now: &Edge, before: &Edge) -> Keys {
     } = now;
     vec![
         ("edge.listen", *listen == before.listen),
+        ("edge.threads", *threads == before.threads),
         ("edge.max_body", *max_body == before.max_body),
         ("edge.max_connections", *max_connections == before.max_connections),
         ("edge.max_connections_per_client", *max_connections_per_client == before.max_connections_per_client),

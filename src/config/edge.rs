@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::thread;
 use std::time::Duration;
 
 use super::At;
@@ -20,6 +22,8 @@ use crate::secret::SecretRef;
 pub struct Edge {
     /// Addresses to listen on; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// How many threads serve requests.
+    pub threads: usize,
     /// Bytes.
     pub max_body: usize,
     /// Connections at a time, all listeners together.
@@ -84,6 +88,8 @@ pub struct Admin {
 /// `[edge]`.
 pub(super) fn edge(section: &Section<'_>, base: &Path) -> Edge {
     let listen: Vec<_> = section.addresses("listen").into_iter().map(|listen| listen.value).collect();
+    let threads = section.integer("threads", 1..=MAX_THREADS as u64);
+    let threads = threads.and_then(|n| usize::try_from(n.value).ok()).unwrap_or(*CORES);
     let max_body = section.size("max_body", 1..=MAX_BODY, MIB);
     let number = |key, default| {
         let number = section.integer(key, 1..=1_000_000).map_or(default, |n| n.value);
@@ -130,6 +136,7 @@ pub(super) fn edge(section: &Section<'_>, base: &Path) -> Edge {
     }
     Edge {
         listen: if listen.is_empty() { vec![EDGE_LISTEN.into()] } else { listen },
+        threads,
         max_body: usize::try_from(max_body).unwrap_or(usize::MAX),
         max_connections,
         max_connections_per_client,
@@ -204,6 +211,11 @@ fn key_pair(section: &Section<'_>, base: &Path) -> Option<KeyPair> {
     Some(KeyPair { certificate: certificate?, private_key: private_key? })
 }
 
+const MAX_THREADS: usize = 256;
+/// The cores that this process may use, by its affinity and its cgroup's limit. Found once: a limit that changes while the
+/// gateway runs is no change of the config.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS)));
 // A Redis value holds 512 MiB, and the body shares it with the rest of the event.
 const MAX_BODY: u64 = 256 * MIB;
 const EDGE_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);

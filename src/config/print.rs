@@ -126,6 +126,7 @@ fn write_key(out: &mut String, key: Option<&At<SecretRef>>) -> fmt::Result {
 fn write_edge(out: &mut String, edge: &Edge) -> fmt::Result {
     writeln!(out, "\n[edge]")?;
     writeln!(out, "listen = {}", list(&edge.listen))?;
+    writeln!(out, "threads = {}", edge.threads)?;
     writeln!(out, "max_body = {}", quote(&show_size(edge.max_body as u64)))?;
     writeln!(out, "max_connections = {}", edge.max_connections)?;
     writeln!(out, "max_connections_per_client = {}", edge.max_connections_per_client)?;

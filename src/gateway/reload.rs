@@ -222,7 +222,8 @@ fn needing_a_restart(config: &Config, before: &Config) -> Vec<Problem> {
 }
 
 fn can_follow(key: &str) -> bool {
-    (key.starts_with("edge.") && key != "edge.reuse_port") || key.starts_with("admin.")
+    let fixed = ["edge.reuse_port", "edge.threads"];
+    (key.starts_with("edge.") && !fixed.contains(&key)) || key.starts_with("admin.")
 }
 
 fn cannot_listen(why: &StartError, config: &Config, gateway: &Gateway) -> Problem {
