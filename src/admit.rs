@@ -76,7 +76,7 @@ pub fn head(head: &Parts) -> Result<(), Rejection> {
 
 /// POST; GET where the provider has a handshake; OPTIONS where the source has one.
 pub fn method(source: &Source, method: &Method) -> Result<(), Rejection> {
-    let challenge = *method == Method::GET && source.provider.challenge_header().is_some();
+    let challenge = *method == Method::GET && source.provider.challenge_header.is_some();
     let validation = *method == Method::OPTIONS && !source.webhook_origins.is_empty();
     if *method == Method::POST || challenge || validation {
         return Ok(());

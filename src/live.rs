@@ -308,7 +308,7 @@ pub fn names(config: &Config) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for source in &config.sources {
         let provider = &source.provider.value;
-        let types = provider::by_name(provider).map_or(&[][..], |provider| provider.types());
+        let types = provider::by_name(provider).map_or(&[][..], |provider| provider.types);
         for (_, kind) in types {
             names.insert(name.fill(Filling { provider, source: &source.name.value, kind }));
         }

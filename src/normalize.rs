@@ -20,7 +20,7 @@ pub struct Origin<'a> {
     /// Its path without token.
     pub path: &'a Arc<str>,
     /// Its provider.
-    pub provider: &'static dyn Provider,
+    pub provider: &'static Provider,
 }
 
 /// A delivery in canonical terms.
@@ -58,7 +58,7 @@ pub struct Contents<'a> {
 ///
 /// # Errors
 /// When the body is no JSON object and nothing authenticates its source: only an authentic body is forwarded unread.
-pub fn read<'a>(provider: &dyn Provider, verified: &Verified<'a>) -> Result<Contents<'a>, PayloadError> {
+pub fn read<'a>(provider: &Provider, verified: &Verified<'a>) -> Result<Contents<'a>, PayloadError> {
     let payload = Object::parse(verified.body());
     let reading = match &payload {
         Ok(payload) => provider.read(payload, verified.signed()),
@@ -88,13 +88,13 @@ pub fn normalize(
         id: &id,
         source: origin.path,
         kind: match contents.payload {
-            Ok(_) => canonical_type(origin.provider.types(), reading.kind.as_deref()),
+            Ok(_) => canonical_type(origin.provider.types, reading.kind.as_deref()),
             Err(_) => Cow::Borrowed(UNREADABLE),
         },
         subject: reading.subject.as_ref().map(pair),
         time: reading.time.as_deref(),
         recorded: at,
-        provider: origin.provider.name(),
+        provider: origin.provider.name,
         sequence: reading.sequence,
         verified_by: verified.by().as_str(),
         event: reading.kind.as_deref().filter(|kind| !kind.is_empty()),
@@ -134,7 +134,7 @@ fn identify(origin: &Origin<'_>, identified: &Identified<'_>, body: &BodyHash) -
             (None, named.chain(and_body.then_some(Some(hex.as_bytes()))).collect())
         }
     };
-    let provider = Some(origin.provider.name().as_bytes());
+    let provider = Some(origin.provider.name.as_bytes());
     let digest = digest_of_parts(std::iter::once(provider).chain(parts));
     let id = own.filter(|id| fits_an_id(id)).map_or_else(|| hex::encode(&digest[..16]), str::to_owned);
     let keyed = digest_of_parts([Some(origin.source.as_bytes()), Some(&digest[..])]);

@@ -219,7 +219,7 @@ impl Pipeline {
         };
         let admission = Admission {
             source: source.name.clone(),
-            provider: source.provider.name().into(),
+            provider: source.provider.name.into(),
             identity,
             body,
             on_conflict: source.on_conflict,

@@ -21,39 +21,45 @@ use crate::signature::{Scheme, Signed, VerifiedBy};
 pub use fields::Fields;
 pub use object::{Object, PayloadError};
 
-/// A provider of webhooks. The implementors are unit structs in [`TABLE`].
-pub trait Provider: Sync {
+/// A provider of webhooks, as data but for its reading.
+pub struct Provider {
     /// As the config, the metrics and the events name it.
-    fn name(&self) -> &'static str;
-
+    pub name: &'static str,
     /// Whether and how it signs.
-    fn signing(&self) -> Signing;
-
-    /// Its event types and the canonical type of each.
-    fn types(&self) -> &'static [(&'static str, &'static str)];
-
-    /// The fields that its payloads are known to have.
-    fn fields(&self) -> &'static Fields;
-
+    pub signing: Signing,
     /// From a delivery's first attempt to its last; the dedupe window should not be shorter. None: not published.
-    fn retries_for(&self) -> Option<Duration>;
+    pub retries_for: Option<Duration>,
+    /// The header of the validation key that it wants echoed when it registers an endpoint by a GET.
+    pub challenge_header: Option<&'static str>,
+    /// The id of its own that its signature covers. Another body under it is no second event.
+    pub signed_id: Option<SignedId>,
+    /// Its event types and the canonical type of each.
+    pub types: &'static [(&'static str, &'static str)],
+    /// The fields that its payloads are known to have.
+    pub fields: &'static Fields,
+    read: for<'a> fn(&Object<'a>, Option<Signed<'a>>) -> Reading<'a>,
+}
 
-    /// Whether it registers an endpoint by a GET whose validation key is to be echoed, and in which header.
-    fn challenge_header(&self) -> Option<&'static str> {
-        None
+/// Where a provider's own id stands, which its signature covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignedId {
+    /// In the payload.
+    Payload,
+    /// In the header that the scheme has for it.
+    Message,
+}
+
+impl Provider {
+    /// Reads a payload. `signed` is what the signature told, where there is one.
+    pub fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a> {
+        (self.read)(payload, signed)
     }
-
-    /// Whether the identity is an id of the provider's own that the signature covers, so that another body under it is no
-    /// second event. `signed`: the source has secrets.
-    fn identity_is_signed(&self, signed: bool) -> bool;
 
     /// The identity of a delivery whose body is no JSON object: an id that the signature covers, else the body.
-    fn unreadable_identity<'a>(&self, _signed: Option<Signed<'a>>) -> Identified<'a> {
-        Identified::Body
+    pub fn unreadable_identity<'a>(&self, signed: Option<Signed<'a>>) -> Identified<'a> {
+        let message = signed.filter(|_| self.signed_id == Some(SignedId::Message));
+        message.and_then(Identified::message).unwrap_or_default()
     }
-
-    /// Reads a payload. `signed` is what the signature told, where there is one.
-    fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a>;
 }
 
 /// Whether a provider signs its deliveries.
@@ -78,12 +84,12 @@ impl Signing {
 }
 
 /// Every provider.
-pub static TABLE: [&dyn Provider; 5] =
-    [&securitize::Securitize, &anduin::Anduin, &basiq::Basiq, &atelio::Atelio, &iof::Iof];
+pub static TABLE: [&Provider; 5] =
+    [&securitize::PROVIDER, &anduin::PROVIDER, &basiq::PROVIDER, &atelio::PROVIDER, &iof::PROVIDER];
 
 /// The provider of that name.
-pub fn by_name(name: &str) -> Option<&'static dyn Provider> {
-    TABLE.into_iter().find(|provider| provider.name() == name)
+pub fn by_name(name: &str) -> Option<&'static Provider> {
+    TABLE.into_iter().find(|provider| provider.name == name)
 }
 
 /// A payload in canonical terms, borrowed from its bytes where it can be.
@@ -137,6 +143,11 @@ impl<'a> Identified<'a> {
             Some(id) if !id.is_empty() => Identified::Own(id),
             _ => Identified::Body,
         }
+    }
+
+    /// The message id. A header that no signature covers says nothing of the identity.
+    fn message(signed: Signed<'a>) -> Option<Identified<'a>> {
+        Some(Identified::Own(Cow::Borrowed(signed.message_id?)))
     }
 }
 
@@ -220,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_unmapped_in_plain_letters() {
-        let types = basiq::Basiq.types();
+        let types = basiq::PROVIDER.types;
         assert_eq!(canonical_type(types, Some("user.created")), "user.created");
         assert_eq!(
             canonical_type(types, Some("Payment-Agreement.ÄCTIVE now")),
@@ -241,25 +252,23 @@ mod tests {
         let within =
             |hours: u64, minutes, seconds| Some(Duration::from_secs((hours * 60 + minutes) * 60 + seconds));
         let standard = within(27, 35, 5);
-        for (provider, retries, [unsigned, signed]) in [
-            ("securitize", None, [false, false]),
-            ("anduin", standard, [false, true]),
-            ("basiq", standard, [true, true]),
-            ("atelio", within(72, 0, 0), [false, false]),
-            ("iof", within(2, 36, 0), [true, true]),
+        for (provider, retries, signed_id) in [
+            ("securitize", None, None),
+            ("anduin", standard, Some(SignedId::Message)),
+            ("basiq", standard, Some(SignedId::Payload)),
+            ("atelio", within(72, 0, 0), None),
+            ("iof", within(2, 36, 0), Some(SignedId::Payload)),
         ] {
-            let provider = TABLE.iter().find(|row| row.name() == provider).unwrap();
-            assert_eq!(provider.retries_for(), retries, "{}", provider.name());
-            let identified = [false, true].map(|secrets| provider.identity_is_signed(secrets));
-            assert_eq!(identified, [unsigned, signed], "{}", provider.name());
+            let provider = by_name(provider).unwrap();
+            assert_eq!((provider.retries_for, provider.signed_id), (retries, signed_id), "{}", provider.name);
         }
     }
 
     #[test]
     fn no_provider_maps_a_type_twice_and_every_canonical_type_is_category_dot_action() {
         for provider in TABLE {
-            for (at, (kind, canonical)) in provider.types().iter().enumerate() {
-                assert!(provider.types()[..at].iter().all(|(k, _)| k != kind), "{kind}");
+            for (at, (kind, canonical)) in provider.types.iter().enumerate() {
+                assert!(provider.types[..at].iter().all(|(k, _)| k != kind), "{kind}");
                 let (category, action) = canonical.split_once('.').unwrap();
                 assert!(!category.is_empty() && !action.is_empty(), "{canonical}");
             }

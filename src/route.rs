@@ -36,7 +36,7 @@ pub struct Source {
     /// The path without token.
     pub path: Arc<str>,
     /// Its provider.
-    pub provider: &'static dyn Provider,
+    pub provider: &'static Provider,
     /// How it signs, where it has secrets.
     pub scheme: Option<Scheme>,
     /// One a secret, in the config's order.
@@ -70,7 +70,7 @@ pub struct Source {
 impl Source {
     /// The methods that its path takes, as `Allow` lists them.
     pub fn methods(&self) -> &'static str {
-        match (self.provider.challenge_header().is_some(), !self.webhook_origins.is_empty()) {
+        match (self.provider.challenge_header.is_some(), !self.webhook_origins.is_empty()) {
             (false, false) => "POST",
             (true, false) => "GET, POST",
             (false, true) => "POST, OPTIONS",
@@ -166,7 +166,7 @@ impl Routes {
 
     fn named(&self, name: &str, provider: &str) -> Option<&Source> {
         let mut sources = self.sources();
-        let found = sources.find(|source| &*source.name == name && source.provider.name() == provider);
+        let found = sources.find(|source| &*source.name == name && source.provider.name == provider);
         found.map(|source| &**source)
     }
 
@@ -190,7 +190,7 @@ impl Builder<'_> {
     fn build(&mut self, metrics: &Metrics, reasons: &[&'static str]) -> Option<Source> {
         let of = self.of;
         let Some(provider) = provider::by_name(&of.provider.value) else {
-            let allowed: Vec<&str> = provider::TABLE.iter().map(|provider| provider.name()).collect();
+            let allowed: Vec<&str> = provider::TABLE.iter().map(|provider| provider.name).collect();
             // An empty name stands for one that was missing, which the config has reported.
             if !of.provider.value.is_empty() {
                 self.error(
@@ -209,21 +209,20 @@ impl Builder<'_> {
         let verified_by = self.verified_by(provider, scheme, certificate.is_some(), token.is_some())?;
         self.check_observing(verified_by);
         self.check_unauthenticated(provider, verified_by);
-        let mut types: Vec<&'static str> = provider.types().iter().map(|(_, canonical)| *canonical).collect();
+        let mut types: Vec<&'static str> = provider.types.iter().map(|(_, canonical)| *canonical).collect();
         types.sort_unstable();
         types.dedup();
         let observed: Vec<_> = of.observe.iter().map(|observable| observable.name()).collect();
         let labels = SourceLabels {
             source: &of.name.value,
-            provider: provider.name(),
+            provider: provider.name,
             secrets: keys.len(),
             types: &types,
             reasons,
             observed: &observed,
         };
-        let signed = scheme.is_some();
-        let by_default =
-            if provider.identity_is_signed(signed) { OnConflict::Drop } else { OnConflict::Forward };
+        let id_is_signed = scheme.is_some() && provider.signed_id.is_some();
+        let by_default = if id_is_signed { OnConflict::Drop } else { OnConflict::Forward };
         Some(Source {
             name: of.name.value.as_str().into(),
             path: of.path.value.as_str().into(),
@@ -246,13 +245,13 @@ impl Builder<'_> {
     }
 
     /// The scheme to verify with; none for a source that is to be authenticated otherwise.
-    fn scheme(&mut self, provider: &dyn Provider) -> Option<Scheme> {
-        let scheme = provider.signing().scheme();
+    fn scheme(&mut self, provider: &Provider) -> Option<Scheme> {
+        let scheme = provider.signing.scheme();
         match (scheme, self.of.secrets.first()) {
             (None, Some(first)) => {
                 let what = format!(
                     "{} publishes no signature to verify with a secret; use path_token",
-                    provider.name()
+                    provider.name
                 );
                 self.error(first, "secrets", what);
                 None
@@ -299,26 +298,26 @@ impl Builder<'_> {
     }
 
     /// Options that another provider would not heed, and a window that forgets too early.
-    fn check_options(&mut self, provider: &dyn Provider) {
+    fn check_options(&mut self, provider: &Provider) {
         let of = self.of;
         if let Some(accept) = &of.accept_v1
-            && !matches!(provider.signing().scheme(), Some(Scheme::Bond { .. }))
+            && !matches!(provider.signing.scheme(), Some(Scheme::Bond { .. }))
         {
             self.error(accept, "accept_v1", "only atelio signs in two versions; leave it out".to_owned());
         }
         if let Some(list) = &of.subscriptions
-            && provider.name() != "securitize"
+            && provider.name != "securitize"
             && !list.value.is_empty()
         {
             self.error(list, "subscriptions", "only securitize names subscriptions; leave it out".to_owned());
         }
         let window = &self.config.dedupe.window;
-        if let Some(schedule) = provider.retries_for().filter(|schedule| *schedule > window.value) {
+        if let Some(schedule) = provider.retries_for.filter(|schedule| *schedule > window.value) {
             let what = format!(
                 "{} s is shorter than {} s, for which {} retries ({}): a late retry would enter twice",
                 window.value.as_secs(),
                 schedule.as_secs(),
-                provider.name(),
+                provider.name,
                 of.name.value,
             );
             self.problems.push(Problem {

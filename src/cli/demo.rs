@@ -118,7 +118,7 @@ impl Stage<'_> {
     async fn provider(&mut self, source: &Arc<Source>, url: &Uri) -> Result<(), Failure> {
         let sender = Sender::new(source.clone(), url, None)?;
         let name = &source.name;
-        if let Some(header) = source.provider.challenge_header() {
+        if let Some(header) = source.provider.challenge_header {
             let key = hex::encode(clock::random::<12>());
             let answer = sender.challenge(header, &key).await?;
             let echoed = answer.headers.get(header).is_some_and(|value| value.as_bytes() == key.as_bytes());

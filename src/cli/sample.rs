@@ -10,19 +10,19 @@ use crate::provider::Provider;
 
 /// A sample payload of a type, which may be the provider's or canonical; any other is sent as it is.
 pub(super) fn payload(
-    provider: &dyn Provider,
+    provider: &Provider,
     kind: Option<&str>,
     subscription: Option<&str>,
     now: jiff::Timestamp,
 ) -> String {
-    let known = provider.types();
+    let known = provider.types;
     let usual = known.first().map_or("sample", |(kind, _)| kind);
     let kind = match kind {
         None => usual,
         Some(kind) => known.iter().find(|(_, canonical)| *canonical == kind).map_or(kind, |(known, _)| known),
     };
     let time = microseconds(now);
-    let payload = match provider.name() {
+    let payload = match provider.name {
         "securitize" => securitize(kind, subscription),
         "anduin" if kind.starts_with("fund") => anduin(kind, &time),
         "anduin" => anduin_legacy(kind, &time),

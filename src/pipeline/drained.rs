@@ -61,7 +61,7 @@ fn conflict(admission: &Admission, at: Timestamp) -> Reject {
         id: audit::reject_id(),
         at,
         source: admission.source.clone(),
-        provider: provider::by_name(&admission.provider).map_or(UNKNOWN, |provider| provider.name()),
+        provider: provider::by_name(&admission.provider).map_or(UNKNOWN, |provider| provider.name),
         reason: CONFLICT,
         status: 200,
         client: None,

@@ -191,7 +191,7 @@ impl Exchange {
             id: audit::reject_id(),
             at: self.received,
             source: self.source.as_ref().map_or_else(|| UNKNOWN.into(), |source| source.name.clone()),
-            provider: self.source.as_ref().map_or(UNKNOWN, |source| source.provider.name()),
+            provider: self.source.as_ref().map_or(UNKNOWN, |source| source.provider.name),
             reason,
             status,
             client: Some(self.peer.address),

@@ -12,7 +12,7 @@ use crate::route::Source;
 /// Answers a provider's validation challenge by its own key.
 pub(super) fn challenge(source: &Source, exchange: &Exchange) -> Result<Outcome, Rejection> {
     let invalid = |detail: &str| Err(Rejection::new(Reason::HandshakeInvalid, detail));
-    let Some(header) = source.provider.challenge_header() else {
+    let Some(header) = source.provider.challenge_header else {
         return invalid("this provider has no handshake");
     };
     let mut keys = exchange.head.headers.get_all(header).iter();

@@ -35,7 +35,7 @@ impl Exchange {
         let label = Label {
             arrived: self.received,
             source: source.name.clone(),
-            provider: source.provider.name().to_owned(),
+            provider: source.provider.name.to_owned(),
             reason: reason.label().to_owned(),
             reject: reject.to_owned(),
             client: self.peer.address,
@@ -113,7 +113,7 @@ fn conflict(kept: &Kept, source: &Source, at: Timestamp) -> Reject {
         id: audit::reject_id(),
         at,
         source: source.name.clone(),
-        provider: provider::by_name(provider).map_or(UNKNOWN, |provider| provider.name()),
+        provider: provider::by_name(provider).map_or(UNKNOWN, |provider| provider.name),
         reason: CONFLICT,
         status: 200,
         client: Some(*client),
@@ -129,7 +129,7 @@ fn conflict(kept: &Kept, source: &Source, at: Timestamp) -> Reject {
 /// `counted`: in the source's series, as for a request that has just come.
 fn verified(rules: &Rules, source: &Source, kept: &Kept, counted: bool) -> Result<Normalized, Rejection> {
     let mismatch = |detail: &str| Err(Rejection::new(Reason::SignatureMismatch, detail));
-    if source.provider.name() != kept.label.provider {
+    if source.provider.name != kept.label.provider {
         return mismatch("the source is another provider's now");
     }
     // It was refused for its signature. That its source needs none any more does not make it genuine.

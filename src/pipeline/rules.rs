@@ -102,7 +102,7 @@ impl Rules {
             self.routes.sources().map(|source| (&*source.name, &**source)).collect();
         metrics.retain_sources(|series| match sources.get(series.source) {
             Some(source) => {
-                series.provider.is_none_or(|provider| provider == source.provider.name())
+                series.provider.is_none_or(|provider| provider == source.provider.name)
                     && series.slot.is_none_or(|slot| slot < source.keys.len())
             }
             None => series.source == UNKNOWN,

@@ -2,66 +2,35 @@
 //! told apart by fund, event, investor and time.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use super::object::Object;
-use super::{Entity, Fields, Identified, Provider, Reading, STANDARD_RETRIES, Signing, Status};
+use super::{Entity, Fields, Identified, Provider, Reading, STANDARD_RETRIES, SignedId, Signing, Status};
 use crate::signature::{Scheme, Signed};
 
-pub(super) struct Anduin;
+pub(super) static PROVIDER: Provider = Provider {
+    name: "anduin",
+    signing: Signing::Sometimes(Scheme::StandardWebhooks),
+    retries_for: Some(STANDARD_RETRIES),
+    challenge_header: Some("x-anduin-webhook-validation-key"),
+    signed_id: Some(SignedId::Message),
+    types: &TYPES,
+    fields: &FIELDS,
+    read,
+};
 
-impl Provider for Anduin {
-    fn name(&self) -> &'static str {
-        "anduin"
+fn read<'a>(payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a> {
+    let subject = subject(payload);
+    Reading {
+        kind: payload.string("event"),
+        identity: signed.and_then(Identified::message).unwrap_or_else(|| legacy_identity(payload)),
+        time: payload.time("createdAt"),
+        tenant: Entity::some("fund", payload.text("fundId")),
+        related: related(payload, subject.as_ref()),
+        subject,
+        status: status(payload),
+        links: payload.links(),
+        ..Reading::default()
     }
-
-    fn signing(&self) -> Signing {
-        Signing::Sometimes(Scheme::StandardWebhooks)
-    }
-
-    fn types(&self) -> &'static [(&'static str, &'static str)] {
-        &TYPES
-    }
-
-    fn fields(&self) -> &'static Fields {
-        &FIELDS
-    }
-
-    fn retries_for(&self) -> Option<Duration> {
-        Some(STANDARD_RETRIES)
-    }
-
-    fn challenge_header(&self) -> Option<&'static str> {
-        Some("x-anduin-webhook-validation-key")
-    }
-
-    fn identity_is_signed(&self, signed: bool) -> bool {
-        signed
-    }
-
-    fn unreadable_identity<'a>(&self, signed: Option<Signed<'a>>) -> Identified<'a> {
-        signed_identity(signed).unwrap_or_default()
-    }
-
-    fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a> {
-        let subject = subject(payload);
-        Reading {
-            kind: payload.string("event"),
-            identity: signed_identity(signed).unwrap_or_else(|| legacy_identity(payload)),
-            time: payload.time("createdAt"),
-            tenant: Entity::some("fund", payload.text("fundId")),
-            related: related(payload, subject.as_ref()),
-            subject,
-            status: status(payload),
-            links: payload.links(),
-            ..Reading::default()
-        }
-    }
-}
-
-/// The message id. A header that no signature covers says nothing of the identity.
-fn signed_identity(signed: Option<Signed<'_>>) -> Option<Identified<'_>> {
-    Some(Identified::Own(Cow::Borrowed(signed?.message_id?)))
 }
 
 fn legacy_identity<'a>(payload: &Object<'a>) -> Identified<'a> {

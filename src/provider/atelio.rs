@@ -7,50 +7,33 @@ use super::object::Object;
 use super::{Entity, Fields, Identified, Provider, Reading, Signing, Status};
 use crate::signature::{Scheme, Signed};
 
-pub(super) struct Atelio;
+pub(super) static PROVIDER: Provider = Provider {
+    name: "atelio",
+    signing: Signing::Always(Scheme::Bond { accept_v1: false }),
+    retries_for: Some(Duration::from_secs(3 * 24 * 3600)),
+    challenge_header: None,
+    signed_id: None,
+    types: &TYPES,
+    fields: &FIELDS,
+    read,
+};
 
-impl Provider for Atelio {
-    fn name(&self) -> &'static str {
-        "atelio"
-    }
-
-    fn signing(&self) -> Signing {
-        Signing::Always(Scheme::Bond { accept_v1: false })
-    }
-
-    fn types(&self) -> &'static [(&'static str, &'static str)] {
-        &TYPES
-    }
-
-    fn fields(&self) -> &'static Fields {
-        &FIELDS
-    }
-
-    fn retries_for(&self) -> Option<Duration> {
-        Some(Duration::from_secs(3 * 24 * 3600))
-    }
-
-    fn identity_is_signed(&self, _signed: bool) -> bool {
-        false
-    }
-
-    fn read<'a>(&self, payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
-        let ids = Ids::of(payload);
-        let (subject, tenant) = (subject(payload), Entity::some("business", payload.text("business_id")));
-        let times = ["occurred_at", "sent_time"];
-        // Whatever stands there tells events apart, whether or not it reads as a time.
-        let told = times.iter().find_map(|key| payload.text(key));
-        Reading {
-            kind: payload.string("event"),
-            related: super::others(ids.entities(), [subject.as_ref(), tenant.as_ref()]),
-            identity: ids.identity(payload.text("event"), told),
-            time: times.iter().find_map(|key| payload.time(key)),
-            tenant,
-            subject,
-            status: Status::now(status(payload)),
-            links: payload.links(),
-            ..Reading::default()
-        }
+fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
+    let ids = Ids::of(payload);
+    let (subject, tenant) = (subject(payload), Entity::some("business", payload.text("business_id")));
+    let times = ["occurred_at", "sent_time"];
+    // Whatever stands there tells events apart, whether or not it reads as a time.
+    let told = times.iter().find_map(|key| payload.text(key));
+    Reading {
+        kind: payload.string("event"),
+        related: super::others(ids.entities(), [subject.as_ref(), tenant.as_ref()]),
+        identity: ids.identity(payload.text("event"), told),
+        time: times.iter().find_map(|key| payload.time(key)),
+        tenant,
+        subject,
+        status: Status::now(status(payload)),
+        links: payload.links(),
+        ..Reading::default()
     }
 }
 

@@ -1,54 +1,36 @@
 //! Basiq: open-banking events, one small envelope for all; the entity is told by a link.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use super::object::Object;
-use super::{Entity, Fields, Identified, Provider, Reading, STANDARD_RETRIES, Signing};
+use super::{Entity, Fields, Identified, Provider, Reading, STANDARD_RETRIES, SignedId, Signing};
 use crate::signature::{Scheme, Signed};
 
-pub(super) struct Basiq;
+pub(super) static PROVIDER: Provider = Provider {
+    name: "basiq",
+    signing: Signing::Always(Scheme::StandardWebhooks),
+    retries_for: Some(STANDARD_RETRIES),
+    challenge_header: None,
+    signed_id: Some(SignedId::Payload),
+    types: &TYPES,
+    fields: &FIELDS,
+    read,
+};
 
-impl Provider for Basiq {
-    fn name(&self) -> &'static str {
-        "basiq"
-    }
-
-    fn signing(&self) -> Signing {
-        Signing::Always(Scheme::StandardWebhooks)
-    }
-
-    fn types(&self) -> &'static [(&'static str, &'static str)] {
-        &TYPES
-    }
-
-    fn fields(&self) -> &'static Fields {
-        &FIELDS
-    }
-
-    fn retries_for(&self) -> Option<Duration> {
-        Some(STANDARD_RETRIES)
-    }
-
-    fn identity_is_signed(&self, _signed: bool) -> bool {
-        true
-    }
-
-    fn read<'a>(&self, payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
-        let links = payload.object("links");
-        let entity = links.as_ref().and_then(|links| links.string("eventEntity"));
-        let mut entities = entity.as_deref().map(entities).unwrap_or_default();
-        let subject = entities.pop();
-        // The documents know `eventTypeId` alone; a public receiver of Basiq's events reads `event`.
-        let kind = |key| payload.string(key).filter(|kind| !kind.is_empty());
-        Reading {
-            kind: kind("eventTypeId").or_else(|| kind("event")),
-            identity: Identified::own(payload.text("eventId")),
-            related: super::others(entities.into_iter(), [subject.as_ref(), None]),
-            subject,
-            links: links.map(|links| links.strings()).unwrap_or_default(),
-            ..Reading::default()
-        }
+fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
+    let links = payload.object("links");
+    let entity = links.as_ref().and_then(|links| links.string("eventEntity"));
+    let mut entities = entity.as_deref().map(entities).unwrap_or_default();
+    let subject = entities.pop();
+    // The documents know `eventTypeId` alone; a public receiver of Basiq's events reads `event`.
+    let kind = |key| payload.string(key).filter(|kind| !kind.is_empty());
+    Reading {
+        kind: kind("eventTypeId").or_else(|| kind("event")),
+        identity: Identified::own(payload.text("eventId")),
+        related: super::others(entities.into_iter(), [subject.as_ref(), None]),
+        subject,
+        links: links.map(|links| links.strings()).unwrap_or_default(),
+        ..Reading::default()
     }
 }
 

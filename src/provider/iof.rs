@@ -4,66 +4,51 @@
 use std::time::Duration;
 
 use super::object::Object;
-use super::{Entity, Fields, Identified, Provider, Reading, Signing, Status, UNMAPPED, plain_letters};
+use super::{
+    Entity, Fields, Identified, Provider, Reading, SignedId, Signing, Status, UNMAPPED, plain_letters,
+};
 use crate::signature::{Scheme, Signed};
 
-pub(super) struct Iof;
+pub(super) static PROVIDER: Provider = Provider {
+    name: "iof",
+    signing: Signing::Always(Scheme::Iof),
+    retries_for: Some(Duration::from_secs(60 + 300 + 1800 + 7200)),
+    challenge_header: None,
+    signed_id: Some(SignedId::Payload),
+    types: &TYPES,
+    fields: &FIELDS,
+    read,
+};
 
-impl Provider for Iof {
-    fn name(&self) -> &'static str {
-        "iof"
-    }
-
-    fn signing(&self) -> Signing {
-        Signing::Always(Scheme::Iof)
-    }
-
-    fn types(&self) -> &'static [(&'static str, &'static str)] {
-        &TYPES
-    }
-
-    fn fields(&self) -> &'static Fields {
-        &FIELDS
-    }
-
-    fn retries_for(&self) -> Option<Duration> {
-        Some(Duration::from_secs(60 + 300 + 1800 + 7200))
-    }
-
-    fn identity_is_signed(&self, _signed: bool) -> bool {
-        true
-    }
-
-    fn read<'a>(&self, payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
-        let kind = payload.string("type").or_else(|| payload.string("event_type"));
-        let (data, metadata) = (payload.object("data"), payload.object("metadata"));
-        let object = data.as_ref().and_then(|data| data.object("object"));
-        let in_data = |key: &str| data.as_ref()?.text(key);
-        let in_metadata = |key: &str| metadata.as_ref()?.text(key);
-        let own = object.as_ref().and_then(|object| object.text("id")).filter(|id| !id.is_empty());
-        let id = own.or_else(|| in_data("contractId"));
-        let category = || category(kind.as_deref().unwrap_or_default()).into();
-        let subject = id.filter(|id| !id.is_empty()).map(|id| Entity { kind: category(), id });
-        let named = [
-            Entity::some("workspace", in_metadata("workspaceId")),
-            Entity::some("customer", in_data("customerId")),
-            Entity::some("contract", in_data("contractId")),
-        ];
-        let status = object
-            .as_ref()
-            .and_then(|object| object.string("status"))
-            .or_else(|| data.as_ref()?.string("status"));
-        Reading {
-            identity: Identified::own(payload.text("id")),
-            time: TIMES.iter().find_map(|key| payload.time(key)),
-            tenant: Entity::some("tenant", in_metadata("tenantId")),
-            related: super::others(named.into_iter().flatten(), [subject.as_ref(), None]),
-            subject,
-            status: Status::now(status),
-            links: payload.links(),
-            kind,
-            ..Reading::default()
-        }
+fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
+    let kind = payload.string("type").or_else(|| payload.string("event_type"));
+    let (data, metadata) = (payload.object("data"), payload.object("metadata"));
+    let object = data.as_ref().and_then(|data| data.object("object"));
+    let in_data = |key: &str| data.as_ref()?.text(key);
+    let in_metadata = |key: &str| metadata.as_ref()?.text(key);
+    let own = object.as_ref().and_then(|object| object.text("id")).filter(|id| !id.is_empty());
+    let id = own.or_else(|| in_data("contractId"));
+    let category = || category(kind.as_deref().unwrap_or_default()).into();
+    let subject = id.filter(|id| !id.is_empty()).map(|id| Entity { kind: category(), id });
+    let named = [
+        Entity::some("workspace", in_metadata("workspaceId")),
+        Entity::some("customer", in_data("customerId")),
+        Entity::some("contract", in_data("contractId")),
+    ];
+    let status = object
+        .as_ref()
+        .and_then(|object| object.string("status"))
+        .or_else(|| data.as_ref()?.string("status"));
+    Reading {
+        identity: Identified::own(payload.text("id")),
+        time: TIMES.iter().find_map(|key| payload.time(key)),
+        tenant: Entity::some("tenant", in_metadata("tenantId")),
+        related: super::others(named.into_iter().flatten(), [subject.as_ref(), None]),
+        subject,
+        status: Status::now(status),
+        links: payload.links(),
+        kind,
+        ..Reading::default()
     }
 }
 

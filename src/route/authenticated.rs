@@ -11,7 +11,7 @@ impl Builder<'_> {
     /// What authenticates the source; none, with a problem, where nothing does.
     pub(super) fn verified_by(
         &mut self,
-        provider: &dyn Provider,
+        provider: &Provider,
         scheme: Option<Scheme>,
         certificate: bool,
         token: bool,
@@ -24,9 +24,9 @@ impl Builder<'_> {
             // It would be authenticated if what is there were right.
             return None;
         }
-        let name = provider.name();
+        let name = provider.name;
         let open = of.unauthenticated.as_ref().is_some_and(|flag| flag.value);
-        let otherwise = match provider.signing() {
+        let otherwise = match provider.signing {
             Signing::Always(_) if of.secrets.is_empty() => {
                 Err(format!("{name} signs its deliveries: set secrets = [{{ env = \"NAME\" }}]"))
             }
@@ -53,7 +53,7 @@ impl Builder<'_> {
     }
 
     /// Says what `unauthenticated = true` comes to.
-    pub(super) fn check_unauthenticated(&mut self, provider: &dyn Provider, verified_by: VerifiedBy) {
+    pub(super) fn check_unauthenticated(&mut self, provider: &Provider, verified_by: VerifiedBy) {
         let Some(flag) = self.of.unauthenticated.as_ref().filter(|flag| flag.value) else { return };
         let what = match verified_by {
             VerifiedBy::Nothing => {
@@ -62,7 +62,7 @@ impl Builder<'_> {
                     .to_owned()
             }
             // Without it, that would not do.
-            VerifiedBy::ClientAddress if matches!(provider.signing(), Signing::Sometimes(_)) => {
+            VerifiedBy::ClientAddress if matches!(provider.signing, Signing::Sometimes(_)) => {
                 "nothing but allow_ips authenticates this source: whoever sends from there can make events"
                     .to_owned()
             }

@@ -61,7 +61,7 @@ impl Source {
             // Whether there is room for more changes nothing for the fields, which may be known.
             let _ = self.drifted(Kind::Type, kind, redactor);
         }
-        let _ = self.provider.fields().unknown(payload, |outer, name| {
+        let _ = self.provider.fields.unknown(payload, |outer, name| {
             let path = outer.map_or(Cow::Borrowed(name), |outer| format!("{outer}.{name}").into());
             self.drifted(Kind::Field, &path, redactor)
         });
@@ -73,7 +73,7 @@ impl Source {
             Notice::Known => {}
             Notice::New => {
                 self.metrics.drift.inc();
-                let (source, provider) = (&*self.name, self.provider.name());
+                let (source, provider) = (&*self.name, self.provider.name);
                 let kind = if kind == Kind::Field { "field" } else { "type" };
                 // Cleaned first: cut first, a part of a secret could stand at the end and not be known for what it is.
                 let clean = redactor.clean(name);
@@ -83,7 +83,7 @@ impl Source {
             Notice::Full => {
                 tracing::warn!(
                     source = &*self.name,
-                    provider = self.provider.name(),
+                    provider = self.provider.name,
                     names = MAX_NAMES,
                     "schema drift: the source has sent so many unknown names that further ones are not counted"
                 );

@@ -7,7 +7,7 @@ use crate::provider::Provider;
 use crate::signature::{Key, Scheme};
 
 impl Builder<'_> {
-    pub(super) fn keys(&mut self, provider: &dyn Provider, scheme: Option<Scheme>) -> Vec<Key> {
+    pub(super) fn keys(&mut self, provider: &Provider, scheme: Option<Scheme>) -> Vec<Key> {
         let Some(scheme) = scheme else { return Vec::new() };
         let mut keys = Vec::new();
         for secret in &self.of.secrets {
@@ -19,7 +19,7 @@ impl Builder<'_> {
                 let bytes = text.expose().len();
                 let what = format!(
                     "the secret has {bytes} bytes; {} should have {SHORT_SECRET} or more",
-                    provider.name()
+                    provider.name
                 );
                 self.warn(secret, "secrets", what);
             }

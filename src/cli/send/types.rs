@@ -14,8 +14,8 @@ use crate::provider::{Provider, canonical_type};
 pub(super) const HELP: &str = "help";
 
 /// Prints every type, and what it becomes.
-pub(super) fn list(provider: &dyn Provider, json: bool) -> Result<(), Failure> {
-    for (own, canonical) in provider.types() {
+pub(super) fn list(provider: &Provider, json: bool) -> Result<(), Failure> {
+    for (own, canonical) in provider.types {
         let text = if json {
             json!({ "event": own, "type": canonical }).to_string()
         } else {
@@ -29,8 +29,8 @@ pub(super) fn list(provider: &dyn Provider, json: bool) -> Result<(), Failure> {
 }
 
 /// Warns of a type that is in no table: the gateway takes it, as `unmapped.…`.
-pub(super) fn warn_of_unknown(provider: &dyn Provider, asked: &str) {
-    let types = provider.types();
+pub(super) fn warn_of_unknown(provider: &Provider, asked: &str) {
+    let types = provider.types;
     if types.iter().any(|(own, canonical)| asked == *own || asked == *canonical) {
         return;
     }
@@ -42,7 +42,7 @@ pub(super) fn warn_of_unknown(provider: &dyn Provider, asked: &str) {
     let _ = writeln!(
         io::stderr(),
         "hookgate: warning: {} has no known event type {asked:?}; it is sent as it is, and becomes {becomes}.{near} Known: {}",
-        provider.name(),
+        provider.name,
         known.join(", "),
     );
 }
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_nearest_types_are_named() {
-        let types = provider::by_name("basiq").unwrap().types();
+        let types = provider::by_name("basiq").unwrap().types;
         assert_eq!(nearest(types, "user.craeted").first(), Some(&"user.created"));
         assert_eq!(nearest(types, "User.Created").first(), Some(&"user.created"));
         assert!(nearest(types, "foo.bar").is_empty());
