@@ -11,7 +11,6 @@ mod dead;
 mod demo;
 mod events;
 mod quarantine;
-mod sample;
 mod schema;
 mod send;
 mod serve;

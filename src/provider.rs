@@ -10,18 +10,23 @@ mod basiq;
 mod fields;
 mod iof;
 mod object;
+mod sample;
 mod securitize;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::event::attribute::{MAX_BYTES, hash};
 use crate::signature::{Scheme, Signed, VerifiedBy};
 pub use fields::Fields;
 pub use object::{Object, PayloadError};
+use sample::Sample;
+pub use sample::uuid;
 
-/// A provider of webhooks, as data but for its reading.
+/// A provider of webhooks, as data but for how its payloads are read and made.
 pub struct Provider {
     /// As the config, the metrics and the events name it.
     pub name: &'static str,
@@ -38,6 +43,7 @@ pub struct Provider {
     /// The fields that its payloads are known to have.
     pub fields: &'static Fields,
     read: for<'a> fn(&Object<'a>, Option<Signed<'a>>) -> Reading<'a>,
+    sample: fn(&Sample<'_>) -> Value,
 }
 
 /// Where a provider's own id stands, which its signature covers.

@@ -23,12 +23,13 @@ use rustls::ClientConfig;
 use serde_json::json;
 
 use super::terminal::safe;
-use super::{Done, FAILED, Failure, Global, OK, block_on, check, line, sample};
-use crate::clock::Clock;
+use super::{Done, FAILED, Failure, Global, OK, block_on, check, line};
+use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::file;
 use crate::gateway::{self, Loaded};
 use crate::metrics::Metrics;
+use crate::provider;
 use crate::route::Source;
 use crate::signature;
 use link::Link;
@@ -250,7 +251,7 @@ impl Sender {
     /// A new sample event.
     pub(super) fn sample(&self, kind: Option<&str>) -> String {
         let subscription = self.source.subscriptions.iter().next().map(String::as_str);
-        sample::payload(self.source.provider, kind, subscription, Clock::System.now())
+        self.source.provider.sample(kind, subscription, Clock::System.now(), clock::random)
     }
 
     /// Signs a body, and spoils what is to be spoilt.
@@ -272,7 +273,7 @@ impl Sender {
         if tamper == Some(Tamper::Timestamp) {
             at -= self.source.tolerance.saturating_mul(2).saturating_add(3600);
         }
-        let id = format!("msg_{}", sample::uuid());
+        let id = format!("msg_{}", provider::uuid(clock::random()));
         let mut headers = signature::sign(scheme, key, &id, at, &body);
         let mut body = body;
         match tamper {

@@ -3,7 +3,10 @@
 
 use std::borrow::Cow;
 
+use serde_json::{Value, json};
+
 use super::object::Object;
+use super::sample::Sample;
 use super::{Entity, Fields, Identified, Provider, Reading, STANDARD_RETRIES, SignedId, Signing, Status};
 use crate::signature::{Scheme, Signed};
 
@@ -16,6 +19,7 @@ pub(super) static PROVIDER: Provider = Provider {
     types: &TYPES,
     fields: &FIELDS,
     read,
+    sample,
 };
 
 fn read<'a>(payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a> {
@@ -77,6 +81,21 @@ fn status<'a>(payload: &Object<'a>) -> Option<Status<'a>> {
     let from = payload.string("oldStatus").or_else(|| payload.string("previousStatus"));
     let to = payload.string("newStatus");
     (from.is_some() || to.is_some()).then_some(Status { from, to })
+}
+
+fn sample(of: &Sample<'_>) -> Value {
+    let fund = format!("txn{}.fsb{}", of.short(), of.short());
+    if of.kind.starts_with("fund") {
+        json!({
+            "event": of.kind, "createdAt": of.time, "fundId": fund, "orderId": format!("{fund}.lpp{}", of.short()),
+            "oldStatus": "FORM_REVIEWED", "newStatus": "SUBMITTED",
+        })
+    } else {
+        json!({
+            "fundId": fund, "event": of.kind, "lpId": of.short(),
+            "previousStatus": "FORM_REVIEWED", "newStatus": "SUBMITTED", "createdAt": of.time,
+        })
+    }
 }
 
 const TYPES: [(&str, &str); 25] = [

@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::object::Object;
+use super::sample::Sample;
 use super::{Entity, Fields, Identified, Provider, Reading, Signing, Status};
 use crate::signature::{Scheme, Signed};
 
@@ -16,6 +19,7 @@ pub(super) static PROVIDER: Provider = Provider {
     types: &TYPES,
     fields: &FIELDS,
     read,
+    sample,
 };
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
@@ -89,6 +93,10 @@ fn status<'a>(payload: &Object<'a>) -> Option<Cow<'a, str>> {
         .or_else(|| payload.object("card")?.string("status"))
         .or_else(|| payload.object("transaction")?.string("state"))
         .or_else(|| payload.object("details")?.object("data")?.string("application_status"))
+}
+
+fn sample(of: &Sample<'_>) -> Value {
+    json!({ "event": of.kind, "customer_id": of.uuid(), "occurred_at": of.time })
 }
 
 const TYPES: [(&str, &str); 62] = [

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
+use serde_json::{Value, json};
+
 use super::object::Object;
+use super::sample::Sample;
 use super::{Entity, Fields, Identified, Provider, Reading, STANDARD_RETRIES, SignedId, Signing};
 use crate::signature::{Scheme, Signed};
 
@@ -15,6 +18,7 @@ pub(super) static PROVIDER: Provider = Provider {
     types: &TYPES,
     fields: &FIELDS,
     read,
+    sample,
 };
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
@@ -59,6 +63,17 @@ fn singular(plural: &str) -> Option<String> {
         None => plural.strip_suffix('s')?.to_owned(),
     };
     (!kind.is_empty()).then_some(kind)
+}
+
+fn sample(of: &Sample<'_>) -> Value {
+    let id = of.uuid();
+    json!({
+        "eventTypeId": of.kind, "eventId": id,
+        "links": {
+            "event": format!("https://au-api.basiq.io/events/{id}"),
+            "eventEntity": format!("https://au-api.basiq.io/users/{}", of.uuid()),
+        },
+    })
 }
 
 const TYPES: [(&str, &str); 15] = [

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::object::Object;
+use super::sample::Sample;
 use super::{
     Entity, Fields, Identified, Provider, Reading, SignedId, Signing, Status, UNMAPPED, plain_letters,
 };
@@ -18,6 +21,7 @@ pub(super) static PROVIDER: Provider = Provider {
     types: &TYPES,
     fields: &FIELDS,
     read,
+    sample,
 };
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
@@ -64,6 +68,14 @@ fn category(kind: &str) -> String {
     };
     // Without a type it is named as the event's canonical type is.
     if category.is_empty() { UNMAPPED.to_owned() } else { category }
+}
+
+fn sample(of: &Sample<'_>) -> Value {
+    json!({
+        "id": format!("evt_{}", of.short()), "type": of.kind, "created": of.time,
+        "data": { "object": { "id": format!("contract_{}", of.short()), "type": "MURABAHA", "status": "draft" } },
+        "metadata": { "workspaceId": "ws_sample", "tenantId": "tenant_sample" },
+    })
 }
 
 const TIMES: [&str; 4] = ["created", "timestamp", "created_at", "createdAt"];

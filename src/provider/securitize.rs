@@ -1,6 +1,9 @@
 //! Securitize: thin notifications about an investor, unsigned as far as is published, counted by a nonce per subscription.
 
+use serde_json::{Value, json};
+
 use super::object::Object;
+use super::sample::Sample;
 use super::{Entity, Fields, Identified, Provider, Reading, Signing};
 use crate::signature::Signed;
 
@@ -13,6 +16,7 @@ pub(super) static PROVIDER: Provider = Provider {
     types: &TYPES,
     fields: &FIELDS,
     read,
+    sample,
 };
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
@@ -41,6 +45,15 @@ fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
         kind,
         ..Reading::default()
     }
+}
+
+fn sample(of: &Sample<'_>) -> Value {
+    let nonce = of.number();
+    let subscription = of.subscription.map_or_else(|| of.uuid(), str::to_owned);
+    json!({
+        "domainId": of.uuid(), "externalId": nonce.to_string(), "eventType": of.kind,
+        "subscriptionId": subscription, "nonce": nonce,
+    })
 }
 
 const SUBSCRIPTION: &str = "subscriptionId";
