@@ -3,7 +3,7 @@
 //!
 //! # The map
 //!
-//! A module may use those below it, never those above; `tests/layers.rs` holds the order.
+//! A module may use those below it, never those above; `tests/pure/layers.rs` holds the order.
 //!
 //! ```text
 //! cli            one file a command; decides nothing that the gateway decides

@@ -14,7 +14,7 @@
 //! - A first body whose publish nobody knows the end of keeps its plain id: another body of its identity enters as a conflict,
 //!   or a broker that drops the second message of one id would drop it.
 //!
-//! The order of events that are admitted at the same time is not kept. `tests/model.rs` tries every order of these steps, with
+//! The order of events that are admitted at the same time is not kept. `tests/pure/model.rs` tries every order of these steps, with
 //! every fault between them.
 
 mod embedded;

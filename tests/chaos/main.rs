@@ -7,15 +7,10 @@
 //!
 //! The seed decides which faults come when; what they meet is up to the machine.
 
-// The lint knows `#[test]` functions, not what they call.
-#![allow(clippy::unwrap_used)]
-
 mod faults;
 mod ledger;
 mod providers;
 mod proxy;
-#[path = "../support/mod.rs"]
-mod support;
 mod world;
 
 use faults::Chaos;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use support::{Client, Delivery, within};
 use tokio::task::JoinSet;
 
 use crate::ledger::Ledger;
-use crate::support::{Client, Delivery, within};
 
 /// Providers at work.
 pub struct Providers {

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use support::{
+    Client, Delivery, Gateway, Home, Nats, Persistence, Rabbitmq, Redis, SmallDisk, eventually, free_port,
+    until,
+};
 use tokio::sync::Mutex;
 
 use crate::ledger::Queued;
 use crate::proxy::{Mode, Proxy};
-use crate::support::{
-    Client, Delivery, Gateway, Home, Nats, Persistence, Rabbitmq, Redis, SmallDisk, eventually, free_port,
-    until,
-};
 
 /// All there is.
 pub struct World {

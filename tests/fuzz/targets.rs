@@ -1,4 +1,4 @@
-//! What the fuzzer drives, and what `tests/corpora.rs` replays: bytes that a stranger chooses, into each reader of them.
+//! What the fuzzer drives, and what `tests/pure/corpora.rs` replays: bytes that a stranger chooses, into each reader of them.
 //!
 //! A target panics where something is wrong beyond a refusal: a reader that panics, or one whose result breaks its promise.
 

@@ -1,0 +1,11 @@
+//! Formats, formulas and rules, held to the files of this repository. No other server is needed.
+
+mod config;
+mod corpora;
+mod deploy;
+mod docs;
+mod drift;
+mod layers;
+mod model;
+mod signatures;
+mod vectors;

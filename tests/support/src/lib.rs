@@ -1,0 +1,107 @@
+//! What the fault tests share: the real gateway as a process, a real Redis, an HTTP client, and deliveries signed the way
+//! the providers sign them, not by hookgate's own code.
+//!
+//! Nothing here sleeps for a result: [`until`] and [`eventually`] wait for a condition, and fail the test when it does not
+//! come. All ports are free ones, so that the tests run side by side.
+
+// The gateways under test are processes, which live by the machine's own clock.
+#![allow(clippy::disallowed_methods)]
+
+mod cluster;
+mod delivery;
+mod disk;
+pub mod edge;
+mod gateway;
+mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
+mod load;
+mod nats;
+mod process;
+mod rabbitmq;
+mod redis;
+mod sentinel;
+mod taken;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+pub use cluster::Cluster;
+pub use delivery::{ATELIO_SECRET, BASIQ_SECRET, Delivery, SECURITIZE_TOKEN};
+pub use disk::SmallDisk;
+pub use gateway::{Gateway, Home, Starting};
+pub use http::{Answer, Client};
+#[cfg(feature = "kafka")]
+pub use kafka::kafka_messages;
+pub use load::{Load, Sent};
+pub use nats::Nats;
+pub use process::{Process, free_port};
+pub use rabbitmq::Rabbitmq;
+pub use redis::{Persistence, Redis};
+pub use sentinel::Sentinel;
+pub use taken::Taken;
+
+/// Waits for a condition.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    eventually(what, async || holds().await.then_some(())).await;
+}
+
+/// Waits for a value.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    });
+    match found.await {
+        Ok(found) => found,
+        Err(_) => panic!("it did not come within {PATIENCE:?}: {what}"),
+    }
+}
+
+/// Fails when `work` takes longer than `bound`.
+pub async fn within<T>(bound: Duration, what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(bound, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("it took longer than {bound:?}: {what}"),
+    }
+}
+
+/// Fails unless the events' ids are these, each once.
+pub fn assert_each_once<'a>(events: &[Value], ids: impl IntoIterator<Item = &'a String>) {
+    let mut counts: BTreeMap<&str, i32> = ids.into_iter().map(|id| (id.as_str(), -1)).collect();
+    for event in events {
+        *counts.entry(event["id"].as_str().unwrap()).or_insert(0) += 1;
+    }
+    let missing: Vec<_> = counts.iter().filter(|(_, count)| **count < 0).map(|(id, _)| id).collect();
+    let extra: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).map(|(id, _)| id).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "missing: {missing:?}; more than once, or unasked: {extra:?}"
+    );
+}
+
+/// The ids of events, in the queue's order.
+pub fn ids(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["id"].as_str().unwrap()).collect()
+}
+
+/// Unix seconds.
+pub fn now() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    i64::try_from(since_1970.as_secs()).unwrap()
+}
+
+/// The program that cargo built with this test; cargo names it to every test that it runs, and so does nextest.
+pub fn hookgate() -> PathBuf {
+    std::env::var_os("CARGO_BIN_EXE_hookgate").expect("tests are run by cargo").into()
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
