@@ -18,8 +18,9 @@ use hyper::header::{CONTENT_ENCODING, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Version};
 
-use crate::outcome::{Outcome, Reason, Rejection};
+use crate::outcome::{Outcome, Rejection};
 use crate::peer::{self, Peer};
+use crate::reason::Reason;
 use crate::route::Source;
 use shares::Place;
 

@@ -32,9 +32,11 @@ use tokio::sync::watch;
 
 use crate::admin::Readiness;
 use crate::clock::{self, Clock};
-use crate::metrics::{Metrics, UNKNOWN};
+use crate::label::UNKNOWN;
+use crate::metrics::Metrics;
+use crate::reason::Note;
 
-pub use anchor::{ANCHOR, Key};
+pub use anchor::Key;
 use flood::{Flood, Summed};
 use journal::Journal;
 pub use ledger::Ledger;
@@ -81,7 +83,7 @@ impl Reject {
             at,
             source: source.into(),
             provider: UNKNOWN,
-            reason: OPERATOR,
+            reason: Note::Operator.label(),
             status: 200,
             client: None,
             method: String::new(),
@@ -93,9 +95,6 @@ impl Reject {
         }
     }
 }
-
-/// The reason of an operator's act, which is no refusal.
-pub const OPERATOR: &str = "operator";
 
 /// The log's bounds.
 #[derive(Clone, Copy, Debug)]

@@ -29,7 +29,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::audit::Key;
 use crate::config::{self, Config};
 use crate::data_dir;
-use crate::metrics::UNKNOWN;
+use crate::label::UNKNOWN;
 use crate::telemetry::Format;
 use act::Act;
 

@@ -28,7 +28,7 @@ pub use places::Places;
 pub(crate) use print::quote_key;
 pub(crate) use read::slips;
 pub(crate) use servers::{PASSWORD_BREAKS_URL, password_breaks_url, redis_url_flaw};
-pub use sources::{Observable, OnConflict, RateLimit, Source, SourceSecret};
+pub use sources::{OnConflict, RateLimit, Source, SourceSecret};
 pub use units::duration;
 pub use unparsed::Unparsed;
 

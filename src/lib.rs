@@ -18,7 +18,7 @@
 //! respond        outcome → answer
 //! admit          client address, rates, encoding, a place in flight, a capped and timed body
 //! route          config → sources; path → source
-//! outcome        how a request ends: status, label, title of every reason
+//! outcome        how a request ends, and the reason of each error
 //! normalize      authenticated delivery → event and identity
 //! provider       the table of providers, one file each
 //! signature      the schemes; the only maker of `Verified`
@@ -39,7 +39,7 @@
 //! data_dir       the data folder: the names of its files, and its problems before one of them is opened
 //! tls            certificates and handshakes, for both listeners
 //! -- ground
-//! config  secret  clock  queue_name  peer  farewell  file
+//! config  reason  label  secret  clock  queue_name  peer  farewell  file
 //! ```
 //!
 //! # The way of a request
@@ -68,6 +68,7 @@ pub mod farewell;
 pub mod file;
 pub mod gateway;
 pub mod inbox;
+pub mod label;
 pub mod last_accepted;
 pub mod listener;
 pub mod live;
@@ -79,6 +80,7 @@ pub mod pipeline;
 pub mod provider;
 pub mod quarantine;
 pub mod queue_name;
+pub mod reason;
 pub mod respond;
 pub mod route;
 pub mod secret;

@@ -35,9 +35,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::farewell;
-use crate::outcome::{Reason, Rejection};
+use crate::outcome::Rejection;
 use crate::peer::{self, Peer};
 use crate::pipeline::{Pipeline, Rules};
+use crate::reason::Reason;
 use crate::telemetry::Spell;
 use first_bytes::Protocol;
 pub use places::Places;

@@ -28,9 +28,6 @@ use source::SourceFamilies;
 pub use source::{SourceLabels, SourceMetrics, SourceSeries};
 pub use spool::SpoolMetrics;
 
-/// The source label of a request to no known source.
-pub const UNKNOWN: &str = "unknown";
-
 /// What an inbox feeds.
 #[derive(Clone)]
 pub struct QueueMetrics {

@@ -10,7 +10,8 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::clock;
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::Outcome;
+use crate::reason::Reason;
 
 /// An answer's body: whole, in memory.
 pub type Body = Full<Bytes>;
@@ -37,7 +38,7 @@ pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<
 pub fn problem_body(reason: Reason, reject: &str) -> String {
     // RFC 9457; `reject` is ours.
     let problem = Problem {
-        kind: &format!("urn:hookgate:problem:{}", reason.told().label()),
+        kind: reason.problem_type(),
         title: reason.title(),
         status: reason.status().as_u16(),
         reject,

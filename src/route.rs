@@ -17,10 +17,11 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 use crate::config::{self, At, Config, OnConflict, Position, Problem};
-use crate::metrics::{Metrics, SourceLabels, SourceMetrics, UNKNOWN};
-use crate::outcome::Reason;
+use crate::label::UNKNOWN;
+use crate::metrics::{Metrics, SourceLabels, SourceMetrics};
 use crate::peer::Network;
 use crate::provider::{self, Provider};
+use crate::reason::Reason;
 use crate::secret::{Redactor, Secret, SecretRef};
 use crate::signature::{Key, Scheme, VerifiedBy};
 pub use memory::SourceMemory;
@@ -110,7 +111,7 @@ impl Routes {
         before: Option<&Routes>,
         problems: &mut Vec<Problem>,
     ) -> Routes {
-        let reasons = Reason::ALL.map(Reason::label);
+        let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
         let unknown = metrics.source(&SourceLabels {
             source: UNKNOWN,
             provider: UNKNOWN,
@@ -212,7 +213,7 @@ impl Builder<'_> {
         let mut types: Vec<&'static str> = provider.types.iter().map(|(_, canonical)| *canonical).collect();
         types.sort_unstable();
         types.dedup();
-        let observed: Vec<_> = of.observe.iter().map(|observable| observable.name()).collect();
+        let observed: Vec<_> = of.observe.iter().map(|reason| reason.label()).collect();
         let labels = SourceLabels {
             source: &of.name.value,
             provider: provider.name,

@@ -16,8 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus::IntGauge;
 
 use crate::config::Edge;
-use crate::outcome::{Reason, Rejection};
+use crate::outcome::Rejection;
 use crate::peer;
+use crate::reason::Reason;
 
 /// The bounds as one config has them, and what is in flight, which outlives a config.
 pub struct Shares {

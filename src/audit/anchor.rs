@@ -12,9 +12,6 @@ use sha2::Sha256;
 use crate::config::{At, Audit, Problem};
 use crate::secret::{Secret, SecretRef};
 
-/// The reason of an anchor's record.
-pub const ANCHOR: &str = "anchor";
-
 /// What anchors are made and checked with.
 #[derive(Clone)]
 pub struct Key(Hmac<Sha256>);

@@ -9,10 +9,11 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::metrics::UNKNOWN;
+use crate::label::UNKNOWN;
+use crate::reason::Note;
 
 use super::Reject;
-use super::anchor::{ANCHOR, Key};
+use super::anchor::Key;
 
 /// `prev` of the first record ever.
 pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -86,7 +87,7 @@ impl Record {
             id: format!("rej_{seq:020x}"),
             source: UNKNOWN.to_owned(),
             provider: UNKNOWN.to_owned(),
-            reason: ANCHOR.to_owned(),
+            reason: Note::Anchor.label().to_owned(),
             status: 0,
             client: None,
             method: String::new(),
@@ -107,7 +108,7 @@ impl Record {
 
     /// Whether it says to be an anchor.
     pub fn is_anchor(&self) -> bool {
-        self.reason == ANCHOR
+        self.reason == Note::Anchor.label()
     }
 
     /// Reads a line (without its line break).

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Result, Transaction, TransactionBehavior, params};
 use crate::audit::{Reject, reject_id};
 use crate::clock::Clock;
 use crate::database::{self, OpenError};
-use crate::metrics::UNKNOWN;
+use crate::label::UNKNOWN;
 
 /// One row an act. `done` is 0 while it is being done.
 pub(super) const TABLE: &str = "

@@ -13,7 +13,7 @@ use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::data_dir;
 use crate::gateway;
-use crate::metrics::UNKNOWN;
+use crate::label::UNKNOWN;
 
 /// An act that is noted.
 pub(super) struct Act<'c> {

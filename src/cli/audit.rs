@@ -18,12 +18,12 @@ use jiff::Timestamp;
 
 use super::terminal::safe;
 use super::when::{WHEN_HELP, When};
+use crate::audit::Key;
 use crate::audit::position::{At, Position};
 use crate::audit::record::Record;
-use crate::audit::{ANCHOR, Key, OPERATOR};
 use crate::clock::Clock;
-use crate::outcome::{CONFLICT, Reason};
 use crate::peer::Network;
+use crate::reason::{Note, Reason};
 pub(super) use verify::Verify;
 
 /// What to do with the reject log.
@@ -226,7 +226,7 @@ impl Filter<'_> {
 fn has_reason(record: &Record, asked: Option<&str>) -> bool {
     match asked {
         Some(asked) => record.reason == asked,
-        None => record.reason != ANCHOR,
+        None => !record.is_anchor(),
     }
 }
 
@@ -252,8 +252,8 @@ fn human(record: &Record) -> String {
 
 /// A reason that records have. A misspelt one would find nothing, which would be taken for an answer.
 fn reason(text: &str) -> Result<String, String> {
-    let mut known: Vec<&str> = Reason::ALL.map(Reason::label).to_vec();
-    known.extend([CONFLICT, OPERATOR, ANCHOR]);
+    let notes = Note::ALL.iter().map(|note| note.label());
+    let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.label()).chain(notes).collect();
     if known.contains(&text) {
         return Ok(text.to_owned());
     }

@@ -194,7 +194,7 @@ fn write_source(out: &mut String, source: &Source) -> fmt::Result {
         writeln!(out, "client_certificate = {}", quote(&pattern.value))?;
     }
     if let Some(until) = &source.observe_until {
-        let names: Vec<_> = source.observe.iter().map(|observable| observable.name()).collect();
+        let names: Vec<_> = source.observe.iter().map(|reason| reason.label()).collect();
         writeln!(out, "observe = {}", list(&names))?;
         writeln!(out, "observe_until = {}", until.value)?;
     }

@@ -12,7 +12,9 @@ use super::At;
 use super::item::Item;
 use super::read::Section;
 use super::sections::{SECOND, SOME_TIME};
+use crate::label::UNKNOWN;
 use crate::peer::{self, Network};
+use crate::reason::Reason;
 use crate::secret::SecretRef;
 
 /// What to do with another body under a known identity.
@@ -44,26 +46,6 @@ pub struct SourceSecret {
     pub not_after: Option<Timestamp>,
 }
 
-impl Observable {
-    /// As the config and the metrics write it.
-    pub fn name(self) -> &'static str {
-        OBSERVABLE.iter().find(|(_, other)| *other == self).map_or("", |(name, _)| name)
-    }
-}
-
-/// What a source may be set to only observe for a while: accepted, counted and recorded instead of refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Observable {
-    /// `client_not_allowed`.
-    ClientNotAllowed,
-    /// `rate_limited`.
-    RateLimited,
-    /// `timestamp_outside_tolerance`.
-    TimestampOutsideTolerance,
-    /// `subscription_not_allowed`.
-    SubscriptionNotAllowed,
-}
-
 /// `[sources.NAME]`, as written; `route.rs` holds it against what its provider needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
@@ -91,8 +73,8 @@ pub struct Source {
     pub subscriptions: Option<At<Vec<String>>>,
     /// None: the provider's default.
     pub on_conflict: Option<OnConflict>,
-    /// What is only observed before `observe_until`.
-    pub observe: Vec<Observable>,
+    /// For these a request is accepted, counted and recorded before `observe_until`, and refused from then on.
+    pub observe: Vec<Reason>,
     /// The first moment at which everything is enforced. There is one where `observe` is not empty.
     pub observe_until: Option<At<Timestamp>>,
     /// The origins whose CloudEvents validation requests are granted, lower case.
@@ -220,7 +202,7 @@ fn rate_limit(limit: &Section<'_>) -> Option<RateLimit> {
     Some(RateLimit { per_second, burst })
 }
 
-fn observe(section: &Section<'_>) -> (Vec<Observable>, Option<At<Timestamp>>) {
+fn observe(section: &Section<'_>) -> (Vec<Reason>, Option<At<Timestamp>>) {
     let until = section.item("observe_until");
     let at = until.as_ref().map_or(section.at(), |item| item.at);
     let given = until.is_some();
@@ -228,7 +210,7 @@ fn observe(section: &Section<'_>) -> (Vec<Observable>, Option<At<Timestamp>>) {
     let what = "a list of what is only to be observed, such as [\"client_not_allowed\"]";
     let mut observe = Vec::new();
     for item in section.items("observe", what).into_iter().flatten() {
-        let Some(found) = item.choice(&OBSERVABLE) else { continue };
+        let Some(found) = item.choice(&OBSERVABLE.map(|reason| (reason.label(), reason))) else { continue };
         if !observe.contains(&found) {
             observe.push(found);
         }
@@ -322,14 +304,13 @@ pub(super) fn check_health_path(root: &Section<'_>, path: &At<String>, sources: 
     }
 }
 
-// What metrics and records call the source of a request that belongs to none.
-const UNKNOWN: &str = "unknown";
 /// Bytes: no attribute of an event is longer.
 const MAX_PATH: usize = 600;
 const MAX_RATE: u64 = 1_000_000_000;
-const OBSERVABLE: [(&str, Observable); 4] = [
-    ("client_not_allowed", Observable::ClientNotAllowed),
-    ("rate_limited", Observable::RateLimited),
-    ("timestamp_outside_tolerance", Observable::TimestampOutsideTolerance),
-    ("subscription_not_allowed", Observable::SubscriptionNotAllowed),
+/// The reasons that a source may only observe. A wrong signature is always refused.
+const OBSERVABLE: [Reason; 4] = [
+    Reason::ClientNotAllowed,
+    Reason::RateLimited,
+    Reason::TimestampOutsideTolerance,
+    Reason::SubscriptionNotAllowed,
 ];

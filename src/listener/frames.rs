@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::http2::MAX_FRAME;
 use super::targets::Targets;
 use crate::clock;
-use crate::outcome::Reason;
+use crate::reason::Reason;
 
 /// One direction of a connection, cut into frames.
 pub(super) struct Frames {

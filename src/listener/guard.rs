@@ -19,7 +19,7 @@ use super::chunks::{Came, Chunks};
 use super::head::{Framing, Head, Refusal};
 use super::places::Crowd;
 use crate::clock;
-use crate::outcome::Reason;
+use crate::reason::Reason;
 
 /// Why no more is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

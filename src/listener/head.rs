@@ -8,7 +8,7 @@ use hyper::Uri;
 use memchr::memchr;
 
 use crate::admit::{MAX_HEADERS, MAX_TARGET};
-use crate::outcome::Reason;
+use crate::reason::Reason;
 
 /// Why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use super::head::MAX_HEAD;
 use super::patience::Patience;
 use super::{Connection, IDLE_GRACE, LAST_WORDS};
 use crate::farewell;
-use crate::outcome::Reason;
+use crate::reason::Reason;
 
 impl Connection {
     pub(super) async fn http1<S: AsyncRead + AsyncWrite + Unpin>(

@@ -26,7 +26,7 @@ use crate::admit;
 use crate::clock;
 use crate::config::Edge;
 use crate::farewell;
-use crate::outcome::Reason;
+use crate::reason::Reason;
 use crate::respond::Body;
 
 impl Connection {

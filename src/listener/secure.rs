@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::first_bytes::Protocol;
 use crate::farewell;
 use crate::metrics::TlsResult;
-use crate::outcome::Reason;
 use crate::peer::Peer;
 use crate::pipeline::Pipeline;
+use crate::reason::Reason;
 use crate::tls::{Failure, Secured, Server};
 
 /// Shakes hands; none where that came to nothing, of which the client has been told.

@@ -18,7 +18,7 @@ use super::head::{Framing, Head, MAX_HEAD};
 use super::places::Places;
 use super::targets::Targets;
 use crate::clock;
-use crate::outcome::Reason;
+use crate::reason::Reason;
 
 /// What a head is refused for; none where it is not.
 fn refusal(head: &[u8]) -> Option<(Reason, &'static str)> {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{Answered, Asked};
 use super::targets::Targets;
-use crate::outcome::Reason;
+use crate::reason::Reason;
 
 /// How long a head may take from its first frame, and what becomes of one that takes longer.
 pub(super) struct HeadTime {

@@ -86,9 +86,9 @@ impl SourceMetrics {
 
 /// What a source's series need to be known at the start.
 pub struct SourceLabels<'a> {
-    /// The configured name, or [`UNKNOWN`](super::UNKNOWN).
+    /// The configured name, or [`UNKNOWN`](crate::label::UNKNOWN).
     pub source: &'a str,
-    /// The provider's name, or [`UNKNOWN`](super::UNKNOWN).
+    /// The provider's name, or [`UNKNOWN`](crate::label::UNKNOWN).
     pub provider: &'a str,
     /// How many secrets it has.
     pub secrets: usize,

@@ -8,7 +8,8 @@ use hyper::HeaderMap;
 use jiff::Timestamp;
 
 use crate::normalize::{self, Contents, Normalized, Origin};
-use crate::outcome::{Reason, Rejection};
+use crate::outcome::Rejection;
+use crate::reason::Reason;
 use crate::route::Source;
 use crate::secret::Redactor;
 use crate::signature::{self, SignatureError, Verified};

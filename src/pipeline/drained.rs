@@ -11,9 +11,10 @@ use serde_json::value::RawValue;
 use super::Pipeline;
 use crate::audit::{self, Reject};
 use crate::inbox::{Admission, Verdict};
-use crate::metrics::{SourceMetrics, UNKNOWN};
-use crate::outcome::CONFLICT;
+use crate::label::UNKNOWN;
+use crate::metrics::SourceMetrics;
 use crate::provider;
+use crate::reason::Note;
 use crate::spool::Drained;
 
 impl Drained for Weak<Pipeline> {
@@ -62,7 +63,7 @@ fn conflict(admission: &Admission, at: Timestamp) -> Reject {
         at,
         source: admission.source.clone(),
         provider: provider::by_name(&admission.provider).map_or(UNKNOWN, |provider| provider.name),
-        reason: CONFLICT,
+        reason: Note::Conflict.label(),
         status: 200,
         client: None,
         method: "POST".to_owned(),

@@ -16,9 +16,11 @@ use super::{Pipeline, Rules, health};
 use crate::audit::{self, Reject};
 use crate::clock;
 use crate::event::BodyHash;
-use crate::metrics::{OutcomeLabel, UNKNOWN};
-use crate::outcome::{CONFLICT, Outcome, Reason, Rejection};
+use crate::label::UNKNOWN;
+use crate::metrics::OutcomeLabel;
+use crate::outcome::{Outcome, Rejection};
 use crate::peer::{Peer, forwarded};
+use crate::reason::{Note, Reason};
 use crate::respond::{self, Body};
 use crate::route::{Near, Source};
 use crate::signature::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS, fingerprint, without_signatures};
@@ -138,7 +140,7 @@ impl Exchange {
 
     /// The record of its body, which the source drops as a conflict. It refuses nothing.
     pub(super) fn conflict(&self, body: &BodyHash, bytes: usize) -> Reject {
-        let mut record = self.reject(CONFLICT, 200, String::new());
+        let mut record = self.reject(Note::Conflict.label(), 200, String::new());
         record.body = Some((body.hex(), bytes as u64));
         record
     }

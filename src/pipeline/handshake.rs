@@ -6,7 +6,8 @@
 use hyper::header::{ALLOW, HeaderValue};
 
 use super::Exchange;
-use crate::outcome::{Outcome, Reason, Rejection};
+use crate::outcome::{Outcome, Rejection};
+use crate::reason::Reason;
 use crate::route::Source;
 
 /// Answers a provider's validation challenge by its own key.

@@ -16,12 +16,13 @@ use crate::admit;
 use crate::audit::{self, Reject};
 use crate::event::BodyHash;
 use crate::inbox::Verdict;
-use crate::metrics::UNKNOWN;
+use crate::label::UNKNOWN;
 use crate::normalize::{Forward, Normalized};
-use crate::outcome::{CONFLICT, Reason, Rejection};
+use crate::outcome::Rejection;
 use crate::peer::Peer;
 use crate::provider;
 use crate::quarantine::{Content, Judge, Judgement, Kept, Label};
+use crate::reason::{Note, Reason};
 use crate::route::Source;
 use crate::signature::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
 
@@ -114,7 +115,7 @@ fn conflict(kept: &Kept, source: &Source, at: Timestamp) -> Reject {
         at,
         source: source.name.clone(),
         provider: provider::by_name(provider).map_or(UNKNOWN, |provider| provider.name),
-        reason: CONFLICT,
+        reason: Note::Conflict.label(),
         status: 200,
         client: Some(*client),
         method: kept.content.method.clone(),

@@ -5,8 +5,8 @@
 use jiff::Timestamp;
 
 use super::Builder;
-use crate::config::{self, Config, Observable, Problem};
-use crate::outcome::Reason;
+use crate::config::{self, Config, Problem};
+use crate::reason::Reason;
 use crate::signature::VerifiedBy;
 
 /// Reasons for which nothing is refused yet.
@@ -18,7 +18,7 @@ pub struct Observing {
 impl Observing {
     pub(super) fn of(source: &config::Source) -> Observing {
         Observing {
-            reasons: source.observe.iter().map(|observable| reason(*observable)).collect(),
+            reasons: source.observe.clone(),
             until: source.observe_until.as_ref().map(|until| until.value),
         }
     }
@@ -29,21 +29,11 @@ impl Observing {
     }
 }
 
-fn reason(observable: Observable) -> Reason {
-    match observable {
-        Observable::ClientNotAllowed => Reason::ClientNotAllowed,
-        Observable::RateLimited => Reason::RateLimited,
-        Observable::TimestampOutsideTolerance => Reason::TimestampOutsideTolerance,
-        Observable::SubscriptionNotAllowed => Reason::SubscriptionNotAllowed,
-    }
-}
-
 impl Builder<'_> {
     /// To observe the only thing that authenticates a source would let everybody in.
     pub(super) fn check_observing(&mut self, verified_by: VerifiedBy) {
         let Some(until) = &self.of.observe_until else { return };
-        if verified_by == VerifiedBy::ClientAddress && self.of.observe.contains(&Observable::ClientNotAllowed)
-        {
+        if verified_by == VerifiedBy::ClientAddress && self.of.observe.contains(&Reason::ClientNotAllowed) {
             let what = "client_not_allowed cannot be only observed: allow_ips is all that authenticates this \
                 source; leave it out, or set path_token = { env = \"NAME\" }";
             self.error(until, "observe", what.to_owned());
@@ -60,7 +50,7 @@ pub fn dated(config: &Config, now: Timestamp) -> Vec<Problem> {
             problems.push(Problem { at, key, what, warning: true });
         };
         if let Some(until) = source.observe_until.as_ref().filter(|_| !source.observe.is_empty()) {
-            let names: Vec<_> = source.observe.iter().map(|observable| observable.name()).collect();
+            let names: Vec<_> = source.observe.iter().map(|reason| reason.label()).collect();
             let (names, date) = (names.join(", "), until.value);
             let what = if now < date {
                 format!("{names} is only observed, not enforced, until {date}")

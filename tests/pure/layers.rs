@@ -33,8 +33,8 @@ const LAYERS: &[&[&str]] = &[
     &["data_dir"],
     &["tls"],
     &["config"],
-    &["secret", "clock", "queue_name", "peer", "farewell"],
-    &["file"],
+    &["secret", "clock", "queue_name", "peer", "farewell", "reason"],
+    &["file", "label"],
 ];
 
 #[test]

@@ -11,9 +11,10 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::Current;
-use crate::audit::anchor::{ANCHOR, Stretch};
+use crate::audit::anchor::Stretch;
 use crate::audit::files::{LogFile, SET_ASIDE, last_record, list, strangers};
 use crate::audit::sealed::Head;
+use crate::reason::Note;
 
 /// The head of the chain in `dir` and the file that holds it.
 pub(super) fn recover(dir: &Path) -> io::Result<(Head, Option<Current>)> {
@@ -42,7 +43,7 @@ pub(super) fn recover(dir: &Path) -> io::Result<(Head, Option<Current>)> {
             file.sync_all()?;
         }
         // What stands behind the last anchor has any length: whoever has a key vouches for it before anything follows.
-        let stretch = (last.reason != ANCHOR).then(|| Stretch::from(Timestamp::UNIX_EPOCH));
+        let stretch = (last.reason != Note::Anchor.label()).then(|| Stretch::from(Timestamp::UNIX_EPOCH));
         let head = Head { seq: last.seq, hash: last.hash, stretch };
         return Ok((head, Some(Current { log, len: whole as u64, file: None })));
     }

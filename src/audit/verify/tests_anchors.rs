@@ -2,11 +2,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use super::super::Options;
 use super::super::anchor::{ANCHOR_EVERY, ANCHOR_WITHIN};
 use super::super::flood::Summed;
 use super::super::journal::Journal;
 use super::super::tests::{options, records, reject};
-use super::super::{ANCHOR, Options};
 use super::*;
 use crate::clock::Clock;
 use crate::secret::Secret;
@@ -134,7 +134,7 @@ fn an_anchor_is_a_record_like_others_and_another_implementation_computes_what_it
     let Record { source, provider, reason, status, .. } = &anchor;
     assert_eq!(
         (source.as_str(), provider.as_str(), reason.as_str(), *status),
-        ("unknown", "unknown", ANCHOR, 0)
+        ("unknown", "unknown", "anchor", 0)
     );
     assert_eq!(Record::parse(anchor.line().unwrap().as_bytes()).unwrap(), anchor);
     assert_eq!(anchor.digest().unwrap(), anchor.hash);

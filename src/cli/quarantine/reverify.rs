@@ -16,7 +16,7 @@ use crate::audit_ledger::acts;
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::gateway::{self, StartError, Stopped, StoppedError};
-use crate::metrics::UNKNOWN;
+use crate::label::UNKNOWN;
 use crate::quarantine::Judgement;
 use crate::quarantine::held::{Held, Run, Which};
 
