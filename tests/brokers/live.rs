@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
 use serde_json::Value;
-use support::{Cluster, Home, Nats, Persistence, Process, Rabbitmq, Redis, free_port, until};
+use support::{Cluster, Home, Nats, Persistence, Process, Rabbitmq, Ran, Redis, free_port, until};
 use tokio::io::AsyncWriteExt;
 use tokio_util::task::TaskTracker;
 
@@ -94,8 +94,8 @@ async fn nothing_is_asked_where_there_is_no_server() {
 #[tokio::test]
 async fn a_finding_is_told_with_its_place_in_the_config() {
     let port = free_port();
-    let (code, said) = Home::redis_at(format!("redis://127.0.0.1:{port}/0")).check_live();
-    assert_eq!(code, Some(1), "{said}");
+    let Ran { code, out: said, .. } = Home::redis_at(format!("redis://127.0.0.1:{port}/0")).check_live();
+    assert_eq!(code, 1, "{said}");
     let line = said.lines().find(|line| line.contains("redis.url")).unwrap();
     let (_, place) = line.split_once("hookgate.toml").unwrap();
     assert!(place.starts_with(&format!(":5:13: redis.url: 127.0.0.1:{port}: ")), "{said}");
@@ -518,18 +518,18 @@ async fn serve_tells_the_same_and_looks_again() {
     let series: Vec<_> = text.lines().filter(|line| line.starts_with("hookgate_unsafe_settings{")).collect();
     assert_eq!(series.iter().filter(|line| line.ends_with(" 0")).count(), series.len() - 1, "{series:?}");
     let logged = || {
-        let said = gateway.said();
+        let said = gateway.log();
         let lines = said.lines().filter(|line| line.contains("redis_unreachable"));
         lines.map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!((logged().len(), &logged()[0]["level"]), (1, &"WARN".into()), "{}", gateway.said());
+    assert_eq!((logged().len(), &logged()[0]["level"]), (1, &"WARN".into()), "{}", gateway.log());
 
     redis.restart().await;
     set(&redis, "maxmemory-policy", "allkeys-lru").await;
     until("it is mended", async || setting("redis_unreachable").await == 0.0).await;
     assert_eq!(setting("redis_maxmemory_policy").await, 1.0, "another is found meanwhile");
-    assert!(gateway.said().contains("maxmemory-policy is allkeys-lru"));
-    assert!(!gateway.said().contains("redis://"), "{}", gateway.said());
+    assert!(gateway.log().contains("maxmemory-policy is allkeys-lru"));
+    assert!(!gateway.log().contains("redis://"), "{}", gateway.log());
 }
 
 const HUSH: &str = "hush-hush";

@@ -5,7 +5,10 @@
 
 use async_nats::jetstream::{self, stream};
 use serde_json::Value;
-use support::{BASIQ_SECRET, Delivery, Gateway, Home, Nats, Persistence, Rabbitmq, Redis, Taken, until};
+use support::{
+    Gateway, Home, Nats, Persistence, Rabbitmq, Redis, Request, STANDARD_SECRET, Taken, atelio, basiq,
+    basiq_about, until,
+};
 
 /// A gateway before a broker, with two sources of one provider.
 fn over(kind: &str, url: &str) -> Home {
@@ -13,7 +16,7 @@ fn over(kind: &str, url: &str) -> Home {
         .with("queue.kind", kind)
         .with("queue.url", url)
         .with("sources.basiq-two.provider", "basiq")
-        .with("sources.basiq-two.secrets", vec![BASIQ_SECRET])
+        .with("sources.basiq-two.secrets", vec![STANDARD_SECRET])
 }
 
 fn claiming_in(redis: &Redis, home: Home) -> Home {
@@ -24,8 +27,8 @@ fn claiming_in(redis: &Redis, home: Home) -> Home {
 /// which they are accepted.
 async fn delivered(home: &Home) -> Vec<String> {
     let gateway = home.serve().await;
-    let (one, other) = (Delivery::atelio("customer", "one"), Delivery::atelio("customer", "other"));
-    let shared = Delivery::basiq("shared");
+    let (one, other) = (atelio("customer", "one"), atelio("customer", "other"));
+    let shared = basiq("shared");
     let mut ids = Vec::new();
     for delivery in [&shared, &shared.clone().to("/hooks/basiq-two"), &one, &other] {
         let (status, id) = gateway.deliver(delivery).await.taken();
@@ -71,7 +74,7 @@ async fn spooled(gateway: &Gateway) -> f64 {
 }
 
 /// Delivers what the broker never takes; it is answered 200, and ends as a dead letter. Tells why.
-async fn dies(home: &Home, gateway: &Gateway, delivery: &Delivery, id: &str) -> String {
+async fn dies(home: &Home, gateway: &Gateway, delivery: &Request, id: &str) -> String {
     gateway.deliver(delivery).await.assert_accepted(id);
     let died = "hookgate_spool_dead_total{source=\"basiq\"}";
     until("it is dead", async || gateway.metric(died).await == 1.0).await;
@@ -83,7 +86,7 @@ async fn dies(home: &Home, gateway: &Gateway, delivery: &Delivery, id: &str) -> 
 }
 
 /// Sends the dead letter back, and waits until the broker has it.
-async fn lives(home: &Home, gateway: &Gateway, delivery: &Delivery, id: &str) {
+async fn lives(home: &Home, gateway: &Gateway, delivery: &Request, id: &str) {
     let confirmed = async || {
         let of = |queue: &'static str| async move {
             gateway.metric(&format!("hookgate_enqueue_batch_events_count{{queue=\"{queue}\"}}")).await
@@ -134,10 +137,10 @@ async fn a_broker_without_a_place_for_events_is_down() {
         assert!(why().await.contains(&missing), "{}", why().await);
         let up = async || gateway.metric("hookgate_queue_up{queue=\"nats\"}").await;
         let held = "events go to the spool";
-        gateway.deliver(&Delivery::basiq("one")).await.assert_accepted("one");
-        until("it is in the spool", async || gateway.said().contains(held)).await;
+        gateway.deliver(&basiq("one")).await.assert_accepted("one");
+        until("it is in the spool", async || gateway.log().contains(held)).await;
         assert_eq!((up().await, &gateway.readiness().await["queue"]), (0.0, &"down".into()));
-        let said = gateway.said();
+        let said = gateway.log();
         assert!(!said.contains("the broker takes messages"), "{said}");
         let told = |line: &&str| line.contains("the broker takes no messages") && line.contains(&missing);
         assert!(said.lines().any(|line| told(&line)), "{said}");
@@ -175,7 +178,7 @@ async fn a_stream_of_nats_without_room_is_full() {
         let home = over("nats", &nats.url()).with("queue.name", name).with("spool.enabled", true);
         let gateway = home.serve().await;
         let of = async |metric: &str| gateway.metric(&format!("{metric}{{queue=\"nats\"}}")).await;
-        gateway.deliver(&Delivery::basiq("one")).await.assert_accepted("one");
+        gateway.deliver(&basiq("one")).await.assert_accepted("one");
         until("it is full", async || of("hookgate_queue_full").await == 1.0).await;
         let readiness = gateway.readiness().await;
         assert_eq!((of("hookgate_queue_up").await, &readiness["queue"]), (0.0, &"full".into()));
@@ -183,7 +186,7 @@ async fn a_stream_of_nats_without_room_is_full() {
         assert!(why.contains("maximum messages exceeded") && why.contains("max_msgs"), "{why}");
         let told =
             |line: &str| line.contains("the broker has no room for messages") && line.contains("hookgate.");
-        assert!(gateway.said().lines().any(told), "{}", gateway.said());
+        assert!(gateway.log().lines().any(told), "{}", gateway.log());
 
         jetstream.update_stream(stream::Config { max_messages: -1, ..full }).await.unwrap();
         until("it is up", async || of("hookgate_queue_up").await == 1.0).await;
@@ -204,11 +207,11 @@ async fn what_a_stream_of_nats_does_not_take_waits_for_its_limit_to_be_raised() 
     nats.create(small.clone()).await;
     let home = over("nats", &nats.url()).with("spool.enabled", true);
     let gateway = home.serve().await;
-    let large = Delivery::basiq_about("large", &"x".repeat(8000));
+    let large = basiq_about("large", &"x".repeat(8000));
     let why = dies(&home, &gateway, &large, "large").await;
     assert!(why.contains("never take"), "{why}");
     gateway.deliver(&large).await.assert_duplicate("large");
-    gateway.deliver(&Delivery::basiq("small")).await.assert_accepted("small");
+    gateway.deliver(&basiq("small")).await.assert_accepted("small");
 
     let jetstream = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
     jetstream.update_stream(stream::Config { max_message_size: -1, ..small }).await.unwrap();
@@ -223,7 +226,7 @@ async fn what_is_over_the_max_payload_of_nats_is_kept() {
     nats.create_stream("HOOKS", &["hookgate.events"]).await;
     let home = over("nats", &nats.url()).with("spool.enabled", true).with("edge.max_body", "2MiB");
     let gateway = home.serve().await;
-    let large = Delivery::basiq_about("large", &"x".repeat(1_200_000));
+    let large = basiq_about("large", &"x".repeat(1_200_000));
     let why = dies(&home, &gateway, &large, "large").await;
     assert!(why.contains("max_payload"), "{why}");
     assert!(nats.messages("HOOKS").await.is_empty());
@@ -261,10 +264,10 @@ async fn rabbitmq_gets_each_event_once_or_it_is_kept() {
 async fn too_large_for_rabbitmq(rabbitmq: &Rabbitmq, home: Home) {
     let home = home.with("spool.enabled", true);
     let gateway = home.serve().await;
-    let large = Delivery::basiq_about("large", &"x".repeat(Rabbitmq::MAX_MESSAGE));
+    let large = basiq_about("large", &"x".repeat(Rabbitmq::MAX_MESSAGE));
     let why = dies(&home, &gateway, &large, "large").await;
     assert!(why.contains("never take"), "{why}");
-    gateway.deliver(&Delivery::basiq("small")).await.assert_accepted("small");
+    gateway.deliver(&basiq("small")).await.assert_accepted("small");
     let stored: Vec<String> = rabbitmq.messages("plain").await.into_iter().map(|one| one.id).collect();
     assert_eq!(stored, ["basiq/small"]);
 }
@@ -275,11 +278,11 @@ async fn without_a_queue(rabbitmq: &Rabbitmq, home: Home) {
     // Something else goes through, so that it is not the queue as a whole.
     rabbitmq.bind("others", "unbound", "kyc.#").await;
     let gateway = home.serve().await;
-    let lost = Delivery::basiq("lost");
+    let lost = basiq("lost");
     gateway.deliver(&lost).await.assert_accepted("lost");
     let mut others = 0;
     until("it is dead", async || {
-        gateway.deliver(&Delivery::atelio(&format!("customer-{others}"), "")).await.taken();
+        gateway.deliver(&atelio(&format!("customer-{others}"), "")).await.taken();
         others += 1;
         gateway.metric("hookgate_spool_dead_total{source=\"basiq\"}").await == 1.0
     })
@@ -292,7 +295,7 @@ async fn without_a_queue(rabbitmq: &Rabbitmq, home: Home) {
     let stored: Vec<String> = rabbitmq.messages("late").await.into_iter().map(|one| one.id).collect();
     assert_eq!(stored, ["basiq/lost"]);
     // The client library would log what was returned, body and all.
-    for line in gateway.said().lines() {
+    for line in gateway.log().lines() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert!(line["target"].as_str().unwrap().starts_with("hookgate"), "{line}");
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use support::{Client, Delivery, within};
+use support::{Client, Request, atelio, basiq_about, within};
 use tokio::task::JoinSet;
 
 use crate::ledger::Ledger;
@@ -35,10 +35,10 @@ enum Event {
 }
 
 impl Event {
-    fn delivery(&self) -> Delivery {
+    fn delivery(&self) -> Request {
         match self {
-            Event::Basiq(id, user) => Delivery::basiq_about(id, user),
-            Event::Atelio(customer, note) => Delivery::atelio(customer, note),
+            Event::Basiq(id, user) => basiq_about(id, user),
+            Event::Atelio(customer, note) => atelio(customer, note),
         }
     }
 }
@@ -115,13 +115,13 @@ async fn deliver_as_it_comes(
 ) {
     if chance.random_bool(0.05) {
         let mut forged = event.delivery();
-        forged.body = forged.body.replacen("{", "{\"forged\":true,", 1);
-        shared.ledger.forges(&forged.body);
+        forged.body = forged.text().replacen('{', "{\"forged\":true,", 1).into();
+        shared.ledger.forges(forged.text());
         send(shared, chance.random::<u16>().into(), &forged).await;
     }
     let copies = if chance.random_bool(0.1) { 3 } else { 1 };
     let delivery = event.delivery();
-    shared.ledger.sends(&delivery.body);
+    shared.ledger.sends(delivery.text());
     let gateways: Vec<usize> = (0..copies).map(|_| chance.random::<u16>().into()).collect();
     let sent = gateways.into_iter().map(|gateway| send(shared, gateway, &delivery));
     let taken = futures_util::future::join_all(sent).await;
@@ -140,13 +140,13 @@ async fn again(
 }
 
 /// Whether it was answered 2xx, which is an obligation.
-async fn send(shared: &Shared, gateway: usize, delivery: &Delivery) -> bool {
+async fn send(shared: &Shared, gateway: usize, delivery: &Request) -> bool {
     let edge = shared.edges[gateway % shared.edges.len()];
     let answer = async { Client::connect(edge).await?.deliver(delivery).await };
     let Ok(Ok(answer)) = tokio::time::timeout(GIVE_UP, answer).await else { return false };
     match answer.status {
         200..=299 => {
-            shared.ledger.promised(&delivery.body);
+            shared.ledger.promised(delivery.text());
             true
         }
         401 | 408 | 503 => false,

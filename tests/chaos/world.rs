@@ -6,8 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use support::{
-    Client, Delivery, Gateway, Home, Nats, Persistence, Rabbitmq, Redis, SmallDisk, eventually, free_port,
-    until,
+    Client, Gateway, Home, Nats, Persistence, Rabbitmq, Redis, SmallDisk, basiq, eventually, free_port, until,
 };
 use tokio::sync::Mutex;
 
@@ -192,11 +191,11 @@ impl World {
     /// One more, as if nothing had been.
     pub async fn a_fresh_event_flows(&self) {
         for (number, member) in self.members.iter().enumerate() {
-            let delivery = Delivery::basiq(&format!("fresh-{number}"));
+            let delivery = basiq(&format!("fresh-{number}"));
             let mut client = Client::connect(member.edge).await.unwrap();
             client.deliver(&delivery).await.unwrap().assert_accepted(&format!("fresh-{number}"));
             eventually("the fresh event is in the queue", async || {
-                self.queue().await.into_iter().find(|event| event.payload == delivery.body)
+                self.queue().await.into_iter().find(|event| event.payload == delivery.text())
             })
             .await;
         }

@@ -2,7 +2,8 @@
 //! and the validation that a CloudEvents sender asks for first.
 
 use serde_json::Value;
-use support::edge::*;
+use support::blocking::{Connection, until};
+use support::*;
 
 // -- rates
 
@@ -11,7 +12,7 @@ fn a_client_over_its_rate_takes_nothing_from_the_others() {
     let limits =
         "client_rate_limit = { per_second = 1, burst = 4 }\nrate_limit = { per_second = 1, burst = 100 }\n";
     let home = Home::exactly(&two_sources("", limits));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut flood = gateway.connect();
     let mut refused = 0;
     for number in 0..300 {
@@ -43,7 +44,7 @@ fn clients_within_their_own_rates_are_held_to_the_one_of_all() {
     let limits =
         "client_rate_limit = { per_second = 1, burst = 50 }\nrate_limit = { per_second = 1, burst = 3 }\n";
     let home = Home::exactly(&two_sources("", limits));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut details = Vec::new();
     for client in 1..=20 {
         let mut one = Connection::open_from([127, 0, 1, client], gateway.edge);
@@ -61,7 +62,7 @@ fn clients_within_their_own_rates_are_held_to_the_one_of_all() {
 #[test]
 fn a_source_that_takes_every_place_it_can_leaves_the_others_theirs() {
     let home = Home::exactly(&two_sources("max_in_flight = 8", ""));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     // Its share is two, and the common part four. One client could take two of them.
     let mut slow: Vec<Connection> = Vec::new();
     for places in 1..=6 {
@@ -123,7 +124,7 @@ fn a_source_that_takes_every_place_it_can_leaves_the_others_theirs() {
 fn a_source_whose_bodies_fill_the_bytes_leaves_the_others_theirs() {
     let edge = "max_body = \"64KiB\"\nmax_in_flight_bytes = \"512KiB\"";
     let home = Home::exactly(&two_sources(edge, ""));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     // Its share is two bodies of the largest size, and the common part four.
     let mut slow: Vec<Connection> = Vec::new();
     for bodies in 1..=6 {
@@ -162,7 +163,7 @@ fn a_body_is_counted_as_it_comes_whether_its_length_is_told_or_not() {
     // One client may have more than the largest body.
     let edge = "max_body = \"1MiB\"\nmax_in_flight_bytes = \"2MiB\"";
     let home = Home::exactly(&two_sources(edge, ""));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let chunk = |bytes: usize| format!("{bytes:x}\r\n{}\r\n", "x".repeat(bytes));
     let chunked = Request::post("/hooks/basiq", "").with("transfer-encoding", "chunked");
     let mut first = gateway.connect();
@@ -207,7 +208,7 @@ fn lengths_that_one_client_declares_and_does_not_send_keep_no_other_out() {
         ("max_body = \"1MiB\"\nmax_in_flight_bytes = \"8MiB\"", 72, "edge.max_in_flight_bytes:"),
     ] {
         let home = Home::exactly(&two_sources(edge, ""));
-        let gateway = home.serve();
+        let gateway = home.gateway();
         let mut streams = client(&gateway, 1);
         streams.send(declared_over_http2(STREAMS));
         let shed = || {
@@ -241,7 +242,7 @@ fn lengths_that_one_client_declares_and_does_not_send_keep_no_other_out() {
 fn a_trusted_proxy_carries_many_clients_and_each_has_its_part() {
     let edge = "max_in_flight = 16\ntrusted_proxies = [\"127.0.0.1\"]";
     let home = Home::exactly(&two_sources(edge, ""));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let forwarded = |client: Option<&str>| {
         let request = Request::post("/hooks/basiq", "").with("content-length", "100");
         let mut connection = gateway.connect();
@@ -272,7 +273,7 @@ fn clients_that_a_trusted_proxy_does_not_name_do_not_share_the_rate_of_one() {
     let rates =
         "client_rate_limit = { per_second = 1, burst = 2 }\nrate_limit = { per_second = 1, burst = 20 }\n";
     let home = Home::exactly(&two_sources("trusted_proxies = [\"127.0.0.1\"]", rates));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     for number in 0..10 {
         assert_eq!(gateway.ask(&basiq(&format!("evt-{number}"))).status, 200, "{number}");
     }
@@ -296,7 +297,7 @@ fn however_a_body_ends_what_it_held_is_given_back() {
     let edge =
         "body_timeout = \"300ms\"\nmax_body = \"64KiB\"\nmax_in_flight_bytes = \"128KiB\"\nmax_in_flight = 4";
     let home = Home::exactly(&two_sources(edge, ""));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let chunked = Request::post("/hooks/basiq", "").with("transfer-encoding", "chunked");
     // More often than there are places, so that one that leaked would be missed.
     for round in 0..4 {
@@ -334,7 +335,7 @@ fn a_listed_origin_is_granted_and_no_other() {
     let rated = format!("{origins}rate_limit = {{ per_second = 500, burst = 1000 }}\n");
     let config = two_sources("", &rated) + origins + &token + origins;
     let home = Home::exactly(&config);
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let ask = |path: &str| Request::new("OPTIONS", path);
     let granted = |path: &str, origin: &str| {
         let answer = gateway.ask(
@@ -343,7 +344,7 @@ fn a_listed_origin_is_granted_and_no_other() {
                 .with("WebHook-Request-Rate", "120")
                 .with("WebHook-Request-Callback", format!("http://{}/called-back", gateway.edge)),
         );
-        assert_eq!((answer.status, answer.text().as_str()), (200, ""), "{answer:?}");
+        assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{answer:?}");
         assert_eq!(answer.header("webhook-allowed-origin"), Some(origin));
         ["allow", "webhook-allowed-rate"].map(|name| answer.header(name).unwrap().to_owned())
     };
@@ -397,7 +398,7 @@ fn no_rate_is_granted_that_would_be_refused() {
         + &rate("client_rate_limit", 500)
         + origins;
     let home = Home::exactly(&config);
-    let gateway = home.serve();
+    let gateway = home.gateway();
     for (path, granted) in [("/hooks/basiq", "120"), ("/hooks/anduin", "180"), ("/hooks/other", "240")] {
         let request = Request::new("OPTIONS", path).with("WebHook-Request-Origin", "events.example.com");
         let answer = gateway.ask(&request);
@@ -412,7 +413,7 @@ fn before_a_grant_come_the_clients_address_and_rate() {
     let config = two_sources("", limit)
         + "webhook_origins = [\"events.example.com\"]\nallow_ips = [\"127.0.0.9\", \"203.0.113.0/24\"]\n";
     let home = Home::exactly(&config);
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let ask = |path, origin: &str| Request::new("OPTIONS", path).with("WebHook-Request-Origin", origin);
     // A stranger does not even hear which origins there are.
     for origin in ["events.example.com", "evil.example.com"] {
@@ -433,7 +434,7 @@ fn before_a_grant_come_the_clients_address_and_rate() {
 #[test]
 fn without_origins_options_is_refused_whatever_it_says() {
     let home = Home::exactly(&two_sources("", ""));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     for (path, allow) in [("/hooks/basiq", "POST"), ("/hooks/anduin", "GET, POST")] {
         let request = Request::new("OPTIONS", path).with("WebHook-Request-Origin", "events.example.com");
         let answer = gateway.ask(&request);
@@ -465,31 +466,31 @@ fn in_chunks(request: &Request) -> Request {
 }
 
 /// A connection from 127.0.0.`host`: one client each.
-fn client(gateway: &Served, host: u8) -> Connection {
+fn client(gateway: &Gateway, host: u8) -> Connection {
     Connection::open_from([127, 0, 0, host], gateway.edge)
 }
 
 /// One with a request whose body, of so many bytes, does not come.
-fn begun(gateway: &Served, host: u8, bytes: usize) -> Connection {
+fn begun(gateway: &Gateway, host: u8, bytes: usize) -> Connection {
     begun_to(gateway, host, "/hooks/basiq", bytes)
 }
 
-fn begun_to(gateway: &Served, host: u8, path: &str, bytes: usize) -> Connection {
+fn begun_to(gateway: &Gateway, host: u8, path: &str, bytes: usize) -> Connection {
     let mut connection = client(gateway, host);
     connection.send(Request::post(path, "").with("content-length", bytes.to_string()).bytes());
     connection
 }
 
-fn in_flight(gateway: &Served) -> usize {
+fn in_flight(gateway: &Gateway) -> usize {
     gateway.metrics().sum("hookgate_requests_in_flight", &[]) as usize
 }
 
-fn held(gateway: &Served) -> usize {
+fn held(gateway: &Gateway) -> usize {
     gateway.metrics().sum("hookgate_in_flight_bytes", &[]) as usize
 }
 
 /// The record of a refusal, for this reason.
-fn refusal(gateway: &Served, answer: &Answer, status: u16, reason: &str) -> Value {
+fn refusal(gateway: &Gateway, answer: &Answer, status: u16, reason: &str) -> Value {
     assert_eq!(answer.status, status, "{answer:?}");
     let record = gateway.record_of(answer);
     assert_eq!(record["reason"], reason, "{record}");

@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use http_body_util::BodyExt;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use support::edge::*;
+use support::blocking::{Bystander, Connection, until};
+use support::*;
 
 // -- the tables
 
 #[test]
 fn what_is_not_refused_is_answered_200() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut connection = gateway.connect();
     let mut ask = |request: &Request| {
         let answer = connection.ask(request);
@@ -36,7 +36,7 @@ fn what_is_not_refused_is_answered_200() {
     assert_eq!(answer.json(), json!({ "status": "ignored" }));
     let key = "k".repeat(512);
     let answer = ask(&Request::get("/hooks/anduin").with(CHALLENGE, &key));
-    assert_eq!((answer.header(CHALLENGE), answer.text()), (Some(key.as_str()), String::new()));
+    assert_eq!((answer.header(CHALLENGE), &*answer.body), (Some(key.as_str()), ""));
     // The target as a client of a proxy sends it; a version without Host; an encoding that is none.
     ask(&basiq("evt-2").to("http://elsewhere.test/hooks/basiq?a=b"));
     ask(&basiq("evt-3").with("content-encoding", "identity"));
@@ -87,7 +87,7 @@ fn every_refusal_is_answered_recorded_and_counted_as_the_contract_says() {
         )
         + OPEN;
     let home = Home::new(&config);
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let accepted = gateway.ask(&securitize("/hooks/listed", "sub-1", 1));
     assert_eq!(accepted.status, 200, "{accepted:?}");
     let cases = refusals();
@@ -339,7 +339,7 @@ fn refusals() -> Vec<Case> {
 }
 
 /// Holds a refusal's answer against RFC 9457 and the contract; gives its record.
-fn problem(gateway: &Served, answer: &Answer, status: u16) -> Value {
+fn problem(gateway: &Gateway, answer: &Answer, status: u16) -> Value {
     assert_eq!(answer.status, status, "{answer:?}");
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
     let said = answer.json();
@@ -369,7 +369,7 @@ fn of_several_reasons_the_first_in_order_answers() {
         )
         + OPEN;
     let home = Home::new(&config);
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let large = "x".repeat(257);
     let worst =
         || Request::new("PUT", "/hooks/nothing").with("content-encoding", "gzip").with("webhook-id", "msg");
@@ -411,7 +411,7 @@ fn a_verified_body_that_cannot_be_read_is_forwarded_as_its_bytes() {
                  [sources.near]\nprovider = \"securitize\"\nallow_ips = [\"127.0.0.0/8\"]\n"
             )),
     );
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let tokened = |name: &str, body: &[u8]| Request::post(&format!("/hooks/{name}/{TOKEN}"), body.to_vec());
     let mut expected = Vec::new();
     for (at, body) in
@@ -484,14 +484,14 @@ fn a_verified_body_that_cannot_be_read_is_forwarded_as_its_bytes() {
 #[test]
 fn an_unknown_path_and_a_wrong_token_cannot_be_told_apart() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let plain = |target: &str, method: &str, more: &[(&str, &str)]| {
         let mut request = Request { body: b"{}".to_vec(), ..Request::new(method, target) };
         for (name, value) in more {
             request = request.with(name, value);
         }
         let mut answer = gateway.ask(&request);
-        let text = if method == "HEAD" { String::new() } else { answer.text() };
+        let text = if method == "HEAD" { String::new() } else { answer.body };
         let id = text.split("rej_").nth(1).map_or("", |rest| &rest[..20]).to_owned();
         answer.headers.retain(|(name, _)| name != "date");
         (answer.status, answer.headers, text.replace(&id, "ID"))
@@ -515,7 +515,7 @@ fn an_unknown_path_and_a_wrong_token_cannot_be_told_apart() {
 #[test]
 fn over_its_rate_a_source_is_told_when_to_come_again() {
     let home = Home::new(&(sources() + "rate_limit = { per_second = 1, burst = 2 }\n"));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut connection = gateway.connect();
     let mut refused = Vec::new();
     let mut sent = 0.0;
@@ -552,13 +552,13 @@ fn without_a_queue_the_answer_is_503_and_says_when_to_come_again() {
         .to_owned()
         + &sources();
     let home = Home::new(&config);
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let answer = gateway.ask(&basiq("evt"));
     let record = problem(&gateway, &answer, 503);
     assert_eq!((&record["reason"], &record["source"]), (&json!("queue_unavailable"), &json!("basiq")));
     retry_after(&answer);
     assert_eq!(gateway.metrics().rejects("basiq", "queue_unavailable"), 1.0);
-    assert_eq!(gateway.admin("/readyz").status, 503);
+    assert_eq!(gateway.ask_admin("/readyz").status, 503);
     // What needs no queue is answered all the same.
     assert_eq!(gateway.ask(&Request::get("/hooks/anduin").with(CHALLENGE, "key")).status, 200);
     assert_eq!(gateway.ask(&basiq("evt").without("webhook-id")).status, 401);
@@ -569,7 +569,7 @@ fn without_a_queue_the_answer_is_503_and_says_when_to_come_again() {
 #[test]
 fn a_client_in_the_middle_of_ten_megabytes_reads_its_413() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let bystander = Bystander::of(&gateway);
     let ten_megabytes = vec![b'x'; 10 << 20];
     // As a simple client does it: everything is written before anything is read.
@@ -614,7 +614,7 @@ fn a_client_in_the_middle_of_ten_megabytes_reads_its_413() {
 #[test]
 fn a_client_that_asks_first_is_told_before_it_sends() {
     let home = Home::new(&("edge.max_body = \"1KiB\"\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let bystander = Bystander::of(&gateway);
     let asking = |request: Request| Request { body: Vec::new(), ..request }.with("expect", "100-continue");
 
@@ -646,7 +646,7 @@ fn a_client_that_asks_first_is_told_before_it_sends() {
 #[test]
 fn a_body_that_does_not_come_to_its_end_is_answered_408() {
     let home = Home::new(&("edge.body_timeout = \"2s\"\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let bystander = Bystander::of(&gateway);
     // Nothing of it; half of it; a chunk and no more; drop by drop for ever.
     let length = |sent: &str| Request::post("/hooks/basiq", sent).with("content-length", "100");
@@ -684,7 +684,7 @@ fn a_body_that_does_not_come_to_its_end_is_answered_408() {
 #[test]
 fn all_of_a_request_may_take_less_time_than_its_body_alone() {
     let home = Home::new(&("edge.request_timeout = \"1s\"\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut connection = gateway.connect();
     connection.send(Request::post("/hooks/basiq", "half").with("content-length", "8").bytes());
     let answer = connection.answer();
@@ -699,7 +699,7 @@ fn all_of_a_request_may_take_less_time_than_its_body_alone() {
 #[test]
 fn what_is_no_http_is_refused_and_the_connection_ends() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let post = |more: &str| format!("POST /hooks/basiq HTTP/1.1\r\nhost: x\r\n{more}\r\n");
     let cases: [Vec<u8>; 15] = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS client\r\n\r\n".to_vec(),
@@ -744,7 +744,7 @@ fn what_is_no_http_is_refused_and_the_connection_ends() {
 #[test]
 fn a_broken_chunk_is_nobodys_request_and_ends_the_connection() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let broken = [
         "zz\r\nhello\r\n",
         "\r\n",
@@ -775,7 +775,7 @@ fn a_broken_chunk_is_nobodys_request_and_ends_the_connection() {
 #[test]
 fn a_request_of_two_lengths_smuggles_nothing() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let smuggled = basiq("smuggled").bytes();
     for order in [["content-length", "transfer-encoding"], ["transfer-encoding", "content-length"]] {
         let body = [b"0\r\n\r\n", &smuggled[..]].concat();
@@ -797,7 +797,7 @@ fn a_request_of_two_lengths_smuggles_nothing() {
 #[test]
 fn a_head_over_the_limits_is_answered_431_and_the_connection_ends() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let long = basiq("evt").with("x-long", "x".repeat(70_000));
     let many = (0..200).fold(basiq("evt"), |request, number| request.with(&format!("x-{number}"), "y"));
     let path = basiq("evt").to(&format!("/{}", "p".repeat(70_000)));
@@ -822,7 +822,7 @@ fn a_head_over_the_limits_is_answered_431_and_the_connection_ends() {
 #[test]
 fn a_client_that_hangs_up_counts_nothing() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let whole = basiq("evt").bytes();
     let head = whole.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
     let chunked = Request::post("/hooks/basiq", "5\r\nhel").with("transfer-encoding", "chunked").bytes();
@@ -853,7 +853,7 @@ fn a_client_that_hangs_up_counts_nothing() {
 #[test]
 fn over_the_limit_a_connection_is_turned_away_and_the_others_go_on() {
     let home = Home::new(&("edge.max_connections = 2\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let (mut first, mut second) = (gateway.connect(), gateway.connect());
     assert_eq!(first.ask(&basiq("evt-1")).status, 200);
     assert_eq!(second.ask(&basiq("evt-2")).status, 200);
@@ -881,7 +881,7 @@ fn over_the_limit_a_connection_is_turned_away_and_the_others_go_on() {
 #[test]
 fn connections_that_were_turned_away_take_no_place() {
     let home = Home::new(&("edge.max_connections = 1\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut only = gateway.connect();
     assert_eq!(only.ask(&basiq("evt-1")).status, 200);
     // They come all the time and do not let go.
@@ -907,7 +907,7 @@ fn connections_that_were_turned_away_take_no_place() {
 fn a_connection_that_does_not_ask_is_closed() {
     let times = "edge.header_timeout = \"2s\"\nedge.idle_timeout = \"2s\"\n";
     let home = Home::new(&(times.to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let bystander = Bystander::of(&gateway);
     let begun = |bytes: &[u8]| {
         let mut connection = gateway.connect();
@@ -940,7 +940,7 @@ fn a_connection_that_does_not_ask_is_closed() {
 #[test]
 fn an_http2_connection_that_does_not_ask_is_closed() {
     let home = Home::new(&("edge.header_timeout = \"2s\"\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let bystander = Bystander::of(&gateway);
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice();
     let settings = [preface, b"\0\0\0\x04\0\0\0\0\0"].concat();
@@ -970,7 +970,7 @@ fn an_http2_connection_that_does_not_ask_is_closed() {
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut connection = gateway.connect();
     let all = [
         basiq("evt-1"),
@@ -994,7 +994,7 @@ fn pipelined_requests_are_answered_in_order() {
 #[test]
 fn http_1_0_needs_no_host_and_is_closed_after_its_answer() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut connection = gateway.connect();
     let answer = connection.ask_as(&basiq("evt-1").without("host"), "HTTP/1.0");
     assert_eq!(answer.json()["status"], "accepted");
@@ -1007,23 +1007,15 @@ fn http_1_0_needs_no_host_and_is_closed_after_its_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_with_prior_knowledge_is_answered_alike() {
     let home = Home::new(&("edge.max_body = \"64KiB\"\n".to_owned() + &sources() + OPEN));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let stream = tokio::net::TcpStream::connect(gateway.edge).await.unwrap();
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     let connection = tokio::task::spawn(connection);
     let ask = async |request: Request| {
-        let uri = match request.target.strip_prefix("http://") {
-            Some(_) => request.target.clone(),
-            None => format!("http://{}{}", gateway.edge, request.target),
-        };
-        let mut asked = hyper::Request::builder().method(request.method.as_str()).uri(uri);
-        for (name, value) in &request.headers {
-            asked = asked.header(name, &value[..]);
-        }
-        let asked = asked.body(Full::new(Bytes::from(request.body))).unwrap();
+        let asked = request.to_hyper(&format!("http://{}", gateway.edge));
         let (head, body) = sender.clone().send_request(asked).await.unwrap().into_parts();
         assert_eq!(head.version, hyper::Version::HTTP_2);
-        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         let headers =
             head.headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
         Answer { status: head.status.as_u16(), headers: headers.collect(), body }
@@ -1097,7 +1089,7 @@ async fn futures_in_order<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Out
 #[test]
 fn a_record_keeps_the_listed_headers_and_no_others() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let kept = [
         "content-encoding",
         "content-length",
@@ -1155,7 +1147,7 @@ fn a_record_keeps_the_listed_headers_and_no_others() {
 #[test]
 fn headers_sent_twice_or_not_in_ascii_are_recorded_and_break_nothing() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let request = Request::post("/hooks/nothing", "")
         .with("user-agent", "one")
         .with("user-agent", "two")
@@ -1184,7 +1176,7 @@ fn headers_sent_twice_or_not_in_ascii_are_recorded_and_break_nothing() {
 #[test]
 fn a_path_token_is_nowhere_to_be_read() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let encoded: String = TOKEN.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let twice = encoded.replace('%', "%25");
     let partly = format!("%{:02x}{}", TOKEN.as_bytes()[0], &TOKEN[1..]);
@@ -1226,7 +1218,7 @@ fn a_path_token_is_nowhere_to_be_read() {
     }
     let accepted = gateway.ask(&securitize("/hooks/securitize", "sub-1", 1));
     assert_eq!(accepted.status, 200);
-    let metrics = gateway.admin("/metrics").text();
+    let metrics = gateway.ask_admin("/metrics").body;
     let (code, log) = gateway.stop();
     assert_eq!(code, 0);
     let audit = home.audit();
@@ -1246,7 +1238,7 @@ fn a_path_token_is_nowhere_to_be_read() {
 #[test]
 fn of_a_query_a_body_a_secret_and_a_signature_nothing_is_kept() {
     let home = Home::new(&(sources() + OPEN));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let marked = |request: Request| request.to("/hooks/basiq?in-the-query=QUERYMARK");
     let signed = |body: &str| marked(standard("/hooks/basiq", body, now()));
     let body = "{\"eventId\":\"BODYMARK\",\"<BODYMARK>\":[\"BODYMARK\"]}";
@@ -1291,10 +1283,10 @@ fn of_a_query_a_body_a_secret_and_a_signature_nothing_is_kept() {
         let answer = gateway.ask(request);
         assert!(answer.status >= 400, "{request:?}: {answer:?}");
         gateway.record_of(&answer);
-        answers.push(format!("{answer:?} {}", answer.text()));
+        answers.push(format!("{answer:?} {}", answer.body));
     }
     assert_eq!(gateway.ask(&good).status, 200);
-    let metrics = gateway.admin("/metrics").text();
+    let metrics = gateway.ask_admin("/metrics").body;
     let (_, log) = gateway.stop();
     let mut secret = vec![
         "QUERYMARK".to_owned(),
@@ -1323,7 +1315,7 @@ fn of_a_query_a_body_a_secret_and_a_signature_nothing_is_kept() {
 fn a_body_that_was_read_is_recorded_by_its_hash() {
     use sha2::{Digest, Sha256};
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let body = basiq_body("evt");
     let record = gateway.record_of(&gateway.ask(&basiq("evt").without("webhook-id")));
     assert_eq!(record["body_sha256"], hex::encode(Sha256::digest(&body)));
@@ -1337,7 +1329,7 @@ fn a_body_that_was_read_is_recorded_by_its_hash() {
 #[test]
 fn a_dropped_conflict_is_recorded_and_no_reject() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     assert_eq!(gateway.ask(&basiq("evt")).status, 200);
     let other = "{\"eventTypeId\":\"user.updated\",\"eventId\":\"evt\"}";
     let conflict = || standard("/hooks/basiq?QUERYMARK", other, now());
@@ -1362,11 +1354,11 @@ fn a_dropped_conflict_is_recorded_and_no_reject() {
 #[test]
 fn every_metric_is_there_at_the_start_and_at_zero() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
-    let answer = gateway.admin("/metrics");
+    let gateway = home.gateway();
+    let answer = gateway.ask_admin("/metrics");
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4"));
-    let metrics = Metrics::read(&answer.text());
+    let metrics = Metrics::read(&answer.body);
     for (kind, names) in [("counter", COUNTERS.as_slice()), ("histogram", &HISTOGRAMS), ("gauge", &GAUGES)] {
         for name in names {
             assert_eq!(metrics.types.get(*name).map(String::as_str), Some(kind), "{name}");
@@ -1406,7 +1398,7 @@ fn every_metric_is_there_at_the_start_and_at_zero() {
 #[test]
 fn the_counts_are_those_of_the_requests_sent() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut connection = gateway.connect();
     for number in 0..20 {
         connection.ask(&basiq(&format!("evt-{}", number % 7)));
@@ -1444,9 +1436,9 @@ fn the_counts_are_those_of_the_requests_sent() {
 #[test]
 fn health_is_told_on_the_admin_listener_alone() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
-    assert_eq!(gateway.admin("/livez").status, 200);
-    let ready = gateway.admin("/readyz");
+    let gateway = home.gateway();
+    assert_eq!(gateway.ask_admin("/livez").status, 200);
+    let ready = gateway.ask_admin("/readyz");
     assert_eq!((ready.status, ready.header("content-type")), (200, Some("application/json")));
     let told = ready.json();
     for (key, value) in [
@@ -1458,7 +1450,7 @@ fn health_is_told_on_the_admin_listener_alone() {
     ] {
         assert_eq!(told[key], value, "{told}");
     }
-    assert_eq!(gateway.admin("/").status, 404);
+    assert_eq!(gateway.ask_admin("/").status, 404);
     let posted = Connection::open(gateway.admin).ask(&Request::post("/metrics", ""));
     assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD")));
     let posted = Connection::open(gateway.admin).ask(&basiq("evt"));

@@ -7,14 +7,15 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::edge::*;
+use support::blocking::{Bystander, Connection, eventually, is_open, until};
+use support::*;
 
 /// A gateway under attack, while another client delivers.
 struct Attacked {
     bystander: Bystander,
     /// It was served while an attack was open.
     meanwhile: bool,
-    gateway: Served,
+    gateway: Gateway,
     home: Home,
     delivered: usize,
     records: usize,
@@ -23,7 +24,7 @@ struct Attacked {
 impl Attacked {
     fn new(config: &str) -> Attacked {
         let home = Home::new(&(config.to_owned() + &sources()));
-        let gateway = home.serve();
+        let gateway = home.gateway();
         let bystander = Bystander::of(&gateway);
         Attacked { bystander, meanwhile: false, gateway, home, delivered: 0, records: 0 }
     }
@@ -271,7 +272,7 @@ fn heads_that_come_too_slowly_are_told_from_silence_and_from_idle_connections() 
         connection.ends();
     }
     silent.into_iter().chain([idle]).for_each(Connection::ends);
-    let timeouts = |gateway: &Served, status: u16| {
+    let timeouts = |gateway: &Gateway, status: u16| {
         let mut records = gateway.records();
         records.retain(|of| (&of["reason"], &of["status"]) == (&json!("header_timeout"), &json!(status)));
         records
@@ -436,7 +437,7 @@ fn methods_that_would_make_a_tunnel_or_an_echo_are_refused() {
         let request = basiq("evt").method(method).with("x-secret", "ECHOMARK");
         let answer = attacked.gateway.ask(&request);
         assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{answer:?}");
-        assert!(!answer.text().contains("ECHOMARK"));
+        assert!(!answer.body.contains("ECHOMARK"));
         attacked.records += 1;
     }
     let mut connection = attacked.gateway.connect();
@@ -542,7 +543,7 @@ const PSEUDO: [(&str, &str); 4] =
     [(":method", "POST"), (":scheme", "http"), (":path", "/nothing"), (":authority", "x")];
 
 impl Http2 {
-    fn open(gateway: &Served, settings: &[u8]) -> Http2 {
+    fn open(gateway: &Gateway, settings: &[u8]) -> Http2 {
         let stream = TcpStream::connect(gateway.edge).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -933,7 +934,7 @@ fn who_still_asks_on_a_connection_that_a_reload_ends_is_no_attacker() {
     let mut connection = Http2::open(&attacked.gateway, &[]);
     let text = "edge.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nedge.trusted_proxies = [\"192.0.2.0/24\"]\n";
     attacked.home.write("hookgate.toml", text.to_owned() + &sources());
-    attacked.gateway.signal("HUP");
+    attacked.gateway.sighup();
     assert_eq!(connection.next_of(GOAWAY).payload[7], 0);
     // The ping that comes with the farewell is not answered yet: what is opened now has crossed with it.
     connection.ask(1, &PSEUDO);
@@ -1018,7 +1019,7 @@ fn an_http2_connection_that_was_asked_ends_once_it_is_idle() {
 fn an_idle_http2_connection_gives_way_where_few_places_are_left() {
     let times = "edge.header_timeout = \"1s\"\nedge.max_connections = 2\n";
     let home = Home::new(&(times.to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut idle = Http2::open(&gateway, &[]);
     idle.ask(1, &PSEUDO);
     assert_eq!(idle.body(1)["status"], 404);

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
-use support::edge::*;
+use support::blocking::{Bystander, Connection, until};
+use support::*;
 use tokio::net::TcpSocket;
 
 // -- the PROXY protocol
@@ -17,7 +18,7 @@ use tokio::net::TcpSocket;
 #[test]
 fn a_trusted_proxys_header_says_who_the_client_is() {
     let home = proxied("");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let cases = [
         (b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 443\r\n".to_vec(), "203.0.113.7"),
         (b"PROXY TCP6 2001:db8::7 2001:db8::1 56324 443\r\n".to_vec(), "2001:db8::7"),
@@ -54,7 +55,7 @@ fn a_trusted_proxys_header_says_who_the_client_is() {
 #[test]
 fn a_header_may_come_byte_by_byte() {
     let home = proxied("");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let v1 = b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 443\r\n".to_vec();
     for header in [v1, v2_of("203.0.113.7", &checksum("203.0.113.7"))] {
         for pieces in [1, 2, 15, header.len() - 1, header.len(), header.len() + 1] {
@@ -70,7 +71,7 @@ fn a_header_may_come_byte_by_byte() {
 #[test]
 fn the_clients_that_a_source_takes_are_those_that_the_proxy_names() {
     let home = proxied("");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let ask = |header: &[u8]| {
         let mut connection = gateway.connect();
         connection.send(header);
@@ -87,7 +88,7 @@ fn the_clients_that_a_source_takes_are_those_that_the_proxy_names() {
 #[test]
 fn a_proxy_that_speaks_for_itself_is_the_client() {
     let home = proxied("");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     for header in [
         b"PROXY UNKNOWN\r\n".to_vec(),
         b"PROXY UNKNOWN 203.0.113.7 192.0.2.1 1 2\r\n".to_vec(),
@@ -109,7 +110,7 @@ fn a_proxy_that_speaks_for_itself_is_the_client() {
 #[test]
 fn a_trusted_proxy_that_does_not_say_who_the_client_is_is_refused() {
     let home = proxied("");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut altered = v2_of("203.0.113.7", &checksum("203.0.113.7"));
     altered[19] ^= 1;
     let cases = [
@@ -149,7 +150,7 @@ fn a_trusted_proxy_that_does_not_say_who_the_client_is_is_refused() {
 #[test]
 fn a_trusted_proxy_that_says_nothing_or_half_is_cut_off_in_time() {
     let home = proxied("edge.header_timeout = \"2s\"\n");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let edge = gateway.edge;
     let bystander = Bystander::asking(move |request| {
         let mut connection = Connection::open(edge);
@@ -188,7 +189,7 @@ fn a_trusted_proxy_that_says_nothing_or_half_is_cut_off_in_time() {
 #[test]
 fn to_wait_for_a_proxy_is_no_work() {
     let home = proxied("edge.header_timeout = \"2s\"\n");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let before = ticks(&gateway);
     for mut connection in half_headers(&gateway) {
         assert_eq!(connection.answer().status, 408);
@@ -198,7 +199,7 @@ fn to_wait_for_a_proxy_is_no_work() {
 }
 
 /// Connections that began with nothing or half of a PROXY header.
-fn half_headers(gateway: &Served) -> [Connection; 4] {
+fn half_headers(gateway: &Gateway) -> [Connection; 4] {
     let v2 = v2(0x21, 0x11, &[0; 12]);
     [&b""[..], b"P", b"PROXY TCP4 203.0.113.7 192.0.2.1 1 2\r", &v2[..27]].map(|bytes| {
         let mut connection = gateway.connect();
@@ -210,7 +211,7 @@ fn half_headers(gateway: &Served) -> [Connection; 4] {
 #[test]
 fn a_stranger_cannot_say_who_it_is() {
     let home = proxied("");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let stranger = || from("127.0.0.2", gateway.edge);
     for header in [b"PROXY TCP4 203.0.113.7 192.0.2.1 1 2\r\n".to_vec(), v2_of("203.0.113.7", &[])] {
         let mut connection = stranger();
@@ -233,7 +234,7 @@ fn a_stranger_cannot_say_who_it_is() {
 #[test]
 fn without_the_setting_a_proxy_header_is_no_http() {
     let home = forwarded();
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut connection = gateway.connect();
     connection.send([&b"PROXY TCP4 203.0.113.7 192.0.2.1 1 2\r\n"[..], &unsigned().bytes()].concat());
     assert_eq!(connection.answer().status, 400);
@@ -246,7 +247,7 @@ fn without_the_setting_a_proxy_header_is_no_http() {
 fn the_header_comes_before_tls() {
     let home = proxied(TLS);
     let certificate = certified(&home);
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut tls = shake_hands(&gateway, &v2_of("203.0.113.7", &[]), &certificate);
     tls.write_all(&unsigned().bytes()).unwrap();
     let mut status = [0; 12];
@@ -269,7 +270,7 @@ fn the_header_comes_before_tls() {
 #[test]
 fn the_client_is_the_last_that_a_trusted_proxy_has_seen() {
     let home = forwarded();
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let cases: &[(&[&str], &str)] = &[
         (&["203.0.113.7"], "203.0.113.7"),
         (&["203.0.113.7:51221"], "203.0.113.7"),
@@ -316,7 +317,7 @@ fn the_client_is_the_last_that_a_trusted_proxy_has_seen() {
 #[test]
 fn a_client_behind_both_is_told_by_the_header_only_to_a_proxy() {
     let home = proxied("");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let ask = |source: &str| {
         let mut connection = gateway.connect();
         connection.send(v2_of(source, &[]));
@@ -343,7 +344,7 @@ fn to_trust_everybody_is_warned_of() {
 #[test]
 fn a_client_with_all_its_connections_keeps_no_other_out() {
     let home = Home::new(&("edge.max_connections_per_client = 2\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let (mut first, mut second) = (gateway.connect(), gateway.connect());
     assert_eq!((first.ask(&basiq("evt-1")).status, second.ask(&basiq("evt-2")).status), (200, 200));
     for _ in 0..3 {
@@ -366,7 +367,7 @@ fn a_client_with_all_its_connections_keeps_no_other_out() {
 #[test]
 fn behind_a_proxy_connections_are_counted_by_the_client_it_names() {
     let home = proxied("edge.max_connections_per_client = 2\n");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let connect = |source: &str| {
         let mut connection = gateway.connect();
         let family = if source.contains(':') { "TCP6 " } else { "TCP4 " };
@@ -413,7 +414,7 @@ fn behind_a_proxy_connections_are_counted_by_the_client_it_names() {
 #[test]
 fn over_all_connections_the_record_names_that_bound() {
     let home = proxied("edge.max_connections = 2\n");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut held = gateway.connect();
     held.send("PROXY TCP4 203.0.113.7 192.0.2.1 1 2\r\n");
     assert_eq!(held.ask(&basiq("evt-1")).status, 200);
@@ -433,7 +434,7 @@ fn over_all_connections_the_record_names_that_bound() {
 fn under_tls_a_connection_too_many_is_closed_without_a_word() {
     let home = Home::new(&format!("{TLS}edge.max_connections_per_client = 1\n{}", sources()));
     let certificate = certified(&home);
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut tls = shake_hands(&gateway, b"", &certificate);
     tls.write_all(&unsigned().bytes()).unwrap();
     tls.read_exact(&mut [0; 12]).unwrap();
@@ -448,10 +449,10 @@ fn under_tls_a_connection_too_many_is_closed_without_a_word() {
 #[test]
 fn only_so_many_of_those_turned_away_keep_a_file() {
     let home = Home::new(&("edge.max_connections = 1\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut only = gateway.connect();
     assert_eq!(only.ask(&basiq("evt-1")).status, 200);
-    let files = || fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count();
+    let files = || fs::read_dir(format!("/proc/{}/fd", gateway.id())).unwrap().count();
     let before = files();
     // They take their answer and do not let go.
     let turned_away: Vec<_> = (0..500)
@@ -470,21 +471,21 @@ fn only_so_many_of_those_turned_away_keep_a_file() {
 #[test]
 fn out_of_files_it_goes_on_once_there_are_some() {
     let home = Home::new(&sources());
-    let gateway = home.serve_limited("-n 100");
+    let gateway = home.gateway_limited("-n 100");
     assert!(gateway.log().contains("edge.max_connections needs more open files"), "{}", gateway.log());
     let held: Vec<_> = (0..150).map(|_| gateway.connect()).collect();
     until("it has no more files", || gateway.log().contains("cannot accept a connection"));
     drop(held);
     let mut next = gateway.connect();
     assert_eq!(next.ask(&basiq("evt-1")).status, 200);
-    assert_eq!(gateway.admin("/readyz").status, 200);
+    assert_eq!(gateway.ask_admin("/readyz").status, 200);
 }
 
 #[test]
 fn of_the_files_it_may_have_it_takes_all() {
     let home = Home::new(&("edge.max_connections = 100\n".to_owned() + &sources()));
-    let gateway = home.serve_limited("-S -n 200");
-    let limits = fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
+    let gateway = home.gateway_limited("-S -n 200");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", gateway.id())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let numbers: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
     assert_eq!(numbers[0], numbers[1], "{line}");
@@ -517,7 +518,7 @@ fn unsigned() -> Request {
     Request::post("/hooks/basiq", "{}")
 }
 
-fn client_of(gateway: &Served, answer: &Answer) -> Value {
+fn client_of(gateway: &Gateway, answer: &Answer) -> Value {
     gateway.record_of(answer)["client"].clone()
 }
 
@@ -534,7 +535,7 @@ fn from(address: &str, to: SocketAddr) -> Connection {
 }
 
 /// Reads a connection's refusal, and its record.
-fn turned_away(gateway: &Served, connection: &mut Connection, detail: &str, client: &str) {
+fn turned_away(gateway: &Gateway, connection: &mut Connection, detail: &str, client: &str) {
     let answer = connection.answer();
     assert_eq!(answer.status, 503);
     assert!(answer.header("retry-after").is_some());
@@ -572,8 +573,8 @@ fn checksum(source: &str) -> [u8; 7] {
 }
 
 /// Hundredths of a second for which the process has kept a processor busy.
-fn ticks(gateway: &Served) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();
+fn ticks(gateway: &Gateway) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.id())).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
@@ -590,7 +591,7 @@ fn certified(home: &Home) -> RootCertStore {
 
 /// Begins TLS, its first message in one piece with what comes before.
 fn shake_hands(
-    gateway: &Served,
+    gateway: &Gateway,
     before: &[u8],
     roots: &RootCertStore,
 ) -> StreamOwned<ClientConnection, TcpStream> {

@@ -15,7 +15,10 @@ use std::{fmt, io};
 
 use hookgate::clock;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use support::{Client, Delivery, Gateway, Home, assert_each_once, until, within};
+use support::{
+    Client, Gateway, Home, assert_each_once, atelio, basiq, basiq_by_another_secret, investor_update, until,
+    within,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -35,7 +38,7 @@ async fn silent_connections_to_the_admin_port_keep_nobody_else_from_it() {
         assert_eq!(gateway.admin(path).await.status, 200, "{path}");
         assert_eq!(idle.get(path).await.unwrap().status, 200, "{path}");
     }
-    until("it is told", async || gateway.said().contains("127.0.0.2")).await;
+    until("it is told", async || gateway.log().contains("127.0.0.2")).await;
     // Those that have a place are closed for their silence, and so is one that asks no more.
     let closed = async {
         for mut stream in silent {
@@ -44,9 +47,9 @@ async fn silent_connections_to_the_admin_port_keep_nobody_else_from_it() {
         assert!(idle.closed().await);
     };
     within(Duration::from_secs(20), "silent connections are closed", closed).await;
-    let said = gateway.said();
+    let said = gateway.log();
     assert_eq!(said.matches("closing more").count(), 1, "{said}");
-    until("its end is told", async || gateway.said().contains("turns no connections away any more")).await;
+    until("its end is told", async || gateway.log().contains("turns no connections away any more")).await;
 }
 
 #[tokio::test]
@@ -86,16 +89,16 @@ async fn a_spell_without_file_descriptors_is_told_once_and_so_is_its_end() {
     for _ in 0..100 {
         silent.push(TcpStream::connect(gateway.edge).await.unwrap());
     }
-    until("it is told", async || gateway.said().contains("cannot accept a connection")).await;
+    until("it is told", async || gateway.log().contains("cannot accept a connection")).await;
     // It lasts until the first of them have been silent for too long.
     let mut nothing = [0];
     let closed = silent[0].read(&mut nothing);
     assert_eq!(within(Duration::from_secs(20), "it is closed", closed).await.unwrap(), 0);
-    assert_eq!(gateway.said().matches("cannot accept").count(), 1, "{}", gateway.said());
+    assert_eq!(gateway.log().matches("cannot accept").count(), 1, "{}", gateway.log());
     drop(silent);
-    until("its end is told", async || gateway.said().contains("connections are accepted again")).await;
-    gateway.deliver(&Delivery::basiq("later")).await.assert_accepted("later");
-    assert_eq!(gateway.said().matches("cannot accept").count(), 1, "{}", gateway.said());
+    until("its end is told", async || gateway.log().contains("connections are accepted again")).await;
+    gateway.deliver(&basiq("later")).await.assert_accepted("later");
+    assert_eq!(gateway.log().matches("cannot accept").count(), 1, "{}", gateway.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +174,7 @@ async fn a_source_that_is_flooded_from_everywhere_takes_nothing_from_the_others(
     let mut good = Client::connect(gateway.edge).await.unwrap();
     let mut ids = Vec::new();
     for number in 0.. {
-        let answer = good.deliver(&Delivery::basiq(&format!("probe-{number}"))).await.unwrap();
+        let answer = good.deliver(&basiq(&format!("probe-{number}"))).await.unwrap();
         if answer.status == 503 {
             answer.assert_come_again();
             break;
@@ -181,16 +184,14 @@ async fn a_source_that_is_flooded_from_everywhere_takes_nothing_from_the_others(
         tokio::time::sleep(BETWEEN_DELIVERIES).await;
     }
     for number in 0..40 {
-        for delivery in
-            [Delivery::atelio(&format!("customer-{number}"), ""), Delivery::securitize(number, "")]
-        {
+        for delivery in [atelio(&format!("customer-{number}"), ""), investor_update(number, "")] {
             let (status, id) = good.deliver(&delivery).await.unwrap().taken();
             assert_eq!(status, "accepted");
             ids.push(id);
         }
     }
     // It was so all the time.
-    let answer = good.deliver(&Delivery::basiq("probe")).await.unwrap();
+    let answer = good.deliver(&basiq("probe")).await.unwrap();
     answer.assert_come_again();
     attack.finish().await;
     assert_each_once(&home.events(), &ids);
@@ -260,7 +261,7 @@ async fn deliver(name: &str, gateway: SocketAddr, lasts: Duration) -> Served {
     while begun.elapsed() < lasts || served.took.len() < 2 {
         let number = served.took.len();
         let id = format!("{name}-{number}");
-        let delivery = if number % 2 == 0 { Delivery::basiq(&id) } else { Delivery::atelio(&id, "") };
+        let delivery = if number % 2 == 0 { basiq(&id) } else { atelio(&id, "") };
         let sent = clock::instant();
         let answer = client.deliver(&delivery).await;
         served.took.push(sent.elapsed());
@@ -340,7 +341,7 @@ impl Attack {
 
 /// Forgeries, one after the other, each of which must be refused. A slow answer does not make for fewer: those that are overdue follow at once.
 async fn forge(gateway: SocketAddr, from: [u8; 4], mut due: Interval, counts: Arc<Counts>) {
-    let forgery = Delivery::basiq_by_another_secret("forged").request();
+    let forgery = basiq_by_another_secret("forged").bytes();
     while let Ok(mut client) = connect(from, gateway).await.and_then(Client::over) {
         while !counts.stop.load(Ordering::Relaxed) {
             if client.send(&forgery).await.is_err() {

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use hookgate::clock;
 use serde_json::{Value, json};
-use support::edge::*;
+use support::blocking::until;
+use support::*;
 
 // -- kept connections
 
 #[test]
 fn a_kept_connection_may_be_idle_for_longer_than_a_head_may_take() {
     let home = Home::new(&("edge.header_timeout = \"500ms\"\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut kept = gateway.connect();
     let answer = kept.ask(&basiq("evt-1"));
     assert_eq!((answer.status, answer.header("keep-alive")), (200, Some("timeout=75")));
@@ -33,7 +34,7 @@ fn a_kept_connection_may_be_idle_for_longer_than_a_head_may_take() {
 fn an_idle_connection_ends_after_the_time_that_it_was_told() {
     let home =
         Home::new(&("edge.header_timeout = \"10m\"\nedge.idle_timeout = \"1s\"\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut kept = gateway.connect();
     let asked = clock::instant();
     assert_eq!(kept.ask(&basiq("evt-1")).header("keep-alive"), Some("timeout=1"));
@@ -47,7 +48,7 @@ fn an_idle_connection_ends_after_the_time_that_it_was_told() {
 #[test]
 fn a_connection_that_ends_is_not_told_how_long_it_is_kept() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let told =
         |answer: &Answer| ["keep-alive", "connection"].map(|name| answer.header(name).map(str::to_owned));
     let closing = [None, Some("close".to_owned())];
@@ -61,14 +62,14 @@ fn a_connection_that_ends_is_not_told_how_long_it_is_kept() {
     assert_eq!(told(&gateway.ask(&Request::get("/nothing")))[0], Some("timeout=75".to_owned()));
     // Less than a second cannot be told.
     let home = Home::new(&("edge.idle_timeout = \"900ms\"\n".to_owned() + &sources()));
-    assert_eq!(told(&home.serve().ask(&basiq("evt"))), [None, None]);
+    assert_eq!(told(&home.gateway().ask(&basiq("evt"))), [None, None]);
 }
 
 #[test]
 fn idle_connections_give_way_where_few_places_are_left() {
     let times = "edge.header_timeout = \"1s\"\nedge.max_connections = 4\n";
     let home = Home::new(&(times.to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let kept = |id: &str| {
         let mut kept = gateway.connect();
         assert_eq!(kept.ask(&basiq(id)).status, 200);
@@ -91,7 +92,7 @@ fn idle_connections_give_way_where_few_places_are_left() {
 #[test]
 fn a_probe_is_answered_as_readiness_is_and_leaves_nothing() {
     let home = Home::new(&("edge.health_path = \"/\"\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut kept = gateway.connect();
     let before = gateway.metrics().answered();
     for target in ["/", "/?", "/?probe=kube", "http://10.0.0.1/"] {
@@ -99,7 +100,7 @@ fn a_probe_is_answered_as_readiness_is_and_leaves_nothing() {
             let probe =
                 Request::new(method, target).with("user-agent", "GoogleHC/1.0").without("content-length");
             let answer = kept.ask(&probe);
-            assert_eq!((answer.status, answer.text()), (200, String::new()), "{method} {target}");
+            assert_eq!((answer.status, &*answer.body), (200, ""), "{method} {target}");
             assert_eq!(answer.header("content-type"), None);
         }
     }
@@ -129,23 +130,23 @@ fn a_probe_is_told_that_the_gateway_is_not_ready_or_leaves() {
     let config = "edge.health_path = \"/healthz\"\nspool.enabled = false\nredis.url = \"redis://127.0.0.1:1/0\"\n\
                   dedupe.store = \"redis\"\nqueue.kind = \"redis\"\n";
     let home = Home::new(&(config.to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut kept = gateway.connect();
-    until("it is not ready", || gateway.admin("/readyz").status == 503);
+    until("it is not ready", || gateway.ask_admin("/readyz").status == 503);
     let answer = kept.ask(&Request::get("/healthz?x"));
-    assert_eq!((answer.status, answer.text()), (503, String::new()));
+    assert_eq!((answer.status, answer.body), (503, String::new()));
     assert_eq!(gateway.metrics().refused(), 0.0);
 
     // What is in flight holds the drain up.
     let home = Home::new(&("edge.health_path = \"/healthz\"\n".to_owned() + &sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut delivery = gateway.connect();
     let bytes = basiq("evt-1").bytes();
     delivery.send(&bytes[..bytes.len() - 1]);
     until("it is in flight", || gateway.metrics().sum("hookgate_requests_in_flight", &[]) == 1.0);
     assert_eq!(gateway.ask(&Request::get("/healthz")).status, 200);
-    gateway.signal("TERM");
-    until("it drains", || gateway.admin("/readyz").status == 503);
+    gateway.sigterm();
+    until("it drains", || gateway.ask_admin("/readyz").status == 503);
     let answer = gateway.ask(&Request::get("/healthz"));
     assert_eq!((answer.status, answer.header("connection")), (503, Some("close")));
     assert_eq!(answer.header("keep-alive"), None);
@@ -165,14 +166,14 @@ fn the_health_path_follows_the_config() {
         format!("edge.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n{path}{}", sources())
     };
     let home = Home::exactly(&config(""));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let status = |target: &str| gateway.ask(&Request::get(target)).status;
     assert_eq!(status("/healthz"), 404);
     home.write("hookgate.toml", config("edge.health_path = \"/healthz\"\n"));
-    gateway.signal("HUP");
+    gateway.sighup();
     until("it is answered", || status("/healthz") == 200);
     home.write("hookgate.toml", config("edge.health_path = \"/up\"\n"));
-    gateway.signal("HUP");
+    gateway.sighup();
     until("another is", || status("/up") == 200);
     assert_eq!(status("/healthz"), 404);
 }
@@ -183,7 +184,7 @@ fn the_health_path_follows_the_config() {
 fn the_record_says_which_source_a_path_misses_by_a_slip() {
     let upper = "[sources.upper]\nprovider = \"basiq\"\npath = \"/In/Upper\"\n";
     let home = Home::new(&format!("{}{upper}secrets = [\"{STANDARD_SECRET}\"]\n", sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let detail = |target: &str, reason: &str| {
         let answer = gateway.ask(&basiq("evt").to(target));
         let said = answer.json();
@@ -263,7 +264,7 @@ fn networks_written_as_ipv6_mean_the_ipv4_networks_that_they_map() {
         sources()
     );
     let home = Home::new(&config);
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let status =
         |path: &str, from: &str| gateway.ask(&basiq("evt").to(path).with("x-forwarded-for", from)).status;
     assert_eq!(

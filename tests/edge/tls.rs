@@ -11,9 +11,9 @@ use hookgate::config;
 use hookgate::metrics::Metrics as Counters;
 use hookgate::pipeline::Rules;
 use hookgate::tls::Failure;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::Version;
-use hyper::body::Bytes;
+use hyper::header::HeaderValue;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
@@ -28,7 +28,8 @@ use rustls::{
     SupportedProtocolVersion,
 };
 use serde_json::{Value, json};
-use support::edge::*;
+use support::blocking::{Bystander, Connection, eventually, until};
+use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
@@ -38,7 +39,7 @@ use tokio_rustls::TlsConnector;
 async fn http1_and_http2_are_spoken_over_tls_1_2_and_1_3() {
     let authority = Authority::new();
     let home = home_with(&authority, "");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut number = 0;
     for (version, spoken) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
         for (offers, http) in [
@@ -66,7 +67,7 @@ async fn http1_and_http2_are_spoken_over_tls_1_2_and_1_3() {
 async fn without_alpn_the_first_bytes_tell_http2() {
     let authority = Authority::new();
     let home = home_with(&authority, "");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut client = Client::of(&authority);
     client.prior_knowledge = true;
     let seen = client.ask(gateway.edge, "edge.test", &basiq("evt-1")).await.unwrap();
@@ -77,7 +78,7 @@ async fn without_alpn_the_first_bytes_tell_http2() {
 async fn a_client_that_comes_again_resumes_its_session() {
     let authority = Authority::new();
     let home = home_with(&authority, "");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     for (version, resumption) in RESUMPTIONS {
         let client = Client::of(&authority).version(version).resuming(resumption);
         let kind = async || client.ask(gateway.edge, "edge.test", &Request::get("/")).await.unwrap().kind;
@@ -141,7 +142,7 @@ async fn a_client_is_shown_the_certificate_of_the_host_that_it_names() {
     let named = authority.issue(|params| params.subject_alt_names = dns(&["special.hooks.test"]));
     wild.write(&home, "wild");
     named.write(&home, "named");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let first = home.path("edge.pem");
     let first = pem_der(&std::fs::read(first).unwrap());
     for (host, shown) in [
@@ -167,7 +168,7 @@ async fn with_client_ca_only_its_clients_are_let_in() {
     let (authority, other) = (Authority::new(), Authority::new());
     let home = home_with(&authority, "edge.tls.client_ca = \"clients.pem\"\n");
     home.write("clients.pem", authority.pem());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     for version in [&TLS12, &TLS13] {
         let client = || Client::of(&authority).version(version);
         let ask = async |client: Client| client.ask(gateway.edge, "edge.test", &Request::get("/")).await;
@@ -207,7 +208,7 @@ async fn a_source_takes_only_clients_whose_certificate_matches() {
         .replace("CN=Legacy, too", "CN=Legacy\\\\, too");
     let home = home_with(&authority, &config);
     home.write("clients.pem", authority.pem());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let sender = Client::of(&authority)
         .shows(authority.issue(|params| params.subject_alt_names = dns(&["Hooks.Sender.test"])));
     let legacy = Client::of(&authority).shows(authority.issue(|params| {
@@ -280,7 +281,7 @@ async fn out_of_the_quarantine_a_source_takes_only_clients_whose_certificate_mat
     let home = home_with(&authority, "");
     home.write("clients.pem", authority.pem());
     home.write("hookgate.toml", config("whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldY", ""));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let showing = |name| {
         Client::of(&authority).shows(authority.issue(|params| params.subject_alt_names = dns(&[name])))
     };
@@ -306,7 +307,7 @@ async fn out_of_the_quarantine_a_source_takes_only_clients_whose_certificate_mat
 fn a_handshake_that_does_not_end_is_closed_counted_and_recorded() {
     let authority = Authority::new();
     let home = home_with(&authority, "edge.header_timeout = \"2s\"\n");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let bystander = bystander(&authority, gateway.edge);
     // Silence; the beginning of a client's first message; such a message drop by drop, which would take minutes to its end.
     let mut begun: Vec<Connection> = (0..40).map(|_| gateway.connect()).collect();
@@ -349,7 +350,7 @@ fn a_handshake_that_does_not_end_is_closed_counted_and_recorded() {
 async fn a_failed_handshake_is_counted_and_recorded_and_one_that_the_client_left_is_not() {
     let authority = Authority::new();
     let home = home_with(&authority, "");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     gateway.connect().finish();
     let mut half = gateway.connect();
     half.send([22, 3, 1, 2, 0, 1, 0]);
@@ -384,7 +385,7 @@ async fn a_failed_handshake_is_counted_and_recorded_and_one_that_the_client_left
 fn plain_http_on_the_tls_port_is_told_so() {
     let authority = Authority::new();
     let home = home_with(&authority, "");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     for (number, bytes) in [basiq("evt-1").bytes(), preface].into_iter().enumerate() {
         let mut connection = gateway.connect();
@@ -529,7 +530,7 @@ fn check_warns_of_dates_and_the_metric_tells_the_first_to_come() {
                 home_of.write(&file, std::fs::read(home.path(&file)).unwrap());
             }
         }
-        home_of.serve().metrics().sum("hookgate_tls_certificate_expiry_timestamp_seconds", &[])
+        home_of.gateway().metrics().sum("hookgate_tls_certificate_expiry_timestamp_seconds", &[])
     };
     let more = "[[edge.tls.more]]\ncertificate = \"late.pem\"\nprivate_key = \"late.key\"\n";
     assert_eq!(expiry(""), 0.0);
@@ -542,7 +543,7 @@ fn check_warns_of_dates_and_the_metric_tells_the_first_to_come() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_ask_for_the_token_and_probes_do_not() {
     let home = Home::new(&format!("admin.token = \"{TOKEN}\"\n{}", sources()));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let metrics = |authorization: &[&str]| {
         let request = Request::get("/metrics");
         let request =
@@ -562,15 +563,15 @@ async fn metrics_ask_for_the_token_and_probes_do_not() {
     ] {
         let answer = metrics(&refused.iter().map(String::as_str).collect::<Vec<_>>());
         assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("Bearer")), "{refused:?}");
-        assert!(!answer.text().contains("hookgate_"), "{refused:?}");
+        assert!(!answer.body.contains("hookgate_"), "{refused:?}");
     }
     for taken in [format!("Bearer {TOKEN}"), format!("bearer {TOKEN}")] {
         let answer = metrics(&[&taken]);
         assert_eq!(answer.status, 200);
-        assert!(answer.text().contains("hookgate_build_info"));
+        assert!(answer.body.contains("hookgate_build_info"));
     }
-    assert_eq!(gateway.admin("/livez").status, 200);
-    until("it is ready", || gateway.admin("/readyz").status == 200);
+    assert_eq!(gateway.ask_admin("/livez").status, 200);
+    until("it is ready", || gateway.ask_admin("/readyz").status == 200);
     assert!(!gateway.stop().1.contains(TOKEN));
 }
 
@@ -594,7 +595,7 @@ async fn the_admin_listener_speaks_tls_and_no_handshake_holds_it_up() {
         expires = ends(params, 20);
     });
     front.write(&home, "front");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     // More than one of them, and each open to the end of the test.
     let mut endless: Vec<Connection> = (0..20).map(|_| Connection::open(gateway.admin)).collect();
     for connection in &mut endless {
@@ -618,7 +619,7 @@ async fn the_admin_listener_speaks_tls_and_no_handshake_holds_it_up() {
     let mut plain = Connection::open(gateway.admin);
     let answer = plain.ask(&Request::get("/livez"));
     assert_eq!(answer.status, 400);
-    assert!(answer.text().contains("https://"), "{answer:?}");
+    assert!(answer.body.contains("https://"), "{answer:?}");
     for connection in endless {
         connection.ends();
     }
@@ -630,7 +631,7 @@ async fn the_admin_listener_speaks_tls_and_no_handshake_holds_it_up() {
 // -- send
 
 /// A config for `send` alone, which knows the port of a gateway that took a free one.
-fn with_port_of(home: &Home, gateway: &Served, config: &str) {
+fn with_port_of(home: &Home, gateway: &Gateway, config: &str) {
     home.write("send.toml", format!("edge.listen = \"{}\"\n{config}", gateway.edge));
 }
 
@@ -642,7 +643,7 @@ fn send(home: &Home, more: &[&str]) -> Ran {
 fn send_takes_the_certificate_that_the_config_names_and_no_other() {
     let authority = Authority::new();
     let home = home_with(&authority, "");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     with_port_of(&home, &gateway, &config_of(""));
     let ran = send(&home, &["--count", "3"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
@@ -674,7 +675,7 @@ fn send_trusts_the_authorities_it_is_told_for_the_host_of_its_url() {
     authority.issue(|params| params.subject_alt_names = address).write(&home, "edge");
     home.write("ca.pem", authority.pem());
     home.write("stranger.pem", other.pem());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     with_port_of(&home, &gateway, &config_of(""));
     let port = gateway.edge.port();
     let (by_address, by_name) = (format!("https://127.0.0.1:{port}"), format!("https://localhost:{port}"));
@@ -719,7 +720,7 @@ fn send_shows_a_client_certificate_where_one_is_asked_for() {
     let home = home_with(&authority, tls);
     home.write("clients.pem", authority.pem());
     authority.issue(|params| params.subject_alt_names = dns(&["sender.test"])).write(&home, "sender");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     with_port_of(&home, &gateway, &config_of(tls));
     let ran = send(&home, &["--certificate", "sender.pem", "--key", "sender.key"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
@@ -747,7 +748,7 @@ fn send_takes_no_certificate_outside_its_dates_whoever_names_it() {
                 ends(params, to);
             })
             .write(&home, "edge");
-        let gateway = home.serve();
+        let gateway = home.gateway();
         with_port_of(&home, &gateway, &config_of(""));
         let url = format!("https://{}", gateway.edge);
         for more in [[].as_slice(), &["--url", &url, "--ca", "edge.pem"], &["--url", &url, "--ca", "ca.pem"]]
@@ -770,7 +771,7 @@ fn send_tells_what_to_do_of_a_self_signed_certificate_that_is_an_authority_too()
     home.write("edge.pem", params.self_signed(&key).unwrap().pem());
     home.write("edge.key", key.serialize_pem());
     home.write("stranger.pem", Authority::new().pem());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     with_port_of(&home, &gateway, &config_of(""));
     let url = format!("https://{}", gateway.edge);
     assert_eq!(send(&home, &["--url", &url, "--ca", "edge.pem"]).code, 0);
@@ -915,7 +916,7 @@ fn bystander(authority: &Authority, edge: SocketAddr) -> Bystander {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     Bystander::asking(move |request| {
         let seen = runtime.block_on(client.ask(edge, "edge.test", request)).unwrap();
-        Answer { status: seen.status, headers: Vec::new(), body: seen.text.into_bytes() }
+        Answer { status: seen.status, headers: Vec::new(), body: seen.text }
     })
 }
 
@@ -1009,15 +1010,10 @@ impl Client {
         let (tls, kind) = (connection.protocol_version().unwrap(), connection.handshake_kind().unwrap());
         let shown = connection.peer_certificates().unwrap()[0].clone();
         let http2 = self.prior_knowledge || connection.alpn_protocol() == Some(b"h2");
-        let mut asked = hyper::Request::builder().method(request.method.as_str());
-        asked = asked.uri(format!("https://edge.test{}", request.target));
+        let mut asked = request.to_hyper("https://edge.test");
         if !http2 {
-            asked = asked.header("host", "edge.test");
+            asked.headers_mut().insert("host", HeaderValue::from_static("edge.test"));
         }
-        for (name, value) in &request.headers {
-            asked = asked.header(name, &value[..]);
-        }
-        let asked = asked.body(Full::new(Bytes::from(request.body.clone()))).unwrap();
         let io = TokioIo::new(stream);
         let answer = if http2 {
             let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await;

@@ -13,7 +13,9 @@ use std::time::Duration;
 use hookgate::audit::files;
 use hookgate::audit::record::{NO_HASH, Record};
 use serde_json::Value;
-use support::{Client, Delivery, Gateway, Home, Persistence, Redis, eventually, free_port, until, within};
+use support::{
+    Client, Gateway, Home, Persistence, Redis, basiq_by_another_secret, eventually, free_port, until, within,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
@@ -35,7 +37,7 @@ async fn a_gateway_killed_in_a_flood_leaves_a_log_that_verifies_and_goes_on() {
             flood.spawn(async move {
                 // Until it is gone.
                 let Ok(mut client) = Client::connect(address).await else { return };
-                let forged = Delivery::basiq_by_another_secret("forged");
+                let forged = basiq_by_another_secret("forged");
                 while client.get("/nothing").await.is_ok() && client.deliver(&forged).await.is_ok() {}
             });
         }
@@ -97,7 +99,7 @@ async fn a_log_that_cannot_be_written_is_told_once_and_so_is_its_end() {
     .await;
     fs::remove_file(folder(&home)).unwrap();
     fs::rename(&aside, folder(&home)).unwrap();
-    until("its end is told", async || gateway.said().contains("the reject log is written again")).await;
+    until("its end is told", async || gateway.log().contains("the reject log is written again")).await;
     for _ in 0..3 {
         let written = async || gateway.metric("hookgate_audit_records_total").await;
         let before = written().await;
@@ -105,7 +107,7 @@ async fn a_log_that_cannot_be_written_is_told_once_and_so_is_its_end() {
         until("it goes on", async || written().await > before).await;
     }
     verified(&home, &[]);
-    let said = gateway.said();
+    let said = gateway.log();
     assert_eq!(said.matches("the reject log cannot be written").count(), 1, "{said}");
     assert_eq!(said.matches("is written again").count(), 1, "{said}");
 }
@@ -292,11 +294,7 @@ async fn a_log_that_was_cut_or_deleted_is_told_though_it_has_grown_again() {
 
         let mut gateway = home.serve().await;
         assert_eq!(gateway.metric("hookgate_audit_failures_total").await, 1.0, "{at}");
-        assert!(
-            gateway.said().contains("the reject log is not as its gateway left it"),
-            "{}",
-            gateway.said()
-        );
+        assert!(gateway.log().contains("the reject log is not as its gateway left it"), "{}", gateway.log());
         refused(&gateway, 9).await;
         until("its records", async || gateway.metric("hookgate_audit_records_total").await == 9.0).await;
         is_broken(&home, &[], 5, "a gateway that started at");
@@ -411,8 +409,7 @@ async fn a_log_that_cannot_be_looked_at_is_not_called_absent() {
 async fn the_record_that_an_answer_names_is_found_and_times_are_given_as_one_likes() {
     let home = Home::embedded();
     let gateway = home.serve().await;
-    let answers =
-        [gateway.deliver(&Delivery::basiq_by_another_secret("a")).await, gateway.admin("/nothing").await];
+    let answers = [gateway.deliver(&basiq_by_another_secret("a")).await, gateway.admin("/nothing").await];
     let reject = answers[0].json()["reject"].as_str().unwrap().to_owned();
     until("its record", async || gateway.metric("hookgate_audit_records_total").await == 1.0).await;
     let query = |more: &[&str]| home.lines(&[&["audit", "query", "--json"], more].concat());
@@ -478,7 +475,7 @@ async fn redis_gets_every_record_over_crashes_of_both() {
     assert_eq!(due, 12);
     assert_eq!(gateway.metric("hookgate_audit_ship_lost_total").await, 0.0);
     let (up, down) = ("the reject log is shipped", "the reject log is not shipped");
-    let said = gateway.said();
+    let said = gateway.log();
     assert!(
         said.matches(up).count() == 1 && said.matches(down).count() <= 1,
         "only changes are told: {said}"
@@ -561,7 +558,7 @@ async fn a_line_forged_into_the_log_stops_nothing_and_hides_nothing() {
     };
     assert_eq!(messages.iter().map(seq).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
     assert_eq!(gateway.metric("hookgate_audit_ship_lost_total").await, 3.0, "the forged ones are counted");
-    assert!(gateway.said().contains("none of the gateway's records"));
+    assert!(gateway.log().contains("none of the gateway's records"));
 }
 
 #[tokio::test]
@@ -681,13 +678,13 @@ async fn run(home: &Home, count: usize) -> String {
     refused(&gateway, count).await;
     gateway.sigterm();
     assert!(gateway.exit().await.success());
-    gateway.said()
+    gateway.log()
 }
 
 /// So many refusals.
 async fn refused(gateway: &Gateway, count: usize) {
     for n in 0..count {
-        let answer = gateway.deliver(&Delivery::basiq_by_another_secret(&format!("forged-{n}"))).await;
+        let answer = gateway.deliver(&basiq_by_another_secret(&format!("forged-{n}"))).await;
         assert_eq!(answer.status, 401);
     }
 }

@@ -85,13 +85,13 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-fn basiq(ids: std::ops::Range<u32>) -> Vec<String> {
+fn ids_of(ids: std::ops::Range<u32>) -> Vec<String> {
     ids.map(|n| format!("evt-{n}")).collect()
 }
 
 async fn deliver(gateway: &Gateway, ids: &[String]) {
     for id in ids {
-        gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
+        gateway.deliver(&basiq(id)).await.assert_accepted(id);
     }
 }
 
@@ -110,7 +110,7 @@ async fn a_backup_under_load_is_whole_and_restores_to_what_was_answered_before_i
     forger.spawn(async move {
         let mut client = Client::connect(edge).await.unwrap();
         for n in 0.. {
-            let forged = Delivery::basiq_by_another_secret(&format!("forged-{n}"));
+            let forged = basiq_by_another_secret(&format!("forged-{n}"));
             assert_eq!(client.deliver(&forged).await.unwrap().status, 401);
         }
     });
@@ -137,8 +137,8 @@ async fn a_backup_is_its_owners_alone_and_leaves_what_it_copies_as_it_was() {
         .with("quarantine.enabled", true)
         .with("quarantine.key", "a key of over sixteen bytes");
     let gateway = home.serve().await;
-    deliver(&gateway, &basiq(0..5)).await;
-    let foreign = Delivery::basiq_by_another_secret("kept");
+    deliver(&gateway, &ids_of(0..5)).await;
+    let foreign = basiq_by_another_secret("kept");
     assert_eq!(gateway.deliver(&foreign).await.status, 401);
     until("it is kept", async || gateway.metric("hookgate_quarantine_requests").await == 1.0).await;
     gateway.kill9();
@@ -170,15 +170,15 @@ async fn a_backup_is_its_owners_alone_and_leaves_what_it_copies_as_it_was() {
     assert!(line["files"].as_array().unwrap().iter().any(|file| file["path"] == "quarantine.db"), "{line}");
     let restored = Home::embedded();
     run(&restored, &["restore", &to]).ok();
-    assert_eq!(in_queue(&restored), basiq(0..5));
+    assert_eq!(in_queue(&restored), ids_of(0..5));
     assert_eq!(restored.records("signature_mismatch").len(), 1);
     let with_key =
         restored.with("quarantine.enabled", true).with("quarantine.key", "a key of over sixteen bytes");
     assert_eq!(with_key.lines(&["quarantine", "list", "--json"]).len(), 1);
     // Its gateway knows what the backup knows.
     let gateway = with_key.serve().await;
-    gateway.deliver(&Delivery::basiq("evt-3")).await.assert_duplicate("evt-3");
-    gateway.deliver(&Delivery::basiq("evt-9")).await.assert_accepted("evt-9");
+    gateway.deliver(&basiq("evt-3")).await.assert_duplicate("evt-3");
+    gateway.deliver(&basiq("evt-9")).await.assert_accepted("evt-9");
 }
 
 #[tokio::test]
@@ -186,14 +186,14 @@ async fn a_spool_is_in_the_backup_and_is_drained_after_it() {
     let port = free_port();
     let home = Home::redis_at(format!("redis://127.0.0.1:{port}")).with("spool.enabled", true);
     let gateway = home.serve().await;
-    deliver(&gateway, &basiq(0..4)).await;
+    deliver(&gateway, &ids_of(0..4)).await;
     let to = back_up(&home, "backup");
     drop(gateway);
     let redis = Redis::start(Persistence::Always).await;
     let restored = Home::redis(&redis).with("spool.enabled", true);
     run(&restored, &["restore", &to]).ok();
     let _gateway = restored.serve().await;
-    until("they are drained", async || in_queue(&restored) == basiq(0..4)).await;
+    until("they are drained", async || in_queue(&restored) == ids_of(0..4)).await;
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn a_backup_that_cannot_be_made_says_why_and_leaves_nothing() {
     run(&home, &["backup", to.to_str().unwrap()]).refused("no gateway has run");
     assert!(!to.exists());
     let gateway = home.serve().await;
-    deliver(&gateway, &basiq(0..3)).await;
+    deliver(&gateway, &ids_of(0..3)).await;
     fs::create_dir(&to).unwrap();
     fs::write(to.join("mine"), "").unwrap();
     run(&home, &["backup", to.to_str().unwrap()]).refused("is not empty");
@@ -232,9 +232,9 @@ async fn a_backup_that_cannot_be_made_says_why_and_leaves_nothing() {
 async fn a_restore_puts_back_what_was_and_keeps_what_was_there_aside() {
     let home = Home::embedded();
     let gateway = home.serve().await;
-    deliver(&gateway, &basiq(0..5)).await;
+    deliver(&gateway, &ids_of(0..5)).await;
     let to = back_up(&home, "backup");
-    deliver(&gateway, &basiq(5..9)).await;
+    deliver(&gateway, &ids_of(5..9)).await;
     let before = contents(&home.path("data"));
     run(&home, &["restore", &to]).refused("a gateway runs");
     let names =
@@ -244,11 +244,11 @@ async fn a_restore_puts_back_what_was_and_keeps_what_was_there_aside() {
     gateway.kill9();
     let ran = run(&home, &["restore", &to]).ok();
     assert!(ran.err.contains("before-restore-"), "{ran:?}");
-    assert_eq!(in_queue(&home), basiq(0..5));
+    assert_eq!(in_queue(&home), ids_of(0..5));
     let gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("evt-4")).await.assert_duplicate("evt-4");
+    gateway.deliver(&basiq("evt-4")).await.assert_duplicate("evt-4");
     // Nothing is known of what came since.
-    gateway.deliver(&Delivery::basiq("evt-7")).await.assert_accepted("evt-7");
+    gateway.deliver(&basiq("evt-7")).await.assert_accepted("evt-7");
     gateway.kill9();
     run(&home, &["audit", "verify"]).ok();
     // What was moved aside is whole, and can be put back itself.
@@ -256,15 +256,15 @@ async fn a_restore_puts_back_what_was_and_keeps_what_was_there_aside() {
     let aside = aside.filter(|path| path.to_str().unwrap().contains("before-restore-")).collect::<Vec<_>>();
     let [aside] = &aside[..] else { panic!("{aside:?}") };
     let other = Home::embedded().with("data_dir", aside.to_str());
-    assert_eq!(in_queue(&other), basiq(0..9));
+    assert_eq!(in_queue(&other), ids_of(0..9));
 }
 
 #[tokio::test]
 async fn a_backup_that_is_not_whole_is_refused_and_changes_nothing() {
     let home = Home::embedded();
     let gateway = home.serve().await;
-    deliver(&gateway, &basiq(0..5)).await;
-    gateway.deliver(&Delivery::basiq_by_another_secret("evt")).await;
+    deliver(&gateway, &ids_of(0..5)).await;
+    gateway.deliver(&basiq_by_another_secret("evt")).await;
     until("it is recorded", async || home.records("signature_mismatch").len() == 1).await;
     let to = back_up(&home, "backup");
     gateway.kill9();
@@ -310,7 +310,7 @@ async fn a_backup_that_is_not_whole_is_refused_and_changes_nothing() {
     }
     run(&restored, &["restore", restored.path("nowhere").to_str().unwrap()]).refused("no backup there");
     run(&restored, &["restore", &to]).ok();
-    assert_eq!(in_queue(&restored), basiq(0..5));
+    assert_eq!(in_queue(&restored), ids_of(0..5));
 }
 
 /// Wherever it is killed, the data folder is the old one, the new one, or says that it is neither.
@@ -318,7 +318,7 @@ async fn a_backup_that_is_not_whole_is_refused_and_changes_nothing() {
 async fn a_restore_that_is_killed_never_looks_whole_and_can_be_run_again() {
     let home = Home::embedded();
     let gateway = home.serve().await;
-    deliver(&gateway, &basiq(0..3)).await;
+    deliver(&gateway, &ids_of(0..3)).await;
     // Many files take their time to be moved.
     let to = back_up(&home, "backup");
     gateway.kill9();
@@ -326,7 +326,7 @@ async fn a_restore_that_is_killed_never_looks_whole_and_can_be_run_again() {
     for round in 0..25_u64 {
         let victim = Home::embedded();
         let gateway = victim.serve().await;
-        deliver(&gateway, &basiq(3..5)).await;
+        deliver(&gateway, &ids_of(3..5)).await;
         gateway.kill9();
         for n in 0..300 {
             fs::write(
@@ -355,10 +355,10 @@ async fn a_restore_that_is_killed_never_looks_whole_and_can_be_run_again() {
         } else {
             check.ok();
             let queue = in_queue(&victim);
-            assert!(queue == basiq(0..3) || queue == basiq(3..5), "{queue:?}");
+            assert!(queue == ids_of(0..3) || queue == ids_of(3..5), "{queue:?}");
         }
         run(&victim, &["restore", &to]).ok();
-        assert_eq!(in_queue(&victim), basiq(0..3));
+        assert_eq!(in_queue(&victim), ids_of(0..3));
         assert!(!victim.path("data/.restore").exists());
     }
     assert!(halves > 0, "it was never killed in the middle");
@@ -383,13 +383,13 @@ async fn a_database_put_back_beside_the_log_of_another_is_refused_and_taken_once
     };
     let home = settings(Home::embedded());
     let gateway = home.serve().await;
-    deliver(&gateway, &basiq(0..5)).await;
+    deliver(&gateway, &ids_of(0..5)).await;
     let mut all = copies(&home.database(), &home.path(""));
     all.extend(copies(&home.path("data/quarantine.db"), &home.path("")));
     let ours = back_up(&home, "backup");
     all.extend(["hookgate.db", "quarantine.db"].map(|name| Path::new(&ours).join(name)));
-    deliver(&gateway, &basiq(5..9)).await;
-    assert_eq!(gateway.deliver(&Delivery::basiq_by_another_secret("kept")).await.status, 401);
+    deliver(&gateway, &ids_of(5..9)).await;
+    assert_eq!(gateway.deliver(&basiq_by_another_secret("kept")).await.status, 401);
     until("it is kept", async || gateway.metric("hookgate_quarantine_requests").await == 1.0).await;
     gateway.kill9();
     for copy in all {
@@ -417,7 +417,7 @@ async fn a_database_put_back_beside_the_log_of_another_is_refused_and_taken_once
         let _ = fs::remove_file(home.path("data").join(format!("{name}-shm")));
         let gateway = home.serve().await;
         if name == "hookgate.db" {
-            assert_eq!(in_queue(&home), basiq(0..5));
+            assert_eq!(in_queue(&home), ids_of(0..5));
         } else {
             assert_eq!(gateway.metric("hookgate_quarantine_requests").await, 0.0);
         }
@@ -430,7 +430,7 @@ async fn a_database_put_back_beside_the_log_of_another_is_refused_and_taken_once
         let lock = home.path("data").join(name.replace(".db", ".lock"));
         fs::write(lock, "").unwrap();
         let gateway = home.serve().await;
-        assert_eq!(in_queue(&home), basiq(0..9), "{name}");
+        assert_eq!(in_queue(&home), ids_of(0..9), "{name}");
         gateway.kill9();
     }
 }

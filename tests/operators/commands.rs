@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use support::edge::*;
+use support::blocking::{eventually, until};
+use support::*;
 
 // -- usage
 
@@ -270,7 +271,7 @@ fn warnings_are_printed_and_do_not_fail() {
     assert_eq!(looked["files"], json!([home.path("hookgate.toml")]), "{looked}");
     assert!(objects.iter().all(|object| object["severity"] == "warning"));
     // It serves, and the log tells of them.
-    let gateway = home.serve();
+    let gateway = home.gateway();
     assert_eq!(gateway.ask(&basiq("evt")).status, 200);
     let (code, log) = gateway.stop();
     assert_eq!(code, 0);
@@ -306,7 +307,7 @@ fn allow_ips_of_everybody_authenticates_nobody() {
     let home = Home::new(&open("\"0.0.0.0/0\"", "unauthenticated = true\n"));
     let ran = home.run(&["check"]);
     assert!(ran.code == 0 && ran.out.contains("unauthenticated: nothing authenticates"), "{ran:?}");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     assert_eq!(gateway.ask(&securitize("", "sub-1", 1).to("/hooks/open")).status, 200);
     assert_eq!(home.events()[0]["verifiedby"], "none");
 }
@@ -339,7 +340,7 @@ fn a_source_that_is_open_is_warned_of_and_so_is_a_flag_without_effect() {
         let due = format!("toml:{at}: warning: sources.{source}.unauthenticated: {what}");
         assert!(line.contains(&due), "{due} in {line}");
     }
-    let (_, log) = home.serve().stop();
+    let (_, log) = home.gateway().stop();
     assert!(log.contains("sources.open.unauthenticated") && log.contains("nothing authenticates"), "{log}");
 }
 
@@ -593,13 +594,13 @@ fn the_printed_config_shows_no_secret() {
 
 #[test]
 fn serve_ends_well_on_both_signals_and_logs_json() {
-    for signal in ["TERM", "INT"] {
+    for signal in [Gateway::sigterm, Gateway::sigint] {
         let home = Home::new(&sources());
-        let gateway = home.serve();
+        let gateway = home.gateway();
         assert_eq!(gateway.ask(&basiq("evt")).status, 200);
-        gateway.signal(signal);
+        signal(&gateway);
         let (code, log) = gateway.stop();
-        assert_eq!(code, 0, "{signal}: {log}");
+        assert_eq!(code, 0, "{log}");
         for line in log.lines() {
             let line: Value = serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"));
             assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
@@ -615,7 +616,7 @@ fn serve_ends_well_on_both_signals_and_logs_json() {
 #[test]
 fn serve_says_what_keeps_it_from_starting() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     // The same data folder.
     let ran = home.run(&["serve"]);
     assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
@@ -646,7 +647,7 @@ fn serve_says_what_keeps_it_from_starting() {
 #[test]
 fn send_warns_of_a_type_that_nothing_knows_and_lists_those_that_are_known() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let url = format!("http://{}", gateway.edge);
     let send = |event: &str| home.run(&["send", "--source", "basiq", "--url", &url, "--event", event]);
     let ran = send("Foo.bar!");
@@ -684,7 +685,7 @@ fn send_plays_every_provider() {
     let home = Home::new(
         &(sources() + "[sources.legacy]\nprovider = \"anduin\"\npath_token = \"legacy-token-legacy\"\n"),
     );
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let url = format!("http://{}", gateway.edge);
     let send = |source: &str, more: &[&str]| {
         home.run(&[&["send", "--source", source, "--url", &url], more].concat())
@@ -744,7 +745,7 @@ fn send_plays_every_provider() {
 #[test]
 fn what_send_spoils_is_refused_for_that_reason() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let url = format!("http://{}", gateway.edge);
     let mut expected = Vec::new();
     for name in ["anduin", "basiq", "atelio", "iof"] {
@@ -793,7 +794,7 @@ fn send_says_why_it_cannot() {
 #[test]
 fn events_are_told_in_their_order_while_the_gateway_serves_and_after() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let pretty = "{\n  \"eventTypeId\": \"user.created\",\r\n  \"eventId\": \"evt-0\"\r}";
     assert_eq!(gateway.ask(&standard("/hooks/basiq", pretty, now())).status, 200);
     for number in 1..5 {
@@ -851,7 +852,7 @@ fn events_are_told_in_their_order_while_the_gateway_serves_and_after() {
 #[test]
 fn a_followed_queue_tells_what_comes() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     assert_eq!(gateway.ask(&basiq("evt-0")).status, 200);
     let mut command = home.command(&["events", "tail", "--json", "--follow", "--limit", "3"]);
     let mut following = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -871,7 +872,7 @@ fn a_followed_queue_tells_what_comes() {
 #[test]
 fn a_terminal_gets_the_last_ten_events_unless_it_asks_for_more() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     for number in 10..35 {
         assert_eq!(gateway.ask(&basiq(&format!("evt-{number}"))).status, 200);
     }
@@ -921,7 +922,7 @@ fn a_queue_that_is_not_there_is_no_panic() {
 #[test]
 fn the_reject_log_is_filtered_and_followed() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let refused = |request: &Request| gateway.record_of(&gateway.ask(request));
     let first = refused(&basiq("evt").without("webhook-id"));
     let second = refused(&basiq("evt").to("/nothing"));
@@ -985,7 +986,7 @@ fn the_reject_log_is_filtered_and_followed() {
 #[test]
 fn a_chain_that_was_tampered_with_is_named() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     for number in 0..5 {
         gateway.record_of(&gateway.ask(&basiq("evt").to(&format!("/nothing/{number}"))));
     }
@@ -1046,7 +1047,7 @@ fn the_schema_is_one_and_every_event_is_valid_against_it() {
     assert_eq!(machine.json(), std::slice::from_ref(&schema), "one line under --json");
     let validator = jsonschema::validator_for(&schema).unwrap();
 
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let url = format!("http://{}", gateway.edge);
     for name in ["securitize", "anduin", "basiq", "atelio", "iof"] {
         assert_eq!(home.run(&["send", "--source", name, "--url", &url]).code, 0);
@@ -1150,7 +1151,7 @@ fn a_demo_that_is_kept_serves_until_it_is_told() {
 #[test]
 fn a_reader_that_hangs_up_is_no_failure() {
     let home = Home::new(&sources());
-    let gateway = home.serve();
+    let gateway = home.gateway();
     assert_eq!(gateway.ask(&basiq("evt")).status, 200);
     gateway.record_of(&gateway.ask(&basiq("evt").to("/nothing")));
     let url = format!("http://{}", gateway.edge);
@@ -1199,7 +1200,7 @@ fn a_reader_that_hangs_up_is_no_failure() {
 #[test]
 fn a_gateway_whose_log_nobody_reads_goes_on() {
     let home = Home::new(&sources());
-    let mut gateway = home.serve();
+    let gateway = home.gateway();
     gateway.stop_reading_the_log();
     for number in 0..20 {
         assert_eq!(gateway.ask(&basiq(&format!("evt-{number}"))).status, 200);

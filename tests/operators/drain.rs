@@ -3,7 +3,9 @@
 
 use std::net::TcpListener;
 
-use support::{Client, Delivery, Gateway, Home, Load, Persistence, Redis, assert_each_once, ids, until};
+use support::{
+    Client, Gateway, Home, Load, Persistence, Redis, Request, assert_each_once, basiq, ids, until,
+};
 
 /// A request whose body is not all sent yet: it is in flight until the rest is.
 struct Slow {
@@ -12,8 +14,8 @@ struct Slow {
 }
 
 impl Slow {
-    async fn begin(gateway: &Gateway, delivery: &Delivery) -> Slow {
-        let mut request = delivery.request();
+    async fn begin(gateway: &Gateway, delivery: &Request) -> Slow {
+        let mut request = delivery.bytes();
         let rest = request.split_off(request.len() - 10);
         let mut client = Client::connect(gateway.edge).await.unwrap();
         client.send(&request).await.unwrap();
@@ -29,9 +31,9 @@ impl Slow {
 async fn readiness_goes_first_and_what_is_in_flight_is_answered() {
     let home = Home::embedded();
     let mut gateway = home.serve().await;
-    let mut slow = Slow::begin(&gateway, &Delivery::basiq("slow")).await;
+    let mut slow = Slow::begin(&gateway, &basiq("slow")).await;
     let mut idle = Client::connect(gateway.edge).await.unwrap();
-    let kept = idle.deliver(&Delivery::basiq("before")).await.unwrap();
+    let kept = idle.deliver(&basiq("before")).await.unwrap();
     assert_eq!(kept.header("connection"), Some("keep-alive"), "{kept:?}");
 
     gateway.sigterm();
@@ -39,10 +41,10 @@ async fn readiness_goes_first_and_what_is_in_flight_is_answered() {
     let report = gateway.readiness().await;
     assert_eq!((&report["draining"], &report["queue"]), (&true.into(), &"up".into()));
     // Whoever has not seen that yet is still served, and told to leave: on a new connection and on a kept one.
-    let late = gateway.deliver(&Delivery::basiq("late")).await;
+    let late = gateway.deliver(&basiq("late")).await;
     late.assert_accepted("late");
     assert_eq!(late.header("connection"), Some("close"), "{late:?}");
-    let again = idle.deliver(&Delivery::basiq("before")).await.unwrap();
+    let again = idle.deliver(&basiq("before")).await.unwrap();
     again.assert_duplicate("before");
     assert_eq!(again.header("connection"), Some("close"), "{again:?}");
     assert!(idle.closed().await);
@@ -61,9 +63,9 @@ async fn readiness_goes_first_and_what_is_in_flight_is_answered() {
 async fn a_client_that_never_finishes_holds_the_end_up_only_so_long() {
     let home = Home::embedded().with("edge.drain_timeout", "1s");
     let mut gateway = home.serve().await;
-    let mut slow = Slow::begin(&gateway, &Delivery::basiq("slow")).await;
+    let mut slow = Slow::begin(&gateway, &basiq("slow")).await;
     let mut idle = Client::connect(gateway.edge).await.unwrap();
-    idle.deliver(&Delivery::basiq("before")).await.unwrap().assert_accepted("before");
+    idle.deliver(&basiq("before")).await.unwrap().assert_accepted("before");
     gateway.sigterm();
     assert_eq!(gateway.exit().await.code(), Some(0));
     assert!(slow.client.answer().await.is_err());
@@ -99,7 +101,7 @@ async fn a_stop_under_load_loses_nothing(home: Home) {
     // And what was not answered comes again.
     let gateway = home.serve().await;
     for id in sent.all.iter().filter(|id| !sent.taken.contains(*id)) {
-        gateway.deliver(&Delivery::basiq(id)).await.taken();
+        gateway.deliver(&basiq(id)).await.taken();
     }
     assert_each_once(&home.events(), &sent.all);
 }
@@ -112,9 +114,9 @@ async fn a_second_gateway_on_one_data_folder_is_refused() {
         let said = home.refusal().await;
         assert!(said.contains("another hookgate"), "{said}");
         assert!(said.contains("/data"), "it names what is in use: {said}");
-        gateway.deliver(&Delivery::basiq("first")).await.assert_accepted("first");
+        gateway.deliver(&basiq("first")).await.assert_accepted("first");
         gateway.kill9();
-        home.serve().await.deliver(&Delivery::basiq("first")).await.assert_duplicate("first");
+        home.serve().await.deliver(&basiq("first")).await.assert_duplicate("first");
     }
 }
 

@@ -9,7 +9,8 @@ use hookgate::config;
 use hookgate::gateway::Gateway;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use support::edge::*;
+use support::blocking::{Connection, eventually, until};
+use support::*;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -18,7 +19,7 @@ use tokio::runtime::Runtime;
 #[test]
 fn until_its_date_what_is_observed_is_accepted_counted_and_recorded() {
     let home = Home::new(&observing("2099-01-31"));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     assert_eq!(gateway.ask(&delivery("limited", 0)).status, 200);
     for (number, (source, reason, detail)) in OBSERVED.iter().enumerate() {
         let request = delivery(source, number + 1);
@@ -62,7 +63,7 @@ fn until_its_date_what_is_observed_is_accepted_counted_and_recorded() {
 #[test]
 fn after_its_date_everything_is_enforced() {
     let home = Home::new(&observing("2026-01-31"));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     for (number, (source, reason, _)) in OBSERVED.iter().enumerate() {
         let answer = eventually("it is refused", || {
             let answer = gateway.ask(&delivery(source, number));
@@ -103,7 +104,7 @@ fn the_date_comes_while_the_gateway_serves() {
 #[test]
 fn what_is_refused_all_the_same_is_not_observed_as_well() {
     let home = Home::new(&observing("2099-01-31"));
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let forged = |request: Request| Request { body: basiq_body("evt-forged").into(), ..request };
     for (source, request, reason) in [
         // A signature is never only observed, be it from a wrong address or old.
@@ -136,7 +137,7 @@ fn each_reason_of_one_request_is_told_once() {
          observe = [\"rate_limited\", \"timestamp_outside_tolerance\", \"client_not_allowed\"]\nobserve_until = \"2099-01-31\"\n"
     );
     let home = Home::new(&config);
-    let gateway = home.serve();
+    let gateway = home.gateway();
     let mut sent = 0;
     until("the rate is exceeded", || {
         sent += 1;
@@ -348,7 +349,7 @@ impl Clocked {
 
     fn metrics(&self) -> Metrics {
         let admin = self.gateway.as_ref().unwrap().admin();
-        Metrics::read(&Connection::open(admin).ask(&Request::get("/metrics")).text())
+        Metrics::read(&Connection::open(admin).ask(&Request::get("/metrics")).body)
     }
 
     /// Drains it; gives what it recorded.

@@ -8,7 +8,9 @@ use std::process::Stdio;
 use rusqlite::Connection;
 use serde_json::Value;
 use support::{
-    ATELIO_SECRET, BASIQ_SECRET, Delivery, Gateway, Home, Persistence, Redis, SECURITIZE_TOKEN, ids, until,
+    Gateway, Home, Persistence, Redis, Request, STANDARD_SECRET, TEXT_SECRET, TOKEN, atelio, basiq,
+    basiq_by_another_secret, basiq_signed_at, basiq_unreadable, basiq_unreadable_by_another_secret, ids,
+    investor_update, until,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
@@ -39,17 +41,17 @@ async fn kept(home: &Home, requests: usize) -> Vec<Value> {
     listed(home)
 }
 
-async fn refused(gateway: &Gateway, delivery: &Delivery) {
+async fn refused(gateway: &Gateway, delivery: &Request) {
     let answer = gateway.deliver(delivery).await;
     assert_eq!(answer.status, 401, "{answer:?}");
 }
 
 /// The same from another address of the loopback.
-async fn refused_from(address: &str, gateway: &Gateway, delivery: &Delivery) {
+async fn refused_from(address: &str, gateway: &Gateway, delivery: &Request) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
     let mut stream = socket.connect(gateway.edge).await.unwrap();
-    stream.write_all(&delivery.request()).await.unwrap();
+    stream.write_all(&delivery.bytes()).await.unwrap();
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 401");
@@ -57,7 +59,7 @@ async fn refused_from(address: &str, gateway: &Gateway, delivery: &Delivery) {
 
 async fn ended(mut gateway: Gateway) {
     gateway.sigterm();
-    assert!(gateway.exit().await.success(), "{}", gateway.said());
+    assert!(gateway.exit().await.success(), "{}", gateway.log());
 }
 
 /// A command's exit code, and what it prints and says.
@@ -82,8 +84,8 @@ fn only(verdicts: &[(i64, Value)]) -> &Value {
     verdict
 }
 
-fn signature(delivery: &Delivery) -> String {
-    let request = String::from_utf8(delivery.request()).unwrap();
+fn signature(delivery: &Request) -> String {
+    let request = String::from_utf8(delivery.bytes()).unwrap();
     let line = request.lines().find_map(|line| line.strip_prefix("webhook-signature: "));
     line.unwrap().to_owned()
 }
@@ -91,8 +93,7 @@ fn signature(delivery: &Delivery) -> String {
 /// Refused, kept and shown; then the secret is told, and it enters, once, whether or not a gateway runs.
 async fn enters_once_its_secret_is_known(home: Home) {
     let gateway = home.serve().await;
-    let (first, second) =
-        (Delivery::basiq_by_another_secret("q-1"), Delivery::basiq_by_another_secret("q-2"));
+    let (first, second) = (basiq_by_another_secret("q-1"), basiq_by_another_secret("q-2"));
     refused(&gateway, &first).await;
     refused(&gateway, &second).await;
     let list = kept(&home, 2).await;
@@ -114,8 +115,8 @@ async fn enters_once_its_secret_is_known(home: Home) {
         assert!(shown.contains(part), "{part} in {shown}");
     }
     assert!(!shown.contains(&signature(&first)) && !shown.contains("eventTypeId"), "{shown}");
-    assert_eq!(told(&home, &["quarantine", "show", "--body", &seq]).1, first.body);
-    assert_eq!(home.lines(&["quarantine", "show", &seq, "--body", "--json"])[0]["body"], first.body);
+    assert_eq!(told(&home, &["quarantine", "show", "--body", &seq]).1, first.text());
+    assert_eq!(home.lines(&["quarantine", "show", &seq, "--body", "--json"])[0]["body"], first.text());
 
     // Nothing has changed yet.
     let verdicts = reverify(&home, &["--all"]);
@@ -164,7 +165,7 @@ async fn a_refused_delivery_enters_redis_once_its_secret_is_known() {
 async fn nothing_of_a_body_or_a_signature_is_on_disk_in_clear() {
     let home = quarantining(Home::embedded());
     let gateway = home.serve().await;
-    let delivery = Delivery::basiq_by_another_secret("secret-id");
+    let delivery = basiq_by_another_secret("secret-id");
     refused(&gateway, &delivery).await;
     kept(&home, 1).await;
     let all = |home: &Home| {
@@ -190,14 +191,14 @@ async fn nothing_of_a_body_or_a_signature_is_on_disk_in_clear() {
 async fn a_secret_that_a_header_held_is_not_shown() {
     let home = quarantining(Home::embedded());
     let gateway = home.serve().await;
-    let url = format!("https://hooks.test/hooks/securitize/{SECURITIZE_TOKEN}");
-    let delivery = Delivery::basiq_by_another_secret("q-1").with("user-agent", &format!("sender ({url})"));
+    let url = format!("https://hooks.test/hooks/securitize/{TOKEN}");
+    let delivery = basiq_by_another_secret("q-1").with("user-agent", &format!("sender ({url})"));
     refused(&gateway, &delivery).await;
     let seq = kept(&home, 1).await[0]["seq"].to_string();
     for form in [&["quarantine", "show", &seq][..], &["quarantine", "show", &seq, "--json"]] {
         let (code, shown, _) = told(&home, form);
         assert_eq!(code, Some(0), "{shown}");
-        assert!(!shown.contains(SECURITIZE_TOKEN), "{shown}");
+        assert!(!shown.contains(TOKEN), "{shown}");
         let clean = "sender (https://hooks.test/hooks/securitize/<redacted>)";
         assert!(shown.contains("user-agent") && shown.contains(clean), "{shown}");
     }
@@ -213,7 +214,7 @@ async fn a_secret_that_a_header_held_is_not_shown() {
 async fn a_secret_that_was_just_added_counts() {
     let home = quarantining(Home::embedded());
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_by_another_secret("q-1")).await;
+    refused(&gateway, &basiq_by_another_secret("q-1")).await;
     kept(&home, 1).await;
     let home = home.knowing_both_secrets();
     assert_eq!(only(&reverify(&home, &["--all"]))["id"], "q-1");
@@ -224,8 +225,8 @@ async fn a_secret_that_was_just_added_counts() {
 async fn a_tampered_body_is_never_admitted() {
     let home = quarantining(Home::embedded()).knowing_both_secrets();
     let gateway = home.serve().await;
-    let mut delivery = Delivery::basiq("forged");
-    delivery.body = delivery.body.replace("user-1", "user-2");
+    let mut delivery = basiq("forged");
+    delivery.body = delivery.text().replace("user-1", "user-2").into();
     refused(&gateway, &delivery).await;
     let seq = kept(&home, 1).await[0]["seq"].to_string();
     assert_eq!(only(&reverify(&home, &[&seq]))["reason"], "signature_mismatch");
@@ -240,14 +241,14 @@ async fn a_tampered_body_is_never_admitted() {
 async fn a_row_changed_by_hand_is_never_admitted() {
     let home = quarantining(Home::embedded())
         .with("sources.twin.provider", "basiq")
-        .with("sources.twin.secrets", vec![BASIQ_SECRET]);
+        .with("sources.twin.secrets", vec![STANDARD_SECRET]);
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_by_another_secret("q-1")).await;
-    refused(&gateway, &Delivery::basiq_by_another_secret("q-2")).await;
+    refused(&gateway, &basiq_by_another_secret("q-1")).await;
+    refused(&gateway, &basiq_by_another_secret("q-2")).await;
     // It would pass for its twin's secret, if it were its twin's.
-    let mut stale = Delivery::basiq_signed_at("q-3", -3600);
+    let mut stale = basiq_signed_at("q-3", -3600);
     refused(&gateway, &stale).await;
-    stale.body.push(' ');
+    stale.body.push(b' ');
     refused(&gateway, &stale).await;
     kept(&home, 4).await;
     ended(gateway).await;
@@ -309,13 +310,13 @@ async fn a_stale_one_is_held_against_the_time_it_arrived_and_the_tolerance_of_to
     let late = |tolerance: &str| {
         quarantining(Home::embedded())
             .with("sources.late.provider", "basiq")
-            .with("sources.late.secrets", vec![BASIQ_SECRET])
+            .with("sources.late.secrets", vec![STANDARD_SECRET])
             .with("sources.late.tolerance", tolerance)
     };
     let home = late("5m");
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_signed_at("late", -3600).to("/hooks/late")).await;
-    refused(&gateway, &Delivery::basiq_signed_at("early", 3600).to("/hooks/late")).await;
+    refused(&gateway, &basiq_signed_at("late", -3600).to("/hooks/late")).await;
+    refused(&gateway, &basiq_signed_at("early", 3600).to("/hooks/late")).await;
     let list = kept(&home, 2).await;
     assert!(list.iter().all(|one| one["reason"] == "timestamp_outside_tolerance"), "{list:?}");
     let verdicts = reverify(&home, &["--all"]);
@@ -332,11 +333,11 @@ async fn a_stale_one_is_held_against_the_time_it_arrived_and_the_tolerance_of_to
 async fn what_its_source_only_observed_when_it_arrived_is_let_in_and_a_wrong_signature_is_not() {
     let home = quarantining(Home::embedded())
         .with("sources.late.provider", "basiq")
-        .with("sources.late.secrets", vec![BASIQ_SECRET]);
+        .with("sources.late.secrets", vec![STANDARD_SECRET]);
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_signed_at("late", -3600).to("/hooks/late")).await;
-    let mut forged = Delivery::basiq_signed_at("forged", -3600).to("/hooks/late");
-    forged.body.push(' ');
+    refused(&gateway, &basiq_signed_at("late", -3600).to("/hooks/late")).await;
+    let mut forged = basiq_signed_at("forged", -3600).to("/hooks/late");
+    forged.body.push(b' ');
     refused(&gateway, &forged).await;
     kept(&home, 2).await;
     ended(gateway).await;
@@ -368,17 +369,17 @@ async fn only_what_is_admitted_counts_as_verified() {
     let source = |name: &str, secret: &str| {
         format!("[sources.{name}]\nprovider = \"{name}\"\nsecrets = [\"{secret}\"]\n")
     };
-    let (basiq, wrong) = (source("basiq", BASIQ_SECRET), "whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldY");
+    let (basiq, wrong) = (source("basiq", STANDARD_SECRET), "whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldY");
     let home = quarantining(Home::embedded()).with_sources(basiq.clone() + &source("atelio", wrong));
     let gateway = home.serve().await;
     // Its note is no field that the provider's table knows.
-    let drifting = Delivery::atelio("customer-1", "note");
+    let drifting = atelio("customer-1", "note");
     refused(&gateway, &drifting).await;
-    refused(&gateway, &Delivery::basiq_signed_at("late", -3600)).await;
+    refused(&gateway, &basiq_signed_at("late", -3600)).await;
     let list = kept(&home, 2).await;
     ended(gateway).await;
 
-    let home = home.with_sources(basiq + &source("atelio", ATELIO_SECRET));
+    let home = home.with_sources(basiq + &source("atelio", TEXT_SECRET));
     let gateway = home.serve().await;
     let counts = async || {
         let text = gateway.admin("/metrics").await.body;
@@ -388,7 +389,7 @@ async fn only_what_is_admitted_counts_as_verified() {
             lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
         })
     };
-    let drifted = || gateway.said().contains("schema drift");
+    let drifted = || gateway.log().contains("schema drift");
     let verdicts = reverify(&home, &["--all", "--dry-run"]);
     assert_eq!(verdicts[0].1["verdict"], "passes");
     assert_eq!(verdicts[1].1["reason"], "timestamp_outside_tolerance");
@@ -407,7 +408,7 @@ async fn what_no_secret_vouches_for_any_more_stays_refused() {
         .with("sources.late.provider", "anduin")
         .with("sources.late.secrets", vec!["whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldY"]);
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq("q-1").to("/hooks/late")).await;
+    refused(&gateway, &basiq("q-1").to("/hooks/late")).await;
     kept(&home, 1).await;
     ended(gateway).await;
     // Its path has a token now, and needs no signature: the request knew no token.
@@ -420,7 +421,8 @@ async fn what_no_secret_vouches_for_any_more_stays_refused() {
     assert_eq!(only(&reverify(&home, &["--all"]))["verdict"], "no_source");
     assert_eq!((home.events().len(), listed(&home).len()), (0, 1));
     // Another provider's source of that name has other secrets, and reads other bodies.
-    let home = home.with("sources.late.provider", "basiq").with("sources.late.secrets", vec![BASIQ_SECRET]);
+    let home =
+        home.with("sources.late.provider", "basiq").with("sources.late.secrets", vec![STANDARD_SECRET]);
     assert_eq!(only(&reverify(&home, &["--all"]))["why"], "the source is another provider's now");
 }
 
@@ -428,10 +430,10 @@ async fn what_no_secret_vouches_for_any_more_stays_refused() {
 async fn a_flood_from_one_client_does_not_flush_what_another_sent() {
     let home = quarantining(Home::embedded()).with("quarantine.max_bytes", "96KiB");
     let gateway = home.serve().await;
-    refused_from("127.0.0.2", &gateway, &Delivery::basiq_by_another_secret("genuine")).await;
+    refused_from("127.0.0.2", &gateway, &basiq_by_another_secret("genuine")).await;
     kept(&home, 1).await;
     for n in 0..80 {
-        refused(&gateway, &Delivery::basiq_by_another_secret(&format!("forged-{n}"))).await;
+        refused(&gateway, &basiq_by_another_secret(&format!("forged-{n}"))).await;
     }
     let series = async |name: &str| {
         gateway.metric(&format!("hookgate_quarantine_{name}_total{{source=\"basiq\"}}")).await
@@ -459,7 +461,7 @@ async fn what_operators_do_is_recorded_with_a_gateway_and_without_one() {
     let home = quarantining(Home::embedded());
     let gateway = home.serve().await;
     for id in ["q-1", "q-2", "q-3", "q-4"] {
-        refused(&gateway, &Delivery::basiq_by_another_secret(id)).await;
+        refused(&gateway, &basiq_by_another_secret(id)).await;
     }
     let list = kept(&home, 4).await;
     let reject = |at: usize| list[at]["reject"].as_str().unwrap();
@@ -514,7 +516,7 @@ async fn what_operators_do_is_recorded_with_a_gateway_and_without_one() {
 async fn what_is_older_than_retain_is_gone() {
     let home = quarantining(Home::embedded()).with("quarantine.retain", "3s");
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_by_another_secret("q-1")).await;
+    refused(&gateway, &basiq_by_another_secret("q-1")).await;
     until("it is kept", async || {
         gateway.metric("hookgate_quarantine_kept_total{source=\"basiq\"}").await == 1.0
     })
@@ -528,12 +530,12 @@ async fn what_is_older_than_retain_is_gone() {
 async fn only_what_was_refused_for_its_signature_or_its_time_is_kept() {
     let home = quarantining(Home::embedded());
     let gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("fine")).await.assert_accepted("fine");
-    let unsigned = Delivery::securitize(1, "domain").to("/hooks/basiq");
+    gateway.deliver(&basiq("fine")).await.assert_accepted("fine");
+    let unsigned = investor_update(1, "domain").to("/hooks/basiq");
     refused(&gateway, &unsigned).await;
-    let nowhere = gateway.deliver(&Delivery::basiq("q").to("/hooks/nowhere")).await;
+    let nowhere = gateway.deliver(&basiq("q").to("/hooks/nowhere")).await;
     assert_eq!(nowhere.status, 404);
-    refused(&gateway, &Delivery::basiq_by_another_secret("q-1")).await;
+    refused(&gateway, &basiq_by_another_secret("q-1")).await;
     assert_eq!(kept(&home, 1).await[0]["reason"], "signature_mismatch");
 }
 
@@ -541,7 +543,7 @@ async fn only_what_was_refused_for_its_signature_or_its_time_is_kept() {
 async fn a_body_that_cannot_be_read_enters_as_its_bytes() {
     let home = quarantining(Home::embedded());
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_unreadable_by_another_secret("[1]")).await;
+    refused(&gateway, &basiq_unreadable_by_another_secret("[1]")).await;
     kept(&home, 1).await;
     ended(gateway).await;
 
@@ -556,7 +558,7 @@ async fn a_body_that_cannot_be_read_enters_as_its_bytes() {
     assert_eq!(event["data"]["payload_base64"], "WzFd");
     assert_eq!(gateway.metric("hookgate_unreadable_total{source=\"basiq\"}").await, 1.0);
     let id = event["id"].as_str().unwrap();
-    gateway.deliver(&Delivery::basiq_unreadable("[1]")).await.assert_duplicate(id);
+    gateway.deliver(&basiq_unreadable("[1]")).await.assert_duplicate(id);
     assert_eq!(gateway.metric("hookgate_unreadable_total{source=\"basiq\"}").await, 1.0);
 }
 
@@ -564,7 +566,7 @@ async fn a_body_that_cannot_be_read_enters_as_its_bytes() {
 async fn without_a_quarantine_nothing_is_written() {
     let home = Home::embedded();
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_by_another_secret("q-1")).await;
+    refused(&gateway, &basiq_by_another_secret("q-1")).await;
     until("it is recorded", async || home.records("signature_mismatch").len() == 1).await;
     assert_eq!(gateway.metric("hookgate_quarantine_kept_total{source=\"basiq\"}").await, 0.0);
     ended(gateway).await;
@@ -580,12 +582,12 @@ async fn without_a_quarantine_nothing_is_written() {
 async fn a_gateway_without_a_quarantine_leaves_what_is_there_and_says_so() {
     let home = quarantining(Home::embedded());
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_by_another_secret("q-1")).await;
+    refused(&gateway, &basiq_by_another_secret("q-1")).await;
     kept(&home, 1).await;
     ended(gateway).await;
     let home = home.with("quarantine.enabled", false).knowing_both_secrets();
     let gateway = home.serve().await;
-    assert!(gateway.said().contains("the quarantine is off"), "{}", gateway.said());
+    assert!(gateway.log().contains("the quarantine is off"), "{}", gateway.log());
     let (code, _, said) = told(&home, &["quarantine", "reverify", "--all"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("restart it with quarantine.enabled = true, or stop it"), "{said}");
@@ -623,7 +625,7 @@ fn a_key_that_is_missing_or_short_is_a_problem() {
 async fn under_another_key_what_is_kept_is_listed_and_stays_closed() {
     let home = quarantining(Home::embedded());
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_by_another_secret("q-1")).await;
+    refused(&gateway, &basiq_by_another_secret("q-1")).await;
     let seq = kept(&home, 1).await[0]["seq"].to_string();
     ended(gateway).await;
     let home = home.with("quarantine.key", "the key after this one").knowing_both_secrets();
@@ -646,7 +648,7 @@ async fn while_the_queue_is_away_they_stay_and_the_command_says_so() {
     let mut redis = Redis::start(Persistence::Off).await;
     let home = quarantining(Home::redis(&redis));
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_by_another_secret("q-1")).await;
+    refused(&gateway, &basiq_by_another_secret("q-1")).await;
     kept(&home, 1).await;
     ended(gateway).await;
     let home = home.knowing_both_secrets();
@@ -670,7 +672,7 @@ async fn survives_a_kill(home: Home) {
     let gateway = home.serve().await;
     let ids_of: Vec<String> = (0..40).map(|n| format!("q-{n}")).collect();
     for (n, id) in ids_of.iter().enumerate() {
-        let delivery = Delivery::basiq_by_another_secret(id);
+        let delivery = basiq_by_another_secret(id);
         refused_from(&format!("127.0.0.{}", 1 + n / 20), &gateway, &delivery).await;
     }
     kept(&home, 40).await;
@@ -716,7 +718,7 @@ async fn the_same_holds_with_redis() {
 async fn what_is_not_there_is_said_and_nothing_is_done() {
     let home = quarantining(Home::embedded());
     let gateway = home.serve().await;
-    refused(&gateway, &Delivery::basiq_by_another_secret("q-1")).await;
+    refused(&gateway, &basiq_by_another_secret("q-1")).await;
     let seq = kept(&home, 1).await[0]["seq"].to_string();
     for (arguments, code) in [
         (&["show", "99"][..], 1),

@@ -15,8 +15,8 @@ use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::json;
 use support::{
-    BASIQ_SECRET, Client, Delivery, Gateway, Home, Load, Persistence, Redis, assert_each_once, free_port,
-    until,
+    Client, Gateway, Home, Load, Persistence, Redis, Request, STANDARD_SECRET, assert_each_once, basiq,
+    basiq_by_another_secret, free_port, investor_update, until,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,11 +30,11 @@ const TOKEN: &str = "9c2e3b7d5f5e4c0fa0f6";
 const NEXT_TOKEN: &str = "5b0d4f1e7a9c46b28e3d";
 
 /// A Basiq source with this name, and what else it is to say.
-fn basiq(name: &str, more: &str) -> String {
-    format!("[sources.{name}]\nprovider = \"basiq\"\nsecrets = [\"{BASIQ_SECRET}\"]\n{more}\n")
+fn basiq_source(name: &str, more: &str) -> String {
+    format!("[sources.{name}]\nprovider = \"basiq\"\nsecrets = [\"{STANDARD_SECRET}\"]\n{more}\n")
 }
 
-fn securitize() -> String {
+fn securitize_source() -> String {
     format!("[sources.securitize]\nprovider = \"securitize\"\npath_token = \"{TOKEN}\"\n")
 }
 
@@ -47,7 +47,7 @@ async fn reload(gateway: &Gateway, home: &Home, result: &str) {
     let before = reloads(gateway, result).await;
     // It tells of a reload after all that it has to say of it.
     let word = if result == "applied" { "config reloaded" } else { "config refused" };
-    let told = || gateway.said().matches(word).count();
+    let told = || gateway.log().matches(word).count();
     let told_before = told();
     home.write_config();
     gateway.sighup();
@@ -55,17 +55,15 @@ async fn reload(gateway: &Gateway, home: &Home, result: &str) {
     until(&format!("a reload is {result}"), happened).await;
 }
 
-async fn status(gateway: &Gateway, delivery: &Delivery) -> u16 {
+async fn status(gateway: &Gateway, delivery: &Request) -> u16 {
     gateway.deliver(delivery).await.status
 }
 
 /// Waits until what the next secret signs is taken, and what the one before signs is not.
 async fn until_the_next_secret_counts(gateway: &Gateway) {
-    until("the next secret counts", async || {
-        status(gateway, &Delivery::basiq_by_another_secret("next")).await == 200
-    })
-    .await;
-    assert_eq!(status(gateway, &Delivery::basiq("late")).await, 401);
+    until("the next secret counts", async || status(gateway, &basiq_by_another_secret("next")).await == 200)
+        .await;
+    assert_eq!(status(gateway, &basiq("late")).await, 401);
 }
 
 /// A request whose body is not all sent yet.
@@ -76,8 +74,8 @@ struct Slow {
 
 impl Slow {
     /// Returns once the gateway has the head and asks for the body.
-    async fn begin(edge: SocketAddr, delivery: &Delivery) -> Slow {
-        let request = String::from_utf8(delivery.request()).unwrap();
+    async fn begin(edge: SocketAddr, delivery: &Request) -> Slow {
+        let request = String::from_utf8(delivery.bytes()).unwrap();
         let (head, body) = request.split_once("\r\n\r\n").unwrap();
         let mut client = Client::connect(edge).await.unwrap();
         client.send(format!("{head}\r\nexpect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
@@ -114,7 +112,7 @@ impl Callers {
                     }
                     let id = format!("call-{caller}-{number}");
                     let mut client = Client::connect(edge).await.unwrap();
-                    client.deliver(&Delivery::basiq(&id)).await.unwrap().assert_accepted(&id);
+                    client.deliver(&basiq(&id)).await.unwrap().assert_accepted(&id);
                     taken.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -143,41 +141,40 @@ impl Callers {
 async fn a_secret_file_that_is_rewritten_counts_without_a_signal() {
     let home = Home::embedded()
         .with_sources("[sources.basiq]\nprovider = \"basiq\"\nsecrets = [{ file = \"basiq.secret\" }]\n");
-    fs::write(home.path("basiq.secret"), BASIQ_SECRET).unwrap();
+    fs::write(home.path("basiq.secret"), STANDARD_SECRET).unwrap();
     let gateway = home.serve().await;
-    assert_eq!(status(&gateway, &Delivery::basiq("early")).await, 200);
-    assert_eq!(status(&gateway, &Delivery::basiq_by_another_secret("early")).await, 401);
+    assert_eq!(status(&gateway, &basiq("early")).await, 200);
+    assert_eq!(status(&gateway, &basiq_by_another_secret("early")).await, 401);
     fs::write(home.path("basiq.secret"), NEXT_SECRET).unwrap();
     until_the_next_secret_counts(&gateway).await;
-    until("it tells of it", async || gateway.said().contains("config reloaded")).await;
+    until("it tells of it", async || gateway.log().contains("config reloaded")).await;
     assert_eq!(reloads(&gateway, "applied").await, 1.0);
-    let said = gateway.said();
+    let said = gateway.log();
     assert!(said.contains("basiq.secret"), "{said}");
-    assert!(!said.contains(&NEXT_SECRET[6..]) && !said.contains(&BASIQ_SECRET[6..]), "{said}");
+    assert!(!said.contains(&NEXT_SECRET[6..]) && !said.contains(&STANDARD_SECRET[6..]), "{said}");
 
     // Gone, it leaves the gateway as it is, even when a reload is asked for; and when it is back it counts.
     fs::rename(home.path("basiq.secret"), home.path("aside")).unwrap();
     reload(&gateway, &home, "refused").await;
-    assert!(gateway.said().contains("cannot read the secret file"), "{}", gateway.said());
-    assert_eq!(status(&gateway, &Delivery::basiq_by_another_secret("kept")).await, 200);
-    fs::write(home.path("basiq.secret"), BASIQ_SECRET).unwrap();
-    until("the first secret counts again", async || status(&gateway, &Delivery::basiq("again")).await == 200)
-        .await;
+    assert!(gateway.log().contains("cannot read the secret file"), "{}", gateway.log());
+    assert_eq!(status(&gateway, &basiq_by_another_secret("kept")).await, 200);
+    fs::write(home.path("basiq.secret"), STANDARD_SECRET).unwrap();
+    until("the first secret counts again", async || status(&gateway, &basiq("again")).await == 200).await;
 }
 
 #[tokio::test]
 async fn a_file_that_vanishes_for_good_is_told_and_counted_once_and_counts_when_it_is_back() {
     let home = Home::embedded()
         .with_sources("[sources.basiq]\nprovider = \"basiq\"\nsecrets = [{ file = \"basiq.secret\" }]\n");
-    fs::write(home.path("basiq.secret"), BASIQ_SECRET).unwrap();
+    fs::write(home.path("basiq.secret"), STANDARD_SECRET).unwrap();
     let gateway = home.serve().await;
     fs::remove_file(home.path("basiq.secret")).unwrap();
     until("it is counted", async || reloads(&gateway, "refused").await == 1.0).await;
-    let refused = || gateway.said().matches("config refused").count();
+    let refused = || gateway.log().matches("config refused").count();
     until("it is told", async || refused() == 1).await;
-    let said = gateway.said();
+    let said = gateway.log();
     assert!(said.contains("cannot read the secret file") && said.contains("basiq.secret"), "{said}");
-    assert_eq!(status(&gateway, &Delivery::basiq("kept")).await, 200);
+    assert_eq!(status(&gateway, &basiq("kept")).await, 200);
     fs::write(home.path("basiq.secret"), NEXT_SECRET).unwrap();
     until_the_next_secret_counts(&gateway).await;
 
@@ -186,9 +183,9 @@ async fn a_file_that_vanishes_for_good_is_told_and_counted_once_and_counts_when_
     let text = fs::read(&config).unwrap();
     fs::remove_file(&config).unwrap();
     until("it is told", async || refused() == 2).await;
-    assert!(gateway.said().lines().last().unwrap().contains("hookgate.toml"), "{}", gateway.said());
+    assert!(gateway.log().lines().last().unwrap().contains("hookgate.toml"), "{}", gateway.log());
     fs::write(&config, text).unwrap();
-    until("it is back", async || gateway.said().contains("config unchanged")).await;
+    until("it is back", async || gateway.log().contains("config unchanged")).await;
     assert_eq!((reloads(&gateway, "refused").await, reloads(&gateway, "applied").await), (2.0, 1.0));
 }
 
@@ -202,33 +199,33 @@ fn limit_open_files(gateway: &Gateway, most: u32) {
 async fn a_change_that_could_not_be_read_for_want_of_descriptors_is_told_once_and_counts_when_it_can_be() {
     let home = Home::embedded()
         .with_sources("[sources.basiq]\nprovider = \"basiq\"\nsecrets = [{ file = \"basiq.secret\" }]\n");
-    fs::write(home.path("basiq.secret"), BASIQ_SECRET).unwrap();
+    fs::write(home.path("basiq.secret"), STANDARD_SECRET).unwrap();
     let gateway = home.serve().await;
     limit_open_files(&gateway, 5);
     fs::write(home.path("basiq.secret"), NEXT_SECRET).unwrap();
-    until("it is told", async || gateway.said().contains("config refused")).await;
-    assert!(gateway.said().contains("Too many open files"), "{}", gateway.said());
+    until("it is told", async || gateway.log().contains("config refused")).await;
+    assert!(gateway.log().contains("Too many open files"), "{}", gateway.log());
     limit_open_files(&gateway, 900);
     until_the_next_secret_counts(&gateway).await;
-    assert_eq!(gateway.said().matches("config refused").count(), 1, "{}", gateway.said());
+    assert_eq!(gateway.log().matches("config refused").count(), 1, "{}", gateway.log());
     assert_eq!((reloads(&gateway, "refused").await, reloads(&gateway, "applied").await), (1.0, 1.0));
 }
 
 #[tokio::test]
 async fn an_address_that_somebody_else_has_is_told_once_and_taken_when_it_is_free() {
-    let mut home = Home::embedded().with_sources(basiq("basiq", ""));
+    let mut home = Home::embedded().with_sources(basiq_source("basiq", ""));
     let gateway = home.serve().await;
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap();
     home = home.with("edge.listen", json!(["127.0.0.1:0", taken.to_string()]));
     home.write_config();
-    until("it is told", async || gateway.said().contains("config refused")).await;
-    let said = gateway.said();
+    until("it is told", async || gateway.log().contains("config refused")).await;
+    let said = gateway.log();
     assert!(said.contains(&format!("cannot listen on {taken}")), "{said}");
     drop(other);
-    until("it listens there", async || gateway.said().contains("config reloaded")).await;
+    until("it listens there", async || gateway.log().contains("config reloaded")).await;
     let mut client = Client::connect(taken).await.unwrap();
-    client.deliver(&Delivery::basiq("a")).await.unwrap().assert_accepted("a");
+    client.deliver(&basiq("a")).await.unwrap().assert_accepted("a");
     assert_eq!((reloads(&gateway, "refused").await, reloads(&gateway, "applied").await), (1.0, 1.0));
 }
 
@@ -236,14 +233,14 @@ async fn an_address_that_somebody_else_has_is_told_once_and_taken_when_it_is_fre
 async fn secrets_that_are_exchanged_as_kubernetes_does_count_without_a_signal() {
     let home = Home::embedded()
         .with_sources("[sources.basiq]\nprovider = \"basiq\"\nsecrets = [{ file = \"mount/basiq\" }]\n");
-    for (generation, secret) in [("..2026_1", BASIQ_SECRET), ("..2026_2", NEXT_SECRET)] {
+    for (generation, secret) in [("..2026_1", STANDARD_SECRET), ("..2026_2", NEXT_SECRET)] {
         fs::create_dir_all(home.path("mount").join(generation)).unwrap();
         fs::write(home.path("mount").join(generation).join("basiq"), secret).unwrap();
     }
     symlink("..2026_1", home.path("mount/..data")).unwrap();
     symlink("..data/basiq", home.path("mount/basiq")).unwrap();
     let gateway = home.serve().await;
-    assert_eq!(status(&gateway, &Delivery::basiq("early")).await, 200);
+    assert_eq!(status(&gateway, &basiq("early")).await, 200);
     symlink("..2026_2", home.path("mount/..data_tmp")).unwrap();
     fs::rename(home.path("mount/..data_tmp"), home.path("mount/..data")).unwrap();
     fs::remove_dir_all(home.path("mount/..2026_1")).unwrap();
@@ -260,7 +257,7 @@ async fn tokens_in_files_that_are_rewritten_count_without_a_signal() {
     fs::write(home.path("admin.token"), TOKEN).unwrap();
     let gateway = home.serve().await;
     let path = async |token: &str| {
-        let delivery = Delivery::securitize(1, "d").to(&format!("/hooks/securitize/{token}"));
+        let delivery = investor_update(1, "d").to(&format!("/hooks/securitize/{token}"));
         status(&gateway, &delivery).await
     };
     let admin = async |token: &str| {
@@ -278,8 +275,8 @@ async fn tokens_in_files_that_are_rewritten_count_without_a_signal() {
     fs::write(home.path("admin.token"), NEXT_TOKEN).unwrap();
     until("the admin listener's next token counts", async || admin(NEXT_TOKEN).await == 200).await;
     assert_eq!(admin(TOKEN).await, 401);
-    until("it tells of both", async || gateway.said().matches("config reloaded").count() == 2).await;
-    let said = gateway.said();
+    until("it tells of both", async || gateway.log().matches("config reloaded").count() == 2).await;
+    let said = gateway.log();
     assert!(said.contains("path.token") && said.contains("admin.token"), "{said}");
     assert!(!said.contains(TOKEN) && !said.contains(NEXT_TOKEN), "{said}");
     assert!(!home.records("path_token_mismatch").is_empty());
@@ -289,20 +286,22 @@ async fn tokens_in_files_that_are_rewritten_count_without_a_signal() {
 
 #[tokio::test]
 async fn sources_come_and_go_with_their_series_and_those_that_stay_count_on() {
-    let home = Home::embedded().with_sources(basiq("basiq", "") + &basiq("old", "") + &securitize());
+    let home = Home::embedded()
+        .with_sources(basiq_source("basiq", "") + &basiq_source("old", "") + &securitize_source());
     let gateway = home.serve().await;
-    assert_eq!(status(&gateway, &Delivery::basiq("a")).await, 200);
-    assert_eq!(status(&gateway, &Delivery::basiq("a").to("/hooks/old")).await, 200);
-    assert_eq!(status(&gateway, &Delivery::securitize(1, "d")).await, 200);
+    assert_eq!(status(&gateway, &basiq("a")).await, 200);
+    assert_eq!(status(&gateway, &basiq("a").to("/hooks/old")).await, 200);
+    assert_eq!(status(&gateway, &investor_update(1, "d")).await, 200);
 
-    let two =
-        format!("[sources.basiq]\nprovider = \"basiq\"\nsecrets = [\"{BASIQ_SECRET}\", \"{NEXT_SECRET}\"]\n");
-    let home = home.with_sources(two + &basiq("new", ""));
+    let two = format!(
+        "[sources.basiq]\nprovider = \"basiq\"\nsecrets = [\"{STANDARD_SECRET}\", \"{NEXT_SECRET}\"]\n"
+    );
+    let home = home.with_sources(two + &basiq_source("new", ""));
     reload(&gateway, &home, "applied").await;
-    assert_eq!(status(&gateway, &Delivery::basiq("a").to("/hooks/new")).await, 200);
-    assert_eq!(status(&gateway, &Delivery::basiq("b").to("/hooks/old")).await, 404);
-    assert_eq!(status(&gateway, &Delivery::securitize(2, "d")).await, 404);
-    assert_eq!(status(&gateway, &Delivery::basiq_by_another_secret("b")).await, 200);
+    assert_eq!(status(&gateway, &basiq("a").to("/hooks/new")).await, 200);
+    assert_eq!(status(&gateway, &basiq("b").to("/hooks/old")).await, 404);
+    assert_eq!(status(&gateway, &investor_update(2, "d")).await, 404);
+    assert_eq!(status(&gateway, &basiq_by_another_secret("b")).await, 200);
     let series = gateway.admin("/metrics").await.body;
     assert!(!series.contains("source=\"old\"") && !series.contains("source=\"securitize\""), "{series}");
     assert!(series.contains("hookgate_last_accepted_timestamp_seconds{source=\"new\"}"), "{series}");
@@ -310,14 +309,14 @@ async fn sources_come_and_go_with_their_series_and_those_that_stay_count_on() {
     assert_eq!((gateway.metric(&slot(0)).await, gateway.metric(&slot(1)).await), (1.0, 1.0));
     let accepted = "hookgate_requests_total{outcome=\"accepted\",provider=\"basiq\",source=\"basiq\"}";
     assert_eq!(gateway.metric(accepted).await, 2.0);
-    let said = gateway.said();
+    let said = gateway.log();
     assert!(said.contains("\"sources_added\":\"new\",\"sources_removed\":\"old securitize\""), "{said}");
     // A token that no longer opens anything is still nobody's business.
     let records = home.records("unknown_path");
     assert_eq!(records.len(), 2, "{records:?}");
     assert!(!format!("{records:?}").contains(TOKEN), "{records:?}");
 
-    let home = home.with_sources(basiq("basiq", "") + &basiq("old", ""));
+    let home = home.with_sources(basiq_source("basiq", "") + &basiq_source("old", ""));
     reload(&gateway, &home, "applied").await;
     let series = gateway.admin("/metrics").await.body;
     assert!(!series.contains(&slot(1)) && series.contains(&slot(0)), "{series}");
@@ -331,19 +330,19 @@ async fn a_bad_config_is_refused_whole_and_told_with_its_place() {
     let home = Home::embedded();
     let gateway = home.serve().await;
     let loaded = gateway.metric("hookgate_config_loaded_timestamp_seconds").await;
-    let good = basiq("basiq", "path = \"/elsewhere\"") + &basiq("new", "");
+    let good = basiq_source("basiq", "path = \"/elsewhere\"") + &basiq_source("new", "");
     let home = home.with_sources(good.clone() + "[sources.bad]\nprovider = \"nobody\"\n");
     reload(&gateway, &home, "refused").await;
-    let said = gateway.said();
+    let said = gateway.log();
     let line = fs::read_to_string(home.path("hookgate.toml")).unwrap();
     let line = 1 + line.lines().position(|line| line.contains("nobody")).unwrap();
     let place = format!("hookgate.toml:{line}:12: sources.bad.provider: no such provider");
     assert!(said.contains(&place), "{place}\n{said}");
     // Nor the half of it that is right.
     for path in ["/hooks/new", "/elsewhere"] {
-        assert_eq!(status(&gateway, &Delivery::basiq("a").to(path)).await, 404);
+        assert_eq!(status(&gateway, &basiq("a").to(path)).await, 404);
     }
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
     let series = gateway.admin("/metrics").await.body;
     assert!(!series.contains("\"new\"") && !series.contains("\"bad\""), "{series}");
     assert_eq!(gateway.metric("hookgate_config_loaded_timestamp_seconds").await, loaded);
@@ -351,19 +350,19 @@ async fn a_bad_config_is_refused_whole_and_told_with_its_place() {
     fs::write(home.path("hookgate.toml"), "data_dir = [\n").unwrap();
     gateway.sighup();
     until("it is refused", async || reloads(&gateway, "refused").await >= 2.0).await;
-    until("it says where", async || gateway.said().contains("hookgate.toml:1:13: toml: ")).await;
-    assert!(!gateway.said().contains("needs a restart"), "{}", gateway.said());
+    until("it says where", async || gateway.log().contains("hookgate.toml:1:13: toml: ")).await;
+    assert!(!gateway.log().contains("needs a restart"), "{}", gateway.log());
     fs::remove_file(home.path("hookgate.toml")).unwrap();
     gateway.sighup();
     // Not by the count: what was there before may have been refused once more, without a signal.
-    until("it is refused", async || gateway.said().contains("there is no config file")).await;
+    until("it is refused", async || gateway.log().contains("there is no config file")).await;
     assert_eq!(reloads(&gateway, "applied").await, 0.0);
 
     // Put right, it counts without a signal.
     let home = home.with_sources(good);
     home.write_config();
     until("the config is applied", async || reloads(&gateway, "applied").await == 1.0).await;
-    assert_eq!(status(&gateway, &Delivery::basiq("a").to("/elsewhere")).await, 200);
+    assert_eq!(status(&gateway, &basiq("a").to("/elsewhere")).await, 200);
     assert!(gateway.metric("hookgate_config_loaded_timestamp_seconds").await > loaded);
 }
 
@@ -372,19 +371,19 @@ async fn what_says_the_same_is_left_alone_unless_a_reload_is_asked_for() {
     let home = Home::embedded();
     let gateway = home.serve().await;
     home.write_config();
-    until("the gateway has looked", async || gateway.said().contains("config unchanged")).await;
+    until("the gateway has looked", async || gateway.log().contains("config unchanged")).await;
     assert_eq!(reloads(&gateway, "applied").await, 0.0);
     reload(&gateway, &home, "applied").await;
 }
 
 #[tokio::test]
 async fn a_request_under_way_keeps_its_rules_and_the_next_on_its_connection_has_the_new_ones() {
-    let home = Home::embedded().with_sources(basiq("basiq", "") + &basiq("gone", ""));
+    let home = Home::embedded().with_sources(basiq_source("basiq", "") + &basiq_source("gone", ""));
     let gateway = home.serve().await;
-    let (here, gone) = (Delivery::basiq("a"), Delivery::basiq("a").to("/hooks/gone"));
+    let (here, gone) = (basiq("a"), basiq("a").to("/hooks/gone"));
     let mut kept = Client::connect(gateway.edge).await.unwrap();
     assert_eq!(kept.deliver(&gone).await.unwrap().status, 200);
-    let slow = Slow::begin(gateway.edge, &Delivery::basiq("b").to("/hooks/gone")).await;
+    let slow = Slow::begin(gateway.edge, &basiq("b").to("/hooks/gone")).await;
 
     // The one source is gone, the other has another secret.
     let next = format!("[sources.basiq]\nprovider = \"basiq\"\nsecrets = [\"{NEXT_SECRET}\"]\n");
@@ -396,14 +395,14 @@ async fn a_request_under_way_keeps_its_rules_and_the_next_on_its_connection_has_
     assert_eq!(answered, 200);
     assert_eq!(client.deliver(&gone).await.unwrap().status, 404);
 
-    let slow = Slow::begin(gateway.edge, &Delivery::basiq_by_another_secret("c")).await;
-    let home = home.with_sources(basiq("basiq", ""));
+    let slow = Slow::begin(gateway.edge, &basiq_by_another_secret("c")).await;
+    let home = home.with_sources(basiq_source("basiq", ""));
     reload(&gateway, &home, "applied").await;
     let (mut client, answered) = slow.end().await;
     assert_eq!(answered, 200);
-    let again = Delivery::basiq_by_another_secret("d");
+    let again = basiq_by_another_secret("d");
     assert_eq!(client.deliver(&again).await.unwrap().status, 401);
-    assert_eq!(kept.deliver(&Delivery::basiq("d")).await.unwrap().status, 200);
+    assert_eq!(kept.deliver(&basiq("d")).await.unwrap().status, 200);
     assert_eq!(home.events().len(), 4);
 }
 
@@ -421,8 +420,8 @@ async fn addresses_come_and_go_and_the_one_that_stays_refuses_nobody() {
         reload(&gateway, &home, "applied").await;
         let mut idle = Client::connect(comes).await.unwrap();
         let id = format!("idle-{round}");
-        idle.deliver(&Delivery::basiq(&id)).await.unwrap().assert_accepted(&id);
-        let slow = Slow::begin(comes, &Delivery::basiq(&format!("slow-{round}"))).await;
+        idle.deliver(&basiq(&id)).await.unwrap().assert_accepted(&id);
+        let slow = Slow::begin(comes, &basiq(&format!("slow-{round}"))).await;
         callers.taken(50).await;
         home = only(home);
         reload(&gateway, &home, "applied").await;
@@ -432,7 +431,7 @@ async fn addresses_come_and_go_and_the_one_that_stays_refuses_nobody() {
         assert_eq!(answered, 200);
         assert!(client.closed().await);
         let id = format!("kept-{round}");
-        kept.deliver(&Delivery::basiq(&id)).await.unwrap().assert_accepted(&id);
+        kept.deliver(&basiq(&id)).await.unwrap().assert_accepted(&id);
     }
     callers.taken(50).await;
     callers.finish().await;
@@ -457,7 +456,7 @@ async fn the_admin_listener_moves() {
     until("and no longer here", async || TcpStream::connect(before).await.is_err()).await;
     assert_eq!(scraper.get("/livez").await.unwrap().status, 200, "who is connected is answered");
     let mut client = Client::connect(edge).await.unwrap();
-    client.deliver(&Delivery::basiq("a")).await.unwrap().assert_accepted("a");
+    client.deliver(&basiq("a")).await.unwrap().assert_accepted("a");
 }
 
 #[tokio::test]
@@ -467,15 +466,15 @@ async fn an_address_that_is_taken_refuses_the_reload_whole() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let free = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    home = home.with_sources(basiq("basiq", "") + &basiq("new", ""));
+    home = home.with_sources(basiq_source("basiq", "") + &basiq_source("new", ""));
     // Half of it could be had.
     home = home.with("edge.listen", json!(["127.0.0.1:0", free.to_string(), address.to_string()]));
     reload(&gateway, &home, "refused").await;
     let said = format!("hookgate.toml:2:15: edge.listen: cannot listen on {address}: Address already in use");
-    assert!(gateway.said().contains(&said), "{said}\n{}", gateway.said());
+    assert!(gateway.log().contains(&said), "{said}\n{}", gateway.log());
     assert!(TcpStream::connect(free).await.is_err(), "nothing of it is served");
-    assert_eq!(status(&gateway, &Delivery::basiq("a").to("/hooks/new")).await, 404);
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    assert_eq!(status(&gateway, &basiq("a").to("/hooks/new")).await, 404);
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
 
     home = home.with("admin.listen", free.to_string());
     reload(&gateway, &home, "refused").await;
@@ -488,14 +487,14 @@ async fn an_address_that_is_taken_refuses_the_reload_whole() {
     let elsewhere = home.with("edge.listen", json!(["127.0.0.1:0", own]));
     reload(&gateway, &elsewhere, "refused").await;
     let said = format!("this gateway itself has {} until it is restarted", gateway.edge);
-    assert!(gateway.said().contains(&said), "{said}\n{}", gateway.said());
+    assert!(gateway.log().contains(&said), "{said}\n{}", gateway.log());
 
     let home = elsewhere.with("edge.listen", json!(["127.0.0.1:0", free.to_string(), address.to_string()]));
     drop(taken);
     reload(&gateway, &home, "applied").await;
     for edge in [gateway.edge, free, address] {
         let mut client = Client::connect(edge).await.unwrap();
-        let answer = client.deliver(&Delivery::basiq("a").to("/hooks/new")).await.unwrap();
+        let answer = client.deliver(&basiq("a").to("/hooks/new")).await.unwrap();
         assert_eq!(answer.status, 200);
     }
 }
@@ -504,7 +503,7 @@ async fn an_address_that_is_taken_refuses_the_reload_whole() {
 async fn what_a_running_gateway_cannot_follow_refuses_the_reload_whole() {
     let mut home = Home::embedded().with("spool.enabled", false);
     let gateway = home.serve().await;
-    home = home.with_sources(basiq("basiq", "") + &basiq("new", ""));
+    home = home.with_sources(basiq_source("basiq", "") + &basiq_source("new", ""));
     let keys = [
         ("data_dir", json!("elsewhere")),
         ("edge.reuse_port", json!(true)),
@@ -525,17 +524,17 @@ async fn what_a_running_gateway_cannot_follow_refuses_the_reload_whole() {
         let line = 1 + text.lines().position(|line| line.starts_with(key)).unwrap();
         // `audit.ship` as a whole is one.
         let key_told = key.strip_suffix(".url").filter(|key| *key == "audit.ship").unwrap_or(key);
-        let (said, told) = (gateway.said(), format!(": {key_told}: needs a restart"));
+        let (said, told) = (gateway.log(), format!(": {key_told}: needs a restart"));
         let told = said.lines().find(|line| line.contains(&told)).unwrap_or_else(|| panic!("{told}\n{said}"));
         assert!(told.contains(&format!("hookgate.toml:{line}:")), "{told}");
-        assert_eq!(status(&gateway, &Delivery::basiq("a").to("/hooks/new")).await, 404, "{key}");
+        assert_eq!(status(&gateway, &basiq("a").to("/hooks/new")).await, 404, "{key}");
         home = home.without(key);
     }
     assert!(!home.path("elsewhere").exists());
     // What has only moved in the file is the same.
     home = home.with("audit.retain", "90d");
     reload(&gateway, &home, "applied").await;
-    assert_eq!(status(&gateway, &Delivery::basiq("a").to("/hooks/new")).await, 200);
+    assert_eq!(status(&gateway, &basiq("a").to("/hooks/new")).await, 200);
 }
 
 #[tokio::test]
@@ -548,45 +547,46 @@ async fn another_secret_behind_what_needs_a_restart_is_warned_of_and_the_rest_ap
     fs::write(home.path("redis.url"), redis.url()).unwrap();
     let gateway = home.serve().await;
     fs::write(home.path("redis.url"), format!("redis://:hush@{}/1", redis.address())).unwrap();
-    home = home.with_sources(basiq("basiq", "") + &basiq("new", ""));
+    home = home.with_sources(basiq_source("basiq", "") + &basiq_source("new", ""));
     reload(&gateway, &home, "applied").await;
-    let said = gateway.said();
+    let said = gateway.log();
     assert!(said.contains("warning: redis.url: the secret or file behind it has changed"), "{said}");
     assert!(!said.contains("hush"), "{said}");
-    gateway.deliver(&Delivery::basiq("a").to("/hooks/new")).await.assert_accepted("a");
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    gateway.deliver(&basiq("a").to("/hooks/new")).await.assert_accepted("a");
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
     fs::write(home.path("redis.url"), redis.url()).unwrap();
     assert_eq!(home.events().len(), 2);
 }
 
 #[tokio::test]
 async fn what_a_source_has_counted_and_learnt_outlives_a_reload() {
-    let limited = |burst: u32| basiq("basiq", &format!("rate_limit = {{ per_second = 1, burst = {burst} }}"));
-    let home = Home::embedded().with_sources(limited(40) + &securitize());
+    let limited =
+        |burst: u32| basiq_source("basiq", &format!("rate_limit = {{ per_second = 1, burst = {burst} }}"));
+    let home = Home::embedded().with_sources(limited(40) + &securitize_source());
     let gateway = home.serve().await;
     let taken = async |round: &str, count: usize| {
         let mut taken = 0;
         for number in 0..count {
-            let answer = gateway.deliver(&Delivery::basiq(&format!("{round}-{number}"))).await;
+            let answer = gateway.deliver(&basiq(&format!("{round}-{number}"))).await;
             assert!(answer.status == 200 || answer.status == 429, "{answer:?}");
             taken += usize::from(answer.status == 200);
         }
         taken
     };
     assert!(taken("first", 60).await >= 40);
-    gateway.deliver(&Delivery::securitize(1, "d")).await.taken();
+    gateway.deliver(&investor_update(1, "d")).await.taken();
 
-    let home = home.with_sources(limited(40) + &securitize() + &basiq("new", ""));
+    let home = home.with_sources(limited(40) + &securitize_source() + &basiq_source("new", ""));
     reload(&gateway, &home, "applied").await;
     // A limiter that began anew would take all of them.
     assert!(taken("second", 40).await < 40);
-    gateway.deliver(&Delivery::securitize(5, "d")).await.taken();
+    gateway.deliver(&investor_update(5, "d")).await.taken();
     assert_eq!(gateway.metric("hookgate_sequence_gaps_total{source=\"securitize\"}").await, 3.0);
     let limited_so_far =
         gateway.metric("hookgate_rejects_total{reason=\"rate_limited\",source=\"basiq\"}").await;
     assert!(limited_so_far >= 1.0);
 
-    let home = home.with_sources(limited(41) + &securitize());
+    let home = home.with_sources(limited(41) + &securitize_source());
     reload(&gateway, &home, "applied").await;
     assert_eq!(taken("third", 41).await, 41);
 }
@@ -690,8 +690,8 @@ async fn assert_ends(stream: &mut TlsStream<TcpStream>, sent: &[u8]) {
     assert_eq!(answer_tls(stream).await, Err(String::new()));
 }
 
-async fn deliver_tls(stream: &mut TlsStream<TcpStream>, delivery: &Delivery) -> String {
-    stream.write_all(&delivery.request()).await.unwrap();
+async fn deliver_tls(stream: &mut TlsStream<TcpStream>, delivery: &Request) -> String {
+    stream.write_all(&delivery.bytes()).await.unwrap();
     answer_tls(stream).await.unwrap()
 }
 
@@ -705,7 +705,7 @@ async fn certificates_are_replaced_under_load_and_who_is_connected_stays() {
     let expires = async || gateway.metric("hookgate_tls_certificate_expiry_timestamp_seconds").await;
     assert_eq!(expires().await, 4_102_444_800.0);
     let mut open = connect_tls(edge, "first.test", &first).await.unwrap();
-    let answer = deliver_tls(&mut open, &Delivery::basiq("a")).await;
+    let answer = deliver_tls(&mut open, &basiq("a")).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let next = write_certificate_until(&home, "next.test", 2090, "");
     let mut number = 0;
@@ -716,20 +716,20 @@ async fn certificates_are_replaced_under_load_and_who_is_connected_stays() {
             Ok(stream) => (stream, false),
             Err(_) => (connect_tls(edge, "next.test", &next).await.unwrap(), true),
         };
-        let answer = deliver_tls(&mut stream, &Delivery::basiq(&format!("new-{number}"))).await;
+        let answer = deliver_tls(&mut stream, &basiq(&format!("new-{number}"))).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         is_next
     })
     .await;
     assert!(connect_tls(edge, "first.test", &first).await.is_err());
     assert_eq!(expires().await, 3_786_912_000.0);
-    let answer = deliver_tls(&mut open, &Delivery::basiq("b")).await;
+    let answer = deliver_tls(&mut open, &basiq("b")).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 
     // A key of another certificate: refused, and what is there goes on.
     let other = rcgen::KeyPair::generate().unwrap();
     fs::write(home.path("edge.key"), other.serialize_pem()).unwrap();
-    until("it is refused", async || gateway.said().contains(": edge.tls.")).await;
+    until("it is refused", async || gateway.log().contains(": edge.tls.")).await;
     assert_eq!(reloads(&gateway, "refused").await, 1.0);
     connect_tls(edge, "next.test", &next).await.unwrap();
     assert_eq!(expires().await, 3_786_912_000.0);
@@ -750,12 +750,12 @@ async fn a_config_and_a_certificate_that_are_exchanged_as_kubernetes_does_count_
         .zip(&generations)
         .map(|(name, generation)| write_certificate_until(&home, name, 2100, generation))
         .collect();
-    let more = home.with_sources(basiq("basiq", "") + &basiq("new", ""));
+    let more = home.with_sources(basiq_source("basiq", "") + &basiq_source("new", ""));
     for generation in &generations[1..] {
         more.write_config();
         fs::rename(more.path("hookgate.toml"), more.path(generation).join("hookgate.toml")).unwrap();
     }
-    let home = more.with_sources(basiq("basiq", ""));
+    let home = more.with_sources(basiq_source("basiq", ""));
     home.write_config();
     fs::rename(home.path("hookgate.toml"), home.path(&generations[0]).join("hookgate.toml")).unwrap();
     symlink("..2026_1", home.path("mount/..data")).unwrap();
@@ -771,7 +771,7 @@ async fn a_config_and_a_certificate_that_are_exchanged_as_kubernetes_does_count_
     };
     let delivered = async |number: usize, path: &str| {
         let mut stream = connect_tls(gateway.edge, names[number], &shown[number]).await.ok()?;
-        let delivery = Delivery::basiq(&format!("evt-{number}")).to(path);
+        let delivery = basiq(&format!("evt-{number}")).to(path);
         deliver_tls(&mut stream, &delivery).await.split(' ').nth(1).map(str::to_owned)
     };
     assert_eq!(delivered(0, "/hooks/basiq").await.as_deref(), Some("200"));
@@ -803,21 +803,27 @@ async fn a_replaced_client_ca_ends_the_connections_of_those_whom_the_one_before_
     };
     let mut kept = connect(&of_before, &[]).await;
     let mut deliver = async |id: &str| {
-        let answer = deliver_tls(&mut kept, &Delivery::basiq(id)).await;
+        let answer = deliver_tls(&mut kept, &basiq(id)).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     };
     deliver("a").await;
     let io = TokioIo::new(connect(&of_before, &["h2"]).await);
     let (mut streams, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     let connection = TaskTracker::new().spawn(connection);
-    assert_eq!(streams.send_request(Delivery::basiq("b").http2()).await.unwrap().status(), 200);
+    assert_eq!(
+        streams.send_request(basiq("b").to_hyper("http://hookgate.test")).await.unwrap().status(),
+        200
+    );
 
     // Others reload what does not concern it, and its own certificates are replaced.
     write_certificate(&home, "elsewhere.test");
-    let home = home.with_sources(basiq("basiq", "") + &basiq("new", ""));
+    let home = home.with_sources(basiq_source("basiq", "") + &basiq_source("new", ""));
     reload(&gateway, &home, "applied").await;
     deliver("c").await;
-    assert_eq!(streams.send_request(Delivery::basiq("d").http2()).await.unwrap().status(), 200);
+    assert_eq!(
+        streams.send_request(basiq("d").to_hyper("http://hookgate.test")).await.unwrap().status(),
+        200
+    );
     fs::write(home.path("edge.pem"), "").unwrap();
     let shown = write_certificate(&home, "edge.test");
     reload(&gateway, &home, "applied").await;
@@ -827,7 +833,7 @@ async fn a_replaced_client_ca_ends_the_connections_of_those_whom_the_one_before_
 
     // One request of which the body, and one of which the head is not all sent yet.
     let mut slow = connect(&of_before).await;
-    let request = String::from_utf8(Delivery::basiq("slow").request()).unwrap();
+    let request = String::from_utf8(basiq("slow").bytes()).unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     slow.write_all(format!("{head}\r\nexpect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -835,7 +841,7 @@ async fn a_replaced_client_ca_ends_the_connections_of_those_whom_the_one_before_
         assert_ne!(slow.read_buf(&mut answer).await.unwrap(), 0);
     }
     let mut late = connect(&of_before).await;
-    let request = Delivery::basiq("late").request();
+    let request = basiq("late").bytes();
     let (half, rest) = request.split_at(20);
     late.write_all(half).await.unwrap();
     let completed = "hookgate_tls_handshakes_total{result=\"completed\"}";
@@ -844,22 +850,22 @@ async fn a_replaced_client_ca_ends_the_connections_of_those_whom_the_one_before_
     fs::write(home.path("clients.pem"), &next.pem).unwrap();
     reload(&gateway, &home, "applied").await;
     assert_ends(&mut late, rest).await;
-    assert_ends(&mut kept, &Delivery::basiq("e").request()).await;
-    assert!(streams.send_request(Delivery::basiq("f").http2()).await.is_err());
+    assert_ends(&mut kept, &basiq("e").bytes()).await;
+    assert!(streams.send_request(basiq("f").to_hyper("http://hookgate.test")).await.is_err());
     let _ = connection.await.unwrap();
     slow.write_all(body.as_bytes()).await.unwrap();
     let answer = answer_tls(&mut slow).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
     assert_ends(&mut slow, b"").await;
-    assert_ends(&mut connect(&of_before).await, &Delivery::basiq("g").request()).await;
-    let answer = deliver_tls(&mut connect(&of_next).await, &Delivery::basiq("h")).await;
+    assert_ends(&mut connect(&of_before).await, &basiq("g").bytes()).await;
+    let answer = deliver_tls(&mut connect(&of_next).await, &basiq("h")).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(home.events().len(), 6);
 }
 
 #[tokio::test]
 async fn what_a_proxy_said_counts_no_more_once_it_is_not_trusted_or_clients_speak_tls() {
-    let allowed = basiq("basiq", "allow_ips = [\"203.0.113.7\"]");
+    let allowed = basiq_source("basiq", "allow_ips = [\"203.0.113.7\"]");
     let mut home = Home::embedded()
         .with_sources(&allowed)
         // Nobody is to end for want of a request.
@@ -871,7 +877,7 @@ async fn what_a_proxy_said_counts_no_more_once_it_is_not_trusted_or_clients_spea
     let proxied = async || {
         let mut client = Client::connect(gateway.edge).await.unwrap();
         client.send(b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 443\r\n").await.unwrap();
-        client.deliver(&Delivery::basiq("a")).await.unwrap().taken();
+        client.deliver(&basiq("a")).await.unwrap().taken();
         client
     };
     let mut kept = proxied().await;
@@ -879,22 +885,22 @@ async fn what_a_proxy_said_counts_no_more_once_it_is_not_trusted_or_clients_spea
     home = trusted(home, "192.0.2.0/24");
     reload(&gateway, &home, "applied").await;
     assert!(kept.closed().await);
-    assert_eq!(status(&gateway, &Delivery::basiq("a")).await, 403);
+    assert_eq!(status(&gateway, &basiq("a")).await, 403);
 
     home = trusted(home, "127.0.0.0/8");
     reload(&gateway, &home, "applied").await;
     let mut kept = proxied().await;
     home = home.with("edge.max_body", "2MiB").with("edge.max_connections", 5000);
     reload(&gateway, &home, "applied").await;
-    kept.deliver(&Delivery::basiq("a")).await.unwrap().assert_duplicate("a");
+    kept.deliver(&basiq("a")).await.unwrap().assert_duplicate("a");
     home = home.with("edge.proxy_protocol", false);
     reload(&gateway, &home, "applied").await;
     assert!(kept.closed().await);
 
-    home = home.with_sources(basiq("basiq", ""));
+    home = home.with_sources(basiq_source("basiq", ""));
     reload(&gateway, &home, "applied").await;
     let mut kept = Client::connect(gateway.edge).await.unwrap();
-    kept.deliver(&Delivery::basiq("a")).await.unwrap().assert_duplicate("a");
+    kept.deliver(&basiq("a")).await.unwrap().assert_duplicate("a");
     home = home.with("edge.tls.certificate", "edge.pem").with("edge.tls.private_key", "edge.key");
     reload(&gateway, &home, "applied").await;
     assert!(kept.closed().await);
@@ -905,9 +911,9 @@ async fn the_quarantines_series_come_and_go_with_the_sources() {
     let home = Home::embedded()
         .with("quarantine.enabled", true)
         .with("quarantine.key", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=")
-        .with_sources(basiq("basiq", "") + &basiq("old", ""));
+        .with_sources(basiq_source("basiq", "") + &basiq_source("old", ""));
     let gateway = home.serve().await;
-    let home = home.with_sources(basiq("basiq", "") + &basiq("new", ""));
+    let home = home.with_sources(basiq_source("basiq", "") + &basiq_source("new", ""));
     reload(&gateway, &home, "applied").await;
     let series = gateway.admin("/metrics").await.body;
     for family in ["kept", "dropped", "admitted"] {
@@ -927,10 +933,10 @@ async fn more_connections_than_there_may_be_open_files_are_warned_of_by_a_reload
     }
     let home = Home::embedded().with("edge.max_connections", 100);
     let gateway = home.serve().await;
-    assert!(!gateway.said().contains("needs more open files"), "{}", gateway.said());
+    assert!(!gateway.log().contains("needs more open files"), "{}", gateway.log());
     let home = home.with("edge.max_connections", MOST_CONNECTIONS);
     reload(&gateway, &home, "applied").await;
-    until("it warns", async || gateway.said().contains("needs more open files")).await;
+    until("it warns", async || gateway.log().contains("needs more open files")).await;
 }
 
 /// What the config takes at most.
@@ -958,13 +964,13 @@ async fn many_signals_at_once_under_load_disturb_nobody() {
 async fn a_signal_while_it_drains_changes_nothing() {
     let home = Home::embedded();
     let mut gateway = home.serve().await;
-    let slow = Slow::begin(gateway.edge, &Delivery::basiq("slow")).await;
+    let slow = Slow::begin(gateway.edge, &basiq("slow")).await;
     gateway.sigterm();
     until("the gateway is unready", async || !gateway.ready().await).await;
-    let home = home.with_sources(basiq("new", ""));
+    let home = home.with_sources(basiq_source("new", ""));
     home.write_config();
     gateway.sighup();
-    gateway.deliver(&Delivery::basiq("late")).await.assert_accepted("late");
+    gateway.deliver(&basiq("late")).await.assert_accepted("late");
     gateway.sighup();
     assert_eq!(slow.end().await.1, 200);
     assert_eq!(gateway.exit().await.code(), Some(0));
@@ -979,12 +985,12 @@ async fn a_signal_while_it_starts_is_heeded_once_it_serves() {
     let mut first = home.serve().await;
     let second = home.start();
     second.says("waiting for it to drain").await;
-    let home = home.with_sources(basiq("basiq", "") + &basiq("new", ""));
+    let home = home.with_sources(basiq_source("basiq", "") + &basiq_source("new", ""));
     home.write_config();
     second.sighup();
     first.sigterm();
     let second = second.listens().await;
     assert_eq!(first.exit().await.code(), Some(0));
     until("the reload is applied", async || reloads(&second, "applied").await >= 1.0).await;
-    second.deliver(&Delivery::basiq("a").to("/hooks/new")).await.assert_accepted("a");
+    second.deliver(&basiq("a").to("/hooks/new")).await.assert_accepted("a");
 }

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use support::{BASIQ_SECRET, Client, Delivery, Home, Persistence, Redis, assert_each_once, free_port, until};
+use support::{
+    Client, Home, Persistence, Redis, STANDARD_SECRET, assert_each_once, basiq, basiq_about,
+    basiq_by_another_secret, free_port, until,
+};
 use tokio::task::JoinSet;
 
 /// Senders who open a connection for every event, and take nothing but 200 for an answer.
@@ -51,7 +54,7 @@ impl Callers {
 async fn call(edge: SocketAddr, shared: Arc<Shared>) {
     while !shared.stop.load(Ordering::Relaxed) {
         let id = id(shared.begun.fetch_add(1, Ordering::Relaxed));
-        let answer = async { Client::connect(edge).await?.deliver(&Delivery::basiq(&id)).await }.await;
+        let answer = async { Client::connect(edge).await?.deliver(&basiq(&id)).await }.await;
         match answer {
             Ok(answer) if answer.status == 200 => {
                 shared.taken.fetch_add(1, Ordering::Relaxed);
@@ -96,7 +99,7 @@ async fn a_gateway_that_waits_for_the_data_folder_takes_over_with_no_refused_con
 fn with_a_secret_file() -> Home {
     let home = shared_port(Home::embedded()).with("edge.listen", format!("127.0.0.1:{}", free_port()));
     let source = "[sources.basiq]\nprovider = \"basiq\"\nsecrets = [{ file = \"basiq.secret\" }]\n";
-    fs::write(home.path("basiq.secret"), BASIQ_SECRET).unwrap();
+    fs::write(home.path("basiq.secret"), STANDARD_SECRET).unwrap();
     home.with_sources(source)
 }
 
@@ -114,12 +117,12 @@ async fn a_gateway_that_waited_serves_by_what_its_config_and_secrets_say_by_then
     first.sigterm();
     let second = second.listens().await;
     assert_eq!(first.exit().await.code(), Some(0));
-    assert_eq!(second.deliver(&Delivery::basiq("a")).await.status, 401);
-    second.deliver(&Delivery::basiq_by_another_secret("a")).await.assert_accepted("a");
-    let long = Delivery::basiq_about("b", &"u".repeat(2048));
+    assert_eq!(second.deliver(&basiq("a")).await.status, 401);
+    second.deliver(&basiq_by_another_secret("a")).await.assert_accepted("a");
+    let long = basiq_about("b", &"u".repeat(2048));
     assert_eq!(second.deliver(&long).await.status, 413);
     // And that not by a reload.
-    assert!(!second.said().contains("config reloaded"), "{}", second.said());
+    assert!(!second.log().contains("config reloaded"), "{}", second.log());
 }
 
 #[tokio::test]
@@ -133,8 +136,8 @@ async fn a_gateway_that_waited_for_a_folder_that_is_no_longer_its_own_begins_aga
     first.sigterm();
     let second = second.listens().await;
     assert_eq!(first.exit().await.code(), Some(0));
-    assert!(second.said().contains("beginning again"), "{}", second.said());
-    second.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    assert!(second.log().contains("beginning again"), "{}", second.log());
+    second.deliver(&basiq("a")).await.assert_accepted("a");
     assert!(home.path("elsewhere/hookgate.db").exists());
     assert_eq!(home.events().len(), 1);
 }
@@ -151,7 +154,7 @@ async fn a_gateway_that_waited_does_not_serve_by_a_config_that_is_wrong_by_then(
     assert!(said.contains("exit status: 1") || said.contains("unix_wait_status(256)"), "{said}");
     assert!(said.contains("cannot read the secret file"), "{said}");
     assert_eq!(first.exit().await.code(), Some(0));
-    assert!(!first.said().contains("drain_timeout is over"), "it waits for nobody: {}", first.said());
+    assert!(!first.log().contains("drain_timeout is over"), "it waits for nobody: {}", first.log());
 }
 
 #[tokio::test]
@@ -184,9 +187,9 @@ async fn two_gateways_on_one_port_serve_together_and_either_may_go() {
 async fn nobody_waits_so_a_drain_ends_by_itself() {
     let home = shared_port(Home::embedded());
     let mut gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("only")).await.assert_accepted("only");
+    gateway.deliver(&basiq("only")).await.assert_accepted("only");
     gateway.sigterm();
     assert_eq!(gateway.exit().await.code(), Some(0));
     let gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("only")).await.assert_duplicate("only");
+    gateway.deliver(&basiq("only")).await.assert_duplicate("only");
 }

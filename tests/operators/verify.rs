@@ -12,7 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use standardwebhooks::Webhook;
-use support::edge::{Home, Ran, now, securitize, standard};
+use support::{Home, Ran, now, securitize, standard};
 
 // -- what passes
 
@@ -864,7 +864,7 @@ fn what_is_refused_all_the_same_is_not_told_as_observed() {
 fn it_says_of_what_is_observed_what_a_gateway_does() {
     for (until, status, code) in [("2099-01-31", [200, 200], 0), ("2026-01-31", [401, 403], 1)] {
         let home = observing(until);
-        let gateway = home.serve();
+        let gateway = home.gateway();
         let requests = [
             ("basiq", standard("/hooks/basiq", BASIQ_BODY, now() - 1000)),
             ("securitize", securitize("/hooks/securitize", "sub-2", 1)),

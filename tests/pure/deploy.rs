@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::BASIQ_SECRET;
+use support::STANDARD_SECRET;
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(deploy().join(name)).unwrap()
@@ -67,7 +67,7 @@ fn the_config_of_compose_is_valid() {
     let at = |name: &str| folder.path().join(name).display().to_string();
     let mut config = read("hookgate.toml").replace("/var/lib/hookgate", &at("data"));
     for name in wanted(&config) {
-        std::fs::write(at(&name), if name == "basiq" { BASIQ_SECRET } else { "0123456789abcdef01234567" })
+        std::fs::write(at(&name), if name == "basiq" { STANDARD_SECRET } else { "0123456789abcdef01234567" })
             .unwrap();
         config = config.replace(&format!("/run/secrets/{name}"), &at(&name));
     }

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use hookgate::provider::{self, Object};
 use serde_json::Value;
-use support::edge::{Home, Served, iof, now, securitize, sources};
+use support::{Gateway, Home, iof, now, securitize, sources};
 
 #[test]
 fn a_new_field_and_a_new_type_are_told_once_over_a_hundred_deliveries() {
     let home = Home::new(&sources());
-    let served = home.serve();
+    let served = home.gateway();
     for n in 0..100 {
         let body = format!(
             "{{\"id\":\"e{n}\",\"type\":\"kyc.\\u001b[2Jinvented\",\"colour\":\"very {SECRET_VALUE}\",\
@@ -31,7 +31,7 @@ fn a_new_field_and_a_new_type_are_told_once_over_a_hundred_deliveries() {
 #[test]
 fn what_is_not_verified_or_not_forwarded_is_not_looked_at() {
     let home = Home::new(&sources());
-    let served = home.serve();
+    let served = home.gateway();
     let refused =
         iof("/hooks/iof", "{\"id\":\"e\",\"colour\":1}", now()).instead("x-iof-signature", "t=1,v1=00");
     assert_eq!(served.ask(&refused).status, 401);
@@ -47,7 +47,7 @@ fn what_is_not_verified_or_not_forwarded_is_not_looked_at() {
 #[test]
 fn the_names_remembered_are_bounded_and_long_ones_clipped() {
     let home = Home::new(&sources());
-    let served = home.serve();
+    let served = home.gateway();
     let long = "x".repeat(500);
     for batch in 0..4 {
         let fields: Vec<String> = (0..100).map(|n| format!("\"f{}\":1", batch * 100 + n)).collect();
@@ -68,7 +68,7 @@ fn the_names_remembered_are_bounded_and_long_ones_clipped() {
 #[test]
 fn every_field_of_the_samples_that_send_makes_is_known() {
     let home = Home::new(&sources());
-    let served = home.serve();
+    let served = home.gateway();
     let url = format!("http://{}", served.edge);
     for row in provider::TABLE {
         for (kind, _) in row.types {
@@ -113,7 +113,7 @@ fn the_vectors_of_every_type_and_of_every_published_sample_hold_known_fields_alo
 }
 
 /// What was logged of drift: source, kind and name, in order.
-fn told(served: &Served) -> Vec<(String, String, String)> {
+fn told(served: &Gateway) -> Vec<(String, String, String)> {
     let log = served.log();
     let mut told: Vec<_> = log
         .lines()

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use support::{Cluster, Delivery, Gateway, Home, Persistence, Redis, ids, until, within};
+use support::{
+    Cluster, Gateway, Home, Persistence, Ran, Redis, basiq, basiq_about, eventually, ids, until, within,
+};
 
 const STREAM: &str = "hookgate.events";
 const UP: &str = "hookgate_queue_up{queue=\"redis\"}";
@@ -43,16 +45,18 @@ async fn a_group_that_never_reads_is_named_wherever_it_hurts() {
     let gateway = home.serve().await;
     for n in 0..5 {
         let id = format!("e{n}");
-        gateway.deliver(&Delivery::basiq(&id)).await.assert_accepted(&id);
+        gateway.deliver(&basiq(&id)).await.assert_accepted(&id);
         consume(&redis, STREAM, "workers").await;
     }
-    gateway.deliver(&Delivery::basiq("more")).await.assert_come_again();
+    gateway.deliver(&basiq("more")).await.assert_come_again();
     queue_is(&gateway, "full").await;
     assert!(!gateway.ready().await);
     until("it shows", async || gateway.metric(FULL).await == 1.0).await;
     assert_eq!(gateway.metric(UP).await, 0.0);
-    let said = gateway.said();
-    let told = said.lines().find(|line| line.contains("takes no more events")).unwrap();
+    let told = eventually("it is told", async || {
+        gateway.log().lines().find(|line| line.contains("takes no more events")).map(str::to_owned)
+    })
+    .await;
     assert!(told.contains("debug-alice") && !told.contains("workers"), "{told}");
     until("its lag shows", async || gateway.metric(&lag("debug-alice")).await == 5.0).await;
     assert_eq!(gateway.metric(&lag("workers")).await, 0.0);
@@ -60,8 +64,8 @@ async fn a_group_that_never_reads_is_named_wherever_it_hurts() {
         "hookgate_consumer_group_oldest_age_seconds{group=\"debug-alice\",stream=\"hookgate.events\"}";
     assert!(gateway.metric(oldest).await > 0.0);
 
-    let (code, said) = home.check_live();
-    assert_eq!(code, Some(1), "{said}");
+    let Ran { code, out: said, .. } = home.check_live();
+    assert_eq!(code, 1, "{said}");
     let told = said.lines().find(|line| line.contains("max_backlog")).unwrap();
     let first: Vec<(String, Vec<String>)> = redis.run(&["XRANGE", STREAM, "-", "+", "COUNT", "1"]).await;
     let since = first[0].0.split('-').next().unwrap().parse().unwrap();
@@ -74,9 +78,9 @@ async fn a_group_that_never_reads_is_named_wherever_it_hurts() {
     // It reads at last, and no entry has to get old.
     consume(&redis, STREAM, "debug-alice").await;
     queue_is(&gateway, "up").await;
-    gateway.deliver(&Delivery::basiq("more")).await.assert_accepted("more");
-    let (code, said) = home.check_live();
-    assert_eq!(code, Some(0), "{said}");
+    gateway.deliver(&basiq("more")).await.assert_accepted("more");
+    let Ran { code, out: said, .. } = home.check_live();
+    assert_eq!(code, 0, "{said}");
 }
 
 #[tokio::test]
@@ -86,7 +90,7 @@ async fn a_full_stream_is_full_and_a_redis_that_is_away_is_down() {
     group(&redis, STREAM, "workers").await;
     let gateway = home.serve().await;
     for id in ["a", "b", "c", "d"] {
-        gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
+        gateway.deliver(&basiq(id)).await.assert_accepted(id);
     }
     queue_is(&gateway, "full").await;
     let report = gateway.readiness().await;
@@ -136,7 +140,7 @@ async fn streams_of_a_cluster_are_kept_within_their_bounds() {
     assert_eq!(masters.len(), 6, "each stream has a master");
     for n in 0..60 {
         let id = format!("e{n}");
-        gateway.deliver(&Delivery::basiq_about(&id, &format!("user-{n}"))).await.assert_accepted(&id);
+        gateway.deliver(&basiq_about(&id, &format!("user-{n}"))).await.assert_accepted(&id);
         for (stream, master) in &masters {
             consume(master, stream, "workers").await;
             assert!(master.run::<u64>(&["XLEN", stream]).await <= 5, "{stream}");
@@ -155,37 +159,37 @@ async fn an_id_from_the_future_is_told_by_serve_and_by_check() {
     let redis = Redis::start(Persistence::Always).await;
     let home = Home::redis(&redis);
     let gateway = home.serve().await;
-    let (code, said) = home.check_live();
-    assert_eq!(code, Some(0), "{said}");
+    let Ran { code, out: said, .. } = home.check_live();
+    assert_eq!(code, 0, "{said}");
     let _: String = redis.run(&["XADD", STREAM, "1999999999999-0", "id", "x"]).await;
-    let (code, said) = home.check_live();
-    assert_eq!(code, Some(1), "{said}");
+    let Ran { code, out: said, .. } = home.check_live();
+    assert_eq!(code, 1, "{said}");
     let told = said.lines().find(|line| line.contains("ahead of the server's clock")).unwrap();
     assert!(told.contains(STREAM) && told.contains("1999999999999-0"), "{told}");
     let warned = || {
-        let said = gateway.said();
+        let said = gateway.log();
         said.lines().filter(|line| line.contains("WARN") && line.contains("1999999999999-0")).count()
     };
     until("serve warns of it", async || warned() > 0).await;
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
     until("it is looked at again", async || {
         gateway.metric("hookgate_queue_backlog_events{queue=\"redis\",stream=\"hookgate.events\"}").await
             == 2.0
     })
     .await;
-    assert_eq!(warned(), 1, "{}", gateway.said());
+    assert_eq!(warned(), 1, "{}", gateway.log());
 }
 
 #[tokio::test]
 async fn a_clean_stop_warns_of_nothing() {
     let redis = Redis::start(Persistence::Always).await;
     let mut gateway = Home::redis(&redis).serve().await;
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
     until("the queue is up", async || gateway.metric(UP).await == 1.0).await;
-    let before = gateway.said().matches("WARN").count();
+    let before = gateway.log().matches("WARN").count();
     gateway.sigterm();
     let ended = within(Duration::from_secs(20), "it stops", gateway.exit()).await;
-    let said = gateway.said();
+    let said = gateway.log();
     assert!(ended.success(), "{said}");
     assert_eq!(said.matches("WARN").count(), before, "{said}");
 }

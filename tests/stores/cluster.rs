@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use support::{
-    Client, Cluster, Delivery, Gateway, Home, Load, Nats, Persistence, Process, Redis, Sentinel, eventually,
-    ids, until, within,
+    Client, Cluster, Gateway, Home, Load, Nats, Persistence, Process, Redis, Sentinel, basiq, basiq_about,
+    eventually, ids, until, within,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -52,7 +52,7 @@ async fn a_cluster_loses_a_master_and_nothing_else() {
     let lost: Vec<_> = sent.taken.iter().filter(|id| !entered.contains(id.as_str())).collect();
     assert!(lost.is_empty(), "answered 200, and then lost: {lost:?}");
     for id in sent.taken.iter().take(50) {
-        gateway.deliver(&Delivery::basiq_about(id, id)).await.assert_duplicate(id);
+        gateway.deliver(&basiq_about(id, id)).await.assert_duplicate(id);
     }
 }
 
@@ -63,7 +63,7 @@ async fn a_queue_whose_own_master_takes_nothing_is_not_ready() {
     let home = Home::redis_at(cluster.urls()).with("redis.cluster", true);
     let gateway = home.serve().await;
     until("all masters take events", async || gateway.metric(UP).await == 1.0).await;
-    gateway.deliver(&Delivery::basiq("before")).await.assert_accepted("before");
+    gateway.deliver(&basiq("before")).await.assert_accepted("before");
     let slot: u16 = cluster.masters[0].run(&["CLUSTER", "KEYSLOT", STREAM]).await;
     let own = usize::from(slot) * 3 / 16384;
     let is_ready = async |ready: bool, why: &str| {
@@ -79,7 +79,7 @@ async fn a_queue_whose_own_master_takes_nothing_is_not_ready() {
     };
     memory("1").await;
     is_ready(false, "it has no memory").await;
-    gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_come_again();
+    gateway.deliver(&basiq("meanwhile")).await.assert_come_again();
     memory("0").await;
     is_ready(true, "it has memory").await;
 
@@ -87,19 +87,19 @@ async fn a_queue_whose_own_master_takes_nothing_is_not_ready() {
     cluster.masters[own].kill9();
     is_ready(false, "it is dead").await;
     for _ in 0..3 {
-        gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_come_again();
+        gateway.deliver(&basiq("meanwhile")).await.assert_come_again();
     }
     assert_eq!(gateway.readiness().await["ready"], false);
     let _: String = cluster.replicas[own].run(&["CONFIG", "SET", "cluster-replica-no-failover", "no"]).await;
     is_ready(true, "its replica has taken over").await;
-    gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_accepted("meanwhile");
+    gateway.deliver(&basiq("meanwhile")).await.assert_accepted("meanwhile");
 
     for node in cluster.masters.iter().chain(&cluster.replicas) {
         // The dead one is asked too, and those that have heard already say no.
         let _ = node.try_run::<String>(&["CLUSTER", "DELSLOTS", &slot.to_string()]).await;
     }
     is_ready(false, "nobody has its slot").await;
-    gateway.deliver(&Delivery::basiq("late")).await.assert_come_again();
+    gateway.deliver(&basiq("late")).await.assert_come_again();
 }
 
 /// Of claims each master is asked by keys of its own.
@@ -110,10 +110,10 @@ async fn a_cluster_takes_claims_while_any_of_its_masters_does() {
     let home = Home::redis_at(cluster.urls()).with("redis.cluster", true);
     let home = home.with("queue.kind", "nats").with("queue.url", nats.url());
     let gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
-    let told = || gateway.said().matches("redis takes no writes").count();
-    let checked = || home.check_live().1.matches("it takes no claims: SET: ").count();
-    assert_eq!((told(), checked()), (0, 0), "{}", gateway.said());
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
+    let told = || gateway.log().matches("redis takes no writes").count();
+    let checked = || home.check_live().out.matches("it takes no claims: SET: ").count();
+    assert_eq!((told(), checked()), (0, 0), "{}", gateway.log());
     for (n, master) in (1..).zip(&cluster.masters) {
         let _: String = master.run(&["ACL", "SETUSER", "default", "-set"]).await;
         until("it is told", async || told() == n).await;
@@ -136,7 +136,7 @@ async fn a_template_spreads_over_a_cluster_and_is_read_back() {
     until("all masters take events", async || gateway.metric(UP).await == 1.0).await;
     let all: Vec<String> = (0..40).map(|n| format!("event-{n}")).collect();
     for id in &all {
-        gateway.deliver(&Delivery::basiq_about(id, id)).await.assert_accepted(id);
+        gateway.deliver(&basiq_about(id, id)).await.assert_accepted(id);
     }
     let mut used = 0;
     for master in &cluster.masters {
@@ -154,7 +154,7 @@ async fn a_slot_that_moves_is_followed() {
     let home = Home::redis_at(cluster.urls().split_off(GIVEN)[..1].to_vec()).with("redis.cluster", true);
     let gateway = home.serve().await;
     until("all masters take events", async || gateway.metric(UP).await == 1.0).await;
-    gateway.deliver(&Delivery::basiq("before")).await.assert_accepted("before");
+    gateway.deliver(&basiq("before")).await.assert_accepted("before");
     let slot: u16 = cluster.masters[0].run(&["CLUSTER", "KEYSLOT", "hookgate.events"]).await;
     let from = usize::from(slot) * 3 / 16384;
     let to = 1 - from;
@@ -171,20 +171,18 @@ async fn a_slot_that_moves_is_followed() {
     migrate.extend(keys.iter().map(String::as_str));
     let _: String = from.run(&migrate).await;
     // Between the two: the old has it no more, the new not yet.
-    gateway.deliver(&Delivery::basiq("meanwhile")).await.assert_come_again();
+    gateway.deliver(&basiq("meanwhile")).await.assert_come_again();
     for node in [to, from] {
         let _: String = node.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &new]).await;
     }
-    until("it is taken at its new place", async || {
-        gateway.deliver(&Delivery::basiq("meanwhile")).await.status == 200
-    })
-    .await;
-    gateway.deliver(&Delivery::basiq("before")).await.assert_duplicate("before");
+    until("it is taken at its new place", async || gateway.deliver(&basiq("meanwhile")).await.status == 200)
+        .await;
+    gateway.deliver(&basiq("before")).await.assert_duplicate("before");
     assert_eq!(to.run::<u64>(&["XLEN", "hookgate.events"]).await, 2);
     // Once it is gone altogether that is told, and not each time that it is looked for.
     cluster.masters[..GIVEN].iter_mut().for_each(Redis::kill9);
     cluster.replicas.iter_mut().for_each(Redis::kill9);
-    let told = || gateway.said().matches("no node of the redis cluster can be reached").count();
+    let told = || gateway.log().matches("no node of the redis cluster can be reached").count();
     until("it is told", async || told() > 0).await;
     cluster.masters[0].restart().await;
     until("a node is found again", async || {
@@ -206,7 +204,7 @@ async fn sentinels_are_asked_for_the_master_whenever_it_is_lost() {
     let urls = vec!["redis://gate:s3same@127.0.0.1:1".to_owned(), sentinel.url()];
     let home = Home::redis_at(urls).with("redis.sentinel", Sentinel::NAME);
     let gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("first")).await.assert_accepted("first");
+    gateway.deliver(&basiq("first")).await.assert_accepted("first");
     let mut follower = Follower::start(&home);
     assert_eq!(follower.next().await, "first");
     until("the replica has it", async || {
@@ -217,8 +215,8 @@ async fn sentinels_are_asked_for_the_master_whenever_it_is_lost() {
     first.kill9();
     until("the gateway has noticed", async || !gateway.ready().await).await;
     until("the gateway has found the new master", async || gateway.ready().await).await;
-    gateway.deliver(&Delivery::basiq("second")).await.assert_accepted("second");
-    gateway.deliver(&Delivery::basiq("first")).await.assert_duplicate("first");
+    gateway.deliver(&basiq("second")).await.assert_accepted("second");
+    gateway.deliver(&basiq("first")).await.assert_duplicate("first");
     assert_eq!(second.run::<usize>(&["XLEN", STREAM]).await, 2);
 
     // This time the old master lives on, as a replica that refuses writes.
@@ -235,7 +233,7 @@ async fn sentinels_are_asked_for_the_master_whenever_it_is_lost() {
     })
     .await;
     until("the gateway has followed", async || {
-        gateway.deliver(&Delivery::basiq("third")).await.status == 200
+        gateway.deliver(&basiq("third")).await.status == 200
             && first.try_run::<usize>(&["XLEN", STREAM]).await.is_ok_and(|length| length == 3)
     })
     .await;
@@ -258,7 +256,7 @@ async fn a_replaced_master_is_left_though_it_takes_events_and_knows_of_nothing()
         let _: String = server.run(&["ACL", "SETUSER", "gate", "on", ">s3same", "~*", "&*", "+@all"]).await;
     }
     let gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("first")).await.assert_accepted("first");
+    gateway.deliver(&basiq("first")).await.assert_accepted("first");
     let mut follower = Follower::start(&home);
     assert_eq!(follower.next().await, "first");
     until("the replica has it", async || second.run::<usize>(&["XLEN", STREAM]).await == 1).await;
@@ -271,13 +269,13 @@ async fn a_replaced_master_is_left_though_it_takes_events_and_knows_of_nothing()
     .await;
     assert!(first.run::<String>(&["INFO", "replication"]).await.contains("role:master"));
     until("the gateway has left the old one", async || {
-        gateway.said().contains("the Sentinels name another master") && gateway.ready().await
+        gateway.log().contains("the Sentinels name another master") && gateway.ready().await
     })
     .await;
-    gateway.deliver(&Delivery::basiq("second")).await.assert_accepted("second");
+    gateway.deliver(&basiq("second")).await.assert_accepted("second");
     assert_eq!(ids(&home.events()), ["first", "second"]);
     assert_eq!(first.run::<usize>(&["XLEN", STREAM]).await, 1);
-    assert_eq!(gateway.said().matches("the Sentinels name another master").count(), 1, "it stays");
+    assert_eq!(gateway.log().matches("the Sentinels name another master").count(), 1, "it stays");
     assert_eq!(follower.next().await, "second", "the follower leaves it too");
 }
 
@@ -291,7 +289,7 @@ async fn each_partition_waits_for_its_own_events_to_be_replicated() {
     let deliver = async |round: &str| {
         let mut all = tokio::task::JoinSet::new();
         for n in 0..40 {
-            let delivery = Delivery::basiq_about(&format!("{round}-{n}"), &format!("user-{n}"));
+            let delivery = basiq_about(&format!("{round}-{n}"), &format!("user-{n}"));
             let edge = gateway.edge;
             all.spawn(async move {
                 Client::connect(edge).await.unwrap().deliver(&delivery).await.unwrap().status
@@ -324,7 +322,7 @@ async fn a_follower_of_the_queue_waits_for_a_redis_that_is_away_and_goes_on() {
     let mut redis = Redis::start(Persistence::Always).await;
     let home = Home::redis(&redis).with("queue.partitions", 3);
     let gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
     let mut follower = Follower::start(&home);
     assert_eq!(follower.next().await, "a");
     for id in ["b", "c"] {
@@ -332,7 +330,7 @@ async fn a_follower_of_the_queue_waits_for_a_redis_that_is_away_and_goes_on() {
         until("the gateway has noticed", async || !gateway.ready().await).await;
         redis.restart().await;
         until("the gateway is ready again", async || gateway.ready().await).await;
-        gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
+        gateway.deliver(&basiq(id)).await.assert_accepted(id);
         assert_eq!(follower.next().await, id);
     }
     let said = follower.ends().await;
@@ -385,20 +383,20 @@ async fn what_too_few_replicas_have_is_not_taken() {
     let replica = replica_of(&master, &[]).await;
     let home = Home::redis(&master).with("queue.ack_replicas", 1);
     let gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
 
     replica.pause();
     // The first gets in and is not told so, and neither is it when it is known already.
     for _ in 0..3 {
-        gateway.deliver(&Delivery::basiq("b")).await.assert_come_again();
+        gateway.deliver(&basiq("b")).await.assert_come_again();
     }
     until("the gateway is unready", async || !gateway.ready().await).await;
     assert_eq!(gateway.metric(UP).await, 0.0);
     assert!(master.run::<usize>(&["XLEN", STREAM]).await <= 2);
     replica.resume();
     until("the gateway is ready again", async || gateway.ready().await).await;
-    gateway.deliver(&Delivery::basiq("b")).await.taken();
-    gateway.deliver(&Delivery::basiq("a")).await.assert_duplicate("a");
+    gateway.deliver(&basiq("b")).await.taken();
+    gateway.deliver(&basiq("a")).await.assert_duplicate("a");
     assert_eq!(ids(&home.events()), ["a", "b"]);
 }
 
@@ -411,7 +409,7 @@ async fn tls_is_held_against_the_configured_authority() {
 
     let right = home().with("redis.ca", own.file());
     let gateway = right.serve().await;
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
     assert_eq!(ids(&right.events()), ["a"]);
 
     let wrong = home().with("redis.ca", other.file()).serve_unready().await;
@@ -444,14 +442,14 @@ async fn a_cluster_is_reached_over_tls() {
     until("both masters take events", async || gateway.metric(UP).await == 1.0).await;
     for n in 0..20 {
         let id = format!("e{n}");
-        gateway.deliver(&Delivery::basiq_about(&id, &format!("user-{n}"))).await.assert_accepted(&id);
+        gateway.deliver(&basiq_about(&id, &format!("user-{n}"))).await.assert_accepted(&id);
     }
     assert_eq!(right.events().len(), 20);
     for node in [first, second] {
         assert!(node.run::<u64>(&["DBSIZE"]).await > 0, "both have some");
     }
     let wrong = home().with("redis.ca", other.file()).serve_unready().await;
-    until("it says why", async || wrong.said().contains("certificate")).await;
+    until("it says why", async || wrong.log().contains("certificate")).await;
     assert!(!wrong.ready().await);
 }
 
@@ -474,7 +472,7 @@ async fn sentinels_and_the_master_that_they_name_are_reached_over_tls() {
     let home = || Home::redis_at(format!("rediss://127.0.0.1:{port}/0")).with("redis.sentinel", "main");
     let right = home().with("redis.ca", own.file());
     let gateway = right.serve().await;
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
     assert_eq!((ids(&right.events()), redis.run::<u64>(&["XLEN", STREAM]).await), (vec!["a"], 1));
     let wrong = home().with("redis.ca", other.file()).serve_unready().await;
     is_refused(&wrong, "certificate").await;
@@ -487,12 +485,12 @@ async fn a_password_opens_and_a_wrong_one_is_told_without_it() {
     let port = redis.port();
     let home = Home::redis_at(format!("redis://gate:s3same@127.0.0.1:{port}/0"));
     let gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("a")).await.assert_accepted("a");
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
     assert_eq!(ids(&home.events()), ["a"]);
 
     let wrong = Home::redis_at(format!("redis://gate:wr0ng@127.0.0.1:{port}/0")).serve_unready().await;
     is_refused(&wrong, "authentication failed").await;
-    assert!(!wrong.said().contains("wr0ng"));
+    assert!(!wrong.log().contains("wr0ng"));
     let _: String = redis.run(&["CONFIG", "SET", "requirepass", "another"]).await;
     let without = Home::redis_at(format!("redis://127.0.0.1:{port}/0")).serve_unready().await;
     is_refused(&without, "NOAUTH").await;
@@ -563,11 +561,11 @@ async fn the_likely_mistake_in_a_url_is_named_with_its_fix() {
 /// It says why, takes nothing, and is not ready.
 async fn is_refused(gateway: &Gateway, why: &str) {
     until("the log says why", async || {
-        gateway.said().lines().any(|line| line.contains("redis cannot be reached") && line.contains(why))
+        gateway.log().lines().any(|line| line.contains("redis cannot be reached") && line.contains(why))
     })
     .await;
     assert!(!gateway.ready().await);
-    gateway.deliver(&Delivery::basiq("refused")).await.assert_come_again();
+    gateway.deliver(&basiq("refused")).await.assert_come_again();
 }
 
 async fn replica_of(master: &Redis, options: &[&str]) -> Redis {

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use support::SmallDisk;
-use support::edge::*;
+use support::*;
 
 /// Secrets in files, and a data folder of this name.
 fn home(data_dir: &str) -> Home {
@@ -117,7 +117,7 @@ fn a_full_disk_is_warned_of() {
 #[test]
 fn a_command_that_may_not_read_the_data_dir_does_not_say_that_nothing_is_there() {
     let home = home("data");
-    let gateway = home.serve();
+    let gateway = home.gateway();
     assert_eq!(gateway.ask(&Request::get("/nothing")).status, 404);
     gateway.stop();
     mode(&home.path(""), 0o755);
@@ -202,7 +202,7 @@ fn serve_logs_what_check_warns_of() {
     fs::create_dir(home.path("data")).unwrap();
     mode(&home.path("data"), 0o755);
     mode(&home.path("two"), 0o666);
-    let (code, log) = home.serve().stop();
+    let (code, log) = home.gateway().stop();
     assert!(
         code == 0 && log.contains("others may read it") && log.contains("others may write another secret"),
         "{log}"

@@ -17,8 +17,8 @@
 use std::time::Duration;
 
 use support::{
-    Client, Delivery, Gateway, Home, Nats, Persistence, Redis, SmallDisk, assert_each_once, ids, until,
-    within,
+    Client, Gateway, Home, Nats, Persistence, Ran, Redis, SmallDisk, assert_each_once, basiq, basiq_about,
+    basiq_by_another_secret, basiq_signed_at, ids, until, within,
 };
 
 /// A broker with a stream, and a gateway's home that publishes to it; claims are in the data folder.
@@ -53,9 +53,9 @@ async fn redis_down_and_the_spool_on() {
     redis.kill9();
     let sent: Vec<String> = (0..50).map(|number| format!("event-{number:02}")).collect();
     for id in &sent {
-        gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
+        gateway.deliver(&basiq(id)).await.assert_accepted(id);
     }
-    gateway.deliver(&Delivery::basiq("event-07")).await.assert_duplicate("event-07");
+    gateway.deliver(&basiq("event-07")).await.assert_duplicate("event-07");
     assert_eq!(gateway.readiness().await["spool"], "waiting");
     redis.restart().await;
     until("the spool is drained", async || spooled(&gateway).await == 0.0).await;
@@ -70,12 +70,12 @@ async fn a_broker_down_and_the_spool_on() {
     nats.kill9();
     let sent: Vec<String> = (0..20).map(|number| format!("event-{number:02}")).collect();
     for id in &sent {
-        gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
+        gateway.deliver(&basiq(id)).await.assert_accepted(id);
     }
     nats.restart().await;
     until("the spool is drained", async || spooled(&gateway).await == 0.0).await;
     assert_eq!(stored(&nats).await, sent);
-    gateway.deliver(&Delivery::basiq("event-07")).await.assert_duplicate("event-07");
+    gateway.deliver(&basiq("event-07")).await.assert_duplicate("event-07");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn redis_down_and_the_spool_full() {
     let mut taken = Vec::new();
     let refused = loop {
         let id = format!("event-{:02}", taken.len());
-        let answer = gateway.deliver(&Delivery::basiq(&id)).await;
+        let answer = gateway.deliver(&basiq(&id)).await;
         if answer.status == 503 {
             answer.assert_come_again();
             break id;
@@ -100,7 +100,7 @@ async fn redis_down_and_the_spool_full() {
     assert_eq!(gateway.readiness().await["spool"], "full");
     redis.restart().await;
     until("the spool is drained", async || spooled(&gateway).await == 0.0).await;
-    gateway.deliver(&Delivery::basiq(&refused)).await.assert_accepted(&refused);
+    gateway.deliver(&basiq(&refused)).await.assert_accepted(&refused);
     taken.push(refused);
     assert_eq!(ids(&home.events()), taken);
 }
@@ -111,11 +111,11 @@ async fn a_broker_down_and_the_spool_off() {
     let gateway = home.serve().await;
     nats.kill9();
     let known = Duration::from_secs(6);
-    within(known, "it is answered", gateway.deliver(&Delivery::basiq("event"))).await.assert_come_again();
+    within(known, "it is answered", gateway.deliver(&basiq("event"))).await.assert_come_again();
     until("the gateway is unready", async || !gateway.ready().await).await;
     nats.restart().await;
     until("the gateway is ready again", async || gateway.ready().await).await;
-    until("the retry gets in", async || gateway.deliver(&Delivery::basiq("event")).await.status == 200).await;
+    until("the retry gets in", async || gateway.deliver(&basiq("event")).await.status == 200).await;
     assert_eq!(stored(&nats).await, ["event"]);
 }
 
@@ -124,9 +124,9 @@ async fn a_publish_to_redis_timed_out() {
     let redis = Redis::start(Persistence::Off).await;
     let home = spooling(Home::redis(&redis));
     let gateway = home.serve().await;
-    gateway.deliver(&Delivery::basiq("before")).await.assert_accepted("before");
+    gateway.deliver(&basiq("before")).await.assert_accepted("before");
     redis.pause();
-    gateway.deliver(&Delivery::basiq("unknown")).await.assert_accepted("unknown");
+    gateway.deliver(&basiq("unknown")).await.assert_accepted("unknown");
     redis.resume();
     until("the spool is drained", async || spooled(&gateway).await == 0.0).await;
     assert_eq!(ids(&home.events()), ["before", "unknown"]);
@@ -136,9 +136,9 @@ async fn a_publish_to_redis_timed_out() {
 async fn a_publish_to_a_broker_timed_out() {
     let (nats, home) = nats().await;
     let gateway = spooling(home).serve().await;
-    gateway.deliver(&Delivery::basiq("before")).await.assert_accepted("before");
+    gateway.deliver(&basiq("before")).await.assert_accepted("before");
     nats.pause();
-    gateway.deliver(&Delivery::basiq("unknown")).await.assert_accepted("unknown");
+    gateway.deliver(&basiq("unknown")).await.assert_accepted("unknown");
     nats.resume();
     until("the spool is drained", async || spooled(&gateway).await == 0.0).await;
     // The first try is in its buffers and may be stored after the second: the message id is the same.
@@ -151,11 +151,11 @@ async fn killed_between_claim_and_confirm() {
     let gateway = home.serve().await;
     nats.pause();
     let mut client = Client::connect(gateway.edge).await.unwrap();
-    client.send(&Delivery::basiq("event").request()).await.unwrap();
+    client.send(&basiq("event").bytes()).await.unwrap();
     // Whoever comes second is told that the first has claimed it.
     until("the event is claimed", async || {
         home.records("in_progress").len() == 1 || {
-            let answer = gateway.deliver(&Delivery::basiq("event")).await;
+            let answer = gateway.deliver(&basiq("event")).await;
             answer.assert_come_again();
             answer.body.contains("in-progress") || answer.body.contains("in progress")
         }
@@ -165,7 +165,7 @@ async fn killed_between_claim_and_confirm() {
     nats.resume();
     let gateway = home.serve().await;
     until("the lease runs out, and the retry gets in", async || {
-        let answer = gateway.deliver(&Delivery::basiq("event")).await;
+        let answer = gateway.deliver(&basiq("event")).await;
         if answer.status != 200 {
             answer.assert_come_again();
         }
@@ -181,11 +181,11 @@ async fn killed_after_the_enqueue_and_before_the_answer() {
     for home in [Home::embedded(), Home::redis(&redis)] {
         let gateway = home.serve().await;
         let mut client = Client::connect(gateway.edge).await.unwrap();
-        client.send(&Delivery::basiq("event").request()).await.unwrap();
+        client.send(&basiq("event").bytes()).await.unwrap();
         until("the event is in the queue", async || ids(&home.events()) == ["event"]).await;
         // The answer may be on its way; the provider that is not told it comes again.
         gateway.kill9();
-        home.serve().await.deliver(&Delivery::basiq("event")).await.assert_duplicate("event");
+        home.serve().await.deliver(&basiq("event")).await.assert_duplicate("event");
         assert_eq!(ids(&home.events()), ["event"]);
     }
 }
@@ -199,9 +199,9 @@ async fn the_disk_is_full() {
     let gateway = home.serve().await;
     let filler = disk.fill();
     // Redis takes events, whatever the disk does; refusals are still counted.
-    gateway.deliver(&Delivery::basiq("by redis")).await.assert_accepted("by redis");
-    let mut forged = Delivery::basiq("forged");
-    forged.body.push(' ');
+    gateway.deliver(&basiq("by redis")).await.assert_accepted("by redis");
+    let mut forged = basiq("forged");
+    forged.body.push(b' ');
     assert_eq!(gateway.deliver(&forged).await.status, 401);
     let rejects = "hookgate_rejects_total{reason=\"signature_mismatch\",source=\"basiq\"}";
     assert_eq!(gateway.metric(rejects).await, 1.0);
@@ -211,7 +211,7 @@ async fn the_disk_is_full() {
     // There may be room in what the database has written before.
     let refused = loop {
         let id = format!("meanwhile-{}", taken.len());
-        let answer = gateway.deliver(&Delivery::basiq_about(&id, &long)).await;
+        let answer = gateway.deliver(&basiq_about(&id, &long)).await;
         if answer.status == 503 {
             answer.assert_come_again();
             break id;
@@ -222,7 +222,7 @@ async fn the_disk_is_full() {
     };
     until("neither could take an event", async || !gateway.ready().await).await;
     std::fs::remove_file(filler).unwrap();
-    gateway.deliver(&Delivery::basiq_about(&refused, &long)).await.assert_accepted(&refused);
+    gateway.deliver(&basiq_about(&refused, &long)).await.assert_accepted(&refused);
     taken.push(refused);
     redis.restart().await;
     until("the spool is drained", async || spooled(&gateway).await == 0.0).await;
@@ -234,7 +234,7 @@ async fn the_disk_is_full() {
 async fn a_client_hangs_up_in_the_middle_of_its_body() {
     let home = Home::embedded();
     let gateway = home.serve().await;
-    let request = Delivery::basiq("half").request();
+    let request = basiq("half").bytes();
     let mut client = Client::connect(gateway.edge).await.unwrap();
     client.send(&request[..request.len() - 10]).await.unwrap();
     let in_flight = "hookgate_requests_in_flight";
@@ -242,7 +242,7 @@ async fn a_client_hangs_up_in_the_middle_of_its_body() {
     drop(client);
     until("it is over", async || gateway.metric(in_flight).await == 0.0).await;
     assert!(home.events().is_empty());
-    gateway.deliver(&Delivery::basiq("half")).await.assert_accepted("half");
+    gateway.deliver(&basiq("half")).await.assert_accepted("half");
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn sigterm_with_events_in_the_spool() {
     let mut gateway = home.serve().await;
     redis.kill9();
     for id in ["a", "b", "c"] {
-        gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
+        gateway.deliver(&basiq(id)).await.assert_accepted(id);
     }
     gateway.sigterm();
     assert_eq!(gateway.exit().await.code(), Some(0));
@@ -265,13 +265,13 @@ async fn sigterm_with_events_in_the_spool() {
 #[tokio::test]
 async fn a_secret_is_rotated_at_the_provider() {
     let home = Home::embedded();
-    let rotated = Delivery::basiq_by_another_secret("event");
+    let rotated = basiq_by_another_secret("event");
     let gateway = home.serve().await;
     assert_eq!(gateway.deliver(&rotated).await.status, 401);
     gateway.kill9();
     let gateway = home.knowing_both_secrets().serve().await;
     gateway.deliver(&rotated).await.assert_accepted("event");
-    gateway.deliver(&Delivery::basiq("old")).await.assert_accepted("old");
+    gateway.deliver(&basiq("old")).await.assert_accepted("old");
     let matches = |slot| format!("hookgate_secret_matches_total{{slot=\"{slot}\",source=\"basiq\"}}");
     assert_eq!((gateway.metric(&matches(0)).await, gateway.metric(&matches(1)).await), (1.0, 1.0));
 }
@@ -281,7 +281,7 @@ async fn the_clock_is_wrong() {
     let home = Home::embedded();
     let gateway = home.serve().await;
     // Whose clock it is looks the same from here.
-    assert_eq!(gateway.deliver(&Delivery::basiq_signed_at("late", -3600)).await.status, 401);
+    assert_eq!(gateway.deliver(&basiq_signed_at("late", -3600)).await.status, 401);
     assert_eq!(home.records("timestamp_outside_tolerance").len(), 1);
     let age = "hookgate_signature_age_seconds_sum{source=\"basiq\"}";
     assert!((3600.0..3700.0).contains(&gateway.metric(age).await));
@@ -291,12 +291,12 @@ async fn the_clock_is_wrong() {
 async fn redis_evicts_or_forgets() {
     let redis = Redis::start(Persistence::Off).await;
     let home = Home::redis(&redis);
-    let (code, said) = home.check_live();
-    assert_eq!(code, Some(1), "{said}");
+    let Ran { code, out: said, .. } = home.check_live();
+    assert_eq!(code, 1, "{said}");
     assert!(said.contains("no persistence") && !said.contains("maxmemory"), "{said}");
     let _: String = redis.run(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
-    let (code, said) = home.check_live();
-    assert_eq!(code, Some(1), "{said}");
+    let Ran { code, out: said, .. } = home.check_live();
+    assert_eq!(code, 1, "{said}");
     assert!(said.contains("maxmemory-policy is allkeys-lru"), "{said}");
     let gateway = home.serve().await;
     for setting in ["redis_persistence", "redis_maxmemory_policy"] {
@@ -306,6 +306,6 @@ async fn redis_evicts_or_forgets() {
 
     let _: String = redis.run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     let _: String = redis.run(&["CONFIG", "SET", "appendonly", "yes"]).await;
-    let (code, said) = home.check_live();
-    assert_eq!((code, said.contains("redis.url")), (Some(0), false), "{said}");
+    let Ran { code, out: said, .. } = home.check_live();
+    assert_eq!((code, said.contains("redis.url")), (0, false), "{said}");
 }

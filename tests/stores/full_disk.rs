@@ -10,7 +10,7 @@ fn on(disk: &SmallDisk, home: Home) -> Home {
 }
 
 async fn refused(gateway: &Gateway) {
-    let answer = gateway.deliver(&Delivery::basiq_by_another_secret("forged")).await;
+    let answer = gateway.deliver(&basiq_by_another_secret("forged")).await;
     assert_eq!(answer.status, 401);
 }
 
@@ -23,7 +23,7 @@ async fn a_gateway_before_redis_starts_on_a_full_disk_and_takes_it_into_use_once
         let home = on(&disk, Home::redis(&redis).with("spool.enabled", true));
         if before != "never" {
             let mut gateway = home.serve().await;
-            gateway.deliver(&Delivery::basiq(before)).await.assert_accepted(before);
+            gateway.deliver(&basiq(before)).await.assert_accepted(before);
             if before == "killed" {
                 gateway.kill9();
             } else {
@@ -34,7 +34,7 @@ async fn a_gateway_before_redis_starts_on_a_full_disk_and_takes_it_into_use_once
         let filler = disk.fill();
         let gateway = home.serve().await;
         let id = format!("full-{before}");
-        gateway.deliver(&Delivery::basiq(&id)).await.assert_accepted(&id);
+        gateway.deliver(&basiq(&id)).await.assert_accepted(&id);
         let readiness = gateway.readiness().await;
         assert_eq!((&readiness["queue"], &readiness["spool"]), (&"up".into(), &"full".into()), "{before}");
         refused(&gateway).await;
@@ -47,11 +47,11 @@ async fn a_gateway_before_redis_starts_on_a_full_disk_and_takes_it_into_use_once
         until("the spool is there", async || gateway.readiness().await["spool"] == "empty").await;
         redis.kill9();
         let spooled = format!("spooled-{before}");
-        gateway.deliver(&Delivery::basiq(&spooled)).await.assert_accepted(&spooled);
+        gateway.deliver(&basiq(&spooled)).await.assert_accepted(&spooled);
         redis.restart().await;
         until("the spool is drained", async || gateway.metric("hookgate_spool_events").await == 0.0).await;
         assert!(ids(&home.events()).contains(&spooled.as_str()));
-        assert_eq!(gateway.said().matches("the database cannot be opened").count(), 1, "{}", gateway.said());
+        assert_eq!(gateway.log().matches("the database cannot be opened").count(), 1, "{}", gateway.log());
     }
 }
 
@@ -64,11 +64,11 @@ async fn a_gateway_before_a_broker_starts_on_a_full_disk_and_serves_once_there_i
     let home = on(&disk, Home::embedded().with("queue.kind", "nats").with("queue.url", nats.url()));
     let filler = disk.fill();
     let gateway = home.serve_unready().await;
-    gateway.deliver(&Delivery::basiq("evt")).await.assert_come_again();
+    gateway.deliver(&basiq("evt")).await.assert_come_again();
     assert!(!gateway.ready().await);
     fs::remove_file(filler).unwrap();
     until("it is ready", async || gateway.ready().await).await;
-    gateway.deliver(&Delivery::basiq("evt")).await.assert_accepted("evt");
+    gateway.deliver(&basiq("evt")).await.assert_accepted("evt");
     assert_eq!(nats.messages("HOOKS").await.len(), 1);
 }
 
@@ -87,7 +87,7 @@ async fn a_flood_of_forgeries_onto_a_full_disk_is_one_line_of_the_log_that_names
         gateway.metric("hookgate_quarantine_dropped_total{source=\"basiq\"}").await >= 100.0
     })
     .await;
-    let said = gateway.said();
+    let said = gateway.log();
     let lines: Vec<&str> = said.lines().filter(|line| line.contains("refuses writes")).collect();
     assert!(lines.len() == 1 && lines[0].contains("quarantine.db"), "{said}");
     let warnings =

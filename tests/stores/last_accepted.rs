@@ -1,6 +1,6 @@
 //! `hookgate_last_accepted_timestamp_seconds` shows a provider that went silent, over kills, restarts and reloads.
 
-use support::{BASIQ_SECRET, Delivery, Gateway, Home, Nats, Persistence, Redis, until};
+use support::{Gateway, Home, Nats, Persistence, Redis, STANDARD_SECRET, basiq, until};
 
 /// Two sources that a delivery may come to, the second of which gets none.
 fn sources() -> String {
@@ -8,7 +8,7 @@ fn sources() -> String {
 }
 
 fn source(name: &str) -> String {
-    format!("[sources.{name}]\nprovider = \"basiq\"\nsecrets = [\"{BASIQ_SECRET}\"]\n")
+    format!("[sources.{name}]\nprovider = \"basiq\"\nsecrets = [\"{STANDARD_SECRET}\"]\n")
 }
 
 async fn last(gateway: &Gateway, source: &str) -> f64 {
@@ -37,22 +37,22 @@ async fn over_a_kill_and_a_stop(home: Home) {
     let gateway = home.serve().await;
     let idle = last(&gateway, "idle").await;
     assert!((before..=now()).contains(&idle), "{before} {idle}");
-    assert_eq!(gateway.deliver(&Delivery::basiq("a")).await.status, 200);
-    let basiq = last(&gateway, "basiq").await;
-    assert!(basiq > idle, "{basiq} {idle}");
+    assert_eq!(gateway.deliver(&basiq("a")).await.status, 200);
+    let event = last(&gateway, "basiq").await;
+    assert!(event > idle, "{event} {idle}");
     // Requests to no known source have no such series.
     assert!(!gateway.admin("/metrics").await.body.contains("timestamp_seconds{source=\"unknown\"}"));
-    is_written(&home, "basiq", basiq).await;
+    is_written(&home, "basiq", event).await;
     is_written(&home, "idle", idle).await;
     gateway.kill9();
 
     let mut gateway = home.serve().await;
-    assert_eq!((last(&gateway, "basiq").await, last(&gateway, "idle").await), (basiq, idle));
-    assert_eq!(gateway.deliver(&Delivery::basiq("a")).await.status, 200);
-    assert_eq!(last(&gateway, "basiq").await, basiq, "a duplicate is no event");
-    assert_eq!(gateway.deliver(&Delivery::basiq("b")).await.status, 200);
+    assert_eq!((last(&gateway, "basiq").await, last(&gateway, "idle").await), (event, idle));
+    assert_eq!(gateway.deliver(&basiq("a")).await.status, 200);
+    assert_eq!(last(&gateway, "basiq").await, event, "a duplicate is no event");
+    assert_eq!(gateway.deliver(&basiq("b")).await.status, 200);
     let later = last(&gateway, "basiq").await;
-    assert!(later > basiq);
+    assert!(later > event);
     // At once, before the next look.
     gateway.sigterm();
     assert!(gateway.exit().await.success());
@@ -85,8 +85,8 @@ async fn it_is_kept_beside_a_broker() {
 async fn a_source_that_a_reload_brings_begins_then_and_one_that_comes_back_goes_on() {
     let home = Home::embedded().with_sources(source("basiq"));
     let gateway = home.serve().await;
-    assert_eq!(gateway.deliver(&Delivery::basiq("a")).await.status, 200);
-    let basiq = last(&gateway, "basiq").await;
+    assert_eq!(gateway.deliver(&basiq("a")).await.status, 200);
+    let event = last(&gateway, "basiq").await;
     let reload = async |home: &Home, source: &str, is_there: bool| {
         home.write_config();
         gateway.sighup();
@@ -99,7 +99,7 @@ async fn a_source_that_a_reload_brings_begins_then_and_one_that_comes_back_goes_
     assert!((before..=now()).contains(&idle), "{before} {idle}");
     let home = home.with_sources(sources());
     reload(&home, "basiq", true).await;
-    assert_eq!((last(&gateway, "basiq").await, last(&gateway, "idle").await), (basiq, idle));
+    assert_eq!((last(&gateway, "basiq").await, last(&gateway, "idle").await), (event, idle));
 }
 
 #[tokio::test]
@@ -113,16 +113,16 @@ async fn a_database_that_takes_nothing_holds_up_no_event_and_no_start() {
     let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON last_accepted BEGIN SELECT RAISE(ABORT, 'no'); END";
     conn.execute_batch(refuse).unwrap();
     for id in ["a", "b"] {
-        assert_eq!(gateway.deliver(&Delivery::basiq(id)).await.status, 200);
+        assert_eq!(gateway.deliver(&basiq(id)).await.status, 200);
     }
     let warning = "cannot write down when each source last had an event";
-    until("it says so", async || gateway.said().contains(warning)).await;
+    until("it says so", async || gateway.log().contains(warning)).await;
     gateway.kill9();
     let gateway = home.serve().await;
-    assert_eq!(gateway.deliver(&Delivery::basiq("c")).await.status, 200);
+    assert_eq!(gateway.deliver(&basiq("c")).await.status, 200);
     assert_eq!(last(&gateway, "idle").await, idle);
-    let basiq = last(&gateway, "basiq").await;
+    let event = last(&gateway, "basiq").await;
     conn.execute_batch("DROP TRIGGER refuse").unwrap();
-    is_written(&home, "basiq", basiq).await;
-    assert!(gateway.said().matches(warning).count() <= 1, "{}", gateway.said());
+    is_written(&home, "basiq", event).await;
+    assert!(gateway.log().matches(warning).count() <= 1, "{}", gateway.log());
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::{
-    Client, Delivery, Gateway, Home, Load, Persistence, Redis, Sent, assert_each_once, ids, until,
+    Client, Gateway, Home, Load, Persistence, Redis, Sent, assert_each_once, atelio, basiq, basiq_about, ids,
+    investor_update, until,
 };
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
@@ -30,7 +31,7 @@ async fn concurrent_deliveries_enter_the_embedded_store_once() {
 
 /// 200 deliveries of one event at the same moment, shared out among the gateways.
 async fn concurrent_deliveries_enter_once(home: &Home, gateways: &[Gateway]) {
-    let (delivery, together) = (Delivery::basiq("the-event"), Arc::new(Barrier::new(200)));
+    let (delivery, together) = (basiq("the-event"), Arc::new(Barrier::new(200)));
     let mut senders = JoinSet::new();
     for gateway in gateways.iter().cycle().take(200) {
         let (edge, delivery, together) = (gateway.edge, delivery.clone(), together.clone());
@@ -91,7 +92,7 @@ async fn a_killed_redis_that_syncs_always_loses_nothing() {
 async fn deliver_all_again(gateway: &Gateway, sent: &Sent) {
     let mut client = Client::connect(gateway.edge).await.unwrap();
     for id in &sent.all {
-        let (status, entered_under) = client.deliver(&Delivery::basiq(id)).await.unwrap().taken();
+        let (status, entered_under) = client.deliver(&basiq(id)).await.unwrap().taken();
         assert_eq!(&entered_under, id);
         assert!(status == "duplicate" || !sent.taken.contains(id), "{id} was answered 200, and then lost");
     }
@@ -113,7 +114,7 @@ async fn a_client_that_hangs_up_gets_its_event_in(home: &Home) {
     let all: Vec<String> = (0..20).map(|number| format!("hung-up-{number}")).collect();
     for id in &all {
         let mut client = Client::connect(gateway.edge).await.unwrap();
-        client.send(&Delivery::basiq(id).request()).await.unwrap();
+        client.send(&basiq(id).bytes()).await.unwrap();
         // Dropping the client closes its connection in good order: what was sent arrives.
         drop(client);
     }
@@ -138,7 +139,7 @@ async fn a_client_that_gives_up_while_redis_is_slow_cancels_nothing() {
     let read = "hookgate_request_body_bytes_count{source=\"basiq\"}";
     tokio::select! {
         // Only if this test was held up for longer than the pause.
-        answer = sender.send_request(Delivery::basiq("given-up").http2()) => drop(answer),
+        answer = sender.send_request(basiq("given-up").to_hyper("http://hookgate.test")) => drop(answer),
         () = until("the body is read", async || gateway.metric(read).await == 1.0) => {}
     }
     until("it is counted", async || gateway.metric(ACCEPTED).await == 1.0).await;
@@ -163,8 +164,8 @@ async fn conflicts_in_the_embedded_store() {
 }
 
 async fn a_conflict_under_a_signed_id_is_dropped_once_told(home: &Home, gateway: &Gateway) {
-    let first = Delivery::basiq_about("signed-id", "user-1");
-    let other = Delivery::basiq_about("signed-id", "user-2");
+    let first = basiq_about("signed-id", "user-1");
+    let other = basiq_about("signed-id", "user-2");
     gateway.deliver(&first).await.assert_accepted("signed-id");
     for _ in 0..3 {
         gateway.deliver(&other).await.assert_duplicate("signed-id");
@@ -181,8 +182,8 @@ async fn a_conflict_under_a_signed_id_is_dropped_once_told(home: &Home, gateway:
 
 async fn a_conflict_under_a_derived_id_is_forwarded(home: &Home, gateway: &Gateway) {
     let both = [
-        ("atelio", Delivery::atelio("customer-1", "first"), Delivery::atelio("customer-1", "other")),
-        ("securitize", Delivery::securitize(1, "domain-1"), Delivery::securitize(1, "domain-2")),
+        ("atelio", atelio("customer-1", "first"), atelio("customer-1", "other")),
+        ("securitize", investor_update(1, "domain-1"), investor_update(1, "domain-2")),
     ];
     for (source, first, other) in both {
         let (status, id) = gateway.deliver(&first).await.taken();

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use support::{Delivery, Gateway, Home, Load, Persistence, Redis, assert_each_once, ids, until, within};
+use support::{
+    Gateway, Home, Load, Persistence, Redis, Request, assert_each_once, atelio, basiq, basiq_about,
+    basiq_unreadable, ids, investor_update, until, within,
+};
 
 fn spooling(redis: &Redis) -> Home {
     Home::redis(redis).with("spool.enabled", true)
@@ -15,7 +18,7 @@ async fn spool_is(gateway: &Gateway, state: &str) {
 
 async fn deliver_all(gateway: &Gateway, ids: &[&str]) {
     for id in ids {
-        gateway.deliver(&Delivery::basiq(id)).await.assert_accepted(id);
+        gateway.deliver(&basiq(id)).await.assert_accepted(id);
     }
 }
 
@@ -29,7 +32,7 @@ async fn while_redis_is_away_events_wait_on_disk_and_then_enter_in_order() {
 
     redis.stop().await;
     let known = Duration::from_secs(2);
-    let first = Delivery::basiq("a");
+    let first = basiq("a");
     within(known, "a dead queue is known within a second", gateway.deliver(&first))
         .await
         .assert_accepted("a");
@@ -38,12 +41,11 @@ async fn while_redis_is_away_events_wait_on_disk_and_then_enter_in_order() {
     assert_eq!((&report["ready"], &report["spool"]), (&true.into(), &"waiting".into()), "{report}");
     deliver_all(&gateway, &["b", "c"]).await;
     for id in ["a", "c"] {
-        gateway.deliver(&Delivery::basiq(id)).await.assert_duplicate(id);
+        gateway.deliver(&basiq(id)).await.assert_duplicate(id);
     }
     // What the queue has seen is not known here, and the same event is not there twice in the end.
-    gateway.deliver(&Delivery::basiq("before")).await.taken();
-    let (atelio, securitize) =
-        (Delivery::atelio("customer", "line\\nbreak"), Delivery::securitize(7, "domain"));
+    gateway.deliver(&basiq("before")).await.taken();
+    let (atelio, securitize) = (atelio("customer", "line\\nbreak"), investor_update(7, "domain"));
     gateway.deliver(&atelio).await.taken();
     gateway.deliver(&securitize).await.taken();
     assert_eq!(gateway.metric("hookgate_spool_events").await, 6.0);
@@ -55,7 +57,7 @@ async fn while_redis_is_away_events_wait_on_disk_and_then_enter_in_order() {
     spool_is(&gateway, "empty").await;
     assert_eq!((gateway.metric("hookgate_spool_events").await, age().await), (0.0, 0.0));
     deliver_all(&gateway, &["after"]).await;
-    gateway.deliver(&Delivery::basiq("b")).await.assert_duplicate("b");
+    gateway.deliver(&basiq("b")).await.assert_duplicate("b");
     let events = home.events();
     let of = |source: &str| {
         let events = events.iter().filter(|event| event["source"] == source).cloned();
@@ -64,12 +66,12 @@ async fn while_redis_is_away_events_wait_on_disk_and_then_enter_in_order() {
     assert_eq!(ids(&of("/hooks/basiq")), ["before", "a", "b", "c", "after"]);
     for (source, delivery) in [("/hooks/atelio", atelio), ("/hooks/securitize", securitize)] {
         let [event] = &of(source)[..] else { panic!("{source}: {events:?}") };
-        let sent: serde_json::Value = serde_json::from_str(&delivery.body).unwrap();
+        let sent: serde_json::Value = serde_json::from_str(delivery.text()).unwrap();
         assert_eq!(event["data"]["payload"], sent);
     }
     let entries: Vec<(String, Vec<String>)> = redis.run(&["XRANGE", "hookgate.events", "-", "+"]).await;
     let raw = &entries.iter().find(|(_, fields)| fields[1] == "a").unwrap().1[7];
-    assert!(raw.contains(&format!("\"payload\":{}}}", first.body)), "byte for byte: {raw}");
+    assert!(raw.contains(&format!("\"payload\":{}}}", first.text())), "byte for byte: {raw}");
     assert_eq!(home.records("queue_unavailable").len(), 0);
 }
 
@@ -147,7 +149,7 @@ async fn a_full_spool_sends_the_rest_away_until_it_is_drained() {
     let mut taken = Vec::new();
     let refused = loop {
         let id = format!("e-{}", taken.len());
-        let answer = gateway.deliver(&Delivery::basiq(&id)).await;
+        let answer = gateway.deliver(&basiq(&id)).await;
         if answer.status != 200 {
             answer.assert_come_again();
             break id;
@@ -170,9 +172,9 @@ async fn a_conflict_in_the_spool_is_counted_and_recorded_when_the_queue_tells() 
     let mut redis = Redis::start(Persistence::Always).await;
     let home = spooling(&redis);
     let gateway = home.serve().await;
-    let (first, second) = (Delivery::securitize(1, "one"), Delivery::securitize(1, "two"));
+    let (first, second) = (investor_update(1, "one"), investor_update(1, "two"));
     let (_, id) = gateway.deliver(&first).await.taken();
-    let basiq = [Delivery::basiq_about("b", "user-1"), Delivery::basiq_about("b", "user-2")];
+    let basiq = [basiq_about("b", "user-1"), basiq_about("b", "user-2")];
     gateway.deliver(&basiq[0]).await.assert_accepted("b");
     redis.stop().await;
     gateway.deliver(&second).await.assert_accepted(&id);
@@ -197,8 +199,8 @@ async fn an_event_longer_than_redis_takes_is_dead_for_what_redis_says_and_harms_
     let home = spooling(&redis).with("edge.max_body", "4MiB");
     let gateway = home.serve().await;
     until("the queue is up", async || gateway.readiness().await["queue"] == "up").await;
-    let long = Delivery::basiq_about("long", &"x".repeat(1_500_000));
-    let others: Vec<Delivery> = (0..20).map(|n| Delivery::basiq(&format!("e{n:02}"))).collect();
+    let long = basiq_about("long", &"x".repeat(1_500_000));
+    let others: Vec<Request> = (0..20).map(|n| basiq(&format!("e{n:02}"))).collect();
     let others = async {
         for delivery in &others {
             gateway.deliver(delivery).await.taken();
@@ -222,7 +224,7 @@ async fn a_body_that_cannot_be_read_waits_in_the_spool_as_any_other() {
     let mut redis = Redis::start(Persistence::Always).await;
     let home = spooling(&redis);
     let gateway = home.serve().await;
-    let (before, after) = (Delivery::basiq_unreadable("x"), Delivery::basiq_unreadable("[]"));
+    let (before, after) = (basiq_unreadable("x"), basiq_unreadable("[]"));
     let (_, first) = gateway.deliver(&before).await.taken();
     redis.stop().await;
     let (_, second) = gateway.deliver(&after).await.taken();
@@ -251,7 +253,7 @@ async fn dead_letters_are_listed_shown_sent_back_and_dropped() {
     redis.restart().await;
     spool_is(&gateway, "empty").await;
     assert_eq!(gateway.metric("hookgate_spool_dead_events").await, 2.0);
-    gateway.deliver(&Delivery::basiq("a")).await.taken();
+    gateway.deliver(&basiq("a")).await.taken();
 
     let listed = home.lines(&["events", "dead", "list", "--json"]);
     let dead: Vec<_> = listed.iter().map(|one| (one["id"].as_str().unwrap(), &one["why"])).collect();
@@ -336,9 +338,9 @@ async fn events_of_an_earlier_run_are_drained_or_there_is_no_start() {
 
     let home = home.with("queue.kind", "redis").with("dedupe.store", "redis").with("spool.enabled", false);
     let gateway = home.serve_unready().await;
-    until("it says so", async || gateway.said().contains("the spool is off, but events wait")).await;
+    until("it says so", async || gateway.log().contains("the spool is off, but events wait")).await;
     assert_eq!(gateway.readiness().await["spool"], "off");
-    gateway.deliver(&Delivery::basiq("c")).await.assert_come_again();
+    gateway.deliver(&basiq("c")).await.assert_come_again();
     redis.restart().await;
     until("they are drained", async || ids(&home.events()) == ["a", "b"]).await;
     deliver_all(&gateway, &["c"]).await;

@@ -1,25 +1,30 @@
-//! What the fault tests share: the real gateway as a process, a real Redis, an HTTP client, and deliveries signed the way
-//! the providers sign them, not by hookgate's own code.
+//! What the tests share: the real gateway as a process, real servers around it, clients, and deliveries signed as the providers
+//! publish it, not by hookgate's own code.
 //!
 //! Nothing here sleeps for a result: [`until`] and [`eventually`] wait for a condition, and fail the test when it does not
-//! come. All ports are free ones, so that the tests run side by side.
+//! come. All ports are free ones, so that the tests run side by side. Tests without a runtime have [`blocking`].
 
 // The gateways under test are processes, which live by the machine's own clock.
 #![allow(clippy::disallowed_methods)]
 
+mod answer;
+pub mod blocking;
+mod client;
 mod cluster;
 mod delivery;
 mod disk;
-pub mod edge;
 mod gateway;
-mod http;
+mod home;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod load;
+mod log;
+mod metrics;
 mod nats;
 mod process;
 mod rabbitmq;
 mod redis;
+mod request;
 mod sentinel;
 mod taken;
 
@@ -29,18 +34,22 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+pub use answer::Answer;
+pub use client::Client;
 pub use cluster::Cluster;
-pub use delivery::{ATELIO_SECRET, BASIQ_SECRET, Delivery, SECURITIZE_TOKEN};
+pub use delivery::*;
 pub use disk::SmallDisk;
-pub use gateway::{Gateway, Home, Starting};
-pub use http::{Answer, Client};
+pub use gateway::{Gateway, Starting};
+pub use home::{Home, Ran};
 #[cfg(feature = "kafka")]
 pub use kafka::kafka_messages;
 pub use load::{Load, Sent};
+pub use metrics::Metrics;
 pub use nats::Nats;
 pub use process::{Process, free_port};
 pub use rabbitmq::Rabbitmq;
 pub use redis::{Persistence, Redis};
+pub use request::Request;
 pub use sentinel::Sentinel;
 pub use taken::Taken;
 
@@ -103,5 +112,6 @@ pub fn hookgate() -> PathBuf {
     std::env::var_os("CARGO_BIN_EXE_hookgate").expect("tests are run by cargo").into()
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// After this long a test fails. No test waits this long to pass.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);

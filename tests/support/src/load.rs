@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
 
-use super::{Client, Delivery, until};
+use super::{Client, Request, basiq, basiq_about, until};
 
 /// Senders at work.
 pub struct Load {
@@ -34,15 +34,15 @@ pub struct Sent {
 impl Load {
     /// All events about one user.
     pub fn start(gateway: SocketAddr) -> Load {
-        Load::of(gateway, Delivery::basiq)
+        Load::of(gateway, basiq)
     }
 
     /// Each event about another user, and so spread over the partitions.
     pub fn spread(gateway: SocketAddr) -> Load {
-        Load::of(gateway, |id| Delivery::basiq_about(id, id))
+        Load::of(gateway, |id| basiq_about(id, id))
     }
 
-    fn of(gateway: SocketAddr, event: fn(&str) -> Delivery) -> Load {
+    fn of(gateway: SocketAddr, event: fn(&str) -> Request) -> Load {
         let (mut senders, shared) = (JoinSet::new(), Arc::<Shared>::default());
         for _ in 0..SENDERS {
             senders.spawn(send(gateway, event, shared.clone()));
@@ -68,7 +68,7 @@ impl Load {
     }
 }
 
-async fn send(gateway: SocketAddr, event: fn(&str) -> Delivery, shared: Arc<Shared>) {
+async fn send(gateway: SocketAddr, event: fn(&str) -> Request, shared: Arc<Shared>) {
     while let Ok(mut client) = Client::connect(gateway).await {
         // For as long as the connection is kept.
         loop {

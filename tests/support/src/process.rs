@@ -1,8 +1,9 @@
 //! A process of a test's own: reached by its own id alone, and gone when the test is.
 
 use std::fs::{self, DirEntry};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// The process. Killed when dropped.
@@ -70,11 +71,15 @@ impl Drop for Process {
     }
 }
 
-/// Below the range that the system takes ports of its own choice from: nobody takes it while the server is down.
+/// A port below the range that the system takes ports of its own choice from. Until this process ends no other test gets it,
+/// though its server may be down: the UDP port of that number, which no server here uses, is the sign that it is taken.
 pub fn free_port() -> u16 {
+    static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     loop {
         let port = 20_000 + fastrand::u16(..12_000);
+        let Ok(sign) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            TAKEN.lock().unwrap().push(sign);
             return port;
         }
     }

@@ -1,90 +1,9 @@
-//! HTTP/1.1 as bytes, since no client library sends what has to be refused.
+//! A connection that sends anything.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use serde_json::Value;
-
-use super::PATIENCE;
-
-/// A request to be written. What is not said of host and length is added.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub method: String,
-    pub target: String,
-    pub headers: Vec<(String, Vec<u8>)>,
-    pub body: Vec<u8>,
-}
-
-impl Request {
-    pub fn new(method: &str, target: &str) -> Request {
-        Request {
-            method: method.to_owned(),
-            target: target.to_owned(),
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
-    }
-
-    pub fn get(target: &str) -> Request {
-        Request::new("GET", target)
-    }
-
-    pub fn post(target: &str, body: impl Into<Vec<u8>>) -> Request {
-        Request { body: body.into(), ..Request::new("POST", target) }
-    }
-
-    /// One header more.
-    pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Request {
-        self.headers.push((name.to_owned(), value.as_ref().to_owned()));
-        self
-    }
-
-    /// Without a header.
-    pub fn without(mut self, name: &str) -> Request {
-        self.headers.retain(|(known, _)| known != name);
-        self
-    }
-
-    /// With another value for a header.
-    pub fn instead(self, name: &str, value: impl AsRef<[u8]>) -> Request {
-        self.without(name).with(name, value)
-    }
-
-    /// By another method.
-    pub fn method(self, method: &str) -> Request {
-        Request { method: method.to_owned(), ..self }
-    }
-
-    /// To another target.
-    pub fn to(self, target: &str) -> Request {
-        Request { target: target.to_owned(), ..self }
-    }
-
-    /// As HTTP/1.1.
-    pub fn bytes(&self) -> Vec<u8> {
-        self.bytes_as("HTTP/1.1")
-    }
-
-    fn bytes_as(&self, version: &str) -> Vec<u8> {
-        let mut bytes = format!("{} {} {version}\r\n", self.method, self.target).into_bytes();
-        let has = |name: &str| self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
-        let mut line =
-            |name: &str, value: &[u8]| bytes.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
-        if !has("host") && version == "HTTP/1.1" {
-            line("host", b"hookgate.test");
-        }
-        if !has("content-length") && !has("transfer-encoding") && self.method != "GET" {
-            line("content-length", self.body.len().to_string().as_bytes());
-        }
-        for (name, value) in &self.headers {
-            line(name, value);
-        }
-        bytes.extend(b"\r\n");
-        bytes.extend(&self.body);
-        bytes
-    }
-}
+use crate::{Answer, PATIENCE, Request};
 
 /// A connection to the gateway.
 pub struct Connection {
@@ -166,21 +85,16 @@ impl Connection {
     /// The next answer.
     pub fn answer(&mut self) -> Answer {
         let mut answer = self.head();
-        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let length = answer.content_length();
         self.fill(|read| (read.len() >= length).then_some(()), "a whole body");
-        answer.body = self.read.drain(..length).collect();
+        answer.body = String::from_utf8(self.read.drain(..length).collect()).unwrap();
         answer
     }
 
     /// The next answer, which has no body whatever it says.
     pub fn head(&mut self) -> Answer {
         let end = self.fill(|read| read.windows(4).position(|window| window == b"\r\n\r\n"), "an answer");
-        let head = String::from_utf8(self.read.drain(..end + 4).collect()).unwrap();
-        let mut lines = head.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers = lines.filter_map(|line| line.split_once(": "));
-        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-        Answer { status, headers, body: Vec::new() }
+        Answer::read_head(std::str::from_utf8(&self.read.drain(..end + 4).collect::<Vec<_>>()).unwrap())
     }
 
     /// Waits for the gateway to end the connection; gives what it said before that.
@@ -225,27 +139,4 @@ pub fn is_open(stream: &mut TcpStream, read: &mut Vec<u8>) -> bool {
     };
     stream.set_nonblocking(false).unwrap();
     open
-}
-
-/// What the gateway answered.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    /// Names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    pub fn text(&self) -> String {
-        String::from_utf8(self.body.clone()).unwrap()
-    }
-
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|why| panic!("{why}: {self:?}"))
-    }
 }

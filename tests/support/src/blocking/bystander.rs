@@ -7,7 +7,8 @@ use std::thread::{self, JoinHandle};
 
 use serde_json::json;
 
-use super::{Answer, Connection, LOOK_AGAIN, Request, Served, basiq, until};
+use super::{Connection, until};
+use crate::{Answer, Gateway, LOOK_AGAIN, Request, basiq};
 
 /// It delivers one genuine event after the other, all the time, and keeps what it is answered.
 pub struct Bystander {
@@ -24,7 +25,7 @@ struct Shared {
 
 impl Bystander {
     /// Every other event comes on a connection that is kept, the rest each on one of its own.
-    pub fn of(gateway: &Served) -> Bystander {
+    pub fn of(gateway: &Gateway) -> Bystander {
         let edge = gateway.edge;
         let (mut kept, mut number) = (Connection::open(edge), 0);
         Bystander::asking(move |request| {

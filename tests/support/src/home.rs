@@ -1,0 +1,285 @@
+//! A folder with a config and a data folder, as an operator keeps it: gateways come and go on it, commands run in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::delivery::{NEXT_SECRET, three_sources};
+use super::{Gateway, Process, Redis, STANDARD_SECRET, Starting, blocking, eventually, hookgate, until};
+
+/// The folder. Removed when dropped.
+pub struct Home {
+    folder: TempDir,
+    settings: BTreeMap<String, Value>,
+    /// The config after the settings: the sources.
+    rest: String,
+    /// Whether the file holds what is said here.
+    written: AtomicBool,
+    /// How verbose its gateways are, where not as they are by default.
+    log: Option<&'static str>,
+}
+
+impl Home {
+    /// Events go to the data folder; three sources.
+    pub fn embedded() -> Home {
+        Home::of(three_sources(&[STANDARD_SECRET])).listening().with("spool.enabled", false)
+    }
+
+    /// Events go to Redis.
+    pub fn redis(redis: &Redis) -> Home {
+        Home::redis_at(redis.url())
+    }
+
+    /// Events go to the Redis with this URL, or these.
+    pub fn redis_at(url: impl Into<Value>) -> Home {
+        Home::embedded().with("dedupe.store", "redis").with("queue.kind", "redis").with("redis.url", url)
+    }
+
+    /// A config that listens on free ports, and this. Its gateways log so much that whatever could leak does.
+    pub fn new(config: &str) -> Home {
+        let home = Home { log: Some("trace"), ..Home::of(config.to_owned()).listening() };
+        home.write_config();
+        home
+    }
+
+    /// This config. Its gateways log so much that whatever could leak does.
+    pub fn exactly(config: &str) -> Home {
+        let home = Home { log: Some("trace"), ..Home::of(config.to_owned()) };
+        home.write_config();
+        home
+    }
+
+    fn of(config: String) -> Home {
+        Home {
+            folder: tempfile::tempdir().unwrap(),
+            settings: BTreeMap::new(),
+            rest: config,
+            written: AtomicBool::new(false),
+            log: None,
+        }
+    }
+
+    fn listening(self) -> Home {
+        self.with("edge.listen", "127.0.0.1:0").with("admin.listen", "127.0.0.1:0")
+    }
+
+    /// One setting more, or another value for it.
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Home {
+        self.settings.insert(key.to_owned(), value.into());
+        self.unwritten()
+    }
+
+    /// One setting less.
+    pub fn without(mut self, key: &str) -> Home {
+        self.settings.remove(key);
+        self.unwritten()
+    }
+
+    /// Basiq may sign with either of its secrets.
+    pub fn knowing_both_secrets(self) -> Home {
+        self.with_sources(three_sources(&[STANDARD_SECRET, NEXT_SECRET]))
+    }
+
+    /// These sources and no other.
+    pub fn with_sources(self, sources: impl Into<String>) -> Home {
+        Home { rest: sources.into(), ..self }.unwritten()
+    }
+
+    fn unwritten(self) -> Home {
+        Home { written: AtomicBool::new(false), ..self }
+    }
+
+    /// A file or folder beside the config.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    /// Writes the config, under a gateway that runs or for the next one.
+    pub fn write_config(&self) {
+        // What is a value in JSON is one in TOML too.
+        let settings: String =
+            self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        self.write("hookgate.toml", settings + &self.rest);
+        self.written.store(true, Ordering::SeqCst);
+    }
+
+    /// A command with this config, which is written first unless that is done.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        if !self.written.load(Ordering::SeqCst) {
+            self.write_config();
+        }
+        let mut command = self.bare(arguments);
+        command.arg("--config").arg(self.path("hookgate.toml"));
+        command
+    }
+
+    /// A command with no config, run in the folder.
+    pub fn bare(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(hookgate());
+        command.args(arguments).current_dir(self.folder.path());
+        command.env_remove("HOOKGATE_CONFIG").env_remove("HOOKGATE_LOG");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(&mut self.command(arguments))
+    }
+
+    pub fn check_live(&self) -> Ran {
+        self.run(&["check", "--live"])
+    }
+
+    /// What a command prints with `--json`, once it has done well.
+    pub fn lines(&self, arguments: &[&str]) -> Vec<Value> {
+        self.done(arguments).json()
+    }
+
+    fn done(&self, arguments: &[&str]) -> Ran {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.err);
+        ran
+    }
+
+    /// Starts a gateway and waits until it is ready.
+    pub async fn serve(&self) -> Gateway {
+        let gateway = self.serve_unready().await;
+        until("the gateway is ready", async || gateway.ready().await).await;
+        gateway
+    }
+
+    /// Starts a gateway and waits until it listens.
+    pub async fn serve_unready(&self) -> Gateway {
+        self.start().listens().await
+    }
+
+    /// Starts a gateway and waits for nothing.
+    pub fn start(&self) -> Starting {
+        let mut serve = self.command(&["serve", "--json"]);
+        if let Some(level) = self.log {
+            serve.env("HOOKGATE_LOG", level);
+        }
+        self.spawn(&mut serve)
+    }
+
+    /// The same under a limit of its open files, which is told as to `ulimit`: `-n 100`.
+    pub fn start_limited(&self, limit: &str) -> Starting {
+        let gateway = self.command(&["serve", "--json"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
+        command.arg(gateway.get_program()).args(gateway.get_args()).current_dir(self.folder.path());
+        command.env_remove("HOOKGATE_LOG").stdin(Stdio::null()).stdout(Stdio::null());
+        self.spawn(&mut command)
+    }
+
+    fn spawn(&self, serve: &mut Command) -> Starting {
+        Starting::spawn(serve, self.path("data"))
+    }
+
+    /// Starts a gateway that is to refuse its start, and gives what it says.
+    pub async fn refusal(&self) -> String {
+        let mut process = Process::spawn(self.command(&["serve"]).stderr(Stdio::piped()));
+        let ended = eventually("the gateway refuses to start", async || process.ended()).await;
+        let mut said = String::new();
+        process.stderr().read_to_string(&mut said).unwrap();
+        assert_eq!(ended.code(), Some(1), "{said}");
+        said
+    }
+
+    /// The embedded store's file.
+    pub fn database(&self) -> PathBuf {
+        self.path("data/hookgate.db")
+    }
+
+    /// Every event in the queue, in its order.
+    pub fn events(&self) -> Vec<Value> {
+        self.lines(&["events", "tail", "--json"]).into_iter().map(|mut line| line["event"].take()).collect()
+    }
+
+    /// The same, each as it stands in the queue.
+    pub fn raw_events(&self) -> Vec<String> {
+        #[derive(serde::Deserialize)]
+        struct Line<'a> {
+            #[serde(borrow)]
+            event: &'a serde_json::value::RawValue,
+        }
+        let event = |line: &str| serde_json::from_str::<Line<'_>>(line).unwrap().event.get().to_owned();
+        self.done(&["events", "tail", "--json"]).out.lines().map(event).collect()
+    }
+
+    /// The reject log's records with this reason.
+    pub fn records(&self, reason: &str) -> Vec<Value> {
+        self.lines(&["audit", "query", "--reason", reason, "--json"])
+    }
+
+    /// The reject log as it is on disk.
+    pub fn audit(&self) -> String {
+        audit(&self.path("data"))
+    }
+
+    /// What the reject log takes on disk.
+    pub fn audit_bytes(&self) -> u64 {
+        let files = fs::read_dir(self.path("data/audit")).unwrap();
+        // One may go in the middle of it.
+        files.filter_map(|file| Some(file.unwrap().metadata().ok()?.len())).sum()
+    }
+}
+
+/// The reject log's files in a data folder, one after the other.
+pub(crate) fn audit(data: &Path) -> String {
+    let Ok(folder) = fs::read_dir(data.join("audit")) else { return String::new() };
+    let mut files: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
+    files.sort();
+    files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Ran {
+        let mut process = Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let (out, err) = (read(process.stdout()), read(process.stderr()));
+        let status = blocking::eventually("the command ends", || process.ended());
+        let (out, err) = (out.join().unwrap(), err.join().unwrap());
+        Ran { code: status.code().unwrap_or(-1), out, err }
+    }
+
+    /// Each line of standard output.
+    pub fn lines(&self) -> Vec<&str> {
+        self.out.lines().collect()
+    }
+
+    /// Each line of standard output as JSON.
+    pub fn json(&self) -> Vec<Value> {
+        let line = |line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}\n{self:?}"));
+        self.out.lines().map(line).collect()
+    }
+}
+
+fn read(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    })
+}
