@@ -12,15 +12,17 @@ mod iof;
 mod object;
 mod sample;
 mod securitize;
+mod standard_webhooks;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::event::attribute::{MAX_BYTES, hash};
-use crate::signature::{Scheme, Signed, VerifiedBy};
+use crate::signature::{Scheme, Signed};
 pub use fields::Fields;
 pub use object::{Object, PayloadError};
 use sample::Sample;
@@ -96,6 +98,25 @@ pub static TABLE: [&Provider; 5] =
 /// The provider of that name.
 pub fn by_name(name: &str) -> Option<&'static Provider> {
     TABLE.into_iter().find(|provider| provider.name == name)
+}
+
+/// The headers that carry signatures: a record may keep a fingerprint of them, never the text.
+pub static SIGNATURE_HEADERS: LazyLock<Vec<&str>> =
+    LazyLock::new(|| each_once(schemes().map(|scheme| scheme.header)));
+
+/// The headers that carry a delivery's id or time.
+pub static IDENTIFYING_HEADERS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let headers = schemes().map(|scheme| scheme.identifying_headers().collect::<Vec<_>>());
+    each_once(headers.flatten())
+});
+
+fn schemes() -> impl Iterator<Item = Scheme> {
+    TABLE.iter().filter_map(|provider| provider.signing.scheme())
+}
+
+fn each_once(names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    let mut seen = HashSet::new();
+    names.filter(|name| seen.insert(*name)).collect()
 }
 
 /// A payload in canonical terms, borrowed from its bytes where it can be.
@@ -219,17 +240,6 @@ fn plain_letters(kind: &str) -> String {
 
 /// The category of a type that is in no table.
 const UNMAPPED: &str = "unmapped";
-
-/// What `verifiedby` says of a source with this scheme.
-pub fn verified_by(scheme: Scheme) -> VerifiedBy {
-    match scheme {
-        Scheme::StandardWebhooks => VerifiedBy::StandardWebhooks,
-        Scheme::Bond { .. } | Scheme::Iof => VerifiedBy::HmacSha256,
-    }
-}
-
-/// Standard Webhooks' schedule as Basiq and Anduin publish it: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 10 h after one another.
-const STANDARD_RETRIES: Duration = Duration::from_secs(5 + 300 + 1800 + 7200 + 18000 + 36000 + 36000);
 
 #[cfg(test)]
 mod tests {

@@ -257,15 +257,11 @@ impl Builder<'_> {
                 self.error(first, "secrets", what);
                 None
             }
-            (scheme, Some(_)) => scheme.map(|scheme| self.with_options(scheme)),
+            (scheme, Some(_)) => {
+                let accept_old = self.of.accept_v1.as_ref().is_some_and(|accept| accept.value);
+                scheme.map(|scheme| Scheme { accept_old, ..scheme })
+            }
             (_, None) => None,
-        }
-    }
-
-    fn with_options(&self, scheme: Scheme) -> Scheme {
-        match (scheme, &self.of.accept_v1) {
-            (Scheme::Bond { .. }, Some(accept)) => Scheme::Bond { accept_v1: accept.value },
-            (scheme, _) => scheme,
         }
     }
 
@@ -301,8 +297,9 @@ impl Builder<'_> {
     /// Options that another provider would not heed, and a window that forgets too early.
     fn check_options(&mut self, provider: &Provider) {
         let of = self.of;
+        let has_old = |scheme: Scheme| scheme.versions.iter().any(|version| version.old);
         if let Some(accept) = &of.accept_v1
-            && !matches!(provider.signing.scheme(), Some(Scheme::Bond { .. }))
+            && !provider.signing.scheme().is_some_and(has_old)
         {
             self.error(accept, "accept_v1", "only atelio signs in two versions; leave it out".to_owned());
         }

@@ -20,11 +20,12 @@ use crate::data_dir;
 use crate::event::microseconds;
 use crate::gateway::StoppedError;
 use crate::metrics::Metrics;
+use crate::provider::SIGNATURE_HEADERS;
 use crate::quarantine::held::{Entry, Held, HeldError, Which};
 use crate::quarantine::{Kept, Key, Label};
 use crate::route::Routes;
 use crate::secret::Redactor;
-use crate::signature::{SIGNATURE_HEADERS, fingerprint, without_signatures};
+use crate::signature::{fingerprint, without_signatures};
 use reverify::{Asking, Verdicts};
 
 /// What to do with kept requests.

@@ -258,7 +258,7 @@ impl Sender {
     pub(super) fn sign(&self, body: Vec<u8>, tamper: Option<Tamper>) -> Result<Signed, Failure> {
         let mut at = Clock::System.now().as_second();
         let key = self.source.keys.iter().find(|key| key.counts_at(at));
-        let (Some(scheme), Some(key)) = (self.source.scheme, key) else {
+        let (Some(scheme), Some(key)) = (&self.source.scheme, key) else {
             return match tamper {
                 _ if self.source.scheme.is_some() => {
                     Err(Failure(format!("no secret of {} counts now: see hookgate check", self.source.name)))

@@ -167,7 +167,7 @@ impl Findings {
         body: &'a [u8],
         at: Timestamp,
     ) -> Result<Verified<'a>, Rejection> {
-        let Some(scheme) = source.scheme else {
+        let Some(scheme) = &source.scheme else {
             return Ok(Verified::by_other_means(source.verified_by, body));
         };
         let verify =

@@ -45,7 +45,7 @@ impl<'a> Delivery<'a> {
     /// The signature over the raw bytes where the source has keys; else what the route and the admission have checked.
     fn authenticate(&self, enforce: &Enforce<'_>) -> Result<Verified<'a>, Rejection> {
         let Delivery { source, headers, body, received, counted, .. } = *self;
-        let Some(scheme) = source.scheme else {
+        let Some(scheme) = &source.scheme else {
             return Ok(Verified::by_other_means(source.verified_by, body));
         };
         let now = received.as_second();

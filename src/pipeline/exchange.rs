@@ -20,10 +20,11 @@ use crate::label::UNKNOWN;
 use crate::metrics::OutcomeLabel;
 use crate::outcome::{Outcome, Rejection};
 use crate::peer::{Peer, forwarded};
+use crate::provider::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
 use crate::reason::{Note, Reason};
 use crate::respond::{self, Body};
 use crate::route::{Near, Source};
-use crate::signature::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS, fingerprint, without_signatures};
+use crate::signature::{fingerprint, without_signatures};
 
 /// A request under way.
 pub struct Exchange {
@@ -258,7 +259,7 @@ pub(super) fn record_bare(
 
 /// The headers worth keeping, cleaned; of a signature its fingerprint.
 fn kept_headers(headers: &HeaderMap, clean: impl Fn(&str) -> String) -> Vec<(Cow<'static, str>, String)> {
-    let plain = KEPT_HEADERS.iter().chain(&IDENTIFYING_HEADERS).flat_map(|name| {
+    let plain = KEPT_HEADERS.iter().chain(IDENTIFYING_HEADERS.iter()).flat_map(|name| {
         let values = headers.get_all(*name).iter().take(MAX_REPEATS);
         values.map(|value| (*name, clean(&String::from_utf8_lossy(value.as_bytes()))))
     });

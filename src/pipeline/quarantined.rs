@@ -20,11 +20,10 @@ use crate::label::UNKNOWN;
 use crate::normalize::{Forward, Normalized};
 use crate::outcome::Rejection;
 use crate::peer::Peer;
-use crate::provider;
+use crate::provider::{self, IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
 use crate::quarantine::{Content, Judge, Judgement, Kept, Label};
 use crate::reason::{Note, Reason};
 use crate::route::Source;
-use crate::signature::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
 
 impl Exchange {
     /// Keeps it if its refusal may turn out to be wrong. `reject` is the id of its record.
@@ -55,7 +54,7 @@ impl Exchange {
 
 /// Whole and as often as they came: sent twice, a header is refused.
 fn kept_headers(headers: &HeaderMap) -> HeaderMap {
-    let signing = SIGNATURE_HEADERS.iter().chain(&IDENTIFYING_HEADERS);
+    let signing = SIGNATURE_HEADERS.iter().chain(IDENTIFYING_HEADERS.iter());
     let names = signing.map(|name| HeaderName::from_static(name)).chain([CONTENT_TYPE, USER_AGENT]);
     let mut kept = HeaderMap::new();
     for name in names {

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, Fields, Identified, Provider, Reading, STANDARD_RETRIES, SignedId, Signing, Status};
-use crate::signature::{Scheme, Signed};
+use super::{Entity, Fields, Identified, Provider, Reading, SignedId, Signing, Status, standard_webhooks};
+use crate::signature::Signed;
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "anduin",
-    signing: Signing::Sometimes(Scheme::StandardWebhooks),
-    retries_for: Some(STANDARD_RETRIES),
+    signing: Signing::Sometimes(standard_webhooks::SCHEME),
+    retries_for: Some(standard_webhooks::RETRIES_FOR),
     challenge_header: Some("x-anduin-webhook-validation-key"),
     signed_id: Some(SignedId::Message),
     types: &TYPES,

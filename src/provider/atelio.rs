@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::object::Object;
 use super::sample::Sample;
 use super::{Entity, Fields, Identified, Provider, Reading, Signing, Status};
-use crate::signature::{Scheme, Signed};
+use crate::signature::{Encoding, Format, Part, Scheme, SecretForm, Signed, VerifiedBy, Version};
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "atelio",
-    signing: Signing::Always(Scheme::Bond { accept_v1: false }),
+    signing: Signing::Always(SCHEME),
     retries_for: Some(Duration::from_secs(3 * 24 * 3600)),
     challenge_header: None,
     signed_id: None,
@@ -20,6 +20,22 @@ pub(super) static PROVIDER: Provider = Provider {
     fields: &FIELDS,
     read,
     sample,
+};
+
+const SCHEME: Scheme = Scheme {
+    header: "bond-signature",
+    format: Format::Pairs { timestamp: "t" },
+    versions: &[
+        Version { label: "v1", timestamp: None, old: true },
+        Version { label: "v2", timestamp: None, old: false },
+    ],
+    id: None,
+    signed: &[Part::Timestamp, Part::Text("."), Part::Body],
+    encoding: Encoding::Hex,
+    secret: SecretForm::Text,
+    verified_by: VerifiedBy::HmacSha256,
+    renamed: Some(("bond-", "atelio-")),
+    accept_old: false,
 };
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, Fields, Identified, Provider, Reading, STANDARD_RETRIES, SignedId, Signing};
-use crate::signature::{Scheme, Signed};
+use super::{Entity, Fields, Identified, Provider, Reading, SignedId, Signing, standard_webhooks};
+use crate::signature::Signed;
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "basiq",
-    signing: Signing::Always(Scheme::StandardWebhooks),
-    retries_for: Some(STANDARD_RETRIES),
+    signing: Signing::Always(standard_webhooks::SCHEME),
+    retries_for: Some(standard_webhooks::RETRIES_FOR),
     challenge_header: None,
     signed_id: Some(SignedId::Payload),
     types: &TYPES,

@@ -10,11 +10,11 @@ use super::sample::Sample;
 use super::{
     Entity, Fields, Identified, Provider, Reading, SignedId, Signing, Status, UNMAPPED, plain_letters,
 };
-use crate::signature::{Scheme, Signed};
+use crate::signature::{Encoding, Format, Part, Scheme, SecretForm, Signed, VerifiedBy, Version};
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "iof",
-    signing: Signing::Always(Scheme::Iof),
+    signing: Signing::Always(SCHEME),
     retries_for: Some(Duration::from_secs(60 + 300 + 1800 + 7200)),
     challenge_header: None,
     signed_id: Some(SignedId::Payload),
@@ -22,6 +22,22 @@ pub(super) static PROVIDER: Provider = Provider {
     fields: &FIELDS,
     read,
     sample,
+};
+
+const SCHEME: Scheme = Scheme {
+    header: "x-iof-signature",
+    format: Format::Pairs { timestamp: "t" },
+    versions: &[
+        Version { label: "v1", timestamp: None, old: false },
+        Version { label: "sha256", timestamp: Some("x-iof-timestamp"), old: false },
+    ],
+    id: None,
+    signed: &[Part::Timestamp, Part::Text("."), Part::Body],
+    encoding: Encoding::Hex,
+    secret: SecretForm::Text,
+    verified_by: VerifiedBy::HmacSha256,
+    renamed: None,
+    accept_old: false,
 };
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {

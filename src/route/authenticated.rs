@@ -4,7 +4,7 @@
 
 use super::Builder;
 use crate::peer;
-use crate::provider::{self, Provider, Signing};
+use crate::provider::{Provider, Signing};
 use crate::signature::{Scheme, VerifiedBy};
 
 impl Builder<'_> {
@@ -18,7 +18,7 @@ impl Builder<'_> {
     ) -> Option<VerifiedBy> {
         let of = self.of;
         if let Some(scheme) = scheme {
-            return Some(provider::verified_by(scheme));
+            return Some(scheme.verified_by);
         }
         if ["secrets", "client_certificate", "path_token", "allow_ips"].iter().any(|key| self.reported(key)) {
             // It would be authenticated if what is there were right.

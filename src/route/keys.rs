@@ -4,7 +4,7 @@
 
 use super::{Builder, SHORT_SECRET};
 use crate::provider::Provider;
-use crate::signature::{Key, Scheme};
+use crate::signature::{Key, Scheme, SecretForm};
 
 impl Builder<'_> {
     pub(super) fn keys(&mut self, provider: &Provider, scheme: Option<Scheme>) -> Vec<Key> {
@@ -15,7 +15,7 @@ impl Builder<'_> {
             let Some(text) = self.resolve(secret.at, &dated.reference, "secrets") else {
                 continue;
             };
-            if scheme != Scheme::StandardWebhooks && text.expose().len() < SHORT_SECRET {
+            if scheme.secret == SecretForm::Text && text.expose().len() < SHORT_SECRET {
                 let bytes = text.expose().len();
                 let what = format!(
                     "the secret has {bytes} bytes; {} should have {SHORT_SECRET} or more",
@@ -23,10 +23,10 @@ impl Builder<'_> {
                 );
                 self.warn(secret, "secrets", what);
             }
-            if text.decoded(scheme == Scheme::StandardWebhooks).is_some() {
+            if text.decoded(scheme.secret == SecretForm::Whsec).is_some() {
                 self.warn(secret, "secrets", TWICE.to_owned());
             }
-            match Key::new(scheme, &text) {
+            match Key::new(&scheme, &text) {
                 Ok(key) => keys.push(key.within(dated.not_before, dated.not_after)),
                 Err(error) => self.error(secret, "secrets", error.to_string()),
             }

@@ -9,8 +9,6 @@ mod claimed;
 mod mistake;
 mod numbers;
 mod string;
-#[cfg(test)]
-mod tests;
 mod wrapping;
 
 use base64::Engine;
@@ -24,7 +22,7 @@ use subtle::ConstantTimeEq;
 use super::key::seconds_within;
 use super::rewritten::{self, PYTHON, Tree};
 pub use super::rewritten::{Escapes, Numbers, Spacing, Style};
-use super::{BOND_SIGNATURE, IOF_SIGNATURE, NO_CLOCK, Scheme, SignatureError, WEBHOOK_SIGNATURE, digest};
+use super::{Format, NO_CLOCK, Scheme, SecretForm, SignatureError, digest};
 use crate::secret::{STANDARD_WEBHOOKS_PREFIX, Secret};
 pub use body::{Alteration, spoilt};
 use claimed::{Claimed, Entry};
@@ -34,7 +32,7 @@ pub use string::Form;
 /// A delivery that was refused, and everything that may explain it.
 pub struct Case<'a> {
     /// The source's scheme.
-    pub scheme: Scheme,
+    pub scheme: &'a Scheme,
     /// The secrets of every source, its own among them.
     pub secrets: &'a [Known<'a>],
     /// The source's name.
@@ -79,12 +77,12 @@ pub fn diagnose(case: &Case<'_>) -> Vec<Mistake> {
         Some(hit) => found.extend(hit.mistakes(case)),
         None if claimed.entries.is_empty() => {
             if found.is_empty() {
-                found.push(Mistake::NoDigest { header: version(case.scheme).0, bytes: 0 });
+                found.push(Mistake::NoDigest { header: case.scheme.header, bytes: 0 });
             }
         }
         None => {
             found.extend(spoilt(case.headers, case.body));
-            let due = spelling(case.scheme);
+            let due = case.scheme.encoding.into();
             // Whatever else is wrong, it cannot pass like this.
             if let Some(entry) = claimed.entries.first()
                 && claimed.entries.iter().all(|entry| entry.spelling != due)
@@ -99,8 +97,8 @@ pub fn diagnose(case: &Case<'_>) -> Vec<Mistake> {
     if found.is_empty() {
         found.push(match case.error {
             // Everything about it is right but how it is written down.
-            SignatureError::Malformed(header, _) => {
-                Mistake::Versioned { header, due: version(case.scheme).1 }
+            SignatureError::Malformed(header, _) | SignatureError::NoSignature { header, .. } => {
+                Mistake::Versioned { header, due: case.scheme.prefix() }
             }
             _ => Mistake::Unexplained,
         });
@@ -140,10 +138,10 @@ impl<'a> Search<'a> {
     fn new(case: &'a Case<'a>, claimed: &'a Claimed) -> Search<'a> {
         let (mut own, mut other) = (Vec::new(), Vec::new());
         for known in case.secrets {
-            for (reading, key) in readings(case.scheme, &known.secret) {
+            for (reading, key) in readings(case.scheme.secret, &known.secret) {
                 let Ok(mac) = Hmac::new_from_slice(&key) else { continue };
                 let candidate = Candidate { known, reading, mac };
-                match (known.source == case.source, reading == due_reading(case.scheme)) {
+                match (known.source == case.source, reading == case.scheme.secret.into()) {
                     (true, true) => own.push(candidate),
                     (true, false) | (false, true) => other.push(candidate),
                     (false, false) => {}
@@ -240,7 +238,7 @@ impl Hit<'_> {
         let mut found = Vec::new();
         if self.known.source != case.source {
             found.push(Mistake::SecretOf(self.known.source.to_owned()));
-        } else if self.reading != due_reading(case.scheme) {
+        } else if self.reading != case.scheme.secret.into() {
             found.push(Mistake::Keyed(self.reading));
         } else if !current(self.known, case.at) {
             let Known { slot, not_before, not_after, .. } = *self.known;
@@ -249,31 +247,24 @@ impl Hit<'_> {
         if self.form != Form::Due {
             found.push(Mistake::SignedOver(self.form));
         }
-        let (header, due) = version(case.scheme);
-        let old = matches!(case.scheme, Scheme::Bond { accept_v1: false })
-            && self.entry.label == "v1"
-            && (self.alteration == Some(Alteration::Rewritten(PYTHON)) || is_pythonic(case.body));
-        if old {
+        let scheme = case.scheme;
+        let version = scheme.versions.iter().find(|version| version.label == self.entry.label);
+        if version.is_some_and(|version| version.old && !scheme.accept_old)
+            && (self.alteration == Some(Alteration::Rewritten(PYTHON)) || is_pythonic(case.body))
+        {
             found.push(Mistake::OldVersion);
         } else {
             found.extend(self.alteration.map(Mistake::Altered));
-            if !self.entry_is_due(case.scheme) {
-                found.push(Mistake::Versioned { header, due });
+            let by_equals = matches!(scheme.format, Format::Pairs { .. });
+            if self.entry.by_equals != by_equals || version.is_none_or(|version| version.old) {
+                found.push(Mistake::Versioned { header: scheme.header, due: scheme.prefix() });
             }
         }
-        if self.entry.spelling != spelling(case.scheme) {
-            found.push(Mistake::Spelt { found: self.entry.spelling, due: spelling(case.scheme) });
+        let due = scheme.encoding.into();
+        if self.entry.spelling != due {
+            found.push(Mistake::Spelt { found: self.entry.spelling, due });
         }
         found
-    }
-
-    fn entry_is_due(&self, scheme: Scheme) -> bool {
-        let Entry { label, by_equals, .. } = self.entry;
-        match scheme {
-            Scheme::StandardWebhooks => label == "v1" && !by_equals,
-            Scheme::Bond { .. } => label == "v2" && *by_equals,
-            Scheme::Iof => matches!(&**label, "v1" | "sha256") && *by_equals,
-        }
     }
 }
 
@@ -286,21 +277,19 @@ fn current(known: &Known<'_>, at: Timestamp) -> bool {
 }
 
 /// A secret as every key that somebody may have made of it, each key once.
-fn readings(scheme: Scheme, secret: &Secret) -> Vec<(Reading, Vec<u8>)> {
+fn readings(form: SecretForm, secret: &Secret) -> Vec<(Reading, Vec<u8>)> {
     let text = secret.expose();
-    let bare = text.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(text);
-    let decoded = secret.decoded_text().and_then(|inner| match scheme {
-        Scheme::StandardWebhooks => {
-            let inner = inner.expose();
-            digest::lenient_base64(inner.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(inner))
-        }
-        Scheme::Bond { .. } | Scheme::Iof => Some(inner.expose().as_bytes().to_vec()),
-    });
+    let bare = without_prefix(text);
+    let due_key = |text: &str| match form {
+        SecretForm::Whsec => digest::lenient_base64(without_prefix(text)),
+        SecretForm::Text => Some(text.as_bytes().to_vec()),
+    };
+    let decoded = secret.decoded_text().and_then(|inner| due_key(inner.expose()));
     // Node takes the prefix's underscore for a slash, Python skips it.
     let prefixed = |underscore| digest::lenient_base64(&text.replace('_', underscore));
     let around = |quote: &str| Some(format!("{quote}{text}{quote}").into_bytes());
     let all = [
-        (due_reading(scheme), due_key(scheme, text, bare)),
+        (form.into(), due_key(text)),
         (Reading::Text, Some(text.as_bytes().to_vec())),
         (Reading::WithoutPrefix, Some(bare.as_bytes().to_vec())),
         (Reading::DecodedTwice, decoded),
@@ -327,34 +316,8 @@ fn readings(scheme: Scheme, secret: &Secret) -> Vec<(Reading, Vec<u8>)> {
     readings
 }
 
-fn due_key(scheme: Scheme, text: &str, bare: &str) -> Option<Vec<u8>> {
-    match scheme {
-        Scheme::StandardWebhooks => digest::lenient_base64(bare),
-        Scheme::Bond { .. } | Scheme::Iof => Some(text.as_bytes().to_vec()),
-    }
-}
-
-fn due_reading(scheme: Scheme) -> Reading {
-    match scheme {
-        Scheme::StandardWebhooks => Reading::Base64,
-        Scheme::Bond { .. } | Scheme::Iof => Reading::Text,
-    }
-}
-
-fn spelling(scheme: Scheme) -> Spelling {
-    match scheme {
-        Scheme::StandardWebhooks => Spelling::Base64,
-        Scheme::Bond { .. } | Scheme::Iof => Spelling::Hex,
-    }
-}
-
-/// The header of the signatures, and what stands in it before a signature over the raw body.
-fn version(scheme: Scheme) -> (&'static str, &'static str) {
-    match scheme {
-        Scheme::StandardWebhooks => (WEBHOOK_SIGNATURE, "v1,"),
-        Scheme::Bond { .. } => (BOND_SIGNATURE, "v2="),
-        Scheme::Iof => (IOF_SIGNATURE, "v1="),
-    }
+fn without_prefix(text: &str) -> &str {
+    text.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(text)
 }
 
 /// How a body is written before or after its numbers were.

@@ -11,6 +11,31 @@ pub(super) use crate::secret::lenient_base64;
 /// An HMAC-SHA256 digest.
 pub(super) type Digest = [u8; 32];
 
+/// How a signature is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// In either case.
+    Hex,
+    /// With padding.
+    Base64,
+}
+
+impl Encoding {
+    pub(super) fn read(self, text: &str) -> Option<Digest> {
+        match self {
+            Encoding::Hex => from_hex(text),
+            Encoding::Base64 => from_base64(text),
+        }
+    }
+
+    pub(super) fn write(self, digest: &Digest) -> String {
+        match self {
+            Encoding::Hex => hex::encode(digest),
+            Encoding::Base64 => to_base64(digest),
+        }
+    }
+}
+
 pub(super) fn from_base64(text: &str) -> Option<Digest> {
     let mut digest = [0; 32];
     // The length is checked first: the slice must hold just a digest, and a longer text is none.

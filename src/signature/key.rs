@@ -8,8 +8,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha2::Sha256;
 
-use super::Scheme;
 use super::digest::{self, Digest};
+use super::{Scheme, SecretForm};
 use crate::secret::{STANDARD_WEBHOOKS_PREFIX, Secret};
 
 /// A source's key for its scheme, its first block already hashed, and when it counts, in unix seconds.
@@ -36,15 +36,15 @@ pub enum KeyError {
 }
 
 impl Key {
-    /// Reads a secret as the scheme says: Standard Webhooks ones are base64 after `whsec_`, decoded leniently, since
-    /// providers issue them unpadded and with stray trailing bits; the others are the secret's text, prefix and all.
+    /// Reads a secret as the scheme says. Base64 is decoded leniently, since providers issue it unpadded and with stray
+    /// trailing bits.
     ///
     /// # Errors
-    /// When a Standard Webhooks secret is no base64 or decodes to fewer than 16 bytes.
-    pub fn new(scheme: Scheme, secret: &Secret) -> Result<Key, KeyError> {
+    /// When a secret that should be base64 is none or decodes to fewer than 16 bytes.
+    pub fn new(scheme: &Scheme, secret: &Secret) -> Result<Key, KeyError> {
         let text = secret.expose();
-        match scheme {
-            Scheme::StandardWebhooks => {
+        match scheme.secret {
+            SecretForm::Whsec => {
                 let encoded = text.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(text);
                 let bytes = digest::lenient_base64(encoded).ok_or_else(|| unreadable(encoded))?;
                 if bytes.len() < MIN_KEY_BYTES {
@@ -52,7 +52,7 @@ impl Key {
                 }
                 Ok(Key::from_bytes(&bytes))
             }
-            Scheme::Bond { .. } | Scheme::Iof => Ok(Key::from_bytes(text.as_bytes())),
+            SecretForm::Text => Ok(Key::from_bytes(text.as_bytes())),
         }
     }
 
@@ -76,7 +76,7 @@ impl Key {
         self.counts.contains(&now)
     }
 
-    pub(super) fn digest(&self, parts: &[&[u8]]) -> Digest {
+    pub(super) fn digest<'p>(&self, parts: impl Iterator<Item = &'p [u8]>) -> Digest {
         let mut mac = self.mac.clone();
         for part in parts {
             mac.update(part);

@@ -21,7 +21,7 @@ use hookgate::peer::{self, forwarded};
 use hookgate::provider;
 use hookgate::secret::Secret;
 use hookgate::signature::diagnosis::{Case, Known, diagnose};
-use hookgate::signature::{self, Key, Scheme, Verified, VerifiedBy};
+use hookgate::signature::{self, Encoding, Key, Scheme, Verified, VerifiedBy};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::Value;
@@ -46,27 +46,27 @@ pub const ALL: &[(&str, Target)] = &[
 /// digest that the key makes of just these bytes.
 pub fn signature_headers(data: &[u8]) {
     let Some((scheme, headers, body)) = signed_delivery(data) else { return };
-    let key = Key::new(scheme, &Secret::new(SECRET)).unwrap();
-    let Ok(verified) = signature::verify(scheme, std::slice::from_ref(&key), &headers, body, NOW, i64::MAX)
+    let key = Key::new(&scheme, &Secret::new(SECRET)).unwrap();
+    let Ok(verified) = signature::verify(&scheme, std::slice::from_ref(&key), &headers, body, NOW, i64::MAX)
     else {
         return;
     };
     assert_eq!(verified.body(), body);
     let signed = verified.signed().unwrap();
-    if scheme == (Scheme::Bond { accept_v1: true }) {
+    if scheme.accept_old {
         // Its v1 signs the body as another program would write it.
         return;
     }
     let text: Vec<String> =
         headers.values().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
     // Hex may be written in capitals.
-    let text: Vec<String> = if scheme == Scheme::StandardWebhooks {
+    let text: Vec<String> = if scheme.encoding == Encoding::Base64 {
         text
     } else {
         text.iter().map(|value| value.to_lowercase()).collect()
     };
     let stamp = NOW - signed.age;
-    let made = signature::sign(scheme, &key, signed.message_id.unwrap_or_default(), stamp, body);
+    let made = signature::sign(&scheme, &key, signed.message_id.unwrap_or_default(), stamp, body);
     // The digest stands after the last comma or equals sign that is not its padding.
     let digest = made.last().unwrap().1.trim_end_matches('=').rsplit([',', '=']).next().unwrap().to_owned();
     // A time written with zeros before it is signed as it is written.
@@ -77,8 +77,8 @@ pub fn signature_headers(data: &[u8]) {
 /// A signed delivery that was refused, to the search for why: it says something, and the same each time.
 pub fn diagnoses(data: &[u8]) {
     let Some((scheme, headers, body)) = signed_delivery(data) else { return };
-    let key = Key::new(scheme, &Secret::new(SECRET)).unwrap();
-    let verified = signature::verify(scheme, std::slice::from_ref(&key), &headers, body, NOW, TOLERANCE);
+    let key = Key::new(&scheme, &Secret::new(SECRET)).unwrap();
+    let verified = signature::verify(&scheme, std::slice::from_ref(&key), &headers, body, NOW, TOLERANCE);
     let Err(error) = verified else { return };
     let known = |source, secret: &str| Known {
         source,
@@ -88,7 +88,7 @@ pub fn diagnoses(data: &[u8]) {
         not_after: None,
     };
     let case = Case {
-        scheme,
+        scheme: &scheme,
         secrets: &[known("fuzzed", SECRET), known("other", "whsec_OtherOtherOtherOtherOther00")],
         source: "fuzzed",
         headers: &headers,
@@ -261,12 +261,13 @@ pub fn forwarded_for(data: &[u8]) {
 /// The first byte is the scheme, the lines before an empty one are headers, the rest is the body.
 fn signed_delivery(data: &[u8]) -> Option<(Scheme, HeaderMap, &[u8])> {
     let (choice, rest) = data.split_first()?;
-    let scheme = match choice % 4 {
-        0 => Scheme::StandardWebhooks,
-        1 => Scheme::Bond { accept_v1: false },
-        2 => Scheme::Bond { accept_v1: true },
-        _ => Scheme::Iof,
+    let (provider, accept_old) = match choice % 4 {
+        0 => ("basiq", false),
+        1 => ("atelio", false),
+        2 => ("atelio", true),
+        _ => ("iof", false),
     };
+    let scheme = Scheme { accept_old, ..provider::by_name(provider)?.signing.scheme()? };
     let (head, body) = match rest.windows(2).position(|two| two == b"\n\n") {
         Some(at) => (&rest[..at], &rest[at + 2..]),
         None => (rest, &rest[..0]),

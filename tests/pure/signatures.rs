@@ -1,16 +1,23 @@
 //! For every scheme: what was signed passes, and one changed bit anywhere does not. The signing here is not the verifier's: it is
-//! the `standardwebhooks` crate, and plain HMAC-SHA256 for the others.
+//! the `standardwebhooks` crate, and plain HMAC-SHA256 for the others. Of what a diagnosis says, the cases that no test of the
+//! command reaches.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use hookgate::provider;
 use hookgate::secret::Secret;
-use hookgate::signature::{Key, Scheme, SignatureError, Verified, verify};
+use hookgate::signature::diagnosis::{Alteration, Case, Known, Mistake, Numbers, Spelling, Style, diagnose};
+use hookgate::signature::{Encoding, Key, Scheme, SignatureError, Verified, sign, verify};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
+use jiff::Timestamp;
 use proptest::prelude::*;
 use sha2::Sha256;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const TOLERANCE: i64 = 300;
+const MISMATCH: SignatureError = SignatureError::Mismatch { tried: 1 };
 
 /// A way to sign, and how the gateway is to verify it.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +32,11 @@ const FORMS: [Form; 4] = [Form::StandardWebhooks, Form::BondV2, Form::IofPairs, 
 
 impl Form {
     fn scheme(self) -> Scheme {
-        match self {
-            Form::StandardWebhooks => Scheme::StandardWebhooks,
-            Form::BondV2 => Scheme::Bond { accept_v1: false },
-            Form::IofPairs | Form::IofSha256 => Scheme::Iof,
-        }
+        scheme_of(match self {
+            Form::StandardWebhooks => "basiq",
+            Form::BondV2 => "atelio",
+            Form::IofPairs | Form::IofSha256 => "iof",
+        })
     }
 
     fn sign(self, id: &str, at: i64, body: &[u8]) -> Vec<(&'static str, String)> {
@@ -57,6 +64,10 @@ impl Form {
     }
 }
 
+fn scheme_of(provider: &str) -> Scheme {
+    provider::by_name(provider).unwrap().signing.scheme().unwrap()
+}
+
 fn headers(of: &[(&'static str, String)]) -> Option<HeaderMap> {
     let value = |text: &String| HeaderValue::from_bytes(text.as_bytes()).ok();
     of.iter().map(|(name, text)| Some((HeaderName::from_static(name), value(text)?))).collect()
@@ -68,8 +79,8 @@ fn check<'a>(
     body: &'a [u8],
     now: i64,
 ) -> Result<Verified<'a>, SignatureError> {
-    let keys = [Key::new(form.scheme(), &Secret::new(SECRET)).unwrap()];
-    verify(form.scheme(), &keys, headers, body, now, TOLERANCE)
+    let keys = [Key::new(&form.scheme(), &Secret::new(SECRET)).unwrap()];
+    verify(&form.scheme(), &keys, headers, body, now, TOLERANCE)
 }
 
 fn form() -> impl Strategy<Value = Form> {
@@ -171,7 +182,7 @@ fn one_changed_bit_in_any_signing_header_is_refused() {
                 let Ok(value) = HeaderValue::from_bytes(&bytes) else { continue };
                 // The other case of a hex digit is no change of what is claimed.
                 let text = signed[which].1.as_bytes();
-                let hex = form.scheme() != Scheme::StandardWebhooks && text.len() - bit / 8 <= 64;
+                let hex = form.scheme().encoding == Encoding::Hex && text.len() - bit / 8 <= 64;
                 if hex && bytes.eq_ignore_ascii_case(text) {
                     continue;
                 }
@@ -195,10 +206,10 @@ fn a_key_of_another_secret_never_matches_and_the_slot_tells_which_did() {
     let other = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
     for form in FORMS {
         let headers = headers(&form.sign("msg_1", at, body)).unwrap();
-        let keys = [other, SECRET].map(|secret| Key::new(form.scheme(), &Secret::new(secret)).unwrap());
-        let verified = verify(form.scheme(), &keys, &headers, body, at, TOLERANCE).unwrap();
+        let keys = [other, SECRET].map(|secret| Key::new(&form.scheme(), &Secret::new(secret)).unwrap());
+        let verified = verify(&form.scheme(), &keys, &headers, body, at, TOLERANCE).unwrap();
         assert_eq!(verified.signed().unwrap().slot, 1);
-        let refused = verify(form.scheme(), &keys[..1], &headers, body, at, TOLERANCE).unwrap_err();
+        let refused = verify(&form.scheme(), &keys[..1], &headers, body, at, TOLERANCE).unwrap_err();
         assert_eq!(refused, SignatureError::Mismatch { tried: 1 });
     }
 }
@@ -206,7 +217,7 @@ fn a_key_of_another_secret_never_matches_and_the_slot_tells_which_did() {
 #[test]
 fn a_secret_that_anybody_could_guess_is_refused_at_load() {
     for text in ["whsec_", "whsec_c2hvcnQ=", "rfiuheo43934"] {
-        assert!(Key::new(Scheme::StandardWebhooks, &Secret::new(text)).is_err(), "{text}");
+        assert!(Key::new(&scheme_of("basiq"), &Secret::new(text)).is_err(), "{text}");
     }
 }
 
@@ -252,8 +263,8 @@ fn a_list_without_a_known_version_is_malformed() {
         signed[2].1 = list;
         let refused =
             check(Form::StandardWebhooks, &headers(&signed).unwrap(), b"{}", 1_700_000_000).unwrap_err();
-        let due = "holds no well-formed v1 signature";
-        assert_eq!(refused, SignatureError::Malformed("webhook-signature", due), "{signed:?}");
+        let due = "the header webhook-signature holds no well-formed v1 signature";
+        assert_eq!(refused.to_string(), due, "{signed:?}");
     }
 }
 
@@ -296,4 +307,165 @@ fn an_id_that_takes_the_start_of_a_signed_body_to_itself_is_refused() {
         let genuine = headers(&Form::StandardWebhooks.sign(id, now, b"{}")).unwrap();
         assert!(check(Form::StandardWebhooks, &genuine, b"{}", now).is_ok(), "{id}");
     }
+}
+
+// -- why one does not match
+
+fn second(at: i64) -> Timestamp {
+    Timestamp::from_second(at).unwrap()
+}
+
+fn signed(scheme: &Scheme, body: &[u8]) -> HeaderMap {
+    let key = Key::new(scheme, &Secret::new(SECRET)).unwrap();
+    headers(&sign(scheme, &key, "msg_1", 1000, body)).unwrap()
+}
+
+fn diagnosed(scheme: &Scheme, dates: [Option<Timestamp>; 2], error: &SignatureError) -> Vec<Mistake> {
+    let body = b"{\"a\":1}";
+    let [not_before, not_after] = dates;
+    let known = Known { source: "own", slot: 3, secret: Secret::new(SECRET), not_before, not_after };
+    let headers = signed(scheme, body);
+    diagnose(&Case {
+        scheme,
+        secrets: &[known],
+        source: "own",
+        headers: &headers,
+        body,
+        error,
+        at: second(1000),
+    })
+}
+
+#[test]
+fn a_secret_that_does_not_count_at_that_time_is_told_with_its_dates() {
+    for scheme in ["basiq", "atelio", "iof"].map(scheme_of) {
+        for dates in
+            [[Some(second(1001)), None], [None, Some(second(1000))], [Some(second(1)), Some(second(9))]]
+        {
+            let [not_before, not_after] = dates;
+            let told = diagnosed(&scheme, dates, &MISMATCH);
+            assert_eq!(told, [Mistake::SecretNotCurrent { slot: 3, not_before, not_after }]);
+        }
+        let current = [Some(second(1000)), Some(second(1001))];
+        assert_eq!(
+            diagnosed(&scheme, current, &MISMATCH),
+            [Mistake::Unexplained],
+            "nothing is wrong that it knows"
+        );
+    }
+}
+
+/// What is said of these headers and this body, of a source that has the secret.
+fn told(scheme: &Scheme, sent: &[(&'static str, String)], body: &[u8]) -> Vec<Mistake> {
+    let known =
+        Known { source: "own", slot: 0, secret: Secret::new(SECRET), not_before: None, not_after: None };
+    let headers = headers(sent).unwrap();
+    let (secrets, at) = (&[known][..], second(1000));
+    diagnose(&Case { scheme, secrets, source: "own", headers: &headers, body, error: &MISMATCH, at })
+}
+
+/// The digest that the secret's text makes of a body at 1000.
+fn hex_digest(body: &[u8]) -> String {
+    let (_, header) = Form::IofPairs.sign("", 1000, body).remove(0);
+    header.strip_prefix("t=1000,v1=").unwrap().to_owned()
+}
+
+#[test]
+fn a_digest_under_another_version_is_told_with_the_one_it_should_have() {
+    let body = b"{\"a\": 1}";
+    let (iof, bond, standard) = (scheme_of("iof"), scheme_of("atelio"), scheme_of("basiq"));
+    let hex = hex_digest(body);
+    let header = |text: String| vec![("x-iof-signature", text)];
+    let due = Mistake::Versioned { header: "x-iof-signature", due: "v1=".to_owned() };
+    assert_eq!(told(&iof, &header(format!("t=1000,v2={hex}")), body)[1..], [due]);
+
+    let header = |text: String| vec![("bond-signature", text)];
+    let due = Mistake::Versioned { header: "bond-signature", due: "v2=".to_owned() };
+    assert_eq!(told(&bond, &header(format!("t=1000,v3={hex}")), body)[1..], [due]);
+    let old = told(&bond, &header(format!("t=1000,v1={hex}")), body);
+    assert_eq!(old, [Mistake::OldVersion], "a body as Python writes it is the same under the old version");
+
+    let mut signed = Form::StandardWebhooks.sign("msg_1", 1000, body);
+    let digest = signed[2].1.strip_prefix("v1,").unwrap().to_owned();
+    signed[2].1 = format!("v2,{digest}");
+    let due = Mistake::Versioned { header: "webhook-signature", due: "v1,".to_owned() };
+    assert_eq!(told(&standard, &signed, body)[1..], [due]);
+}
+
+#[test]
+fn what_matches_nothing_is_still_told_to_be_spelt_wrong() {
+    let header = |text: String| vec![("x-iof-signature", text)];
+    let other = hex_digest(b"another");
+    let base64 = STANDARD.encode(hex::decode(&other).unwrap());
+    let spelt = Mistake::Spelt { found: Spelling::Base64, due: Spelling::Hex };
+    let both = format!("t=1000,v1={base64},v1={base64}");
+    assert_eq!(told(&scheme_of("iof"), &header(both), b"{}"), [spelt, Mistake::Unexplained]);
+    let one = format!("t=1000,v1={base64},v1={}", other.to_uppercase());
+    assert_eq!(
+        told(&scheme_of("iof"), &header(one), b"{}"),
+        [Mistake::Unexplained],
+        "one of them could pass"
+    );
+}
+
+#[test]
+fn a_missing_timestamp_is_told_once() {
+    let header = |text: String| vec![("x-iof-signature", text)];
+    let hex = hex_digest(b"{}");
+    let apart = told(&scheme_of("iof"), &header(format!("sha256={hex}")), b"{}");
+    assert_eq!(apart, [Mistake::HeaderMissing("x-iof-timestamp")]);
+    let within = told(&scheme_of("iof"), &header(format!("v1={hex}")), b"{}");
+    assert_eq!(within, [Mistake::TimestampMissing { header: "x-iof-signature", key: "t" }]);
+}
+
+#[test]
+fn only_versions_are_taken_for_one() {
+    let (iof, hex) = (scheme_of("iof"), hex_digest(b"{}"));
+    let said = |text: String| told(&iof, &[("x-iof-signature", text)], b"{}");
+    let unknown = Mistake::UnknownVersion { header: "x-iof-signature", known: iof.versions };
+    assert!(!said(format!("t=1000,nonce={hex},v1={hex}")).contains(&unknown));
+    assert!(said(format!("t=1000,v9={hex}")).contains(&unknown));
+    let alone = said(format!("t=1000,mac={hex}"));
+    assert!(alone.contains(&Mistake::NoDigest { header: "x-iof-signature", bytes: 0 }), "{alone:?}");
+}
+
+#[test]
+fn a_long_number_as_javascript_rounds_it_is_recognised() {
+    let sent = br#"{"account":12345678901234567890}"#;
+    let rounded = br#"{"account":12345678901234567000}"#;
+    let header = vec![("x-iof-signature", format!("t=1000,v1={}", hex_digest(rounded)))];
+    let told = told(&scheme_of("iof"), &header, sent);
+    assert!(
+        matches!(
+            told[..],
+            [Mistake::Altered(Alteration::Rewritten(Style { numbers: Numbers::Javascript, .. }))]
+        ),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn an_age_is_told_from_another_unit() {
+    let outside = |age| SignatureError::OutsideTolerance { age, tolerance: 300 };
+    let told = |age| diagnosed(&scheme_of("iof"), [None, None], &outside(age));
+    assert_eq!(told(301), [Mistake::Stale { age: 301, tolerance: 300 }]);
+    assert_eq!(told(-301), [Mistake::Ahead { by: 301, tolerance: 300 }]);
+    assert_eq!(told(1_795_000_000 - 1_795_000_000_000), [Mistake::TimestampTooFine]);
+    assert_eq!(told(i64::MIN), [Mistake::TimestampTooFine]);
+}
+
+#[test]
+fn a_body_too_large_for_every_hypothesis_still_gets_the_likelier_ones() {
+    let scheme = &scheme_of("iof");
+    let mut body = vec![b'x'; 2 << 20];
+    let headers = signed(scheme, &body);
+    body.push(b'\n');
+    let case = |body| {
+        let secret = Secret::new(SECRET);
+        let known = Known { source: "own", slot: 0, secret, not_before: None, not_after: None };
+        let (secrets, at) = (&[known][..], second(1000));
+        diagnose(&Case { scheme, secrets, source: "own", headers: &headers, body, error: &MISMATCH, at })
+    };
+    assert_eq!(case(&body), [Mistake::Altered(Alteration::LineBreakAdded)]);
+    assert_eq!(case(&body[1..]), [Mistake::BodyNotJson]);
 }

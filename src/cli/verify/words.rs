@@ -18,7 +18,7 @@ pub(super) fn label(mistake: &Mistake) -> &'static str {
         Mistake::HeaderEmpty(_) => "header_empty",
         Mistake::NoDigest { .. } => "no_digest",
         Mistake::UnknownVersion { .. } => "unknown_version",
-        Mistake::TimestampMissing(_) => "timestamp_missing",
+        Mistake::TimestampMissing { .. } => "timestamp_missing",
         Mistake::TimestampNotUnix => "timestamp_not_unix",
         Mistake::TimestampTooFine => "timestamp_in_milliseconds",
         Mistake::Stale { .. } => "timestamp_stale",
@@ -83,9 +83,9 @@ pub(super) fn fix(mistake: &Mistake) -> String {
             format!("What {header} holds is {what}: send a whole HMAC-SHA256, which has 32 bytes.")
         }
         Mistake::UnknownVersion { header, known } => {
-            format!("No signature in {header} stands under a known version: put it under one of {}.", known.join(", "))
+            format!("No signature in {header} stands under a known version: put it under one of {}.", known.iter().map(|version| version.label).collect::<Vec<_>>().join(", "))
         }
-        Mistake::TimestampMissing(header) => format!("{header} holds no timestamp: send t=UNIX in it."),
+        Mistake::TimestampMissing { header, key } => format!("{header} holds no timestamp: send {key}=UNIX in it."),
         Mistake::TimestampNotUnix => {
             "The timestamp is not a whole number: send unix seconds, digits only.".to_owned()
         }

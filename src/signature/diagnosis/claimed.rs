@@ -6,9 +6,7 @@ use hyper::HeaderMap;
 
 use super::{Mistake, Spelling};
 use crate::signature::digest::{self, Digest};
-use crate::signature::{
-    BOND_SIGNATURE, IOF_SIGNATURE, IOF_TIMESTAMP, Scheme, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
-};
+use crate::signature::{Format, Scheme};
 
 /// The claims of one delivery.
 #[derive(Default)]
@@ -31,37 +29,17 @@ pub(super) struct Entry {
 }
 
 impl Claimed {
-    pub(super) fn of(scheme: Scheme, headers: &HeaderMap) -> Claimed {
+    pub(super) fn of(scheme: &Scheme, headers: &HeaderMap) -> Claimed {
         let mut claimed = Claimed::default();
-        match scheme {
-            Scheme::StandardWebhooks => {
-                claimed.id = claimed.header(headers, WEBHOOK_ID);
-                claimed.timestamp = claimed.header(headers, WEBHOOK_TIMESTAMP);
-                let list = claimed.header(headers, WEBHOOK_SIGNATURE);
-                claimed.signatures(WEBHOOK_SIGNATURE, list, &["v1"]);
+        claimed.id = scheme.id.and_then(|name| claimed.header(scheme, headers, name));
+        match scheme.format {
+            Format::List { timestamp } => {
+                claimed.timestamp = claimed.header(scheme, headers, timestamp);
+                claimed.signatures(scheme, headers);
             }
-            Scheme::Bond { .. } => {
-                let pairs = claimed.header(headers, BOND_SIGNATURE);
-                claimed.signatures(BOND_SIGNATURE, pairs, &["v1", "v2"]);
-            }
-            Scheme::Iof => {
-                let pairs = claimed.header(headers, IOF_SIGNATURE);
-                claimed.signatures(IOF_SIGNATURE, pairs, &["v1", "sha256"]);
-                let apart = claimed.timestamp.is_none()
-                    && claimed.entries.iter().any(|entry| matches!(&*entry.label, "sha256" | ""));
-                if apart || headers.contains_key(IOF_TIMESTAMP) && claimed.timestamp.is_none() {
-                    claimed.timestamp = claimed.header(headers, IOF_TIMESTAMP);
-                }
-            }
-        }
-        if claimed.timestamp.is_none() && !claimed.entries.is_empty() {
-            match scheme {
-                Scheme::Bond { .. } => claimed.mistakes.push(Mistake::TimestampMissing(BOND_SIGNATURE)),
-                Scheme::Iof if claimed.mistakes.is_empty() => {
-                    claimed.mistakes.push(Mistake::TimestampMissing(IOF_SIGNATURE));
-                }
-                // The header of its own is missing, and that is said.
-                Scheme::Iof | Scheme::StandardWebhooks => {}
+            Format::Pairs { timestamp } => {
+                claimed.signatures(scheme, headers);
+                claimed.timestamp_of_pairs(scheme, headers, timestamp);
             }
         }
         if let Some(stamp) = &claimed.timestamp
@@ -72,11 +50,30 @@ impl Claimed {
         claimed
     }
 
+    /// Looks for the time in a header of its own where it is not among the pairs.
+    fn timestamp_of_pairs(&mut self, scheme: &Scheme, headers: &HeaderMap, key: &'static str) {
+        let mut apart = false;
+        for version in scheme.versions {
+            let Some(name) = version.timestamp.filter(|_| self.timestamp.is_none()) else { continue };
+            apart = true;
+            let mut labels = self.entries.iter().map(|entry| &*entry.label);
+            if headers.contains_key(name) || labels.any(|label| label.is_empty() || label == version.label) {
+                self.timestamp = self.header(scheme, headers, name);
+            }
+        }
+        // Where the header of its own is missing, that is said already.
+        let is_said = apart && !self.mistakes.is_empty();
+        if self.timestamp.is_none() && !self.entries.is_empty() && !is_said {
+            self.mistakes.push(Mistake::TimestampMissing { header: scheme.header, key });
+        }
+    }
+
     /// A header's text, under its name or one that was meant to be it.
-    fn header(&mut self, headers: &HeaderMap, name: &'static str) -> Option<String> {
+    fn header(&mut self, scheme: &Scheme, headers: &HeaderMap, name: &'static str) -> Option<String> {
+        let of_signatures = name == scheme.header;
         let mut found = name.to_owned();
         if !headers.contains_key(name) {
-            let meant = headers.keys().find(|other| means(other.as_str(), name));
+            let meant = headers.keys().find(|other| means(scheme, other.as_str(), name));
             match meant {
                 Some(other) => {
                     found = other.as_str().to_owned();
@@ -89,7 +86,7 @@ impl Claimed {
             }
         }
         let values: Vec<_> = headers.get_all(&found).iter().collect();
-        if values.len() > 1 && name != WEBHOOK_SIGNATURE {
+        if values.len() > 1 && !(of_signatures && matches!(scheme.format, Format::List { .. })) {
             self.mistakes.push(Mistake::HeaderRepeated(name));
         }
         if values.iter().any(|value| value.to_str().is_err()) {
@@ -97,7 +94,7 @@ impl Claimed {
         }
         let texts: Vec<_> = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         // A timestamp or an id has no parts: of several the first is as good as any.
-        let text = if SIGNATURES.contains(&name) { texts.join(",") } else { texts.first()?.to_string() };
+        let text = if of_signatures { texts.join(",") } else { texts.first()?.to_string() };
         if text.trim().is_empty() {
             self.mistakes.push(Mistake::HeaderEmpty(name));
         }
@@ -105,8 +102,9 @@ impl Claimed {
     }
 
     /// Takes a header of signatures apart, whatever separates them.
-    fn signatures(&mut self, header: &'static str, text: Option<String>, known: &'static [&'static str]) {
-        let Some(text) = text else { return };
+    fn signatures(&mut self, scheme: &Scheme, headers: &HeaderMap) {
+        let (header, known) = (scheme.header, scheme.versions);
+        let Some(text) = self.header(scheme, headers, header) else { return };
         let (mut label, mut labels) = (String::new(), Vec::new());
         let mut undecoded = None;
         for token in text.split([',', ' ', ';', '\t']).filter(|token| !token.is_empty()).take(MAX_TOKENS) {
@@ -136,23 +134,22 @@ impl Claimed {
         if let Some(bytes) = undecoded.filter(|_| self.entries.is_empty()) {
             self.mistakes.push(Mistake::NoDigest { header, bytes });
         }
-        if !labels.is_empty() && labels.iter().all(|label| !known.contains(&&**label)) {
+        let is_known = |label: &String| known.iter().any(|version| version.label == label);
+        if !labels.is_empty() && !labels.iter().any(is_known) {
             self.mistakes.push(Mistake::UnknownVersion { header, known });
         }
     }
 }
 
 /// Whether a header of this name was probably meant to be that one: `svix-id`, `Webhook_Id`, `x-webhook-id`.
-fn means(other: &str, name: &str) -> bool {
+fn means(scheme: &Scheme, other: &str, name: &str) -> bool {
     let plain = |name: &str| {
         let name = name.replace('_', "-");
         name.strip_prefix("x-").unwrap_or(&name).to_owned()
     };
     let (other, name) = (plain(other), plain(name));
-    let renamed = |old: &str, new: &str| Some(new.to_owned() + name.strip_prefix(old)?);
-    other == name
-        || Some(&other) == renamed("webhook-", "svix-").as_ref()
-        || Some(&other) == renamed("bond-", "atelio-").as_ref()
+    let renamed = |(own, new): (&str, &str)| Some(new.to_owned() + name.strip_prefix(own)?);
+    other == name || scheme.renamed.and_then(renamed).is_some_and(|renamed| other == renamed)
 }
 
 fn is_label(text: &str) -> bool {
@@ -186,7 +183,6 @@ fn read(text: &str) -> Result<(Digest, Spelling), usize> {
     }
 }
 
-const SIGNATURES: [&str; 3] = [WEBHOOK_SIGNATURE, BOND_SIGNATURE, IOF_SIGNATURE];
 /// More signatures in one header are no mistake that anybody makes.
 const MAX_TOKENS: usize = 64;
 const MAX_VERSION: usize = 4;

@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 
 use super::{Alteration, Form};
+use crate::signature::{Encoding, SecretForm, Version};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +37,15 @@ pub enum Mistake {
         /// The header.
         header: &'static str,
         /// The known ones.
-        known: &'static [&'static str],
+        known: &'static [Version],
     },
     /// There is no timestamp.
-    TimestampMissing(&'static str),
+    TimestampMissing {
+        /// The header.
+        header: &'static str,
+        /// The key that should stand before it.
+        key: &'static str,
+    },
     /// The timestamp is no number of unix seconds.
     TimestampNotUnix,
     /// The timestamp is in milliseconds or finer.
@@ -100,7 +106,7 @@ pub enum Mistake {
         /// The header.
         header: &'static str,
         /// What should stand before it.
-        due: &'static str,
+        due: String,
     },
     /// Right, but in Atelio's old version alone, which the source does not accept.
     OldVersion,
@@ -118,7 +124,7 @@ impl Mistake {
                 | Mistake::HeaderNotAscii(_)
                 | Mistake::HeaderEmpty(_)
                 | Mistake::NoDigest { .. }
-                | Mistake::TimestampMissing(_)
+                | Mistake::TimestampMissing { .. }
                 | Mistake::BodyEmpty
                 | Mistake::BodyLength { .. }
                 | Mistake::BodyCompressed
@@ -141,6 +147,15 @@ pub enum Spelling {
     LooseBase64,
     /// The hex text once more in base64.
     Base64OfHex,
+}
+
+impl From<Encoding> for Spelling {
+    fn from(encoding: Encoding) -> Spelling {
+        match encoding {
+            Encoding::Hex => Spelling::Hex,
+            Encoding::Base64 => Spelling::Base64,
+        }
+    }
 }
 
 /// How a secret's text is made the key.
@@ -166,4 +181,13 @@ pub enum Reading {
     EncodedAgain,
     /// The text without the white space around it.
     Trimmed,
+}
+
+impl From<SecretForm> for Reading {
+    fn from(form: SecretForm) -> Reading {
+        match form {
+            SecretForm::Text => Reading::Text,
+            SecretForm::Whsec => Reading::Base64,
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: a form is built only of what the delivery's headers hold.
 
-use crate::signature::Scheme;
+use crate::signature::{Part, Scheme};
 
 /// What stands around the body in the signed string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +51,12 @@ impl Form {
     /// What stands before the body and after it, in each way that this form may be written.
     pub(super) fn around(
         self,
-        scheme: Scheme,
+        scheme: &Scheme,
         id: Option<&str>,
         stamp: Option<&str>,
     ) -> Vec<(String, String)> {
         let before = |text: Option<String>| text.map(|text| (text, String::new())).into_iter().collect();
-        let with_id = scheme == Scheme::StandardWebhooks;
+        let with_id = scheme.id.is_some();
         let head = |stamp: &str, between: &str| {
             if with_id {
                 Some(format!("{}{between}{stamp}{between}", id?))
@@ -67,7 +67,7 @@ impl Form {
         match (self, stamp) {
             (Form::BodyAlone, _) => before(Some(String::new())),
             (Form::WithoutTimestamp, _) if with_id => before(id.map(|id| format!("{id}."))),
-            (Form::Due, Some(stamp)) => before(head(stamp, ".")),
+            (Form::Due, _) => due(scheme, id, stamp).into_iter().collect(),
             (Form::WithoutId, Some(stamp)) if with_id => before(Some(format!("{stamp}."))),
             (Form::Separated(between), Some(stamp)) => before(head(stamp, between)),
             (Form::Milliseconds, Some(stamp)) => before(head(&format!("{stamp}000"), ".")),
@@ -90,6 +90,24 @@ impl Form {
             _ => Vec::new(),
         }
     }
+}
+
+/// What stands before the body and after it where everything is right.
+fn due(scheme: &Scheme, id: Option<&str>, stamp: Option<&str>) -> Option<(String, String)> {
+    let (mut before, mut after) = (String::new(), None);
+    for part in scheme.signed {
+        let text = match part {
+            Part::Id => id?,
+            Part::Timestamp => stamp?,
+            Part::Text(text) => text,
+            Part::Body => {
+                after = Some(String::new());
+                continue;
+            }
+        };
+        after.as_mut().unwrap_or(&mut before).push_str(text);
+    }
+    Some((before, after.unwrap_or_default()))
 }
 
 /// Unix seconds have ten digits until the year 2286.

@@ -1,0 +1,138 @@
+//! What a delivery's headers claim, before any of it is believed.
+//!
+//! Keeps true: a claim holds at least one well-formed signature, and one timestamp.
+
+use hyper::HeaderMap;
+use hyper::header::HeaderValue;
+use subtle::{Choice, ConstantTimeEq};
+
+use super::digest::Digest;
+use super::key::Counting;
+use super::list::{self, BLANKS};
+use super::scheme::{Format, Scheme, Version};
+use super::{SignatureError, message_id};
+
+pub(super) struct Claim<'a> {
+    pub(super) id: Option<&'a str>,
+    timestamp: &'a str,
+    pub(super) at: i64,
+    signatures: Vec<Signature>,
+}
+
+type Signature = (&'static Version, Digest);
+
+impl<'a> Claim<'a> {
+    pub(super) fn read(scheme: &Scheme, headers: &'a HeaderMap) -> Result<Claim<'a>, SignatureError> {
+        let id = scheme.id.map(|name| whole_id(headers, name)).transpose()?;
+        let (timestamp, stands_in, signatures) = match scheme.format {
+            Format::List { timestamp } => {
+                let stamp = only(headers, timestamp)?;
+                (stamp, timestamp, of_list(scheme, headers)?)
+            }
+            Format::Pairs { timestamp } => of_pairs(scheme, timestamp, headers)?,
+        };
+        Ok(Claim { id, timestamp, at: unix_seconds(timestamp, stands_in)?, signatures })
+    }
+
+    pub(super) fn has(&self, old: bool) -> bool {
+        self.signatures.iter().any(|(version, _)| version.old == old)
+    }
+
+    /// The first key that made any of the signatures. Every one is compared whole.
+    pub(super) fn slot(&self, scheme: &Scheme, keys: Counting<'_>, old: bool, body: &[u8]) -> Option<usize> {
+        let claimed = || self.signatures.iter().filter(|(version, _)| version.old == old);
+        let found = keys.iter().find(|(_, key)| {
+            let made = key.digest(scheme.text(self.id.unwrap_or_default(), self.timestamp, body));
+            bool::from(claimed().fold(Choice::from(0), |any, (_, claimed)| any | made.ct_eq(claimed)))
+        });
+        found.map(|(slot, _)| slot)
+    }
+}
+
+fn of_list(scheme: &Scheme, headers: &HeaderMap) -> Result<Vec<Signature>, SignatureError> {
+    let entries = list::lines(headers, scheme.header)?.flat_map(list::entries);
+    let signatures = well_formed(scheme, entries.filter_map(|entry| entry.split_once(',')));
+    if signatures.is_empty() { Err(none_of(scheme, scheme.versions)) } else { Ok(signatures) }
+}
+
+/// The time, the header that it stands in, and the signatures that go with it.
+fn of_pairs<'a>(
+    scheme: &Scheme,
+    timestamp: &'static str,
+    headers: &'a HeaderMap,
+) -> Result<(&'a str, &'static str, Vec<Signature>), SignatureError> {
+    let text = only(headers, scheme.header)?;
+    let malformed = |why| Err(SignatureError::Malformed(scheme.header, why));
+    let mut signatures = well_formed(scheme, pairs(text));
+    let is_there = |version: &&Version| match version.timestamp {
+        None => signatures.iter().any(|(known, _)| known == version),
+        Some(_) => pairs(text).any(|(key, _)| key == version.label),
+    };
+    // The time stands in one place, and what is signed with another time is not looked at.
+    let Some(first) = scheme.versions.iter().find(is_there) else {
+        return Err(none_of(scheme, scheme.versions));
+    };
+    let mut stamps = pairs(text).filter(|(key, _)| *key == timestamp).map(|(_, value)| value);
+    let (own, more) = (stamps.next(), stamps.next().is_some());
+    let (stamp, stands_in) = match first.timestamp {
+        Some(apart) => (only(headers, apart)?, apart),
+        None => match own {
+            Some(stamp) => (stamp, scheme.header),
+            None => return malformed("holds no timestamp"),
+        },
+    };
+    if more {
+        return malformed("holds more than one timestamp");
+    }
+    signatures.retain(|(version, _)| version.timestamp == first.timestamp);
+    if signatures.is_empty() {
+        return Err(none_of(scheme, std::slice::from_ref(first)));
+    }
+    Ok((stamp, stands_in, signatures))
+}
+
+/// The pairs of a header. Blanks around a key or a value do not count, and other text is skipped.
+fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(key, value)| (key.trim_matches(BLANKS), value.trim_matches(BLANKS)))
+}
+
+/// The well-formed signatures of known versions.
+fn well_formed<'t>(scheme: &Scheme, entries: impl Iterator<Item = (&'t str, &'t str)>) -> Vec<Signature> {
+    let known = |(label, text)| {
+        let version = scheme.versions.iter().find(|version| version.label == label)?;
+        Some((version, scheme.encoding.read(text)?))
+    };
+    entries.filter_map(known).collect()
+}
+
+fn none_of(scheme: &Scheme, versions: &'static [Version]) -> SignatureError {
+    SignatureError::NoSignature { header: scheme.header, versions }
+}
+
+fn whole_id<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, SignatureError> {
+    let id = only(headers, name)?;
+    if message_id::goes_on_into_a_body(id) {
+        return Err(SignatureError::Malformed(name, "holds a timestamp and the start of a body"));
+    }
+    Ok(id)
+}
+
+/// The header's one value. Of two, it cannot be told which one was signed.
+fn only<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, SignatureError> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().ok_or(SignatureError::Missing(name))?;
+    if values.next().is_some() {
+        return Err(SignatureError::Malformed(name, "is there more than once"));
+    }
+    let text = HeaderValue::to_str(value).map_err(|_| SignatureError::Malformed(name, "is not ASCII"))?;
+    if text.is_empty() { Err(SignatureError::Missing(name)) } else { Ok(text) }
+}
+
+fn unix_seconds(text: &str, header: &'static str) -> Result<i64, SignatureError> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(SignatureError::Malformed(header, "holds no timestamp in unix seconds"));
+    }
+    // More digits than fit are a time all the same, and far from now.
+    Ok(text.parse().unwrap_or(i64::MAX))
+}

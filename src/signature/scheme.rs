@@ -1,0 +1,116 @@
+//! What a signing scheme is made of. It is declared with the provider that signs by it.
+//!
+//! Keeps true: a scheme is data; nothing but its declaration has to change where another is added.
+
+use super::VerifiedBy;
+use super::digest::Encoding;
+
+/// How a provider signs its deliveries, by HMAC-SHA256. The names of headers are in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheme {
+    /// The header of the signatures.
+    pub header: &'static str,
+    /// How that header is read, and where the time stands.
+    pub format: Format,
+    /// The known versions of signatures.
+    pub versions: &'static [Version],
+    /// The header of the message id, where one is signed.
+    pub id: Option<&'static str>,
+    /// The signed text.
+    pub signed: &'static [Part],
+    /// How a signature is written.
+    pub encoding: Encoding,
+    /// How a secret becomes a key.
+    pub secret: SecretForm,
+    /// What the event's `verifiedby` says.
+    pub verified_by: VerifiedBy,
+    /// How the names of its headers begin, and how they begin with senders that rename them.
+    pub renamed: Option<(&'static str, &'static str)>,
+    /// Whether a signature of an old version alone may pass, as the source says.
+    pub accept_old: bool,
+}
+
+/// How the header of the signatures is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A list of `VERSION,SIGNATURE`; several lines are one list.
+    List {
+        /// The header of the time.
+        timestamp: &'static str,
+    },
+    /// Comma-separated `key=value`; a signature's key is its version.
+    Pairs {
+        /// The key of the time.
+        timestamp: &'static str,
+    },
+}
+
+/// A version of signatures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// As it stands before the signature.
+    pub label: &'static str,
+    /// The header of the time, where the time is not where the format has it.
+    pub timestamp: Option<&'static str>,
+    /// Whether it signs the body as Python's `json.dumps` would write it again, and passes only where the source opts in.
+    pub old: bool,
+}
+
+/// A part of the signed text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The message id.
+    Id,
+    /// The time, as it was sent.
+    Timestamp,
+    /// The raw body.
+    Body,
+    /// This text.
+    Text(&'static str),
+}
+
+/// How a secret's text becomes a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretForm {
+    /// As it stands, prefix and all.
+    Text,
+    /// Decoded from base64, after `whsec_` where that stands there.
+    Whsec,
+}
+
+impl Scheme {
+    /// The headers that carry a delivery's id or time.
+    pub fn identifying_headers(&self) -> impl Iterator<Item = &'static str> {
+        let timestamp = match self.format {
+            Format::List { timestamp } => Some(timestamp),
+            Format::Pairs { .. } => None,
+        };
+        let apart = self.versions.iter().filter_map(|version| version.timestamp);
+        self.id.into_iter().chain(timestamp).chain(apart)
+    }
+
+    /// What a sender writes before a signature.
+    pub(super) fn prefix(&self) -> String {
+        let current = self.versions.iter().find(|version| !version.old);
+        let label = current.map_or("", |version| version.label);
+        match self.format {
+            Format::List { .. } => format!("{label},"),
+            Format::Pairs { .. } => format!("{label}="),
+        }
+    }
+
+    /// The signed text, in parts.
+    pub(super) fn text<'t>(
+        &self,
+        id: &'t str,
+        timestamp: &'t str,
+        body: &'t [u8],
+    ) -> impl Iterator<Item = &'t [u8]> {
+        self.signed.iter().map(move |part| match part {
+            Part::Id => id.as_bytes(),
+            Part::Timestamp => timestamp.as_bytes(),
+            Part::Body => body,
+            Part::Text(text) => text.as_bytes(),
+        })
+    }
+}
