@@ -62,27 +62,30 @@ fn of_pairs<'a>(
     headers: &'a HeaderMap,
 ) -> Result<(&'a str, &'static str, Vec<Signature>), SignatureError> {
     let text = only(headers, scheme.header)?;
-    let malformed = |why| Err(SignatureError::Malformed(scheme.header, why));
-    let mut signatures = well_formed(scheme, pairs(text));
+    let malformed = |why| SignatureError::Malformed(scheme.header, why);
+    let (mut own, mut several) = (None, false);
+    let mut signatures = well_formed(
+        scheme,
+        pairs(text).inspect(|(key, value)| {
+            if *key == timestamp {
+                several |= own.replace(*value).is_some();
+            }
+        }),
+    );
     let is_there = |version: &&Version| match version.timestamp {
-        None => signatures.iter().any(|(known, _)| known == version),
+        None => signatures.iter().any(|(known, _)| known.timestamp.is_none()),
         Some(_) => pairs(text).any(|(key, _)| key == version.label),
     };
     // The time stands in one place, and what is signed with another time is not looked at.
     let Some(first) = scheme.versions.iter().find(is_there) else {
         return Err(none_of(scheme, scheme.versions));
     };
-    let mut stamps = pairs(text).filter(|(key, _)| *key == timestamp).map(|(_, value)| value);
-    let (own, more) = (stamps.next(), stamps.next().is_some());
     let (stamp, stands_in) = match first.timestamp {
         Some(apart) => (only(headers, apart)?, apart),
-        None => match own {
-            Some(stamp) => (stamp, scheme.header),
-            None => return malformed("holds no timestamp"),
-        },
+        None => (own.ok_or_else(|| malformed("holds no timestamp"))?, scheme.header),
     };
-    if more {
-        return malformed("holds more than one timestamp");
+    if several {
+        return Err(malformed("holds more than one timestamp"));
     }
     signatures.retain(|(version, _)| version.timestamp == first.timestamp);
     if signatures.is_empty() {

@@ -12,14 +12,14 @@ pub(super) fn lines<'a>(
     headers: &'a HeaderMap,
     name: &'static str,
 ) -> Result<impl Iterator<Item = &'a str>, SignatureError> {
-    let values = || headers.get_all(name).iter();
-    if values().any(|value| value.to_str().is_err()) {
+    let values = headers.get_all(name);
+    if values.iter().any(|value| value.to_str().is_err()) {
         return Err(SignatureError::Malformed(name, "is not ASCII"));
     }
-    if values().all(HeaderValue::is_empty) {
+    if values.iter().all(HeaderValue::is_empty) {
         return Err(SignatureError::Missing(name));
     }
-    Ok(values().filter_map(|value| value.to_str().ok()))
+    Ok(values.into_iter().filter_map(|value| value.to_str().ok()))
 }
 
 /// The entries of one header line, each `version,signature`. They stand between blanks, or behind a comma that the next entry's
