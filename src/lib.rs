@@ -20,8 +20,8 @@
 //! route          config → sources; path → source
 //! outcome        how a request ends, and the reason of each error
 //! normalize      authenticated delivery → event and identity
-//! provider       the table of providers, one file each
-//! signature      the schemes; the only maker of `Verified`
+//! provider       the table of providers, one file each: signing scheme, reading, sample
+//! signature      signs and verifies by any scheme; the only maker of `Verified`
 //! -- durable
 //! quarantine     refused requests that may be genuine: kept encrypted, verified again when asked
 //! spool          the hand-over: to the inbox, and to disk while that is away; what drains it
