@@ -164,7 +164,7 @@ impl Gateway {
         let quarantine = stores::quarantine(&config, key, &with).await?;
         let lasting = load::lasting(&config);
         let looking = admin.beside(live::watch(config.clone(), clock.clone(), metrics.clone()));
-        metrics.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
+        metrics.gateway.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
         let pipeline = Arc::new(Pipeline {
             rules,
             handover: Arc::new(handover),

@@ -1,21 +1,35 @@
 //! Enums whose values are labels: of a metric's series, or of a record.
 //!
-//! Keeps true: a value and its text are one row, and the list of all values is made of the rows.
+//! Keeps true: a value and its text are one row, and the lists of all values and of all texts are made of the rows.
+
+/// An enum that [`labels!`] declares.
+pub trait Label: Copy + 'static {
+    /// The texts of all values, in the order of the rows.
+    const LABELS: &'static [&'static str];
+
+    /// Its place among the rows.
+    fn index(self) -> usize;
+}
 
 /// Declares an enum with the text of each value.
 macro_rules! labels {
-    ($(#[$about:meta])* pub enum $Label:ident { $($(#[$doc:meta])* $value:ident = $text:literal,)+ }) => {
+    ($(#[$about:meta])* $pub:vis enum $Label:ident { $($(#[$doc:meta])* $value:ident = $text:literal,)+ }) => {
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $Label { $($(#[$doc])* $value,)+ }
+        $pub enum $Label { $($(#[$doc])* $value,)+ }
 
         impl $Label {
-            /// Every value, in the order of the rows.
-            pub const ALL: &'static [$Label] = &[$($Label::$value),+];
-
             /// Its text.
-            pub const fn label(self) -> &'static str {
+            $pub const fn label(self) -> &'static str {
                 match self { $($Label::$value => $text,)+ }
+            }
+        }
+
+        impl crate::label::Label for $Label {
+            const LABELS: &'static [&'static str] = &[$($text),+];
+
+            fn index(self) -> usize {
+                self as usize
             }
         }
     };

@@ -237,7 +237,7 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
 pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
     for setting in Setting::ALL {
         // A reload starts this anew. The findings of before stay until the first look is over.
-        metrics.unsafe_setting_is_asked(setting.as_str());
+        metrics.gateway.unsafe_setting_is_asked(setting.as_str());
     }
     let mut told: Vec<Finding> = Vec::new();
     loop {
@@ -248,7 +248,7 @@ pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
         }
         for setting in Setting::ALL {
             let is_found = found.iter().any(|finding| finding.setting == setting);
-            metrics.unsafe_setting(setting.as_str(), is_found);
+            metrics.gateway.unsafe_setting(setting.as_str(), is_found);
         }
         // What keeps events out is mended soon.
         let urgent = |finding: &Finding| {
@@ -364,7 +364,7 @@ mod tests {
         );
         let (config, _) = crate::config::parse(&text, std::path::Path::new("."));
         let metrics = Arc::new(Metrics::new().unwrap());
-        metrics.unsafe_setting("redis_persistence", true);
+        metrics.gateway.unsafe_setting("redis_persistence", true);
         let mut watch = pin!(watch(config, Clock::System, metrics.clone()));
         let looked = std::future::poll_fn(|context| Poll::Ready(watch.as_mut().poll(context))).await;
         assert!(looked.is_pending());

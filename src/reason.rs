@@ -15,6 +15,9 @@ macro_rules! reasons {
         }
 
         impl Reason {
+            /// Every reason, in the order of the rows.
+            pub const ALL: &'static [Reason] = &[$(Reason::$reason),+];
+
             /// The status it is answered with.
             pub fn status(self) -> StatusCode {
                 match self { $(Reason::$reason => StatusCode::$status,)+ }

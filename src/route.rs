@@ -21,7 +21,6 @@ use crate::label::UNKNOWN;
 use crate::metrics::{Metrics, SourceLabels, SourceMetrics};
 use crate::peer::Network;
 use crate::provider::{self, Provider};
-use crate::reason::Reason;
 use crate::secret::{Redactor, Secret, SecretRef};
 use crate::signature::{Key, Scheme, VerifiedBy};
 pub use memory::SourceMemory;
@@ -111,13 +110,11 @@ impl Routes {
         before: Option<&Routes>,
         problems: &mut Vec<Problem>,
     ) -> Routes {
-        let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.label()).collect();
         let unknown = metrics.source(&SourceLabels {
             source: UNKNOWN,
             provider: UNKNOWN,
             secrets: 0,
             types: &[],
-            reasons: &reasons,
             observed: &[],
         });
         let mut routes = Routes {
@@ -130,7 +127,7 @@ impl Routes {
         for of in &config.sources {
             let same = before.and_then(|before| before.named(&of.name.value, &of.provider.value));
             let mut builder = Builder { of, config, before: same, problems, redactor: &mut routes.redactor };
-            if let Some(source) = builder.build(metrics, &reasons) {
+            if let Some(source) = builder.build(metrics) {
                 let source = Arc::new(source);
                 routes.note_shape(&source);
                 let by_path = if source.token.is_some() { &mut routes.tokened } else { &mut routes.plain };
@@ -188,7 +185,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn build(&mut self, metrics: &Metrics, reasons: &[&'static str]) -> Option<Source> {
+    fn build(&mut self, metrics: &Metrics) -> Option<Source> {
         let of = self.of;
         let Some(provider) = provider::by_name(&of.provider.value) else {
             let allowed: Vec<&str> = provider::TABLE.iter().map(|provider| provider.name).collect();
@@ -219,7 +216,6 @@ impl Builder<'_> {
             provider: provider.name,
             secrets: keys.len(),
             types: &types,
-            reasons,
             observed: &observed,
         };
         let id_is_signed = scheme.is_some() && provider.signed_id.is_some();

@@ -22,6 +22,7 @@ use crate::audit::Key;
 use crate::audit::position::{At, Position};
 use crate::audit::record::Record;
 use crate::clock::Clock;
+use crate::label::Label;
 use crate::peer::Network;
 use crate::reason::{Note, Reason};
 pub(super) use verify::Verify;
@@ -252,8 +253,7 @@ fn human(record: &Record) -> String {
 
 /// A reason that records have. A misspelt one would find nothing, which would be taken for an answer.
 fn reason(text: &str) -> Result<String, String> {
-    let notes = Note::ALL.iter().map(|note| note.label());
-    let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.label()).chain(notes).collect();
+    let known = [Reason::LABELS, Note::LABELS].concat();
     if known.contains(&text) {
         return Ok(text.to_owned());
     }

@@ -13,7 +13,7 @@ use super::{Gateway, Sockets, StartError, stores};
 use crate::config::{Config, Problem};
 use crate::listener;
 use crate::live;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ReloadResult};
 
 /// The reloads of a gateway that serves by a config file.
 pub struct Reloads {
@@ -100,7 +100,7 @@ impl Reloads {
             Ok((changes, warnings)) => {
                 self.contents = contents;
                 self.refused = None;
-                gateway.pipeline.metrics.edge.reloaded(true);
+                gateway.pipeline.metrics.gateway.reloaded(ReloadResult::Applied);
                 tell(&file, &warnings);
                 changes.log(&files);
             }
@@ -135,7 +135,7 @@ impl Reloads {
         let before = self.refused.replace(why.to_owned());
         let news = !again || before.as_deref() != Some(why);
         if news {
-            gateway.pipeline.metrics.edge.reloaded(false);
+            gateway.pipeline.metrics.gateway.reloaded(ReloadResult::Refused);
         }
         news
     }
@@ -199,7 +199,7 @@ impl Gateway {
         // It asks for the names that the sources make of the queue's.
         let looking = self.admin.beside(live::watch(config.clone(), clock.clone(), metrics.clone()));
         std::mem::replace(&mut self.looking, looking).cancel();
-        metrics.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
+        metrics.gateway.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
         self.config = config;
         Ok((changes, problems))
     }

@@ -166,7 +166,7 @@ impl RedisInbox {
             scripts: scripts.clone(),
             written: written.clone(),
             backlog: backlog.clone(),
-            metrics: metrics.backlog.clone(),
+            metrics: metrics.clone(),
             fixed: streams.fixed().into_iter().flatten().collect(),
         };
         keepers.spawn(watch.run(stop.clone()));

@@ -1,60 +1,53 @@
 //! The label values that are not names from the config: enums, so that their number is known.
 
-/// How a request ended, as `hookgate_requests_total` tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum OutcomeLabel {
-    /// In the queue now.
-    Accepted,
-    /// Was there already.
-    Duplicate,
-    /// A provider's health check.
-    Ignored,
-    /// A validation challenge answered.
-    Handshake,
-    /// Refused.
-    Rejected,
-}
+use crate::label::labels;
 
-impl OutcomeLabel {
-    /// All of them, in order of discriminant.
-    pub const ALL: [OutcomeLabel; 5] = [
-        OutcomeLabel::Accepted,
-        OutcomeLabel::Duplicate,
-        OutcomeLabel::Ignored,
-        OutcomeLabel::Handshake,
-        OutcomeLabel::Rejected,
-    ];
-
-    /// The label's text.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            OutcomeLabel::Accepted => "accepted",
-            OutcomeLabel::Duplicate => "duplicate",
-            OutcomeLabel::Ignored => "ignored",
-            OutcomeLabel::Handshake => "handshake",
-            OutcomeLabel::Rejected => "rejected",
-        }
+labels! {
+    /// How a request ended, as `hookgate_requests_total` tells it.
+    pub enum OutcomeLabel {
+        /// In the queue now.
+        Accepted = "accepted",
+        /// Was there already.
+        Duplicate = "duplicate",
+        /// A provider's health check.
+        Ignored = "ignored",
+        /// A validation challenge answered.
+        Handshake = "handshake",
+        /// Refused.
+        Rejected = "rejected",
     }
 }
 
-/// Why an enqueue failed, as `hookgate_enqueue_failures_total` tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum EnqueueFailure {
-    /// The queue answered, and said no.
-    Refused,
-    /// The queue could not be reached: nothing was sent.
-    Unreachable,
-    /// No answer in time: whether it is in is not known.
-    Timeout,
+labels! {
+    /// Why an enqueue failed, as `hookgate_enqueue_failures_total` tells it.
+    pub enum EnqueueFailure {
+        /// The queue answered, and said no.
+        Refused = "refused",
+        /// The queue could not be reached: nothing was sent.
+        Unreachable = "unreachable",
+        /// No answer in time: whether it is in is not known.
+        Timeout = "timeout",
+    }
 }
 
-impl EnqueueFailure {
-    /// All of them with their texts, in order of discriminant.
-    pub(super) const ALL: [(EnqueueFailure, &'static str); 3] = [
-        (EnqueueFailure::Refused, "refused"),
-        (EnqueueFailure::Unreachable, "unreachable"),
-        (EnqueueFailure::Timeout, "timeout"),
-    ];
+labels! {
+    /// How a TLS handshake ended, as `hookgate_tls_handshakes_total` tells it. One that the client left counts nowhere.
+    pub enum TlsResult {
+        /// With a connection.
+        Completed = "completed",
+        /// With an alert.
+        Failed = "failed",
+        /// Not in time.
+        TimedOut = "timed_out",
+    }
+}
+
+labels! {
+    /// How a reload of the config ended, as `hookgate_config_reloads_total` tells it.
+    pub enum ReloadResult {
+        /// The gateway serves by the new config.
+        Applied = "applied",
+        /// The new config has an error, and the gateway serves by the old one.
+        Refused = "refused",
+    }
 }

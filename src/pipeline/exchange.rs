@@ -111,7 +111,7 @@ impl Exchange {
     ) -> Response<Body> {
         let reject = match &outcome {
             Outcome::Rejected(rejection) => {
-                self.metrics().rejected(rejection.reason.label());
+                self.metrics().rejected(rejection.reason);
                 let hash = body.map(|body| (BodyHash::of(body), body.len()));
                 let reject = self.record(pipeline, rejection, hash);
                 if let Some(body) = body {
@@ -154,7 +154,7 @@ impl Exchange {
         }
         let body = body.map(|body| (BodyHash::of(body).hex(), body.len() as u64));
         for Observed { rejection: Rejection { reason, detail }, enforced_from } in observed {
-            self.metrics().observed(reason.label());
+            self.metrics().observed(reason);
             let detail = format!("observed, not refused; enforced from {enforced_from}: {detail}");
             let mut record = self.reject(reason.label(), 200, detail);
             (record.body, record.observed) = (body.clone(), true);
@@ -236,7 +236,7 @@ pub(super) fn record_bare(
 ) -> String {
     let rules = pipeline.rules.load();
     let unknown = &rules.routes.unknown;
-    unknown.rejected(reason.label());
+    unknown.rejected(reason);
     unknown.finished(OutcomeLabel::Rejected, 0.0);
     let id = audit::reject_id();
     pipeline.audit.record(Reject {

@@ -1,9 +1,13 @@
-//! What the READMEs list is what the code has: every event type with its canonical type, every reject reason with its status.
+//! What the READMEs list is what the code has: every event type with its canonical type, every reject reason with its status,
+//! every metric with its labels.
 
 use std::collections::BTreeSet;
 
+use hookgate::label::Label;
+use hookgate::metrics::Metrics;
 use hookgate::provider;
 use hookgate::reason::{Note, Reason};
+use prometheus::proto::MetricFamily;
 
 #[test]
 fn the_provider_page_lists_every_event_type_and_no_other() {
@@ -31,7 +35,27 @@ fn the_front_page_lists_every_reject_reason_with_its_status() {
         Reason::ALL.iter().map(|reason| (reason.label().to_owned(), reason.status().as_u16().to_string()));
     assert_eq!(listed, refused.collect::<Vec<_>>());
     let notes: Vec<_> = notes.iter().map(|(note, _)| note).collect();
-    assert_eq!(notes, Note::ALL.iter().map(|note| note.label()).collect::<Vec<_>>());
+    assert_eq!(notes, Note::LABELS);
+}
+
+#[test]
+fn the_operators_page_lists_every_metric_as_its_row_has_it() {
+    let page = read("deploy/README.md");
+    let (_, section) = page.split_once("\n## Metrics").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let listed: Vec<_> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let metrics = Metrics::new().unwrap();
+    let known = metrics.families().flat_map(|family| {
+        let labels: Vec<_> =
+            family.desc()[0].variable_labels.iter().map(|label| format!("`{label}`")).collect();
+        let row = move |of: &MetricFamily| {
+            let kind = format!("{:?}", of.get_field_type()).to_lowercase();
+            format!("| `{}` | {kind} | {} | {} |", of.name(), labels.join(", "), of.help())
+        };
+        family.collect().iter().map(row).collect::<Vec<_>>()
+    });
+    let known: Vec<_> = known.collect();
+    assert!(listed == known, "deploy/README.md should list:\n{}", known.join("\n"));
 }
 
 /// The first two cells of each row that begins with a code word, without their quotes.

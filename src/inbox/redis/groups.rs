@@ -17,7 +17,7 @@ use super::links::Links;
 use super::retention::Written;
 use super::script::Scripts;
 use crate::clock;
-use crate::metrics::BacklogMetrics;
+use crate::metrics::QueueMetrics;
 
 /// The watch.
 pub(super) struct Watch {
@@ -25,7 +25,7 @@ pub(super) struct Watch {
     pub(super) scripts: Arc<Scripts>,
     pub(super) written: Arc<Written>,
     pub(super) backlog: Arc<Backlog>,
-    pub(super) metrics: BacklogMetrics,
+    pub(super) metrics: QueueMetrics,
     /// Each of these streams has series, be it there or not.
     pub(super) fixed: BTreeSet<String>,
 }
