@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::access::Map;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,11 +36,12 @@ use crate::database::OpenError;
 use crate::database::writer::{Database, Failure};
 use crate::inbox::redis;
 use crate::last_accepted::LastAccepted;
-use crate::listener;
+use crate::listener::{self, EdgeThreads};
 use crate::live;
 use crate::metrics::Metrics;
 use crate::pipeline::{Pipeline, Rules};
 use crate::quarantine::Key;
+use crate::runtime::RuntimeThread;
 use crate::secret::SecretError;
 use crate::ship::Shipper;
 use listeners::{AdminListener, EdgeListeners, Sockets};
@@ -64,6 +66,8 @@ pub struct Gateway {
     shipper: Option<Shipper>,
     turn: Option<Turn>,
     edge: EdgeListeners,
+    /// Runs what writes to Redis and the brokers.
+    store_thread: RuntimeThread,
     admin: AdminListener,
     /// Ends the look at the servers' settings.
     looking: CancellationToken,
@@ -95,6 +99,9 @@ pub enum StartError {
         /// What the system said.
         why: io::Error,
     },
+    /// The system gives no thread.
+    #[error("edge.threads: cannot start a thread: {0}")]
+    Threads(io::Error),
     /// The reject log cannot be opened.
     #[error("audit: {0}")]
     Audit(#[from] audit::OpenError),
@@ -146,6 +153,8 @@ impl Gateway {
         if let Some(turn) = &mut turn {
             turn.listens().map_err(data_dir)?;
         }
+        let edge_threads = EdgeThreads::start(threads()).map_err(StartError::Threads)?;
+        let store_thread = RuntimeThread::start("store").map_err(StartError::Threads)?;
 
         let readiness = Arc::new(Readiness::default());
         // Before anything that may take its time: whoever asks is told that it is not ready yet.
@@ -157,7 +166,7 @@ impl Gateway {
         let with =
             Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
         let RejectLog { audit, shipper } = reject_log::open(&config, &with).await?;
-        let Stores { handover, database } = open_stores(&config, &with).await?;
+        let Stores { handover, database } = open_stores(&config, &with, store_thread.handle()).await?;
         let last_accepted = LastAccepted::open(&data_dir::database_file(&config.data_dir), clock.clone());
         last_accepted.serve(rules.load().last_accepted(&metrics));
         reject_log::keep(&config, &audit, &with);
@@ -184,7 +193,7 @@ impl Gateway {
             quarantine.start(Arc::downgrade(&pipeline));
         }
         listener::descriptors::raise(pipeline.rules.load().edge.max_connections);
-        let mut edge = EdgeListeners::new();
+        let mut edge = EdgeListeners::new(edge_threads);
         for socket in sockets.edge {
             edge.serve(socket, &pipeline);
         }
@@ -197,6 +206,7 @@ impl Gateway {
             shipper,
             turn,
             edge,
+            store_thread,
             admin,
             looking,
             lasting,
@@ -215,7 +225,7 @@ impl Gateway {
 
     /// Stops: nothing answered 200 is lost, and what is in flight is answered if it can be within `drain_timeout`.
     pub async fn drain(self) {
-        let Gateway { pipeline, database, last_accepted, shipper, turn, edge, admin, .. } = self;
+        let Gateway { pipeline, database, last_accepted, shipper, turn, edge, store_thread, admin, .. } = self;
         let begun = clock::instant();
         let timeout = pipeline.rules.load().edge.drain_timeout;
         let left = || timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
@@ -235,6 +245,7 @@ impl Gateway {
             let bound = pipeline.rules.load().edge.request_timeout;
             let _ = tokio::time::timeout(bound.min(MAX_DETACHED), pipeline.tasks.wait()).await;
         }
+        edge.close().await;
         // Drainers tell the pipeline what they do, and the quarantine asks it; once they are gone, nothing but requests can
         // hold it.
         if let Some(quarantine) = &pipeline.quarantine {
@@ -256,6 +267,7 @@ impl Gateway {
             // A task that does not end holds it. What was answered is durable all the same.
             Err(pipeline) => pipeline.audit.close(),
         }
+        store_thread.stop().await;
         if let Some(database) = database.and_then(Arc::into_inner) {
             database.close().await;
         }
@@ -289,9 +301,13 @@ fn rules(config: &Config, metrics: &Metrics) -> Result<(Rules, Option<Key>), Sta
     if problems.is_empty() { Ok((rules, key)) } else { Err(StartError::Config(problems)) }
 }
 
-async fn open_stores(config: &Config, with: &Surroundings<'_>) -> Result<Stores, StartError> {
+async fn open_stores(
+    config: &Config,
+    with: &Surroundings<'_>,
+    runtime: &Handle,
+) -> Result<Stores, StartError> {
     loop {
-        match stores::open(config, with).await {
+        match stores::open(config, with, runtime).await {
             Err(StartError::Database(OpenError::InUse { .. })) if config.edge.reuse_port => {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
@@ -321,6 +337,11 @@ async fn may_close(pipeline: &Pipeline, turn: Option<Turn>) {
         () = idle => {}
     }
     given.succeeded().await;
+}
+
+/// The cores that this process may use.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn make_data_dir(path: &Path) -> Result<(), StartError> {

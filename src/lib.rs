@@ -39,7 +39,7 @@
 //! data_dir       the data folder: the names of its files, and its problems before one of them is opened
 //! tls            certificates and handshakes, for both listeners
 //! -- ground
-//! config  reason  label  secret  clock  queue_name  peer  farewell  file
+//! config  reason  label  secret  clock  queue_name  peer  farewell  file  runtime
 //! ```
 //!
 //! # The way of a request
@@ -83,6 +83,7 @@ pub mod queue_name;
 pub mod reason;
 pub mod respond;
 pub mod route;
+pub mod runtime;
 pub mod secret;
 pub mod ship;
 pub mod signature;

@@ -20,6 +20,7 @@ pub mod places;
 pub mod proxy_protocol;
 mod secure;
 mod targets;
+pub mod threads;
 #[cfg(test)]
 mod tests;
 mod watched;
@@ -44,6 +45,7 @@ use first_bytes::Protocol;
 pub use places::Places;
 use places::{Crowd, Place};
 use proxy_protocol::Begun;
+pub use threads::EdgeThreads;
 
 /// Binds an address, port 0 for a free one. `shared`: other sockets that say so too may listen on the same port.
 ///
@@ -66,9 +68,15 @@ pub struct Stop {
     pub everything: CancellationToken,
 }
 
-/// Accepts until told to stop.
-pub async fn serve(listener: TcpListener, pipeline: Arc<Pipeline>, places: Arc<Places>, stop: Stop) {
-    let take = |stream: TcpStream, peer: SocketAddr| {
+/// Accepts until told to stop, and gives each connection to one of the threads.
+pub async fn serve(
+    listener: TcpListener,
+    pipeline: Arc<Pipeline>,
+    threads: Arc<EdgeThreads>,
+    places: Arc<Places>,
+    stop: Stop,
+) {
+    let take = |stream: std::net::TcpStream, peer: SocketAddr| {
         let rules = pipeline.rules.load_full();
         let place = places.take(rules.edge.max_connections, &pipeline.metrics.edge.connections);
         let connection = Connection {
@@ -79,7 +87,7 @@ pub async fn serve(listener: TcpListener, pipeline: Arc<Pipeline>, places: Arc<P
             places: places.clone(),
             place,
         };
-        pipeline.tasks.spawn(connection.run(stream));
+        threads.spawn(pipeline.tasks.track_future(connection.run(stream)));
     };
     let mut failing = Spell::default();
     loop {
@@ -92,7 +100,11 @@ pub async fn serve(listener: TcpListener, pipeline: Arc<Pipeline>, places: Arc<P
             () = stop.accepting.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => take(stream, peer),
+            // Its own thread registers it with its own event queue.
+            Ok((stream, peer)) => match stream.into_std() {
+                Ok(stream) => take(stream, peer),
+                Err(error) => tracing::warn!(%error, "a connection is lost"),
+            },
             Err(error) => {
                 if let Some(failed) = failing.again() {
                     tracing::warn!(%error, failed, "cannot accept a connection; trying on");
@@ -105,7 +117,7 @@ pub async fn serve(listener: TcpListener, pipeline: Arc<Pipeline>, places: Arc<P
     // Who has connected and was not accepted yet would be reset by the close. Not one await from here to there.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
-        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+        if stream.set_nonblocking(true).is_ok() {
             take(stream, peer);
         }
     }
@@ -123,7 +135,11 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self, mut stream: TcpStream) {
+    async fn run(mut self, stream: std::net::TcpStream) {
+        let mut stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
+        };
         // Answers are one small write each; waiting to fill a segment would only delay them.
         let _ = stream.set_nodelay(true);
         let everything = self.stop.everything.clone();

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::pairing::Pairing;
 use super::{Layout, OpenError};
 use crate::clock;
+use crate::runtime::{self, Answer, Answers, Home, Reply};
 use crate::telemetry::Spell;
 
 /// The open database. Work is done in the order it is asked for.
@@ -74,7 +75,7 @@ impl Database {
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = runtime::reply();
         let job = Box::new(Work { work: Some(work), result: Err(Failure(NOT_RUN)), reply });
         match self.jobs.try_send(job) {
             Ok(()) => answer.await.unwrap_or(Err(Failure(DIED))),
@@ -101,14 +102,25 @@ trait Job: Send {
     /// # Errors
     /// Of this job; it is answered all the same.
     fn run(&mut self, conn: &Connection) -> Result<()>;
+    /// The thread that asked.
+    fn home(&self) -> Home;
     /// Tells how it ended: as it ran, or as all of the transaction failed.
-    fn finish(self: Box<Self>, failed: Option<&Failure>);
+    fn finish(self: Box<Self>, failed: Option<Failure>);
 }
 
 struct Work<T, F> {
     work: Option<F>,
     result: Result<T, Failure>,
-    reply: oneshot::Sender<Result<T, Failure>>,
+    reply: Reply<Result<T, Failure>>,
+}
+
+/// A job whose transaction is over, and why that failed.
+struct Over(Box<dyn Job>, Option<Failure>);
+
+impl Answer for Over {
+    fn deliver(self) {
+        self.0.finish(self.1);
+    }
 }
 
 impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Work<T, F> {
@@ -124,13 +136,16 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Work<T, F> {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, failed: Option<&Failure>) {
+    fn home(&self) -> Home {
+        self.reply.home()
+    }
+
+    fn finish(self: Box<Self>, failed: Option<Failure>) {
         let result = match failed {
-            Some(why) => Err(why.clone()),
+            Some(why) => Err(why),
             None => self.result,
         };
-        // Whoever asked may be gone; what is done stays done.
-        let _ = self.reply.send(result);
+        self.reply.deliver(result);
     }
 }
 
@@ -199,14 +214,12 @@ fn work(mut file: File, jobs: &Receiver<Box<dyn Job>>, finished: oneshot::Sender
         batch.extend(jobs.try_iter().take(BATCH - 1));
         file.reopen();
         let Some((conn, pairing)) = &mut file.opened else {
-            batch.into_iter().for_each(|job| job.finish(Some(&Failure(NOT_OPEN))));
+            answer(batch, Some(&Failure(NOT_OPEN)));
             continue;
         };
         let done = commit(conn, &mut batch);
         let failed = done.as_ref().err().map(|error| Failure(super::reason(error)));
-        for job in batch {
-            job.finish(failed.as_ref());
-        }
+        answer(batch, failed.as_ref());
         if done.is_ok() {
             pairing.committed(conn);
         }
@@ -218,6 +231,13 @@ fn work(mut file: File, jobs: &Receiver<Box<dyn Job>>, finished: oneshot::Sender
     }
     file.close();
     let _ = finished.send(());
+}
+
+fn answer(batch: Vec<Box<dyn Job>>, failed: Option<&Failure>) {
+    let mut answers = Answers::default();
+    for job in batch {
+        answers.add(job.home(), Over(job, failed.cloned()));
+    }
 }
 
 /// Commits what of the batch SQLite takes; gives the last error of a piece of work that it does not.

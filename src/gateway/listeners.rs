@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::StartError;
 use crate::admin::Admin;
 use crate::config::Config;
-use crate::listener::{self, Places, Stop};
+use crate::listener::{self, EdgeThreads, Places, Stop};
 use crate::pipeline::Pipeline;
 
 /// A socket that listens; nobody is accepted yet.
@@ -48,6 +48,7 @@ pub(super) struct EdgeListeners {
     accepting: TaskTracker,
     stop: Stop,
     places: Arc<Places>,
+    threads: Arc<EdgeThreads>,
 }
 
 /// The admin listener.
@@ -103,12 +104,13 @@ impl Sockets<Option<Socket>> {
 }
 
 impl EdgeListeners {
-    pub(super) fn new() -> EdgeListeners {
+    pub(super) fn new(threads: EdgeThreads) -> EdgeListeners {
         EdgeListeners {
             served: Vec::new(),
             accepting: TaskTracker::new(),
             stop: Stop::default(),
             places: Arc::default(),
+            threads: Arc::new(threads),
         }
     }
 
@@ -123,7 +125,8 @@ impl EdgeListeners {
         // The end of all ends each; one may end alone.
         let accepting = self.stop.accepting.child_token();
         let stop = Stop { accepting: accepting.clone(), everything: self.stop.everything.clone() };
-        self.accepting.spawn(listener::serve(listener, pipeline.clone(), self.places.clone(), stop));
+        let (threads, places) = (self.threads.clone(), self.places.clone());
+        self.accepting.spawn(listener::serve(listener, pipeline.clone(), threads, places, stop));
         self.served.push(Served { address, accepting });
     }
 
@@ -155,6 +158,13 @@ impl EdgeListeners {
     /// Drops every connection that is still open.
     pub(super) fn drop_everything(&self) {
         self.stop.everything.cancel();
+    }
+
+    /// Ends the threads, and what is left on them.
+    pub(super) async fn close(self) {
+        if let Some(threads) = Arc::into_inner(self.threads) {
+            threads.stop().await;
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::stores::{self, Stores, Surroundings};
@@ -76,7 +77,7 @@ impl Stopped {
         }
         let audit = reject_log::audit(config, &with);
         let audit = audit.map_err(|why| held(why, StoppedError::RunningWithout))?;
-        let opened = stores::open(config, &with).await;
+        let opened = stores::open(config, &with, &Handle::current()).await;
         let Stores { handover, database } = opened.map_err(|why| held(why, StoppedError::RunningWithout))?;
         reject_log::keep(config, &audit, &with);
         let pipeline = Arc::new(Pipeline {

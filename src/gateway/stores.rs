@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 
 use super::StartError;
 use crate::admin::{Readiness, SpoolState};
@@ -22,6 +23,7 @@ use crate::live;
 use crate::metrics::Metrics;
 use crate::quarantine::{Key, Quarantine};
 use crate::queue_name::QueueName;
+use crate::runtime;
 use crate::spool::{self, Handover, Spool};
 
 /// The durable part of a gateway.
@@ -41,8 +43,12 @@ pub(super) struct Surroundings<'a> {
     pub(super) qualified: &'a Arc<ArcSwap<HashSet<String>>>,
 }
 
-/// Opens the inbox and the spool.
-pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Stores, StartError> {
+/// Opens the inbox and the spool. What the inbox runs beside requests runs on `runtime`.
+pub(super) async fn open(
+    config: &Config,
+    with: &Surroundings<'_>,
+    runtime: &Handle,
+) -> Result<Stores, StartError> {
     let database = match config.queue.kind {
         // It has the file to itself, and a spool in the same file would be full when it is full.
         QueueKind::Embedded => None,
@@ -52,9 +58,12 @@ pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Sto
         }
     };
     let inbox = match (config.queue.kind, &database) {
-        (QueueKind::Redis, _) => open_redis(config, with)?,
+        (QueueKind::Redis, _) => {
+            let _entered = runtime.enter();
+            open_redis(config, with)?
+        }
         (QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka, Some(database)) => {
-            open_claimed(config, with, database).await?
+            runtime::within(runtime, open_claimed(config, with, database)).await?
         }
         _ => open_embedded(config, with)?,
     };

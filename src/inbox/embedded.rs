@@ -33,6 +33,7 @@ use crate::admin::Readiness;
 use crate::clock::Clock;
 use crate::database::{self, Layout, OpenError};
 use crate::metrics::QueueMetrics;
+use crate::runtime::reply;
 
 use super::{Admission, Unavailable, Verdict};
 
@@ -96,7 +97,7 @@ impl Embedded {
     /// # Errors
     /// When the database refuses, or too much waits for it.
     pub async fn admit(&self, admission: Admission) -> Result<Verdict, Unavailable> {
-        let (reply, verdict) = oneshot::channel();
+        let (reply, verdict) = reply();
         match self.jobs.try_send(Box::new(Job { admission, reply })) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(Unavailable::Overloaded),

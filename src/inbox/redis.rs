@@ -31,17 +31,18 @@ mod stream;
 pub(in crate::inbox) mod tests;
 mod topology;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Readiness;
 use crate::inbox::{Admission, Unavailable, Verdict};
 use crate::metrics::{EnqueueFailure, QueueMetrics};
+use crate::runtime::{Answers, reply};
 
 use backlog::Backlog;
 use board::{Board, Queue};
@@ -185,6 +186,8 @@ impl RedisInbox {
                     scripts: scripts.clone(),
                     written: written.clone(),
                     metrics: metrics.clone(),
+                    known: HashSet::new(),
+                    answers: Answers::default(),
                 };
                 workers.spawn(lane.run(queue));
                 sender
@@ -209,8 +212,8 @@ impl RedisInbox {
         }
         let partition = self.streams.partition(&admission.event.partition_key);
         let lane = self.lanes.get(partition as usize).ok_or(Unavailable::Unreachable)?;
-        let (answer, answered) = oneshot::channel();
-        lane.try_send(Waiting { admission, answer }).map_err(|why| match why {
+        let (reply, answered) = reply();
+        lane.try_send(Waiting { admission, reply }).map_err(|why| match why {
             mpsc::error::TrySendError::Full(_) => Unavailable::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Unavailable::Unreachable,
         })?;

@@ -33,7 +33,7 @@ const LAYERS: &[&[&str]] = &[
     &["data_dir"],
     &["tls"],
     &["config"],
-    &["secret", "clock", "queue_name", "peer", "farewell", "reason"],
+    &["secret", "clock", "queue_name", "peer", "farewell", "reason", "runtime"],
     &["file", "label"],
 ];
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use tokio::sync::oneshot;
 
 use crate::admin::Readiness;
 use crate::clock::{self, Clock};
 use crate::database;
 use crate::inbox::{Admission, Unavailable, Verdict};
 use crate::metrics::{EnqueueFailure, QueueMetrics};
+use crate::runtime::{Answers, Reply};
 
 use super::Tuning;
 use super::store::Store;
@@ -22,8 +22,7 @@ use super::store::Store;
 pub(super) struct Job {
     /// The delivery.
     pub(super) admission: Admission,
-    /// Whether anybody still listens makes no difference.
-    pub(super) reply: oneshot::Sender<Result<Verdict, Unavailable>>,
+    pub(super) reply: Reply<Result<Verdict, Unavailable>>,
 }
 
 /// What the thread owns.
@@ -123,10 +122,11 @@ impl Writer {
             Ok(verdicts) => {
                 self.watch.metrics.duration.observe(started.elapsed().as_secs_f64());
                 self.watch.metrics.batch.observe(batch.len() as f64);
+                let mut answers = Answers::default();
                 for (job, verdict) in batch.drain(..).zip(verdicts) {
-                    // A receiver that is gone is a client that hung up; the event is in all the same.
-                    let _ = job.reply.send(Ok(verdict));
+                    answers.reply(job.reply, Ok(verdict));
                 }
+                answers.send();
                 self.store.checkpoint();
             }
             Err(error) => {
@@ -183,8 +183,9 @@ impl Writer {
 }
 
 fn refuse(batch: &mut Vec<Job>, why: &str) {
+    let mut answers = Answers::default();
     for job in batch.drain(..) {
-        let _ = job.reply.send(Err(Unavailable::Refused(why.to_owned())));
+        answers.reply(job.reply, Err(Unavailable::Refused(why.to_owned())));
     }
 }
 
@@ -203,6 +204,7 @@ mod tests {
 
     use super::super::tests::{days, forward, tiny, watched};
     use super::*;
+    use crate::runtime::reply;
 
     fn writer(dir: &Path, tuning: Tuning) -> (Writer, Sender<Box<Job>>) {
         let store = Store::open(&dir.join("hookgate.db"), days(7, 7), tuning).unwrap();
@@ -211,7 +213,7 @@ mod tests {
     }
 
     fn job(number: u64, bytes: usize) -> Box<Job> {
-        Box::new(Job { admission: forward(number, &"x".repeat(bytes)), reply: oneshot::channel().0 })
+        Box::new(Job { admission: forward(number, &"x".repeat(bytes)), reply: reply().0 })
     }
 
     #[test]

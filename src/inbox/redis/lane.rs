@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::config::OnConflict;
 use crate::event::Event;
 use crate::inbox::{Admission, Unavailable, Verdict};
 use crate::metrics::QueueMetrics;
+use crate::runtime::{Answered, Answers, Reply};
 
 use super::backlog::Backlog;
 use super::board::holding;
@@ -24,10 +25,10 @@ use super::retention::{self, Room, Written};
 use super::script::{self, Answer, Ask, Form, Outcome, Scripts};
 use super::stream::Streams;
 
-/// An admission and who waits for it.
+/// An admission and where its answer goes.
 pub(super) struct Waiting {
     pub(super) admission: Admission,
-    pub(super) answer: oneshot::Sender<Result<Verdict, Unavailable>>,
+    pub(super) reply: Reply<Result<Verdict, Unavailable>>,
 }
 
 /// What a lane works with.
@@ -41,6 +42,10 @@ pub(super) struct Lane {
     pub(super) scripts: Arc<Scripts>,
     pub(super) written: Arc<Written>,
     pub(super) metrics: QueueMetrics,
+    /// Streams that are known to take events.
+    pub(super) known: HashSet<String>,
+    /// Of the batch under way.
+    pub(super) answers: Answers<Answered<Result<Verdict, Unavailable>>>,
 }
 
 /// Admissions that go to one stream in one call.
@@ -59,19 +64,18 @@ struct Entry {
 
 impl Lane {
     /// Works until the queue is closed and empty.
-    pub(super) async fn run(self, mut queue: mpsc::Receiver<Waiting>) {
-        let mut known = HashSet::new();
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
         let mut waiting = Vec::with_capacity(BATCH_EVENTS);
         while queue.recv_many(&mut waiting, BATCH_EVENTS).await > 0 {
             while !waiting.is_empty() {
                 let rest = waiting.split_off(fitting(&waiting));
-                self.work(std::mem::replace(&mut waiting, rest), &mut known).await;
+                self.work(std::mem::replace(&mut waiting, rest)).await;
             }
         }
     }
 
     /// Calls until each of the admissions has its answer.
-    async fn work(&self, waiting: Vec<Waiting>, known: &mut HashSet<String>) {
+    async fn work(&mut self, waiting: Vec<Waiting>) {
         let mut batches = self.by_stream(waiting);
         // Twice for conflicts, once more where room has to be made, and once more for each of those when the server has
         // forgotten the scripts in between.
@@ -79,7 +83,9 @@ impl Lane {
             if batches.is_empty() {
                 return;
             }
-            batches = self.round(batches, known).await;
+            batches = self.round(batches).await;
+            // Those that are done do not wait for those that are not.
+            self.answers.send();
         }
         for entry in batches.into_iter().flat_map(|batch| batch.entries) {
             let why = if entry.full {
@@ -89,18 +95,19 @@ impl Lane {
             };
             self.fail(entry, Unavailable::Refused(why.to_owned()));
         }
+        self.answers.send();
     }
 
     /// One call a stream, those to one server in one write; what has to be called again is what it returns.
-    async fn round(&self, batches: Vec<Batch>, known: &mut HashSet<String>) -> Vec<Batch> {
+    async fn round(&mut self, batches: Vec<Batch>) -> Vec<Batch> {
         let mut again = Vec::new();
         for (link, batches) in self.by_link(batches) {
-            again.extend(self.call_all(&link, batches, known).await);
+            again.extend(self.call_all(&link, batches).await);
         }
         again
     }
 
-    async fn call_all(&self, link: &Link, batches: Vec<Batch>, known: &mut HashSet<String>) -> Vec<Batch> {
+    async fn call_all(&mut self, link: &Link, batches: Vec<Batch>) -> Vec<Batch> {
         let mut calls = redis::pipe();
         for batch in &batches {
             calls.add_command(self.call(batch));
@@ -126,7 +133,7 @@ impl Lane {
             self.metrics.batch.observe(batch.entries.len() as f64);
             match script::read(reply, batch.entries.len()) {
                 Outcome::Answers(answers) => {
-                    let batch = self.settle(link, batch, answers, held, known);
+                    let batch = self.settle(link, batch, answers, held);
                     again.extend(self.with_room(link, batch).await);
                 }
                 Outcome::NotLoaded => {
@@ -187,16 +194,9 @@ impl Lane {
 
     /// Answers what the script settled. The conflicts come back, in conflict form, and those that had no room. What is not
     /// `held` by enough replicas may be lost again, be it new or known.
-    fn settle(
-        &self,
-        link: &Link,
-        batch: Batch,
-        answers: Vec<Answer>,
-        held: bool,
-        known: &mut HashSet<String>,
-    ) -> Batch {
-        if answers.contains(&Answer::Entered) && !known.contains(&batch.stream) {
-            known.insert(batch.stream.clone());
+    fn settle(&mut self, link: &Link, batch: Batch, answers: Vec<Answer>, held: bool) -> Batch {
+        if answers.contains(&Answer::Entered) && !self.known.contains(&batch.stream) {
+            self.known.insert(batch.stream.clone());
             self.written.note(&batch.stream);
             self.links.board().heard_of(&batch.stream);
         }
@@ -237,14 +237,13 @@ impl Lane {
                 self.fail(entry, Unavailable::Unknown);
                 continue;
             }
-            // Nobody may be waiting any more; what was done stays done.
-            let _ = entry.waiting.answer.send(Ok(verdict));
+            self.answers.reply(entry.waiting.reply, Ok(verdict));
         }
         Batch { stream: batch.stream, entries: again }
     }
 
     /// The events of a batch to call again. Where the stream was full, it makes room first; without room those events fail.
-    async fn with_room(&self, link: &Link, mut batch: Batch) -> Option<Batch> {
+    async fn with_room(&mut self, link: &Link, mut batch: Batch) -> Option<Batch> {
         let wanted = batch.entries.iter().filter(|entry| entry.full).count();
         if wanted > 0 {
             let made = retention::make_room(link, &self.scripts, &batch.stream, wanted, &self.backlog).await;
@@ -279,22 +278,22 @@ impl Lane {
         Unavailable::Refused(text)
     }
 
-    fn fail_all(&self, batches: Vec<Batch>, why: &Unavailable) -> Vec<Batch> {
+    fn fail_all(&mut self, batches: Vec<Batch>, why: &Unavailable) -> Vec<Batch> {
         for entry in batches.into_iter().flat_map(|batch| batch.entries) {
             self.fail(entry, why.clone());
         }
         Vec::new()
     }
 
-    fn fail(&self, entry: Entry, why: Unavailable) {
+    fn fail(&mut self, entry: Entry, why: Unavailable) {
         if let Some(kind) = why.counted() {
             self.metrics.failed(kind, 1);
         }
-        let _ = entry.waiting.answer.send(Err(why));
+        self.answers.reply(entry.waiting.reply, Err(why));
     }
 
     /// Which server each batch goes to; those that have none are answered.
-    fn by_link(&self, batches: Vec<Batch>) -> Vec<(Arc<Link>, Vec<Batch>)> {
+    fn by_link(&mut self, batches: Vec<Batch>) -> Vec<(Arc<Link>, Vec<Batch>)> {
         let mut ways: Vec<(Arc<Link>, Vec<Batch>)> = Vec::new();
         for batch in batches {
             let Some(link) = self.links.of(&batch.stream) else {
@@ -346,6 +345,7 @@ mod tests {
     use super::super::tests::admission;
     use super::*;
     use crate::event::Event;
+    use crate::runtime::reply;
 
     #[test]
     fn a_call_takes_what_redis_swallows_between_two_probes_and_one_event_at_least() {
@@ -354,7 +354,7 @@ mod tests {
                 let event = Event::with_payload("e", &format!("\"{}\"", "x".repeat(*bytes)));
                 Waiting {
                     admission: Admission { event, ..admission("e", "1") },
-                    answer: oneshot::channel().0,
+                    reply: reply().0,
                 }
             });
             fitting(&waiting.collect::<Vec<_>>())

@@ -1,0 +1,258 @@
+//! Runtimes that each own one thread, and the way in which one thread answers many requests of another.
+//!
+//! Keeps true: a task that begins on such a runtime stays on its thread; the answers of one batch reach a runtime in one
+//! message. Waking another thread costs a system call, so a message for each answer would cost one for each request.
+
+use std::cell::RefCell;
+use std::io;
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{mpsc, oneshot};
+
+/// A current-thread runtime on a thread of its own.
+pub struct RuntimeThread {
+    handle: Handle,
+    stop: oneshot::Sender<()>,
+    stopped: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl RuntimeThread {
+    /// Starts the thread; `name` is what `top` and a debugger show.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no event queue.
+    pub fn start(name: &str) -> io::Result<RuntimeThread> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopping) = oneshot::channel();
+        let (ended, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            runtime.block_on(run(stopping));
+            // Ends the tasks that are left.
+            drop(runtime);
+            let _ = ended.send(());
+        })?;
+        Ok(RuntimeThread { handle, stop, stopped, thread })
+    }
+
+    /// Spawns onto it from any thread.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Ends every task on it, and the thread.
+    pub async fn stop(self) {
+        let _ = self.stop.send(());
+        // Dropped without a message if the thread panicked: joining it then takes no time either.
+        let _ = self.stopped.await;
+        if self.thread.join().is_err() {
+            tracing::error!("a runtime's thread panicked");
+        }
+    }
+}
+
+/// Polls `work` where it is awaited; the tasks, sockets and timers that it makes are those of `runtime`.
+pub async fn within<F: Future>(runtime: &Handle, work: F) -> F::Output {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|cx| {
+        let _entered = runtime.enter();
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Delivers answers until told to stop; the runtime's other tasks run beside it.
+async fn run(mut stopping: oneshot::Receiver<()>) {
+    let (send, mut parcels) = mpsc::unbounded_channel::<Parcel>();
+    MAILBOX.set(Some(send));
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopping => break,
+            parcel = parcels.recv() => match parcel {
+                Some(deliver) => deliver(),
+                None => break,
+            },
+        }
+    }
+    MAILBOX.set(None);
+}
+
+/// Work for another runtime's thread: it delivers one batch's answers there.
+type Parcel = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    static MAILBOX: RefCell<Option<mpsc::UnboundedSender<Parcel>>> = const { RefCell::new(None) };
+}
+
+/// The thread that waits for an answer.
+#[derive(Clone)]
+pub struct Home(Option<mpsc::UnboundedSender<Parcel>>);
+
+impl Home {
+    /// The calling thread.
+    pub fn here() -> Home {
+        Home(MAILBOX.with_borrow(Clone::clone))
+    }
+
+    fn is_same(&self, other: &Home) -> bool {
+        match (&self.0, &other.0) {
+            (Some(home), Some(other)) => home.same_channel(other),
+            (home, other) => home.is_none() && other.is_none(),
+        }
+    }
+}
+
+/// Where an asker waits for one answer.
+pub struct Reply<T> {
+    home: Home,
+    answer: oneshot::Sender<T>,
+}
+
+impl<T> Reply<T> {
+    /// The thread that waits.
+    pub fn home(&self) -> Home {
+        self.home.clone()
+    }
+
+    /// Gives the answer. An asker that has gone misses it.
+    pub fn deliver(self, answer: T) {
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// A reply to the calling thread, and its receiver.
+pub fn reply<T>() -> (Reply<T>, oneshot::Receiver<T>) {
+    let (answer, answered) = oneshot::channel();
+    (Reply { home: Home::here(), answer }, answered)
+}
+
+/// An answer on its way.
+pub trait Answer: Send + 'static {
+    /// Wakes the asker. Called on the asker's thread.
+    fn deliver(self);
+}
+
+/// The answer to a [`Reply`].
+pub struct Answered<T>(oneshot::Sender<T>, T);
+
+impl<T: Send + 'static> Answer for Answered<T> {
+    fn deliver(self) {
+        let _ = self.0.send(self.1);
+    }
+}
+
+/// The answers of one batch, gathered by the thread of their askers. Dropping it sends them.
+pub struct Answers<A: Answer> {
+    by_home: Vec<(Home, Vec<A>)>,
+}
+
+impl<A: Answer> Default for Answers<A> {
+    fn default() -> Answers<A> {
+        Answers { by_home: Vec::new() }
+    }
+}
+
+impl<T: Send + 'static> Answers<Answered<T>> {
+    /// Adds the answer to a reply.
+    pub fn reply(&mut self, reply: Reply<T>, answer: T) {
+        self.add(reply.home, Answered(reply.answer, answer));
+    }
+}
+
+impl<A: Answer> Answers<A> {
+    /// Adds an answer.
+    pub fn add(&mut self, home: Home, answer: A) {
+        match self.by_home.iter_mut().find(|(known, _)| known.is_same(&home)) {
+            Some((_, answers)) => answers.push(answer),
+            None => self.by_home.push((home, vec![answer])),
+        }
+    }
+
+    /// Sends each thread its answers.
+    pub fn send(&mut self) {
+        for (home, answers) in self.by_home.drain(..) {
+            let deliver = move || answers.into_iter().for_each(Answer::deliver);
+            match home.0 {
+                // A runtime that has stopped has no askers left.
+                Some(mailbox) => _ = mailbox.send(Box::new(deliver)),
+                None => deliver(),
+            }
+        }
+    }
+}
+
+impl<A: Answer> Drop for Answers<A> {
+    fn drop(&mut self) {
+        self.send();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_reach_askers_on_every_thread_and_those_that_left_harm_none() {
+        let threads = [RuntimeThread::start("one").unwrap(), RuntimeThread::start("two").unwrap()];
+        let (send, mut asked) = mpsc::unbounded_channel();
+        let right = Arc::new(AtomicUsize::new(0));
+        let mut asking = Vec::new();
+        for number in 0..10_usize {
+            let (send, right) = (send.clone(), right.clone());
+            let ask = async move {
+                let (reply, answered) = reply::<usize>();
+                send.send((number, reply)).unwrap();
+                if number % 5 == 4 {
+                    return;
+                }
+                let thread = std::thread::current().id();
+                let answer = answered.await.unwrap();
+                right.fetch_add(usize::from(answer == number), Ordering::Relaxed);
+                assert_eq!(std::thread::current().id(), thread);
+            };
+            asking.push(match threads.get(number % 3) {
+                Some(thread) => thread.handle().spawn(ask),
+                None => Handle::current().spawn(ask),
+            });
+        }
+        let mut answers = Answers::default();
+        for _ in 0..10 {
+            let (number, reply) = asked.recv().await.unwrap();
+            answers.reply(reply, number);
+        }
+        assert_eq!(answers.by_home.len(), 3, "one message a thread");
+        drop(answers);
+        for asked in asking {
+            asked.await.unwrap();
+        }
+        assert_eq!(right.load(Ordering::Relaxed), 8);
+        for thread in threads {
+            thread.stop().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn stopping_ends_the_tasks_that_are_left() {
+        struct Told(Option<oneshot::Sender<()>>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                let _ = self.0.take().unwrap().send(());
+            }
+        }
+        let thread = RuntimeThread::start("one").unwrap();
+        let (send, ended) = oneshot::channel();
+        let told = Told(Some(send));
+        thread.handle().spawn(async move {
+            let _told = told;
+            std::future::pending::<()>().await;
+        });
+        thread.stop().await;
+        ended.await.unwrap();
+    }
+}
