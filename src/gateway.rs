@@ -153,7 +153,7 @@ impl Gateway {
         if let Some(turn) = &mut turn {
             turn.listens().map_err(data_dir)?;
         }
-        let edge_threads = EdgeThreads::start(threads()).map_err(StartError::Threads)?;
+        let edge_threads = EdgeThreads::start(config.edge.threads).map_err(StartError::Threads)?;
         let store_thread = RuntimeThread::start("store").map_err(StartError::Threads)?;
 
         let readiness = Arc::new(Readiness::default());
@@ -337,11 +337,6 @@ async fn may_close(pipeline: &Pipeline, turn: Option<Turn>) {
         () = idle => {}
     }
     given.succeeded().await;
-}
-
-/// The cores that this process may use.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn make_data_dir(path: &Path) -> Result<(), StartError> {
