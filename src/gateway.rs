@@ -225,7 +225,8 @@ impl Gateway {
 
     /// Stops: nothing answered 200 is lost, and what is in flight is answered if it can be within `drain_timeout`.
     pub async fn drain(self) {
-        let Gateway { pipeline, database, last_accepted, shipper, turn, edge, store_thread, admin, .. } = self;
+        let Gateway { pipeline, database, last_accepted, shipper, turn, edge, store_thread, admin, .. } =
+            self;
         let begun = clock::instant();
         let timeout = pipeline.rules.load().edge.drain_timeout;
         let left = || timeout.saturating_sub(clock::instant().saturating_duration_since(begun));

@@ -20,9 +20,9 @@ pub mod places;
 pub mod proxy_protocol;
 mod secure;
 mod targets;
-pub mod threads;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 mod watched;
 
 use std::io::{self, Write};

@@ -352,10 +352,7 @@ mod tests {
         let fits = |bytes: &[usize]| {
             let waiting = bytes.iter().map(|bytes| {
                 let event = Event::with_payload("e", &format!("\"{}\"", "x".repeat(*bytes)));
-                Waiting {
-                    admission: Admission { event, ..admission("e", "1") },
-                    reply: reply().0,
-                }
+                Waiting { admission: Admission { event, ..admission("e", "1") }, reply: reply().0 }
             });
             fitting(&waiting.collect::<Vec<_>>())
         };

@@ -1,8 +1,9 @@
-//! The load generator: a fixed number of kept connections, one request in flight on each.
+//! The load generator: a fixed number of kept connections.
 //!
-//! It is a closed loop: a slow answer delays the next request of its connection, so latencies are those that
-//! a client with this many connections sees, not those under a fixed arrival rate. It runs on one thread and
-//! does per request little more than a write and a read: it shares two cores with the servers.
+//! A closed loop keeps one request in flight on each (over HTTP/2: so many): a slow answer delays the next request, so latencies
+//! are those that a client with this many connections sees. An open loop sends at a fixed rate: a request that is due while
+//! every connection waits counts its time from when it was due. The generator runs on one thread and does per request little
+//! more than a write and a read: it shares two cores with the servers.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -14,16 +15,32 @@ use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
-use crate::Result;
 use crate::request::{Batch, Template, Ticket};
+use crate::{Result, http2};
+
+/// What is sent at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// One request after the other on each of so many connections.
+    Closed(usize),
+    /// So many requests at a time on each of so many HTTP/2 connections.
+    Streams {
+        /// Connections.
+        connections: usize,
+        /// Requests under way on each.
+        streams: usize,
+    },
+    /// So many requests a second over 64 connections.
+    Open(u32),
+}
 
 /// How to drive a server.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
-    /// Connections at a time.
-    pub(crate) connections: usize,
+    /// What is sent at a time.
+    pub(crate) load: Load,
     /// Driven, not measured.
     pub(crate) warm_up: Duration,
     /// Measured.
@@ -49,8 +66,8 @@ pub(crate) async fn measure<U>(
     plan: Plan,
     look: impl Fn() -> Result<U>,
 ) -> Result<Window<U>> {
-    let shared = Rc::new(Shared::new(batch)?);
-    let connections = connect(&shared, server, plan.connections);
+    let shared = Rc::new(Shared::new(batch, plan.load)?);
+    let connections = connect(&shared, server);
     sleep(plan.warm_up).await;
 
     let before = look()?;
@@ -76,16 +93,32 @@ pub(crate) async fn measure<U>(
 
 /// Sends the whole batch; how many were accepted.
 pub(crate) async fn pour(batch: Batch, server: SocketAddr, connections: usize) -> Result<u64> {
-    let shared = Rc::new(Shared::new(batch)?);
-    join(connect(&shared, server, connections), WHOLE_BATCH).await?;
+    let shared = Rc::new(Shared::new(batch, Load::Closed(connections))?);
+    join(connect(&shared, server), WHOLE_BATCH).await?;
     let tally = shared.tally.take();
     tally.check()?;
     Ok(tally.accepted)
 }
 
-fn connect(shared: &Rc<Shared>, server: SocketAddr, connections: usize) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
+/// Connections on each of which one request was answered and no other is asked. They stay open while the result is held.
+pub(crate) async fn idle(batch: Batch, server: SocketAddr, connections: usize) -> Result<Vec<TcpStream>> {
+    let shared = Shared::new(batch, Load::Closed(connections))?;
+    let mut request = shared.batch.template.clone();
+    let mut idle = Vec::new();
+    let mut buffer = [0; ANSWER_BYTES];
     for _ in 0..connections {
+        let mut stream = TcpStream::connect(server).await?;
+        let ticket = shared.next_ticket().ok_or("fewer requests than connections")?;
+        stream.write_all(request.stamp(ticket)).await?;
+        read_answer(&mut stream, &mut buffer).await?;
+        idle.push(stream);
+    }
+    Ok(idle)
+}
+
+fn connect(shared: &Rc<Shared>, server: SocketAddr) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for _ in 0..shared.connections() {
         tasks.spawn_local(keep_asking(Rc::clone(shared), server));
     }
     tasks
@@ -105,7 +138,11 @@ async fn join(mut tasks: JoinSet<()>, limit: Duration) -> Result<()> {
 async fn keep_asking(shared: Rc<Shared>, server: SocketAddr) {
     let mut request = shared.batch.template.clone();
     for _ in 0..ATTEMPTS {
-        match converse(&shared, &mut request, server).await {
+        let ended = match shared.load {
+            Load::Streams { streams, .. } => http2::converse(&shared, &mut request, server, streams).await,
+            Load::Closed(_) | Load::Open(_) => converse(&shared, &mut request, server).await,
+        };
+        match ended {
             Ok(()) => return,
             Err(error) => shared.tally.borrow_mut().broke(&error),
         }
@@ -119,6 +156,12 @@ async fn converse(shared: &Shared, request: &mut Template, server: SocketAddr) -
     let mut buffer = [0; ANSWER_BYTES];
     let mut asked = Instant::now();
     while let Some(ticket) = shared.next_ticket() {
+        if let Load::Open(rate) = shared.load {
+            let due = shared.due(rate);
+            sleep_until(due.into()).await;
+            // A timer of the generator that is late is no fault of the server's.
+            asked = if due > asked { Instant::now() } else { due };
+        }
         stream.write_all(request.stamp(ticket)).await?;
         let answer = read_answer(&mut stream, &mut buffer).await?;
         let answered = Instant::now();
@@ -129,9 +172,11 @@ async fn converse(shared: &Shared, request: &mut Template, server: SocketAddr) -
 }
 
 /// An answer, borrowed from the connection's buffer.
-struct Answer<'a> {
-    status: u16,
-    body: &'a [u8],
+pub(crate) struct Answer<'a> {
+    /// Its status code.
+    pub(crate) status: u16,
+    /// Its body, whole.
+    pub(crate) body: &'a [u8],
 }
 
 impl Answer<'_> {
@@ -173,8 +218,10 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<(u16, usize, usize)>> {
 }
 
 /// What the connections of one drive have in common. They run on one thread.
-struct Shared {
+pub(crate) struct Shared {
     batch: Batch,
+    load: Load,
+    started: Instant,
     taken: Cell<usize>,
     stop: Cell<bool>,
     recording: Cell<bool>,
@@ -183,9 +230,11 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(batch: Batch) -> Result<Self> {
+    fn new(batch: Batch, load: Load) -> Result<Self> {
         Ok(Self {
             batch,
+            load,
+            started: Instant::now(),
             taken: Cell::default(),
             stop: Cell::default(),
             recording: Cell::default(),
@@ -194,7 +243,20 @@ impl Shared {
         })
     }
 
-    fn next_ticket(&self) -> Option<&Ticket> {
+    fn connections(&self) -> usize {
+        match self.load {
+            Load::Closed(connections) | Load::Streams { connections, .. } => connections,
+            Load::Open(_) => OPEN_CONNECTIONS,
+        }
+    }
+
+    /// When the request that was taken last is due.
+    fn due(&self, rate: u32) -> Instant {
+        self.started + Duration::from_secs_f64(self.taken.get() as f64 / f64::from(rate))
+    }
+
+    /// The next request to send; none once the run is over.
+    pub(crate) fn next_ticket(&self) -> Option<&Ticket> {
         if self.stop.get() {
             return None;
         }
@@ -207,7 +269,8 @@ impl Shared {
         self.taken.get() > self.batch.tickets.len()
     }
 
-    fn count(&self, answer: Answer<'_>, took: Duration) {
+    /// Counts an answer.
+    pub(crate) fn count(&self, answer: Answer<'_>, took: Duration) {
         let accepted = self.tally.borrow_mut().answered(&answer);
         if accepted
             && self.recording.get()
@@ -266,6 +329,8 @@ impl Tally {
     }
 }
 
+/// Enough that at the rates measured one is free when a request is due.
+const OPEN_CONNECTIONS: usize = 64;
 const ACCEPTED: &[u8] = br#""status":"accepted""#;
 const TOLERATED_ONE_IN: u64 = 1000;
 /// Enough that a server that died shows in the tally of any batch.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::Result;
-use crate::process::{Probe, Server, Usage, free_address};
+use crate::process::{self, Probe, Server, Usage, free_address};
 use crate::request::SECRET;
 
 /// One of the servers compared.
@@ -40,6 +40,8 @@ impl Leg {
 pub(crate) struct Places {
     /// The gateway's binary.
     pub(crate) gateway: PathBuf,
+    /// The build of gateway and bare server that counts allocations.
+    pub(crate) counted: PathBuf,
     /// `redis-server`.
     pub(crate) redis: PathBuf,
     /// On a disk: on tmpfs a sync costs nothing.
@@ -52,6 +54,9 @@ pub(crate) struct Setup {
     pub(crate) address: SocketAddr,
     server: Server,
     redis: Option<Server>,
+    admin: Option<SocketAddr>,
+    /// Where a counting build tells its allocations.
+    count_at: Option<SocketAddr>,
     // Last, so that it outlives the processes that write into it.
     _folder: TempDir,
 }
@@ -70,20 +75,53 @@ pub(crate) struct Look {
 impl Setup {
     /// Starts the processes of `leg`, nothing stored, and waits until they are ready.
     pub(crate) async fn start(leg: Leg, places: &Places) -> Result<Self> {
+        Self::of(leg, places, None).await
+    }
+
+    /// The same with builds that count allocations.
+    pub(crate) async fn counting(leg: Leg, places: &Places) -> Result<Self> {
+        Self::of(leg, places, Some(free_address()?)).await
+    }
+
+    async fn of(leg: Leg, places: &Places, count_at: Option<SocketAddr>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&places.folder)?;
         let address = free_address()?;
-        let (server, redis) = match leg {
-            Leg::Bare => (start_bare(address, folder.path()).await?, None),
-            Leg::Embedded | Leg::Stored => {
-                (start_gateway(places, address, folder.path(), EMBEDDED.to_owned()).await?, None)
-            }
+        if leg == Leg::Bare {
+            let server = start_bare(places, address, folder.path(), count_at).await?;
+            return Ok(Self { address, server, redis: None, admin: None, count_at, _folder: folder });
+        }
+        let (stores, redis) = match leg {
             Leg::Redis => {
                 let at = free_address()?;
-                let redis = start_redis(places, at, folder.path()).await?;
-                (start_gateway(places, address, folder.path(), on_redis(at)).await?, Some(redis))
+                (on_redis(at), Some(start_redis(places, at, folder.path()).await?))
             }
+            Leg::Bare | Leg::Embedded | Leg::Stored => (EMBEDDED.to_owned(), None),
         };
-        Ok(Self { address, server, redis, _folder: folder })
+        let admin = free_address()?;
+        let config = folder.path().join("hookgate.toml");
+        fs::write(&config, gateway_config(address, admin, &stores))?;
+        let mut command = Command::new(if count_at.is_some() { &places.counted } else { &places.gateway });
+        command.args(["serve", "--config"]).arg(&config);
+        let server =
+            start("hookgate", command, folder.path(), &Probe::http(admin, "/readyz"), count_at).await?;
+        Ok(Self { address, server, redis, admin: Some(admin), count_at, _folder: folder })
+    }
+
+    /// The allocations so far of a counting build.
+    pub(crate) async fn allocations(&self) -> Result<u64> {
+        let at = self.count_at.ok_or("this build counts no allocations")?;
+        Ok(process::get(at, "/").await?.trim().parse()?)
+    }
+
+    /// Batches so far, and the events in them.
+    pub(crate) async fn batches(&self) -> Result<(f64, f64)> {
+        let Some(admin) = self.admin else { return Ok((0.0, 0.0)) };
+        let metrics = process::get(admin, "/metrics").await?;
+        let sum = |name: &str| {
+            let lines = metrics.lines().filter(|line| line.starts_with(name));
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+        };
+        Ok((sum("hookgate_enqueue_batch_events_count"), sum("hookgate_enqueue_batch_events_sum")))
     }
 
     /// Processor time and memory of everything that runs.
@@ -107,10 +145,29 @@ impl Setup {
     }
 }
 
-async fn start_bare(at: SocketAddr, folder: &Path) -> Result<Server> {
-    let mut command = Command::new(std::env::current_exe()?);
+async fn start_bare(
+    places: &Places,
+    at: SocketAddr,
+    folder: &Path,
+    count_at: Option<SocketAddr>,
+) -> Result<Server> {
+    let own = std::env::current_exe()?;
+    let mut command = Command::new(if count_at.is_some() { &places.counted } else { &own });
     command.args(["bare", "--listen", &at.to_string()]);
-    Server::start("bare", &mut command, folder, &Probe::http(at, "/")).await
+    start("bare", command, folder, &Probe::http(at, "/"), count_at).await
+}
+
+async fn start(
+    name: &'static str,
+    mut command: Command,
+    folder: &Path,
+    probe: &Probe,
+    count_at: Option<SocketAddr>,
+) -> Result<Server> {
+    if let Some(at) = count_at {
+        command.env(COUNT_AT, at.to_string());
+    }
+    Server::start(name, &mut command, folder, probe).await
 }
 
 async fn start_redis(places: &Places, at: SocketAddr, folder: &Path) -> Result<Server> {
@@ -120,16 +177,7 @@ async fn start_redis(places: &Places, at: SocketAddr, folder: &Path) -> Result<S
     Server::start("redis", &mut command, folder, &Probe::redis(at)).await
 }
 
-async fn start_gateway(places: &Places, at: SocketAddr, folder: &Path, stores: String) -> Result<Server> {
-    let admin = free_address()?;
-    let config = folder.join("hookgate.toml");
-    fs::write(&config, gateway_config(at, admin, &stores))?;
-    let mut command = Command::new(&places.gateway);
-    command.args(["serve", "--config"]).arg(&config);
-    Server::start("hookgate", &mut command, folder, &Probe::http(admin, "/readyz")).await
-}
-
-/// Defaults but for where to listen, and no spool: an event must take the way that is measured.
+/// Defaults but for where to listen.
 fn gateway_config(at: SocketAddr, admin: SocketAddr, stores: &str) -> String {
     format!(
         r#"data_dir = "data"
@@ -140,9 +188,6 @@ listen = "{at}"
 [admin]
 listen = "{admin}"
 
-[spool]
-enabled = false
-
 {stores}
 [sources.basiq-bench]
 provider = "basiq"
@@ -151,6 +196,8 @@ secrets = ["{SECRET}"]
     )
 }
 
+/// Where a counting build is to tell its allocations.
+const COUNT_AT: &str = "HOOKGATE_COUNT_AT";
 const EMBEDDED: &str = r#"[dedupe]
 store = "embedded"
 

@@ -3,21 +3,23 @@
 //!
 //! - [`bare`]: the server to compare with
 //! - [`request`]: distinct signed requests, made ahead of time
-//! - [`drive`]: the load generator
+//! - [`drive`]: the load generator; [`http2`]: its HTTP/2
 //! - [`process`]: servers as processes: start, ready, processor time, memory, stop
+//! - [`case`]: what is measured, one row each
 //! - [`leg`]: which processes a measurement needs, and their configs
 //! - [`bench`]: the order of measurements
 //! - [`report`]: medians, ratios, targets, the table
 //!
-//! It asserts nothing about speed: a target that falls short is printed as `SHORT` and the exit code stays 0.
-//! What ends a run with 1 is a server that does not start, or more than one answer in a thousand that is not
-//! `accepted`.
+//! A target that falls short is printed as `SHORT`, and the exit code is 1. It is 1 as well when a server does not start, or
+//! more than one answer in a thousand is not `accepted`.
 
 #![forbid(unsafe_code)]
 
 mod bare;
 mod bench;
+mod case;
 mod drive;
+mod http2;
 mod leg;
 mod process;
 mod report;
@@ -52,11 +54,12 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
-        Command::Bare { listen } => bare::serve(listen),
+        Command::Bare { listen } => bare::serve(listen).map(|()| true),
         Command::Run(options) => bench::run(&options),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("hookgate-load: {error}");
             ExitCode::FAILURE

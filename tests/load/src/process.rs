@@ -52,6 +52,17 @@ impl Probe {
     }
 }
 
+/// The body that a GET is answered with.
+pub(crate) async fn get(at: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(at).await?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n").as_bytes())
+        .await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer.split_once("\r\n\r\n").ok_or("an answer without an end to its head")?.1.to_owned())
+}
+
 impl Server {
     /// Starts `command`, its output in `folder`, and waits until `probe` passes.
     pub(crate) async fn start(
@@ -121,6 +132,8 @@ pub(crate) struct Usage {
     pub(crate) rss: u64,
     /// The most it ever had resident, in bytes.
     pub(crate) peak: u64,
+    /// How often its threads gave up a core, or had to.
+    pub(crate) switches: u64,
 }
 
 impl Usage {
@@ -138,8 +151,22 @@ impl Usage {
             cpu: Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64),
             rss: status_bytes(&status, "VmRSS").ok_or("/proc: no VmRSS")?,
             peak: status_bytes(&status, "VmHWM").ok_or("/proc: no VmHWM")?,
+            switches: switches(&folder)?,
         })
     }
+}
+
+/// Of all threads that there are now.
+fn switches(process: &Path) -> Result<u64> {
+    let mut switches = 0;
+    for thread in fs::read_dir(process.join("task"))? {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        let counts = status
+            .lines()
+            .filter_map(|line| line.split_once("_ctxt_switches:")?.1.trim().parse::<u64>().ok());
+        switches += counts.sum::<u64>();
+    }
+    Ok(switches)
 }
 
 /// utime and stime: fields 14 and 15, counted from behind the name, which may hold spaces and brackets.

@@ -1,6 +1,6 @@
 //! Distinct, signed Basiq deliveries, made ahead of the measured window.
 //!
-//! All requests of a batch are the same bytes but for an event id and a signature. So a [`Batch`] holds one
+//! All requests of a batch are the same bytes but for an event id, a signature and, over HTTP/2, a stream's number. So a [`Batch`] holds one
 //! [`Template`] and, for each request, only those two: 80 bytes instead of 1.4 KB. A connection stamps them
 //! into its own copy of the template, which stays in the processor's cache; the load generator has two cores
 //! to share with the server it measures.
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::Result;
+use crate::{Result, http2};
 
 /// The secret of the source under test, as its provider hands it out.
 pub(crate) const SECRET: &str = "whsec_aG9va2dhdGUtYmVuY2gtc2VjcmV0LTMyLWJ5dGVzISE=";
@@ -35,7 +35,7 @@ pub(crate) struct Ticket {
     signature: [u8; SIGNATURE],
 }
 
-/// A whole HTTP/1.1 request with blanks.
+/// A whole request with blanks.
 #[derive(Clone)]
 pub(crate) struct Template {
     bytes: Vec<u8>,
@@ -43,14 +43,33 @@ pub(crate) struct Template {
     signed_id_at: usize,
     signature_at: usize,
     event_ids_at: [usize; 3],
+    /// Of HTTP/2's two frames.
+    stream_ids_at: Option<[usize; 2]>,
     timestamp: u64,
+}
+
+/// What the bodies of a batch are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fields {
+    /// Only fields that the provider documents.
+    Known,
+    /// One more, which the gateway has to find and count.
+    OneUnknown,
+}
+
+/// In which protocol a batch is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    /// A HEADERS and a DATA frame.
+    Http2,
 }
 
 impl Batch {
     /// `count` requests with bodies of `body_bytes`, each with its own random event id, signed on every core.
-    pub(crate) fn sign(count: usize, body_bytes: usize) -> Result<Self> {
+    pub(crate) fn sign(count: usize, body_bytes: usize, fields: Fields, protocol: Protocol) -> Result<Self> {
         let timestamp = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        let template = Template::new(timestamp, body_bytes)?;
+        let template = Template::new(timestamp, &Body::new(body_bytes, fields)?, protocol);
         let signer = Signer::new()?;
         let mut tickets = vec![Ticket { event_id: [0; UUID], signature: [0; SIGNATURE] }; count];
         let share = count.div_ceil(thread::available_parallelism()?.get()).max(1);
@@ -64,45 +83,122 @@ impl Batch {
     }
 }
 
-impl Template {
-    fn new(timestamp: u64, body_bytes: usize) -> Result<Self> {
-        let blank_id = "0".repeat(UUID);
-        let mut body = String::new();
+/// A body with blanks for its event id.
+struct Body {
+    text: String,
+    event_ids_at: [usize; 3],
+}
+
+impl Body {
+    /// A transactions event, as long as asked for: a link names as many transactions as that takes.
+    fn new(bytes: usize, fields: Fields) -> Result<Self> {
+        let mut text = String::new();
         let mut event_ids_at = [0; 3];
+        let unknown = if fields == Fields::OneUnknown { r#""sequence":1,"# } else { "" };
         let before_ids = [
-            r#"{"eventTypeId":"transactions.updated","eventId":""#,
+            &format!(r#"{{{unknown}"eventTypeId":"transactions.updated","eventId":""#),
             r#"","links":{"event":"https://au-api.basiq.io/events/"#,
             r#"","eventEntity":"https://au-api.basiq.io/users/"#,
         ];
         for (before, at) in before_ids.iter().zip(&mut event_ids_at) {
-            body.push_str(before);
-            *at = body.len();
-            body.push_str(&blank_id);
+            text.push_str(before);
+            *at = text.len();
+            text.push_str(&"0".repeat(UUID));
         }
-        body.push_str(r#""},"pad":""#);
-        let smallest = body.len() + 2;
-        let pad = body_bytes
-            .checked_sub(smallest)
-            .ok_or_else(|| format!("a body has at least {smallest} bytes"))?;
-        body.push_str(&"x".repeat(pad));
-        body.push_str("\"}");
+        text.push_str("/transactions?filter=transaction.id.in(");
+        let smallest = text.len() + 4;
+        let pad =
+            bytes.checked_sub(smallest).ok_or_else(|| format!("a body has at least {smallest} bytes"))?;
+        text.extend("'7c0bb0f4-21b1-4f6b-90c0-60ac1e1c5b57',".chars().cycle().take(pad));
+        text.push_str(")\"}}");
+        Ok(Self { text, event_ids_at })
+    }
+}
 
-        let mut head = format!(
+impl Template {
+    fn new(timestamp: u64, body: &Body, protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http1 => Self::http1(timestamp, body),
+            Protocol::Http2 => Self::http2(timestamp, body),
+        }
+    }
+
+    fn http1(timestamp: u64, body: &Body) -> Self {
+        let mut bytes = format!(
             "POST {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: hookgate-load\r\n\
-             content-type: application/json\r\ncontent-length: {body_bytes}\r\n\
-             webhook-timestamp: {timestamp}\r\nwebhook-id: msg_"
+             content-type: application/json\r\ncontent-length: {}\r\n\
+             webhook-timestamp: {timestamp}\r\nwebhook-id: msg_",
+            body.text.len()
         );
-        let signed_id_at = head.len();
-        head.push_str(&blank_id);
-        head.push_str("\r\nwebhook-signature: v1,");
-        let signature_at = head.len();
-        head.push_str(&"0".repeat(SIGNATURE));
-        head.push_str("\r\n\r\n");
+        let signed_id_at = bytes.len();
+        bytes.push_str(&"0".repeat(UUID));
+        bytes.push_str("\r\nwebhook-signature: v1,");
+        let signature_at = bytes.len();
+        bytes.push_str(&"0".repeat(SIGNATURE));
+        bytes.push_str("\r\n\r\n");
+        Self::of(timestamp, bytes.into_bytes(), body, [signed_id_at, signature_at], None)
+    }
 
-        let body_at = head.len();
-        let event_ids_at = event_ids_at.map(|at| body_at + at);
-        head.push_str(&body);
-        Ok(Self { bytes: head.into_bytes(), body_at, signed_id_at, signature_at, event_ids_at, timestamp })
+    /// Literal fields without an index and without Huffman codes: no state, so every stream has the same bytes.
+    fn http2(timestamp: u64, body: &Body) -> Self {
+        let mut block = Vec::new();
+        let field = |block: &mut Vec<u8>, name: &str, value: &str| {
+            block.push(0);
+            for text in [name, value] {
+                // Below 127 a length is one byte (RFC 7541, section 5.1); these are.
+                block.push(text.len() as u8);
+                block.extend_from_slice(text.as_bytes());
+            }
+            block.len()
+        };
+        for (name, value) in [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "127.0.0.1"),
+            (":path", PATH),
+            ("user-agent", "hookgate-load"),
+            ("content-type", "application/json"),
+            ("content-length", &body.text.len().to_string()),
+            ("webhook-timestamp", &timestamp.to_string()),
+        ] {
+            field(&mut block, name, value);
+        }
+        let signed_id_end = field(&mut block, "webhook-id", &format!("msg_{}", "0".repeat(UUID)));
+        let signature_end = field(&mut block, "webhook-signature", &format!("v1,{}", "0".repeat(SIGNATURE)));
+        let mut bytes = http2::frame(http2::HEADERS, http2::END_HEADERS, block.len());
+        let block_at = bytes.len();
+        bytes.extend_from_slice(&block);
+        let data_at = bytes.len();
+        bytes.extend(http2::frame(http2::DATA, http2::END_STREAM, body.text.len()));
+        let blanks = [block_at + signed_id_end - UUID, block_at + signature_end - SIGNATURE];
+        let stream_ids_at = Some([0, data_at].map(|frame| frame + http2::STREAM_AT));
+        Self::of(timestamp, bytes, body, blanks, stream_ids_at)
+    }
+
+    fn of(
+        timestamp: u64,
+        mut bytes: Vec<u8>,
+        body: &Body,
+        [signed_id_at, signature_at]: [usize; 2],
+        stream_ids_at: Option<[usize; 2]>,
+    ) -> Self {
+        let body_at = bytes.len();
+        bytes.extend_from_slice(body.text.as_bytes());
+        let event_ids_at = body.event_ids_at.map(|at| body_at + at);
+        Self { bytes, body_at, signed_id_at, signature_at, event_ids_at, stream_ids_at, timestamp }
+    }
+
+    /// Bytes of its body.
+    pub(crate) fn body_bytes(&self) -> usize {
+        self.body().len()
+    }
+
+    /// The same request on an HTTP/2 stream.
+    pub(crate) fn stamp_on(&mut self, stream: u32, ticket: &Ticket) -> &[u8] {
+        for at in self.stream_ids_at.into_iter().flatten() {
+            self.bytes[at..][..4].copy_from_slice(&stream.to_be_bytes());
+        }
+        self.stamp(ticket)
     }
 
     /// Fills the blanks; the request to send.
@@ -172,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_request_is_http_of_the_length_asked_for_with_a_signature_over_its_own_body() {
-        let mut batch = Batch::sign(3, 1024).unwrap();
+        let mut batch = Batch::sign(3, 1024, Fields::Known, Protocol::Http1).unwrap();
         let mut ids = HashSet::new();
         for ticket in &batch.tickets {
             let text = String::from_utf8(batch.template.stamp(ticket).to_vec()).unwrap();
@@ -199,6 +295,6 @@ mod tests {
 
     #[test]
     fn a_body_too_short_for_its_fields_is_refused() {
-        assert!(Batch::sign(1, 100).is_err());
+        assert!(Batch::sign(1, 100, Fields::Known, Protocol::Http1).is_err());
     }
 }
