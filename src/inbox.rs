@@ -142,7 +142,8 @@ impl Inbox {
     ///
     /// # Errors
     /// When the store could not do it, or did not say whether it did.
-    pub async fn admit(&self, admission: Admission) -> Result<Verdict, Unavailable> {
+    pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
+        let admission = admission.into();
         match self {
             Inbox::Embedded(store) => store.admit(admission).await,
             Inbox::Redis(store) => store.admit(admission).await,

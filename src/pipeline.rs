@@ -218,7 +218,7 @@ impl Pipeline {
             sequence,
             unreadable,
         };
-        let admission = Admission {
+        let admission = Arc::new(Admission {
             source: source.name.clone(),
             provider: source.provider.name.into(),
             identity,
@@ -226,7 +226,7 @@ impl Pipeline {
             on_conflict: source.on_conflict,
             owner: Owner(clock::random()),
             event,
-        };
+        });
         let handover = self.handover.clone();
         let mut handing_over = Box::pin(async move {
             let verdict = handover.admit(admission).await?;

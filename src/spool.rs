@@ -93,7 +93,8 @@ impl Handover {
     ///
     /// # Errors
     /// When neither could take it.
-    pub async fn admit(&self, admission: Admission) -> Result<Verdict, Unavailable> {
+    pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
+        let admission = admission.into();
         let Some(spool) = &self.spool else { return self.inbox.admit(admission).await };
         if !spool.level.takes() {
             return self.inbox.admit(admission).await.inspect(|verdict| spool.took(verdict));
@@ -177,7 +178,7 @@ impl Spool {
     }
 
     /// Keeps an event on disk: to be drained, or as a dead letter. None when it could not.
-    async fn keep(&self, admission: Admission, dead: Option<String>) -> Option<Verdict> {
+    async fn keep(&self, admission: Arc<Admission>, dead: Option<String>) -> Option<Verdict> {
         // Dropped with whoever gives up waiting: what is written is asked for by then, and the drainer looks after that.
         let _entering = self.lines.enter(&admission.source);
         let (now, max_bytes) = (self.clock.now().as_microsecond(), self.level.max_bytes);

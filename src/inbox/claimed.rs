@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -60,6 +61,8 @@ pub struct Options {
 pub struct Claimed {
     desk: Arc<Desk>,
     tasks: TaskTracker,
+    /// Where a claim is carried to its end, whatever becomes of the thread that asked.
+    runtime: Handle,
     room: Arc<Semaphore>,
 }
 
@@ -113,11 +116,12 @@ enum Claim {
 }
 
 impl Claimed {
-    /// Both parts are open already.
+    /// Both parts are open already. Must be called inside the tokio runtime that is to serve them.
     pub fn new(claims: Claims, broker: Broker, options: Options, metrics: QueueMetrics) -> Claimed {
         Claimed {
             desk: Arc::new(Desk { claims, broker, options, metrics, unremembered: Mutex::default() }),
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
             room: Arc::new(Semaphore::new(IN_FLIGHT)),
         }
     }
@@ -126,14 +130,16 @@ impl Claimed {
     ///
     /// # Errors
     /// When it could not be published, nobody knows whether it was, or another delivery of it is at it.
-    pub async fn admit(&self, admission: Admission) -> Result<Verdict, Unavailable> {
+    pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
+        let admission = admission.into();
         let Ok(place) = self.room.clone().try_acquire_owned() else { return Err(Unavailable::Overloaded) };
         let desk = self.desk.clone();
         // A task of its own: whoever asked may go, but a claim wants its end.
-        let task = self.tasks.spawn(async move {
+        let work = async move {
             let _place = place;
             desk.admit(&admission).await
-        });
+        };
+        let task = self.tasks.spawn_on(work, &self.runtime);
         // A task that ends without an answer, as when the runtime goes down, may have published.
         task.await.unwrap_or(Err(Unavailable::Unknown))
     }

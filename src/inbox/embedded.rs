@@ -96,7 +96,8 @@ impl Embedded {
     ///
     /// # Errors
     /// When the database refuses, or too much waits for it.
-    pub async fn admit(&self, admission: Admission) -> Result<Verdict, Unavailable> {
+    pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
+        let admission = admission.into();
         let (reply, verdict) = reply();
         match self.jobs.try_send(Box::new(Job { admission, reply })) {
             Ok(()) => {}

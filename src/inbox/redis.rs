@@ -205,7 +205,8 @@ impl RedisInbox {
     ///
     /// # Errors
     /// When Redis refused, is away, or did not answer.
-    pub async fn admit(&self, admission: Admission) -> Result<Verdict, Unavailable> {
+    pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
+        let admission = admission.into();
         if !self.links.is_up() {
             self.metrics.failed(EnqueueFailure::Unreachable, 1);
             return Err(Unavailable::Unreachable);

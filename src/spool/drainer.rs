@@ -136,7 +136,7 @@ impl Drainer {
         let (mut rows, mut settled) = (Vec::new(), Settled::default());
         for row in found {
             match row.admission {
-                Some(admission) => rows.push((row.seq, admission)),
+                Some(admission) => rows.push((row.seq, Arc::new(admission))),
                 None => {
                     let why = "its row is damaged".to_owned();
                     settled.dead.push(Dead { seq: row.seq, id: String::new(), why });

@@ -4,12 +4,13 @@
 //! wait; one of its partition key or of its identity, when many do and the inbox keeps no order.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::event::Identity;
 use crate::inbox::{Admission, Drain};
 
 /// A row and its event.
-pub(super) type Entry = (i64, Admission);
+pub(super) type Entry = (i64, Arc<Admission>);
 
 /// Parts rows, oldest first, into those that may be in flight at once, in the order in which they go. `many`: more wait.
 pub(super) fn waves(rows: Vec<Entry>, drain: Drain, many: bool) -> Vec<Vec<Entry>> {

@@ -21,7 +21,7 @@ use super::store::Store;
 /// A delivery and who waits for its verdict.
 pub(super) struct Job {
     /// The delivery.
-    pub(super) admission: Admission,
+    pub(super) admission: Arc<Admission>,
     pub(super) reply: Reply<Result<Verdict, Unavailable>>,
 }
 
@@ -117,7 +117,7 @@ impl Writer {
             return;
         }
         let started = clock::instant();
-        let admissions: Vec<&Admission> = batch.iter().map(|job| &job.admission).collect();
+        let admissions: Vec<&Admission> = batch.iter().map(|job| &*job.admission).collect();
         match self.store.admit(&admissions, self.now()) {
             Ok(verdicts) => {
                 self.watch.metrics.duration.observe(started.elapsed().as_secs_f64());
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn job(number: u64, bytes: usize) -> Box<Job> {
-        Box::new(Job { admission: forward(number, &"x".repeat(bytes)), reply: reply().0 })
+        Box::new(Job { admission: forward(number, &"x".repeat(bytes)).into(), reply: reply().0 })
     }
 
     #[test]

@@ -1,6 +1,6 @@
 -- Looks, remembers (SET) and enters (XADD) a batch of events, each on its own and in that order. Redis rolls no script back, so
 -- a step that fails after another has to be undone here. A SET is undone by another SET: a user who was allowed the first is
--- allowed the second, and it needs no memory. The other order would need XDEL, a right that this user may lack, and a consumer
+-- allowed the second, and it needs no memory. Most events are new, so the first SET looks and remembers in one command. The other order would need XDEL, a right that this user may lack, and a consumer
 -- that XREAD serves may have the entry by then. So when XADD fails, nothing is remembered; when SET fails, nothing entered.
 -- KEYS: the stream, then each event's seen key. ARGV: window in ms, max_backlog, then six for each event: the body's
 -- hash, what to do under a known identity (F tell, D drop, C enter: this is the conflict form), id, type, source, JSON.
@@ -20,10 +20,22 @@ local function refused(reply)
   return type(reply) == 'table' and reply.err
 end
 
+local function open()
+  return not refused(length) and length < room
+end
+
 for i = 1, #KEYS - 1 do
   local seen, at = KEYS[i + 1], 3 + (i - 1) * 6
   local body, mode = ARGV[at], ARGV[at + 1]
-  local known = redis.pcall('GET', seen)
+  local known, kept
+  if open() and mode ~= 'C' then
+    known = redis.pcall('SET', seen, body .. 'F', 'PX', window, 'NX', 'GET')
+    kept = not known or refused(known) and known
+  end
+  -- A server that is out of memory refuses SET, and still tells what is known.
+  if kept == nil or refused(kept) then
+    known = redis.pcall('GET', seen)
+  end
 
   local flag
   if type(known) == 'string' then
@@ -47,14 +59,16 @@ for i = 1, #KEYS - 1 do
   elseif known and mode == 'F' then
     answers[i] = 5
   elseif known and mode == 'D' then
-    local kept = redis.pcall('SET', seen, known .. body .. 'D', 'PX', window)
-    answers[i] = refused(kept) and why(kept) or 6
+    local dropped = redis.pcall('SET', seen, known .. body .. 'D', 'PX', window)
+    answers[i] = refused(dropped) and why(dropped) or 6
   elseif refused(length) then
     answers[i] = why(length)
-  elseif length >= room then
+  elseif not open() then
     answers[i] = 7
   else
-    local kept = redis.pcall('SET', seen, (known or '') .. body .. (mode == 'C' and 'C' or 'F'), 'PX', window)
+    if not kept then
+      kept = redis.pcall('SET', seen, (known or '') .. body .. 'C', 'PX', window)
+    end
     if refused(kept) then
       answers[i] = why(kept)
     else

@@ -22,13 +22,20 @@ use super::link::{Fault, Link};
 use super::links::Links;
 use super::replicas::Replicas;
 use super::retention::{self, Room, Written};
-use super::script::{self, Answer, Ask, Form, Outcome, Scripts};
+use super::script::{self, Answer, Form, Outcome, Scripts};
 use super::stream::Streams;
 
 /// An admission and where its answer goes.
 pub(super) struct Waiting {
-    pub(super) admission: Admission,
+    pub(super) admission: Arc<Admission>,
     pub(super) reply: Reply<Result<Verdict, Unavailable>>,
+}
+
+impl Entry {
+    /// The form in which it is offered.
+    fn event(&self) -> &Event {
+        self.conflict.as_ref().unwrap_or(&self.waiting.admission.event)
+    }
 }
 
 /// What a lane works with.
@@ -170,26 +177,22 @@ impl Lane {
     }
 
     fn call(&self, batch: &Batch) -> redis::Cmd {
-        let asks: Vec<Ask<'_>> = batch
-            .entries
-            .iter()
-            .map(|entry| {
-                let admission = &entry.waiting.admission;
-                let form = match (&entry.conflict, admission.on_conflict) {
-                    (Some(_), _) => Form::Conflict,
-                    (None, OnConflict::Forward) => Form::OrTell,
-                    (None, OnConflict::Drop) => Form::OrDrop,
-                };
-                Ask {
-                    source: &admission.source,
-                    identity: &admission.identity,
-                    body: &admission.body,
-                    form,
-                    event: entry.conflict.as_ref().unwrap_or(&admission.event),
-                }
-            })
-            .collect();
-        self.scripts.admit(&batch.stream, self.window_ms, self.backlog.max(), &asks)
+        let bytes = batch.entries.iter().map(|entry| entry.event().json.len()).sum();
+        let mut call = self.scripts.admit(&batch.stream, batch.entries.len(), bytes);
+        for Entry { waiting, .. } in &batch.entries {
+            let admission = &*waiting.admission;
+            call.key(&batch.stream, &admission.source, &admission.identity);
+        }
+        call.bounds(self.window_ms, self.backlog.max());
+        for entry in &batch.entries {
+            let form = match (&entry.conflict, entry.waiting.admission.on_conflict) {
+                (Some(_), _) => Form::Conflict,
+                (None, OnConflict::Forward) => Form::OrTell,
+                (None, OnConflict::Drop) => Form::OrDrop,
+            };
+            call.event(&entry.waiting.admission.body, form, entry.event());
+        }
+        call.0
     }
 
     /// Answers what the script settled. The conflicts come back, in conflict form, and those that had no room. What is not
@@ -352,7 +355,7 @@ mod tests {
         let fits = |bytes: &[usize]| {
             let waiting = bytes.iter().map(|bytes| {
                 let event = Event::with_payload("e", &format!("\"{}\"", "x".repeat(*bytes)));
-                Waiting { admission: Admission { event, ..admission("e", "1") }, reply: reply().0 }
+                Waiting { admission: Admission { event, ..admission("e", "1") }.into(), reply: reply().0 }
             });
             fitting(&waiting.collect::<Vec<_>>())
         };

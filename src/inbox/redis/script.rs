@@ -19,14 +19,8 @@ pub(super) struct Scripts {
     pending: Script,
 }
 
-/// What is asked for one event.
-pub(super) struct Ask<'a> {
-    pub(super) source: &'a str,
-    pub(super) identity: &'a Identity,
-    pub(super) body: &'a BodyHash,
-    pub(super) form: Form,
-    pub(super) event: &'a Event,
-}
+/// A call that admits events to one stream, as it is written: every key, the bounds, every event.
+pub(super) struct Call(pub(super) Cmd);
 
 /// In which form an event is offered, and so what happens when its identity is known with another body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,30 +85,11 @@ impl Scripts {
         loads
     }
 
-    /// One call that admits events to one stream.
-    pub(super) fn admit(&self, stream: &str, window_ms: u64, max_backlog: u64, asks: &[Ask<'_>]) -> Cmd {
-        let bytes: usize = asks.iter().map(|ask| ask.event.json.len() + PER_EVENT).sum();
-        let mut call = Cmd::with_capacity(6 + asks.len() * 7, bytes);
-        call.arg("EVALSHA").arg(self.admit.get_hash()).arg(asks.len() + 1).arg(stream);
-        for ask in asks {
-            call.arg(super::stream::seen_key(stream, ask.source, ask.identity));
-        }
-        call.arg(window_ms).arg(max_backlog);
-        for ask in asks {
-            let form = match ask.form {
-                Form::OrTell => "F",
-                Form::OrDrop => "D",
-                Form::Conflict => "C",
-            };
-            let event = ask.event;
-            call.arg(&ask.body.0[..])
-                .arg(form)
-                .arg(&event.id)
-                .arg(&*event.kind)
-                .arg(&*event.source)
-                .arg(&event.json);
-        }
-        call
+    /// A call for so many events, their JSON so long in all.
+    pub(super) fn admit(&self, stream: &str, events: usize, bytes: usize) -> Call {
+        let mut call = Cmd::with_capacity(6 + events * 7, bytes + events * PER_EVENT);
+        call.arg("EVALSHA").arg(self.admit.get_hash()).arg(events + 1).arg(stream);
+        Call(call)
     }
 
     /// One call that trims one stream by age: entries older than `retain_ms`, and those up to the id `aged`.
@@ -157,6 +132,28 @@ impl Scripts {
         let mut call = on(&self.pending, stream);
         call.arg(group).arg(from).arg(to).arg(most).arg(deleted);
         call
+    }
+}
+
+impl Call {
+    /// The key under which an event is remembered.
+    pub(super) fn key(&mut self, stream: &str, source: &str, identity: &Identity) {
+        self.0.arg(super::stream::seen_key(stream, source, identity));
+    }
+
+    /// How long it is remembered, and how long the stream may get.
+    pub(super) fn bounds(&mut self, window_ms: u64, max_backlog: u64) {
+        self.0.arg(window_ms).arg(max_backlog);
+    }
+
+    /// An event; the keys have the same order.
+    pub(super) fn event(&mut self, body: &BodyHash, form: Form, event: &Event) {
+        let form = match form {
+            Form::OrTell => "F",
+            Form::OrDrop => "D",
+            Form::Conflict => "C",
+        };
+        self.0.arg(&body.0[..]).arg(form).arg(&*event.id).arg(&*event.kind).arg(&*event.source).arg(&*event.json);
     }
 }
 

@@ -110,7 +110,11 @@ fn number(stream: &mut String, partition: u32, partitions: u32) {
 
 /// What is remembered of an identity. The braces make the stream's name the hash tag, so that it shares the stream's slot.
 pub(super) fn seen_key(stream: &str, source: &str, identity: &Identity) -> String {
-    format!("{{{stream}}}:seen:{source}:{}", hex::encode(identity.0))
+    let mut hex = [0; 32];
+    // Cannot fail: the slice is twice as long.
+    let _ = hex::encode_to_slice(identity.0, &mut hex);
+    let hex = std::str::from_utf8(&hex).unwrap_or_default();
+    ["{", stream, "}:seen:", source, ":", hex].concat()
 }
 
 /// A key like those of [`seen_key`], under which nothing is remembered.
