@@ -8,6 +8,7 @@
 //! - `reader`: the queue's consumers.
 
 mod block;
+mod checkpoint;
 mod filter;
 mod identities;
 mod ledger;

@@ -11,6 +11,7 @@ use crate::database::pairing::Pairing;
 use crate::database::{self, OpenError};
 use crate::inbox::{Admission, Verdict};
 
+use super::checkpoint::{self, Checkpoints};
 use super::identities::Identities;
 use super::ledger::Ledger;
 use super::purge::Purge;
@@ -18,14 +19,14 @@ use super::{Options, Tuning, run};
 
 /// An open database.
 pub(super) struct Store {
+    /// Before the connection, which has to be closed last.
+    checkpoints: Checkpoints,
     pub(super) conn: Connection,
     pairing: Pairing,
     /// None after a failure, until it is read again.
     state: Option<State>,
     options: Options,
     tuning: Tuning,
-    /// Roughly what the log has grown by since the last checkpoint.
-    logged: i64,
 }
 
 /// What is held in memory of what is committed.
@@ -39,7 +40,8 @@ impl Store {
     /// Opens the database; the lock is the caller's.
     pub(super) fn open(db: &Path, options: Options, tuning: Tuning) -> Result<Store, OpenError> {
         let (conn, pairing) = database::open(db, tuning.layout, &tables())?;
-        let mut store = Store { conn, pairing, state: None, options, tuning, logged: 0 };
+        let checkpoints = Checkpoints::start(db, tuning.layout.checkpoint_bytes);
+        let mut store = Store { conn, pairing, state: None, options, tuning, checkpoints };
         store.state = Some(store.load().map_err(|error| OpenError::of(db, error))?);
         Ok(store)
     }
@@ -72,24 +74,18 @@ impl Store {
         Ok(())
     }
 
-    /// Moves the log into the database once enough of it has gathered. A failure costs no event: the log keeps them.
+    /// Moves the log into the database once enough of it has gathered.
     pub(super) fn checkpoint(&mut self) {
-        if self.logged < self.tuning.layout.checkpoint_bytes {
-            return;
+        if self.checkpoints.is_writers_turn() {
+            checkpoint::run(&self.conn, "PASSIVE");
+            self.checkpoints.moved();
         }
-        self.logged = 0;
-        self.checkpoint_now("PASSIVE");
     }
 
     /// The last checkpoint; dropping the connection then removes the log.
     pub(super) fn close(mut self) {
-        self.checkpoint_now("TRUNCATE");
-    }
-
-    fn checkpoint_now(&mut self, mode: &str) {
-        if let Err(error) = self.conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())) {
-            tracing::warn!(%error, "the embedded store could not be checkpointed");
-        }
+        self.checkpoints.stop();
+        checkpoint::run(&self.conn, "TRUNCATE");
     }
 
     fn load(&self) -> Result<State> {
@@ -125,7 +121,7 @@ impl Store {
         transaction.commit()?;
         self.pairing.committed(&self.conn);
         self.state = Some(state);
-        self.logged += bytes as i64;
+        self.checkpoints.wrote(bytes as i64);
         Ok(done)
     }
 }
