@@ -1,12 +1,14 @@
 //! Schema drift: fields and event types that a source sends and its provider's table does not know.
 //!
 //! Keeps true: each is logged and counted once a source and process, by its name and never by its value; how many names are
-//! remembered is bounded. A delivery that holds nothing new to the table takes no lock and allocates nothing.
+//! remembered is bounded. A delivery whose names are all known, to the table or from before, takes no lock.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
 
 use super::Source;
 use crate::provider::Object;
@@ -14,16 +16,22 @@ use crate::secret::Redactor;
 
 /// The names noticed so far.
 #[derive(Default)]
-pub(super) struct Drift(Mutex<Noticed>);
+pub(super) struct Drift {
+    noticed: ArcSwap<Noticed>,
+    /// Held while one is added.
+    adding: Mutex<()>,
+}
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Noticed {
-    names: HashSet<(Kind, String)>,
+    /// By [`Kind`].
+    names: [HashSet<String>; 2],
     full: bool,
 }
 
 /// What drifted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
 enum Kind {
     Field,
     Type,
@@ -41,16 +49,32 @@ enum Notice {
 
 impl Drift {
     fn notice(&self, kind: Kind, name: &str) -> Notice {
-        let mut noticed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = (kind, name.to_owned());
-        if noticed.names.contains(&name) {
+        let known = |noticed: &Noticed| noticed.names[kind as usize].contains(name);
+        if known(&self.noticed.load()) {
             return Notice::Known;
         }
-        if noticed.names.len() < MAX_NAMES {
-            noticed.names.insert(name);
-            return Notice::New;
+        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.noticed.load_full();
+        if known(&before) {
+            return Notice::Known;
         }
-        if std::mem::replace(&mut noticed.full, true) { Notice::Beyond } else { Notice::Full }
+        if before.full {
+            return Notice::Beyond;
+        }
+        let mut noticed = Noticed::clone(&before);
+        noticed.full = before.count() >= MAX_NAMES;
+        if !noticed.full {
+            noticed.names[kind as usize].insert(name.to_owned());
+        }
+        let notice = if noticed.full { Notice::Full } else { Notice::New };
+        self.noticed.store(Arc::new(noticed));
+        notice
+    }
+}
+
+impl Noticed {
+    fn count(&self) -> usize {
+        self.names.iter().map(HashSet::len).sum()
     }
 }
 
@@ -126,7 +150,7 @@ mod tests {
         assert_eq!(drift.notice(Kind::Field, "one more"), Notice::Full);
         assert_eq!(drift.notice(Kind::Field, "one more"), Notice::Beyond);
         assert_eq!(drift.notice(Kind::Field, "extra"), Notice::Known);
-        assert_eq!(drift.0.lock().unwrap().names.len(), MAX_NAMES);
+        assert_eq!(drift.noticed.load().count(), MAX_NAMES);
     }
 
     #[test]

@@ -153,7 +153,13 @@ impl Call {
             Form::OrDrop => "D",
             Form::Conflict => "C",
         };
-        self.0.arg(&body.0[..]).arg(form).arg(&*event.id).arg(&*event.kind).arg(&*event.source).arg(&*event.json);
+        self.0
+            .arg(&body.0[..])
+            .arg(form)
+            .arg(&*event.id)
+            .arg(&*event.kind)
+            .arg(&*event.source)
+            .arg(&*event.json);
     }
 }
 
