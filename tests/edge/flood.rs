@@ -1,8 +1,8 @@
 //! A good client while others flood the gateway with forgeries and hold thousands of slow connections: it is served as before,
 //! the reject log stays within its bound, and memory is flat. What keeps connections out is told once.
 //!
-//!     tests/run --test edge flood:: -- --nocapture                 # some seconds
-//!     HOOKGATE_FLOOD=full tests/run --release --test edge flood:: -- --nocapture
+//!     tests/run --test edge flood::a_flood -- --nocapture                 # some seconds
+//!     HOOKGATE_FLOOD=full tests/run --release --test edge flood::a_flood -- --nocapture
 //!                                                                  # a minute: 50,000 forgeries, 5,000 slow connections
 //!
 //! How long the good client waits is printed, not asserted: that is a matter of the machine. The figures come as a table.

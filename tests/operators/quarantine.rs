@@ -192,7 +192,7 @@ async fn a_secret_that_a_header_held_is_not_shown() {
     let home = quarantining(Home::embedded());
     let gateway = home.serve().await;
     let url = format!("https://hooks.test/hooks/securitize/{TOKEN}");
-    let delivery = basiq_by_another_secret("q-1").with("user-agent", &format!("sender ({url})"));
+    let delivery = basiq_by_another_secret("q-1").with("user-agent", format!("sender ({url})"));
     refused(&gateway, &delivery).await;
     let seq = kept(&home, 1).await[0]["seq"].to_string();
     for form in [&["quarantine", "show", &seq][..], &["quarantine", "show", &seq, "--json"]] {
