@@ -1,4 +1,4 @@
-//! Bytes on a connection and what the edge answers them.
+//! Bytes on a connection, and the edge's answers.
 
 mod admission;
 mod answers;

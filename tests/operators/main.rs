@@ -1,4 +1,4 @@
-//! What an operator does with a gateway and reads from it: commands, reloads, drains, backups, logs, metrics.
+//! The acts of an operator, and the traces that a gateway leaves for one: commands, reloads, backups, logs, metrics.
 
 mod alerts;
 mod audit;

@@ -1,4 +1,4 @@
-//! Formats, formulas and rules, held to the files of this repository. No other server is needed.
+//! Formats, formulas and rules, held to the files of this repository. No server but the gateway runs.
 
 mod config;
 mod corpora;

@@ -1,4 +1,4 @@
-//! An accepted event reaches its queue once, over what disks, Redis and gateways do meanwhile.
+//! An accepted event reaches its queue once, while disks, Redis and gateways fail.
 
 mod backlog;
 mod cluster;

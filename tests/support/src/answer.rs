@@ -1,8 +1,7 @@
-//! An answer of the gateway.
+//! An HTTP answer of the gateway.
 
 use serde_json::Value;
 
-/// The answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -12,7 +11,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Reads everything before the body.
+    /// Reads the status line and the headers.
     pub fn read_head(head: &str) -> Answer {
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
@@ -25,7 +24,7 @@ impl Answer {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The bytes of the body that comes after the head.
+    /// The length of the body.
     pub fn content_length(&self) -> usize {
         self.header("content-length").map_or(0, |length| length.parse().unwrap())
     }
@@ -50,7 +49,7 @@ impl Answer {
         assert_eq!(self.taken(), ("duplicate".to_owned(), id.to_owned()));
     }
 
-    /// A 503 that says when to come again.
+    /// Fails unless it is a 503 that says when to come again.
     pub fn assert_come_again(&self) {
         assert_eq!(self.status, 503, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");

@@ -1,4 +1,4 @@
-//! For tests without a runtime: each call here blocks until it is answered.
+//! For tests without a runtime: each call here blocks until its answer is there.
 
 mod bystander;
 mod connection;
@@ -14,12 +14,12 @@ pub use bystander::Bystander;
 pub use connection::{Connection, is_open};
 
 impl Home {
-    /// Starts a gateway, which listens then.
+    /// Starts a gateway and blocks until it listens.
     pub fn gateway(&self) -> Gateway {
         self.start().listens_blocking()
     }
 
-    /// The same under a limit of its open files, which is told as to `ulimit`: `-n 100`.
+    /// The same under a limit, written as for `ulimit`: `-n 100` allows 100 open files.
     pub fn gateway_limited(&self, limit: &str) -> Gateway {
         self.start_limited(limit).listens_blocking()
     }
@@ -43,7 +43,7 @@ impl Gateway {
         Metrics::read(&self.ask_admin("/metrics").body)
     }
 
-    /// The record of a refusal that was answered, once it is written.
+    /// Blocks until the record of this refusal is written.
     pub fn record_of(&self, answer: &Answer) -> Value {
         let id = answer.json()["reject"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned();
         eventually("the refusal is recorded", || {
@@ -51,24 +51,24 @@ impl Gateway {
         })
     }
 
-    /// Every record that is written.
+    /// Every complete record of the reject log.
     pub fn records(&self) -> Vec<Value> {
         let text = audit(self.data());
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Closes the other end of its standard error.
+    /// Closes this end of the pipe that it logs to.
     pub fn stop_reading_the_log(&self) {
         self.read_log().stop_reading();
         until("the reader of the log ends", || {
-            // A refusal makes a line.
+            // The reader notices at the next line, and a refusal logs one.
             self.ask(&Request::get("/nothing"));
             self.read_log().is_closed()
         });
     }
 
-    /// Drains it; gives its exit code and all that it logged.
+    /// Drains it. Returns its exit code and its log.
     pub fn stop(mut self) -> (i32, String) {
         self.sigterm();
         let status = eventually("the gateway stops", || self.ended());
@@ -76,7 +76,7 @@ impl Gateway {
     }
 }
 
-/// Looks until there is something to see.
+/// Waits for a value.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -88,7 +88,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Looks until it is true.
+/// Waits for a condition.
 pub fn until(what: &str, mut true_now: impl FnMut() -> bool) {
     eventually(what, || true_now().then_some(()));
 }

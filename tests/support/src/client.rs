@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client in the raw: it shows every header, and it can misbehave.
+//! A raw HTTP/1.1 client: it shows every header, and it can misbehave.
 
 use std::io::{self, Error, ErrorKind};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::{Answer, Request};
 
-/// One connection, kept alive.
+/// One connection, which is kept alive.
 pub struct Client {
     stream: BufReader<TcpStream>,
 }
@@ -20,7 +20,7 @@ impl Client {
         Client::over(stream)
     }
 
-    /// Over a connection that is made.
+    /// Takes over an open connection.
     pub fn over(stream: TcpStream) -> io::Result<Client> {
         stream.set_nodelay(true)?;
         Ok(Client { stream: BufReader::new(stream) })
@@ -35,12 +35,12 @@ impl Client {
         self.answer().await
     }
 
-    /// Sends bytes and waits for nothing.
+    /// Sends bytes without waiting for an answer.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
     }
 
-    /// Waits for an answer, not for ever.
+    /// Waits for an answer, for a limited time.
     pub async fn answer(&mut self) -> io::Result<Answer> {
         match tokio::time::timeout(ANSWER_TIMEOUT, self.read()).await {
             Ok(answer) => answer,
@@ -48,7 +48,7 @@ impl Client {
         }
     }
 
-    /// Whether the server has closed the connection, once it says anything.
+    /// Waits for the next byte. Returns true if the server closes the connection instead.
     pub async fn closed(&mut self) -> bool {
         let closed = async { self.stream.read(&mut [0]).await.is_ok_and(|bytes| bytes == 0) };
         tokio::time::timeout(ANSWER_TIMEOUT, closed).await.unwrap_or(false)

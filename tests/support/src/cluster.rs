@@ -3,16 +3,15 @@
 use super::process::free_port;
 use super::{Persistence, Redis, until};
 
-/// The cluster.
 pub struct Cluster {
-    /// Each begins with a third of the slots.
+    /// Each starts with a third of the slots.
     pub masters: Vec<Redis>,
-    /// Each begins as a copy of the master at the same place.
+    /// Each starts as the replica of the master with the same index.
     pub replicas: Vec<Redis>,
 }
 
 impl Cluster {
-    /// One dead master makes the others no less alive; it is missed after a second and a half.
+    /// The cluster serves its other slots while one master is dead, and notices the death after 1.5 seconds.
     pub async fn start() -> Cluster {
         let (mut masters, mut replicas) = (Vec::new(), Vec::new());
         for _ in 0..3 {
@@ -45,7 +44,6 @@ impl Cluster {
         cluster
     }
 
-    /// The URLs of all nodes.
     pub fn urls(&self) -> Vec<String> {
         self.nodes().map(|node| format!("redis://127.0.0.1:{}", node.port())).collect()
     }

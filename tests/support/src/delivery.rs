@@ -8,7 +8,7 @@ use standardwebhooks::Webhook;
 
 use super::{Request, now};
 
-/// A source for every provider, each with the path `/hooks/<name>`. The last is Securitize's, to be added to.
+/// A source for every provider, each with the path `/hooks/<name>`. Securitize's is the last, so text added extends it.
 pub fn sources() -> String {
     let signed = [
         signed("basiq", &[STANDARD_SECRET]),
@@ -19,7 +19,7 @@ pub fn sources() -> String {
     signed.concat() + &tokened()
 }
 
-/// A source for each way to authenticate; Basiq may sign with any of these secrets.
+/// A source for each kind of authentication. Basiq may sign with any of these secrets.
 pub(crate) fn three_sources(basiq: &[&str]) -> String {
     signed("basiq", basiq) + &signed("atelio", &[TEXT_SECRET]) + &tokened()
 }
@@ -37,27 +37,27 @@ pub fn basiq(id: &str) -> Request {
     basiq_about(id, USER)
 }
 
-/// The same event about another user is another body under the same identity.
+/// Another user makes another body under the same identity.
 pub fn basiq_about(id: &str, user: &str) -> Request {
     basiq_signed(&message(id), &basiq_body_about(id, user), STANDARD_SECRET, now())
 }
 
-/// The event `id`, signed with a secret that sources do not have unless they are told.
+/// The event `id`, signed with a secret that sources have only after [`knowing_both_secrets`](crate::Home::knowing_both_secrets).
 pub fn basiq_by_another_secret(id: &str) -> Request {
     basiq_signed(&message(id), &basiq_body(id), NEXT_SECRET, now())
 }
 
-/// The event `id`, signed by a clock that is so many seconds from ours.
+/// The event `id`, signed by a clock that is this many seconds ahead.
 pub fn basiq_signed_at(id: &str, offset: i64) -> Request {
     basiq_signed(&message(id), &basiq_body(id), STANDARD_SECRET, now() + offset)
 }
 
-/// A body that is no JSON object, signed all the same.
+/// A body that is no JSON object, with a valid signature.
 pub fn basiq_unreadable(body: &str) -> Request {
     basiq_signed(UNREADABLE, body, STANDARD_SECRET, now())
 }
 
-/// The same, signed with a secret that sources do not have unless they are told.
+/// The same, signed as in [`basiq_by_another_secret`].
 pub fn basiq_unreadable_by_another_secret(body: &str) -> Request {
     basiq_signed(UNREADABLE, body, NEXT_SECRET, now())
 }
@@ -79,7 +79,7 @@ fn message(id: &str) -> String {
     format!("msg_{id}")
 }
 
-/// Standard Webhooks: Basiq's and Anduin's.
+/// Signed by Standard Webhooks, as Basiq and Anduin do.
 pub fn standard(path: &str, body: &str, at: i64) -> Request {
     standard_by("msg_p5jXN8AQM9LWM0D4loKWxJek", STANDARD_SECRET, path, body, at)
 }
@@ -92,7 +92,7 @@ fn standard_by(message: &str, secret: &str, path: &str, body: &str, at: i64) -> 
         .with("webhook-signature", signature)
 }
 
-/// A customer's KYC result. What tells events apart is the customer; `note` only makes another body.
+/// A customer's KYC result. The customer is the identity; another `note` makes another body.
 pub fn atelio(customer: &str, note: &str) -> Request {
     let body = json!({
         "event": "kyc.verification.success",
@@ -103,17 +103,17 @@ pub fn atelio(customer: &str, note: &str) -> Request {
     bond("/hooks/atelio", &body.to_string(), now())
 }
 
-/// Atelio's.
+/// Signed as Atelio does.
 pub fn bond(path: &str, body: &str, at: i64) -> Request {
     json_post(path, body).with("bond-signature", format!("t={at},v2={}", mac(at, body)))
 }
 
-/// IOF's.
+/// Signed as IOF does.
 pub fn iof(path: &str, body: &str, at: i64) -> Request {
     json_post(path, body).with("x-iof-signature", format!("t={at},v1={}", mac(at, body)))
 }
 
-/// A Securitize event with this nonce, for the source with this path.
+/// A Securitize event for the source with this path.
 pub fn securitize(path: &str, subscription: &str, nonce: u32) -> Request {
     let body = json!({
         "eventType": "domain-investor-kyc-update",
@@ -124,7 +124,7 @@ pub fn securitize(path: &str, subscription: &str, nonce: u32) -> Request {
     json_post(&format!("{path}/{TOKEN}"), &body.to_string())
 }
 
-/// An investor's update from Securitize. What tells events apart is the nonce; `domain` only makes another body.
+/// An investor's update from Securitize. The nonce is the identity; another `domain` makes another body.
 pub fn investor_update(nonce: u32, domain: &str) -> Request {
     let body = json!({
         "domainId": domain,

@@ -7,13 +7,13 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A disk in memory. Unmounted when dropped.
+/// It is in memory, and unmounted when dropped.
 pub struct SmallDisk {
     folder: TempDir,
 }
 
 impl SmallDisk {
-    /// Mounts one of so many MiB; none where that is not allowed.
+    /// Mounts one of this size. Returns none where mounting is not allowed.
     pub fn mount(mib: u32) -> Option<SmallDisk> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -29,7 +29,7 @@ impl SmallDisk {
         self.folder.path()
     }
 
-    /// Mounts it anew, read-only.
+    /// Remounts it read-only.
     pub fn read_only(&self) {
         let mut mount = Command::new("mount");
         let remounted = mount.args(["-o", "remount,ro"]).arg(self.folder.path()).status().unwrap();
@@ -41,7 +41,7 @@ impl SmallDisk {
         self.fill_once().unwrap()
     }
 
-    /// The same; none while it is filled already.
+    /// Returns none if it is full already.
     pub fn fill_once(&self) -> Option<PathBuf> {
         let path = self.folder.path().join("filler");
         let mut file = File::create_new(&path).ok()?;

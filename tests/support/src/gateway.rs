@@ -1,4 +1,4 @@
-//! A gateway that runs, as its operator reaches it: addresses, log, signals.
+//! A running gateway, as its operator reaches it: addresses, log, signals.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,16 @@ use serde_json::Value;
 use super::log::Log;
 use super::{Answer, Client, Process, Request, blocking, eventually, until};
 
-/// The gateway. Killed when dropped.
+/// Killed when dropped.
 pub struct Gateway {
     process: Process,
-    /// Where it takes deliveries.
     pub edge: SocketAddr,
-    /// Where it tells of itself.
     pub admin: SocketAddr,
     data: PathBuf,
     log: Log,
 }
 
-/// A gateway that may still have to wait for something before it listens.
+/// A gateway that does not listen yet: it may be waiting for a server or a port.
 pub struct Starting {
     process: Process,
     data: PathBuf,
@@ -34,12 +32,11 @@ impl Starting {
         Starting { process, data, log }
     }
 
-    /// Waits until its log says something.
     pub async fn says(&self, what: &str) {
         until(what, async || self.log.contains(what)).await;
     }
 
-    /// Asks it to read its config anew.
+    /// Asks it to reload its config.
     pub fn sighup(&self) {
         self.process.signal("HUP");
     }
@@ -49,7 +46,7 @@ impl Starting {
         self.listens_or_ends().await.unwrap_or_else(|log| panic!("{log}"))
     }
 
-    /// Waits until it listens, or else ends: then its log.
+    /// Waits until it listens. If it ends instead, returns its log.
     pub async fn listens_or_ends(mut self) -> Result<Gateway, String> {
         let found = eventually("the gateway listens", async || self.look()).await;
         found.map(|addresses| self.at(addresses))
@@ -90,7 +87,7 @@ impl Gateway {
         self.admin("/readyz").await.status == 200
     }
 
-    /// What `/readyz` says, and fails unless its status agrees with it.
+    /// The report of `/readyz`. Fails unless the status agrees with it.
     pub async fn readiness(&self) -> Value {
         let answer = self.admin("/readyz").await;
         let report = answer.json();
@@ -98,29 +95,26 @@ impl Gateway {
         report
     }
 
-    /// The series of `/metrics` that begins like this, 0 if there is none.
+    /// The value of this series in `/metrics`, 0 if there is none.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = self.admin("/metrics").await.body;
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or(0.0)
     }
 
-    /// Its standard error so far.
+    /// Everything on its standard error so far.
     pub fn log(&self) -> String {
         self.log.text()
     }
 
-    /// The id of its process.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Ends it in the middle of whatever it does.
     pub fn kill9(mut self) {
         self.process.kill9();
     }
 
-    /// Freezes it.
     pub fn pause(&self) {
         self.process.freeze();
     }
@@ -129,7 +123,6 @@ impl Gateway {
         self.process.signal("CONT");
     }
 
-    /// Asks it to end.
     pub fn sigterm(&self) {
         self.process.signal("TERM");
     }
@@ -138,7 +131,7 @@ impl Gateway {
         self.process.signal("INT");
     }
 
-    /// Asks it to read its config anew.
+    /// Asks it to reload its config.
     pub fn sighup(&self) {
         self.process.signal("HUP");
     }

@@ -1,4 +1,4 @@
-//! A folder with a config and a data folder, as an operator keeps it: gateways come and go on it, commands run in it.
+//! A folder with a config and a data folder. Gateways are started and commands run with it, as an operator does.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,20 +14,20 @@ use tempfile::TempDir;
 use super::delivery::{NEXT_SECRET, three_sources};
 use super::{Gateway, Process, Redis, STANDARD_SECRET, Starting, blocking, eventually, hookgate, until};
 
-/// The folder. Removed when dropped.
+/// Removed when dropped.
 pub struct Home {
     folder: TempDir,
     settings: BTreeMap<String, Value>,
-    /// The config after the settings: the sources.
+    /// The text of the config after the settings: the sources.
     rest: String,
-    /// Whether the file holds what is said here.
+    /// Whether the file has these settings and sources.
     written: AtomicBool,
-    /// How verbose its gateways are, where not as they are by default.
+    /// The log level of its gateways, unless it is the default.
     log: Option<&'static str>,
 }
 
 impl Home {
-    /// Events go to the data folder; three sources.
+    /// Events go to the data folder. There are three sources, one for each kind of authentication.
     pub fn embedded() -> Home {
         Home::of(three_sources(&[STANDARD_SECRET])).listening().with("spool.enabled", false)
     }
@@ -37,19 +37,19 @@ impl Home {
         Home::redis_at(redis.url())
     }
 
-    /// Events go to the Redis with this URL, or these.
+    /// Events go to the Redis with this URL, or with these.
     pub fn redis_at(url: impl Into<Value>) -> Home {
         Home::embedded().with("dedupe.store", "redis").with("queue.kind", "redis").with("redis.url", url)
     }
 
-    /// A config that listens on free ports, and this. Its gateways log so much that whatever could leak does.
+    /// This config, on free ports. Its gateways log at trace level, so that a secret that can leak does.
     pub fn new(config: &str) -> Home {
         let home = Home { log: Some("trace"), ..Home::of(config.to_owned()).listening() };
         home.write_config();
         home
     }
 
-    /// This config. Its gateways log so much that whatever could leak does.
+    /// This config alone. Its gateways log at trace level, so that a secret that can leak does.
     pub fn exactly(config: &str) -> Home {
         let home = Home { log: Some("trace"), ..Home::of(config.to_owned()) };
         home.write_config();
@@ -70,13 +70,13 @@ impl Home {
         self.with("edge.listen", "127.0.0.1:0").with("admin.listen", "127.0.0.1:0")
     }
 
-    /// One setting more, or another value for it.
+    /// Adds or replaces a setting.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Home {
         self.settings.insert(key.to_owned(), value.into());
         self.unwritten()
     }
 
-    /// One setting less.
+    /// Removes a setting.
     pub fn without(mut self, key: &str) -> Home {
         self.settings.remove(key);
         self.unwritten()
@@ -87,7 +87,7 @@ impl Home {
         self.with_sources(three_sources(&[STANDARD_SECRET, NEXT_SECRET]))
     }
 
-    /// These sources and no other.
+    /// Replaces the sources.
     pub fn with_sources(self, sources: impl Into<String>) -> Home {
         Home { rest: sources.into(), ..self }.unwritten()
     }
@@ -106,16 +106,16 @@ impl Home {
         self.path(name)
     }
 
-    /// Writes the config, under a gateway that runs or for the next one.
+    /// Writes the config file, which a running gateway follows.
     pub fn write_config(&self) {
-        // What is a value in JSON is one in TOML too.
+        // These JSON values are valid TOML too.
         let settings: String =
             self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         self.write("hookgate.toml", settings + &self.rest);
         self.written.store(true, Ordering::SeqCst);
     }
 
-    /// A command with this config, which is written first unless that is done.
+    /// A command with this config. The file is written first if settings have changed.
     pub fn command(&self, arguments: &[&str]) -> Command {
         if !self.written.load(Ordering::SeqCst) {
             self.write_config();
@@ -125,7 +125,7 @@ impl Home {
         command
     }
 
-    /// A command with no config, run in the folder.
+    /// A command without a config. It runs in the folder.
     pub fn bare(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(hookgate());
         command.args(arguments).current_dir(self.folder.path());
@@ -142,7 +142,7 @@ impl Home {
         self.run(&["check", "--live"])
     }
 
-    /// What a command prints with `--json`, once it has done well.
+    /// The output of a command with `--json`, which must succeed.
     pub fn lines(&self, arguments: &[&str]) -> Vec<Value> {
         self.done(arguments).json()
     }
@@ -165,7 +165,7 @@ impl Home {
         self.start().listens().await
     }
 
-    /// Starts a gateway and waits for nothing.
+    /// Starts a gateway without waiting for it.
     pub fn start(&self) -> Starting {
         let mut serve = self.command(&["serve", "--json"]);
         if let Some(level) = self.log {
@@ -174,7 +174,7 @@ impl Home {
         self.spawn(&mut serve)
     }
 
-    /// The same under a limit of its open files, which is told as to `ulimit`: `-n 100`.
+    /// The same under a limit, written as for `ulimit`: `-n 100` allows 100 open files.
     pub fn start_limited(&self, limit: &str) -> Starting {
         let gateway = self.command(&["serve", "--json"]);
         let mut command = Command::new("sh");
@@ -188,7 +188,7 @@ impl Home {
         Starting::spawn(serve, self.path("data"))
     }
 
-    /// Starts a gateway that is to refuse its start, and gives what it says.
+    /// Starts a gateway that must refuse to start. Returns its log.
     pub async fn refusal(&self) -> String {
         let mut process = Process::spawn(self.command(&["serve"]).stderr(Stdio::piped()));
         let ended = eventually("the gateway refuses to start", async || process.ended()).await;
@@ -198,17 +198,16 @@ impl Home {
         said
     }
 
-    /// The embedded store's file.
     pub fn database(&self) -> PathBuf {
         self.path("data/hookgate.db")
     }
 
-    /// Every event in the queue, in its order.
+    /// Every event in the queue, in order.
     pub fn events(&self) -> Vec<Value> {
         self.lines(&["events", "tail", "--json"]).into_iter().map(|mut line| line["event"].take()).collect()
     }
 
-    /// The same, each as it stands in the queue.
+    /// The same, byte for byte as the queue has them.
     pub fn raw_events(&self) -> Vec<String> {
         #[derive(serde::Deserialize)]
         struct Line<'a> {
@@ -224,20 +223,20 @@ impl Home {
         self.lines(&["audit", "query", "--reason", reason, "--json"])
     }
 
-    /// The reject log as it is on disk.
+    /// The text of the reject log.
     pub fn audit(&self) -> String {
         audit(&self.path("data"))
     }
 
-    /// What the reject log takes on disk.
+    /// The size of the reject log on disk.
     pub fn audit_bytes(&self) -> u64 {
         let files = fs::read_dir(self.path("data/audit")).unwrap();
-        // One may go in the middle of it.
+        // The gateway may delete one meanwhile.
         files.filter_map(|file| Some(file.unwrap().metadata().ok()?.len())).sum()
     }
 }
 
-/// The reject log's files in a data folder, one after the other.
+/// The text of the reject log in a data folder.
 pub(crate) fn audit(data: &Path) -> String {
     let Ok(folder) = fs::read_dir(data.join("audit")) else { return String::new() };
     let mut files: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
@@ -246,7 +245,7 @@ pub(crate) fn audit(data: &Path) -> String {
     files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -255,7 +254,6 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Runs a command to its end.
     pub fn of(command: &mut Command) -> Ran {
         let mut process = Process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         let (out, err) = (read(process.stdout()), read(process.stderr()));

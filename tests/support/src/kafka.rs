@@ -1,4 +1,4 @@
-//! What is in a topic of librdkafka's mock cluster.
+//! The records of a topic in librdkafka's mock cluster.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::Taken;
 
-/// Whatever a topic's only partition holds, in its order. A record has no id but its event's.
+/// All records of a topic's only partition, in order. A record has no id of its own, so its event's stands in.
 pub fn kafka_messages(servers: &str, topic: &str) -> Vec<Taken> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers).set("group.id", "test");

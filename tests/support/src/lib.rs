@@ -1,10 +1,10 @@
-//! What the tests share: the real gateway as a process, real servers around it, clients, and deliveries signed as the providers
-//! publish it, not by hookgate's own code.
+//! The parts that all tests share: the real gateway as a process, real servers around it, clients, and deliveries. Those are
+//! signed by the providers' published formulas, not by hookgate's own code.
 //!
-//! Nothing here sleeps for a result: [`until`] and [`eventually`] wait for a condition, and fail the test when it does not
-//! come. All ports are free ones, so that the tests run side by side. Tests without a runtime have [`blocking`].
+//! No test sleeps to wait for a result: [`until`] and [`eventually`] wait for a condition, and fail the test if it does not
+//! come. Every server has a free port, so tests run side by side. [`blocking`] is for tests without a runtime.
 
-// The gateways under test are processes, which live by the machine's own clock.
+// Tests need the system's clock: the gateways under test are processes that use it.
 #![allow(clippy::disallowed_methods)]
 
 mod answer;
@@ -82,7 +82,7 @@ pub async fn within<T>(bound: Duration, what: &str, work: impl Future<Output = T
     }
 }
 
-/// Fails unless the events' ids are these, each once.
+/// Fails unless the events have exactly these ids, each once.
 pub fn assert_each_once<'a>(events: &[Value], ids: impl IntoIterator<Item = &'a String>) {
     let mut counts: BTreeMap<&str, i32> = ids.into_iter().map(|id| (id.as_str(), -1)).collect();
     for event in events {
@@ -96,7 +96,7 @@ pub fn assert_each_once<'a>(events: &[Value], ids: impl IntoIterator<Item = &'a 
     );
 }
 
-/// The ids of events, in the queue's order.
+/// The ids of events, in order.
 pub fn ids(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["id"].as_str().unwrap()).collect()
 }
@@ -107,11 +107,11 @@ pub fn now() -> i64 {
     i64::try_from(since_1970.as_secs()).unwrap()
 }
 
-/// The program that cargo built with this test; cargo names it to every test that it runs, and so does nextest.
+/// The program under test. Both cargo and nextest pass its path to every test that they run.
 pub fn hookgate() -> PathBuf {
     std::env::var_os("CARGO_BIN_EXE_hookgate").expect("tests are run by cargo").into()
 }
 
-/// After this long a test fails. No test waits this long to pass.
+/// A test that waits this long fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);

@@ -23,9 +23,9 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// What they did.
+/// The result of a load.
 pub struct Sent {
-    /// The ids of all events sent, whatever became of them.
+    /// The ids of all events sent.
     pub all: Vec<String>,
     /// The ids of those that were answered 200.
     pub taken: BTreeSet<String>,

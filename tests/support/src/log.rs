@@ -1,4 +1,4 @@
-//! A gateway's standard error, read as it comes.
+//! A gateway's log: its standard error, read line by line in a thread.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -9,14 +9,13 @@ use std::thread;
 
 use serde_json::Value;
 
-/// The lines so far.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     text: Mutex<String>,
-    /// Told to stop, the reader closes its end.
+    /// Tells the reader to close its end of the pipe.
     stop: AtomicBool,
     closed: AtomicBool,
 }
@@ -45,14 +44,14 @@ impl Log {
         self.0.text.lock().unwrap().contains(what)
     }
 
-    /// The last lines, for a test that fails.
+    /// The last lines, to be printed when a test fails.
     pub fn end(&self) -> String {
         let text = self.text();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(END_LINES)..].join("\n")
     }
 
-    /// Closes the other end of the standard error, once there is one more line to read.
+    /// The reader closes its end of the pipe at the next line.
     pub fn stop_reading(&self) {
         self.0.stop.store(true, Ordering::SeqCst);
     }

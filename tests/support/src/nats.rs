@@ -1,4 +1,4 @@
-//! A NATS server with JetStream of a test's own, to be killed, frozen and brought back.
+//! A NATS server with JetStream of a test's own, to be killed, frozen and restarted.
 
 use std::process::{Command, Stdio};
 
@@ -9,13 +9,12 @@ use tempfile::TempDir;
 use super::process::{Process, free_port};
 use super::{Taken, eventually, until};
 
-/// The server.
 pub struct Nats {
     /// None while it is down.
     process: Option<Process>,
     port: u16,
     folder: TempDir,
-    /// What its config file holds.
+    /// The text of its config file.
     config: String,
     asks_for_login: bool,
 }
@@ -25,7 +24,7 @@ impl Nats {
         Nats::start_with("", false).await
     }
 
-    /// With two users of one password: the tests' own has every permission, `gate` has these.
+    /// With two users that share a password. The tests' own user has every permission, `gate` has these.
     pub async fn start_with_user(permissions: &str) -> Nats {
         let users = format!(
             "authorization {{ users = [ {{ user: tests, password: pass }}, \
@@ -54,12 +53,11 @@ impl Nats {
         format!("nats://gate:pass@127.0.0.1:{}", self.port)
     }
 
-    /// Ends it in the middle of whatever it does.
     pub fn kill9(&mut self) {
         self.process.take().unwrap().kill9();
     }
 
-    /// Brings it back on the same port, with the same streams.
+    /// Starts it again on the same port, with the same streams.
     pub async fn restart(&mut self) {
         assert!(self.spawn().await, "nats-server does not come back on port {}", self.port);
     }
@@ -79,7 +77,6 @@ impl Nats {
         self.create(stream::Config { name: name.to_owned(), subjects, ..Default::default() }).await;
     }
 
-    /// Makes a stream.
     pub async fn create(&self, config: stream::Config) {
         self.jetstream().await.create_stream(config).await.unwrap();
     }
@@ -96,7 +93,7 @@ impl Nats {
         self.jetstream().await.delete_stream(name).await.unwrap();
     }
 
-    /// Whatever a stream holds, in its order.
+    /// All messages of a stream, in order.
     pub async fn messages(&self, stream: &str) -> Vec<Taken> {
         let mut stream = self.jetstream().await.get_stream(stream).await.unwrap();
         let state = stream.info().await.unwrap().state.clone();
@@ -118,7 +115,7 @@ impl Nats {
         messages
     }
 
-    /// Starts it, and tells whether the port was really free.
+    /// Starts it. Returns false if another process has its port.
     async fn spawn(&mut self) -> bool {
         let mut command = Command::new("nats-server");
         command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream"]);
@@ -148,7 +145,7 @@ impl Nats {
         jetstream::new(self.client().await.unwrap())
     }
 
-    /// The client library takes no login out of a URL.
+    /// The client library does not read a login from a URL.
     async fn client(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
         let options = match self.asks_for_login {
             true => ConnectOptions::with_user_and_password("tests".to_owned(), "pass".to_owned()),

@@ -1,4 +1,4 @@
-//! A process of a test's own: reached by its own id alone, and gone when the test is.
+//! A process of a test's own. It is signalled by its id alone, and killed when the test ends.
 
 use std::fs::{self, DirEntry};
 use std::net::{TcpListener, UdpSocket};
@@ -6,7 +6,7 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// The process. Killed when dropped.
+/// Killed when dropped.
 pub struct Process(Child);
 
 impl Process {
@@ -36,13 +36,13 @@ impl Process {
         self.0.try_wait().unwrap()
     }
 
-    /// Until somebody waits for the process its id is nobody else's, whether or not it has ended.
+    /// The system gives the id to no other process until this one has been waited for, even if it has ended.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();
         assert!(sent.success(), "kill -s {name} {}", self.id());
     }
 
-    /// Freezes it, and returns once it is frozen: a thread that runs goes on for a moment after the signal was sent.
+    /// Freezes it, and returns once every thread has stopped: a running one stops a moment after the signal.
     pub fn freeze(&self) {
         self.signal("STOP");
         let tasks = format!("/proc/{}/task", self.id());
@@ -71,8 +71,8 @@ impl Drop for Process {
     }
 }
 
-/// A port below the range that the system takes ports of its own choice from. Until this process ends no other test gets it,
-/// though its server may be down: the UDP port of that number, which no server here uses, is the sign that it is taken.
+/// A port below the range from which the system assigns ports. No other test gets it until this process ends, even while its
+/// server is down: the UDP port of the same number is held as a reservation, and no server here uses UDP.
 pub fn free_port() -> u16 {
     static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     loop {

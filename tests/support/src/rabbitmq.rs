@@ -1,5 +1,5 @@
-//! A RabbitMQ server of a test's own, to be killed, frozen and brought back. It takes ten seconds to start: what can share one,
-//! should.
+//! A RabbitMQ server of a test's own, to be killed, frozen and restarted. It takes ten seconds to start, so tests that can share
+//! one should.
 //!
 //! It has a node name, an `epmd`, a cookie and folders of its own, so that it meets no other RabbitMQ on the machine. It takes
 //! messages of up to [`Rabbitmq::MAX_MESSAGE`] bytes.
@@ -21,11 +21,10 @@ use tempfile::TempDir;
 use super::process::{Process, free_port};
 use super::{Taken, eventually};
 
-/// The server.
 pub struct Rabbitmq {
     /// None while it is down.
     process: Option<Process>,
-    /// Where Erlang looks nodes up.
+    /// Erlang looks nodes up in it.
     _epmd: Process,
     epmd_port: u16,
     port: u16,
@@ -72,12 +71,11 @@ impl Rabbitmq {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
-    /// Ends it in the middle of whatever it does.
     pub fn kill9(&mut self) {
         self.process.take().unwrap().kill9();
     }
 
-    /// Brings it back on the same port, with the same queues.
+    /// Starts it again on the same port, with the same queues.
     pub async fn restart(&mut self) {
         // It runs as the process that was started, where its script believes that systemd watches that one.
         let mut command = self.command("rabbitmq-server");
@@ -103,7 +101,6 @@ impl Rabbitmq {
         self.process.as_ref().unwrap().signal("CONT");
     }
 
-    /// Runs `rabbitmqctl`.
     pub fn control(&self, arguments: &[&str]) {
         let ran = self.command("rabbitmqctl").args(arguments).status().unwrap();
         assert!(ran.success(), "rabbitmqctl {arguments:?}");
@@ -122,12 +119,12 @@ impl Rabbitmq {
         channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.unwrap();
     }
 
-    /// Makes a durable queue that gets what an exchange gets by these routing keys.
+    /// Makes a durable queue for the messages of an exchange with these routing keys.
     pub async fn bind(&self, queue: &str, exchange: &str, pattern: &str) {
         self.bind_with(queue, exchange, pattern, &[]).await;
     }
 
-    /// The same with arguments of the queue: numbers, and texts for the others.
+    /// The same with arguments of the queue. Values that are no numbers are sent as text.
     pub async fn bind_with(&self, queue: &str, exchange: &str, pattern: &str, arguments: &[(&str, &str)]) {
         let (_connection, channel) = self.channel().await;
         let (durable, none) = (QueueDeclareOptions::durable(), FieldTable::default());
@@ -144,7 +141,7 @@ impl Rabbitmq {
         channel.queue_bind(queue.into(), exchange.into(), pattern.into(), plain, none).await.unwrap();
     }
 
-    /// Makes an exchange whose messages go on to another one.
+    /// Makes an exchange that forwards its messages to another one.
     pub async fn bind_exchange(&self, to: &str, from: &str) {
         self.create_exchange(from).await;
         let (_connection, channel) = self.channel().await;
@@ -157,7 +154,7 @@ impl Rabbitmq {
         channel.queue_delete(queue.into(), Default::default()).await.unwrap();
     }
 
-    /// Takes whatever a queue holds, in its order.
+    /// Takes all messages of a queue, in order.
     pub async fn messages(&self, queue: &str) -> Vec<Taken> {
         let (_connection, channel) = self.channel().await;
         let mut messages = Vec::new();
@@ -191,7 +188,7 @@ impl Rabbitmq {
         (connection, channel)
     }
 
-    /// One of its programs. Debian's commands of these names change the user; theirs do not.
+    /// One of RabbitMQ's own programs. Debian's commands of the same names change the user.
     fn command(&self, program: &str) -> Command {
         let folder = self.folder.path();
         let mut command = Command::new(format!("/usr/lib/rabbitmq/bin/{program}"));

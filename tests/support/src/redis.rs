@@ -1,4 +1,4 @@
-//! A Redis server of a test's own, to be stopped, killed, frozen and brought back.
+//! A Redis server of a test's own, to be stopped, killed, frozen and restarted.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -9,7 +9,6 @@ use tempfile::TempDir;
 use super::process::{Process, free_port};
 use super::{eventually, until};
 
-/// The server.
 pub struct Redis {
     /// None while it is down.
     process: Option<Process>,
@@ -19,7 +18,7 @@ pub struct Redis {
     options: Vec<String>,
 }
 
-/// What a restart brings back.
+/// The data that survives a restart.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
     /// Nothing.
@@ -33,7 +32,6 @@ impl Redis {
         Redis::start_with(persistence, &[]).await
     }
 
-    /// With more on its command line.
     pub async fn start_with(persistence: Persistence, options: &[&str]) -> Redis {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let folder = tempfile::tempdir().unwrap();
@@ -58,19 +56,17 @@ impl Redis {
         self.port
     }
 
-    /// Ends it in good order.
     pub async fn stop(&mut self) {
         let mut process = self.process.take().unwrap();
         process.signal("TERM");
         until("redis-server ends", async || process.ended().is_some()).await;
     }
 
-    /// Ends it in the middle of whatever it does.
     pub fn kill9(&mut self) {
         self.process.take().unwrap().kill9();
     }
 
-    /// Brings it back on the same port, with the same data.
+    /// Starts it again on the same port, with the same data.
     pub async fn restart(&mut self) {
         assert!(self.spawn().await, "redis-server does not come back on port {}", self.port);
     }
@@ -84,17 +80,16 @@ impl Redis {
         self.process.as_ref().unwrap().signal("CONT");
     }
 
-    /// Runs one command; for what a test looks at or breaks.
     pub async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
         self.try_run(command).await.unwrap()
     }
 
-    /// How many identities are remembered.
+    /// The number of remembered identities.
     pub async fn remembered(&self) -> usize {
         self.run::<Vec<String>>(&["KEYS", "*:seen:*"]).await.len()
     }
 
-    /// Starts it, and tells whether the port was really free.
+    /// Starts it. Returns false if another process has its port.
     async fn spawn(&mut self) -> bool {
         let appendonly = if self.persistence == Persistence::Always { "yes" } else { "no" };
         let mut command = Command::new("redis-server");

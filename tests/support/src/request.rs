@@ -1,10 +1,10 @@
-//! A request as bytes, since no client library sends what has to be refused.
+//! A request as bytes, since no client library sends the malformed ones.
 
 use bytes::Bytes;
 use http_body_util::Full;
 use sha2::{Digest, Sha256};
 
-/// A request to be written. What is not said of host and length is added.
+/// A request to be sent. Host and length are added unless a header gives them.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
@@ -31,39 +31,37 @@ impl Request {
         Request { body: body.into(), ..Request::new("POST", target) }
     }
 
-    /// One header more.
+    /// Adds a header.
     pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Request {
         self.headers.push((name.to_owned(), value.as_ref().to_owned()));
         self
     }
 
-    /// Without a header.
+    /// Removes a header.
     pub fn without(mut self, name: &str) -> Request {
         self.headers.retain(|(known, _)| known != name);
         self
     }
 
-    /// With another value for a header.
+    /// Replaces a header.
     pub fn instead(self, name: &str, value: impl AsRef<[u8]>) -> Request {
         self.without(name).with(name, value)
     }
 
-    /// By another method.
     pub fn method(self, method: &str) -> Request {
         Request { method: method.to_owned(), ..self }
     }
 
-    /// To another target.
     pub fn to(self, target: &str) -> Request {
         Request { target: target.to_owned(), ..self }
     }
 
-    /// The body of a delivery, which is text.
+    /// The body of a delivery, which is UTF-8.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    /// What the id of this body ends in when it is forwarded as a conflict.
+    /// The end of the event's id when this body is forwarded as a conflict.
     pub fn conflict_suffix(&self) -> String {
         format!("~{}", &hex::encode(Sha256::digest(&self.body))[..8])
     }
@@ -92,7 +90,7 @@ impl Request {
         bytes
     }
 
-    /// For hyper's client, which speaks HTTP/2 too; the origin is `http://` and a host, and stands before a path.
+    /// For hyper's client, which speaks HTTP/2 too. The origin (`http://` and a host) is put before a path.
     pub fn to_hyper(&self, origin: &str) -> hyper::Request<Full<Bytes>> {
         let origin = if self.target.starts_with('/') { origin } else { "" };
         let mut request = hyper::Request::builder().method(self.method.as_str());

@@ -1,4 +1,4 @@
-//! A Sentinel of a test's own, that watches one master and decides alone.
+//! A Redis Sentinel of a test's own. It watches one master and decides alone.
 
 use std::process::{Command, Stdio};
 
@@ -9,7 +9,6 @@ use super::process::Process;
 use super::process::free_port;
 use super::{Redis, until};
 
-/// The Sentinel.
 pub struct Sentinel {
     _process: Process,
     _folder: TempDir,
@@ -17,10 +16,10 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// The name that the master is known by.
+    /// The master's name.
     pub const NAME: &str = "main";
 
-    /// Watches a master, and knows its one replica.
+    /// Watches a master that has one replica, and returns once the replica is known.
     pub async fn watch(master: &Redis) -> Sentinel {
         let (folder, port, name) = (tempfile::tempdir().unwrap(), free_port(), Sentinel::NAME);
         let file = folder.path().join("sentinel.conf");
@@ -42,12 +41,12 @@ impl Sentinel {
         sentinel
     }
 
-    /// With a user and a password, which it insists on.
+    /// With the user and password that it requires.
     pub fn url(&self) -> String {
         format!("redis://gate:s3same@127.0.0.1:{}", self.port)
     }
 
-    /// Makes the replica the master, once there is one that can be.
+    /// Promotes the replica, as soon as the Sentinel finds it suitable.
     pub async fn fail_over(&self) {
         until("the Sentinel fails over", async || {
             self.run::<String>(&["SENTINEL", "FAILOVER", Sentinel::NAME]).await.is_ok()

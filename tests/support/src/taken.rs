@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-/// The message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// Under which the broker may drop a second copy.
     pub id: String,
     /// The subject, routing key or topic it came by.
     pub name: String,
-    /// Headers, and what else the protocol has in their place, by lower-case names.
+    /// Headers, or the properties that the protocol has instead, by lower-case names.
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }

@@ -1,4 +1,4 @@
-//! A client that does nothing wrong, at the same time as others do.
+//! A well-behaved client, at the same time as others misbehave.
 
 use std::panic;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Connection, until};
 use crate::{Answer, Gateway, LOOK_AGAIN, Request, basiq};
 
-/// It delivers one genuine event after the other, all the time, and keeps what it is answered.
+/// It delivers one genuine event after the other until it is stopped, and keeps the answers.
 pub struct Bystander {
     shared: Arc<Shared>,
     deliveries: Option<JoinHandle<Vec<Answer>>>,
@@ -24,7 +24,7 @@ struct Shared {
 }
 
 impl Bystander {
-    /// Every other event comes on a connection that is kept, the rest each on one of its own.
+    /// Every second event uses a kept connection, each of the others a new one.
     pub fn of(gateway: &Gateway) -> Bystander {
         let edge = gateway.edge;
         let (mut kept, mut number) = (Connection::open(edge), 0);
@@ -34,7 +34,7 @@ impl Bystander {
         })
     }
 
-    /// It asks like this.
+    /// Delivers by this function.
     pub fn asking(mut ask: impl FnMut(&Request) -> Answer + Send + 'static) -> Bystander {
         let shared = Arc::<Shared>::default();
         let seen = shared.clone();
@@ -53,7 +53,7 @@ impl Bystander {
         Bystander { shared: seen, deliveries: Some(thread::spawn(deliver)) }
     }
 
-    /// Waits until an event that begins from now on is answered; whatever attacks must be `open` still then.
+    /// Waits until an event that is sent from now on is answered. The attack must still be `open` then.
     pub fn is_served_while(&self, open: impl FnOnce() -> bool) {
         let begun = self.shared.begun.load(Ordering::SeqCst);
         until("another client is answered meanwhile", || {
@@ -64,7 +64,7 @@ impl Bystander {
         assert!(open(), "another client was answered, but not before the attack was over");
     }
 
-    /// Lets it end; how many events it has delivered. Every one of them must have been accepted.
+    /// Stops it. Returns the number of events, every one of which must have been accepted.
     pub fn stop(mut self) -> usize {
         self.shared.stop.store(true, Ordering::SeqCst);
         let answers = self.deliveries.take().unwrap().join();

@@ -1,11 +1,10 @@
-//! A connection that sends anything.
+//! A raw connection: it sends any bytes, and shows every byte that comes back.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use crate::{Answer, PATIENCE, Request};
 
-/// A connection to the gateway.
 pub struct Connection {
     stream: TcpStream,
     read: Vec<u8>,
@@ -16,7 +15,7 @@ impl Connection {
         Connection::over(TcpStream::connect(to).unwrap())
     }
 
-    /// From another address of this machine: another client.
+    /// From another address of this machine, as another client.
     pub fn open_from(from: [u8; 4], to: SocketAddr) -> Connection {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         let stream = runtime.block_on(async {
@@ -28,7 +27,7 @@ impl Connection {
         Connection::over(stream)
     }
 
-    /// Over a connection that is made.
+    /// Takes over an open connection.
     pub fn over(stream: TcpStream) -> Connection {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -40,12 +39,12 @@ impl Connection {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Sends as long as it is taken; true if all of it was.
+    /// Sends until the gateway stops reading. Returns true if all bytes were sent.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Sends as much as is taken without waiting, and says how much; none once the connection is gone.
+    /// Sends as many bytes as it can without blocking, and returns their number; none once the connection is closed.
     pub fn send_some(&mut self, bytes: &[u8]) -> Option<usize> {
         self.stream.set_nonblocking(true).unwrap();
         let sent = match self.stream.write(bytes) {
@@ -56,7 +55,7 @@ impl Connection {
         sent
     }
 
-    /// Whether the gateway has neither said anything that was not read yet nor ended the connection.
+    /// Whether the connection is open with nothing left to read.
     pub fn is_silent(&mut self) -> bool {
         self.is_open() && self.read.is_empty()
     }
@@ -66,7 +65,7 @@ impl Connection {
         is_open(&mut self.stream, &mut self.read)
     }
 
-    /// Says that nothing more comes.
+    /// Closes the sending half.
     pub fn finish(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
@@ -82,7 +81,6 @@ impl Connection {
         self.answer()
     }
 
-    /// The next answer.
     pub fn answer(&mut self) -> Answer {
         let mut answer = self.head();
         let length = answer.content_length();
@@ -91,13 +89,13 @@ impl Connection {
         answer
     }
 
-    /// The next answer, which has no body whatever it says.
+    /// The next answer, to a HEAD request: it has no body, whatever its content-length.
     pub fn head(&mut self) -> Answer {
         let end = self.fill(|read| read.windows(4).position(|window| window == b"\r\n\r\n"), "an answer");
         Answer::read_head(std::str::from_utf8(&self.read.drain(..end + 4).collect::<Vec<_>>()).unwrap())
     }
 
-    /// Waits for the gateway to end the connection; gives what it said before that.
+    /// Waits for the gateway to close the connection. Returns the bytes that came before.
     pub fn rest(mut self) -> Vec<u8> {
         let mut rest = std::mem::take(&mut self.read);
         match self.stream.read_to_end(&mut rest) {
@@ -107,7 +105,7 @@ impl Connection {
         }
     }
 
-    /// Waits for the gateway to end the connection without another word.
+    /// Waits for the gateway to close the connection. Fails if any byte comes before.
     pub fn ends(self) {
         let rest = self.rest();
         assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
@@ -126,7 +124,7 @@ impl Connection {
     }
 }
 
-/// Whether the other end has left the connection open. What it has said is read.
+/// Whether the other end has left the connection open. Waiting bytes are read.
 pub fn is_open(stream: &mut TcpStream, read: &mut Vec<u8>) -> bool {
     stream.set_nonblocking(true).unwrap();
     let mut bytes = [0; 4096];
