@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hookgate::audit::files;
 use hookgate::audit::record::{NO_HASH, Record};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 use support::{
     Client, Gateway, Home, Persistence, Redis, basiq_by_another_secret, eventually, free_port, until, within,
@@ -97,8 +98,8 @@ async fn a_log_that_cannot_be_written_is_told_once_and_so_is_its_end() {
         gateway.metric("hookgate_audit_failures_total").await > 3.0
     })
     .await;
-    fs::remove_file(folder(&home)).unwrap();
-    fs::rename(&aside, folder(&home)).unwrap();
+    // In one step: as soon as the name is free, the gateway makes a folder there.
+    renameat_with(CWD, &aside, CWD, folder(&home), RenameFlags::EXCHANGE).unwrap();
     until("its end is told", async || gateway.log().contains("the reject log is written again")).await;
     for _ in 0..3 {
         let written = async || gateway.metric("hookgate_audit_records_total").await;
