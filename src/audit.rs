@@ -28,7 +28,6 @@ use std::{io, thread};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use jiff::Timestamp;
-use tokio::sync::watch;
 
 use crate::admin::Readiness;
 use crate::clock::{self, Clock};
@@ -151,7 +150,6 @@ struct Inner {
     flood: Arc<Flood>,
     metrics: Arc<Metrics>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    synced: watch::Receiver<u64>,
 }
 
 impl Audit {
@@ -184,22 +182,16 @@ impl Audit {
     ) -> io::Result<Audit> {
         let flood = Arc::new(Flood::new(per_second));
         let (to_writer, inbox) = bounded(WAITING);
-        let (tell, synced) = watch::channel(journal.last_seq());
-        let writer = Writer::new(journal, inbox, Arc::clone(&flood), Arc::clone(&metrics), readiness, tell);
+        let writer = Writer::new(journal, inbox, Arc::clone(&flood), Arc::clone(&metrics), readiness);
         let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())?;
         let thread = Mutex::new(Some(thread));
-        Ok(Audit { inner: Arc::new(Inner { to_writer, flood, metrics, thread, synced }) })
+        Ok(Audit { inner: Arc::new(Inner { to_writer, flood, metrics, thread }) })
     }
 
     /// Notes in `ledger` from here on how far the log is synced, and records the acts that wait there. May wait for the writer.
     pub fn keep(&self, ledger: Box<dyn Ledger>) {
         // A writer that has ended notes nothing. Records that come after it count as failed.
         let _ = self.inner.to_writer.send(Message::Ledger(ledger));
-    }
-
-    /// The number of the last record that is on disk for good, for who reads along. It ends when the writer does.
-    pub fn synced(&self) -> watch::Receiver<u64> {
-        self.inner.synced.clone()
     }
 
     /// Records a reject. Never waits: what the writer cannot take at once is summed up.
@@ -255,4 +247,4 @@ const FILE_BYTES: u64 = 16 * 1024 * 1024;
 const FILE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

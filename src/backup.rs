@@ -41,13 +41,11 @@ enum Kind {
 }
 
 /// In the order in which they are copied. A request leaves the quarantine once the queue has its event, so that it is in one of
-/// the two copies or in both. `hookgate.db` may know how far the log reaches, and `.shipped` does: neither may be ahead of the
-/// copied log.
-const STORES: [Store; 5] = [
+/// the two copies or in both. `hookgate.db` may know how far the log reaches, and may not be ahead of the copied log.
+const STORES: [Store; 4] = [
     Store { path: "quarantine.db", kind: Kind::Database },
     Store { path: "hookgate.db", kind: Kind::Database },
     Store { path: "subscriptions.json", kind: Kind::File },
-    Store { path: "audit/.shipped", kind: Kind::File },
     Store { path: AUDIT, kind: Kind::Log },
 ];
 const AUDIT: &str = "audit";

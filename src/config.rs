@@ -9,6 +9,7 @@ mod item;
 mod places;
 mod print;
 mod read;
+mod removed;
 mod report;
 mod sections;
 mod servers;
@@ -286,19 +287,6 @@ pub struct Audit {
     pub max_bytes: u64,
     /// What the log's anchors are signed with.
     pub key: Option<At<SecretRef>>,
-    /// Where each record goes besides.
-    pub ship: Option<Ship>,
-}
-
-/// `[audit.ship]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ship {
-    /// `redis://…`, `rediss://…`, `syslog+tcp://…` or `syslog+udp://…`; may be a secret since it may hold a password.
-    pub url: At<SecretRef>,
-    /// Redis: the stream.
-    pub stream: String,
-    /// Redis: about how many records the stream keeps.
-    pub max_len: u64,
 }
 
 /// `[quarantine]`.

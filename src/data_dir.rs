@@ -182,7 +182,6 @@ fn secret_files(config: &Config) -> Vec<(String, Position, &Path)> {
     secrets.extend(config.urls_in_use().into_iter().map(|(key, url)| (key.to_owned(), url)));
     secrets.extend(config.admin.token.iter().map(|token| ("admin.token".to_owned(), token)));
     secrets.extend(config.audit.key.iter().map(|key| ("audit.key".to_owned(), key)));
-    secrets.extend(config.audit.ship.iter().map(|ship| ("audit.ship.url".to_owned(), &ship.url)));
     secrets.extend(config.quarantine.key.iter().map(|key| ("quarantine.key".to_owned(), key)));
     let tokens = config.sources.iter().filter_map(|source| {
         Some((format!("{}.path_token", source_key(&source.name.value)), source.path_token.as_ref()?))

@@ -2,8 +2,7 @@
 //!
 //! Keeps true: nothing is accepted before every part that it needs is open; at the end readiness goes first, then the
 //! listener, then the connections, then the quarantine and what drains the spool, then when sources last had an event, then
-//! the inbox, then the reject log, then the database, which another gateway may wait for, then what ships the log, and the
-//! admin listener last.
+//! the inbox, then the reject log, then the database, which another gateway may wait for, and the admin listener last.
 
 mod listeners;
 mod load;
@@ -43,11 +42,9 @@ use crate::pipeline::{Pipeline, Rules};
 use crate::quarantine::Key;
 use crate::runtime::RuntimeThread;
 use crate::secret::SecretError;
-use crate::ship::Shipper;
 use listeners::{AdminListener, EdgeListeners, Sockets};
 use load::Lasting;
 pub use load::{Loaded, load, unread_for};
-use reject_log::RejectLog;
 pub use reject_log::record_acts;
 pub use reload::{Changes, Reloads};
 pub use stopped::{Stopped, StoppedError};
@@ -63,7 +60,6 @@ pub struct Gateway {
     last_accepted: LastAccepted,
     /// The sources that share a provider, as the inbox is to know them.
     qualified: Arc<ArcSwap<HashSet<String>>>,
-    shipper: Option<Shipper>,
     turn: Option<Turn>,
     edge: EdgeListeners,
     /// Runs what writes to Redis and the brokers.
@@ -165,7 +161,7 @@ impl Gateway {
         let qualified = Arc::new(ArcSwap::from_pointee(stores::sharing_a_provider(&config)));
         let with =
             Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
-        let RejectLog { audit, shipper } = reject_log::open(&config, &with).await?;
+        let audit = reject_log::open(&config, &with).await?;
         let Stores { handover, database } = open_stores(&config, &with, store_thread.handle()).await?;
         let last_accepted = LastAccepted::open(&data_dir::database_file(&config.data_dir), clock.clone());
         last_accepted.serve(rules.load().last_accepted(&metrics));
@@ -203,7 +199,6 @@ impl Gateway {
             database,
             last_accepted,
             qualified,
-            shipper,
             turn,
             edge,
             store_thread,
@@ -225,8 +220,7 @@ impl Gateway {
 
     /// Stops: nothing answered 200 is lost, and what is in flight is answered if it can be within `drain_timeout`.
     pub async fn drain(self) {
-        let Gateway { pipeline, database, last_accepted, shipper, turn, edge, store_thread, admin, .. } =
-            self;
+        let Gateway { pipeline, database, last_accepted, turn, edge, store_thread, admin, .. } = self;
         let begun = clock::instant();
         let timeout = pipeline.rules.load().edge.drain_timeout;
         let left = || timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
@@ -271,9 +265,6 @@ impl Gateway {
         store_thread.stop().await;
         if let Some(database) = database.and_then(Arc::into_inner) {
             database.close().await;
-        }
-        if let Some(shipper) = shipper {
-            shipper.finish().await;
         }
         admin.close().await;
     }

@@ -10,7 +10,6 @@
 //! gateway        builds every part; start order, reload, drain order
 //! backup         every store of the data folder: copied, and put back
 //! live           what the servers' own settings put at risk
-//! ship           sends the reject log elsewhere too
 //! -- edge
 //! listener       accept loop, PROXY protocol, places, deadlines, HTTP/1.1 and HTTP/2, drain
 //! -- request path
@@ -85,7 +84,6 @@ pub mod respond;
 pub mod route;
 pub mod runtime;
 pub mod secret;
-pub mod ship;
 pub mod signature;
 pub mod spool;
 pub mod telemetry;

@@ -6,78 +6,34 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::files::{LogFile, list};
 
-/// Where a line stands.
-#[derive(Clone, Copy, Debug)]
-pub struct At<'a> {
-    /// The file.
-    pub file: &'a LogFile,
-    /// The number that the next file begins with, if there is one; no record of this file has it, nor a higher one.
-    pub end: Option<u64>,
-    /// Whether it is the file's first line.
-    pub first: bool,
-}
-
-/// A place between two lines. At first before the oldest.
-#[derive(Clone, Default)]
-pub struct Position {
-    /// No file that begins before this record is read.
-    from: u64,
-    /// How far each file was read. All of them may grow: a file that was put there by hand does not end the one before it.
-    offsets: BTreeMap<LogFile, u64>,
-}
+/// How far each file was read. All of them may grow: a file that was put there by hand does not end the one before it.
+#[derive(Default)]
+pub struct Position(BTreeMap<LogFile, u64>);
 
 impl Position {
-    /// The beginning of the file that holds record `seq`, or of the oldest one if that is younger.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
-    pub fn before(dir: &Path, seq: u64) -> io::Result<Position> {
-        let file = list(dir)?.into_iter().rfind(|file| file.first_seq <= seq);
-        Ok(Position { from: file.map_or(0, |file| file.first_seq), offsets: BTreeMap::new() })
-    }
-
-    /// Reads on to the end, calling `each` for every whole line; one that it breaks at is read again the next time.
+    /// Reads on to the end, and calls `each` for every whole line, with whether it is the first of its file.
     ///
     /// # Errors
     /// When a file cannot be read, or those of `each`.
     pub fn advance(
         &mut self,
         dir: &Path,
-        mut each: impl FnMut(&[u8]) -> io::Result<ControlFlow<()>>,
-    ) -> io::Result<()> {
-        self.advance_at(dir, |_, line| each(line))
-    }
-
-    /// The same, and tells where the lines stand.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn advance_at(
-        &mut self,
-        dir: &Path,
-        mut each: impl FnMut(At<'_>, &[u8]) -> io::Result<ControlFlow<()>>,
+        mut each: impl FnMut(bool, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         let files = list(dir)?;
         // The oldest are deleted in their time, and do not come again.
         let oldest = files.first().map_or(0, |file| file.first_seq);
-        self.offsets.retain(|file, _| file.first_seq >= oldest);
-        for file in files.iter().filter(|file| file.first_seq >= self.from) {
-            // One that was begun anew after a failure has the same number as the one before it.
-            let end = files.iter().map(|next| next.first_seq).find(|next| *next > file.first_seq);
-            let offset = self.offsets.entry(file.clone()).or_default();
-            match read(file, offset, |first, line| each(At { file, end, first }, line)) {
+        self.0.retain(|file, _| file.first_seq >= oldest);
+        for file in files {
+            let offset = self.0.entry(file.clone()).or_default();
+            match read(&file, offset, &mut each) {
                 // Deleted in its time, after it was listed.
                 Err(why) if why.kind() == io::ErrorKind::NotFound => {}
-                read => {
-                    if read?.is_break() {
-                        return Ok(());
-                    }
-                }
+                read => read?,
             }
         }
         Ok(())
@@ -88,10 +44,10 @@ impl Position {
 fn read(
     file: &LogFile,
     offset: &mut u64,
-    mut each: impl FnMut(bool, &[u8]) -> io::Result<ControlFlow<()>>,
-) -> io::Result<ControlFlow<()>> {
+    each: &mut impl FnMut(bool, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     if file.path.metadata()?.len() == *offset {
-        return Ok(ControlFlow::Continue(()));
+        return Ok(());
     }
     let mut opened = File::open(&file.path)?;
     // A restarted gateway may have cut a torn line off.
@@ -102,10 +58,8 @@ fn read(
     loop {
         line.clear();
         let read = reader.read_until(b'\n', &mut line)?;
-        let Some(whole) = line.strip_suffix(b"\n") else { return Ok(ControlFlow::Continue(())) };
-        if each(*offset == 0, whole)?.is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
+        let Some(whole) = line.strip_suffix(b"\n") else { return Ok(()) };
+        each(*offset == 0, whole)?;
         *offset += read as u64;
     }
 }
@@ -136,23 +90,13 @@ mod tests {
         /// What is read from this position, while `meanwhile` happens at each line.
         fn read(&self, mut from: Position, meanwhile: impl Fn(&str)) -> (String, io::Result<()>) {
             let mut text = String::new();
-            let ended = from.advance(self.dir.path(), |line| {
+            let ended = from.advance(self.dir.path(), |_, line| {
                 let line = String::from_utf8(line.to_vec()).unwrap();
                 meanwhile(&line);
                 text += &line;
-                Ok(ControlFlow::Continue(()))
+                Ok(())
             });
             (text, ended)
-        }
-    }
-
-    #[test]
-    fn reading_begins_with_the_file_that_holds_the_record_or_the_oldest() {
-        let log = Log::new();
-        for (seq, all) in [(0, "123456"), (2, "123456"), (3, "3456"), (4, "3456"), (9, "56")] {
-            let from = Position::before(log.dir.path(), seq).unwrap();
-            let (text, ended) = log.read(from, |_| {});
-            assert_eq!((text.as_str(), ended.is_ok()), (all, true), "before {seq}");
         }
     }
 
@@ -162,9 +106,9 @@ mod tests {
         let mut position = Position::default();
         let mut read = || {
             let mut text = String::new();
-            let each = |line: &[u8]| {
+            let each = |_, line: &[u8]| {
                 text += std::str::from_utf8(line).unwrap();
-                Ok(ControlFlow::Continue(()))
+                Ok(())
             };
             position.advance(log.dir.path(), each).unwrap();
             text

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: what waits goes into one write; sums are written within a second; what could not be written is
 //! held and summed until it can be; an idle log costs no wake-ups but an hourly look at what to delete. With a key, an anchor
-//! stands within a minute behind every record. Followers of the log, and the ledger, learn only of synced records. The writer
+//! stands within a minute behind every record. The ledger learns only of synced records. The writer
 //! records an act that waits in the ledger within a second, and forgets it there only once its record is synced.
 
 use std::io;
@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use tokio::sync::watch;
 
 use crate::admin::Readiness;
 use crate::clock;
@@ -39,8 +38,6 @@ pub(super) struct Writer {
     flood: Arc<Flood>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
-    /// The number of the last record that no failure can take back.
-    synced: watch::Sender<u64>,
     up: bool,
     /// When sums and syncs are due.
     tick: Instant,
@@ -74,12 +71,11 @@ impl Writer {
         flood: Arc<Flood>,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
-        synced: watch::Sender<u64>,
     ) -> Writer {
         readiness.set_audit(true);
         let now = clock::instant();
         let sweep = now + SWEEP;
-        Writer { journal, inbox, flood, metrics, readiness, synced, up: true, tick: now, sweep, ledger: None }
+        Writer { journal, inbox, flood, metrics, readiness, up: true, tick: now, sweep, ledger: None }
     }
 
     /// Runs until closed, or until nobody can record any more.
@@ -111,7 +107,7 @@ impl Writer {
             self.sync();
             self.note();
         }
-        self.tell();
+        self.metrics.audit.anchors.inc_by(self.journal.take_anchors());
         if now >= self.sweep {
             self.sweep = now + SWEEP;
             self.journal.sweep();
@@ -195,15 +191,6 @@ impl Writer {
         }
     }
 
-    /// Tells what was written, and who follows the log.
-    fn tell(&mut self) {
-        self.metrics.audit.anchors.inc_by(self.journal.take_anchors());
-        let last = self.journal.last_seq();
-        if !self.journal.unsynced() {
-            self.synced.send_if_modified(|synced| std::mem::replace(synced, last) != last);
-        }
-    }
-
     fn sync(&mut self) {
         if self.journal.unsynced() {
             let result = self.journal.sync();
@@ -246,12 +233,11 @@ mod tests {
     use crate::clock::Clock;
 
     /// A writer that takes its turns when the test says so.
-    fn writer(dir: &Path, options: Options) -> (Writer, Sender<Message>, watch::Receiver<u64>) {
+    fn writer(dir: &Path, options: Options) -> (Writer, Sender<Message>) {
         let journal = Journal::open(dir, options, Clock::System).unwrap();
         let (to_writer, inbox) = crossbeam_channel::unbounded();
-        let (tell, synced) = watch::channel(0);
         let (metrics, readiness) = (Arc::new(Metrics::new().unwrap()), Arc::new(Readiness::default()));
-        (Writer::new(journal, inbox, Arc::new(Flood::new(0)), metrics, readiness, tell), to_writer, synced)
+        (Writer::new(journal, inbox, Arc::new(Flood::new(0)), metrics, readiness), to_writer)
     }
 
     fn send(to_writer: &Sender<Message>, count: u64) {
@@ -261,14 +247,11 @@ mod tests {
     #[test]
     fn what_waits_goes_into_one_write_so_far_and_is_synced_once_a_second() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut writer, to_writer, mut synced) = writer(dir.path(), options());
+        let (mut writer, to_writer) = writer(dir.path(), options());
         send(&to_writer, 1);
         assert!(!writer.turn());
-        assert!(
-            (writer.tick > clock::instant())
-                && synced.has_changed().unwrap()
-                && *synced.borrow_and_update() == 1
-        );
+        assert!(writer.tick > clock::instant());
+        assert_eq!((writer.journal.last_seq(), writer.journal.unsynced()), (1, false));
         // The next turns come within that second.
         writer.tick = clock::instant() + SWEEP;
         writer.flood.hold(Summed::one(Box::new(reject(1))));
@@ -277,22 +260,21 @@ mod tests {
         assert_eq!(writer.journal.last_seq(), 1 + BATCH as u64);
         assert!(!writer.turn());
         assert_eq!(writer.journal.last_seq(), 4 + BATCH as u64);
-        assert!(writer.journal.unsynced() && !synced.has_changed().unwrap() && writer.flood.holding());
+        assert!(writer.journal.unsynced() && writer.flood.holding());
         // It is over.
         writer.tick = clock::instant();
         assert!(!writer.turn());
-        assert_eq!((*synced.borrow_and_update(), writer.flood.holding()), (5 + BATCH as u64, false));
+        assert_eq!((writer.journal.unsynced(), writer.flood.holding()), (false, false));
+        assert_eq!(writer.journal.last_seq(), 5 + BATCH as u64);
         send(&to_writer, 0);
         to_writer.send(Message::Close).unwrap();
         assert!(writer.turn());
-        assert!(!synced.has_changed().unwrap(), "nothing is new");
     }
 
     #[test]
     fn what_is_past_its_time_is_looked_for_every_hour() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut writer, to_writer, _synced) =
-            writer(dir.path(), Options { retain: Duration::ZERO, ..options() });
+        let (mut writer, to_writer) = writer(dir.path(), Options { retain: Duration::ZERO, ..options() });
         send(&to_writer, 1);
         writer.turn();
         // A file of long ago, which is swept when that is due.

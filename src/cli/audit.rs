@@ -8,7 +8,6 @@ mod verify;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use jiff::Timestamp;
 use super::terminal::safe;
 use super::when::{WHEN_HELP, When};
 use crate::audit::Key;
-use crate::audit::position::{At, Position};
+use crate::audit::position::Position;
 use crate::audit::record::Record;
 use crate::clock::Clock;
 use crate::label::Label;
@@ -111,15 +110,15 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
             .map_or(tail.reason.is_none(), |record| has_reason(&record, tail.reason.as_deref()))
     };
     let mut unread = Unread::default();
-    position.advance_at(dir, |at, line| {
-        unread.gap(at, line);
+    position.advance(dir, |first, line| {
+        unread.gap(first, line);
         if tail.lines > 0 && wants(line) {
             if last.len() == tail.lines {
                 last.pop_front();
             }
             last.push_back(line.to_owned());
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     })?;
     for line in &last {
         print(line, json, out)?;
@@ -130,8 +129,8 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
     loop {
         out.flush()?;
         std::thread::sleep(POLL);
-        position.advance_at(dir, |at, line| {
-            if let Some((first, last)) = unread.gap(at, line) {
+        position.advance(dir, |first, line| {
+            if let Some((first, last)) = unread.gap(first, line) {
                 // Standard error may be closed. The records are printed all the same.
                 let _ = writeln!(
                     io::stderr(),
@@ -141,7 +140,7 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
             if wants(line) {
                 print(line, json, out)?;
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(())
         })?;
     }
 }
@@ -156,20 +155,20 @@ struct Unread {
 impl Unread {
     /// The numbers of the first and the last record that are missing before this line. A file begins with the record that its
     /// name tells, so only a file's first line shows it: any other line may be forged.
-    fn gap(&mut self, at: At<'_>, line: &[u8]) -> Option<(u64, u64)> {
+    fn gap(&mut self, first: bool, line: &[u8]) -> Option<(u64, u64)> {
         let seq = Record::parse(line).ok()?.seq;
         let due = self.last.map_or(seq, |last| last + 1);
-        if seq == due || at.first {
+        if seq == due || first {
             self.last = Some(seq);
         }
-        (at.first && seq > due).then(|| (due, seq - 1))
+        (first && seq > due).then(|| (due, seq - 1))
     }
 }
 
 fn query(query: &Query, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<()> {
     let (mut unreadable, mut found) = (0_u64, false);
     let filter = Filter::of(query, Clock::System.now());
-    Position::default().advance(dir, |line| {
+    Position::default().advance(dir, |_, line| {
         match Record::parse(line) {
             Ok(record) if filter.wants(&record) => {
                 found = true;
@@ -178,7 +177,7 @@ fn query(query: &Query, dir: &Path, json: bool, out: &mut dyn Write) -> io::Resu
             Ok(_) => {}
             Err(_) => unreadable += 1,
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     })?;
     // Standard error may be closed. The records are printed all the same.
     if unreadable > 0 {

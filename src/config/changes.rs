@@ -65,12 +65,11 @@ impl Config {
 
     fn secrets_but_urls(&self) -> impl Iterator<Item = &SecretRef> {
         let more = [&self.admin.token, &self.audit.key, &self.quarantine.key].into_iter().flatten();
-        let ship = self.audit.ship.iter().map(|ship| &ship.url.value);
         let of_sources = self.sources.iter().flat_map(|source| {
             let token = source.path_token.iter().map(|token| &token.value);
             source.secrets.iter().map(|secret| &secret.value.reference).chain(token)
         });
-        more.map(|secret| &secret.value).chain(ship).chain(of_sources)
+        more.map(|secret| &secret.value).chain(of_sources)
     }
 }
 
@@ -172,12 +171,11 @@ fn of_spool(now: &Spool, before: &Spool) -> Keys {
 }
 
 fn of_audit(now: &Audit, before: &Audit) -> Keys {
-    let Audit { retain, max_bytes, key, ship } = now;
+    let Audit { retain, max_bytes, key } = now;
     vec![
         ("audit.retain", *retain == before.retain),
         ("audit.max_bytes", *max_bytes == before.max_bytes),
         ("audit.key", *key == before.key),
-        ("audit.ship", *ship == before.ship),
     ]
 }
 

@@ -62,8 +62,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_left_out_stands_where_its_section_does() {
-        let text =
-            "data_dir = \"d\"\n\n[queue]\nkind = \"redis\"\nedge.listen = \"x\"\n[audit.ship]\nurl = \"u\"\n";
+        let text = "data_dir = \"d\"\n\n[queue]\nkind = \"redis\"\nedge.listen = \"x\"\n[edge.tls]\ncertificate = \"c\"\n";
         let (config, _) = super::super::parse(text, Path::new(""));
         let at = |key| {
             let at = config.places.find(key);
@@ -72,7 +71,7 @@ mod tests {
         assert_eq!(at("data_dir"), (1, 12));
         assert_eq!(at("queue.kind"), (4, 8));
         assert_eq!(at("queue.name"), (3, 2));
-        assert_eq!(at("audit.ship.url"), (7, 7));
+        assert_eq!(at("edge.tls.certificate"), (7, 15));
         assert_eq!(at("spool.enabled"), (1, 1));
     }
 }

@@ -103,12 +103,6 @@ fn write_gateway(out: &mut String, config: &Config) -> fmt::Result {
     writeln!(out, "retain = {}", quote(&show_duration(audit.retain)))?;
     writeln!(out, "max_bytes = {}", quote(&show_size(audit.max_bytes)))?;
     write_key(out, audit.key.as_ref())?;
-    if let Some(ship) = &audit.ship {
-        writeln!(out, "\n[audit.ship]")?;
-        writeln!(out, "url = {}", redacted_url(&ship.url.value))?;
-        writeln!(out, "stream = {}", quote(&ship.stream))?;
-        writeln!(out, "max_len = {}", ship.max_len)?;
-    }
     writeln!(out, "\n[quarantine]")?;
     writeln!(out, "enabled = {}", quarantine.enabled)?;
     writeln!(out, "max_bytes = {}", quote(&show_size(quarantine.max_bytes)))?;

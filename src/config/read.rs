@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::item::Item;
 use super::print::quote_key;
+use super::removed;
 use super::report::Report;
 use super::units;
 use super::{At, Position};
@@ -247,10 +248,15 @@ impl<'a> Section<'a> {
             if strayed || known.contains(&key) || later.contains(&key) {
                 continue;
             }
+            let full = self.key_of(key);
+            if let Some(instead) = removed::instead(&full) {
+                self.report.problem(at, &full, format!("this version has no such key; {instead}"));
+                continue;
+            }
             let near = known.iter().filter(|other| is_near(key, other)).min_by_key(|other| slips(key, other));
             let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
             let what = format!("unknown key{hint} (allowed here: {})", known.join(", "));
-            self.report.problem(at, &self.key_of(key), what);
+            self.report.problem(at, &full, what);
         }
     }
 }

@@ -159,9 +159,8 @@ fn audit(section: &Section<'_>, base: &Path) -> Audit {
     let retain = section.duration("retain", SOME_TIME, 90 * DAY).value;
     let max_bytes = section.size("max_bytes", 1..=i64::MAX as u64, 1 << 30);
     let key = section.secret("key", base);
-    let ship = servers::ship(&section.section("ship"), base);
     section.finish();
-    Audit { retain, max_bytes, key, ship }
+    Audit { retain, max_bytes, key }
 }
 
 fn quarantine(section: &Section<'_>, base: &Path) -> Quarantine {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::item::Item;
 use super::read::Section;
-use super::{At, QueueKind, Redis, Ship};
+use super::{At, QueueKind, Redis};
 use crate::secret::{Secret, SecretRef};
 
 /// `[redis]`.
@@ -88,22 +88,6 @@ pub(super) fn queue_url(section: &Section<'_>, kind: Option<QueueKind>, base: &P
         }
     });
     given.unwrap_or_else(|| At { value: SecretRef::Plain(Secret::new(form.example)), at: section.at() })
-}
-
-/// `[audit.ship]`.
-pub(super) fn ship(section: &Section<'_>, base: &Path) -> Option<Ship> {
-    if !section.is_present() {
-        return None;
-    }
-    let given = section.item("url");
-    if given.is_none() {
-        section.missing("url", format!("missing; expected a URL such as {:?}", SHIP.example));
-    }
-    let url = given.and_then(|item| url(&item, &SHIP, base));
-    let stream = section.string("stream", "the name of a stream").map(|stream| stream.value);
-    let max_len = section.integer("max_len", 1..=i64::MAX as u64).map_or(1_000_000, |n| n.value);
-    section.finish();
-    Some(Ship { url: url?, stream: stream.unwrap_or_else(|| SHIP_STREAM.to_owned()), max_len })
 }
 
 /// How the URLs of one kind of server look.
@@ -211,13 +195,6 @@ impl Form {
     }
 }
 
-const SHIP: Form = Form {
-    schemes: &["redis://", "rediss://", "syslog+tcp://", "syslog+udp://"],
-    example: "syslog+tcp://127.0.0.1:601",
-    path: |_| true,
-    several: false,
-};
-const SHIP_STREAM: &str = "hookgate.audit";
 const REDIS: Form = Form {
     schemes: &["redis://", "rediss://"],
     example: "redis://127.0.0.1:6379/0",

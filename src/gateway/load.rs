@@ -138,7 +138,6 @@ fn misplaced(config: &Config) -> impl Iterator<Item = Problem> {
 pub(super) fn lasting(config: &Config) -> Vec<Lasting> {
     let mut references = config.urls_in_use();
     references.extend(config.audit.key.iter().map(|key| ("audit.key", key)));
-    references.extend(config.audit.ship.iter().map(|ship| ("audit.ship.url", &ship.url)));
     let quarantine = config.quarantine.key.iter().filter(|_| config.quarantine.enabled);
     references.extend(quarantine.map(|key| ("quarantine.key", key)));
     let secret = |reference: &SecretRef| Some(digest(reference.resolve().ok()?.expose().as_bytes()));

@@ -1,6 +1,6 @@
-//! Opens the reject log, what ships it, and the ledger that is kept of it in the database.
+//! Opens the reject log, and the ledger that is kept of it in the database.
 //!
-//! Keeps true: a key or a receiver that cannot be used stops the start; nothing is shipped before it is synced.
+//! Keeps true: a key that cannot be used stops the start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,11 @@ use crate::clock::{self, Clock};
 use crate::config::{Config, Problem};
 use crate::data_dir;
 use crate::metrics::Metrics;
-use crate::ship::{Receiver, Shipper};
 
-/// The reject log of a gateway.
-pub(super) struct RejectLog {
-    pub(super) audit: Audit,
-    /// None where it goes nowhere else.
-    pub(super) shipper: Option<Shipper>,
-}
-
-/// Opens it and starts to ship it, once the gateway that gave its turn up has closed it.
-pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<RejectLog, StartError> {
-    let receiver = Receiver::of(config).map_err(|problem| StartError::Config(vec![problem]))?;
+/// Opens it, once the gateway that gave its turn up has closed it.
+pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Audit, StartError> {
     let patient_until = clock::instant() + PATIENCE;
-    let audit = loop {
+    loop {
         match audit(config, with) {
             // A command that records what it did has it for a moment.
             Err(StartError::Audit(audit::OpenError::Held(_)))
@@ -35,13 +26,9 @@ pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Rej
             {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
-            opened => break opened?,
+            opened => return opened,
         }
-    };
-    let dir = data_dir::audit_dir(&config.data_dir);
-    let ship = |receiver| Shipper::start(&dir, receiver, audit.synced(), with.metrics.audit.clone());
-    let shipper = receiver.map(ship);
-    Ok(RejectLog { audit, shipper })
+    }
 }
 
 /// Opens it alone.
@@ -79,7 +66,7 @@ pub fn record_acts(config: &Config, clock: Clock) -> Result<bool, StartError> {
 
 /// What would stop [`open`].
 pub(super) fn problems(config: &Config) -> impl Iterator<Item = Problem> {
-    audit::Key::of(&config.audit).err().into_iter().chain(Receiver::of(config).err())
+    audit::Key::of(&config.audit).err().into_iter()
 }
 
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -1490,14 +1490,12 @@ const REASONS: [&str; 23] = [
     "in_progress",
     "queue_unavailable",
 ];
-const COUNTERS: [&str; 17] = [
+const COUNTERS: [&str; 15] = [
     "hookgate_unreadable_total",
     "hookgate_tls_handshakes_total",
     "hookgate_config_reloads_total",
     "hookgate_schema_drift_total",
     "hookgate_audit_anchors_total",
-    "hookgate_audit_shipped_total",
-    "hookgate_audit_ship_failures_total",
     "hookgate_requests_total",
     "hookgate_rejects_total",
     "hookgate_events_total",

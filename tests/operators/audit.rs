@@ -1,12 +1,9 @@
-//! The reject log as an auditor needs it: it verifies after every crash, with a key every change is found and named, and every
-//! record reaches the receiver, over restarts of both.
-//!
-//! The syslog receivers here are sockets of the test's own: they show what is sent, not what a syslog server makes of it.
+//! The reject log as an auditor needs it: it verifies after every crash, with a key every change is found and named, and rsyslog
+//! takes every record elsewhere, over restarts of both sides.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,10 +12,9 @@ use hookgate::audit::record::{NO_HASH, Record};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 use support::{
-    Client, Gateway, Home, Persistence, Redis, basiq_by_another_secret, eventually, free_port, until, within,
+    Client, Gateway, Home, Rsyslog, basiq_by_another_secret, eventually, free_port, until, within,
 };
-use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 const KEY: &str = "the key that signs the anchors";
@@ -254,22 +250,16 @@ async fn anchors_are_printed_only_for_who_asks() {
 }
 
 #[tokio::test]
-async fn a_key_too_short_and_a_receiver_that_is_none_are_problems_at_their_place() {
-    for (key, value, what) in [
-        ("audit.key", "fifteen bytes..", "the key has 15 bytes; expected at least 16"),
-        ("audit.ship.url", "syslog+tcp://logs:601/path", "expected syslog+tcp://HOST[:PORT]"),
-        ("audit.ship.url", "syslog+udp://user:pw@logs", "expected syslog+tcp://HOST[:PORT]"),
-    ] {
-        let home = Home::embedded().with(key, value);
-        let checked = home.command(&["check"]).stdout(Stdio::piped()).output().unwrap();
-        let told = String::from_utf8(checked.stdout).unwrap();
-        assert_eq!(checked.status.code(), Some(1), "{told}");
-        assert!(told.contains("hookgate.toml:") && told.contains(&format!(": {key}: {what}")), "{told}");
-        assert!(!told.contains("fifteen") && !told.contains("pw@"), "{told}");
-        let mut serve = home.command(&["serve"]);
-        let served = serve.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
-        assert_eq!(served.status.code(), Some(1));
-        assert!(String::from_utf8(served.stdout).unwrap().contains(what));
+async fn a_key_too_short_is_a_problem_at_its_place() {
+    let what = "audit.key: the key has 15 bytes; expected at least 16";
+    let home = Home::embedded().with("audit.key", "fifteen bytes..");
+    for command in ["check", "serve"] {
+        let mut command = home.command(&[command]);
+        let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("hookgate.toml:") && told.contains(what), "{told}");
+        assert!(!told.contains("fifteen"), "{told}");
     }
 }
 
@@ -435,240 +425,113 @@ async fn the_record_that_an_answer_names_is_found_and_times_are_given_as_one_lik
     }
 }
 
-// -- shipping
+// -- elsewhere
 
+/// By the configs of `deploy/reject-log`. A record may come twice, and its `seq` tells which one it is.
 #[tokio::test]
-async fn redis_gets_every_record_over_crashes_of_both() {
-    let mut redis = Redis::start(Persistence::Always).await;
-    let home = shipping(&redis.url()).with("audit.ship.stream", "rejects");
-    let gateway = home.serve().await;
-    refused(&gateway, 3).await;
-    has_shipped(&gateway, 3).await;
-
-    redis.kill9();
-    // Nothing waits for a receiver that is away.
-    within(Duration::from_secs(20), "refusals go on", refused(&gateway, 5)).await;
-    until("a failure", async || gateway.metric("hookgate_audit_ship_failures_total").await > 0.0).await;
-    until("the lag", async || gateway.metric("hookgate_audit_ship_lag_records").await == 5.0).await;
-    assert!(gateway.ready().await);
-    gateway.kill9();
-
-    let gateway = home.serve().await;
-    refused(&gateway, 2).await;
-    redis.restart().await;
-    // The second start's anchor is behind the first's eight.
-    has_shipped(&gateway, 8).await;
-    let entries: Vec<(String, BTreeMap<String, String>)> = redis.run(&["XRANGE", "rejects", "-", "+"]).await;
-    let got: Vec<&BTreeMap<String, String>> = entries.iter().map(|(_, fields)| fields).collect();
-    let all = records(&log_text(&home));
-    assert_eq!(all.len(), 11);
-    let mut due = 1;
-    for fields in got {
-        // Some may come twice, none is left out, none comes before its time.
-        let seq: u64 = fields["seq"].parse().unwrap();
-        assert!(seq <= due, "record {due} was left out");
-        due = due.max(seq + 1);
-        let record = &all[seq as usize - 1];
-        assert_eq!(fields["record"], record.line().unwrap());
-        assert_eq!((&fields["source"], &fields["reason"]), (&record.source, &record.reason));
-        assert_eq!(fields.len(), 4);
-    }
-    assert_eq!(due, 12);
-    assert_eq!(gateway.metric("hookgate_audit_ship_lost_total").await, 0.0);
-    let (up, down) = ("the reject log is shipped", "the reject log is not shipped");
-    let said = gateway.log();
-    assert!(
-        said.matches(up).count() == 1 && said.matches(down).count() <= 1,
-        "only changes are told: {said}"
-    );
-}
-
-#[tokio::test]
-async fn a_syslog_receiver_over_tcp_gets_every_record_framed_and_again_after_its_restart() {
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let home = shipping(&format!("syslog+tcp://{address}"));
-    let gateway = home.serve().await;
-    let mut messages = Vec::new();
-    let mut receiver = Frames::listen(address).await;
-    refused(&gateway, 3).await;
-    receiver.take(&mut messages, 3).await;
-    has_shipped(&gateway, 3).await;
-    drop(receiver);
-    refused(&gateway, 4).await;
-    until("a failure", async || gateway.metric("hookgate_audit_ship_failures_total").await > 0.0).await;
-    let mut receiver = Frames::listen(address).await;
-    receiver.take(&mut messages, 7).await;
-    has_shipped(&gateway, 7).await;
-
-    // What is written at the very end is shipped before the gateway ends.
-    let mut gateway = gateway;
-    gateway.sigterm();
-    receiver.take(&mut messages, 8).await;
-    assert!(gateway.exit().await.success());
-    let all = records(&log_text(&home));
-    assert!(all.len() == 8 && all[7].is_anchor());
-    for (record, message) in all.iter().zip(in_order(&messages)) {
-        is_message(record, message);
-    }
-}
-
-#[tokio::test]
-async fn a_syslog_receiver_over_udp_gets_every_record_in_a_datagram() {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let home = shipping(&format!("syslog+udp://{}", socket.local_addr().unwrap()));
-    let gateway = home.serve().await;
-    refused(&gateway, 5).await;
-    let mut datagram = vec![0; 1 << 16];
-    let mut messages = Vec::new();
-    while messages.len() < 5 {
-        let read = within(PATIENCE, "a datagram", socket.recv(&mut datagram)).await.unwrap();
-        messages.push(String::from_utf8(datagram[..read].to_owned()).unwrap());
-    }
-    has_shipped(&gateway, 5).await;
-    for (record, message) in records(&log_text(&home)).iter().zip(in_order(&messages)) {
-        is_message(record, message);
-    }
-}
-
-#[tokio::test]
-async fn a_line_forged_into_the_log_stops_nothing_and_hides_nothing() {
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let home = Home::embedded().with("audit.ship.url", format!("syslog+tcp://{address}"));
-    let mut receiver = Frames::listen(address).await;
-    let gateway = home.serve().await;
-    let (mut messages, mut due) = (Vec::new(), 0);
-    for seq in [u64::MAX >> 12, 7, 9] {
-        refused(&gateway, 2).await;
-        due += 2;
-        receiver.take(&mut messages, due).await;
-        has_shipped(&gateway, due).await;
-        let current = files::list(&folder(&home)).unwrap().pop().unwrap().path;
-        let text = fs::read_to_string(&current).unwrap();
-        let mut record = Record::parse(text.lines().last().unwrap().as_bytes()).unwrap();
-        // The last as the gateway's next one would be.
-        record.prev = if seq == 9 { record.hash } else { NO_HASH.to_owned() };
-        (record.seq, record.hash) = (if seq == 9 { due + 1 } else { seq }, String::new());
-        record.hash = record.digest().unwrap();
-        fs::write(&current, text + &record.line().unwrap() + "\n").unwrap();
-    }
-    refused(&gateway, 4).await;
-    receiver.take(&mut messages, 10).await;
-    has_shipped(&gateway, 10).await;
-    let seq = |message: &String| -> u64 {
-        message.split_once("seq=\"").and_then(|(_, rest)| rest.split_once('"')).unwrap().0.parse().unwrap()
+async fn rsyslog_takes_every_record_elsewhere_over_restarts_of_either_side() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let home = Home::embedded().with("audit.key", KEY).with("audit.max_bytes", "256KiB");
+    let port = free_port();
+    let mut receiver = Rsyslog::start(&edited(
+        "rsyslog-receiver.conf",
+        &[
+            ("port=\"2514\"", &format!("address=\"127.0.0.1\" port=\"{port}\"")),
+            ("/var/log/hookgate", elsewhere.path().to_str().unwrap()),
+        ],
+    ));
+    let mut sender = Rsyslog::start(&edited(
+        "rsyslog-sender.conf",
+        &[
+            ("logs.example.com", "127.0.0.1"),
+            ("2514", &port.to_string()),
+            ("/var/lib/hookgate", home.path("data").to_str().unwrap()),
+        ],
+    ));
+    let arrives = async || {
+        until("every record of the log", async || {
+            let there = taken(elsewhere.path());
+            log_text(&home).lines().all(|line| there.contains(line))
+        })
+        .await;
     };
-    assert_eq!(messages.iter().map(seq).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
-    assert_eq!(gateway.metric("hookgate_audit_ship_lost_total").await, 3.0, "the forged ones are counted");
-    assert!(gateway.log().contains("none of the gateway's records"));
-}
-
-#[tokio::test]
-async fn a_receiver_that_never_reads_does_not_hold_up_the_end() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let home = shipping(&format!("redis://{}", listener.local_addr().unwrap()));
     let mut gateway = home.serve().await;
-    refused(&gateway, 3).await;
-    let _open = within(PATIENCE, "a connection", listener.accept()).await.unwrap();
-    gateway.sigterm();
-    assert!(within(Duration::from_secs(10), "it ends", gateway.exit()).await.success());
-    assert!(!folder(&home).join(".shipped").exists());
-}
+    refused(&gateway, 20).await;
+    arrives().await;
 
-#[tokio::test]
-async fn without_a_receiver_all_waits_on_disk_and_the_end_is_not_held_up() {
-    let home = shipping(&format!("syslog+tcp://127.0.0.1:{}", free_port()));
-    let mut gateway = home.serve().await;
-    refused(&gateway, 3).await;
-    until("the lag", async || gateway.metric("hookgate_audit_ship_lag_records").await == 3.0).await;
-    gateway.sigterm();
-    within(PATIENCE, "it ends", gateway.exit()).await;
-    assert!(!folder(&home).join(".shipped").exists());
-}
+    // The sender has records for the receiver, which is away.
+    let waits = async |gateway: &Gateway| {
+        refused(gateway, 10).await;
+        let listener =
+            eventually("the port", async || TcpListener::bind(("127.0.0.1", port)).await.ok()).await;
+        within(PATIENCE, "the sender tries to connect", listener.accept()).await.unwrap();
+    };
 
-fn shipping(url: &str) -> Home {
-    Home::embedded().with("audit.key", KEY).with("audit.ship.url", url)
-}
+    // The receiver crashes, and is restarted.
+    refused(&gateway, 10).await;
+    receiver.kill9();
+    waits(&gateway).await;
+    receiver.restart();
+    refused(&gateway, 10).await;
+    arrives().await;
+    receiver.stop().await;
+    waits(&gateway).await;
+    receiver.restart();
+    arrives().await;
 
-/// Waits until the receiver has so many lines of this run, and all that there are.
-async fn has_shipped(gateway: &Gateway, lines: u64) {
-    until("all is shipped", async || {
-        gateway.metric("hookgate_audit_shipped_total").await >= lines as f64
-            && gateway.metric("hookgate_audit_ship_lag_records").await == 0.0
+    // The sender is restarted. Meanwhile the gateway begins a file and is restarted too.
+    let begun = files::list(&folder(&home)).unwrap().len();
+    refused(&gateway, 10).await;
+    sender.stop().await;
+    until("a new file of the log", async || {
+        refused(&gateway, 10).await;
+        files::list(&folder(&home)).unwrap().len() > begun
     })
     .await;
+    gateway.sigterm();
+    assert!(gateway.exit().await.success());
+    gateway = home.serve().await;
+    sender.restart();
+    refused(&gateway, 10).await;
+    arrives().await;
+
+    // A sender that is stopped while it waits for the receiver does not send what it had read.
+    receiver.kill9();
+    waits(&gateway).await;
+    sender.stop().await;
+    refused(&gateway, 10).await;
+    sender.forget();
+    sender.restart();
+    receiver.restart();
+    gateway.sigterm();
+    assert!(gateway.exit().await.success());
+    arrives().await;
+
+    let log = log_text(&home);
+    let records: BTreeSet<&str> = log.lines().collect();
+    assert_eq!(verified(&home, &[])["first_seq"], 1, "the gateway has deleted no file");
+    assert!(taken(elsewhere.path()).iter().all(|line| records.contains(&**line)), "each is as in the log");
 }
 
-/// The messages by their numbers, each once, none missing.
-fn in_order(messages: &[String]) -> impl Iterator<Item = &String> {
-    let seq = |message: &str| -> u64 {
-        let (_, rest) = message.split_once("seq=\"").unwrap();
-        rest.split_once('"').unwrap().0.parse().unwrap()
-    };
-    let by_seq: BTreeMap<u64, &String> = messages.iter().map(|message| (seq(message), message)).collect();
-    assert!(by_seq.keys().copied().eq(1..=by_seq.len() as u64), "{:?}", by_seq.keys());
-    by_seq.into_values()
+/// A config of `deploy/reject-log` with these texts replaced.
+fn edited(name: &str, replaced: &[(&str, &str)]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/reject-log").join(name);
+    let text = fs::read_to_string(path).unwrap();
+    replaced.iter().fold(text, |text, (from, to)| {
+        assert!(text.contains(from), "{name}: {from}");
+        text.replace(from, to)
+    })
 }
 
-#[track_caller]
-fn is_message(record: &Record, message: &str) {
-    let priority = if record.is_anchor() { 109 } else { 108 };
-    let Record { ts, seq, source, reason, .. } = record;
-    let start = format!("<{priority}>1 {ts} ");
-    let end = format!(
-        " {reason} [hookgate@32473 seq=\"{seq}\" source=\"{source}\" reason=\"{reason}\"] {}",
-        record.line().unwrap()
-    );
-    let middle = message.strip_prefix(&start).and_then(|rest| rest.strip_suffix(&end));
-    let middle: Vec<&str> = middle.unwrap_or_else(|| panic!("{message}")).split(' ').collect();
-    assert!(middle.len() == 3 && middle[1] == "hookgate" && middle[2].parse::<u32>().is_ok(), "{middle:?}");
-}
-
-/// The receiver's end of syslog over TCP.
-struct Frames {
-    listener: TcpListener,
-    open: Option<TcpStream>,
-    bytes: Vec<u8>,
-}
-
-impl Frames {
-    async fn listen(address: SocketAddr) -> Frames {
-        let listener = eventually("the port", async || TcpListener::bind(address).await.ok()).await;
-        Frames { listener, open: None, bytes: Vec::new() }
+/// The whole lines that the receiver has written.
+fn taken(folder: &Path) -> BTreeSet<String> {
+    let mut lines = BTreeSet::new();
+    for file in fs::read_dir(folder).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        lines.extend(whole.lines().map(str::to_owned));
     }
-
-    /// Takes messages until there are records up to this number.
-    async fn take(&mut self, messages: &mut Vec<String>, upto: u64) {
-        let last = format!("seq=\"{upto}\"");
-        let work = async {
-            while !messages.iter().any(|message| message.contains(&last)) {
-                let stream = match &mut self.open {
-                    Some(stream) => stream,
-                    None => self.open.insert(self.listener.accept().await.unwrap().0),
-                };
-                let mut part = [0; 4096];
-                let read = stream.read(&mut part).await.unwrap_or(0);
-                if read == 0 {
-                    (self.open, self.bytes) = (None, Vec::new());
-                    continue;
-                }
-                self.bytes.extend_from_slice(&part[..read]);
-                self.whole(messages);
-            }
-        };
-        within(PATIENCE, &last, work).await;
-    }
-
-    fn whole(&mut self, messages: &mut Vec<String>) {
-        while let Some(space) = self.bytes.iter().position(|byte| *byte == b' ') {
-            let count: usize = std::str::from_utf8(&self.bytes[..space]).unwrap().parse().unwrap();
-            let end = space + 1 + count;
-            if self.bytes.len() < end {
-                return;
-            }
-            messages.push(String::from_utf8(self.bytes[space + 1..end].to_owned()).unwrap());
-            self.bytes.drain(..end);
-        }
-    }
+    lines
 }
 
 // -- the log

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["gateway"],
     &["backup"],
-    &["live", "ship"],
+    &["live"],
     &["listener"],
     &["pipeline"],
     &["respond"],

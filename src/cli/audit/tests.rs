@@ -107,9 +107,9 @@ fn a_follower_reads_on_over_rotation_and_waits_for_whole_lines() {
     let mut position = Position::default();
     let mut read = || {
         let mut seqs = Vec::new();
-        let each = |line: &[u8]| {
+        let each = |_, line: &[u8]| {
             seqs.push(Record::parse(line).unwrap().seq);
-            Ok(ControlFlow::Continue(()))
+            Ok(())
         };
         position.advance(dir.path(), each).unwrap();
         seqs
@@ -131,11 +131,11 @@ fn a_follower_that_is_too_slow_hears_what_it_missed() {
     let dir = log();
     let (mut position, mut unread, mut gaps) = (Position::default(), Unread::default(), Vec::new());
     let mut read = |gaps: &mut Vec<(u64, u64)>| {
-        let each = |at: At<'_>, line: &[u8]| {
-            gaps.extend(unread.gap(at, line));
-            Ok(ControlFlow::Continue(()))
+        let each = |first, line: &[u8]| {
+            gaps.extend(unread.gap(first, line));
+            Ok(())
         };
-        position.advance_at(dir.path(), each).unwrap();
+        position.advance(dir.path(), each).unwrap();
     };
     read(&mut gaps);
     std::fs::write(dir.path().join("00000000000000000009-20261121T100009Z.jsonl"), record(9, |_| {}))

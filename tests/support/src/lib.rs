@@ -25,6 +25,7 @@ mod process;
 mod rabbitmq;
 mod redis;
 mod request;
+mod rsyslog;
 mod sentinel;
 mod taken;
 
@@ -50,6 +51,7 @@ pub use process::{Process, free_port};
 pub use rabbitmq::Rabbitmq;
 pub use redis::{Persistence, Redis};
 pub use request::Request;
+pub use rsyslog::Rsyslog;
 pub use sentinel::Sentinel;
 pub use taken::Taken;
 
