@@ -199,16 +199,16 @@ impl Connection {
     /// From a connection to a stream of requests.
     async fn opened(&mut self, stream: TcpStream) {
         let rules = self.rules.clone();
-        let Some(tls) = &rules.tls else { return self.http(stream, None).await };
+        let Some(tls) = &rules.tls else { return Box::pin(self.http(stream, None)).await };
         let within = rules.edge.header_timeout;
         let secured = tokio::select! {
-            secured = secure::shake(tls, stream, &self.pipeline, &self.peer, within) => secured,
+            secured = Box::pin(secure::shake(tls, stream, &self.pipeline, &self.peer, within)) => secured,
             () = self.stopping_for(LAST_WORDS) => return,
         };
         let Some(secured) = secured else { return };
         let agreed = secure::protocol(&secured);
         self.peer.certificate = secured.certificate;
-        self.http(secured.stream, agreed).await;
+        Box::pin(self.http(secured.stream, agreed)).await;
     }
 
     /// `agreed`: what a client has said that it would speak; without that the first bytes tell.
@@ -234,8 +234,9 @@ impl Connection {
             }
         };
         match agreed.unwrap_or(protocol) {
-            Protocol::Http1 => self.http1(stream, bytes, opened).await,
-            Protocol::Http2 => self.http2(stream, bytes, opened).await,
+            // An idle connection holds what its own protocol needs, and not the largest of all.
+            Protocol::Http1 => Box::pin(self.http1(stream, bytes, opened)).await,
+            Protocol::Http2 => Box::pin(self.http2(stream, bytes, opened)).await,
         }
     }
 

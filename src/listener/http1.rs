@@ -64,7 +64,10 @@ impl Connection {
         let timeout = &keep_alive(self.rules.edge.idle_timeout);
         let service = service_fn(|request: Request<Incoming>| {
             let stays = request.version() == Version::HTTP_11 && !asks_to_close(request.headers());
-            let answer = self.asker().map(|(peer, rules)| self.pipeline.clone().handle(request, peer, rules));
+            // hyper keeps room for the largest answer under way, on idle connections too.
+            let answer = self
+                .asker()
+                .map(|(peer, rules)| Box::pin(self.pipeline.clone().handle(request, peer, rules)));
             async move {
                 let Some(answer) = answer else {
                     return Err(io::Error::other("asked by rules that are out of date"));
