@@ -54,7 +54,7 @@ pub struct Options {
 
 /// The embedded inbox.
 pub struct Embedded {
-    jobs: Sender<Box<Job>>,
+    jobs: Sender<Job>,
     done: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
 }
@@ -100,7 +100,7 @@ impl Embedded {
     pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
         let admission = admission.into();
         let (reply, verdict) = reply();
-        match self.jobs.try_send(Box::new(Job { admission, reply })) {
+        match self.jobs.try_send(Job { admission, reply }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(Unavailable::Overloaded),
             Err(TrySendError::Disconnected(_)) => return Err(Unavailable::Unreachable),

@@ -28,7 +28,7 @@ pub(super) struct Job {
 /// What the thread owns.
 pub(super) struct Writer {
     store: Store,
-    jobs: Receiver<Box<Job>>,
+    jobs: Receiver<Job>,
     clock: Clock,
     watch: Watch,
     tuning: Tuning,
@@ -63,7 +63,7 @@ impl Writer {
     /// A writer that is up.
     pub(super) fn new(
         store: Store,
-        jobs: Receiver<Box<Job>>,
+        jobs: Receiver<Job>,
         clock: Clock,
         watch: Watch,
         tuning: Tuning,
@@ -97,15 +97,15 @@ impl Writer {
         }
     }
 
-    fn gather(&self, first: Box<Job>, batch: &mut Vec<Job>) {
+    fn gather(&self, first: Job, batch: &mut Vec<Job>) {
         let mut bytes = first.admission.event.json.len();
-        batch.push(*first);
+        batch.push(first);
         while batch.len() < self.tuning.batch
             && bytes < BATCH_BYTES
             && let Ok(job) = self.jobs.try_recv()
         {
             bytes += job.admission.event.json.len();
-            batch.push(*job);
+            batch.push(job);
         }
     }
 
@@ -206,14 +206,14 @@ mod tests {
     use super::*;
     use crate::runtime::reply;
 
-    fn writer(dir: &Path, tuning: Tuning) -> (Writer, Sender<Box<Job>>) {
+    fn writer(dir: &Path, tuning: Tuning) -> (Writer, Sender<Job>) {
         let store = Store::open(&dir.join("hookgate.db"), days(7, 7), tuning).unwrap();
         let (send, jobs) = crossbeam_channel::unbounded();
         (Writer::new(store, jobs, Clock::System, watched().0, tuning), send)
     }
 
-    fn job(number: u64, bytes: usize) -> Box<Job> {
-        Box::new(Job { admission: forward(number, &"x".repeat(bytes)).into(), reply: reply().0 })
+    fn job(number: u64, bytes: usize) -> Job {
+        Job { admission: forward(number, &"x".repeat(bytes)).into(), reply: reply().0 }
     }
 
     #[test]

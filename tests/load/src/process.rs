@@ -130,8 +130,6 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// Resident now, in bytes.
     pub(crate) rss: u64,
-    /// The most it ever had resident, in bytes.
-    pub(crate) peak: u64,
     /// How often its threads gave up a core, or had to.
     pub(crate) switches: u64,
 }
@@ -150,7 +148,6 @@ impl Usage {
         Ok(Self {
             cpu: Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64),
             rss: status_bytes(&status, "VmRSS").ok_or("/proc: no VmRSS")?,
-            peak: status_bytes(&status, "VmHWM").ok_or("/proc: no VmHWM")?,
             switches: switches(&folder)?,
         })
     }
