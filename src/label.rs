@@ -2,7 +2,7 @@
 //!
 //! Keeps true: a value and its text are one row, and the lists of all values and of all texts are made of the rows.
 
-/// An enum that [`labels!`] declares.
+/// An enum that `labels!` declares.
 pub trait Label: Copy + 'static {
     /// The texts of all values, in the order of the rows.
     const LABELS: &'static [&'static str];
