@@ -39,3 +39,6 @@ pub(crate) use labels;
 
 /// The source and the provider of what belongs to no source of the config.
 pub const UNKNOWN: &str = "unknown";
+
+/// The category of an event whose type is not in its provider's table.
+pub const UNMAPPED: &str = "unmapped";

@@ -22,6 +22,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::event::attribute::{MAX_BYTES, hash};
+use crate::label::UNMAPPED;
 use crate::signature::{Scheme, Signed};
 pub use fields::Fields;
 pub use object::{Object, PayloadError};
@@ -237,9 +238,6 @@ fn plain_letters(kind: &str) -> String {
     let plain = |c: char| if matches!(c, 'a'..='z' | '0'..='9' | '_' | '.') { c } else { '_' };
     kind.to_lowercase().chars().map(plain).collect()
 }
-
-/// The category of a type that is in no table.
-const UNMAPPED: &str = "unmapped";
 
 #[cfg(test)]
 mod tests {

@@ -143,7 +143,7 @@ fn open_embedded(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, Star
     if waiting > 0 {
         return Err(OpenError::Spooled { db: file, waiting }.into());
     }
-    let series = with.metrics.queue("embedded");
+    let series = with.metrics.queue(config.queue.kind.name());
     let readiness = with.readiness.clone();
     Ok(Inbox::Embedded(embedded::Embedded::open(&file, options, with.clock.clone(), series, readiness)?))
 }
@@ -159,7 +159,7 @@ fn open_redis(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartEr
         ignore_idle_groups: config.queue.ignore_idle_groups,
         ack_replicas: config.queue.ack_replicas,
     };
-    let series = with.metrics.queue("redis");
+    let series = with.metrics.queue(config.queue.kind.name());
     Ok(Inbox::Redis(redis::RedisInbox::open(
         redis::Servers::of(&config.redis)?,
         options,

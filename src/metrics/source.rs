@@ -11,6 +11,7 @@ use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec};
 use super::DURATIONS;
 use super::family::{By, Handle, metrics};
 use super::labels::OutcomeLabel;
+use crate::label::UNMAPPED;
 use crate::reason::Reason;
 
 metrics! {
@@ -60,7 +61,7 @@ impl Handle for EventsByType {
     type Values<'v> = &'v [&'static str];
 
     fn of(family: &IntCounterVec, own: &[&str], types: &[&'static str]) -> EventsByType {
-        let unmapped = family.with_label_values(&[own, &["unmapped"]].concat());
+        let unmapped = family.with_label_values(&[own, &[UNMAPPED]].concat());
         EventsByType { known: Handle::of(family, own, types), unmapped }
     }
 }
