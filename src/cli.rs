@@ -62,7 +62,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         log_format: Format,
     },
-    /// Play all five providers against a gateway of its own, with no config and no services.
+    /// Play every provider against a gateway of its own, with no config and no services.
     Demo(demo::Demo),
     /// Print every problem of the config, and resolve every secret.
     Check(check::Check),

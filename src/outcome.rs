@@ -70,7 +70,7 @@ impl From<SignatureError> for Rejection {
     fn from(error: SignatureError) -> Rejection {
         let reason = match error {
             SignatureError::Missing(_) => Reason::SignatureMissing,
-            SignatureError::Malformed(..) | SignatureError::NoSignature { .. } => Reason::SignatureMalformed,
+            SignatureError::Malformed(..) | SignatureError::NoSignature(..) => Reason::SignatureMalformed,
             SignatureError::Mismatch { .. } | SignatureError::OldVersion => Reason::SignatureMismatch,
             SignatureError::OutsideTolerance { .. } => Reason::TimestampOutsideTolerance,
         };

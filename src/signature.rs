@@ -23,7 +23,7 @@ pub use digest::Encoding;
 pub use fingerprint::{fingerprint, without_signatures};
 use key::Counting;
 pub use key::{Key, KeyError};
-pub use scheme::{Format, Part, Scheme, SecretForm, Version};
+pub use scheme::{Format, Labels, Part, Scheme, SecretForm, Version};
 
 /// What authenticated a delivery, as the event's `verifiedby` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,13 +108,8 @@ pub enum SignatureError {
     #[error("the header {0} {1}")]
     Malformed(&'static str, &'static str),
     /// The header of the signatures holds none that could be one.
-    #[error("the header {header} holds no well-formed {} signature", labels(versions))]
-    NoSignature {
-        /// The header.
-        header: &'static str,
-        /// The versions that would do.
-        versions: &'static [Version],
-    },
+    #[error("the header {0} holds no well-formed {1} signature")]
+    NoSignature(&'static str, Labels),
     /// No key made any of the signatures.
     #[error("no configured secret matches ({tried} tried)")]
     Mismatch {
@@ -135,10 +130,6 @@ pub enum SignatureError {
         /// The source's tolerance, seconds.
         tolerance: i64,
     },
-}
-
-fn labels(versions: &[Version]) -> String {
-    versions.iter().map(|version| version.label).collect::<Vec<_>>().join(" or ")
 }
 
 /// How far a signed timestamp is from now.

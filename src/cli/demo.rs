@@ -1,4 +1,4 @@
-//! `hookgate demo`: a gateway of its own on free loopback ports, played by all five providers.
+//! `hookgate demo`: a gateway of its own on free loopback ports, played by every provider.
 //!
 //! Keeps true: it is the real gateway with the embedded store, reached over HTTP; an answer that is not the expected one makes
 //! it exit 1.
@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use hyper::Uri;
 use serde_json::{Value, json};
@@ -24,7 +26,9 @@ use crate::config::{self, Config};
 use crate::data_dir;
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
+use crate::provider::{self, Provider};
 use crate::route::{Routes, Source};
+use crate::signature::SecretForm;
 
 #[derive(Args)]
 pub(super) struct Demo {
@@ -40,7 +44,14 @@ pub(super) fn run(global: &Global, demo: &Demo) -> Done {
     block_on(async {
         let (config, _) = config::load(&file)?;
         let gateway = Gateway::start(config.clone(), Clock::System).await?;
-        let mut stage = Stage { config, gateway: &gateway, json: global.json, surprises: 0, refused: 0 };
+        let mut stage = Stage {
+            config,
+            gateway: &gateway,
+            json: global.json,
+            surprises: 0,
+            refused: 0,
+            last: String::new(),
+        };
         stage.play().await?;
         stage.events().await?;
         stage.rejects().await?;
@@ -53,24 +64,19 @@ pub(super) fn run(global: &Global, demo: &Demo) -> Done {
     })
 }
 
-/// Five sources with secrets made for this run. They stand in the file as text, so that `--keep` leaves something that
-/// `send` can be tried with.
+/// A source for each provider, with a secret made for this run. They stand in the file as text, so that `--keep` leaves
+/// something that `send` can be tried with.
 fn demo_config() -> String {
-    let (hex, base64) = (
-        || hex::encode(clock::random::<16>()),
-        || {
-            use base64::Engine;
-            base64::engine::general_purpose::STANDARD.encode(clock::random::<24>())
-        },
-    );
     let mut text = "[edge]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned();
-    for (name, credential) in [
-        ("securitize", format!("path_token = \"{}\"", hex())),
-        ("anduin", format!("secrets = [\"whsec_{}\"]", base64())),
-        ("basiq", format!("secrets = [\"whsec_{}\"]", base64())),
-        ("atelio", format!("secrets = [\"whsec_{}\"]", hex())),
-        ("iof", format!("secrets = [\"{}\"]", hex())),
-    ] {
+    for Provider { name, signing, .. } in provider::TABLE {
+        let hex = hex::encode(clock::random::<16>());
+        let credential = match signing.scheme().map(|scheme| scheme.secret) {
+            Some(SecretForm::Whsec) => {
+                format!("secrets = [\"whsec_{}\"]", STANDARD.encode(clock::random::<24>()))
+            }
+            Some(SecretForm::Text) => format!("secrets = [\"{hex}\"]"),
+            None => format!("path_token = \"{hex}\""),
+        };
         // Writing to a String cannot fail.
         let _ = write!(text, "[sources.{name}]\nprovider = \"{name}\"\n{credential}\n");
     }
@@ -85,6 +91,8 @@ struct Stage<'a> {
     /// Answers that were not the expected ones.
     surprises: u32,
     refused: u64,
+    /// The provider that was shown last.
+    last: String,
 }
 
 impl Stage<'_> {
@@ -104,7 +112,10 @@ impl Stage<'_> {
     /// Every provider's deliveries: challenge, genuine, again, tampered, stale.
     async fn play(&mut self) -> Result<(), Failure> {
         let url = self.url()?;
-        self.say(&format!("hookgate demo: a gateway on {url}, an embedded store, five providers.\n"))?;
+        self.say(&format!(
+            "hookgate demo: a gateway on {url}, an embedded store, {} providers.\n",
+            provider::TABLE.len()
+        ))?;
         self.say(&format!("  {:<12}{:<18}{}", "PROVIDER", "DELIVERY", "ANSWER"))?;
         let routes = Routes::build(&self.config, &Metrics::new()?, None, &mut Vec::new());
         for name in self.config.sources.iter().map(|source| source.name.value.clone()).collect::<Vec<_>>() {
@@ -181,8 +192,8 @@ impl Stage<'_> {
             let said = json!({ "provider": name, "delivery": what, "status": status, "answer": answer });
             line(&mut io::stdout(), &said.to_string())?;
         }
-        let name = if what == "genuine" || what == "handshake" { name } else { "" };
-        let name = if what == "genuine" && name == "anduin" { "" } else { name };
+        let last = std::mem::replace(&mut self.last, name.to_owned());
+        let name = if last == name { "" } else { name };
         self.say(&format!("  {name:<12}{what:<18}{status} {told}{mark}"))
     }
 

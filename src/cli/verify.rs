@@ -3,7 +3,6 @@
 //! Keeps true: what passes is decided by the gateway's own code; nothing printed is a secret, a signature or a digest.
 
 mod capture;
-mod words;
 
 use std::io;
 use std::path::PathBuf;
@@ -211,7 +210,7 @@ impl Findings {
         let findings: Vec<Value> = self
             .mistakes
             .iter()
-            .map(|mistake| json!({ "mistake": words::label(mistake), "fix": words::fix(mistake) }))
+            .map(|mistake| json!({ "mistake": mistake.label(), "fix": mistake.to_string() }))
             .collect();
         let observed = self.observed.iter().map(|Observed { rejection, enforced_from }| {
             json!({ "reason": rejection.reason.label(), "enforced_from": enforced_from.to_string() })
@@ -258,7 +257,7 @@ impl Findings {
             ));
         }
         for mistake in &self.mistakes {
-            lines.push(format!("  {}: {}", words::label(mistake), words::fix(mistake)));
+            lines.push(format!("  {}: {mistake}", mistake.label()));
         }
         let aged = |mistake: &Mistake| matches!(mistake, Mistake::Stale { .. } | Mistake::Ahead { .. });
         if self.mistakes.iter().any(aged) {

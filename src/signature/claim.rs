@@ -9,7 +9,7 @@ use subtle::{Choice, ConstantTimeEq};
 use super::digest::Digest;
 use super::key::Counting;
 use super::list::{self, BLANKS};
-use super::scheme::{Format, Scheme, Version};
+use super::scheme::{Format, Labels, Scheme, Version};
 use super::{SignatureError, message_id};
 
 pub(super) struct Claim<'a> {
@@ -110,7 +110,7 @@ fn well_formed<'t>(scheme: &Scheme, entries: impl Iterator<Item = (&'t str, &'t 
 }
 
 fn none_of(scheme: &Scheme, versions: &'static [Version]) -> SignatureError {
-    SignatureError::NoSignature { header: scheme.header, versions }
+    SignatureError::NoSignature(scheme.header, Labels(versions))
 }
 
 fn whole_id<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, SignatureError> {

@@ -97,7 +97,7 @@ pub fn diagnose(case: &Case<'_>) -> Vec<Mistake> {
     if found.is_empty() {
         found.push(match case.error {
             // Everything about it is right but how it is written down.
-            SignatureError::Malformed(header, _) | SignatureError::NoSignature { header, .. } => {
+            SignatureError::Malformed(header, _) | SignatureError::NoSignature(header, _) => {
                 Mistake::Versioned { header, due: case.scheme.prefix() }
             }
             _ => Mistake::Unexplained,
@@ -239,13 +239,13 @@ impl Hit<'_> {
         if self.known.source != case.source {
             found.push(Mistake::SecretOf(self.known.source.to_owned()));
         } else if self.reading != case.scheme.secret.into() {
-            found.push(Mistake::Keyed(self.reading));
+            found.push(Mistake::Keyed { reading: self.reading, due: case.scheme.secret });
         } else if !current(self.known, case.at) {
             let Known { slot, not_before, not_after, .. } = *self.known;
             found.push(Mistake::SecretNotCurrent { slot, not_before, not_after });
         }
         if self.form != Form::Due {
-            found.push(Mistake::SignedOver(self.form));
+            found.push(Mistake::SignedOver { form: self.form, due: case.scheme.signed_parts() });
         }
         let scheme = case.scheme;
         let version = scheme.versions.iter().find(|version| version.label == self.entry.label);

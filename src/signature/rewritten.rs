@@ -9,6 +9,7 @@
 mod tests;
 
 use std::collections::HashMap;
+use std::fmt;
 
 use serde_json::value::RawValue;
 
@@ -23,6 +24,33 @@ pub struct Style {
     pub escapes: Escapes,
     /// How numbers are written.
     pub numbers: Numbers,
+}
+
+impl fmt::Display for Style {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.spacing {
+            Spacing::Compact => f.write_str("the compact form")?,
+            Spacing::Python => {
+                f.write_str("the form with a space after commas and colons (Python's json.dumps)")?
+            }
+            Spacing::Pretty(indent) => write!(f, "the form indented by {indent} spaces")?,
+        }
+        if self.sorted {
+            f.write_str(", keys sorted")?;
+        }
+        f.write_str(match self.escapes {
+            Escapes::Plain => "",
+            Escapes::Ascii => ", non-ASCII as \\uXXXX",
+            Escapes::Html => ", <, > and & as \\uXXXX (Go)",
+            Escapes::Slash => ", slashes escaped",
+            Escapes::SlashAscii => ", slashes escaped and non-ASCII as \\uXXXX (PHP)",
+        })?;
+        f.write_str(match self.numbers {
+            Numbers::AsWritten => "",
+            Numbers::Python => ", numbers as Python writes them",
+            Numbers::Javascript => ", numbers as JavaScript writes them",
+        })
+    }
 }
 
 /// What stands between the tokens.

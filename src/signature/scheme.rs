@@ -2,6 +2,8 @@
 //!
 //! Keeps true: a scheme is data; nothing but its declaration has to change where another is added.
 
+use std::fmt;
+
 use super::VerifiedBy;
 use super::digest::Encoding;
 
@@ -56,6 +58,17 @@ pub struct Version {
     pub old: bool,
 }
 
+/// Versions, named: `v1 or v2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Labels(pub &'static [Version]);
+
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels: Vec<&str> = self.0.iter().map(|version| version.label).collect();
+        f.write_str(&labels.join(" or "))
+    }
+}
+
 /// A part of the signed text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -97,6 +110,17 @@ impl Scheme {
             Format::List { .. } => format!("{label},"),
             Format::Pairs { .. } => format!("{label}="),
         }
+    }
+
+    /// The signed text by the names of its parts, such as `timestamp.body`.
+    pub(super) fn signed_parts(&self) -> String {
+        let name = |part: &Part| match part {
+            Part::Id => "id",
+            Part::Timestamp => "timestamp",
+            Part::Body => "body",
+            Part::Text(text) => text,
+        };
+        self.signed.iter().map(name).collect()
     }
 
     /// The signed text, in parts.

@@ -2,6 +2,8 @@
 //!
 //! Keeps true: each alteration is undone in one way, and answers nothing where it cannot have happened.
 
+use std::fmt;
+
 use hyper::HeaderMap;
 use hyper::header::CONTENT_LENGTH;
 use serde::de::IgnoredAny;
@@ -10,85 +12,104 @@ use super::{Mistake, charset, wrapping};
 use crate::secret::percent_decoded;
 use crate::signature::rewritten::{Escapes, Numbers, PYTHON, Spacing, Style, Tree};
 
-/// How the body at hand differs from the one that was signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alteration {
-    /// The empty body was signed.
-    SignedEmpty,
-    /// A line break was added at its end.
-    LineBreakAdded,
-    /// The line break at its end was taken away.
-    LineBreakRemoved,
-    /// White space was added around it.
-    Padded,
-    /// A byte order mark was added.
-    MarkAdded,
-    /// The byte order mark was taken away.
-    MarkRemoved,
-    /// CRLF became LF.
-    CrlfToLf,
-    /// LF became CRLF.
-    LfToCrlf,
-    /// It was percent-encoded.
-    PercentEncoded,
-    /// Its quotes and ampersands became HTML entities.
-    HtmlEscaped,
-    /// The framing of a chunked transfer was left in.
-    Chunked,
-    /// It is UTF-8 that was taken for Latin-1 or Windows-1252 and encoded once more.
-    Utf8Twice,
-    /// UTF-8 that was encoded twice was signed.
-    SignedUtf8Twice,
-    /// It was signed in one character set and came in another.
-    Charset,
-    /// It is in base64.
-    Base64,
-    /// It was signed in base64.
-    SignedBase64,
-    /// It is in hex.
-    Hex,
-    /// It is a JSON string that holds it.
-    JsonString,
-    /// It was signed as a JSON string.
-    SignedJsonString,
-    /// It stands in quotes.
-    Quoted,
-    /// It stands in a field of a logged request.
-    Enveloped,
-    /// Its numbers were written anew.
-    Renumbered,
-    /// The same JSON, written anew; the style is the signed one.
-    Rewritten(Style),
+/// Makes [`Alteration`] of its rows: the alteration, its label, and what to do. The likeliest come first.
+macro_rules! alterations {
+    ($($alteration:ident = $label:literal, $text:literal;)+) => {
+        /// How the body at hand differs from the one that was signed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Alteration {
+            $(#[doc = $text] $alteration,)+
+            /// The same JSON, written anew; the style is the signed one.
+            Rewritten(Style),
+        }
+
+        impl Alteration {
+            const PLAIN: &[Alteration] = &[$(Alteration::$alteration),+];
+
+            pub(super) fn label(self) -> &'static str {
+                match self {
+                    $(Alteration::$alteration => $label,)+
+                    Alteration::Rewritten(_) => "body_reserialised",
+                }
+            }
+        }
+
+        impl fmt::Display for Alteration {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Alteration::$alteration => f.write_str($text),)+
+                    Alteration::Rewritten(style) => write!(
+                        f,
+                        "The body is the same JSON as the signed one, but not its bytes; signed was {style}. Sign the bytes \
+                         that are sent, and let nothing on the way parse and re-serialise the body."
+                    ),
+                }
+            }
+        }
+    };
+}
+
+alterations! {
+    LineBreakAdded = "body_trailing_newline",
+        "A line break was added at the end of the body after signing: send the signed bytes (an editor or `echo` adds one; curl \
+         needs --data-binary).";
+    LineBreakRemoved = "body_trailing_newline",
+        "The body was signed with a line break at its end, which is gone: send the signed bytes (`$(…)` and `curl -d` strip it; \
+         use --data-binary).";
+    Padded = "body_white_space",
+        "White space was added around the body after signing: send the signed bytes.";
+    MarkAdded = "body_byte_order_mark",
+        "A byte order mark was put before the body after signing: save and send it without.";
+    MarkRemoved = "body_byte_order_mark",
+        "The body was signed with a byte order mark, which is gone: sign and send it without.";
+    CrlfToLf = "body_line_breaks",
+        "The body was signed with CRLF line breaks and came with LF: send the signed bytes, in binary mode (curl needs \
+         --data-binary).";
+    LfToCrlf = "body_line_breaks",
+        "The body was signed with LF line breaks and came with CRLF: send the signed bytes, in binary mode.";
+    SignedEmpty = "signed_without_body",
+        "The empty body was signed: sign after the body is there (a framework's parser may have consumed it).";
+    PercentEncoded = "body_percent_encoded",
+        "The body was percent-encoded after signing, as a form is: send the signed bytes as application/json.";
+    HtmlEscaped = "body_html_escaped",
+        "The body's quotes became HTML entities after signing: send the signed bytes.";
+    Chunked = "body_chunked",
+        "The framing of a chunked transfer is left in the body (the length of each part in hex): capture or forward the body \
+         without it.";
+    Base64 = "body_base64",
+        "The body is captured in base64 (as AWS API Gateway and many log tools show it): decode it before you verify it, and \
+         forward the decoded bytes.";
+    Utf8Twice = "body_utf8_twice",
+        "The body is UTF-8 that was taken for Latin-1 or Windows-1252 and encoded as UTF-8 a second time after signing (ë became \
+         Ã«): forward and capture bytes, and let nothing on the way decode them.";
+    Charset = "body_charset",
+        "The body was signed in one character set and came in another (UTF-8, Latin-1, Windows-1252 or UTF-16): sign, send and \
+         capture the same bytes, in UTF-8.";
+    JsonString = "body_json_string",
+        "The body is captured as a JSON string, with quotes escaped: take the text that the string holds.";
+    Enveloped = "body_in_envelope",
+        "The capture is a logged request, and the signed body is a field of it: give --body that field's content alone, decoded \
+         where it is base64.";
+    Quoted = "body_quoted",
+        "The body stands in quotes, as a shell shows it: capture it without them.";
+    Hex = "body_hex",
+        "The body is captured in hex: decode it before you verify it.";
+    SignedUtf8Twice = "body_utf8_twice",
+        "The signed body was encoded as UTF-8 twice (Ã« for ë), and it came encoded once: the sender must sign the UTF-8 bytes \
+         that it sends.";
+    SignedBase64 = "body_base64",
+        "The base64 of the body was signed, and the body itself came: sign the bytes that are sent.";
+    SignedJsonString = "body_json_string",
+        "The body was signed as a JSON string (serialised twice), and it came serialised once: sign the bytes that are sent.";
+    Renumbered = "body_numbers",
+        "Numbers in the body are written otherwise than in the signed one (10 for 10.0, or 1.5 for 1.50), as a parser and \
+         serialiser on the way leaves them: sign the bytes that are sent, and let nothing on the way parse the body.";
 }
 
 impl Alteration {
     /// Every alteration that can have led to this body, the likeliest first.
-    pub(super) fn all(body: &[u8]) -> Vec<Alteration> {
-        let mut all = vec![
-            Alteration::LineBreakAdded,
-            Alteration::LineBreakRemoved,
-            Alteration::Padded,
-            Alteration::MarkAdded,
-            Alteration::MarkRemoved,
-            Alteration::CrlfToLf,
-            Alteration::LfToCrlf,
-            Alteration::SignedEmpty,
-            Alteration::PercentEncoded,
-            Alteration::HtmlEscaped,
-            Alteration::Chunked,
-            Alteration::Base64,
-            Alteration::Utf8Twice,
-            Alteration::Charset,
-            Alteration::JsonString,
-            Alteration::Enveloped,
-            Alteration::Quoted,
-            Alteration::Hex,
-            Alteration::SignedUtf8Twice,
-            Alteration::SignedBase64,
-            Alteration::SignedJsonString,
-        ];
-        all.extend(styles(body).map(Alteration::Rewritten));
-        all
+    pub(super) fn all(body: &[u8]) -> impl Iterator<Item = Alteration> + use<> {
+        Alteration::PLAIN.iter().copied().chain(styles(body).map(Alteration::Rewritten))
     }
 
     /// The bodies that this alteration may have made the one at hand of.

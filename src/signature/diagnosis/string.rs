@@ -2,6 +2,8 @@
 //!
 //! Keeps true: a form is built only of what the delivery's headers hold.
 
+use std::fmt;
+
 use crate::signature::{Part, Scheme};
 
 /// What stands around the body in the signed string.
@@ -89,6 +91,23 @@ impl Form {
                 .collect(),
             _ => Vec::new(),
         }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Form::Due => "the right one",
+            Form::BodyAlone => "the body alone",
+            Form::WithoutTimestamp => "the id and the body",
+            Form::WithoutId => "the timestamp and the body",
+            Form::Separated("") => "its parts with nothing between them",
+            Form::Separated(between) => return write!(f, "its parts with {between:?} between them"),
+            Form::OtherOrder => "its parts in another order",
+            Form::Milliseconds => "the timestamp in milliseconds, while the header has seconds",
+            Form::Seconds => "the timestamp in seconds, while the header has a finer one; send seconds too",
+            Form::Versioned => "a version before its parts, as in v0:timestamp:body",
+        })
     }
 }
 
