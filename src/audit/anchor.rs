@@ -1,12 +1,11 @@
 //! Anchors: records by which the holder of a key vouches for the chain before them.
 //!
 //! Keeps true: an anchor that holds was made with the key, at its place in the chain and on the hash before it, so that no
-//! record before it can be changed without the key; between two anchors stand only so many records, of only so long.
+//! record before it can be changed without the key.
 
 use std::path::Path;
 
 use hmac::{Hmac, KeyInit, Mac};
-use jiff::Timestamp;
 use sha2::Sha256;
 
 use crate::config::{At, Audit, Problem};
@@ -69,57 +68,8 @@ impl Key {
     }
 }
 
-/// Records since the last anchor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
-    records: u64,
-    /// Of the first one, in microseconds.
-    began: i64,
-}
-
-impl Stretch {
-    /// Of one record.
-    pub(super) fn from(at: Timestamp) -> Stretch {
-        Stretch { records: 1, began: at.as_microsecond() }
-    }
-
-    /// The stretch with one more record; none if an anchor must come first. `within` is the seconds it may span.
-    pub(super) fn and(self, at: Timestamp, within: u64) -> Option<Stretch> {
-        let apart = at.as_microsecond().abs_diff(self.began);
-        let fits = self.records < ANCHOR_EVERY && apart <= within * 1_000_000;
-        fits.then_some(Stretch { records: self.records + 1, ..self })
-    }
-
-    /// Whether an anchor must have come by then. A time before its first record says nothing.
-    pub(super) fn is_over(self, now: Timestamp, within: u64) -> bool {
-        now.as_microsecond() > self.began.saturating_add_unsigned(within * 1_000_000)
-    }
-}
-
 /// A guess at a shorter key costs less than a search.
 pub(super) const MIN_KEY: usize = 16;
 /// Records between two anchors, at most.
 pub(super) const ANCHOR_EVERY: u64 = 1000;
-/// Seconds from the first record after an anchor to the last before the next one, by their own times.
-pub(super) const ANCHOR_WITHIN: u64 = 60;
-/// The same, when it is checked: for clocks that were set.
-pub(super) const ANCHOR_WITHIN_CHECKED: u64 = 70;
 const CONTEXT: &[u8] = b"hookgate audit anchor 1\0";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stretch_is_a_thousand_records_or_as_many_seconds_as_it_may_span() {
-        let at = |micros: i64| Timestamp::from_microsecond(1_800_000_000_000_000 + micros).unwrap();
-        let whole = (1..1000).try_fold(Stretch::from(at(0)), |stretch, n| stretch.and(at(n), 60)).unwrap();
-        assert_eq!(whole.and(at(1000), 60), None);
-        let one = Stretch::from(at(0));
-        for (micros, fits) in
-            [(60_000_000, true), (60_000_001, false), (-60_000_000, true), (-60_000_001, false)]
-        {
-            assert_eq!(one.and(at(micros), 60).is_some(), fits, "{micros}");
-        }
-    }
-}

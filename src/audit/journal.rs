@@ -79,7 +79,7 @@ impl Journal {
 
     /// With anchors. What stands behind the last one is vouched for at once: whoever goes on writing it vouches for it.
     pub(super) fn anchored(self, key: Key) -> Journal {
-        let anchor_by = self.head.stretch.map(|_| clock::instant());
+        let anchor_by = (self.head.unanchored > 0).then(clock::instant);
         Journal { key: Some(key), anchor_by, ..self }
     }
 
@@ -202,10 +202,10 @@ impl Journal {
         self.unsynced = true;
         self.anchors += sealed.anchors;
         self.head = sealed.head;
-        if sealed.anchors > 0 || self.head.stretch.is_none() {
+        if sealed.anchors > 0 || self.head.unanchored == 0 {
             self.anchor_by = None;
         }
-        if self.key.is_some() && self.head.stretch.is_some() {
+        if self.key.is_some() && self.head.unanchored > 0 {
             self.anchor_by.get_or_insert_with(|| clock::instant() + ANCHOR_AFTER);
         }
         if begins {

@@ -1,13 +1,12 @@
 //! Lines that are ready to be written, and where the chain's head is once they are.
 //!
-//! Keeps true: with a key, no more records and no longer a time than may be stand between two anchors; without one there is
-//! no anchor.
+//! Keeps true: with a key, at most [`ANCHOR_EVERY`] records stand between two anchors; without one there is no anchor.
 
 use std::io;
 
 use jiff::Timestamp;
 
-use super::anchor::{ANCHOR_WITHIN, Key, Stretch};
+use super::anchor::{ANCHOR_EVERY, Key};
 use super::flood::Summed;
 use super::record::{NO_HASH, Record};
 
@@ -16,14 +15,14 @@ use super::record::{NO_HASH, Record};
 pub(super) struct Head {
     pub(super) seq: u64,
     pub(super) hash: String,
-    /// The records that no anchor vouches for.
-    pub(super) stretch: Option<Stretch>,
+    /// How many records no anchor vouches for, as far as that is known.
+    pub(super) unanchored: u64,
 }
 
 impl Head {
     /// Of a chain without records.
     pub(super) fn none() -> Head {
-        Head { seq: 0, hash: NO_HASH.to_owned(), stretch: None }
+        Head { seq: 0, hash: NO_HASH.to_owned(), unanchored: 0 }
     }
 }
 
@@ -51,17 +50,14 @@ impl Sealed {
         now: Timestamp,
         begins: bool,
     ) -> io::Result<()> {
-        let at = entry.reject.at;
-        let mut stretch = self.head.stretch.map_or(Some(Stretch::from(at)), |s| s.and(at, ANCHOR_WITHIN));
+        let unanchored = self.head.unanchored;
         if let Some(key) = key
-            && self.head.stretch.is_some()
-            && (begins || stretch.is_none())
+            && (unanchored >= ANCHOR_EVERY || begins && unanchored > 0)
         {
             self.anchor(key, now)?;
-            stretch = None;
         }
         let record = Record::seal(&entry.reject, entry.more, self.head.seq + 1, &self.head.hash)?;
-        self.push(&record, Some(stretch.unwrap_or(Stretch::from(at))))?;
+        self.push(&record, self.head.unanchored.saturating_add(1))?;
         self.count += 1;
         Ok(())
     }
@@ -69,15 +65,15 @@ impl Sealed {
     /// One more anchor.
     pub(super) fn anchor(&mut self, key: &Key, now: Timestamp) -> io::Result<()> {
         let record = Record::anchor(self.head.seq + 1, format!("{now:.6}"), &self.head.hash, key)?;
-        self.push(&record, None)?;
+        self.push(&record, 0)?;
         self.anchors += 1;
         Ok(())
     }
 
-    fn push(&mut self, record: &Record, stretch: Option<Stretch>) -> io::Result<()> {
+    fn push(&mut self, record: &Record, unanchored: u64) -> io::Result<()> {
         self.text.push_str(&record.line()?);
         self.text.push('\n');
-        self.head = Head { seq: record.seq, hash: record.hash.clone(), stretch };
+        self.head = Head { seq: record.seq, hash: record.hash.clone(), unanchored };
         Ok(())
     }
 }

@@ -1,10 +1,9 @@
 //! Checks the chain of a reject log, record by record.
 //!
 //! Keeps true: a log passes only if every line is byte for byte what the gateway wrote, from the oldest file kept to the end.
-//! What no chain can show: records cut off its end, and a chain made anew from some record on. With the key, anchors show the
-//! second: all before an anchor that holds is as it was when the anchor was made, and between two of them stands no more than
-//! the gateway leaves. What no anchor can show: a log that ends early, at an anchor or shortly after; a whole log made anew
-//! before the first one, for as long as none is due. For these, [`Demand`] takes what was seen of the log before, and
+//! What no chain can show: records cut off its end, and a chain made anew from some record on. With the key, an anchor that holds
+//! shows that all records before it are as they were when it was made. No anchor can show that the log ends early, or that its
+//! records were made anew before a gateway anchored them. For these, [`Demand`] takes what was seen of the log before, and
 //! [`Mark::missing_in`] what the gateway noted of it.
 
 mod watch;
@@ -26,13 +25,13 @@ use watch::Watch;
 pub struct Demand {
     /// Anchors must have been made with one of these; without any, they are records like others.
     pub keys: Vec<Key>,
-    /// No more records than the gateway leaves may stand without an anchor from this one on. None: from the first anchor on.
+    /// From this record on, each must have an anchor behind it, unless that is not due yet.
     pub anchored_since: Option<u64>,
     /// This record must be there, and an anchor at it or after it, unless that is not due yet.
     pub anchored_to: Option<u64>,
     /// This very record must be there.
     pub holding: Option<Mark>,
-    /// When it is checked: what a gateway would have anchored by now is due. None: what stands at the end may wait.
+    /// When it is checked: an anchor is due once a record is more than a minute old. None: none is due.
     pub now: Option<Timestamp>,
 }
 

@@ -8,10 +8,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use jiff::Timestamp;
-
 use super::Current;
-use crate::audit::anchor::Stretch;
+use crate::audit::anchor::ANCHOR_EVERY;
 use crate::audit::files::{LogFile, SET_ASIDE, last_record, list, strangers};
 use crate::audit::sealed::Head;
 use crate::reason::Note;
@@ -42,9 +40,9 @@ pub(super) fn recover(dir: &Path) -> io::Result<(Head, Option<Current>)> {
             file.set_len(whole as u64)?;
             file.sync_all()?;
         }
-        // What stands behind the last anchor has any length: whoever has a key vouches for it before anything follows.
-        let stretch = (last.reason != Note::Anchor.label()).then(|| Stretch::from(Timestamp::UNIX_EPOCH));
-        let head = Head { seq: last.seq, hash: last.hash, stretch };
+        // Any number of records may stand behind the last anchor: with a key, an anchor comes before the next record.
+        let unanchored = if last.reason == Note::Anchor.label() { 0 } else { ANCHOR_EVERY };
+        let head = Head { seq: last.seq, hash: last.hash, unanchored };
         return Ok((head, Some(Current { log, len: whole as u64, file: None })));
     }
     Ok((Head::none(), None))

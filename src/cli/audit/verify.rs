@@ -22,8 +22,8 @@ pub(in crate::cli) struct Verify {
     /// A file with a key that anchors were made with, besides the one in [audit] key: an older one, after a change.
     #[arg(long = "key-file", value_name = "FILE")]
     pub(super) key_files: Vec<PathBuf>,
-    /// Also fail where anchors are missing from this record on: the first that was written with a key. Without it they may be
-    /// missing before the first anchor.
+    /// Also fail unless from this record on, the first that was written with a key, each has an anchor behind it, once that is
+    /// due.
     #[arg(long, value_name = "SEQ")]
     pub(super) anchored_since: Option<u64>,
     /// Also fail unless this very record is still in the log: the `head` that `--json` printed, kept elsewhere. SEQ alone also
