@@ -38,7 +38,7 @@
 //! data_dir       the data folder: the names of its files, and its problems before one of them is opened
 //! tls            certificates and handshakes, for both listeners
 //! -- ground
-//! config  reason  label  secret  clock  queue_name  peer  farewell  file  runtime
+//! config  reason  label  secret  clock  queue_name  peer  farewell  forward  file  runtime
 //! ```
 //!
 //! # The way of a request
@@ -65,6 +65,7 @@ pub mod database;
 pub mod event;
 pub mod farewell;
 pub mod file;
+mod forward;
 pub mod gateway;
 pub mod inbox;
 pub mod label;

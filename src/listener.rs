@@ -13,13 +13,13 @@ mod first_bytes;
 mod frames;
 pub mod guard;
 pub mod head;
+mod hpack;
 mod http1;
 mod http2;
 mod patience;
 pub mod places;
 pub mod proxy_protocol;
 mod secure;
-mod targets;
 #[cfg(test)]
 mod tests;
 pub mod threads;

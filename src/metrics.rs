@@ -25,7 +25,7 @@ pub use edge::EdgeMetrics;
 use family::Families;
 use gateway::GatewayFamilies;
 pub use gateway::GatewayMetrics;
-pub use labels::{EnqueueFailure, OutcomeLabel, ReloadResult, TlsResult};
+pub use labels::{EnqueueFailure, Http2Error, OutcomeLabel, ReloadResult, TlsResult};
 use quarantine::QuarantineFamilies;
 pub use quarantine::QuarantineMetrics;
 pub use queue::QueueMetrics;

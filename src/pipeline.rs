@@ -280,11 +280,6 @@ impl Pipeline {
 
     /// Counts and records a refusal that has no request and gets no answer.
     pub fn drop_connection(&self, peer: &Peer, reason: Reason, detail: &str) {
-        self.saw_refused(peer, reason, 0, detail);
-    }
-
-    /// Counts and records a refusal that was not ours to answer. `status`: what it was answered; 0 for nothing.
-    pub fn saw_refused(&self, peer: &Peer, reason: Reason, status: u16, detail: &str) {
-        exchange::record_bare(self, peer, reason, status, detail);
+        exchange::record_bare(self, peer, reason, 0, detail);
     }
 }

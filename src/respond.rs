@@ -16,6 +16,10 @@ use crate::reason::Reason;
 /// An answer's body: whole, in memory.
 pub type Body = Full<Bytes>;
 
+/// Among an answer's extensions: its client is gone, so that it is not sent.
+#[derive(Clone, Copy, Debug)]
+pub struct HungUp;
+
 /// Renders an outcome. `reject` is the id of a refusal's record; `allow` the methods that its path takes.
 pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<Body> {
     match outcome {
@@ -29,8 +33,11 @@ pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<
             answer
         }
         Outcome::Rejected(rejection) => problem(rejection.reason, reject, allow),
-        // Nobody reads it; the connection is gone.
-        Outcome::HungUp => with_status(StatusCode::BAD_REQUEST),
+        Outcome::HungUp => {
+            let mut answer = with_status(StatusCode::BAD_REQUEST);
+            answer.extensions_mut().insert(HungUp);
+            answer
+        }
     }
 }
 

@@ -81,6 +81,14 @@ def coded(before=b"", after=b"", stream=1):
     return frame(HEADERS, before + fields() + after, END_HEADERS, stream) + data(stream=stream)
 
 
+def indexed(stream, path):
+    """A request whose fields go into the table, as do those of all requests made by this."""
+    usual = {":method": "POST", ":scheme": "http", ":authority": "localhost", ":path": path}
+    return lambda connection: connection.send(
+        frame(HEADERS, connection.encoder.encode(usual.items()), END_HEADERS, stream) + data(stream=stream)
+    )
+
+
 def trailers(*fields, flags=END_STREAM):
     return frame(HEADERS, block(*fields), END_HEADERS | flags, 1)
 
@@ -168,6 +176,7 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.incoming = self.socket.makefile("rb")
         self.decoder = hpack.Decoder()
+        self.encoder = hpack.Encoder()  # for `indexed`
         self.came = []  # in the present step
 
     def close(self):
@@ -268,11 +277,11 @@ def ended(stream=1):
     )
 
 
-def answered(stream=1):
+def answered(stream=1, status="200"):
     def check(connection):
         came = headers(stream)(connection)
-        if came.fields.get(":status") != "200":
-            raise Failed("wanted 200")
+        if came.fields.get(":status") != status:
+            raise Failed(f"wanted {status}")
         if not came.ends_stream:
             ended(stream)(connection)
 
@@ -533,6 +542,10 @@ OPENED = {
     "8.3.1 host in place of :authority": [request(("host", "localhost"), without=["authority"]), answered()],
     "8.3.1 an empty :path": [request(path=""), MALFORMED],
     "8.3.1 a :path without a slash": [request(path=PATH[1:]), MALFORMED],
+    "8.3.1 a :path with a fragment": [request(path=PATH + "#x"), answered(status="400"), serves(3)],
+    "8.3.1 a :path with a fragment, in a Huffman code and in the table": [
+        indexed(1, PATH + "#x"), answered(1, "400"), indexed(3, PATH + "#x"), answered(3, "400"), indexed(5, PATH), answered(5),
+    ],
     "8.5 CONNECT with :path": [request(method="CONNECT"), MALFORMED],
     # HPACK
     "HPACK 2.3.2 a table that is filled, used and emptied": [

@@ -21,6 +21,11 @@ pub(super) struct Busy {
     opened: Instant,
     processing: AtomicUsize,
     sending: AtomicUsize,
+    answers: AtomicUsize,
+    /// Requests that h2 has read, and those of them that the service has. h2 has refused the others; so many of those were told of.
+    read: AtomicUsize,
+    served: AtomicUsize,
+    refused: AtomicUsize,
     /// Milliseconds from `opened` to the last request's end; 0 before the first.
     quiet: AtomicU64,
 }
@@ -43,36 +48,40 @@ impl Allowed {
     }
 }
 
-/// The state of a connection that processes no request.
-enum State {
-    /// Nothing was asked on it yet.
-    Fresh,
-    /// Its client has not taken every answer.
-    Sending,
-    /// Everything that was asked is answered.
-    Idle,
-}
-
 impl Busy {
     pub(super) fn since(opened: Instant) -> Busy {
-        let (processing, sending) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Busy { opened, processing, sending, quiet: AtomicU64::new(0) }
+        let [processing, sending, answers, read, served, refused] = [const { AtomicUsize::new(0) }; 6];
+        Busy { opened, processing, sending, answers, read, served, refused, quiet: AtomicU64::new(0) }
     }
 
     /// A request is processed from here on, until the returned value is dropped.
     pub(super) fn enter(busy: &Arc<Busy>) -> Processing {
         busy.processing.fetch_add(1, Ordering::Relaxed);
+        busy.served.fetch_add(1, Ordering::Relaxed);
         Processing(busy.clone())
     }
 
-    fn state(&self) -> State {
-        if self.sending.load(Ordering::Relaxed) > 0 {
-            State::Sending
-        } else if self.quiet.load(Ordering::Relaxed) > 0 {
-            State::Idle
-        } else {
-            State::Fresh
-        }
+    /// How many requests were answered so far.
+    pub(super) fn answers(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// h2 has read so many requests.
+    pub(super) fn has_read(&self, requests: usize) {
+        self.read.store(requests, Ordering::Relaxed);
+    }
+
+    /// How many requests h2 has refused since this was last asked. To be asked once the service has all that h2 did not refuse.
+    pub(super) fn refused(&self) -> usize {
+        let all = self.read.load(Ordering::Relaxed).saturating_sub(self.served.load(Ordering::Relaxed));
+        let more = all.saturating_sub(self.refused.load(Ordering::Relaxed));
+        self.refused.fetch_add(more, Ordering::Relaxed);
+        more
+    }
+
+    /// Whether something was asked, and all of it is answered.
+    fn is_idle(&self) -> bool {
+        self.sending.load(Ordering::Relaxed) == 0 && self.quiet.load(Ordering::Relaxed) > 0
     }
 
     /// Since when no request is processed; none while one is.
@@ -83,18 +92,20 @@ impl Busy {
 
     /// Whether everything that was asked is answered, and nothing was asked for so long.
     pub(super) fn is_idle_for(&self, long: Duration) -> bool {
-        matches!(self.state(), State::Idle)
-            && self.quiet_since().is_some_and(|since| since + long <= clock::instant())
+        self.is_idle() && self.quiet_since().is_some_and(|since| since + long <= clock::instant())
     }
 
     /// Ends once no request was processed for as long as its state allows, counted from `from` at the earliest.
     pub(super) async fn until_quiet(&self, from: Instant, allowed: Allowed) {
         let Allowed { fresh, sending, idle } = allowed;
         loop {
-            let long = match self.state() {
-                State::Fresh => fresh,
-                State::Sending => sending,
-                State::Idle => idle,
+            let is_sending = self.sending.load(Ordering::Relaxed) > 0;
+            let long = if is_sending {
+                sending
+            } else if self.is_idle() {
+                idle
+            } else {
+                fresh
             };
             let now = clock::instant();
             let due = self.quiet_since().unwrap_or(now).max(from) + long;
@@ -115,6 +126,7 @@ impl Processing {
     /// It is answered with this body, which is then sent.
     pub(super) fn answered(self, body: Body) -> Sending {
         self.0.sending.fetch_add(1, Ordering::Relaxed);
+        self.0.answers.fetch_add(1, Ordering::Relaxed);
         Sending { body, busy: self.0.clone() }
     }
 }

@@ -1,324 +1,178 @@
-//! HTTP/2's frames, followed from outside: what a client spends, and what the library answers by itself.
+//! The frames that a client sends over HTTP/2, on their way to h2.
 //!
-//! Keeps true: a client that sends little but control frames is stopped; a stream that the library resets or refuses for the
-//! client's fault is told of, once. Sources: RFC 9113, sections 4, 6 and 7; RFC 7541, section 6.
+//! Keeps true: h2 gets a head once it is whole, so that the time for it can be limited and its `:path` looked at. A flood of frames is
+//! found out. h2 itself bounds CONTINUATION frames, DATA frames with little in them, and streams that are reset before hyper accepts
+//! them. It answers or ignores other frames without a bound, so those are counted here. Sources: RFC 9113, sections 4 and 6.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::http2::MAX_FRAME;
-use super::targets::Targets;
+use super::hpack::Paths;
 use crate::clock;
-use crate::reason::Reason;
 
-/// One direction of a connection, cut into frames.
+/// The frames of one connection.
 pub(super) struct Frames {
-    /// Bytes before the first frame, still to come.
-    skip: usize,
-    header: [u8; HEADER],
-    have: usize,
-    /// Of the payload: still to come.
+    /// Bytes of the preface, or of the frames that are passed on, still to come.
     left: usize,
-    /// The payload's first bytes.
-    start: [u8; START],
-    kept: usize,
-    /// Whether the payloads of heads are kept whole, and the one under way.
-    keeps_heads: bool,
-    block: Vec<u8>,
+    paths: Paths,
+    /// A head has begun that is not whole.
+    pub(super) in_head: bool,
+    /// The first frame was seen.
+    begun: bool,
+    last_stream: u32,
+    /// How many heads of requests were passed on.
+    pub(super) requests: usize,
+    /// Frames of this window, and what answers had earned before it.
+    spent: usize,
+    earned: usize,
+    since: Instant,
 }
 
-/// A frame that is over.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
+struct Header {
+    length: usize,
     kind: u8,
     flags: u8,
     stream: u32,
-    length: usize,
-    /// The payload's first bytes.
-    start: &'a [u8],
-    /// All of the payload, where it is a part of a head and heads are kept.
-    block: &'a [u8],
 }
 
-impl Frame<'_> {
-    /// The part of a head that it carries: without padding and priority (RFC 9113, section 6.2).
-    fn fragment(&self) -> Option<&[u8]> {
-        let mut block = self.block;
-        if self.kind == HEADERS && self.flags & PADDED != 0 {
-            let (padding, rest) = block.split_first()?;
-            block = rest.get(..rest.len().checked_sub(usize::from(*padding))?)?;
+impl Header {
+    fn read(bytes: &[u8]) -> Option<Header> {
+        let [high, middle, low, kind, flags, a, b, c, d] = *bytes.first_chunk::<HEADER>()?;
+        let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+        Some(Header { length, kind, flags, stream: u32::from_be_bytes([a, b, c, d]) & (u32::MAX >> 1) })
+    }
+
+    /// Where the frame's payload has the fields of a head, without padding and priority (RFC 9113, section 6.2).
+    fn fields(&self, payload: &[u8]) -> Option<Range<usize>> {
+        let has = |flag| self.kind == HEADERS && self.flags & flag != 0;
+        let (mut start, mut end) = (0, payload.len());
+        if has(PADDED) {
+            start += 1;
+            end = end.checked_sub(usize::from(*payload.first()?))?;
         }
-        if self.kind == HEADERS && self.flags & PRIORITY != 0 {
-            block = block.get(PRIORITY_FIELDS..)?;
+        if has(PRIORITY) {
+            start += PRIORITY_FIELDS;
         }
-        Some(block)
+        (start <= end).then_some(start..end)
     }
 }
 
 impl Frames {
-    /// `skip`: bytes before the first frame.
-    pub(super) fn after(skip: usize) -> Frames {
-        let (keeps_heads, block) = (false, Vec::new());
-        Frames { skip, header: [0; HEADER], have: 0, left: 0, start: [0; START], kept: 0, keeps_heads, block }
-    }
-
-    fn keeping_heads(self) -> Frames {
-        Frames { keeps_heads: true, ..self }
-    }
-
-    /// Reads on, and calls for every frame that is over.
-    pub(super) fn read(&mut self, mut bytes: &[u8], mut over: impl FnMut(&Frame<'_>)) {
-        let skip = self.skip.min(bytes.len());
-        self.skip -= skip;
-        bytes = &bytes[skip..];
-        loop {
-            let take = (HEADER - self.have).min(bytes.len());
-            self.header[self.have..self.have + take].copy_from_slice(&bytes[..take]);
-            self.have += take;
-            bytes = &bytes[take..];
-            if self.have < HEADER {
-                return;
-            }
-            if take > 0 {
-                (self.left, self.kept) = (self.length(), 0);
-            }
-            let take = self.left.min(bytes.len());
-            let keep = take.min(START - self.kept);
-            self.start[self.kept..self.kept + keep].copy_from_slice(&bytes[..keep]);
-            self.kept += keep;
-            self.left -= take;
-            let of_head = [HEADERS, CONTINUATION].contains(&self.header[3]);
-            // h2 refuses a longer frame.
-            if self.keeps_heads && of_head && self.length() <= MAX_FRAME {
-                self.block.extend_from_slice(&bytes[..take]);
-            }
-            bytes = &bytes[take..];
-            if self.left > 0 {
-                return;
-            }
-            let [_, _, _, kind, flags, stream @ ..] = self.header;
-            let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
-            let (length, start) = (self.length(), &self.start[..self.kept]);
-            over(&Frame { kind, flags, stream, length, start, block: &self.block });
-            self.block.clear();
-            self.have = 0;
-        }
-    }
-
-    fn length(&self) -> usize {
-        let [high, middle, low, ..] = self.header;
-        u32::from_be_bytes([0, high, middle, low]) as usize
-    }
-
-    /// In the middle of a frame that carries a part of a head.
-    fn in_head(&self) -> bool {
-        self.have == HEADER && self.left > 0 && [HEADERS, CONTINUATION].contains(&self.header[3])
-    }
-}
-
-/// What a client sends.
-pub(super) struct Asked {
-    frames: Frames,
-    /// Encoded bytes of the head under way or, if none is, of the last one.
-    head: usize,
-    open: bool,
-    /// Heads that are whole.
-    heads: usize,
-    /// Whether the first frame was SETTINGS, once it has come.
-    begins_well: Option<bool>,
-    /// For requests, and for control frames.
-    earned: usize,
-    spent: usize,
-    since: Instant,
-    targets: Arc<Mutex<Targets>>,
-}
-
-impl Asked {
-    /// `targets` are told of every head.
-    pub(super) fn new(targets: Arc<Mutex<Targets>>) -> Asked {
-        Asked {
-            targets,
-            frames: Frames::after(PREFACE).keeping_heads(),
-            head: 0,
-            open: false,
-            heads: 0,
-            begins_well: None,
-            earned: 0,
+    pub(super) fn new() -> Frames {
+        Frames {
+            left: PREFACE,
+            paths: Paths::default(),
+            in_head: false,
+            begun: false,
+            last_stream: 0,
+            requests: 0,
             spent: 0,
+            earned: 0,
             since: clock::instant(),
         }
     }
 
-    /// Reads on; false once it is a flood.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> bool {
-        let Asked { frames, head, open, heads, begins_well, earned, spent, targets, .. } = self;
-        frames.read(bytes, |frame| {
-            begins_well.get_or_insert(frame.kind == SETTINGS);
-            match frame.kind {
-                HEADERS | CONTINUATION => {
-                    *head = if frame.kind == HEADERS { frame.length } else { *head + frame.length };
-                    *open = frame.flags & END_HEADERS == 0;
-                    *heads += usize::from(!*open);
-                    let mut targets = targets.lock().unwrap_or_else(PoisonError::into_inner);
-                    targets.more(frame.fragment().unwrap_or_default());
-                    if !*open {
-                        targets.end();
-                    }
-                    *earned += if frame.kind == HEADERS { EARNED } else { 0 };
-                }
-                DATA => {}
-                RST_STREAM => *spent += RESET_COST,
-                _ => *spent += 1,
+    /// Reads on: how many of the bytes may be passed on. The rest is to be given again, with more after it. `answers` is how many
+    /// the client was sent so far.
+    ///
+    /// # Errors
+    /// Why the connection has to end.
+    pub(super) fn read(&mut self, bytes: &mut [u8], answers: usize) -> Result<usize, h2::Reason> {
+        let mut at = 0;
+        self.in_head = false;
+        loop {
+            let pass = self.left.min(bytes.len() - at);
+            self.left -= pass;
+            at += pass;
+            let Some(header) = Header::read(&bytes[at..]) else { break };
+            if !self.begun && header.kind != SETTINGS {
+                // RFC 9113, section 3.4. h2 takes any frame first.
+                return Err(h2::Reason::PROTOCOL_ERROR);
             }
-        });
-        self.affords()
+            self.begun = true;
+            self.left = HEADER + header.length;
+            if header.kind == HEADERS {
+                let Some(length) = self.head(&mut bytes[at..]) else {
+                    (self.left, self.in_head) = (0, true);
+                    break;
+                };
+                self.left = length;
+                // Trailers come on a stream that is open.
+                self.requests += usize::from(header.stream > self.last_stream);
+                self.last_stream = self.last_stream.max(header.stream);
+            }
+            self.spent += usize::from(header.kind != DATA);
+        }
+        if self.floods(answers) { Err(h2::Reason::ENHANCE_YOUR_CALM) } else { Ok(at) }
     }
 
-    /// The library has reset so many of the client's streams, for its mistakes. False once it is a flood.
-    pub(super) fn mistook(&mut self, streams: usize) -> bool {
-        self.spent += streams * MISTAKE_COST;
-        self.affords()
+    /// Reads the head that the bytes begin with. Some(length of its frames), or the largest number where h2 ends the connection for
+    /// them; None while they are not whole.
+    fn head(&mut self, bytes: &mut [u8]) -> Option<usize> {
+        let (mut parts, mut count, mut end) = ([const { 0..0 }; MAX_FRAMES], 0, 0);
+        loop {
+            let header = Header::read(&bytes[end..])?;
+            if count == MAX_FRAMES || header.length > MAX_FRAME || count > 0 && header.kind != CONTINUATION {
+                return Some(usize::MAX);
+            }
+            let start = end + HEADER;
+            end = start + header.length;
+            let Some(Range { start: from, end: to }) = header.fields(bytes.get(start..end)?) else {
+                return Some(usize::MAX);
+            };
+            parts[count] = start + from..start + to;
+            count += 1;
+            if header.flags & END_HEADERS != 0 {
+                break;
+            }
+        }
+        let read = match &parts[..count] {
+            [whole] => self.paths.read(&mut bytes[whole.clone()]),
+            parts => {
+                let mut whole = Vec::new();
+                parts.iter().for_each(|part| whole.extend_from_slice(&bytes[part.clone()]));
+                let (read, mut at) = (self.paths.read(&mut whole), 0);
+                for part in parts {
+                    bytes[part.clone()].copy_from_slice(&whole[at..at + part.len()]);
+                    at += part.len();
+                }
+                read
+            }
+        };
+        Some(if read.is_some() { end } else { usize::MAX })
     }
 
-    fn affords(&mut self) -> bool {
-        if self.spent <= self.earned + ALLOWED {
-            return true;
+    /// Whether the client sends too many frames beside those of requests that are answered.
+    fn floods(&mut self, answers: usize) -> bool {
+        let earned = answers * EARNED;
+        if self.spent <= earned - self.earned + ALLOWED {
+            return false;
         }
         let now = clock::instant();
         let flood = now.saturating_duration_since(self.since) < WINDOW;
-        (self.earned, self.spent, self.since) = (0, 0, now);
-        !flood
-    }
-
-    /// The first frame was another one than SETTINGS, which the library does not mind.
-    pub(super) fn begins_wrong(&self) -> bool {
-        self.begins_well == Some(false)
-    }
-
-    /// A head has begun whose end has not come.
-    pub(super) fn in_head(&self) -> bool {
-        self.open || self.frames.in_head()
-    }
-
-    /// How many heads were whole so far.
-    pub(super) fn heads(&self) -> usize {
-        self.heads
-    }
-
-    /// Encoded bytes of the latest head, as far as it came.
-    pub(super) fn head_bytes(&self) -> usize {
-        self.head
+        (self.spent, self.earned, self.since) = (0, earned, now);
+        flood
     }
 }
 
-/// What the library sends.
-pub(super) struct Answered {
-    frames: Frames,
-    /// Streams whose refusal was told, and whose reset follows.
-    told: Vec<u32>,
-    /// Streams reset since this was last asked for.
-    resets: usize,
-    far_too_large: bool,
-}
-
-impl Answered {
-    pub(super) fn new() -> Answered {
-        Answered { frames: Frames::after(0), told: Vec::new(), resets: 0, far_too_large: false }
-    }
-
-    /// Reads on, and tells of what the library refused by itself.
-    pub(super) fn read(&mut self, bytes: &[u8], mut tell: impl FnMut(Reason, u16, &'static str)) {
-        let Answered { frames, told, resets, far_too_large } = self;
-        frames.read(bytes, |frame| match frame.kind {
-            HEADERS if frame.flags & END_STREAM != 0 && is_one_field(frame) => {
-                told.truncate(MAX_TOLD);
-                told.push(frame.stream);
-                tell(Reason::HeadersTooLarge, 431, "the request's header list is over 64 KiB");
-            }
-            RST_STREAM => {
-                *resets += usize::from(*frame.start != [0; 4]);
-                if let Some(known) = told.iter().position(|stream| *stream == frame.stream) {
-                    told.swap_remove(known);
-                    return;
-                }
-                match *frame.start {
-                    [0, 0, 0, PROTOCOL_ERROR] => tell(Reason::HttpMalformed, 0, "a malformed HTTP/2 request"),
-                    [0, 0, 0, FLOW_CONTROL_ERROR] => {
-                        tell(Reason::HttpMalformed, 0, "more of a body than its stream's window allows");
-                    }
-                    [0, 0, 0, REFUSED_STREAM] => {
-                        tell(Reason::Overloaded, 0, "over 256 HTTP/2 streams at once")
-                    }
-                    _ => {}
-                }
-            }
-            GOAWAY => {
-                *far_too_large |= frame.start[GOAWAY_HEAD.min(frame.start.len())..] == FAR_TOO_LARGE[..8]
-            }
-            _ => {}
-        });
-    }
-
-    /// How many streams were reset for an error since this was last asked.
-    pub(super) fn take_resets(&mut self) -> usize {
-        std::mem::take(&mut self.resets)
-    }
-
-    /// The library has ended the connection for a header list of several times the limit. Its error does not say so.
-    pub(super) fn far_too_large(&self) -> bool {
-        self.far_too_large
-    }
-}
-
-/// A head of nothing but its status is the library's own 431: every answer of ours has a date besides.
-fn is_one_field(frame: &Frame<'_>) -> bool {
-    let mut block = frame.start;
-    // Changes of the table's size: five bits, and more where these are all set.
-    while let [first @ 0x20..=0x3f, rest @ ..] = block {
-        let more = rest.iter().position(|byte| byte & 0x80 == 0).map_or(rest.len(), |last| last + 1);
-        block = if *first == 0x3f { &rest[more..] } else { rest };
-    }
-    let updates = frame.start.len() - block.len();
-    match *block {
-        [0x80..=0xff, ..] => frame.length - updates == 1,
-        [_, length, ..] => frame.length - updates == 2 + usize::from(length & 0x7f),
-        _ => false,
-    }
-}
-
-const HEADER: usize = 9;
-/// A reset's code, or a status after changes of the table's size.
-const START: usize = 16;
 const PREFACE: usize = 24;
-
+const HEADER: usize = 9;
+/// Bytes of a payload: the protocol's own default, named so that no version of h2 changes it.
+pub(super) const MAX_FRAME: usize = 16 << 10;
+/// Frames of a head. h2 takes no more.
+const MAX_FRAMES: usize = 8;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// Bytes: the stream that it depends on, and its weight.
 const PRIORITY_FIELDS: usize = 5;
-/// Before its data: the last stream and the code.
-const GOAWAY_HEAD: usize = 8;
-const FAR_TOO_LARGE: &[u8] = b"header_list_way_too_large";
-const PROTOCOL_ERROR: u8 = 1;
-const FLOW_CONTROL_ERROR: u8 = 3;
-const REFUSED_STREAM: u8 = 7;
-
-/// A request earns a few frames beside it: window updates, a priority, a ping.
-const EARNED: usize = 4;
-/// A reset costs what a request earns and more, or opening and resetting could go on for ever.
-const RESET_COST: usize = 10;
-/// A stream that is reset for its client's mistake. A connection on which two in three requests are good goes on, so that one client
-/// of a proxy does not cost the others theirs; one with little but mistakes ends (CVE-2025-8671).
-const MISTAKE_COST: usize = 12;
-/// Above what requests earn, in one window. A client that gives up on two hundred slow requests at once is none.
+/// Every frame costs one, but for DATA and for CONTINUATION in a head. An answer earns the head of its request and a few frames
+/// beside it: window updates, a priority, a ping, trailers. A request that h2 refuses, or that its client resets, earns nothing.
+const EARNED: usize = 6;
+/// Frames beyond what answers earn, in one window.
 const ALLOWED: usize = 2000;
 const WINDOW: Duration = Duration::from_secs(10);
-/// As many resets may be outstanding.
-const MAX_TOLD: usize = 255;

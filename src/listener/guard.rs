@@ -19,6 +19,7 @@ use super::chunks::{Came, Chunks};
 use super::head::{Framing, Head, Refusal};
 use super::places::Crowd;
 use crate::clock;
+use crate::forward::forward_writes;
 use crate::reason::Reason;
 
 /// Why no more is read.
@@ -317,9 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         written
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
+    forward_writes!(poll_flush, is_write_vectored);
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(End::Refused(_)) = self.end() {
@@ -337,10 +336,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.wrote(&written);
         written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

@@ -1,33 +1,32 @@
 //! An HTTP/2 connection: its limits, and what becomes of one that breaks them.
 //!
-//! Keeps true: what a connection can make us hold is bounded; an attack that the library stops is counted and recorded, once,
-//! and nothing else is; a fragment in `:path`, which the library cuts off, is refused as over HTTP/1.1.
+//! Keeps true: what a connection can make us hold is bounded; what HTTP/2 itself refuses is counted, and leaves no record; a
+//! fragment in `:path` is refused as over HTTP/1.1.
 
 use std::error::Error as _;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
-use hyper::http::uri::PathAndQuery;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::busy::{Allowed, Busy};
-use super::first_bytes::FirstBytes;
+use super::frames::MAX_FRAME;
 use super::head::MAX_HEAD;
 use super::patience::Patience;
-use super::targets::Targets;
-use super::watched::{HeadTime, Watched};
+use super::watched::Watched;
 use super::{Connection, IDLE_GRACE};
-use crate::admit;
 use crate::clock;
 use crate::config::Edge;
 use crate::farewell;
+use crate::metrics::Http2Error;
 use crate::reason::Reason;
-use crate::respond::Body;
+use crate::respond::{Body, HungUp};
 
 impl Connection {
     pub(super) async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -37,37 +36,22 @@ impl Connection {
         opened: Instant,
     ) {
         let stream = Patience::new(stream, self.rules.edge.body_timeout);
-        let tell = |reason: Reason, status: u16, detail: &'static str| {
-            // Once nobody is served here any more, it is we who refuse streams, and no fault of the client's.
-            if reason == Reason::Overloaded && self.asker().is_none() {
-                return;
-            }
-            self.pipeline.saw_refused(&self.peer, reason, status, detail);
-        };
-        let head = HeadTime::new(self.rules.edge.header_timeout);
-        let overdue = head.overdue.clone();
-        let targets = Arc::new(Mutex::new(Targets::new()));
-        let mut watched = Watched::new(FirstBytes::replay(first, stream), head, targets.clone(), tell);
-        let ended = self.multiplex(&mut watched, (opened, overdue), &targets).await;
-        let asked = watched.asked();
-        let refused = match &ended {
-            _ if asked.begins_wrong() => {
-                Some((Reason::HttpMalformed, "an HTTP/2 connection that does not begin with SETTINGS"))
-            }
-            _ if watched.flooded() => Some((Reason::Overloaded, "a flood of HTTP/2 control frames")),
+        let (overdue, busy) = (CancellationToken::new(), Arc::new(Busy::since(opened)));
+        let within = self.rules.edge.header_timeout;
+        let mut watched = Watched::new(stream, first, within, overdue.clone(), busy.clone());
+        match self.multiplex(&mut watched, (opened, overdue), &busy).await {
             Ended::Broke(error) => {
-                let too_large = watched.answered().far_too_large() || asked.head_bytes() > MAX_HEAD;
-                why(error, too_large)
+                let Some(reason) = watched.ended().or_else(|| client_error(&error)) else { return };
+                tracing::debug!(client = %self.peer.address, %reason, "an HTTP/2 connection ended for its client's error");
+                self.pipeline.metrics.edge.http2_errors(kind(reason), 1);
             }
-            Ended::Idle if asked.in_head() => {
-                Some((Reason::HeaderTimeout, "the request's head was not whole in time"))
+            Ended::Idle if watched.in_head() => {
+                let detail = "the request's head was not whole in time";
+                self.pipeline.drop_connection(&self.peer, Reason::HeaderTimeout, detail);
             }
-            Ended::Well | Ended::Idle => None,
-        };
-        if let Some((reason, detail)) = refused {
-            self.pipeline.drop_connection(&self.peer, reason, detail);
-            farewell::say(&mut watched.into_inner(), b"").await;
+            Ended::Well | Ended::Idle => return,
         }
+        farewell::say(&mut watched.into_inner(), b"").await;
     }
 
     /// Lets hyper serve the connection's streams.
@@ -75,19 +59,18 @@ impl Connection {
         &self,
         io: S,
         (opened, overdue): (Instant, CancellationToken),
-        targets: &Mutex<Targets>,
+        busy: &Arc<Busy>,
     ) -> Ended {
-        let busy = Arc::new(Busy::since(opened));
-        let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
-            let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str).as_bytes();
-            let mut targets = targets.lock().unwrap_or_else(PoisonError::into_inner);
-            if targets.had_fragment(request.method().as_str().as_bytes(), target) {
-                request.extensions_mut().insert(admit::Fragment);
+        let refused = |streams| {
+            if streams > 0 {
+                self.pipeline.metrics.edge.http2_errors(Http2Error::Stream, streams);
             }
-            drop(targets);
+        };
+        let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
             let bodiless = request.method() == Method::HEAD;
             let malformed = request.headers().values().any(is_padded);
-            let working = Busy::enter(&busy);
+            refused(usize::from(malformed));
+            let working = Busy::enter(busy);
             let answer = self.asker().map(|(peer, rules)| self.pipeline.clone().handle(request, peer, rules));
             async move {
                 if malformed {
@@ -96,6 +79,9 @@ impl Connection {
                 // A client may ask again at once for what was refused like this.
                 let answer = answer.ok_or(h2::Error::from(h2::Reason::REFUSED_STREAM))?;
                 let mut answer = answer.await;
+                if answer.extensions().get::<HungUp>().is_some() {
+                    return Err(h2::Error::from(h2::Reason::CANCEL));
+                }
                 if bodiless {
                     *answer.body_mut() = Body::default();
                 }
@@ -110,17 +96,24 @@ impl Connection {
             tokio::select! {
                 () = busy.until_quiet(opened, allowed) => {}
                 () = overdue.cancelled() => {}
-                () = self.gives_way(&busy) => {}
+                () = self.gives_way(busy) => {}
                 () = self.stopping() => {}
             }
         };
+        // Once hyper waits, the service has every request that it was given.
+        let serve = poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            refused(busy.refused());
+            polled
+        });
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = serve => ended,
             () = leave => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     // First: an answer that is made is to be written.
                     biased;
+                    // That h2 serves no more streams is no fault of the client's.
                     ended = connection.as_mut() => match ended {
                         Ok(()) => return Ended::Idle,
                         ended => ended,
@@ -162,14 +155,13 @@ fn builder() -> hyper::server::conn::http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD as u32)
-        .header_table_size(HEADER_TABLE as u32)
+        .header_table_size(HEADER_TABLE)
         .max_frame_size(MAX_FRAME as u32)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        // The library counts over a connection's whole life. A proxy's carries many clients for days: see `frames::MISTAKE_COST`.
-        .max_local_error_reset_streams(None)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder
@@ -181,31 +173,27 @@ fn is_padded(value: &hyper::header::HeaderValue) -> bool {
     ends.into_iter().flatten().any(|byte| matches!(byte, b' ' | b'\t'))
 }
 
-/// Why a connection broke, where that is the client's doing and it did not simply leave.
-fn why(error: &hyper::Error, too_large: bool) -> Option<(Reason, &'static str)> {
+/// Why h2 ended a connection, where that is the client's doing and it did not simply leave.
+fn client_error(error: &hyper::Error) -> Option<h2::Reason> {
     let error = error.source()?.downcast_ref::<h2::Error>()?;
-    if !error.is_go_away() || !error.is_library() {
-        return None;
-    }
-    match error.reason()? {
-        h2::Reason::NO_ERROR => None,
-        _ if too_large => Some((Reason::HeadersTooLarge, "a header list far over 64 KiB")),
-        h2::Reason::ENHANCE_YOUR_CALM => {
-            Some((Reason::Overloaded, "a flood of HTTP/2 streams, resets or frames"))
-        }
-        h2::Reason::COMPRESSION_ERROR => Some((Reason::HttpMalformed, "broken HTTP/2 header compression")),
-        h2::Reason::FLOW_CONTROL_ERROR => {
-            Some((Reason::HttpMalformed, "HTTP/2 flow control was not kept to"))
-        }
-        h2::Reason::FRAME_SIZE_ERROR => Some((Reason::HttpMalformed, "an HTTP/2 frame of a wrong size")),
-        _ => Some((Reason::HttpMalformed, "an HTTP/2 frame that cannot be there")),
+    let reason = error.reason().filter(|_| error.is_go_away() && error.is_library())?;
+    (reason != h2::Reason::NO_ERROR).then_some(reason)
+}
+
+fn kind(reason: h2::Reason) -> Http2Error {
+    match reason {
+        h2::Reason::PROTOCOL_ERROR => Http2Error::Protocol,
+        h2::Reason::FLOW_CONTROL_ERROR => Http2Error::FlowControl,
+        h2::Reason::FRAME_SIZE_ERROR => Http2Error::FrameSize,
+        h2::Reason::COMPRESSION_ERROR => Http2Error::Compression,
+        h2::Reason::ENHANCE_YOUR_CALM => Http2Error::EnhanceYourCalm,
+        _ => Http2Error::Other,
     }
 }
 
 const MAX_STREAMS: u32 = 256;
-/// The protocol's own defaults, named so that no version of the library changes them.
-pub(super) const HEADER_TABLE: usize = 4096;
-pub(super) const MAX_FRAME: usize = 16 << 10;
+/// The protocol's own default, named so that no version of h2 changes it.
+const HEADER_TABLE: u32 = 4096;
 /// What one body, and all of a connection, may have under way beyond what requests have read.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
@@ -213,5 +201,8 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const SEND_BUFFER: usize = 64 << 10;
 /// Streams that a client reset before we came to accept them.
 const MAX_PENDING_RESETS: usize = 20;
+/// Streams that h2 resets for the client's mistakes, over the whole life of a connection. A proxy's carries many clients for days, so
+/// the bound is high. It is for DATA on closed streams, as `frames` counts the frames of all other mistakes.
+const MAX_ERROR_RESETS: usize = 1 << 16;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);

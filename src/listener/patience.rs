@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::forward::forward_writes;
+
 /// The stream, and how long a write may hang.
 pub(super) struct Patience<S> {
     stream: S,
@@ -71,7 +73,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
         self.poll_or_give_up(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+    forward_writes!(is_write_vectored);
 }

@@ -3,20 +3,22 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
+use super::busy::Busy;
 use super::chunks::{Came, Chunks};
-use super::frames::{Answered, Asked};
+use super::frames::Frames;
 use super::guard::{End, Framer, Guard, Times};
 use super::head::{Framing, Head, MAX_HEAD};
 use super::places::Places;
-use super::targets::Targets;
+use super::watched::Watched;
 use crate::clock;
 use crate::reason::Reason;
 
@@ -218,7 +220,7 @@ fn chunks_end_where_they_end_and_nothing_else_passes() {
 }
 
 /// A stream that comes in pieces and then ends or waits.
-struct Pieces(VecDeque<Vec<u8>>, bool);
+pub(super) struct Pieces(pub(super) VecDeque<Vec<u8>>, pub(super) bool);
 
 impl AsyncRead for Pieces {
     fn poll_read(
@@ -463,64 +465,126 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 #[test]
-fn control_frames_beyond_what_requests_earn_are_a_flood_however_they_are_cut() {
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+fn frames_beyond_what_answers_earn_are_a_flood() {
     let ping = frame(6, 0, 0, &[0; 8]);
-    let request = frame(1, 5, 1, b"\x82\x84\x86\x41\x01x");
-    let quiet = [&preface[..], &ping.repeat(2000)].concat();
-    let busy = [&preface[..], &[request.clone(), ping.repeat(4)].concat().repeat(5000)].concat();
-    let resets = [request, frame(3, 0, 1, &[0, 0, 0, 8])].concat().repeat(400);
-    for size in [1, 7, 9, 4096] {
-        let flood = |bytes: &[u8]| {
-            let mut asked = Asked::new(Arc::new(Mutex::new(Targets::new())));
-            bytes.chunks(size).any(|part| !asked.read(part))
-        };
-        assert!(!flood(&quiet));
-        assert!(flood(&[&quiet[..], &ping].concat()));
-        assert!(!flood(&busy), "what requests need beside them is none");
-        assert!(flood(&[&preface[..], &resets].concat()));
-        for kind in (2..=8).chain(10..=u8::MAX) {
-            assert!(flood(&[&preface[..], &frame(kind, 0, 0, &[0; 8]).repeat(2001)].concat()), "{kind}");
-        }
+    let request = |stream| frame(1, 5, stream, b"\x82\x84\x86\x41\x01x");
+    let flood = |frames: &[u8], answers| {
+        let mut bytes = [PREFACE, &frame(4, 0, 0, &[]), frames].concat();
+        Frames::new().read(&mut bytes, answers) == Err(h2::Reason::ENHANCE_YOUR_CALM)
+    };
+    assert!(!flood(&ping.repeat(1999), 0) && flood(&ping.repeat(2000), 0));
+    assert!(!flood(&ping.repeat(2005), 1) && flood(&ping.repeat(2006), 1));
+    let busy = [request(1), ping.repeat(5)].concat().repeat(5000);
+    assert!(!flood(&busy, 5000), "what requests need beside them is none");
+    assert!(flood(&request(1).repeat(2000), 0), "requests that h2 refuses");
+    for kind in (2..=8).chain(10..=u8::MAX) {
+        assert!(flood(&frame(kind, 0, 0, &[0; 8]).repeat(2000), 0), "{kind}");
     }
+    assert!(!flood(&frame(0, 0, 1, &[0; 8]).repeat(5000), 0), "a body");
 }
 
 #[test]
-fn a_connection_begins_with_settings_or_wrong() {
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    for (first, wrong) in [(4, false), (6, true), (0, true), (0xff, true)] {
-        let mut asked = Asked::new(Arc::new(Mutex::new(Targets::new())));
-        for byte in [&preface[..], &frame(first, 0, 0, &[])].concat() {
-            assert!(!asked.begins_wrong());
-            asked.read(&[byte]);
-        }
-        asked.read(&frame(6, 0, 0, &[0; 8]));
-        assert_eq!(asked.begins_wrong(), wrong, "{first}");
+fn a_connection_begins_with_settings_or_ends() {
+    for (first, begins) in [(4, true), (6, false), (0, false), (1, false), (0xff, false)] {
+        let mut bytes = [PREFACE, &frame(first, 0, 0, &[])].concat();
+        let expected = if begins { Ok(bytes.len()) } else { Err(h2::Reason::PROTOCOL_ERROR) };
+        assert_eq!(Frames::new().read(&mut bytes, 0), expected, "{first}");
     }
 }
 
+/// Bytes of a connection with heads in one frame and in many, each frame of a head and all others by itself.
+fn connection() -> Vec<(bool, Vec<u8>)> {
+    let path = |path: &[u8]| [&[4, path.len() as u8], path].concat();
+    let (good, bad) = (path(b"/a"), path(b"/a#b"));
+    let padded = [&[3, 0, 0, 0, 3, 9][..], &good, &bad, &[4, 1, b'#']].concat();
+    vec![
+        (false, [PREFACE, &frame(4, 0, 0, &[])].concat()),
+        (true, frame(1, 5, 1, &good)),
+        (true, [frame(1, 1, 3, &bad[..3]), frame(9, 0, 3, &[]), frame(9, 4, 3, &bad[3..])].concat()),
+        (true, frame(1, 0x2d, 5, &padded)),
+        (true, frame(1, 4, 7, &good)),
+        (false, frame(0, 0, 7, &bad)),
+        (true, frame(1, 5, 7, b"\x00\x01x\x01#")),
+        (false, frame(6, 0, 0, &[b'#'; 8])),
+    ]
+}
+
+/// What hyper is to get of it: paths with a fragment are none.
+fn passed() -> Vec<u8> {
+    let mut frames = connection();
+    let [_, _, (_, parts), (_, padded), ..] = &mut frames[..] else { panic!("they are there") };
+    for at in [11, 30, 31, 32] {
+        parts[at] = b'?';
+    }
+    padded[9 + 6 + 4 + 2..][..4].fill(b'?');
+    frames.into_iter().flat_map(|(_, frame)| frame).collect()
+}
+
 #[test]
-fn what_the_library_refuses_by_itself_is_told_once() {
-    let told = |frames: &[Vec<u8>]| {
-        let (mut answered, mut all) = (Answered::new(), Vec::new());
-        for byte in frames.concat() {
-            answered.read(&[byte], |reason, status, _| all.push((reason, status)));
+fn a_head_is_passed_on_once_it_is_whole() {
+    let frames = connection();
+    let all = frames.iter().flat_map(|(_, frame)| frame.clone()).collect::<Vec<_>>();
+    let mut read = Frames::new();
+    let (mut held, mut out) = (Vec::new(), Vec::new());
+    for byte in &all {
+        held.push(*byte);
+        let pass = read.read(&mut held, 0).unwrap();
+        out.extend(held.drain(..pass));
+        let (mut end, at) = (0, all.len().min(out.len() + held.len()));
+        let of_head = frames.iter().find(|(_, frame)| {
+            end += frame.len();
+            at < end
+        });
+        let begun = at + of_head.map_or(0, |(_, frame)| frame.len()) - end;
+        let in_head = of_head.is_some_and(|(head, _)| *head) && begun >= 9;
+        assert_eq!(read.in_head, in_head, "after {at} bytes");
+        if of_head.is_some_and(|(head, _)| *head) {
+            assert_eq!(held.len(), begun, "after {at} bytes");
         }
-        all
-    };
-    let status = frame(1, 5, 1, b"\x48\x83\x69\x99\x1f");
-    let reset = |stream, code| frame(3, 0, stream, &[0, 0, 0, code]);
-    let too_large = (Reason::HeadersTooLarge, 431);
-    assert_eq!(told(std::slice::from_ref(&status)), [too_large]);
-    assert_eq!(told(&[status, reset(1, 1)]), [too_large]);
-    assert_eq!(told(&[frame(1, 5, 3, b"\xbe"), frame(1, 5, 5, b"\x20\x3f\xe1\x1f\xbe")]), [too_large; 2]);
-    assert_eq!(told(&[frame(1, 5, 1, b"\x88\xbe"), frame(1, 4, 1, b"\xbe"), reset(1, 0)]), []);
-    let far = |data: &[u8]| {
-        let mut answered = Answered::new();
-        answered.read(&frame(7, 0, 0, &[&[0, 0, 0, 1, 0, 0, 0, 11], data].concat()), |_, _, _| {});
-        answered.far_too_large()
-    };
-    assert!(far(b"header_list_way_too_large") && !far(b"too_many_resets") && !far(b""));
-    assert_eq!(told(&[reset(1, 1), reset(3, 7)]), [(Reason::HttpMalformed, 0), (Reason::Overloaded, 0)]);
+    }
+    assert!(held.is_empty());
+    assert_eq!(out, passed());
+    assert_eq!(read.requests, 4);
+}
+
+#[test]
+fn what_h2_refuses_in_a_head_is_passed_on_as_it_is() {
+    let endless = [frame(1, 0, 1, &[0x82]), frame(9, 0, 1, &[]).repeat(10)].concat();
+    let large = [&[0, 0x40, 1, 1, 4, 0, 0, 0, 1][..], &[0x82; 100]].concat();
+    for broken in [
+        endless,
+        large,
+        [frame(1, 0, 1, &[0x82]), frame(6, 0, 0, &[0; 8])].concat(),
+        frame(1, 0xc, 1, &[9, 0x82]),
+        frame(1, 0x24, 1, &[0; 4]),
+        frame(1, 4, 1, &[0xff; 9]),
+    ] {
+        let bytes = [PREFACE, &frame(4, 0, 0, &[]), &broken, &frame(1, 4, 3, b"\x04\x02/#")].concat();
+        let mut read = bytes.clone();
+        assert_eq!(Frames::new().read(&mut read, 0), Ok(bytes.len()), "{broken:?}");
+        assert_eq!(bytes, read);
+    }
+}
+
+#[tokio::test]
+async fn the_frames_of_a_connection_pass_however_they_are_cut() {
+    let all = connection().into_iter().flat_map(|(_, frame)| frame).collect::<Vec<_>>();
+    for (first, size, room) in [(24, 1, 100), (24, 7, 3), (30, 40, 8192), (all.len(), 1, 5)] {
+        let pieces = all[first..].chunks(size).map(<[u8]>::to_vec).collect();
+        let (opened, hour) = (clock::instant(), Duration::from_secs(3600));
+        let busy = Arc::new(Busy::since(opened));
+        let overdue = CancellationToken::new();
+        let stream = Pieces(pieces, true);
+        let mut watched = Watched::new(stream, all[..first].to_vec(), hour, overdue, busy.clone());
+        let mut got: Vec<u8> = Vec::new();
+        let mut buffer = vec![0; room];
+        while let read @ 1.. = watched.read(&mut buffer).await.unwrap() {
+            got.extend(&buffer[..read]);
+        }
+        assert_eq!(got, passed(), "{size}");
+        assert_eq!((busy.refused(), busy.refused()), (4, 0), "none of them was served");
+    }
 }

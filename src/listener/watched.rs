@@ -1,155 +1,168 @@
-//! Between an HTTP/2 connection and hyper: a stream whose frames are followed both ways.
+//! Between an HTTP/2 connection and hyper: a stream whose incoming frames are followed.
 //!
-//! Keeps true: bytes pass as they are; a flood of control frames ends the connection.
+//! Keeps true: hyper gets nothing of a head before it is whole. What [`Frames`] finds wrong ends the connection. Bytes are copied
+//! only where a head came in pieces.
 
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::frames::{Answered, Asked};
-use super::targets::Targets;
-use crate::reason::Reason;
+use super::busy::Busy;
+use super::frames::Frames;
+use crate::forward::forward_writes;
 
-/// How long a head may take from its first frame, and what becomes of one that takes longer.
-pub(super) struct HeadTime {
+/// The stream, as hyper gets it.
+pub(super) struct Watched<S> {
+    stream: S,
+    frames: Frames,
+    /// Bytes read and not given to hyper: `valid` of them may be, the rest is of a frame or a head that is not whole.
+    held: BytesMut,
+    valid: usize,
+    /// How long a head may take.
     within: Duration,
-    /// Cancelled then. Other streams may still be answered.
-    pub(super) overdue: CancellationToken,
-    /// For the head of that number.
-    timer: Option<(usize, Pin<Box<Sleep>>)>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Cancelled once a head takes longer. Other streams may still be answered.
+    overdue: CancellationToken,
+    busy: Arc<Busy>,
+    /// Why the connection was ended here.
+    ended: Option<h2::Reason>,
 }
 
-impl HeadTime {
-    pub(super) fn new(within: Duration) -> HeadTime {
-        HeadTime { within, overdue: CancellationToken::new(), timer: None }
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// A stream of which `first` was read already.
+    pub(super) fn new(
+        stream: S,
+        first: Vec<u8>,
+        within: Duration,
+        overdue: CancellationToken,
+        busy: Arc<Busy>,
+    ) -> Watched<S> {
+        let (frames, held) = (Frames::new(), BytesMut::from(&first[..]));
+        let mut watched =
+            Watched { stream, frames, held, valid: 0, within, timer: None, overdue, busy, ended: None };
+        watched.look();
+        watched
     }
 
-    /// While no more comes: registers to be woken when the head under way is overdue.
-    fn poll(&mut self, cx: &mut Context<'_>, asked: &Asked) {
-        if !asked.in_head() {
-            self.timer = None;
+    /// The connection ended in the middle of a head.
+    pub(super) fn in_head(&self) -> bool {
+        self.frames.in_head
+    }
+
+    /// Why the connection was ended here, if it was.
+    pub(super) fn ended(&self) -> Option<h2::Reason> {
+        self.ended
+    }
+
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
+    /// Reads the frames that are held.
+    fn look(&mut self) {
+        match self.frames.read(&mut self.held, self.busy.answers()) {
+            Ok(valid) => self.valid = valid,
+            Err(reason) => self.ended = Some(reason),
+        }
+    }
+
+    fn give(&mut self, buf: &mut ReadBuf<'_>) {
+        let give = self.valid.min(buf.remaining());
+        buf.put_slice(&self.held[..give]);
+        self.held.advance(give);
+        self.valid -= give;
+        if self.held.is_empty() {
+            // Kept connections live long; the memory need not.
+            self.held = BytesMut::new();
+        }
+    }
+
+    /// Reads into hyper's own memory, and takes back what may not be passed on. False at the stream's end.
+    fn poll_directly(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let new = &mut buf.filled_mut()[before..];
+        if new.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        match self.frames.read(new, self.busy.answers()) {
+            Ok(passed) => {
+                self.held.extend_from_slice(&new[passed..]);
+                buf.set_filled(before + passed);
+            }
+            Err(reason) => {
+                self.ended = Some(reason);
+                buf.set_filled(before);
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Reads on after a frame or a head that is not whole. False at the stream's end.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.held.reserve(READ);
+        // Without a state of its own, so that it may be dropped while it waits.
+        let read = ready!(pin!(self.stream.read_buf(&mut self.held)).poll(cx))?;
+        self.look();
+        Poll::Ready(Ok(read > 0))
+    }
+
+    /// Registers to be woken when the head under way is overdue.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) {
+        if !self.frames.in_head {
             return;
         }
-        let (number, within) = (asked.heads(), self.within);
-        let timer = self.timer.take().filter(|(of, _)| *of == number);
-        let (_, timer) =
-            self.timer.insert(timer.unwrap_or_else(|| (number, Box::pin(tokio::time::sleep(within)))));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.within)));
         if timer.as_mut().poll(cx).is_ready() {
             self.overdue.cancel();
         }
     }
 }
 
-/// The stream, as hyper gets it.
-pub(super) struct Watched<S, T> {
-    stream: S,
-    asked: Asked,
-    answered: Answered,
-    flooded: bool,
-    head: HeadTime,
-    /// Told of what the library refuses: the reason, the status that it answered (0: none), and what it was.
-    tell: T,
-}
-
-impl<S, T> Watched<S, T> {
-    pub(super) fn new(stream: S, head: HeadTime, targets: Arc<Mutex<Targets>>, tell: T) -> Watched<S, T> {
-        Watched { stream, asked: Asked::new(targets), answered: Answered::new(), flooded: false, head, tell }
-    }
-
-    /// What was asked.
-    pub(super) fn asked(&self) -> &Asked {
-        &self.asked
-    }
-
-    /// What the library answered.
-    pub(super) fn answered(&self) -> &Answered {
-        &self.answered
-    }
-
-    /// It was ended for its control frames.
-    pub(super) fn flooded(&self) -> bool {
-        self.flooded
-    }
-
-    /// Ends the connection of a client that makes little but mistakes.
-    fn afford_mistakes(&mut self) -> io::Result<()> {
-        if self.asked.mistook(self.answered.take_resets()) {
-            return Ok(());
-        }
-        self.flooded = true;
-        Err(io::Error::other("a flood of malformed requests"))
-    }
-
-    pub(super) fn into_inner(self) -> S {
-        self.stream
-    }
-}
-
-impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for Watched<S, T> {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let watched = &mut *self;
         let before = buf.filled().len();
-        let watched = &mut *self;
-        let Poll::Ready(read) = Pin::new(&mut watched.stream).poll_read(cx, buf) else {
-            watched.head.poll(cx, &watched.asked);
-            return Poll::Pending;
-        };
-        read?;
-        self.flooded |= !self.asked.read(&buf.filled()[before..]);
-        if self.flooded {
-            return Poll::Ready(Err(io::Error::other("a flood of control frames")));
+        loop {
+            if let Some(reason) = watched.ended {
+                return Poll::Ready(Err(io::Error::other(reason.description())));
+            }
+            if watched.valid > 0 {
+                watched.give(buf);
+            }
+            if buf.filled().len() > before {
+                watched.timer = None;
+                return Poll::Ready(Ok(()));
+            }
+            // h2 asks for more once it has read all that it was given.
+            watched.busy.has_read(watched.frames.requests);
+            let read =
+                if watched.held.is_empty() { watched.poll_directly(cx, buf) } else { watched.poll_held(cx) };
+            match read {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(ended) => return Poll::Ready(ended.map(|_| ())),
+                Poll::Pending => {
+                    watched.poll_overdue(cx);
+                    return Poll::Pending;
+                }
+            }
         }
-        if self.asked.begins_wrong() {
-            return Poll::Ready(Err(io::Error::other("SETTINGS are missing")));
-        }
-        Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin, T: FnMut(Reason, u16, &'static str) + Unpin> AsyncWrite for Watched<S, T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let watched = &mut *self;
-        let written = ready!(Pin::new(&mut watched.stream).poll_write(cx, bytes))?;
-        watched.answered.read(&bytes[..written], &mut watched.tell);
-        watched.afford_mistakes()?;
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let watched = &mut *self;
-        let written = ready!(Pin::new(&mut watched.stream).poll_write_vectored(cx, slices))?;
-        let mut left = written;
-        for slice in slices {
-            let part = left.min(slice.len());
-            watched.answered.read(&slice[..part], &mut watched.tell);
-            left -= part;
-        }
-        watched.afford_mistakes()?;
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    forward_writes!();
 }
+
+const READ: usize = 4 << 10;

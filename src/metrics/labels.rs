@@ -43,6 +43,26 @@ labels! {
 }
 
 labels! {
+    /// What HTTP/2 itself refused, as `hookgate_http2_errors_total` tells it: a stream, or a connection by its error code.
+    pub enum Http2Error {
+        /// A stream: its request was malformed, its header list too large, or too many were open.
+        Stream = "stream",
+        /// A frame that cannot be there.
+        Protocol = "protocol",
+        /// More than a window allows.
+        FlowControl = "flow_control",
+        /// A frame of a wrong size.
+        FrameSize = "frame_size",
+        /// A head that cannot be decoded.
+        Compression = "compression",
+        /// A flood of frames, streams or resets, or a header list far over its limit.
+        EnhanceYourCalm = "enhance_your_calm",
+        /// Any other code.
+        Other = "other",
+    }
+}
+
+labels! {
     /// How a reload of the config ended, as `hookgate_config_reloads_total` tells it.
     pub enum ReloadResult {
         /// The gateway serves by the new config.

@@ -1490,9 +1490,10 @@ const REASONS: [&str; 23] = [
     "in_progress",
     "queue_unavailable",
 ];
-const COUNTERS: [&str; 15] = [
+const COUNTERS: [&str; 16] = [
     "hookgate_unreadable_total",
     "hookgate_tls_handshakes_total",
+    "hookgate_http2_errors_total",
     "hookgate_config_reloads_total",
     "hookgate_schema_drift_total",
     "hookgate_audit_anchors_total",

@@ -1,7 +1,7 @@
 //! The gateway as an attacker sees it: bytes that no client library sends, over HTTP/1.1 and HTTP/2. Every attack is answered or
-//! ends its connection, is counted and recorded, and costs nobody else anything.
+//! ends its connection, is counted, and costs no other client anything. It is recorded, unless HTTP/2 itself refuses it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -19,6 +19,8 @@ struct Attacked {
     home: Home,
     delivered: usize,
     records: usize,
+    /// What HTTP/2 itself refused, which is in no record.
+    refused: f64,
 }
 
 impl Attacked {
@@ -26,7 +28,7 @@ impl Attacked {
         let home = Home::new(&(config.to_owned() + &sources()));
         let gateway = home.gateway();
         let bystander = Bystander::of(&gateway);
-        Attacked { bystander, meanwhile: false, gateway, home, delivered: 0, records: 0 }
+        Attacked { bystander, meanwhile: false, gateway, home, delivered: 0, records: 0, refused: 0.0 }
     }
 
     /// Another client is served now, while what attacks is `open`.
@@ -52,6 +54,14 @@ impl Attacked {
         record
     }
 
+    /// HTTP/2 itself has refused something for this error, which is counted once.
+    fn refused(&mut self, error: &str) {
+        let before = self.refused;
+        self.refused += 1.0;
+        until(error, || http2_errors(&self.gateway, None) == self.refused);
+        assert!(http2_errors(&self.gateway, Some(error)) >= 1.0, "{error} after {before}");
+    }
+
     /// Holds an answer against the contract, and its record.
     fn problem(&mut self, answer: &Answer, reason: &str, status: u16) {
         assert_eq!(answer.status, status, "{answer:?}");
@@ -69,8 +79,8 @@ impl Attacked {
         self.delivered += 1;
     }
 
-    /// Others were served all the time, nothing got in but their events, every refusal was counted and recorded once, and
-    /// nothing is left open.
+    /// Others were served all the time, and nothing got in but their events. Every refusal was counted once, and recorded once where
+    /// HTTP/2 itself did not refuse it. Nothing is left open.
     fn over(mut self) {
         assert!(self.meanwhile, "this test does not look whether others are served meanwhile");
         self.unharmed();
@@ -79,6 +89,7 @@ impl Attacked {
         let metrics = self.gateway.metrics();
         assert_eq!(metrics.sum("hookgate_requests_in_flight", &[]), 0.0);
         assert_eq!(metrics.refused(), self.records as f64);
+        assert_eq!(metrics.sum("hookgate_http2_errors_total", &[]), self.refused);
         assert_eq!(self.gateway.stop().0, 0);
         assert_eq!(self.home.events().len(), self.delivered);
         // Of a flood the log sums what is too much for it.
@@ -88,6 +99,12 @@ impl Attacked {
         assert_eq!(recorded, self.records as u64);
         assert_eq!(self.home.run(&["audit", "verify"]).code, 0);
     }
+}
+
+/// How much HTTP/2 itself has refused, for one error or in all.
+fn http2_errors(gateway: &Gateway, error: Option<&str>) -> f64 {
+    let labels: Vec<_> = error.into_iter().map(|error| ("error", error)).collect();
+    gateway.metrics().sum("hookgate_http2_errors_total", &labels)
 }
 
 // -- HTTP/1: heads
@@ -677,12 +694,13 @@ fn a_malformed_http2_request_costs_its_stream_and_no_other() {
         with(("te", "gzip")),
         with(("content-length", "5")),
         with(("content-length", "x")),
+        with(("x", " y")),
     ];
     let mut stream = 1;
     for fields in &cases {
         connection.ask(stream, fields);
         assert_eq!(connection.reset(stream), PROTOCOL_ERROR, "{fields:?}");
-        attacked.recorded("http_malformed", 0);
+        attacked.refused("stream");
         attacked.meanwhile(|| connection.is_open());
         connection.answers(&mut attacked, stream + 2);
         stream += 4;
@@ -693,7 +711,6 @@ fn a_malformed_http2_request_costs_its_stream_and_no_other() {
         let head = frame(HEADERS, END_HEADERS, stream, replace_path(&block(&fields), "/hooks/basiq"));
         connection.send([head, frame(DATA, END_STREAM, stream, body)].concat());
         assert_eq!(connection.reset(stream), PROTOCOL_ERROR, "{body}");
-        attacked.recorded("http_malformed", 0);
         stream += 2;
     }
     // What has no host, or two, or more than a host, can be answered; so can a path that is not one.
@@ -715,6 +732,45 @@ fn a_malformed_http2_request_costs_its_stream_and_no_other() {
         attacked.recorded("http_malformed", 400);
         stream += 2;
     }
+    drop(connection);
+    attacked.over();
+}
+
+#[test]
+fn of_many_http2_requests_at_once_those_are_refused_that_have_a_fragment() {
+    let mut attacked = Attacked::new("");
+    let mut connection = Http2::open(&attacked.gateway, &[]);
+    let ask = |stream, path| frame(HEADERS, WHOLE, stream, replace_path(&block(&PSEUDO), path));
+    let indexed = |stream, field| {
+        let head = replace_path(&block(&PSEUDO), "/hooks");
+        let path = replace_path(&[&[0][..], &string(":path"), &string("/nothing")].concat(), "/hooks");
+        let at = head.windows(path.len()).position(|window| window == path).unwrap();
+        frame(HEADERS, WHOLE, stream, [&head[..at], field, &head[at + path.len()..]].concat())
+    };
+    let in_table = [&[0x44][..], &string("/nothing#")].concat();
+    // `/#` in Huffman's code.
+    let all = [
+        (ask(1, "/nothing"), 404),
+        (ask(3, "/nothing#"), 400),
+        (ask(5, "/nothing"), 404),
+        (indexed(7, &in_table), 400),
+        (ask(9, ""), 0),
+        (indexed(11, &[0xbe]), 400),
+        (indexed(13, &[0x04, 0x83, 0x63, 0xfe, 0xbf]), 400),
+        (ask(15, "/nothing#x"), 400),
+        (ask(17, "/nothing"), 404),
+    ];
+    connection.send(all.iter().flat_map(|(frame, _)| frame.clone()).collect::<Vec<u8>>());
+    let answers = all.iter().filter(|(_, status)| *status != 0).count();
+    let got: BTreeMap<u32, u64> = (0..answers)
+        .map(|_| connection.next_body())
+        .map(|(stream, answer)| (stream, answer["status"].as_u64().unwrap()))
+        .collect();
+    let expected = (0u32..).map(|number| 2 * number + 1).zip(all.iter().map(|(_, status)| *status));
+    assert_eq!(got, expected.filter(|(_, status)| *status != 0).collect());
+    attacked.refused("stream");
+    attacked.records = answers;
+    attacked.meanwhile(|| connection.is_open());
     drop(connection);
     attacked.over();
 }
@@ -780,9 +836,14 @@ fn frames_that_cannot_be_there_end_the_connection() {
         connection.send(&bytes[..1]);
         attacked.meanwhile(|| connection.is_open());
         connection.send(&bytes[1..]);
-        let said = connection.said_at_the_end();
-        assert!(said.is_some_and(|code| code != 0 && code != CALM), "{said:?} to {}", bytes.escape_ascii());
-        attacked.recorded("http_malformed", 0);
+        let error = match connection.said_at_the_end() {
+            Some(PROTOCOL_ERROR) => "protocol",
+            Some(3) => "flow_control",
+            Some(6) => "frame_size",
+            Some(9) => "compression",
+            said => panic!("{said:?} to {}", bytes.escape_ascii()),
+        };
+        attacked.refused(error);
     }
     attacked.over();
 }
@@ -812,7 +873,7 @@ fn a_header_list_over_64_kib_is_431_and_one_far_over_ends_the_connection() {
         send(&mut connection, stream, &block);
         let head = connection.next_of(HEADERS);
         assert_eq!((head.stream, head.flags), (stream, WHOLE));
-        attacked.recorded("headers_too_large", 431);
+        attacked.refused("stream");
         attacked.meanwhile(|| connection.is_open());
         connection.answers(&mut attacked, stream + 2);
     }
@@ -824,16 +885,16 @@ fn a_header_list_over_64_kib_is_431_and_one_far_over_ends_the_connection() {
     for block in [packed(16_000), plain(60)] {
         let mut connection = Http2::open(&attacked.gateway, &[]);
         send(&mut connection, 1, &block);
-        while connection.next_of(GOAWAY).payload[7] == 0 {}
-        while connection.next().is_some() {}
-        attacked.recorded("headers_too_large", 0);
+        let said = connection.said_at_the_end();
+        assert!(said.is_some_and(|code| code != 0), "{said:?}");
+        attacked.refused(if said == Some(CALM) { "enhance_your_calm" } else { "compression" });
         attacked.unharmed();
     }
     attacked.over();
 }
 
 #[test]
-fn floods_end_the_connection_as_overloaded() {
+fn floods_end_the_connection() {
     let head = block(&PSEUDO);
     let reset = |stream| frame(RST_STREAM, 0, stream, [0, 0, 0, 8]);
     let open = |stream| frame(HEADERS, END_HEADERS, stream, replace_path(&head, "/hooks/basiq"));
@@ -847,7 +908,7 @@ fn floods_end_the_connection_as_overloaded() {
         ("resets", streams(500).flat_map(|id| [open(id), reset(id)].concat()).collect(), Some(CALM)),
         (
             "malformed requests",
-            streams(300).flat_map(|id| frame(HEADERS, WHOLE, id, block(&PSEUDO[1..]))).collect(),
+            streams(3000).flat_map(|id| frame(HEADERS, WHOLE, id, block(&PSEUDO[1..]))).collect(),
             None,
         ),
         ("empty data", [open(1), frame(DATA, 0, 1, []).repeat(3000)].concat(), Some(CALM)),
@@ -865,18 +926,37 @@ fn floods_end_the_connection_as_overloaded() {
         attacked.meanwhile(|| connection.is_open());
         connection.send(rest);
         assert_eq!(connection.said_at_the_end(), code, "{what}");
-        let overloaded =
-            |record: &Value| (&record["reason"], &record["status"]) == (&json!("overloaded"), &json!(0));
-        let recorded = || attacked.gateway.records().iter().filter(|record| overloaded(record)).count();
-        until(what, || recorded() >= 1);
-        let metrics = attacked.gateway.metrics();
-        // Malformed requests at once are more streams than may be open, and each of them is counted and recorded besides.
-        if what != "malformed requests" {
-            assert_eq!((recorded(), metrics.refused()), (1, 1.0), "{what}");
-        }
-        attacked.records = metrics.refused() as usize;
+        let calm = || http2_errors(&attacked.gateway, Some("enhance_your_calm"));
+        until(what, || calm() == 1.0);
+        // What h2 refused before that is counted besides.
+        attacked.refused = 1.0 + http2_errors(&attacked.gateway, Some("stream"));
+        assert_eq!(attacked.refused > 1.0, what == "malformed requests", "{what}");
         attacked.over();
     }
+}
+
+#[test]
+fn a_client_that_resets_what_it_asks_for_is_stopped() {
+    let mut attacked = Attacked::new("");
+    let mut connection = Http2::open(&attacked.gateway, &[]);
+    let open = replace_path(&block(&PSEUDO), "/hooks/basiq");
+    // Each request is served before it is reset: the answer to a PING says so.
+    let mut ask = |stream: u32| {
+        let opened =
+            [frame(HEADERS, END_HEADERS, stream, &open), frame(PING, 0, 0, stream.to_be_bytes().repeat(2))];
+        connection.send(opened.concat());
+        while let Some(came) = connection.next() {
+            if came.kind == PING {
+                return connection.send(frame(RST_STREAM, 0, stream, [0, 0, 0, 8]));
+            }
+        }
+        false
+    };
+    let asked = (0..1000).take_while(|number| ask(2 * number + 1)).count();
+    assert!((100..1000).contains(&asked), "{asked}");
+    attacked.refused("enhance_your_calm");
+    attacked.meanwhile(|| true);
+    attacked.over();
 }
 
 #[test]
@@ -897,12 +977,8 @@ fn the_mistakes_of_one_client_do_not_cost_the_others_of_a_proxy_their_connection
     }
     attacked.meanwhile(|| connection.is_open());
     drop(connection);
-    let metrics = attacked.gateway.metrics();
-    assert_eq!(
-        (metrics.rejects("unknown", "http_malformed"), metrics.rejects("unknown", "overloaded")),
-        (300.0, 0.0)
-    );
-    attacked.records = metrics.refused() as usize;
+    assert_eq!(http2_errors(&attacked.gateway, Some("stream")), 300.0);
+    (attacked.refused, attacked.records) = (300.0, 900);
     attacked.over();
 }
 
@@ -917,7 +993,7 @@ fn streams_over_the_limit_are_refused_and_the_others_go_on() {
     until("all are open", || attacked.gateway.metrics().sum("hookgate_requests_in_flight", &[]) >= 256.0);
     connection.send(frame(HEADERS, END_HEADERS, 513, &open));
     assert_eq!(connection.reset(513), 7, "REFUSED_STREAM");
-    attacked.recorded("overloaded", 0);
+    attacked.refused("stream");
     attacked.meanwhile(|| connection.is_open());
     // One goes, one may come.
     connection.send(frame(RST_STREAM, 0, 1, [0, 0, 0, 8]));
@@ -941,7 +1017,7 @@ fn who_still_asks_on_a_connection_that_a_reload_ends_is_no_attacker() {
     assert_eq!(connection.reset(1), 7, "REFUSED_STREAM");
     drop(connection);
     // Nothing more is asked of the bystander: the reload has ended the connection that it keeps.
-    assert_eq!(attacked.gateway.metrics().refused(), 0.0);
+    assert_eq!((attacked.gateway.metrics().refused(), http2_errors(&attacked.gateway, None)), (0.0, 0.0));
     assert!(attacked.gateway.records().is_empty());
 }
 

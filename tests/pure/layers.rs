@@ -33,7 +33,7 @@ const LAYERS: &[&[&str]] = &[
     &["data_dir"],
     &["tls"],
     &["config"],
-    &["secret", "clock", "queue_name", "peer", "farewell", "reason", "runtime"],
+    &["secret", "clock", "queue_name", "peer", "farewell", "forward", "reason", "runtime"],
     &["file", "label"],
 ];
 
