@@ -524,29 +524,14 @@ fn passed() -> Vec<u8> {
 }
 
 #[test]
-fn a_head_is_passed_on_once_it_is_whole() {
-    let frames = connection();
-    let all = frames.iter().flat_map(|(_, frame)| frame.clone()).collect::<Vec<_>>();
+fn nothing_of_a_head_is_passed_on_before_all_of_it() {
     let mut read = Frames::new();
-    let (mut held, mut out) = (Vec::new(), Vec::new());
-    for byte in &all {
-        held.push(*byte);
-        let pass = read.read(&mut held, 0).unwrap();
-        out.extend(held.drain(..pass));
-        let (mut end, at) = (0, all.len().min(out.len() + held.len()));
-        let of_head = frames.iter().find(|(_, frame)| {
-            end += frame.len();
-            at < end
-        });
-        let begun = at + of_head.map_or(0, |(_, frame)| frame.len()) - end;
-        let in_head = of_head.is_some_and(|(head, _)| *head) && begun >= 9;
-        assert_eq!(read.in_head, in_head, "after {at} bytes");
-        if of_head.is_some_and(|(head, _)| *head) {
-            assert_eq!(held.len(), begun, "after {at} bytes");
+    for (is_head, frame) in connection() {
+        for end in (9..frame.len()).filter(|_| is_head) {
+            assert_eq!((read.read(&mut frame[..end].to_vec(), 0), read.in_head), (Ok(0), true), "{end}");
         }
+        assert_eq!((read.read(&mut frame.clone(), 0), read.in_head), (Ok(frame.len()), false));
     }
-    assert!(held.is_empty());
-    assert_eq!(out, passed());
     assert_eq!(read.requests, 4);
 }
 
@@ -566,6 +551,48 @@ fn what_h2_refuses_in_a_head_is_passed_on_as_it_is() {
         let mut read = bytes.clone();
         assert_eq!(Frames::new().read(&mut read, 0), Ok(bytes.len()), "{broken:?}");
         assert_eq!(bytes, read);
+    }
+}
+
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let fields = prop_oneof![
+        proptest::sample::select(vec![
+            &b"\x04\x03/#a"[..],
+            b"\x44\x03/a#",
+            b"\x7e\x02/#",
+            b"\xbe",
+            b"\x00\x01x\x01#",
+            b"\x20"
+        ])
+        .prop_map(<[u8]>::to_vec),
+        proptest::collection::vec(any::<u8>(), 0..6),
+    ];
+    let payload = proptest::collection::vec(fields, 0..4).prop_map(|fields| fields.concat());
+    let kind = proptest::sample::select(vec![0, 1, 1, 1, 4, 6, 9, 9]);
+    let flags = proptest::sample::select(vec![0, 4, 5, 0xc, 0x24]);
+    let frame = (kind, flags, 1..9u32, payload)
+        .prop_map(|(kind, flags, stream, payload)| frame(kind, flags, stream, &payload));
+    proptest::collection::vec(frame, 0..12).prop_map(|frames| frames.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_frames_pass_alike_however_they_are_cut(frames in frames(), cuts in proptest::collection::vec(1..30usize, 1..20)) {
+        let whole = [PREFACE, &frame(4, 0, 0, &[]), &frames].concat();
+        let (mut read, mut passed) = (Frames::new(), whole.clone());
+        let end = read.read(&mut passed, 0).unwrap();
+        let mut pieces = Frames::new();
+        let (mut held, mut out): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
+        let (mut rest, mut cuts) = (&whole[..], cuts.into_iter().cycle());
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+            held.extend(piece);
+            let pass = pieces.read(&mut held, 0).unwrap();
+            out.extend(held.drain(..pass));
+            rest = after;
+        }
+        prop_assert_eq!(&out, &passed[..end]);
+        prop_assert_eq!((pieces.requests, pieces.in_head), (read.requests, read.in_head));
     }
 }
 
