@@ -1,7 +1,7 @@
 //! The thread that moves the log into the database while the writer goes on.
 //!
 //! Keeps true: the log starts anew now and then, however busy the writer is. A checkpoint beside a writer never reaches the end
-//! of the log, so after some passes of the thread the little that is left is the writer's to move.
+//! of the log, so the writer moves the rest: when little is left, or when the log is too long to wait.
 
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -16,11 +16,12 @@ pub(super) struct Checkpoints {
     thread: Option<Thread>,
     /// A checkpoint is due when the log has grown by so many bytes.
     due: i64,
-    /// Roughly what the log has grown by since it began.
-    logged: i64,
-    /// What it had grown by when the pass under way began.
+    /// Roughly the length of the log.
+    length: i64,
+    /// What of it the passes have moved.
+    moved: i64,
+    /// The length when the pass under way began.
     at_start: Option<i64>,
-    passes: u32,
 }
 
 struct Thread {
@@ -35,38 +36,41 @@ impl Checkpoints {
         let thread = Thread::start(db)
             .inspect_err(|why| tracing::warn!(%why, "the writer of the embedded store checkpoints by itself"))
             .ok();
-        Checkpoints { thread, due, logged: 0, at_start: None, passes: 0 }
+        Checkpoints { thread, due, length: 0, moved: 0, at_start: None }
     }
 
     /// The writer has committed so many bytes.
     pub(super) fn wrote(&mut self, bytes: i64) {
-        self.logged += bytes;
+        self.length += bytes;
     }
 
     /// Begins a pass if one is due. Whether the writer has to move what is left now.
     pub(super) fn is_writers_turn(&mut self) -> bool {
-        let Some(thread) = &self.thread else { return self.logged >= self.due };
+        let Some(thread) = &self.thread else { return self.length >= self.due };
         if let Some(at_start) = self.at_start {
-            if thread.ended.try_recv().is_err() {
+            let too_long = self.length >= MOST * self.due;
+            if too_long {
+                // An error means that the thread is gone, and then its pass has ended too.
+                let _ = thread.ended.recv();
+            } else if thread.ended.try_recv().is_err() {
                 return false;
             }
             self.at_start = None;
-            self.logged -= at_start;
-            self.passes += 1;
-            if self.logged <= self.due / LITTLE || self.passes >= PASSES {
+            self.moved = at_start;
+            if too_long || self.length - self.moved <= self.due / LITTLE {
                 return true;
             }
-        } else if self.logged < self.due {
+        } else if self.length - self.moved < self.due {
             return false;
         }
-        self.at_start = Some(self.logged);
+        self.at_start = Some(self.length);
         // A thread that has ended leaves the writer to do it.
         thread.begin.try_send(()).is_err()
     }
 
     /// The writer has moved all that was left.
     pub(super) fn moved(&mut self) {
-        (self.logged, self.passes) = (0, 0);
+        (self.length, self.moved) = (0, 0);
     }
 
     /// Ends the thread and its connection, so that the writer's is the last and removes the log.
@@ -114,5 +118,5 @@ pub(super) fn run(conn: &Connection, mode: &str) {
 
 /// One part in so many of a whole checkpoint is little enough for the writer.
 const LITTLE: i64 = 32;
-/// A writer that is faster than the thread is stopped by the last pass, which is its own.
-const PASSES: u32 = 6;
+/// A log of so many times what is due stops the writer until the thread's pass ends: the log takes disk space.
+const MOST: i64 = 6;
