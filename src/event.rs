@@ -8,6 +8,7 @@ mod marks;
 mod time;
 
 use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -61,7 +62,7 @@ pub fn digest_of_parts<'a>(parts: impl IntoIterator<Item = Option<&'a [u8]>>) ->
 /// The attributes and data of an event, in the order they are written; what is none is left out or null as the schema says.
 pub struct Attributes<'a> {
     /// `id`; [`attribute::fits_an_id`] holds of it.
-    pub id: &'a str,
+    pub id: String,
     /// `source`.
     pub source: &'a Arc<str>,
     /// `type`.
@@ -87,7 +88,7 @@ pub struct Attributes<'a> {
     /// `data.status`: from, to.
     pub status: Option<(Option<&'a str>, Option<&'a str>)>,
     /// `data.links`.
-    pub links: Vec<(&'a str, &'a str)>,
+    pub links: &'a [(Cow<'a, str>, Cow<'a, str>)],
 }
 
 /// A provider's body, as `data` holds it.
@@ -132,11 +133,11 @@ impl Event {
     pub fn new(of: Attributes<'_>, payload: Payload<'_>) -> Event {
         let partition_key = match of.subject {
             Some((kind, id)) => attribute::subject(kind, id),
-            None => of.id.to_owned(),
+            None => of.id.clone(),
         };
         let mut json = Json(String::with_capacity(payload.len() + of.links.len() * 128 + 768));
         json.raw("{\"specversion\":\"1.0\"");
-        json.string("id", of.id);
+        json.string("id", &of.id);
         let id_end = json.0.len() - 1;
         json.string("source", of.source);
         json.string("type", &of.kind);
@@ -146,27 +147,19 @@ impl Event {
         if let Some(time) = of.time {
             json.string("time", time);
         }
-        json.string("recordedtime", &microseconds(of.recorded));
+        json.plain("recordedtime", format_args!("{:.6}", of.recorded));
         json.raw(",\"datacontenttype\":\"application/json\",\"dataschema\":\"urn:hookgate:event:1\"");
         json.string("provider", of.provider);
         json.string("partitionkey", &partition_key);
         if let Some(number) = of.sequence {
-            json.string("sequence", &format!("{number:020}"));
+            json.plain("sequence", format_args!("{number:020}"));
         }
         json.string("verifiedby", of.verified_by);
         json.raw(",");
         let data_start = json.0.len();
         json.data(&of, payload);
         let Attributes { id, source, kind, .. } = of;
-        Event {
-            id: id.to_owned(),
-            source: source.clone(),
-            kind,
-            partition_key,
-            json: json.0,
-            id_end,
-            data_start,
-        }
+        Event { id, source: source.clone(), kind, partition_key, json: json.0, id_end, data_start }
     }
 
     /// An event out of what was kept of it: `id`, `source`, `type`, the partition key, the text, and [`Event::offsets`]. None
@@ -209,6 +202,12 @@ impl Json {
         self.raw(name);
         self.raw("\":");
         self.quoted(value);
+    }
+
+    /// A text without a character that JSON escapes.
+    fn plain(&mut self, name: &str, value: fmt::Arguments<'_>) {
+        // Writing into a string does not fail.
+        let _ = write!(self.0, ",\"{name}\":\"{value}\"");
     }
 
     fn quoted(&mut self, text: &str) {
@@ -312,7 +311,7 @@ impl Event {
     pub(crate) fn with_payload(id: &str, payload: &str) -> Event {
         let source: Arc<str> = "/hooks/test".into();
         let of = Attributes {
-            id,
+            id: id.to_owned(),
             source: &source,
             kind: "kyc.verified".into(),
             subject: None,
@@ -325,7 +324,7 @@ impl Event {
             tenant: None,
             related: vec![],
             status: None,
-            links: vec![],
+            links: &[],
         };
         Event::new(of, Payload::Object(payload))
     }

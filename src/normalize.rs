@@ -85,7 +85,7 @@ pub fn normalize(
     let body = BodyHash::of(verified.body());
     let (id, identity) = identify(origin, &reading.identity, &body);
     let attributes = Attributes {
-        id: &id,
+        id,
         source: origin.path,
         kind: match contents.payload {
             Ok(_) => canonical_type(origin.provider.types, reading.kind.as_deref()),
@@ -101,7 +101,7 @@ pub fn normalize(
         tenant: reading.tenant.as_ref().map(pair),
         related: reading.related.iter().map(pair).collect(),
         status: reading.status.as_ref().map(|status| (status.from.as_deref(), status.to.as_deref())),
-        links: reading.links.iter().map(|(name, url)| (name.as_ref(), url.as_ref())).collect(),
+        links: &reading.links,
     };
     let unreadable = contents.payload.is_err();
     let payload = match std::str::from_utf8(verified.body()) {
@@ -121,21 +121,17 @@ fn pair<'a>(entity: &'a Entity<'_>) -> (&'a str, &'a str) {
 
 /// The event's id, and the key under which its source dedupes it.
 fn identify(origin: &Origin<'_>, identified: &Identified<'_>, body: &BodyHash) -> (String, Identity) {
-    let hex;
-    let (own, parts) = match identified {
-        Identified::Own(id) => (Some(id.as_ref()), vec![Some(id.as_bytes())]),
-        Identified::Body => {
-            hex = body.hex();
-            (None, vec![Some(hex.as_bytes())])
-        }
+    let provider = Some(origin.provider.name.as_bytes());
+    let (own, digest) = match identified {
+        Identified::Own(id) => (Some(id.as_ref()), digest_of_parts([provider, Some(id.as_bytes())])),
+        Identified::Body => (None, digest_of_parts([provider, Some(body.hex().as_bytes())])),
         Identified::Parts { parts, and_body } => {
-            hex = body.hex();
+            let hex = body.hex();
             let named = parts.iter().map(|part| part.as_ref().map(|text| text.as_bytes()));
-            (None, named.chain(and_body.then_some(Some(hex.as_bytes()))).collect())
+            let body = and_body.then_some(Some(hex.as_bytes()));
+            (None, digest_of_parts(std::iter::once(provider).chain(named).chain(body)))
         }
     };
-    let provider = Some(origin.provider.name.as_bytes());
-    let digest = digest_of_parts(std::iter::once(provider).chain(parts));
     let id = own.filter(|id| fits_an_id(id)).map_or_else(|| hex::encode(&digest[..16]), str::to_owned);
     let keyed = digest_of_parts([Some(origin.source.as_bytes()), Some(&digest[..])]);
     let mut identity = [0; 16];

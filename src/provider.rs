@@ -193,6 +193,10 @@ impl<'a> Entity<'a> {
     fn some(kind: &'static str, id: Option<Cow<'a, str>>) -> Option<Entity<'a>> {
         id.filter(|id| !id.is_empty()).map(|id| Entity { kind: Cow::Borrowed(kind), id })
     }
+
+    fn into_owned(self) -> Entity<'static> {
+        Entity { kind: Cow::Owned(self.kind.into_owned()), id: Cow::Owned(self.id.into_owned()) }
+    }
 }
 
 /// A change of state, in the provider's words.
@@ -213,8 +217,8 @@ impl<'a> Status<'a> {
 /// The entities among `named` that are none of `known`, each once.
 fn others<'a>(named: impl Iterator<Item = Entity<'a>>, known: [Option<&Entity<'a>>; 2]) -> Vec<Entity<'a>> {
     // A payload may name as many as fit into a body: comparing each with each would be quadratic in that.
-    let mut seen: HashSet<Entity<'a>> = known.into_iter().flatten().cloned().collect();
-    named.filter(|entity| seen.insert(entity.clone())).collect()
+    let mut seen = HashSet::new();
+    named.filter(|entity| !known.contains(&Some(entity)) && seen.insert(entity.clone())).collect()
 }
 
 /// The canonical type of a provider's type; `unmapped.…` where the table has none.

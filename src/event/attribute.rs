@@ -23,7 +23,7 @@ pub fn subject(kind: &str, id: &str) -> String {
     let id = if fits_an_id(id) { Cow::Borrowed(id) } else { format!("~{}", hash(id)).into() };
     let fits = kind.len() + "/".len() + id.len() <= MAX_BYTES && is_allowed(kind);
     let kind = if fits { Cow::Borrowed(kind) } else { format!("~{}", hash(kind)).into() };
-    format!("{kind}/{id}")
+    [&*kind, "/", &*id].concat()
 }
 
 /// 32 hex digits of a text's SHA-256.

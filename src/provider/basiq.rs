@@ -23,8 +23,11 @@ pub(super) static PROVIDER: Provider = Provider {
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
     let links = payload.object("links");
-    let entity = links.as_ref().and_then(|links| links.string("eventEntity"));
-    let mut entities = entity.as_deref().map(entities).unwrap_or_default();
+    let mut entities = match links.as_ref().and_then(|links| links.string("eventEntity")) {
+        Some(Cow::Borrowed(url)) => entities(url),
+        Some(Cow::Owned(url)) => entities(&url).into_iter().map(Entity::into_owned).collect(),
+        None => Vec::new(),
+    };
     let subject = entities.pop();
     // The documents know `eventTypeId` alone; a public receiver of Basiq's events reads `event`.
     let kind = |key| payload.string(key).filter(|kind| !kind.is_empty());
@@ -39,7 +42,7 @@ fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
 }
 
 /// Every `<plural>/<id>` of a URL's path: `…/users/1e25/transactions?…` names the user 1e25.
-fn entities(url: &str) -> Vec<Entity<'static>> {
+fn entities(url: &str) -> Vec<Entity<'_>> {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let path =
         path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
@@ -47,20 +50,20 @@ fn entities(url: &str) -> Vec<Entity<'static>> {
     let mut found = Vec::new();
     while let Some(segment) = segments.next() {
         if let (Some(kind), Some(id)) = (singular(segment), segments.peek()) {
-            found.push(Entity { kind: Cow::Owned(kind), id: Cow::Owned((*id).to_owned()) });
+            found.push(Entity { kind, id: Cow::Borrowed(id) });
             segments.next();
         }
     }
     found
 }
 
-fn singular(plural: &str) -> Option<String> {
+fn singular(plural: &str) -> Option<Cow<'_, str>> {
     if !plural.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_') {
         return None;
     }
     let kind = match plural.strip_suffix("ies") {
-        Some(stem) => format!("{stem}y"),
-        None => plural.strip_suffix('s')?.to_owned(),
+        Some(stem) => Cow::Owned(format!("{stem}y")),
+        None => Cow::Borrowed(plural.strip_suffix('s')?),
     };
     (!kind.is_empty()).then_some(kind)
 }

@@ -174,15 +174,14 @@ type Member<'a> = (Cow<'a, str>, &'a RawValue);
 /// how many there are.
 fn last_of_each_key(mut members: Vec<Member<'_>>) -> Vec<Member<'_>> {
     let count = members.len();
-    let mut last = if count <= FEW {
-        (0..count).map(|at| members[at + 1..].iter().all(|(key, _)| *key != members[at].0)).collect()
-    } else {
-        let mut seen = HashSet::with_capacity(count);
-        let mut last: Vec<bool> = members.iter().rev().map(|(key, _)| seen.insert(&**key)).collect();
-        last.reverse();
-        last
+    let comes_again = |at: usize| members[at + 1..].iter().any(|(key, _)| *key == members[at].0);
+    if count <= FEW && !(0..count).any(comes_again) {
+        return members;
     }
-    .into_iter();
+    let mut seen = HashSet::with_capacity(count);
+    let mut last: Vec<bool> = members.iter().rev().map(|(key, _)| seen.insert(&**key)).collect();
+    last.reverse();
+    let mut last = last.into_iter();
     members.retain(|_| last.next().unwrap_or(true));
     members
 }

@@ -99,7 +99,7 @@ impl Published {
 /// An event with a payload of about so many bytes.
 fn event(id: &str, kind: &'static str, size: usize) -> Event {
     let of = Attributes {
-        id,
+        id: id.to_owned(),
         source: &"/hooks/test".into(),
         kind: Cow::Borrowed(kind),
         subject: Some(("user", "7")),
@@ -112,7 +112,7 @@ fn event(id: &str, kind: &'static str, size: usize) -> Event {
         tenant: None,
         related: vec![],
         status: None,
-        links: vec![],
+        links: &[],
     };
     let payload = format!("{{\"fill\":\"{}\"}}", "x".repeat(size));
     Event::new(of, Payload::Object(&payload))
