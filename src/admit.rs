@@ -88,9 +88,9 @@ pub fn client(source: &Source, client: IpAddr) -> Result<(), Rejection> {
 
 /// The names in the client's certificate, against `client_certificate`.
 pub fn certificate(source: &Source, client: &Peer) -> Result<(), Rejection> {
-    let Some(pattern) = &source.client_certificate else { return Ok(()) };
+    let Some(expected) = &source.client_certificate else { return Ok(()) };
     let detail = match &client.certificate {
-        Some(certificate) if certificate.matches(pattern) => return Ok(()),
+        Some(certificate) if certificate.matches(expected) => return Ok(()),
         Some(certificate) => format!(
             "the client's certificate does not match client_certificate; its subject is {}",
             certificate.subject

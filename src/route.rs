@@ -277,7 +277,7 @@ impl Builder<'_> {
     }
 
     fn client_certificate(&mut self) -> Option<String> {
-        let pattern = self.of.client_certificate.as_ref()?;
+        let name = self.of.client_certificate.as_ref()?;
         let tls = self.config.edge.tls.as_ref();
         // A section that cannot be read may well say whose certificates count.
         let unread =
@@ -285,9 +285,9 @@ impl Builder<'_> {
         if tls.is_none_or(|tls| tls.client_ca.is_none()) && !unread {
             let what = "no client shows a certificate that could be trusted: set edge.tls.client_ca, \
                 the authorities that clients' certificates are held against";
-            self.error(pattern, "client_certificate", what.to_owned());
+            self.error(name, "client_certificate", what.to_owned());
         }
-        Some(pattern.value.clone())
+        Some(name.value.clone())
     }
 
     /// Options that another provider would not heed, and a window that forgets too early.

@@ -184,8 +184,8 @@ fn write_source(out: &mut String, source: &Source) -> fmt::Result {
     if let Some(token) = &source.path_token {
         writeln!(out, "path_token = {}", reference(&token.value))?;
     }
-    if let Some(pattern) = &source.client_certificate {
-        writeln!(out, "client_certificate = {}", quote(&pattern.value))?;
+    if let Some(name) = &source.client_certificate {
+        writeln!(out, "client_certificate = {}", quote(&name.value))?;
     }
     if let Some(until) = &source.observe_until {
         let names: Vec<_> = source.observe.iter().map(|reason| reason.label()).collect();

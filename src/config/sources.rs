@@ -13,7 +13,7 @@ use super::item::Item;
 use super::read::Section;
 use super::sections::{SECOND, SOME_TIME};
 use crate::label::UNKNOWN;
-use crate::peer::{self, Network};
+use crate::peer::{self, Certificate, Network};
 use crate::reason::Reason;
 use crate::secret::SecretRef;
 
@@ -134,7 +134,7 @@ fn source(name: At<String>, section: &Section<'_>, base: &Path) -> Source {
     let rate_limit_of_all = rate_limit(&section.section("rate_limit"));
     let client_rate_limit = rate_limit(&section.section("client_rate_limit"));
     let path_token = section.secret("path_token", base);
-    let client_certificate = section.string("client_certificate", "a name such as \"*.basiq.io\"");
+    let client_certificate = client_certificate(section);
     let subscriptions = subscriptions(section);
     let choices = [("forward", OnConflict::Forward), ("drop", OnConflict::Drop)];
     let on_conflict = section.one_of("on_conflict", &choices).map(|choice| choice.value);
@@ -237,6 +237,15 @@ fn webhook_origins(section: &Section<'_>) -> Vec<String> {
         origins.push(text.to_ascii_lowercase());
     }
     origins
+}
+
+fn client_certificate(section: &Section<'_>) -> Option<At<String>> {
+    let item = section.item("client_certificate")?;
+    let name = item.text(Certificate::EXPECTED)?;
+    if !Certificate::can_match(name) {
+        return item.expected(Certificate::EXPECTED);
+    }
+    Some(At { value: name.to_owned(), at: item.at })
 }
 
 fn subscriptions(section: &Section<'_>) -> Option<At<Vec<String>>> {

@@ -204,7 +204,7 @@ async fn a_source_takes_only_clients_whose_certificate_matches() {
         path_token = \"9c2e3b7d5f5e4c0fa0f6\"\nallow_ips = [\"127.0.0.0/8\"]\n\
         [sources.signed]\nprovider = \"basiq\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\n\
         client_certificate = \"*.sender.test\"\n\
-        [sources.anybody]\nprovider = \"securitize\"\nclient_certificate = \"*\"\n"
+        [sources.named]\nprovider = \"securitize\"\nclient_certificate = \"a.b.sender.test\"\n"
         .replace("CN=Legacy, too", "CN=Legacy\\\\, too");
     let home = home_with(&authority, &config);
     home.write("clients.pem", authority.pem());
@@ -219,7 +219,7 @@ async fn a_source_takes_only_clients_whose_certificate_matches() {
     let stranger = Client::of(&authority)
         .shows(authority.issue(|params| params.subject_alt_names = dns(&["sender.test", "a.b.sender.test"])));
     let alone = |nonce| securitize("/hooks/alone", "sub", nonce).to("/hooks/alone");
-    let anybody = |nonce| securitize("/hooks/anybody", "sub", nonce).to("/hooks/anybody");
+    let named = |nonce| securitize("/hooks/named", "sub", nonce).to("/hooks/named");
     let order =
         r#"{"event":"new_investor_added","fundId":"f","lpId":"l","createdAt":"2026-11-21T10:00:00Z"}"#;
     let of_legacy = Request::post("/hooks/legacy", order).with("content-type", "application/json");
@@ -232,7 +232,7 @@ async fn a_source_takes_only_clients_whose_certificate_matches() {
         (&legacy, of_legacy.clone()),
         (&sender, securitize("/hooks/tokened", "sub", 2)),
         (&sender, of_signed("evt-1")),
-        (&stranger, anybody(3)),
+        (&stranger, named(3)),
     ] {
         let seen = ask(client, request.clone()).await;
         assert_eq!((seen.status, &seen.body["status"]), (200, &json!("accepted")), "{request:?}");
@@ -251,6 +251,7 @@ async fn a_source_takes_only_clients_whose_certificate_matches() {
     for (client, request, source) in [
         (&stranger, alone(4), "alone"),
         (&legacy, alone(5), "alone"),
+        (&sender, named(7), "named"),
         (&sender, of_legacy, "legacy"),
         (&legacy, securitize("/hooks/tokened", "sub", 6), "tokened"),
         // The right signature does not make up for it.
@@ -292,7 +293,7 @@ async fn out_of_the_quarantine_a_source_takes_only_clients_whose_certificate_mat
     }
     until("both are kept", || gateway.metrics().sum("hookgate_quarantine_kept_total", &[]) == 2.0);
     gateway.stop();
-    // The pattern of today, which is never only observed.
+    // The name of today, which is never only observed.
     home.write("hookgate.toml", config(STANDARD_SECRET, "client_certificate = \"*.sender.test\"\n"));
     let verdicts = home.run(&["quarantine", "reverify", "--all", "--json"]).json();
     assert_eq!((&verdicts[0]["verdict"], &verdicts[0]["id"]), (&json!("admitted"), &json!("evt-0")));
@@ -467,7 +468,7 @@ fn whatever_is_wrong_with_a_file_is_told_at_its_key() {
 }
 
 #[test]
-fn a_pattern_without_client_ca_and_an_unreadable_token_are_told_at_their_keys() {
+fn a_client_certificate_without_client_ca_and_an_unreadable_token_are_told_at_their_keys() {
     let authority = Authority::new();
     let home = home_with(&authority, "");
     let source = "[sources.s]\nprovider = \"securitize\"\nclient_certificate = \"*.sender.test\"\n";
@@ -483,8 +484,14 @@ fn a_pattern_without_client_ca_and_an_unreadable_token_are_told_at_their_keys() 
     home.write("clients.pem", authority.pem());
     let fenced = format!("{source}{tls}client_ca = \"clients.pem\"\n");
     assert_eq!(check(&home, &fenced), [""; 0]);
-    let said = check(&home, &fenced.replace("*.sender.test", ""));
-    assert!(said.len() == 1 && said[0].contains(at) && said[0].contains("expected a name"), "{said:#?}");
+    for odd in ["", "*", "s*.sender.test", "CN=sender,*"] {
+        let said = check(&home, &fenced.replace("*.sender.test", odd));
+        let found = format!(
+            "expected a name in the certificate (host, address, e-mail address or URI), *.DOMAIN for a host one \
+            label below DOMAIN, or the whole subject such as CN=sender,O=Example, found {odd:?}"
+        );
+        assert!(said.len() == 1 && said[0].contains(at) && said[0].ends_with(&found), "{said:#?}");
+    }
     let said = check(&home, "[admin]\ntoken = { file = \"absent\" }\n");
     assert!(said.len() == 1 && said[0].contains(":2:9: admin.token: cannot read"), "{said:#?}");
     let said = check(&home, "[admin]\ntoken = { env = \"HOOKGATE_TEST_UNSET\" }\n");
