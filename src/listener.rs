@@ -41,6 +41,7 @@ use crate::peer::{self, Peer};
 use crate::pipeline::{Pipeline, Rules};
 use crate::reason::Reason;
 use crate::telemetry::Spell;
+use crate::tls;
 use first_bytes::Protocol;
 pub use places::Places;
 use places::{Crowd, Place};
@@ -143,10 +144,11 @@ impl Connection {
         // Answers are one small write each; waiting to fill a segment would only delay them.
         let _ = stream.set_nodelay(true);
         let everything = self.stop.everything.clone();
+        // What only some connections need is boxed: every connection holds the rest for as long as it is open.
         let served = async {
             match self.admit(&mut stream).await {
                 Ok(()) => self.opened(stream).await,
-                Err(Some(refusal)) => self.turn_away(stream, refusal).await,
+                Err(Some(refusal)) => Box::pin(self.turn_away(stream, refusal)).await,
                 Err(None) => {}
             }
         };
@@ -168,7 +170,7 @@ impl Connection {
         }
         if edge.proxy_protocol && peer::within(self.peer.address, &edge.trusted_proxies) {
             let begun = tokio::select! {
-                begun = tokio::time::timeout(edge.header_timeout, proxy_protocol::read(stream)) => begun,
+                begun = tokio::time::timeout(edge.header_timeout, Box::pin(proxy_protocol::read(stream))) => begun,
                 () = self.stopping_for(LAST_WORDS) => return Err(None),
             };
             match begun {
@@ -199,10 +201,15 @@ impl Connection {
     /// From a connection to a stream of requests.
     async fn opened(&mut self, stream: TcpStream) {
         let rules = self.rules.clone();
-        let Some(tls) = &rules.tls else { return Box::pin(self.http(stream, None)).await };
-        let within = rules.edge.header_timeout;
+        match &rules.tls {
+            Some(tls) => Box::pin(self.secured(tls, stream, rules.edge.header_timeout)).await,
+            None => Box::pin(self.http(stream, None)).await,
+        }
+    }
+
+    async fn secured(&mut self, tls: &tls::Server, stream: TcpStream, within: Duration) {
         let secured = tokio::select! {
-            secured = Box::pin(secure::shake(tls, stream, &self.pipeline, &self.peer, within)) => secured,
+            secured = secure::shake(tls, stream, &self.pipeline, &self.peer, within) => secured,
             () = self.stopping_for(LAST_WORDS) => return,
         };
         let Some(secured) = secured else { return };

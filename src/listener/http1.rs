@@ -40,14 +40,14 @@ impl Connection {
         match guard.end() {
             Some(End::Refused(refusal)) => {
                 let answer = self.pipeline.refuse_connection(&self.peer, refusal.reason, refusal.detail);
-                farewell::say(&mut guard.into_inner(), answer.as_bytes()).await;
+                Box::pin(farewell::say(&mut guard.into_inner(), answer.as_bytes())).await;
             }
             Some(End::Silent) => {
                 let what = "nothing but empty lines came in time";
                 self.pipeline.drop_connection(&self.peer, Reason::HeaderTimeout, what);
             }
             // Its answer is out; the client may still be sending.
-            Some(End::BrokenBody) => farewell::say(&mut guard.into_inner(), b"").await,
+            Some(End::BrokenBody) => Box::pin(farewell::say(&mut guard.into_inner(), b"")).await,
             Some(End::Left | End::Idle) | None => {}
         }
     }
