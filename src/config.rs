@@ -3,35 +3,39 @@
 //! Keeps true: an unknown key, a wrong type or a value outside its range never starts a gateway; what is not built yet is
 //! refused, not ignored. What depends on a provider is checked in `route.rs`, which knows the providers.
 
-mod changes;
 mod edge;
 mod item;
+mod keys;
+mod kinds;
 mod places;
 mod print;
-mod read;
-mod removed;
 mod report;
-mod sections;
-mod servers;
+mod root;
+mod section;
 mod sources;
+mod stores;
 mod units;
 mod unparsed;
+mod urls;
+mod values;
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use toml::de::DeTable;
 
+use self::keys::Table;
 use crate::file::{self, ReadError};
-use crate::secret::SecretRef;
 pub use edge::{Admin, Edge, KeyPair, Tls};
+pub use keys::{FullKey, Key, Reference, Target};
 pub use places::Places;
 pub(crate) use print::quote_key;
-pub(crate) use read::slips;
-pub(crate) use servers::{PASSWORD_BREAKS_URL, password_breaks_url, redis_url_flaw};
+pub use root::Config;
+pub(crate) use section::slips;
 pub use sources::{OnConflict, RateLimit, Source, SourceSecret};
+pub use stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, Store};
 pub use units::duration;
 pub use unparsed::Unparsed;
+pub(crate) use urls::{PASSWORD_BREAKS_URL, password_breaks_url, redis_url_flaw};
 
 /// Reads the file at `path`.
 ///
@@ -64,12 +68,12 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Problem>), LoadError> {
 pub fn parse(text: &str, base: &Path) -> (Config, Vec<Problem>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut report = report::Report::new(text);
+    let mut report = report::Report::new(text, base);
     for error in errors {
         let at = report.position(error.span().map_or(0, |span| span.start));
         report.syntax(at, error.message());
     }
-    let mut config = sections::config(&read::Section::root(&report, table.get_ref()), base);
+    let mut config = Config::read(&section::Section::root(&report, table.get_ref()));
     config.unparsed = report.unparsed().clone();
     config.places = places::Places::of(&report, table.get_ref());
     (config, report.into_problems())
@@ -130,49 +134,6 @@ impl LoadError {
 const MAX_MIB: u64 = 16;
 const MAX_BYTES: u64 = MAX_MIB << 20;
 
-/// The whole config, defaults filled in, relative paths resolved against the config file's folder.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where `hookgate.db` and `audit/` live.
-    pub data_dir: PathBuf,
-    /// The public listener.
-    pub edge: Edge,
-    /// The listener for metrics and health.
-    pub admin: Admin,
-    /// The Redis server of `dedupe` and `queue`.
-    pub redis: Redis,
-    /// The dedupe store.
-    pub dedupe: Dedupe,
-    /// The queue.
-    pub queue: Queue,
-    /// What takes events while the queue is away.
-    pub spool: Spool,
-    /// The reject log.
-    pub audit: Audit,
-    /// What keeps refused deliveries.
-    pub quarantine: Quarantine,
-    /// In the order of the file.
-    pub sources: Vec<Source>,
-    /// Where in the file each key outside `[sources]` stands.
-    pub places: Places,
-    /// The lines of the file that did not parse.
-    pub unparsed: Unparsed,
-}
-
-impl Config {
-    /// The URLs of the servers that this config uses, each with its key.
-    pub fn urls_in_use(&self) -> Vec<(&'static str, &At<SecretRef>)> {
-        let mut urls = Vec::new();
-        if self.dedupe.store == Store::Redis || self.queue.kind == QueueKind::Redis {
-            urls.extend(self.redis.urls.iter().map(|url| ("redis.url", url)));
-        }
-        if !matches!(self.queue.kind, QueueKind::Embedded | QueueKind::Redis) {
-            urls.push(("queue.url", &self.queue.url));
-        }
-        urls
-    }
-}
-
 /// A place in the config file, both from 1; columns count characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -183,7 +144,7 @@ pub struct Position {
 }
 
 /// A value and where it stood (where its section starts, for a default).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct At<T> {
     /// The value.
     pub value: T,
@@ -196,110 +157,6 @@ impl<T: PartialEq> PartialEq for At<T> {
     fn eq(&self, other: &At<T>) -> bool {
         self.value == other.value
     }
-}
-
-/// `[redis]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Redis {
-    /// `redis://…` or `rediss://…`, at least one; each may be a secret since it may hold a password. Above one they are the
-    /// nodes of a cluster, or Sentinels.
-    pub urls: Vec<At<SecretRef>>,
-    /// Whether they are of a cluster.
-    pub cluster: bool,
-    /// The name that Sentinels know the master by; then the URLs are the Sentinels'.
-    pub sentinel: Option<String>,
-    /// PEM file of the authorities that a `rediss://` server's certificate is held against, instead of the system's.
-    pub ca: Option<PathBuf>,
-}
-
-/// Where identities are remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// `hookgate.db`.
-    Embedded,
-    /// `[redis]`.
-    Redis,
-}
-
-/// `[dedupe]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Dedupe {
-    /// The store.
-    pub store: Store,
-    /// How long an identity is remembered.
-    pub window: At<Duration>,
-    /// NATS, AMQP, Kafka: how long a delivery may be between claim and confirm before another may try.
-    pub lease: Duration,
-}
-
-/// What kind of queue takes the events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueKind {
-    /// `hookgate.db`.
-    Embedded,
-    /// Redis streams.
-    Redis,
-    /// NATS JetStream.
-    Nats,
-    /// RabbitMQ, by AMQP 0-9-1.
-    Amqp,
-    /// Kafka.
-    Kafka,
-}
-
-/// `[queue]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Queue {
-    /// The kind.
-    pub kind: QueueKind,
-    /// Stream, subject, exchange or topic; may hold `{provider}`, `{source}`, `{type}`.
-    pub name: At<String>,
-    /// Redis: how many streams.
-    pub partitions: u32,
-    /// Redis: at this length a stream loses the entries that every consumer group has acknowledged. Where it has none, it takes no
-    /// more.
-    pub max_backlog: u64,
-    /// How long events are kept.
-    pub retain: Duration,
-    /// Redis: a consumer group without an active consumer for this long holds no entry back.
-    pub ignore_idle_groups: Option<Duration>,
-    /// Redis: how many replicas must have an event before it counts as queued.
-    pub ack_replicas: u32,
-    /// NATS, AMQP, Kafka: the servers; may be a secret since it may hold a password.
-    pub url: At<SecretRef>,
-}
-
-/// `[spool]`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spool {
-    /// Whether there is one.
-    pub enabled: bool,
-    /// All events in it together, in bytes.
-    pub max_bytes: u64,
-}
-
-/// `[audit]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Audit {
-    /// How long files are kept.
-    pub retain: Duration,
-    /// All files together, in bytes.
-    pub max_bytes: u64,
-    /// What the log's anchors are signed with.
-    pub key: Option<At<SecretRef>>,
-}
-
-/// `[quarantine]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Quarantine {
-    /// Whether refused deliveries are kept.
-    pub enabled: bool,
-    /// All of them together, in bytes.
-    pub max_bytes: u64,
-    /// How long one is kept.
-    pub retain: Duration,
-    /// What they are encrypted with. There is one if it is enabled.
-    pub key: Option<At<SecretRef>>,
 }
 
 /// One thing wrong, or to be warned of, in a config file.

@@ -14,8 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 
-use crate::config::{self, At, Config, Position, Problem, Tls};
-use crate::secret::SecretRef;
+use crate::config::{Config, FullKey, Problem, Reference, Target};
 
 /// The database in the data folder: the embedded store, or the spool and claims.
 pub fn database_file(data_dir: &Path) -> PathBuf {
@@ -93,10 +92,13 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     {
         problems.extend(open_to_others(dir, &of).map(|what| problem(what, true)));
     }
-    problems.extend(secret_files(config).into_iter().filter_map(|(key, at, path)| {
-        let what = writable_by_others(path)?;
-        Some(Problem { at, key, what, warning: true })
-    }));
+    problems.extend(config.references().into_iter().filter_map(
+        |Reference { key: FullKey { name: key, .. }, at, target }| {
+            let is_used = config.uses(&key) && !matches!(target, Target::File(_));
+            let what = writable_by_others(target.file().filter(|_| is_used)?)?;
+            Some(Problem { at, key, what, warning: true })
+        },
+    ));
     problems
 }
 
@@ -174,41 +176,6 @@ fn writable_by_others(path: &Path) -> Option<String> {
 /// by the group that this process has access.
 fn others_write(of: &Metadata) -> u32 {
     if of.uid() == rustix::process::geteuid().as_raw() { 0o022 } else { 0o002 }
-}
-
-/// Every file that a secret or a private key is read from, with its key and place.
-fn secret_files(config: &Config) -> Vec<(String, Position, &Path)> {
-    let mut secrets: Vec<(String, &At<SecretRef>)> = Vec::new();
-    secrets.extend(config.urls_in_use().into_iter().map(|(key, url)| (key.to_owned(), url)));
-    secrets.extend(config.admin.token.iter().map(|token| ("admin.token".to_owned(), token)));
-    secrets.extend(config.audit.key.iter().map(|key| ("audit.key".to_owned(), key)));
-    secrets.extend(config.quarantine.key.iter().map(|key| ("quarantine.key".to_owned(), key)));
-    let tokens = config.sources.iter().filter_map(|source| {
-        Some((format!("{}.path_token", source_key(&source.name.value)), source.path_token.as_ref()?))
-    });
-    secrets.extend(tokens);
-    let secrets = secrets.into_iter().map(|(key, secret)| (key, secret.at, &secret.value));
-    let of_sources = config.sources.iter().flat_map(|source| {
-        let key = format!("{}.secrets", source_key(&source.name.value));
-        source.secrets.iter().map(move |secret| (key.clone(), secret.at, &secret.value.reference))
-    });
-    let files = secrets.chain(of_sources).filter_map(|(key, at, secret)| match secret {
-        SecretRef::File(path) => Some((key, at, path.as_path())),
-        SecretRef::Env(_) | SecretRef::Plain(_) => None,
-    });
-    let tls = [("edge.tls", &config.edge.tls), ("admin.tls", &config.admin.tls)];
-    let private_keys = tls.into_iter().flat_map(|(section, tls)| {
-        let pairs = tls.iter().flat_map(|Tls { certificates, .. }| certificates);
-        pairs.map(move |pair| {
-            let key = &pair.private_key;
-            (format!("{section}.private_key"), key.at, key.value.as_path())
-        })
-    });
-    files.chain(private_keys).collect()
-}
-
-fn source_key(name: &str) -> String {
-    format!("sources.{}", config::quote_key(name))
 }
 
 const PRIVATE: u32 = 0o700;

@@ -4,6 +4,8 @@
 
 /// An enum that `labels!` declares.
 pub trait Label: Copy + 'static {
+    /// Every value, in the order of the rows.
+    const ALL: &'static [Self];
     /// The texts of all values, in the order of the rows.
     const LABELS: &'static [&'static str];
 
@@ -26,6 +28,7 @@ macro_rules! labels {
         }
 
         impl crate::label::Label for $Label {
+            const ALL: &'static [Self] = &[$($Label::$value),+];
             const LABELS: &'static [&'static str] = &[$($text),+];
 
             fn index(self) -> usize {

@@ -59,9 +59,9 @@ impl Server {
     ) -> Option<Server> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut files = Files { section, problems };
-        let pairs = section.tls.certificates.iter().enumerate();
+        let pairs = section.tls.pairs().into_iter().enumerate();
         // All of them, so that every problem is told at once.
-        let own: Vec<_> = pairs.map(|(number, pair)| files.own(number, pair, &provider)).collect();
+        let own: Vec<_> = pairs.map(|(number, pair)| files.own(number, &pair, &provider)).collect();
         let authorities = section.tls.client_ca.as_ref().map(|path| files.authorities(path));
         let own: Vec<_> = own.into_iter().collect::<Option<_>>()?;
         let expires = own.iter().map(|own| own.expires).min()?;

@@ -209,7 +209,7 @@ impl Reader {
                 Reader::Redis(Box::new(redis::Reader::open(&servers, name, partitions).await?))
             }
             kind @ (QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka) => {
-                let kind = kind.name();
+                let kind = kind.label();
                 return Err(Failure(format!("a queue of kind {kind} is read with that broker's own tools")));
             }
         })

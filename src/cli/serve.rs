@@ -125,7 +125,7 @@ fn same_turn(config: &Config, before: &Config) -> bool {
 async fn start(turn: Option<Turn>, loaded: &Loaded, file: &str) -> Result<Gateway, Failure> {
     log(file, loaded);
     let config = loaded.config.clone();
-    let (sources, queue) = (config.sources.len(), config.queue.kind.name());
+    let (sources, queue) = (config.sources.len(), config.queue.kind.label());
     let scheme = |tls: &Option<_>| if tls.is_some() { "https" } else { "http" };
     let (edge_scheme, admin_scheme) = (scheme(&config.edge.tls), scheme(&config.admin.tls));
     let gateway = Gateway::start_in_turn(turn, config, Clock::System).await?;

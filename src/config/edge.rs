@@ -1,222 +1,172 @@
-//! What each key of `[edge]` and `[admin]` means: where the gateway listens, and what it takes from whom.
+//! The keys of `[edge]` and `[admin]`: where the gateway listens, and what it takes from each client.
 //!
 //! Keeps true: what tells of itself beyond this machine asks for a token or speaks TLS; a header in which a client could name
 //! itself is believed only from networks that the config lists.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
 use super::At;
-use super::read::Section;
-use super::sections::{MAX_TIME, MIB, SECOND, SOME_TIME};
+use super::keys::table;
+use super::kinds::{inline, section};
+use super::section::Section;
 use super::sources;
 use super::units::show_duration;
+use super::values::{
+    MAX_TIME, MIB, SECOND, SOME_TIME, UNBOUNDED, address, addresses, duration, file, flag, networks,
+    private_key, secret, size, text, whole,
+};
 use crate::peer::{self, Network};
 use crate::secret::SecretRef;
 
-/// `[edge]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Edge {
-    /// Addresses to listen on; port 0 takes a free one.
-    pub listen: Vec<SocketAddr>,
-    /// How many threads serve requests.
-    pub threads: usize,
-    /// Bytes.
-    pub max_body: usize,
-    /// Connections at a time, all listeners together.
-    pub max_connections: usize,
-    /// Connections at a time from one client's address.
-    pub max_connections_per_client: usize,
-    /// Requests at a time between their head and their answer, all sources together.
-    pub max_in_flight: usize,
-    /// Bytes of the bodies of all requests in flight.
-    pub max_in_flight_bytes: u64,
-    /// For a request's head, from its first byte; on a new connection, from its start.
-    pub header_timeout: Duration,
-    /// Between requests on a kept connection.
-    pub idle_timeout: Duration,
-    /// A path that is answered as `/readyz` is. None: there is none.
-    pub health_path: Option<At<String>>,
-    /// For the whole body.
-    pub body_timeout: Duration,
-    /// For the whole request, the durable write included.
-    pub request_timeout: Duration,
-    /// For what is in flight at SIGTERM.
-    pub drain_timeout: Duration,
-    /// Share the listening ports, and take over from the gateway that has `data_dir`.
-    pub reuse_port: bool,
-    /// Networks whose word on who their client is is believed.
-    pub trusted_proxies: Vec<Network>,
-    /// Connections from `trusted_proxies` begin with a PROXY protocol header.
-    pub proxy_protocol: bool,
-    /// None: plain HTTP.
-    pub tls: Option<Tls>,
+table! {
+    /// `[edge]`.
+    pub struct Edge, checked by check_edge {
+        /// The addresses to listen on: one, or a list. Port 0 takes a free port.
+        listen: Vec<SocketAddr> = addresses(([127, 0, 0, 1], 8080)), live;
+        /// How many threads serve requests. The default is the cores that this process may use, within its cgroup's limit.
+        threads: usize = whole(1..=MAX_THREADS as u64, *CORES), restart, "2";
+        /// A longer body is answered 413.
+        max_body: usize = size(1..=MAX_BODY, MIB as usize), live;
+        /// Connections at a time, over all addresses. A connection beyond it gets 503.
+        max_connections: usize = whole(1..=1_000_000, 10_000), live;
+        /// Connections at a time from one address (IPv6: one /64). Trusted proxies are excepted.
+        max_connections_per_client: usize = whole(1..=1_000_000, 7_500), live;
+        /// Requests at a time. A request beyond it gets 503, before its body is read. Half of it is divided among the sources,
+        /// half is common, so that no source starves another. One client (IPv6: one /64) has at most three quarters of what a source can have.
+        max_in_flight: usize = whole(1..=1_000_000, 20_000), live;
+        /// The same for the bytes of their bodies. It counts as twice `max_body` if it is less.
+        max_in_flight_bytes: u64 = size(1..=UNBOUNDED, 512 * MIB), live;
+        /// The time to send a request's head, from its first byte. On a new connection it runs from the connection's start.
+        header_timeout: Duration = duration(SOME_TIME, 5 * SECOND), live;
+        /// The time between requests on one connection. Keep it longer than the proxy in front keeps its idle connections.
+        idle_timeout: Duration = duration(SOME_TIME, 75 * SECOND), live;
+        /// A path for a load balancer's probes. GET and HEAD are answered 200 or 503 as `/readyz` is, and leave no record.
+        health_path: Option<At<String>> = text("a path such as \"/healthz\"", "").placed().optional(), live,
+            "\"/healthz\"";
+        /// The time to send a request's body. A slower client gets 408.
+        body_timeout: Duration = duration(SOME_TIME, 10 * SECOND), live;
+        /// The time from head to answer, the durable write included. After it the client gets 503.
+        request_timeout: Duration = duration(SOME_TIME, 15 * SECOND), live;
+        /// How long a stop waits for the requests in flight. `"0s"` stops at once.
+        drain_timeout: Duration = duration(Duration::ZERO..=MAX_TIME, 20 * SECOND), live;
+        /// The networks whose X-Forwarded-For is believed. The client is the rightmost address outside them.
+        trusted_proxies: Vec<Network> = networks(), live;
+        /// With `true`, connections from `trusted_proxies` begin with a PROXY header, v1 or v2.
+        proxy_protocol: bool = flag(false), live;
+        /// With `true`, a second gateway may listen on the same ports, to take over from this one.
+        reuse_port: bool = flag(false), restart;
+        /// Without this table the gateway speaks plain HTTP. The files are read again when they change.
+        tls: Option<Tls> = section().optional(), live;
+    }
 }
 
-/// `[edge.tls]` and `[admin.tls]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tls {
-    /// The first is for clients that name no host, or one that no certificate is for. At least one.
-    pub certificates: Vec<KeyPair>,
-    /// PEM file of the authorities that a client's certificate, then required, is held against.
-    pub client_ca: Option<At<PathBuf>>,
+table! {
+    /// `[edge.tls]` and `[admin.tls]`.
+    pub struct Tls, checked by check_tls {
+        /// The PEM file of the certificate chain, the listener's own certificate first. Required.
+        certificate: At<PathBuf> = file("the path of a file"), live, "\"edge.pem\"";
+        /// The PEM file of its private key. Required.
+        private_key: At<PathBuf> = private_key("the path of a file"), live, "\"edge.key\"";
+        /// The PEM file of authorities. Every client must show a certificate of one of them.
+        client_ca: Option<At<PathBuf>> = file("the path of a file").optional(), live, "\"clients.pem\"";
+        /// More certificates. The host name for which a client asks chooses among them.
+        more: Vec<KeyPair> = inline().list(MORE), live,
+            "[{ certificate = \"other.pem\", private_key = \"other.key\" }]";
+    }
 }
 
-/// A certificate chain and its key, PEM files.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KeyPair {
-    /// The chain, its own certificate first.
-    pub certificate: At<PathBuf>,
-    /// Its key.
-    pub private_key: At<PathBuf>,
+table! {
+    /// A certificate chain and its key, PEM files.
+    pub struct KeyPair, checked by check_key_pair {
+        /// As in the table above. Required.
+        certificate: At<PathBuf> = file("the path of a file"), live, "\"other.pem\"";
+        /// As in the table above. Required.
+        private_key: At<PathBuf> = private_key("the path of a file"), live, "\"other.key\"";
+    }
 }
 
-/// `[admin]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Admin {
-    /// Address to listen on; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// What `Authorization: Bearer` must say to read metrics.
-    pub token: Option<At<SecretRef>>,
-    /// None: plain HTTP.
-    pub tls: Option<Tls>,
+table! {
+    /// `[admin]`.
+    pub struct Admin, checked by check_admin {
+        /// The address to listen on. Beyond this machine it needs a token or TLS.
+        listen: SocketAddr = address(([127, 0, 0, 1], 9090)), live;
+        /// A request for `/metrics` must have `Authorization: Bearer` with this token. `/livez` and `/readyz` ask for none.
+        token: Option<At<SecretRef>> = secret().optional(), live, "{ env = \"ADMIN_TOKEN\" }";
+        /// As `[edge.tls]`.
+        tls: Option<Tls> = section().optional(), live;
+    }
 }
 
-/// `[edge]`.
-pub(super) fn edge(section: &Section<'_>, base: &Path) -> Edge {
-    let listen: Vec<_> = section.addresses("listen").into_iter().map(|listen| listen.value).collect();
-    let threads = section.integer("threads", 1..=MAX_THREADS as u64);
-    let threads = threads.and_then(|n| usize::try_from(n.value).ok()).unwrap_or(*CORES);
-    let max_body = section.size("max_body", 1..=MAX_BODY, MIB);
-    let number = |key, default| {
-        let number = section.integer(key, 1..=1_000_000).map_or(default, |n| n.value);
-        usize::try_from(number).unwrap_or(usize::MAX)
-    };
-    let max_connections = number("max_connections", 10_000);
-    let max_connections_per_client = number("max_connections_per_client", 7_500);
-    let max_in_flight = number("max_in_flight", 20_000);
-    let in_flight_bytes = section.size("max_in_flight_bytes", 1..=i64::MAX as u64, 512 * MIB);
-    let header_timeout = section.duration("header_timeout", SOME_TIME, 5 * SECOND).value;
-    let idle_timeout = section.duration("idle_timeout", SOME_TIME, 75 * SECOND).value;
-    let health_path = section.string("health_path", "a path such as \"/healthz\"");
-    if let Some(path) = &health_path
+fn check_edge(edge: &mut Edge, section: &Section<'_>) {
+    if let Some(path) = &edge.health_path
         && let Some(wrong) = sources::odd_path(&path.value)
     {
         let what = format!("expected a path such as \"/healthz\", found {:?}: {wrong}", path.value);
         section.problem(path.at, "health_path", what);
     }
-    let body_timeout = section.duration("body_timeout", SOME_TIME, 10 * SECOND).value;
-    let request_timeout = section.duration("request_timeout", SOME_TIME, 15 * SECOND);
-    // No time at all is a sensible drain: stop at once.
-    let drain_timeout = section.duration("drain_timeout", Duration::ZERO..=MAX_TIME, 20 * SECOND).value;
-    let trusted_proxies = section.networks("trusted_proxies");
-    let proxy_protocol = section.flag("proxy_protocol");
-    let reuse_port = section.flag("reuse_port").is_some_and(|flag| flag.value);
-    let tls = tls(&section.section("tls"), base);
-    section.finish();
-    if request_timeout.value < body_timeout {
-        let (whole, body) = (show_duration(request_timeout.value), show_duration(body_timeout));
+    if edge.request_timeout < edge.body_timeout {
+        let [whole, body] = [edge.request_timeout, edge.body_timeout].map(show_duration);
         let what = format!("{whole} for the whole request is shorter than body_timeout, {body}");
-        section.warning(request_timeout.at, "request_timeout", what);
+        section.warning(section.place("request_timeout"), "request_timeout", what);
     }
-    if let Some(At { value: true, at }) = proxy_protocol
-        && trusted_proxies.is_empty()
-    {
+    if edge.proxy_protocol && edge.trusted_proxies.is_empty() {
         let what = "anybody could claim to be anybody; list the proxies' networks in trusted_proxies";
-        section.problem(at, "proxy_protocol", what);
+        section.problem(section.place("proxy_protocol"), "proxy_protocol", what);
     }
-    if peer::everybody(&trusted_proxies)
-        && let Some(item) = section.item("trusted_proxies")
-    {
+    if peer::everybody(&edge.trusted_proxies) {
         let what = "trusts everybody, so anybody could claim to be anybody; list the proxies' own networks";
-        section.warning(item.at, "trusted_proxies", what.to_owned());
+        section.warning(section.place("trusted_proxies"), "trusted_proxies", what);
     }
-    Edge {
-        listen: if listen.is_empty() { vec![EDGE_LISTEN.into()] } else { listen },
-        threads,
-        max_body: usize::try_from(max_body).unwrap_or(usize::MAX),
-        max_connections,
-        max_connections_per_client,
-        max_in_flight,
-        // A source that has no share of its own left must find room for a body in the half that is common.
-        max_in_flight_bytes: in_flight_bytes.max(max_body.saturating_mul(2)),
-        header_timeout,
-        idle_timeout,
-        health_path,
-        body_timeout,
-        request_timeout: request_timeout.value,
-        drain_timeout,
-        reuse_port,
-        trusted_proxies,
-        proxy_protocol: proxy_protocol.is_some_and(|flag| flag.value),
-        tls,
+    // A source that has no share of its own left must find room for a body in the half that is common.
+    edge.max_in_flight_bytes = edge.max_in_flight_bytes.max((edge.max_body as u64).saturating_mul(2));
+}
+
+fn check_tls(tls: &mut Tls, section: &Section<'_>) {
+    require_pair(section);
+    // A certificate is known by its place in the list.
+    let listed = section.item("more").and_then(|item| item.list()).map_or(0, |list| list.len());
+    if tls.more.len() != listed {
+        section.reject();
     }
 }
 
-/// `[admin]`.
-pub(super) fn admin(section: &Section<'_>, edge: &Edge, base: &Path) -> Admin {
-    let listen = section.address("listen");
-    let token = section.secret("token", base);
-    let tls = tls(&section.section("tls"), base);
-    section.finish();
-    let listen = listen.unwrap_or(At { value: ADMIN_LISTEN.into(), at: section.at() });
-    if listen.value.port() != 0 && edge.listen.contains(&listen.value) {
-        section.problem(listen.at, "listen", format!("{} is taken by edge.listen", listen.value));
+fn check_key_pair(_: &mut KeyPair, section: &Section<'_>) {
+    require_pair(section);
+}
+
+fn require_pair(section: &Section<'_>) {
+    for key in ["certificate", "private_key"] {
+        section.require(key, "the path of a PEM file");
     }
+}
+
+fn check_admin(admin: &mut Admin, section: &Section<'_>) {
     let asked = section.item("token").is_some() || section.item("tls").is_some();
-    if !listen.value.ip().to_canonical().is_loopback() && !asked {
+    if !admin.listen.ip().to_canonical().is_loopback() && !asked {
         let what = format!(
             "{} is open beyond this machine; set admin.token or [admin.tls], or listen on 127.0.0.1",
-            listen.value
+            admin.listen
         );
-        section.problem(listen.at, "listen", what);
+        section.problem(section.place("listen"), "listen", what);
     }
-    Admin { listen: listen.value, token, tls }
 }
 
-fn tls(section: &Section<'_>, base: &Path) -> Option<Tls> {
-    if !section.is_present() {
-        return None;
+impl Tls {
+    /// The certificates with their keys. The first is for clients that name no host, or one that no certificate is for.
+    pub fn pairs(&self) -> Vec<KeyPair> {
+        let first = KeyPair { certificate: self.certificate.clone(), private_key: self.private_key.clone() };
+        [first].into_iter().chain(self.more.iter().cloned()).collect()
     }
-    let first = key_pair(section, base);
-    let client_ca = section.path("client_ca", base);
-    let more: Vec<Option<KeyPair>> = section
-        .items("more", "a list of { certificate = \"PATH\", private_key = \"PATH\" }")
-        .into_iter()
-        .flatten()
-        .filter_map(|item| item.section())
-        .map(|section| {
-            let pair = key_pair(&section, base);
-            section.finish();
-            pair
-        })
-        .collect();
-    section.finish();
-    // Only whole, since a certificate is known by its place in the list.
-    let certificates: Option<Vec<_>> = std::iter::once(first).chain(more).collect();
-    Some(Tls { certificates: certificates?, client_ca })
 }
 
-fn key_pair(section: &Section<'_>, base: &Path) -> Option<KeyPair> {
-    let certificate = section.path("certificate", base);
-    let private_key = section.path("private_key", base);
-    for key in ["certificate", "private_key"] {
-        if section.item(key).is_none() {
-            section.missing(key, "missing; expected the path of a PEM file");
-        }
-    }
-    Some(KeyPair { certificate: certificate?, private_key: private_key? })
-}
-
+const MORE: &str = "a list of { certificate = \"PATH\", private_key = \"PATH\" }";
 const MAX_THREADS: usize = 256;
-/// The cores that this process may use, by its affinity and its cgroup's limit. Found once: a limit that changes while the
-/// gateway runs is no change of the config.
+/// Found once: a limit that changes while the gateway runs is no change of the config.
 static CORES: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS)));
 // A Redis value holds 512 MiB, and the body shares it with the rest of the event.
 const MAX_BODY: u64 = 256 * MIB;
-const EDGE_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
-const ADMIN_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 9090);

@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::print::quote;
-use super::read::Section;
 use super::report::Report;
-use super::units::Malformed;
+use super::section::Section;
+use super::units::{Malformed, Unit};
 use super::{At, Position};
 use crate::peer::{Network, NoNetwork};
 use crate::secret::{Secret, SecretRef};
@@ -31,6 +31,8 @@ pub(super) struct Item<'a> {
     /// Where the value stands.
     pub(super) at: Position,
     value: &'a DeValue<'a>,
+    /// The table that it is a value of.
+    table: Option<&'a DeTable<'a>>,
 }
 
 impl<'a> Item<'a> {
@@ -42,12 +44,22 @@ impl<'a> Item<'a> {
         value: &'a Spanned<DeValue<'a>>,
     ) -> Self {
         let (key_at, at) = (report.position(key_starts), report.position(value.span().start));
-        Item { report, key, key_at, at, value: value.get_ref() }
+        Item { report, key, key_at, at, value: value.get_ref(), table: None }
     }
 
-    /// The value itself.
-    pub(super) fn value(&self) -> &'a DeValue<'a> {
-        self.value
+    /// As a value of this table.
+    pub(super) fn beside(self, table: &'a DeTable<'a>) -> Self {
+        Item { table: Some(table), ..self }
+    }
+
+    /// The value of another key of the same table.
+    pub(super) fn sibling(&self, key: &str) -> Option<&'a DeValue<'a>> {
+        Some(self.table?.get(key)?.get_ref())
+    }
+
+    /// The folder that relative paths start at.
+    pub(super) fn base(&self) -> &'a Path {
+        self.report.base()
     }
 
     /// Notes a problem.
@@ -58,11 +70,6 @@ impl<'a> Item<'a> {
     /// Notes a warning.
     pub(super) fn warning(&self, what: impl Into<String>) {
         self.report.warning(self.at, &self.key, what);
-    }
-
-    /// Notes that this key is of a later version.
-    pub(super) fn not_yet(&self, allowed: &str) {
-        self.report.problem(self.key_at, &self.key, format!("not yet in this version; {allowed}"));
     }
 
     /// Notes that the value is not what it should be; `None` to go on with.
@@ -112,13 +119,8 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// A secret: a reference, or with a warning a plain text. Never shows what it found.
-    pub(super) fn secret(&self, base: &Path) -> Option<At<SecretRef>> {
-        self.secret_with(base, |_| {})
-    }
-
-    /// A secret whose table may hold more, which `more` reads.
-    pub(super) fn secret_with(&self, base: &Path, more: impl FnOnce(&Section<'a>)) -> Option<At<SecretRef>> {
+    /// A secret: a reference, which may have the keys `more` besides, or with a warning a plain text. Never shows what it found.
+    pub(super) fn secret(&self, more: &[&str]) -> Option<At<SecretRef>> {
         let value = match self.value {
             DeValue::String(text) if text.trim().is_empty() => {
                 self.problem(format!("an empty secret would let everybody in; expected {SECRET}"));
@@ -128,18 +130,16 @@ impl<'a> Item<'a> {
                 self.warning(format!("a secret in the config file; use {SECRET}"));
                 SecretRef::Plain(Secret::new(text.as_ref()))
             }
-            DeValue::Table(_) => self.reference(base, more)?,
+            DeValue::Table(_) => self.reference(more)?,
             _ => return self.expected_secret(SECRET),
         };
         Some(At { value, at: self.at })
     }
 
-    fn reference(&self, base: &Path, more: impl FnOnce(&Section<'a>)) -> Option<SecretRef> {
+    fn reference(&self, more: &[&str]) -> Option<SecretRef> {
         let section = self.section()?;
-        let (env, file) = (section.item("env"), section.item("file"));
-        more(&section);
-        section.finish();
-        match (env, file) {
+        let has_unknown = section.refuse_unknown(&[&["env", "file"], more].concat());
+        match (section.item("env"), section.item("file")) {
             (Some(_), Some(_)) => {
                 self.problem(format!("both env and file; expected either: {SECRET}"));
                 None
@@ -152,26 +152,14 @@ impl<'a> Item<'a> {
                 }
             }
             (None, Some(path)) => match path.as_text().filter(|text| !text.trim().is_empty()) {
-                Some(text) => Some(SecretRef::File(base.join(text))),
+                Some(text) => Some(SecretRef::File(self.base().join(text))),
                 None => path.expected_secret("a path"),
             },
-            // A stranger, perhaps meant to be one of them, has been reported.
-            (None, None) if section.has_strangers() => None,
+            // An unknown key, perhaps meant to be one of them, has been reported.
+            (None, None) if has_unknown => None,
             (None, None) => {
                 self.problem(format!("neither env nor file; expected {SECRET}"));
                 None
-            }
-        }
-    }
-
-    /// One of the words in `choices`.
-    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
-        let word = self.value.as_str();
-        match choices.iter().find(|(name, _)| Some(*name) == word) {
-            Some((_, value)) => Some(*value),
-            None => {
-                let names: Vec<_> = choices.iter().map(|(name, _)| quote(name)).collect();
-                self.expected(&names.join(" or "))
             }
         }
     }
@@ -215,22 +203,33 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// A number with its unit, within `range`.
-    pub(super) fn quantity<T: PartialOrd>(
-        &self,
-        read: fn(&str) -> Result<T, Malformed>,
-        range: &RangeInclusive<T>,
-        what: &str,
-        from_to: &str,
-    ) -> Option<At<T>> {
+    /// `true` or `false`.
+    pub(super) fn flag(&self) -> Option<bool> {
+        self.value.as_bool().or_else(|| self.expected("true or false"))
+    }
+
+    /// A whole number in `range`.
+    pub(super) fn integer(&self, range: &RangeInclusive<u64>) -> Option<u64> {
+        let number = self.value.as_integer();
+        let number = number.and_then(|n| i128::from_str_radix(n.as_str(), n.radix()).ok());
+        let number = number.and_then(|n| u64::try_from(n).ok()).filter(|n| range.contains(n));
+        number.or_else(|| self.expected(&format!("a whole number from {} to {}", range.start(), range.end())))
+    }
+
+    /// A number with one of these units, in `range`.
+    pub(super) fn quantity(&self, unit: Unit, range: &RangeInclusive<u64>) -> Option<u64> {
         let read = match self.value {
-            DeValue::String(text) => read(text),
+            DeValue::String(text) => unit.read(text),
             DeValue::Integer(_) => Err(Malformed::UnitMissing),
             _ => Err(Malformed::NotAQuantity),
         };
+        let what = unit.example();
         match read {
-            Ok(value) if range.contains(&value) => Some(At { value, at: self.at }),
-            Ok(_) | Err(Malformed::TooLarge) => self.expected(from_to),
+            Ok(value) if range.contains(&value) => Some(value),
+            Ok(_) | Err(Malformed::TooLarge) => {
+                let (from, to) = (unit.show(*range.start()), unit.show(*range.end()));
+                self.expected(&format!("a value from {from} to {to}"))
+            }
             Err(Malformed::NotAQuantity) => self.expected(what),
             Err(Malformed::UnitMissing) => {
                 self.problem(format!("the unit is missing; expected {what}, found {}", shown(self.value)));

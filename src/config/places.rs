@@ -11,7 +11,7 @@ use super::print::quote_key;
 use super::report::Report;
 
 /// The place of each key by its full name. Without those under `[sources]`, which have theirs with them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Places(BTreeMap<String, Position>);
 
 impl Places {

@@ -4,25 +4,54 @@
 //! not again as the odd value that the parser made of it.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::{Position, Problem, Unparsed};
 
 /// Collects problems. Shared by every section of one file, hence the cell.
 pub(super) struct Report<'t> {
     text: &'t str,
+    /// The folder that relative paths start at.
+    base: &'t Path,
     /// Byte offsets.
     line_starts: Vec<usize>,
     /// Lines with a syntax error.
     unparsed: Unparsed,
+    /// The full keys of values that are replaced by their defaults.
+    invalid: RefCell<BTreeSet<String>>,
     problems: RefCell<Vec<Problem>>,
 }
 
 impl<'t> Report<'t> {
     /// An empty report on `text`.
-    pub(super) fn new(text: &'t str) -> Report<'t> {
+    pub(super) fn new(text: &'t str, base: &'t Path) -> Report<'t> {
         let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(after_breaks).collect();
-        Report { text, line_starts, unparsed: Unparsed::of(text), problems: RefCell::default() }
+        let unparsed = Unparsed::of(text);
+        Report {
+            text,
+            base,
+            line_starts,
+            unparsed,
+            invalid: RefCell::default(),
+            problems: RefCell::default(),
+        }
+    }
+
+    /// The folder that relative paths start at.
+    pub(super) fn base(&self) -> &'t Path {
+        self.base
+    }
+
+    /// Notes that the value of a key is replaced by its default.
+    pub(super) fn note_invalid(&self, full_key: String) {
+        self.invalid.borrow_mut().insert(full_key);
+    }
+
+    /// Whether the value of a key was replaced by its default.
+    pub(super) fn is_invalid(&self, full_key: &str) -> bool {
+        self.invalid.borrow().contains(full_key)
     }
 
     /// Where the byte `offset` stands.
@@ -94,7 +123,7 @@ mod tests {
 
     #[test]
     fn positions_count_characters() {
-        let report = Report::new("a\nžluť = 1\r\n\n");
+        let report = Report::new("a\nžluť = 1\r\n\n", Path::new(""));
         let at = |offset| (report.position(offset).line, report.position(offset).column);
         assert_eq!(at(0), (1, 1));
         assert_eq!(at(1), (1, 2));

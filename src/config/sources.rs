@@ -1,38 +1,91 @@
-//! What each key of `[sources.NAME]` means.
+//! The keys of `[sources.NAME]`.
 //!
 //! Keeps true: no two sources share a path, and no path holds what a client or a proxy would rewrite. Knows no
 //! provider: what a provider needs is checked in `route.rs`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::At;
 use super::item::Item;
-use super::read::Section;
-use super::sections::{SECOND, SOME_TIME};
-use crate::label::UNKNOWN;
+use super::keys::{self, Table, Target, table};
+use super::kinds::{Kind, inline};
+use super::print::{Shown, quote, quote_key, reference};
+use super::section::Section;
+use super::values::{
+    SECOND, SOME_TIME, choice, duration, flag, moment, networks, secret, text, value, whole,
+};
+use crate::label::{Label, UNKNOWN, labels};
 use crate::peer::{self, Certificate, Network};
 use crate::reason::Reason;
 use crate::secret::SecretRef;
 
-/// What to do with another body under a known identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnConflict {
-    /// Forward it, marked.
-    Forward,
-    /// Answer it as a duplicate, counted and recorded.
-    Drop,
+table! {
+    /// `[sources.NAME]`, as written; `route.rs` holds it against what its provider needs.
+    pub struct Source {
+        /// The provider's name. Required.
+        provider: At<String> = text("the name of a provider", "").placed(), live, "\"basiq\"";
+        /// The path at which the source is reached. The default is `/hooks/` and the source's name.
+        path: At<String> = text("a path such as \"/hooks/basiq\"", "").placed(), live, "\"/hooks/NAME\"";
+        /// The provider's secrets. Any one of them may match. Each may have dates, `not_before` and `not_after`.
+        secrets: Vec<At<SourceSecret>> = secrets(), live;
+        /// How far a signed time may be off, both ways.
+        tolerance: Duration = duration(SOME_TIME, 300 * SECOND), live;
+        /// The networks and addresses that may deliver. Empty allows all. `::ffff:…` means IPv4.
+        allow_ips: Vec<Network> = networks(), live;
+        /// The requests that all clients together may send. A request beyond it gets 429. Without it there is no limit.
+        rate_limit: Option<RateLimit> = inline().optional(), live, "{ per_second = 500, burst = 1000 }";
+        /// The same for each client's address (IPv6: each /64). A client that a trusted proxy does not name has no limit.
+        client_rate_limit: Option<RateLimit> = inline().optional(), live, "{ per_second = 50 }";
+        /// The last segment of the path. The provider is then given `PATH/TOKEN`.
+        path_token: Option<At<SecretRef>> = secret().optional(), live, "{ env = \"SECURITIZE_TOKEN\" }";
+        /// A name in the client's certificate, `*.` and the domain of a host name there, or the whole subject. It needs
+        /// `edge.tls.client_ca`.
+        client_certificate: Option<At<String>> = client_certificate().placed().optional(), live, "\"*.webhooks.example\"";
+        /// Securitize: the ids of the subscriptions that are taken. Others get 403. Empty takes all.
+        subscriptions: Option<At<Vec<String>>> =
+            text("a subscription id", "").list("a list of subscription ids").placed().optional(), live,
+            "[\"44a85f64-5717-4562-b3fc-2c963f66af44\"]";
+        /// What to do with another body under a known identity: forward it marked, or drop it. Each provider has its own default.
+        on_conflict: Option<OnConflict> = choice(OnConflict::ALL, OnConflict::Forward).optional(), live, "\"forward\"";
+        /// With `true`, the gateway serves a source that nothing authenticates. For tests only.
+        unauthenticated: At<bool> = flag(false).placed(), live;
+        /// Atelio: with `true`, a header with only the old v1 signature passes.
+        accept_v1: Option<At<bool>> = flag(false).placed().optional(), live, "false";
+        /// Reasons that refuse nothing until `observe_until`: the gateway counts and records them, and lets the delivery in.
+        observe: Vec<Reason> = choice(OBSERVABLE, Reason::ClientNotAllowed).list(OBSERVED), live;
+        /// When `observe` ends. Required with it. A day counts whole.
+        observe_until: Option<At<Timestamp>> = moment(true).placed().optional(), live, "2030-01-31";
+        /// CloudEvents: the gateway grants OPTIONS requests from these origins, and refuses others.
+        webhook_origins: Vec<String> = origin().list("a list of origins such as [\"eventemitter.example.com\"]"), live;
+        besides {
+            /// NAME, 1 to 64 of `A-Z a-z 0-9 . _ -`.
+            name: At<String>,
+        }
+    }
 }
 
-/// `rate_limit` and `client_rate_limit`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Requests a second.
-    pub per_second: u32,
-    /// Requests at once.
-    pub burst: u32,
+table! {
+    /// `rate_limit` and `client_rate_limit`.
+    pub struct RateLimit, checked by check_rate_limit {
+        /// Requests a second. Required.
+        per_second: u32 = whole(1..=MAX_RATE, 0), live, "500";
+        /// Requests at once. The default is `per_second`.
+        burst: u32 = whole(1..=MAX_RATE, 0), live, "1000";
+    }
+}
+impl Copy for RateLimit {}
+impl Eq for RateLimit {}
+
+labels! {
+    /// What to do with another body under a known identity.
+    pub enum OnConflict {
+        /// Forward it, marked.
+        Forward = "forward",
+        /// Answer it as a duplicate, counted and recorded.
+        Drop = "drop",
+    }
 }
 
 /// One of `secrets`, and when it counts.
@@ -46,139 +99,57 @@ pub struct SourceSecret {
     pub not_after: Option<Timestamp>,
 }
 
-/// `[sources.NAME]`, as written; `route.rs` holds it against what its provider needs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Source {
-    /// NAME, 1 to 64 of `A-Z a-z 0-9 . _ -`.
-    pub name: At<String>,
-    /// The provider's name.
-    pub provider: At<String>,
-    /// Starts with `/`; the path without token.
-    pub path: At<String>,
-    /// Any one that counts may match.
-    pub secrets: Vec<At<SourceSecret>>,
-    /// How far a signed timestamp may be from now, both ways.
-    pub tolerance: Duration,
-    /// Empty allows all.
-    pub allow_ips: Vec<Network>,
-    /// Of all its clients together. None: unlimited.
-    pub rate_limit: Option<RateLimit>,
-    /// Of each client. None: unlimited.
-    pub client_rate_limit: Option<RateLimit>,
-    /// The path's last segment.
-    pub path_token: Option<At<SecretRef>>,
-    /// What a subject or alternative name of the client's certificate must look like; `*` stands for any text.
-    pub client_certificate: Option<At<String>>,
-    /// Securitize subscription ids; empty accepts all.
-    pub subscriptions: Option<At<Vec<String>>>,
-    /// None: the provider's default.
-    pub on_conflict: Option<OnConflict>,
-    /// For these a request is accepted, counted and recorded before `observe_until`, and refused from then on.
-    pub observe: Vec<Reason>,
-    /// The first moment at which everything is enforced. There is one where `observe` is not empty.
-    pub observe_until: Option<At<Timestamp>>,
-    /// The origins whose CloudEvents validation requests are granted, lower case.
-    pub webhook_origins: Vec<String>,
-    /// Serve it although nothing authenticates it.
-    pub unauthenticated: Option<At<bool>>,
-    /// Atelio: a header with v1 alone passes.
-    pub accept_v1: Option<At<bool>>,
-}
-
-/// Every source, in the order of the file.
-pub(super) fn sources(root: &Section<'_>, base: &Path) -> Vec<Source> {
-    let section = root.section("sources");
-    let sources: Vec<_> = section
-        .named()
-        .into_iter()
-        .map(|(name, named)| {
-            check_name(&section, &name);
-            source(name, &named, base)
-        })
-        .collect();
-    if section.is_empty() {
-        root.missing("sources", "no source; expected at least one [sources.NAME] with a provider");
+/// The tables of all sources, in the order of the file.
+pub(super) fn named_sources() -> Kind<Vec<Source>> {
+    let read = |item: &Item<'_>| {
+        let sources = item.section()?;
+        let read = |(name, section): (At<String>, Section<'_>)| {
+            check_name(&sources, &name);
+            let mut source = Source { name, ..Source::read(&section) };
+            check_source(&mut source, &section);
+            source
+        };
+        Some(sources.named().into_iter().map(read).collect())
+    };
+    let show = |sources: &Vec<Source>| {
+        let source = |source: &Source| (quote_key(&source.name.value), Shown::Table(keys::show(source)));
+        Some(Shown::Table(sources.iter().map(source).collect()))
+    };
+    Kind {
+        // Sources are compared one by one, where they are served.
+        changes: |_, _, _, _| (),
+        nested: Some(|above, keys| keys::describe::<Source>(&format!("{above}.NAME"), keys)),
+        ..Kind::new("a table", |_, _| Vec::new(), read, show)
     }
-    for (number, source) in sources.iter().enumerate() {
-        let before = sources.iter().take(number).find(|before| before.path.value == source.path.value);
-        if let Some(before) = before {
-            let key = format!("{}.path", section.key_of(&source.name.value));
-            let what =
-                format!("{:?} is already the path of the source {}", source.path.value, before.name.value);
-            section.problem_at(source.path.at, &key, what);
+    .naming(|sources, key, found| {
+        for source in sources {
+            let above = format!("{}.{}", key.name, quote_key(&source.name.value));
+            keys::references(source, &above, found);
         }
-    }
-    sources
+    })
 }
 
-fn source(name: At<String>, section: &Section<'_>, base: &Path) -> Source {
-    let provider = section.string("provider", "the name of a provider");
-    if section.item("provider").is_none() {
-        section.missing("provider", "missing; expected the name of a provider");
-    }
-    let path = section.string("path", "a path such as \"/hooks/basiq\"");
-    let path = path.unwrap_or_else(|| At { value: format!("/hooks/{}", name.value), at: section.at() });
-    // The default path of a bad name is as bad; the name has been reported.
-    if section.item("path").is_some() || is_name(&name.value) {
-        check_path(section, &path);
-    }
-    let secrets = secrets(section, base);
-    let tolerance = section.duration("tolerance", SOME_TIME, 300 * SECOND).value;
-    let allow_ips = section.networks("allow_ips");
-    if peer::everybody(&allow_ips)
-        && let Some(item) = section.item("allow_ips")
-    {
-        let what = "lets everybody in; list the sender's own networks, or leave it out";
-        section.warning(item.at, "allow_ips", what.to_owned());
-    }
-    let rate_limit_of_all = rate_limit(&section.section("rate_limit"));
-    let client_rate_limit = rate_limit(&section.section("client_rate_limit"));
-    let path_token = section.secret("path_token", base);
-    let client_certificate = client_certificate(section);
-    let subscriptions = subscriptions(section);
-    let choices = [("forward", OnConflict::Forward), ("drop", OnConflict::Drop)];
-    let on_conflict = section.one_of("on_conflict", &choices).map(|choice| choice.value);
-    let unauthenticated = section.flag("unauthenticated");
-    let accept_v1 = section.flag("accept_v1");
-    let (observe, observe_until) = observe(section);
-    let webhook_origins = webhook_origins(section);
-    section.finish();
-    Source {
-        // An empty one stands for one that has been reported.
-        provider: provider.unwrap_or(At { value: String::new(), at: section.at() }),
-        name,
-        path,
-        secrets,
-        tolerance,
-        allow_ips,
-        rate_limit: rate_limit_of_all,
-        client_rate_limit,
-        path_token,
-        client_certificate,
-        subscriptions,
-        on_conflict,
-        observe,
-        observe_until,
-        webhook_origins,
-        unauthenticated,
-        accept_v1,
-    }
+/// The secrets of a source.
+fn secrets() -> Kind<Vec<At<SourceSecret>>> {
+    let read = |item: &Item<'_>| match item.list() {
+        Some(items) => Some(items.iter().filter_map(source_secret).collect()),
+        None => item.expected_secret("a list of secrets such as [{ env = \"NAME\" }]"),
+    };
+    let show = |secrets: &Vec<At<SourceSecret>>| {
+        let secrets: Vec<_> = secrets.iter().map(|secret| dated(&secret.value)).collect();
+        format!("[{}]", secrets.join(", "))
+    };
+    value("a list of secrets", Vec::new(), read, show).naming(|secrets, key, found| {
+        let secrets = secrets.iter();
+        found.extend(secrets.map(|secret| key.names(secret.at, Target::Secret(&secret.value.reference))));
+    })
 }
 
-fn secrets(section: &Section<'_>, base: &Path) -> Vec<At<SourceSecret>> {
-    let Some(item) = section.item("secrets") else { return Vec::new() };
-    match item.list() {
-        Some(items) => items.into_iter().filter_map(|item| secret(&item, base)).collect(),
-        None => item.expected_secret("a list of secrets such as [{ env = \"NAME\" }]").unwrap_or_default(),
-    }
-}
-
-fn secret(item: &Item<'_>, base: &Path) -> Option<At<SourceSecret>> {
-    let (mut not_before, mut not_after) = (None, None);
-    let At { value: reference, at } = item.secret_with(base, |section| {
-        not_before = section.item("not_before").and_then(|item| item.moment(false));
-        not_after = section.item("not_after").and_then(|item| item.moment(true));
-    })?;
+fn source_secret(item: &Item<'_>) -> Option<At<SourceSecret>> {
+    let section = item.is_table().then(|| item.section()).flatten();
+    let date = |key, after_it| section.as_ref()?.item(key)?.moment(after_it);
+    let (not_before, not_after) = (date("not_before", false), date("not_after", true));
+    let At { value: reference, at } = item.secret(&["not_before", "not_after"])?;
     if let (Some(from), Some(until)) = (not_before, not_after)
         && from >= until
     {
@@ -187,72 +158,92 @@ fn secret(item: &Item<'_>, base: &Path) -> Option<At<SourceSecret>> {
     Some(At { value: SourceSecret { reference, not_before, not_after }, at })
 }
 
-fn rate_limit(limit: &Section<'_>) -> Option<RateLimit> {
-    if !limit.is_present() {
-        return None;
+/// A plain one is printed as the text that it is not, since only a table has dates.
+fn dated(secret: &SourceSecret) -> String {
+    let shown = reference(&secret.reference);
+    let dates = [("not_before", secret.not_before), ("not_after", secret.not_after)];
+    let dates: String = dates.iter().filter_map(|(key, at)| Some(format!(", {key} = {}", (*at)?))).collect();
+    match shown.strip_suffix(" }") {
+        Some(table) => format!("{table}{dates} }}"),
+        None => shown,
     }
-    let per_second = limit.integer("per_second", 1..=MAX_RATE);
-    let burst = limit.integer("burst", 1..=MAX_RATE);
-    if limit.item("per_second").is_none() {
-        limit.missing("per_second", "missing; expected requests a second, 1 or more");
-    }
-    limit.finish();
-    let per_second = u32::try_from(per_second?.value).ok()?;
-    let burst = burst.and_then(|burst| u32::try_from(burst.value).ok()).unwrap_or(per_second);
-    Some(RateLimit { per_second, burst })
 }
 
-fn observe(section: &Section<'_>) -> (Vec<Reason>, Option<At<Timestamp>>) {
-    let until = section.item("observe_until");
-    let at = until.as_ref().map_or(section.at(), |item| item.at);
-    let given = until.is_some();
-    let until = until.and_then(|item| item.moment(true)).map(|value| At { value, at });
-    let what = "a list of what is only to be observed, such as [\"client_not_allowed\"]";
-    let mut observe = Vec::new();
-    for item in section.items("observe", what).into_iter().flatten() {
-        let Some(found) = item.choice(&OBSERVABLE.map(|reason| (reason.label(), reason))) else { continue };
-        if !observe.contains(&found) {
-            observe.push(found);
-        }
-    }
-    if !observe.is_empty() && !given {
-        section.missing("observe_until", "missing; observing ends: expected a date such as 2027-01-31");
-    }
-    if observe.is_empty() && given && section.item("observe").is_none() {
-        section.warning(at, "observe_until", "no effect without observe");
-    }
-    (observe, until)
+/// What a client's certificate must show.
+fn client_certificate() -> Kind<String> {
+    let read = |item: &Item<'_>| {
+        let expected = item.as_text().filter(|text| !text.trim().is_empty() && Certificate::can_match(text));
+        expected.map(str::to_owned).or_else(|| item.expected(Certificate::EXPECTED))
+    };
+    value("a name, or a subject such as CN=sender,O=Example", String::new(), read, |name| quote(name))
 }
 
-fn webhook_origins(section: &Section<'_>) -> Vec<String> {
-    let what = "a list of origins such as [\"eventemitter.example.com\"]";
-    let mut origins = Vec::new();
-    for item in section.items("webhook_origins", what).into_iter().flatten() {
-        let Some(text) = item.text("an origin: a host name") else { continue };
+fn origin() -> Kind<String> {
+    let read = |item: &Item<'_>| {
+        let text = item.text("an origin: a host name")?;
         // `*` would grant whoever asks, which is what the request is there to prevent.
         if text.contains(|c: char| !c.is_ascii_graphic() || "*,\"".contains(c)) {
             item.problem(format!("expected an origin: a host name, found {text:?}; list each"));
-            continue;
+            return None;
         }
-        origins.push(text.to_ascii_lowercase());
-    }
-    origins
+        Some(text.to_ascii_lowercase())
+    };
+    value("an origin", String::new(), read, |origin| quote(origin))
 }
 
-fn client_certificate(section: &Section<'_>) -> Option<At<String>> {
-    let item = section.item("client_certificate")?;
-    let name = item.text(Certificate::EXPECTED)?;
-    if !Certificate::can_match(name) {
-        return item.expected(Certificate::EXPECTED);
+fn check_rate_limit(limit: &mut RateLimit, section: &Section<'_>) {
+    section.require("per_second", "requests a second, 1 or more");
+    if section.given_at("burst").is_none() {
+        limit.burst = limit.per_second;
     }
-    Some(At { value: name.to_owned(), at: item.at })
 }
 
-fn subscriptions(section: &Section<'_>) -> Option<At<Vec<String>>> {
-    let at = section.item("subscriptions")?.at;
-    let items = section.items("subscriptions", "a list of subscription ids")?;
-    let ids = items.iter().filter_map(|item| item.text("a subscription id")).map(str::to_owned);
-    Some(At { value: ids.collect(), at })
+fn check_source(source: &mut Source, section: &Section<'_>) {
+    section.require("provider", "the name of a provider");
+    let has_path = section.item("path").is_some();
+    if section.given_at("path").is_none() {
+        source.path.value = format!("/hooks/{}", source.name.value);
+    }
+    // The default path of a bad name is as bad; the name has been reported.
+    if has_path || is_name(&source.name.value) {
+        check_path(section, &source.path);
+    }
+    if peer::everybody(&source.allow_ips) {
+        let what = "lets everybody in; list the sender's own networks, or leave it out";
+        section.warning(section.place("allow_ips"), "allow_ips", what);
+    }
+    let observe = std::mem::take(&mut source.observe);
+    for observable in observe {
+        if !source.observe.contains(&observable) {
+            source.observe.push(observable);
+        }
+    }
+    let until = section.item("observe_until");
+    if !source.observe.is_empty() && until.is_none() {
+        section.missing("observe_until", "missing; observing ends: expected a date such as 2027-01-31");
+    }
+    if let Some(until) = until
+        && source.observe.is_empty()
+        && section.item("observe").is_none()
+    {
+        until.warning("no effect without observe");
+    }
+}
+
+/// What can only be said of all sources together.
+pub(super) fn check_all(sources: &[Source], root: &Section<'_>) {
+    let section = root.section("sources");
+    if section.is_empty() {
+        root.missing("sources", "no source; expected at least one [sources.NAME] with a provider");
+    }
+    for (number, source) in sources.iter().enumerate() {
+        let before = sources.iter().take(number).find(|before| before.path.value == source.path.value);
+        if let Some(before) = before {
+            let what =
+                format!("{:?} is already the path of the source {}", source.path.value, before.name.value);
+            section.section(&source.name.value).problem(source.path.at, "path", what);
+        }
+    }
 }
 
 fn check_name(sources: &Section<'_>, name: &At<String>) {
@@ -298,7 +289,7 @@ pub(super) fn odd_path(text: &str) -> Option<&'static str> {
 }
 
 /// Reports a health path that a source has: probes would be taken for its deliveries, or the other way round.
-pub(super) fn check_health_path(root: &Section<'_>, path: &At<String>, sources: &[Source]) {
+pub(super) fn check_health_path(path: &At<String>, sources: &[Source], root: &Section<'_>) {
     let text = path.value.as_str();
     let taken = sources.iter().find(|source| {
         let rest = text.strip_prefix(source.path.value.as_str());
@@ -309,15 +300,16 @@ pub(super) fn check_health_path(root: &Section<'_>, path: &At<String>, sources: 
         let (name, below) = (&source.name.value, source.path.value != text);
         let place = if below { "below the path" } else { "the path" };
         let what = format!("{text:?} is {place} of the source {name}; choose another, such as \"/healthz\"");
-        root.problem_at(path.at, "edge.health_path", what);
+        root.section("edge").problem(path.at, "health_path", what);
     }
 }
 
 /// Bytes: no attribute of an event is longer.
 const MAX_PATH: usize = 600;
 const MAX_RATE: u64 = 1_000_000_000;
+const OBSERVED: &str = "a list of what is only to be observed, such as [\"client_not_allowed\"]";
 /// The reasons that a source may only observe. A wrong signature is always refused.
-const OBSERVABLE: [Reason; 4] = [
+const OBSERVABLE: &[Reason] = &[
     Reason::ClientNotAllowed,
     Reason::RateLimited,
     Reason::TimestampOutsideTolerance,

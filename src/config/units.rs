@@ -15,55 +15,81 @@ pub enum Malformed {
     TooLarge,
 }
 
+/// What a quantity is of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unit {
+    /// Time, in milliseconds.
+    Time,
+    /// Memory, in bytes.
+    Size,
+}
+
 /// Reads a duration, such as `90m` or `7d`.
 ///
 /// # Errors
 /// When it is no whole number with a unit, or too large.
 pub fn duration(text: &str) -> Result<Duration, Malformed> {
-    quantity(text, MILLISECONDS).map(Duration::from_millis)
-}
-
-/// Reads a size in bytes.
-pub(super) fn size(text: &str) -> Result<u64, Malformed> {
-    quantity(text, BYTES)
+    Unit::Time.read(text).map(Duration::from_millis)
 }
 
 /// A duration in the largest unit that leaves nothing over.
 pub(super) fn show_duration(value: Duration) -> String {
-    show(u64::try_from(value.as_millis()).unwrap_or(u64::MAX), MILLISECONDS)
+    Unit::Time.show(as_milliseconds(value))
 }
 
 /// A size in the largest unit that leaves nothing over.
 pub(super) fn show_size(value: u64) -> String {
-    show(value, BYTES)
+    Unit::Size.show(value)
 }
 
-fn quantity(text: &str, units: &[(&str, u64)]) -> Result<u64, Malformed> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    if number.is_empty() {
-        return Err(Malformed::NotAQuantity);
-    }
-    if unit.is_empty() {
-        return Err(Malformed::UnitMissing);
-    }
-    let (_, factor) = units.iter().find(|(name, _)| *name == unit).ok_or(Malformed::NotAQuantity)?;
-    let number: u64 = number.parse().map_err(|_| Malformed::TooLarge)?;
-    number.checked_mul(*factor).ok_or(Malformed::TooLarge)
+/// As the config counts time.
+pub(super) fn as_milliseconds(value: Duration) -> u64 {
+    u64::try_from(value.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn show(value: u64, units: &[(&str, u64)]) -> String {
-    let fits = units.iter().rev().find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor));
-    match fits.or(units.first()) {
-        Some((unit, factor)) => format!("{}{unit}", value / factor),
-        None => value.to_string(),
+impl Unit {
+    /// Reads a number with its unit.
+    pub(super) fn read(self, text: &str) -> Result<u64, Malformed> {
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = text.split_at(digits);
+        if number.is_empty() {
+            return Err(Malformed::NotAQuantity);
+        }
+        if unit.is_empty() {
+            return Err(Malformed::UnitMissing);
+        }
+        let (_, factor) =
+            self.names().iter().find(|(name, _)| *name == unit).ok_or(Malformed::NotAQuantity)?;
+        let number: u64 = number.parse().map_err(|_| Malformed::TooLarge)?;
+        number.checked_mul(*factor).ok_or(Malformed::TooLarge)
+    }
+
+    /// The quantity in the largest unit that leaves nothing over.
+    pub(super) fn show(self, value: u64) -> String {
+        let fits =
+            self.names().iter().rev().find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor));
+        match fits.or(self.names().first()) {
+            Some((unit, factor)) => format!("{}{unit}", value / factor),
+            None => value.to_string(),
+        }
+    }
+
+    /// What to write, with examples.
+    pub(super) fn example(self) -> &'static str {
+        match self {
+            Unit::Time => "a duration such as \"250ms\", \"5s\", \"10m\", \"2h\" or \"7d\"",
+            Unit::Size => "a size such as \"64KiB\" or \"1MiB\"",
+        }
+    }
+
+    /// Each name with its factor. Ascending, so that the reverse finds the largest.
+    fn names(self) -> &'static [(&'static str, u64)] {
+        match self {
+            Unit::Time => &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)],
+            Unit::Size => &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)],
+        }
     }
 }
-
-// Ascending, so that the reverse finds the largest.
-const MILLISECONDS: &[(&str, u64)] =
-    &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-const BYTES: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 #[cfg(test)]
 mod tests {
@@ -77,6 +103,7 @@ mod tests {
         assert_eq!(duration("10m"), seconds(600));
         assert_eq!(duration("2h"), seconds(7200));
         assert_eq!(duration("7d"), seconds(604_800));
+        let size = |text| Unit::Size.read(text);
         assert_eq!(size("512B"), Ok(512));
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("1MiB"), Ok(1_048_576));
@@ -85,6 +112,7 @@ mod tests {
 
     #[test]
     fn refuses_everything_else() {
+        let size = |text| Unit::Size.read(text);
         assert_eq!(duration("5"), Err(Malformed::UnitMissing));
         for text in ["", "s", "5 s", " 5s", "-5s", "+5s", "1.5s", "5S", "1m30s", "٣s", "5µs"] {
             assert_eq!(duration(text), Err(Malformed::NotAQuantity), "{text:?}");
@@ -98,11 +126,13 @@ mod tests {
 
     #[test]
     fn prints_what_reads_back() {
-        for text in ["0ms", "1ms", "1500ms", "5s", "90s", "25h", "7d"] {
-            assert_eq!(show_duration(duration(text).unwrap()), text);
-        }
-        for text in ["0B", "1B", "1025B", "64KiB", "1MiB", "3GiB"] {
-            assert_eq!(show_size(size(text).unwrap()), text);
+        for (unit, texts) in [
+            (Unit::Time, ["0ms", "1ms", "1500ms", "5s", "90s", "25h", "7d"].as_slice()),
+            (Unit::Size, &["0B", "1B", "1025B", "64KiB", "1MiB", "3GiB"]),
+        ] {
+            for text in texts {
+                assert_eq!(unit.show(unit.read(text).unwrap()), *text);
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use super::reject_log;
 use super::watch::{self, Marks};
 use crate::broker;
 use crate::clock::Clock;
-use crate::config::{self, Config, LoadError, Position, Problem};
+use crate::config::{self, Config, FullKey, LoadError, Position, Problem, Reference, Target};
 use crate::data_dir;
 use crate::database;
 use crate::file;
@@ -23,7 +23,6 @@ use crate::pipeline::Rules;
 use crate::quarantine;
 use crate::queue_name::QueueName;
 use crate::route;
-use crate::secret::SecretRef;
 
 /// A config file as it was read.
 pub struct Loaded {
@@ -47,7 +46,7 @@ pub(super) type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
 /// A fingerprint of what is behind a reference that only a restart reads anew.
 #[derive(Clone, Debug)]
 pub(super) struct Lasting {
-    pub(super) key: &'static str,
+    pub(super) key: String,
     pub(super) at: Position,
     content: Option<[u8; 32]>,
 }
@@ -136,19 +135,17 @@ fn misplaced(config: &Config) -> impl Iterator<Item = Problem> {
 
 /// Reads what is behind the references that are only read at the start.
 pub(super) fn lasting(config: &Config) -> Vec<Lasting> {
-    let mut references = config.urls_in_use();
-    references.extend(config.audit.key.iter().map(|key| ("audit.key", key)));
-    let quarantine = config.quarantine.key.iter().filter(|_| config.quarantine.enabled);
-    references.extend(quarantine.map(|key| ("quarantine.key", key)));
-    let secret = |reference: &SecretRef| Some(digest(reference.resolve().ok()?.expose().as_bytes()));
-    let mut lasting: Vec<_> = references
-        .into_iter()
-        .map(|(key, reference)| Lasting { key, at: reference.at, content: secret(&reference.value) })
-        .collect();
-    if let Some(ca) = &config.redis.ca {
-        lasting.push(Lasting { key: "redis.ca", at: config.places.find("redis.ca"), content: content(ca) });
-    }
-    lasting
+    let read_once = |Reference { key: FullKey { name, needs_restart }, .. }: &Reference<'_>| {
+        *needs_restart && config.uses(name) && (name != "quarantine.key" || config.quarantine.enabled)
+    };
+    let lasting = |Reference { key, at, target }| {
+        let content = match target {
+            Target::Secret(secret) => secret.resolve().ok().map(|secret| digest(secret.expose().as_bytes())),
+            Target::File(path) | Target::PrivateKey(path) => content(path),
+        };
+        Lasting { key: key.name, at, content }
+    };
+    config.references().into_iter().filter(read_once).map(lasting).collect()
 }
 
 /// Of two readings of the same references, those of the later one that read something else.

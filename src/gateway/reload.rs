@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::load::{Contents, Loaded, load, other};
 use super::watch::{Due, Watch, apart};
 use super::{Gateway, Sockets, StartError, stores};
-use crate::config::{Config, Problem};
+use crate::config::{Config, FullKey, Problem};
 use crate::listener;
 use crate::live;
 use crate::metrics::{Metrics, ReloadResult};
@@ -33,7 +33,7 @@ pub struct Changes {
     added: Vec<String>,
     removed: Vec<String>,
     changed: Vec<String>,
-    keys: Vec<&'static str>,
+    keys: Vec<String>,
 }
 
 impl Reloads {
@@ -93,7 +93,7 @@ impl Reloads {
         let marks = loaded.marks.clone();
         let files = other_files(&loaded.contents, self.contents.as_ref());
         let stays_refused = errors(&file, &loaded.problems).is_none()
-            && loaded.config.changed_keys(&gateway.config).iter().any(|key| !can_follow(key));
+            && loaded.config.changes(&gateway.config).iter().any(|key| key.needs_restart);
         let applied = gateway.reload(loaded);
         self.watch.acted(marks, applied.is_ok());
         match applied {
@@ -163,7 +163,7 @@ impl Gateway {
         }
         for other in other(&lasting, &self.lasting) {
             let what = "the secret or file behind it has changed; that needs a restart, the rest is applied";
-            let key = other.key.to_owned();
+            let key = other.key.clone();
             problems.push(Problem { at: other.at, key, what: what.to_owned(), warning: true });
         }
         problems.sort();
@@ -207,23 +207,18 @@ impl Gateway {
 
 /// The keys that a running gateway cannot follow, where they differ.
 fn needing_a_restart(config: &Config, before: &Config) -> Vec<Problem> {
-    let changed = config.changed_keys(before).into_iter().filter(|key| !can_follow(key));
-    let problem = |key: &'static str| {
+    let changed = config.changes(before).into_iter().filter(|key| key.needs_restart);
+    let problem = |FullKey { name: key, .. }| {
         Problem {
-        at: config.places.find(key),
-        key: key.to_owned(),
-        what: "needs a restart: this differs from what the gateway was started with; restart it, or put the old \
-               value back to have the rest applied"
+        at: config.places.find(&key),
+        key,
+        what: "needs a restart: this differs from what the gateway was started with; restart it, or put the old value \
+               back to have the rest applied"
             .to_owned(),
         warning: false,
     }
     };
     changed.map(problem).collect()
-}
-
-fn can_follow(key: &str) -> bool {
-    let fixed = ["edge.reuse_port", "edge.threads"];
-    (key.starts_with("edge.") && !fixed.contains(&key)) || key.starts_with("admin.")
 }
 
 fn cannot_listen(why: &StartError, config: &Config, gateway: &Gateway) -> Problem {
@@ -276,7 +271,7 @@ impl Changes {
             added: now.difference(&then).cloned().collect(),
             removed: then.difference(&now).cloned().collect(),
             changed: changed.map(|source| source.name.value.clone()).collect(),
-            keys: config.changed_keys(before),
+            keys: config.changes(before).into_iter().map(|key| key.name).collect(),
         }
     }
 

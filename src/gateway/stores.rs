@@ -143,7 +143,7 @@ fn open_embedded(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, Star
     if waiting > 0 {
         return Err(OpenError::Spooled { db: file, waiting }.into());
     }
-    let series = with.metrics.queue(config.queue.kind.name());
+    let series = with.metrics.queue(config.queue.kind.label());
     let readiness = with.readiness.clone();
     Ok(Inbox::Embedded(embedded::Embedded::open(&file, options, with.clock.clone(), series, readiness)?))
 }
@@ -159,7 +159,7 @@ fn open_redis(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartEr
         ignore_idle_groups: config.queue.ignore_idle_groups,
         ack_replicas: config.queue.ack_replicas,
     };
-    let series = with.metrics.queue(config.queue.kind.name());
+    let series = with.metrics.queue(config.queue.kind.label());
     Ok(Inbox::Redis(redis::RedisInbox::open(
         redis::Servers::of(&config.redis)?,
         options,
@@ -183,7 +183,7 @@ async fn open_claimed(
             Claims::Redis(RedisClaims::open(servers, queue, with.readiness.clone()))
         }
     };
-    let metrics = with.metrics.queue(config.queue.kind.name());
+    let metrics = with.metrics.queue(config.queue.kind.label());
     let broker = open_broker(config, with).await?;
     let options = claimed::Options {
         window: config.dedupe.window.value,
@@ -198,7 +198,7 @@ async fn open_broker(config: &Config, with: &Surroundings<'_>) -> Result<Broker,
     let within = claimed::publish_within(config.dedupe.lease);
     let options =
         broker::Options { name, names: live::names(config), url: config.queue.url.value.resolve()?, within };
-    let metrics = with.metrics.queue(config.queue.kind.name());
+    let metrics = with.metrics.queue(config.queue.kind.label());
     let watch = Watch { metrics, readiness: with.readiness.clone() };
     Ok(match config.queue.kind {
         QueueKind::Amqp => Broker::Amqp(amqp::Amqp::open(options, watch).await?),

@@ -25,7 +25,7 @@ impl Builder<'_> {
             return None;
         }
         let name = provider.name;
-        let open = of.unauthenticated.as_ref().is_some_and(|flag| flag.value);
+        let open = of.unauthenticated.value;
         let otherwise = match provider.signing {
             Signing::Always(_) if of.secrets.is_empty() => {
                 Err(format!("{name} signs its deliveries: set secrets = [{{ env = \"NAME\" }}]"))
@@ -54,7 +54,10 @@ impl Builder<'_> {
 
     /// Says what `unauthenticated = true` comes to.
     pub(super) fn check_unauthenticated(&mut self, provider: &Provider, verified_by: VerifiedBy) {
-        let Some(flag) = self.of.unauthenticated.as_ref().filter(|flag| flag.value) else { return };
+        let flag = &self.of.unauthenticated;
+        if !flag.value {
+            return;
+        }
         let what = match verified_by {
             VerifiedBy::Nothing => {
                 "nothing authenticates this source: whoever can reach it can make events; \

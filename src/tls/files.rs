@@ -108,12 +108,7 @@ impl Files<'_> {
         match made {
             Ok(made) => Some(made),
             Err(why) => {
-                let at = self
-                    .section
-                    .tls
-                    .certificates
-                    .first()
-                    .map_or_else(Position::default, |pair| pair.certificate.at);
+                let at = self.section.tls.certificate.at;
                 self.error(at, self.section.key, format!("cannot set up TLS: {why}"))
             }
         }

@@ -97,7 +97,7 @@ fn what_faces_the_internet_arrives_as_written() {
     assert!(config.edge.proxy_protocol);
     let tls = config.edge.tls.as_ref().unwrap();
     let folder = path.parent().unwrap();
-    let files: Vec<_> = tls.certificates.iter().map(|pair| pair.private_key.value.clone()).collect();
+    let files: Vec<_> = tls.pairs().into_iter().map(|pair| pair.private_key.value).collect();
     assert_eq!(files, [folder.join("edge.key"), folder.join("other.key")]);
     assert_eq!(tls.client_ca.as_ref().unwrap().value, folder.join("clients.pem"));
     assert!(config.admin.token.is_some() && config.admin.tls.is_some());

@@ -1,8 +1,13 @@
-//! What the READMEs list is what the code has: every event type with its canonical type, every reject reason with its status,
-//! every metric with its labels.
+//! What the READMEs and `config/full.toml` list is what the code has: every event type with its canonical type, every reject
+//! reason with its status, every metric with its labels, every config key with its default.
+//!
+//! With `HOOKGATE_BLESS=1` the lists of config keys are written anew, to be read in the diff before they are committed.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::Path;
 
+use hookgate::config::{Config, Key};
 use hookgate::label::Label;
 use hookgate::metrics::Metrics;
 use hookgate::provider;
@@ -56,6 +61,112 @@ fn the_operators_page_lists_every_metric_as_its_row_has_it() {
     });
     let known: Vec<_> = known.collect();
     assert!(listed == known, "deploy/README.md should list:\n{}", known.join("\n"));
+}
+
+#[test]
+fn every_config_key_has_a_default_or_an_example_and_a_comment() {
+    let keys = Config::keys();
+    assert!(keys.len() > 60, "{}", keys.len());
+    for key in keys {
+        assert!(!key.doc.is_empty() && key.doc.ends_with('.'), "{}: {:?}", key.name, key.doc);
+        assert!(is_table(&key) || key.default.is_some() != key.example.is_some(), "{key:?}");
+    }
+}
+
+#[test]
+fn the_full_config_lists_every_key_outside_sources_with_its_default() {
+    let page = read("config/full.toml");
+    let (start, end) = (page.find("\ndata_dir").unwrap(), page.find("\n[sources.").unwrap());
+    let mut listed = String::new();
+    for key in Config::keys().iter().filter(|key| !key.name.starts_with("sources")) {
+        listed.push_str(&line_of_full(key));
+    }
+    holds("config/full.toml", &page, start + 1..end, &listed);
+}
+
+#[test]
+fn the_full_config_shows_every_key_of_a_source() {
+    let page = read("config/full.toml");
+    let sources = &page[page.find("\n[sources.").unwrap()..];
+    for key in Config::keys() {
+        let Some(name) = key.name.strip_prefix("sources.NAME.") else { continue };
+        let name = name.rsplit('.').next().unwrap();
+        let default = key.default.filter(|default| default != "[]").unwrap_or_default();
+        let shown = format!("{name} = {default}");
+        assert!(sources.contains(&shown), "{shown} is in no source of config/full.toml");
+    }
+}
+
+#[test]
+fn the_front_page_lists_every_config_key_with_its_default() {
+    let page = read("README.md");
+    let head = "| key | default | takes | applied by | meaning |\n|---|---|---|---|---|\n";
+    let start = page.find(head).unwrap() + head.len();
+    let end = start + page[start..].find("\n\n").unwrap() + 1;
+    let code = |text: &str| format!("`{text}`");
+    let row = |key: &Key| {
+        let Key { name, doc, allowed, .. } = key;
+        let default = key.default.as_deref().map(code).unwrap_or_default();
+        let by = match key.needs_restart {
+            _ if is_table(key) => "",
+            true => "restart",
+            false => "reload",
+        };
+        format!("| `{name}` | {default} | {allowed} | {by} | {doc} |\n")
+    };
+    let listed: String = Config::keys().iter().map(row).collect();
+    holds("README.md", &page, start..end, &listed);
+}
+
+fn is_table(key: &Key) -> bool {
+    key.allowed == "a table"
+}
+
+/// A key as the full config shows it, with its comment beside it.
+fn line_of_full(key: &Key) -> String {
+    const BESIDE: usize = 43;
+    const LONGEST: usize = 130;
+    let (section, name) = key.name.rsplit_once('.').unwrap_or(("", &key.name));
+    let value = key.default.as_deref().or(key.example);
+    let (break_before, shown) = match value {
+        Some(value) => ("", format!("{name} = {value}")),
+        None => ("\n", format!("[{}]", key.name)),
+    };
+    // What is not there unless it is written, and the keys of a table that is not.
+    let is_left_out =
+        key.default.is_none() && (value.is_some() || !section.is_empty()) || section.contains('.');
+    let mark = if is_left_out { "# " } else { "" };
+    let mut line = format!("{break_before}{:<width$}", format!("{mark}{shown} "), width = BESIDE);
+    line.push('#');
+    let mut width = line.trim_start().chars().count();
+    // A choice of words is not clear from the default.
+    let words = if key.allowed.starts_with('"') { format!("{}. ", key.allowed) } else { String::new() };
+    for word in (words + key.doc).split_whitespace() {
+        if width + 1 + word.chars().count() > LONGEST {
+            line.push_str(&format!("\n{:BESIDE$}#", ""));
+            width = BESIDE + 1;
+        }
+        line.push_str(&format!(" {word}"));
+        width += 1 + word.chars().count();
+    }
+    line + "\n"
+}
+
+/// Fails unless the file has this text in this place, or puts it there.
+fn holds(path: &str, page: &str, place: Range<usize>, text: &str) {
+    if std::env::var_os("HOOKGATE_BLESS").is_some() {
+        let page = [&page[..place.start], text, &page[place.end..]].concat();
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(path), page).unwrap();
+        return;
+    }
+    let (is, should): (Vec<_>, Vec<_>) = (page[place].lines().collect(), text.lines().collect());
+    let at = is.iter().zip(&should).take_while(|(is, should)| is == should).count();
+    assert!(
+        is == should,
+        "{path} does not say what the rows of src/config do: {:?} should be {:?}; write it anew with HOOKGATE_BLESS=1",
+        is.get(at),
+        should.get(at)
+    );
 }
 
 /// The first two cells of each row that begins with a code word, without their quotes.

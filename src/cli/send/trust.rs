@@ -64,7 +64,7 @@ impl Trust<'_> {
         let (named, authorities, instead) = match self {
             Trust::Own(tls) => {
                 let mut named = Vec::new();
-                for pair in &tls.certificates {
+                for pair in tls.pairs() {
                     // Those after it in the file are its authorities.
                     named.extend(certificates(&pair.certificate.value)?.into_iter().take(1));
                 }

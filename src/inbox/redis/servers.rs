@@ -73,14 +73,13 @@ impl Servers {
     /// # Errors
     /// When a URL cannot be read, or [`Servers::open`] fails.
     pub fn of(config: &config::Redis) -> Result<Servers, OpenError> {
-        let urls: Vec<Secret> =
-            config.urls.iter().map(|url| url.value.resolve()).collect::<Result<_, _>>()?;
+        let urls: Vec<Secret> = config.url.iter().map(|url| url.value.resolve()).collect::<Result<_, _>>()?;
         let kind = match &config.sentinel {
             _ if config.cluster => Kind::Cluster,
             Some(name) => Kind::Sentinel(name.clone()),
             None => Kind::Single,
         };
-        Servers::open(&urls, kind, config.ca.as_deref())
+        Servers::open(&urls, kind, config.ca.as_ref().map(|ca| ca.value.as_path()))
     }
 
     /// Reads the URLs, at least one; `ca` is the PEM file of the authorities to trust, instead of the system's.

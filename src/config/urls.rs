@@ -3,91 +3,89 @@
 //! Keeps true: a URL is never shown, not even in a problem with it.
 
 use std::net::Ipv6Addr;
-use std::path::Path;
 
+use toml::de::DeValue;
+
+use super::At;
 use super::item::Item;
-use super::read::Section;
-use super::{At, QueueKind, Redis};
+use super::kinds::Kind;
+use super::print::{Shown, redacted_url};
+use super::section::Section;
+use super::stores::QueueKind;
+use super::values::{one_secret, plain};
+use crate::label::Label;
 use crate::secret::{Secret, SecretRef};
 
-/// `[redis]`.
-pub(super) fn redis(section: &Section<'_>, base: &Path) -> Redis {
-    let items = section.item("url").map(|item| item.list().unwrap_or_else(|| vec![item]));
-    let given = items.is_some();
-    let mut urls: Vec<_> = items.into_iter().flatten().filter_map(|item| url(&item, &REDIS, base)).collect();
-    if urls.is_empty() {
-        if let Some(item) = section.item("url").filter(|item| item.list().is_some_and(|list| list.is_empty()))
-        {
+/// The URLs of Redis: one, or a list.
+pub(super) fn redis_urls() -> Kind<Vec<At<SecretRef>>> {
+    let read = |item: &Item<'_>| {
+        let Some(items) = item.list() else { return Some(vec![REDIS.read(item)?]) };
+        if items.is_empty() {
             item.problem("expected at least one URL");
         }
-        urls.push(At { value: SecretRef::Plain(Secret::new(REDIS.example)), at: section.at() });
-    }
-    let cluster = section.flag("cluster");
-    let sentinel = section.string("sentinel", "the name of a master");
-    let ca = section.string("ca", "a path");
-    section.finish();
-    let is_cluster = cluster.as_ref().is_some_and(|flag| flag.value);
-    if is_cluster && let Some(name) = &sentinel {
-        section.problem(name.at, "sentinel", "a cluster has no Sentinels; either cluster = true or sentinel");
-    }
-    if given && urls.len() > 1 && !is_cluster && sentinel.is_none() {
-        let what = "several URLs are a cluster's or Sentinels': set cluster = true, or sentinel to the master's name";
-        section.problem(urls.first().map_or(section.at(), |url| url.at), "url", what);
-    }
-    // A URL from elsewhere is not read here.
-    let is_plain = |url: &At<SecretRef>| matches!(&url.value, SecretRef::Plain(url) if url.expose().starts_with("redis:"));
-    if let Some(ca) = &ca
-        && urls.iter().all(is_plain)
-    {
-        section.warning(
-            ca.at,
-            "ca",
-            "no effect without TLS: redis:// is plain text, and rediss:// is over TLS",
-        );
-    }
-    Redis {
-        urls,
-        cluster: is_cluster,
-        sentinel: sentinel.map(|name| name.value),
-        ca: ca.map(|path| base.join(path.value)),
-    }
+        let urls: Vec<_> = items.iter().filter_map(|item| REDIS.read(item)).collect();
+        (!urls.is_empty()).then_some(urls)
+    };
+    let show = |urls: &Vec<At<SecretRef>>| {
+        let urls: Vec<_> = urls.iter().map(|url| redacted_url(&url.value)).collect();
+        Some(Shown::Value(match urls.as_slice() {
+            [one] => one.clone(),
+            several => format!("[{}]", several.join(", ")),
+        }))
+    };
+    Kind::new(URLS, |section, _| vec![plain(REDIS.example, section)], read, show)
+        .naming(|urls, key, found| urls.iter().for_each(|url| one_secret(url, key, found)))
 }
 
-/// `queue.url`, or the default of its kind.
-pub(super) fn queue_url(section: &Section<'_>, kind: Option<QueueKind>, base: &Path) -> At<SecretRef> {
-    let form = match kind {
-        Some(QueueKind::Nats) => &NATS,
-        Some(QueueKind::Amqp) => &AMQP,
-        Some(QueueKind::Kafka) => &KAFKA,
-        Some(QueueKind::Embedded | QueueKind::Redis) | None => {
-            if let Some(item) = section.item("url").filter(|_| kind.is_some()) {
-                item.warning("no effect on this kind of queue; only for nats, amqp, kafka");
-            }
-            return At { value: SecretRef::Plain(Secret::new("")), at: section.at() };
-        }
+/// The URLs of a broker, as one text. Their form, and the default, are those of the section's `kind`.
+pub(super) fn broker_urls() -> Kind<At<SecretRef>> {
+    let default = |section: &Section<'_>, _: &str| {
+        let form = kind_of(section.value("kind")).and_then(broker_form);
+        plain(form.map_or("", |form| form.example), section)
     };
-    let given = section.item("url").and_then(|item| match item.list() {
-        None => url(&item, form, base),
-        Some(items) => {
-            let at = item.at;
-            let urls: Vec<_> = items.iter().filter_map(|item| url(item, form, base)).collect();
-            if items.is_empty() {
-                item.problem("expected at least one URL");
-            }
-            let plain = urls.iter().filter_map(|url| match &url.value {
-                SecretRef::Plain(text) => Some(text.expose()),
-                SecretRef::Env(_) | SecretRef::File(_) => {
-                    item.problem(
-                        "a secret cannot stand in a list; let one secret hold the whole list, with commas",
-                    );
-                    None
-                }
-            });
-            let joined = plain.collect::<Vec<_>>().join(",");
-            (!joined.is_empty()).then(|| At { value: SecretRef::Plain(Secret::new(joined)), at })
+    let show = |urls: &At<SecretRef>| {
+        let is_none = matches!(&urls.value, SecretRef::Plain(url) if url.expose().is_empty());
+        (!is_none).then(|| Shown::Value(redacted_url(&urls.value)))
+    };
+    Kind::new(URLS, default, read_broker_urls, show).naming(one_secret)
+}
+
+fn read_broker_urls(item: &Item<'_>) -> Option<At<SecretRef>> {
+    let Some(form) = broker_form(kind_of(item.sibling("kind"))?) else {
+        item.warning("no effect on this kind of queue; only for nats, amqp, kafka");
+        return None;
+    };
+    let Some(items) = item.list() else { return form.read(item) };
+    if items.is_empty() {
+        item.problem("expected at least one URL");
+    }
+    let urls: Vec<_> = items.iter().filter_map(|item| form.read(item)).collect();
+    let plain = urls.iter().filter_map(|url| match &url.value {
+        SecretRef::Plain(text) => Some(text.expose()),
+        SecretRef::Env(_) | SecretRef::File(_) => {
+            item.problem("a secret cannot stand in a list; let one secret hold the whole list, with commas");
+            None
         }
     });
-    given.unwrap_or_else(|| At { value: SecretRef::Plain(Secret::new(form.example)), at: section.at() })
+    let joined = plain.collect::<Vec<_>>().join(",");
+    (!joined.is_empty()).then(|| At { value: SecretRef::Plain(Secret::new(joined)), at: item.at })
+}
+
+const URLS: &str = "a URL, or a list of them";
+
+/// The kind of queue that a section says. None: the value is invalid.
+fn kind_of(value: Option<&DeValue<'_>>) -> Option<QueueKind> {
+    let Some(value) = value else { return Some(QueueKind::Embedded) };
+    QueueKind::ALL.iter().copied().find(|kind| Some(kind.label()) == value.as_str())
+}
+
+fn broker_form(kind: QueueKind) -> Option<&'static Form> {
+    match kind {
+        QueueKind::Nats => Some(&NATS),
+        QueueKind::Amqp => Some(&AMQP),
+        QueueKind::Kafka => Some(&KAFKA),
+        QueueKind::Embedded | QueueKind::Redis => None,
+    }
 }
 
 /// How the URLs of one kind of server look.
@@ -98,31 +96,6 @@ struct Form {
     path: fn(&str) -> bool,
     /// Whether one text may hold several, with commas.
     several: bool,
-}
-
-fn url(item: &Item<'_>, form: &Form, base: &Path) -> Option<At<SecretRef>> {
-    let Some(text) = item.as_text() else {
-        return if item.is_table() { item.secret(base) } else { item.expected_secret("a URL or a secret") };
-    };
-    // The text is not shown: it may hold a password.
-    if !form.several && password_breaks_url(text) {
-        item.problem(format!("the URL {PASSWORD_BREAKS_URL}"));
-        return None;
-    }
-    let Some(users) = form.users(text) else {
-        let flaw = redis_url_flaw(text).filter(|_| form.example == REDIS.example);
-        // A list may hold several, and then which of them it is cannot be said.
-        let flaw = flaw.or_else(|| password_breaks_url(text).then_some(PASSWORD_BREAKS_URL));
-        let why = flaw.map(|flaw| format!(": it {flaw}")).unwrap_or_default();
-        item.problem(format!("expected a URL such as {:?}, found another text{why}", form.example));
-        return None;
-    };
-    if users {
-        item.warning(
-            "a password in the config file; use { env = \"NAME\" } or { file = \"PATH\" } for the URL",
-        );
-    }
-    Some(At { value: SecretRef::Plain(Secret::new(text)), at: item.at })
 }
 
 /// Whether a sign that ends the host stands before the last `@` of a URL, that is in its user or password.
@@ -165,6 +138,35 @@ pub(crate) fn redis_url_flaw(url: &str) -> Option<&'static str> {
 }
 
 impl Form {
+    fn read(&self, item: &Item<'_>) -> Option<At<SecretRef>> {
+        let Some(text) = item.as_text() else {
+            return if item.is_table() {
+                item.secret(&[])
+            } else {
+                item.expected_secret("a URL or a secret")
+            };
+        };
+        // The text is not shown: it may hold a password.
+        if !self.several && password_breaks_url(text) {
+            item.problem(format!("the URL {PASSWORD_BREAKS_URL}"));
+            return None;
+        }
+        let Some(users) = self.users(text) else {
+            let flaw = redis_url_flaw(text).filter(|_| self.example == REDIS.example);
+            // A list may hold several, and then which of them it is cannot be said.
+            let flaw = flaw.or_else(|| password_breaks_url(text).then_some(PASSWORD_BREAKS_URL));
+            let why = flaw.map(|flaw| format!(": it {flaw}")).unwrap_or_default();
+            item.problem(format!("expected a URL such as {:?}, found another text{why}", self.example));
+            return None;
+        };
+        if users {
+            item.warning(
+                "a password in the config file; use { env = \"NAME\" } or { file = \"PATH\" } for the URL",
+            );
+        }
+        Some(At { value: SecretRef::Plain(Secret::new(text)), at: item.at })
+    }
+
     /// Whether a user or password stands in it; none if it is no such URL, or no list of them.
     fn users(&self, text: &str) -> Option<bool> {
         let mut users = false;

@@ -1,0 +1,127 @@
+//! What a key may hold: a value, maybe with its place, a list of values, or a table of more keys.
+//!
+//! Keeps true: a value that is not as it should be is reported, and its default takes its place.
+
+use super::At;
+use super::item::Item;
+use super::keys::{self, FullKey, Key, Reference, Table};
+use super::print::Shown;
+use super::section::Section;
+
+/// How the values of a key are read, printed and compared.
+pub(super) struct Kind<V> {
+    /// What may be written.
+    pub(super) allowed: String,
+    /// Reads a value that stands in the file. None: it is not as it should be, which is reported.
+    pub(super) read: Box<Read<V>>,
+    /// The value where the section has none, or an invalid one.
+    pub(super) default: Box<DefaultOf<V>>,
+    /// As TOML. None: the key is left out.
+    pub(super) show: Box<Show<V>>,
+    /// Adds the key, or those within it, whose values differ.
+    pub(super) changes: fn(&V, &V, FullKey, &mut Vec<FullKey>),
+    /// Adds the secrets and files that a value names.
+    pub(super) references: Box<References<V>>,
+    /// Adds the keys of the table that it is.
+    pub(super) nested: Option<fn(&str, &mut Vec<Key>)>,
+}
+
+type Read<V> = dyn Fn(&Item<'_>) -> Option<V>;
+type DefaultOf<V> = dyn Fn(&Section<'_>, &str) -> V;
+pub(super) type Show<V> = dyn Fn(&V) -> Option<Shown>;
+pub(super) type Changes<V> = dyn Fn(&V, &V, FullKey, &mut Vec<FullKey>);
+pub(super) type References<V> = dyn for<'v> Fn(&'v V, &FullKey, &mut Vec<Reference<'v>>);
+
+impl<V: PartialEq + 'static> Kind<V> {
+    /// A value that is read and shown on its own.
+    pub(super) fn new(
+        allowed: impl Into<String>,
+        default: impl Fn(&Section<'_>, &str) -> V + 'static,
+        read: impl Fn(&Item<'_>) -> Option<V> + 'static,
+        show: impl Fn(&V) -> Option<Shown> + 'static,
+    ) -> Kind<V> {
+        let changes = |now: &V, before: &V, key: FullKey, found: &mut Vec<FullKey>| {
+            if now != before {
+                found.push(key);
+            }
+        };
+        Kind {
+            allowed: allowed.into(),
+            read: Box::new(read),
+            default: Box::new(default),
+            show: Box::new(show),
+            changes,
+            references: Box::new(|_, _, _| ()),
+            nested: None,
+        }
+    }
+
+    /// The same for values that name secrets or files.
+    pub(super) fn naming(
+        self,
+        references: impl for<'v> Fn(&'v V, &FullKey, &mut Vec<Reference<'v>>) + 'static,
+    ) -> Kind<V> {
+        Kind { references: Box::new(references), ..self }
+    }
+
+    /// With its place in the file.
+    pub(super) fn placed(self) -> Kind<At<V>> {
+        let Kind { allowed, read, default, show, .. } = self;
+        let default =
+            move |section: &Section<'_>, key: &str| At { value: default(section, key), at: section.at() };
+        let read = move |item: &Item<'_>| Some(At { value: read(item)?, at: item.at });
+        Kind::new(allowed, default, read, move |at| show(&at.value))
+    }
+
+    /// Without a default.
+    pub(super) fn optional(self) -> Kind<Option<V>> {
+        let Kind { allowed, read, show, references, nested, .. } = self;
+        let read = move |item: &Item<'_>| read(item).map(Some);
+        let kind = Kind::new(allowed, |_, _| None, read, move |value: &Option<V>| show(value.as_ref()?));
+        let kind = kind.naming(move |value, key, found| {
+            if let Some(value) = value {
+                references(value, key, found);
+            }
+        });
+        Kind { nested, ..kind }
+    }
+
+    /// A list of such values. Those that are not as they should be are reported and left out.
+    pub(super) fn list(self, what: &'static str) -> Kind<Vec<V>> {
+        let Kind { read, show, references, .. } = self;
+        let read = move |item: &Item<'_>| match item.list() {
+            Some(items) => Some(items.iter().filter_map(&read).collect()),
+            None => item.expected(what),
+        };
+        let show = move |values: &Vec<V>| {
+            let shown: Vec<_> = values.iter().filter_map(|value| Some(show(value)?.inline())).collect();
+            Some(Shown::Value(format!("[{}]", shown.join(", "))))
+        };
+        Kind::new(what, |_, _| Vec::new(), read, show).naming(move |values, key, found| {
+            values.iter().for_each(|value| references(value, key, found));
+        })
+    }
+}
+
+/// A section, or a table within one.
+pub(super) fn section<T: Table>() -> Kind<T> {
+    let read = |item: &Item<'_>| {
+        let section = item.section()?;
+        let table = T::read(&section);
+        section.is_complete().then_some(table)
+    };
+    let default = |section: &Section<'_>, key: &str| T::read(&section.absent(key));
+    Kind {
+        changes: |now, before, key, found| keys::changes(now, before, &key.name, found),
+        nested: Some(keys::describe::<T>),
+        ..Kind::new("a table", default, read, |table| Some(Shown::Table(keys::show(table))))
+    }
+    .naming(|table, key, found| keys::references(table, &key.name, found))
+}
+
+/// A table that is printed on one line.
+pub(super) fn inline<T: Table>() -> Kind<T> {
+    let Kind { show, .. } = section::<T>();
+    let show = move |table: &T| Some(Shown::Value(show(table)?.inline()));
+    Kind { show: Box::new(show), ..section() }
+}

@@ -1,0 +1,155 @@
+//! The whole config: its sections, what they say of each other, and what it is made of.
+//!
+//! Keeps true: what has only moved in the file is no change, and no file that a value names is left out.
+
+use std::path::{Path, PathBuf};
+
+use super::edge::{Admin, Edge};
+use super::keys::{self, FullKey, Key, Reference, Target, table};
+use super::kinds::section;
+use super::section::Section;
+use super::sources::{self, Source, named_sources};
+use super::stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, Store};
+use super::units::Unit;
+use super::values::folder;
+use super::{At, Places, Unparsed, print};
+use crate::secret::SecretRef;
+
+table! {
+    /// The whole config, defaults filled in, relative paths resolved against the config file's folder.
+    pub struct Config, checked by check_config {
+        /// Where `hookgate.db` and the reject log are kept. Made with mode 0700 if absent.
+        data_dir: PathBuf = folder("data"), restart;
+        /// What providers reach.
+        edge: Edge = section(), by_key;
+        /// Metrics and health. Keep it off the public network.
+        admin: Admin = section(), by_key;
+        /// The server for `dedupe` and `queue`. It is read only if one of them is in Redis.
+        redis: Redis = section(), by_key;
+        /// Recognizes an event that was delivered before.
+        dedupe: Dedupe = section(), by_key;
+        /// The queue that takes the events.
+        queue: Queue = section(), by_key;
+        /// Takes events while the queue is away.
+        spool: Spool = section(), by_key;
+        /// The reject log, in `data_dir/audit`. `deploy/reject-log` has configs for rsyslog, Vector and Fluent Bit, to read it.
+        audit: Audit = section(), by_key;
+        /// Keeps refused deliveries that may be genuine.
+        quarantine: Quarantine = section(), by_key;
+        /// One table for each source. Its name appears in metrics, the reject log and events.
+        sources: Vec<Source> = named_sources(), by_key;
+        besides {
+            /// Where in the file each key outside `[sources]` stands.
+            places: Places,
+            /// The lines of the file that did not parse.
+            unparsed: Unparsed,
+        }
+    }
+}
+
+impl Config {
+    /// What is to be known of every key, in the order of the rows.
+    pub fn keys() -> Vec<Key> {
+        let mut keys = Vec::new();
+        keys::describe::<Config>("", &mut keys);
+        keys
+    }
+
+    /// The keys outside `[sources]` whose values are not what they were `before`.
+    pub fn changes(&self, before: &Config) -> Vec<FullKey> {
+        let mut changes = Vec::new();
+        keys::changes(self, before, "", &mut changes);
+        changes
+    }
+
+    /// Everything in force, defaults included, secrets redacted.
+    pub fn redacted(&self) -> String {
+        print::document(keys::show(self))
+    }
+
+    /// The secrets and files that it names, those without a use included.
+    pub fn references(&self) -> Vec<Reference<'_>> {
+        let mut references = Vec::new();
+        keys::references(self, "", &mut references);
+        references
+    }
+
+    /// The files besides its own that it is made of: those of secrets, certificates and their keys.
+    pub fn files(&self) -> Vec<&Path> {
+        self.references().iter().filter_map(|reference| reference.target.file()).collect()
+    }
+
+    /// The secrets that are read to serve by this config. A URL is one only if the config keeps it as one.
+    pub fn secrets_in_use(&self) -> Vec<&SecretRef> {
+        let used = self.references().into_iter().filter(|reference| self.uses(&reference.key.name));
+        used.filter_map(|reference| match reference.target {
+            Target::Secret(SecretRef::Plain(_))
+                if ["redis.url", "queue.url"].contains(&&*reference.key.name) =>
+            {
+                None
+            }
+            Target::Secret(secret) => Some(secret),
+            Target::File(_) | Target::PrivateKey(_) => None,
+        })
+        .collect()
+    }
+
+    /// Whether anything is served from what a key of a section says.
+    pub fn uses(&self, key: &str) -> bool {
+        let redis = self.dedupe.store == Store::Redis || self.queue.kind == QueueKind::Redis;
+        let broker = !matches!(self.queue.kind, QueueKind::Embedded | QueueKind::Redis);
+        (redis || !key.starts_with("redis.")) && (broker || key != "queue.url")
+    }
+
+    /// The URLs of the servers that this config uses, each with its key.
+    pub fn urls_in_use(&self) -> Vec<(&'static str, &At<SecretRef>)> {
+        let urls =
+            self.redis.url.iter().map(|url| ("redis.url", url)).chain([("queue.url", &self.queue.url)]);
+        urls.filter(|(key, _)| self.uses(key)).collect()
+    }
+}
+
+fn check_config(config: &mut Config, root: &Section<'_>) {
+    let Config { data_dir, edge, admin, dedupe, queue, spool, sources, .. } = config;
+    *data_dir = root.base().join(&data_dir);
+    let section = root.section("admin");
+    if admin.listen.port() != 0 && edge.listen.contains(&admin.listen) {
+        let what = format!("{} is taken by edge.listen", admin.listen);
+        section.problem(section.place("listen"), "listen", what);
+    }
+    check_pair(dedupe, queue, root);
+    let section = root.section("spool");
+    if let Some(at) = section.given_at("max_bytes")
+        && spool.enabled
+        && spool.max_bytes / 2 < edge.max_body as u64
+    {
+        let [room, body] = [spool.max_bytes, edge.max_body as u64].map(|size| Unit::Size.show(size));
+        let what = format!("{room} has no room for two events of edge.max_body, {body}");
+        section.warning(at, "max_bytes", what);
+    }
+    sources::check_all(sources, root);
+    if let Some(path) = &edge.health_path {
+        sources::check_health_path(path, sources, root);
+    }
+}
+
+/// Dedupe and enqueue are one step only where both are in one store; a broker goes with either dedupe store.
+fn check_pair(dedupe: &Dedupe, queue: &Queue, root: &Section<'_>) {
+    let (store, kind) = (dedupe.store, queue.kind);
+    let (of_store, of_kind) = (root.section("dedupe"), root.section("queue"));
+    let known = !of_store.is_invalid("store") && !of_kind.is_invalid("kind");
+    let apart = [(Store::Embedded, QueueKind::Redis), (Store::Redis, QueueKind::Embedded)];
+    if !known || !apart.contains(&(store, kind)) {
+        return;
+    }
+    let what = format!(
+        "dedupe.store = \"{}\" does not go with queue.kind = \"{}\"; allowed: embedded with embedded, redis with \
+         redis, either with nats, amqp or kafka",
+        store.label(),
+        kind.label()
+    );
+    match of_kind.given_at("kind") {
+        Some(at) => of_kind.problem(at, "kind", what),
+        None => of_store.problem(of_store.place("store"), "store", what),
+    }
+}

@@ -1,0 +1,234 @@
+//! A reader over one TOML table: its values by their keys, and the keys that it should not have.
+//!
+//! Keeps true: every key that no row declares is reported, with what is allowed there.
+
+use std::cell::Cell;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::item::Item;
+use super::kinds::Kind;
+use super::print::quote_key;
+use super::report::Report;
+use super::{At, Position};
+
+/// One table of the file, or one that the file leaves out.
+pub(super) struct Section<'a> {
+    report: &'a Report<'a>,
+    /// Dotted, empty for the file itself.
+    key: String,
+    at: Position,
+    table: Option<&'a DeTable<'a>>,
+    /// Whether a key that it needs is missing or invalid.
+    incomplete: Cell<bool>,
+}
+
+impl<'a> Section<'a> {
+    /// The whole file.
+    pub(super) fn root(report: &'a Report<'a>, table: &'a DeTable<'a>) -> Section<'a> {
+        Section::new(report, String::new(), Position { line: 1, column: 1 }, Some(table))
+    }
+
+    /// A section under the full key `key`.
+    pub(super) fn new(
+        report: &'a Report<'a>,
+        key: String,
+        at: Position,
+        table: Option<&'a DeTable<'a>>,
+    ) -> Self {
+        Section { report, key, at, table, incomplete: Cell::new(false) }
+    }
+
+    /// Where it starts.
+    pub(super) fn at(&self) -> Position {
+        self.at
+    }
+
+    /// The folder that relative paths start at.
+    pub(super) fn base(&self) -> &'a Path {
+        self.report.base()
+    }
+
+    /// The full key of `key` in here.
+    pub(super) fn key_of(&self, key: &str) -> String {
+        let part = quote_key(key);
+        if self.key.is_empty() { part } else { format!("{}.{part}", self.key) }
+    }
+
+    /// Notes a problem with `key`.
+    pub(super) fn problem(&self, at: Position, key: &str, what: impl Into<String>) {
+        self.report.problem(at, &self.key_of(key), what);
+    }
+
+    /// Notes a warning about `key`.
+    pub(super) fn warning(&self, at: Position, key: &str, what: impl Into<String>) {
+        self.report.warning(at, &self.key_of(key), what);
+    }
+
+    /// Notes that `key` is absent.
+    pub(super) fn missing(&self, key: &str, what: impl Into<String>) {
+        self.report.missing(self.at, &self.key_of(key), what);
+    }
+
+    /// Rejects the whole section unless `key` is there and valid; `what` says what to write.
+    pub(super) fn require(&self, key: &str, what: &str) {
+        if self.item(key).is_none() {
+            self.missing(key, format!("missing; expected {what}"));
+        }
+        if self.given_at(key).is_none() {
+            self.reject();
+        }
+    }
+
+    /// Rejects the whole section, for a problem that is reported.
+    pub(super) fn reject(&self) {
+        self.incomplete.set(true);
+    }
+
+    /// Whether nothing has rejected it.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.incomplete.get()
+    }
+
+    /// Whether it holds nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.is_none_or(DeTable::is_empty)
+    }
+
+    /// The value of `key` as it stands in the file.
+    pub(super) fn value(&self, key: &str) -> Option<&'a DeValue<'a>> {
+        Some(self.table?.get(key)?.get_ref())
+    }
+
+    /// The value of `key`, if it stands in the file.
+    pub(super) fn item(&self, key: &str) -> Option<Item<'a>> {
+        let table = self.table?;
+        let (name, value) = table.get_key_value(key)?;
+        Some(Item::new(self.report, self.key_of(key), name.span().start, value).beside(table))
+    }
+
+    /// The value of `key` by its kind, or the default where the file has none, or an invalid one.
+    pub(super) fn get<V>(&self, key: &str, kind: Kind<V>) -> V {
+        let Some(item) = self.item(key) else { return (kind.default)(self, key) };
+        (kind.read)(&item).unwrap_or_else(|| {
+            self.report.note_invalid(self.key_of(key));
+            (kind.default)(self, key)
+        })
+    }
+
+    /// Whether the value of `key` was replaced by its default.
+    pub(super) fn is_invalid(&self, key: &str) -> bool {
+        self.report.is_invalid(&self.key_of(key))
+    }
+
+    /// Where the value of `key` stands. None: it is the default.
+    pub(super) fn given_at(&self, key: &str) -> Option<Position> {
+        self.item(key).filter(|_| !self.is_invalid(key)).map(|item| item.at)
+    }
+
+    /// Where the value of `key` stands, or for a default the section.
+    pub(super) fn place(&self, key: &str) -> Position {
+        self.given_at(key).unwrap_or(self.at)
+    }
+
+    /// A subsection. One that is no table counts as absent, and is reported where it is read.
+    pub(super) fn section(&self, key: &str) -> Section<'a> {
+        let item = self.item(key).filter(Item::is_table);
+        item.and_then(|item| item.section()).unwrap_or_else(|| self.absent(key))
+    }
+
+    /// A subsection that the file leaves out.
+    pub(super) fn absent(&self, key: &str) -> Section<'a> {
+        Section::new(self.report, self.key_of(key), self.at, None)
+    }
+
+    /// Every subsection by its name, in the order of the file, for a table whose keys are names.
+    pub(super) fn named(&self) -> Vec<(At<String>, Section<'a>)> {
+        let table = self.table.into_iter().flatten();
+        let items = table.map(|(name, value)| {
+            let item = Item::new(self.report, self.key_of(name.get_ref()), name.span().start, value);
+            (At { value: name.get_ref().to_string(), at: item.key_at }, item)
+        });
+        let mut sections: Vec<_> =
+            items.filter_map(|(name, item)| item.section().map(|section| (name, section))).collect();
+        sections.sort_by_key(|(name, _)| name.at);
+        sections
+    }
+
+    /// Reports the keys that are not among the `known`; whether there are any.
+    pub(super) fn refuse_unknown(&self, known: &[&str]) -> bool {
+        let mut found = false;
+        for (name, _) in self.table.into_iter().flatten() {
+            let key: &str = name.get_ref();
+            if known.contains(&key) {
+                continue;
+            }
+            found = true;
+            let (full_key, at) = (self.key_of(key), self.report.position(name.span().start));
+            if let Some((_, what)) = OF_OTHER_VERSIONS.iter().find(|(other, _)| *other == full_key) {
+                self.report.problem(at, &full_key, *what);
+                continue;
+            }
+            // Below a broken header the parser takes a section's keys for the file's own.
+            if self.key.is_empty() && self.report.is_broken_above(at) {
+                continue;
+            }
+            let near = known.iter().filter(|other| is_near(key, other)).min_by_key(|other| slips(key, other));
+            let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
+            let what = format!("unknown key{hint} (allowed here: {})", known.join(", "));
+            self.report.problem(at, &full_key, what);
+        }
+        found
+    }
+}
+
+fn is_near(found: &str, known: &str) -> bool {
+    let allowed = if known.len() < 5 { 1 } else { 2 };
+    found.len().abs_diff(known.len()) <= allowed && slips(found, known) <= allowed
+}
+
+/// How many slips of the finger apart: a letter more, less or other, or two swapped.
+pub(crate) fn slips(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let mut fewest = (last[j] + usize::from(a[i] != b[j])).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                fewest = fewest.min(before_last[j - 1] + 1);
+            }
+            row.push(fewest);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+/// The full names of keys that only a later or an earlier version takes, and what to do instead.
+const OF_OTHER_VERSIONS: [(&str, &str); 2] = [
+    ("tracing", "not yet in this version; leave it out"),
+    (
+        "audit.ship",
+        "this version has no such key; to have the reject log elsewhere too, let rsyslog, Vector or Fluent Bit read \
+         data_dir/audit/*.jsonl; deploy/reject-log has a config for each",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_slips() {
+        assert_eq!(slips("listen", "listen"), 0);
+        assert_eq!(slips("lsiten", "listen"), 1);
+        assert_eq!(slips("lissten", "listen"), 1);
+        assert_eq!(slips("", "abc"), 3);
+        assert!(is_near("max_bdoyy", "max_body"));
+        assert!(!is_near("kin", "name"));
+        assert!(!is_near("colour", "queue"));
+    }
+}

@@ -1,0 +1,179 @@
+//! The values that keys hold: numbers, words, addresses, files, secrets.
+//!
+//! Keeps true: what is printed reads back as the same value, and a secret is printed only as a reference.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::At;
+use super::item::Item;
+use super::keys::{FullKey, Reference, Target};
+use super::kinds::Kind;
+use super::print::{Shown, list, quote, reference};
+use super::section::Section;
+use super::units::{Unit, as_milliseconds, show_duration, show_size};
+use crate::label::Label;
+use crate::peer::Network;
+use crate::secret::{Secret, SecretRef};
+
+/// A value with a default that is always the same.
+pub(super) fn value<V: Clone + PartialEq + 'static>(
+    allowed: impl Into<String>,
+    default: V,
+    read: impl Fn(&Item<'_>) -> Option<V> + 'static,
+    show: impl Fn(&V) -> String + 'static,
+) -> Kind<V> {
+    Kind::new(allowed, move |_, _| default.clone(), read, move |value| Some(Shown::Value(show(value))))
+}
+
+/// `true` or `false`.
+pub(super) fn flag(default: bool) -> Kind<bool> {
+    value("true or false", default, |item| item.flag(), bool::to_string)
+}
+
+/// A text that is not blank.
+pub(super) fn text(what: &'static str, default: &str) -> Kind<String> {
+    value(what, default.to_owned(), |item| item.text(what).map(str::to_owned), |text| quote(text))
+}
+
+/// The path of a folder, relative to the config file's.
+pub(super) fn folder(default: &str) -> Kind<PathBuf> {
+    let read = |item: &Item<'_>| item.text("a path").map(PathBuf::from);
+    value("a path", PathBuf::from(default), read, |path| quote(&path.to_string_lossy()))
+}
+
+/// One of these values, by its label.
+pub(super) fn choice<V: Label + PartialEq>(of: &'static [V], default: V) -> Kind<V> {
+    let label = |value: &V| V::LABELS.get(value.index()).copied().unwrap_or_default();
+    let words = of.iter().map(|value| quote(label(value))).collect::<Vec<_>>().join(" or ");
+    let allowed = words.clone();
+    let read = move |item: &Item<'_>| {
+        let found = of.iter().find(|value| Some(label(value)) == item.as_text());
+        found.copied().or_else(|| item.expected(&words))
+    };
+    value(allowed, default, read, move |value| quote(label(value)))
+}
+
+/// A whole number in `range`.
+pub(super) fn whole<N: Integer>(range: RangeInclusive<u64>, default: N) -> Kind<N> {
+    let allowed = within(&range, |number| number.to_string());
+    let read = move |item: &Item<'_>| item.integer(&range)?.try_into().ok();
+    value(allowed, default, read, |number| (*number).try_into().unwrap_or(u64::MAX).to_string())
+}
+
+/// A size in `range`, in bytes.
+pub(super) fn size<N: Integer>(range: RangeInclusive<u64>, default: N) -> Kind<N> {
+    let allowed = within(&range, show_size);
+    let read = move |item: &Item<'_>| item.quantity(Unit::Size, &range)?.try_into().ok();
+    value(allowed, default, read, |size| quote(&show_size((*size).try_into().unwrap_or(u64::MAX))))
+}
+
+/// A duration in `range`.
+pub(super) fn duration(range: RangeInclusive<Duration>, default: Duration) -> Kind<Duration> {
+    let range = as_milliseconds(*range.start())..=as_milliseconds(*range.end());
+    let allowed = within(&range, |time| Unit::Time.show(time));
+    let read = move |item: &Item<'_>| item.quantity(Unit::Time, &range).map(Duration::from_millis);
+    value(allowed, default, read, |time| quote(&show_duration(*time)))
+}
+
+/// A number in the type in which the config holds it.
+pub(super) trait Integer: Copy + PartialEq + TryFrom<u64> + TryInto<u64> + 'static {}
+impl<N: Copy + PartialEq + TryFrom<u64> + TryInto<u64> + 'static> Integer for N {}
+
+fn within(range: &RangeInclusive<u64>, show: impl Fn(u64) -> String) -> String {
+    match (show(*range.start()), *range.end()) {
+        (from, UNBOUNDED) => format!("{from} or more"),
+        (from, to) => format!("{from} to {}", show(to)),
+    }
+}
+
+/// An address to listen on.
+pub(super) fn address(default: ([u8; 4], u16)) -> Kind<SocketAddr> {
+    let show = |address: &SocketAddr| quote(&address.to_string());
+    value("an address with its port", default.into(), |item| item.address(), show)
+}
+
+/// Addresses to listen on: one, or a list of at least one; none twice.
+pub(super) fn addresses(default: ([u8; 4], u16)) -> Kind<Vec<SocketAddr>> {
+    let read = |item: &Item<'_>| {
+        let Some(items) = item.list() else { return Some(vec![item.address()?]) };
+        if items.is_empty() {
+            return item.expected("at least one address");
+        }
+        let mut addresses = Vec::new();
+        for item in items {
+            let Some(address) = item.address() else { continue };
+            if address.port() != 0 && addresses.contains(&address) {
+                item.problem(format!("{address} stands here twice"));
+            }
+            addresses.push(address);
+        }
+        (!addresses.is_empty()).then_some(addresses)
+    };
+    let show = |addresses: &Vec<SocketAddr>| match addresses.as_slice() {
+        [one] => quote(&one.to_string()),
+        several => list(several),
+    };
+    value("an address with its port, or a list of them", vec![default.into()], read, show)
+}
+
+/// Networks. A bare address is a network of one.
+pub(super) fn networks() -> Kind<Vec<Network>> {
+    let what = "a list of networks such as [\"203.0.113.0/24\"]";
+    let read = move |item: &Item<'_>| match item.list() {
+        Some(items) => Some(items.iter().filter_map(|item| item.network()).collect()),
+        None => item.expected(what),
+    };
+    value("a list of networks and addresses", Vec::new(), read, |networks| list(networks))
+}
+
+/// A moment: a time, or a date. `after_it` makes a date the first moment after that day.
+pub(super) fn moment(after_it: bool) -> Kind<Timestamp> {
+    let read = move |item: &Item<'_>| item.moment(after_it);
+    value("a date or a time", Timestamp::default(), read, Timestamp::to_string)
+}
+
+/// The path of a file that is read. Its key says `what` it is.
+pub(super) fn file(what: &'static str) -> Kind<At<PathBuf>> {
+    let read = |item: &Item<'_>| Some(item.base().join(item.text(what)?));
+    let kind = value("the path of a file", PathBuf::new(), read, |path| quote(&path.to_string_lossy()));
+    kind.placed().naming(|path, key, found| found.push(key.names(path.at, Target::File(&path.value))))
+}
+
+/// The path of a file that holds a private key.
+pub(super) fn private_key(what: &'static str) -> Kind<At<PathBuf>> {
+    file(what).naming(|path, key, found| found.push(key.names(path.at, Target::PrivateKey(&path.value))))
+}
+
+/// A secret: a reference to it, or its text.
+pub(super) fn secret() -> Kind<At<SecretRef>> {
+    let show = |secret: &At<SecretRef>| Some(Shown::Value(reference(&secret.value)));
+    Kind::new("a secret", |section, _| plain("", section), |item| item.secret(&[]), show).naming(one_secret)
+}
+
+/// The text of a secret that is a default.
+pub(super) fn plain(text: &str, section: &Section<'_>) -> At<SecretRef> {
+    At { value: SecretRef::Plain(Secret::new(text)), at: section.at() }
+}
+
+/// Adds a secret to what is named.
+pub(super) fn one_secret<'v>(secret: &'v At<SecretRef>, key: &FullKey, found: &mut Vec<Reference<'v>>) {
+    found.push(key.names(secret.at, Target::Secret(&secret.value)));
+}
+
+/// The end of the range of a number without a bound of its own. SQLite holds no larger one.
+pub(super) const UNBOUNDED: u64 = i64::MAX as u64;
+/// A second.
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+/// A day.
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+/// The longest. No arithmetic on times overflows with it.
+pub(super) const MAX_TIME: Duration = Duration::from_secs(3650 * 86_400);
+/// From the shortest that can be written to the longest.
+pub(super) const SOME_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_TIME;
+/// A mebibyte.
+pub(super) const MIB: u64 = 1 << 20;
