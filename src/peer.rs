@@ -73,7 +73,7 @@ impl Certificate {
     pub fn can_match(expected: &str) -> bool {
         let name = expected.strip_prefix("*.").unwrap_or(expected);
         let of_hosts = name.len() < expected.len();
-        !name.is_empty() && !name.contains('*') && !(of_hosts && name.contains(['=', '@', ':', '/']))
+        !(name.is_empty() || name.contains('*') || of_hosts && name.contains(['=', '@', ':', '/']))
     }
 
     /// Whether `expected` is the subject or one of the names. For a host's name and a common name, which mostly is one, case does

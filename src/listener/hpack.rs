@@ -36,7 +36,7 @@ impl Paths {
                     let (huffman, name) = string(head, &mut at)?;
                     head[name] == *if huffman { PATH_IN_HUFFMAN } else { PATH }
                 }
-                ..FIRST_DYNAMIC => STATIC_PATHS.contains(&index),
+                1..FIRST_DYNAMIC => STATIC_PATHS.contains(&index),
                 _ => u32::try_from(index - FIRST_DYNAMIC)
                     .is_ok_and(|newer| self.0.unbounded_shr(newer) & 1 == 1),
             };
