@@ -26,11 +26,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::audit::Key;
+use crate::base::label::UNKNOWN;
 use crate::config::{self, Config};
-use crate::data_dir;
-use crate::label::UNKNOWN;
-use crate::telemetry::Format;
+use crate::durable::data_dir;
+use crate::observe::audit::Key;
+use crate::observe::telemetry::Format;
 use act::Act;
 
 /// Inbound webhook gateway: verifies, dedupes and normalizes provider webhooks, and hands each event over once.

@@ -1,7 +1,7 @@
 //! The config file: TOML in, a typed [`Config`] out, and every problem at once with its line and column.
 //!
 //! Keeps true: an unknown key, a wrong type or a value outside its range never starts a gateway; what is not built yet is
-//! refused, not ignored. What depends on a provider is checked in `route.rs`, which knows the providers.
+//! refused, not ignored. What depends on a provider is checked in `request::source`, which knows the providers.
 
 mod edge;
 mod item;
@@ -9,8 +9,10 @@ mod keys;
 mod kinds;
 mod places;
 mod print;
+pub mod queue_name;
 mod report;
 mod root;
+pub mod secret;
 mod section;
 mod sources;
 mod stores;
@@ -24,7 +26,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use self::keys::Table;
-use crate::file::{self, ReadError};
+use crate::base::file::{self, ReadError};
 pub use edge::{Admin, Edge, KeyPair, Tls};
 pub use keys::{FullKey, Key, Reference, Target};
 pub use places::Places;

@@ -5,6 +5,7 @@
 //! the inbox, then the reject log, then the database, which another gateway may wait for, and the admin listener last.
 
 mod listeners;
+pub mod live;
 mod load;
 mod reject_log;
 mod reload;
@@ -26,22 +27,21 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, Readiness};
-use crate::audit;
-use crate::clock::{self, Clock};
+use crate::base::clock::{self, Clock};
+use crate::base::runtime::RuntimeThread;
+use crate::config::secret::SecretError;
 use crate::config::{Config, Problem};
-use crate::data_dir;
-use crate::database::OpenError;
-use crate::database::writer::{Database, Failure};
-use crate::inbox::redis;
-use crate::last_accepted::LastAccepted;
-use crate::listener::{self, EdgeThreads};
-use crate::live;
-use crate::metrics::Metrics;
-use crate::pipeline::{Pipeline, Rules};
-use crate::quarantine::Key;
-use crate::runtime::RuntimeThread;
-use crate::secret::SecretError;
+use crate::durable::data_dir;
+use crate::durable::database::OpenError;
+use crate::durable::database::writer::{Database, Failure};
+use crate::durable::inbox::redis;
+use crate::durable::last_accepted::LastAccepted;
+use crate::durable::quarantine::Key;
+use crate::edge::{self, EdgeThreads};
+use crate::observe::admin::{Admin, Readiness};
+use crate::observe::audit;
+use crate::observe::metrics::Metrics;
+use crate::request::pipeline::{Pipeline, Rules};
 use listeners::{AdminListener, EdgeListeners, Sockets};
 use load::Lasting;
 pub use load::{Loaded, load, unread_for};
@@ -109,7 +109,7 @@ pub enum StartError {
     Redis(#[from] redis::OpenError),
     /// The broker cannot be opened.
     #[error("queue: {0}")]
-    Broker(#[from] crate::broker::OpenError),
+    Broker(#[from] crate::durable::broker::OpenError),
     /// What an earlier run left in the spool cannot be read.
     #[error("spool: {0}")]
     Spool(#[from] Failure),
@@ -188,7 +188,7 @@ impl Gateway {
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.start(Arc::downgrade(&pipeline));
         }
-        listener::descriptors::raise(pipeline.rules.load().edge.max_connections);
+        edge::descriptors::raise(pipeline.rules.load().edge.max_connections);
         let mut edge = EdgeListeners::new(edge_threads);
         for socket in sockets.edge {
             edge.serve(socket, &pipeline);

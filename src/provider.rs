@@ -9,9 +9,11 @@ mod atelio;
 mod basiq;
 mod fields;
 mod iof;
+pub mod normalize;
 mod object;
 mod sample;
 mod securitize;
+pub mod signature;
 mod standard_webhooks;
 
 use std::borrow::Cow;
@@ -21,9 +23,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::base::label::UNMAPPED;
 use crate::event::attribute::{MAX_BYTES, hash};
-use crate::label::UNMAPPED;
-use crate::signature::{Scheme, Signed};
+use crate::provider::signature::{Scheme, Signed};
 pub use fields::Fields;
 pub use object::{Object, PayloadError};
 use sample::Sample;

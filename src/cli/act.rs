@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::Failure;
 use super::terminal::safe;
-use crate::audit_ledger::acts::{self, Done};
-use crate::clock::{self, Clock};
+use crate::base::clock::{self, Clock};
+use crate::base::label::UNKNOWN;
 use crate::config::Config;
-use crate::data_dir;
+use crate::durable::audit_ledger::acts::{self, Done};
+use crate::durable::data_dir;
 use crate::gateway;
-use crate::label::UNKNOWN;
 
 /// An act that is noted.
 pub(super) struct Act<'c> {

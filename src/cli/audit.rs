@@ -17,13 +17,13 @@ use jiff::Timestamp;
 
 use super::terminal::safe;
 use super::when::{WHEN_HELP, When};
-use crate::audit::Key;
-use crate::audit::position::Position;
-use crate::audit::record::Record;
-use crate::clock::Clock;
-use crate::label::Label;
-use crate::peer::Network;
-use crate::reason::{Note, Reason};
+use crate::base::clock::Clock;
+use crate::base::label::Label;
+use crate::base::peer::Network;
+use crate::base::reason::{Note, Reason};
+use crate::observe::audit::Key;
+use crate::observe::audit::position::Position;
+use crate::observe::audit::record::Record;
 pub(super) use verify::Verify;
 
 /// What to do with the reject log.

@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Done, Failure, Global, OK, line};
-use crate::backup::{self, Entry, Manifest, Restored};
-use crate::clock::Clock;
-use crate::data_dir;
+use crate::base::clock::Clock;
+use crate::durable::backup::{self, Entry, Manifest, Restored};
+use crate::durable::data_dir;
 
 #[derive(Args)]
 pub(super) struct Backup {

@@ -8,11 +8,11 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{Done, FAILED, Global, OK, block_on, line};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::{Config, Problem};
+use crate::gateway::live;
 use crate::gateway::{self, Loaded};
-use crate::live;
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 
 #[derive(Args)]
 pub(super) struct Check {

@@ -12,9 +12,9 @@ use super::act::{Act, done_to};
 use super::terminal::safe;
 use super::{Done, Failure, OK, line};
 use crate::config::Config;
-use crate::data_dir;
+use crate::durable::data_dir;
+use crate::durable::spool::dead::{BySource, DeadError, DeadLetter, DeadLetters, Which};
 use crate::event::microseconds;
-use crate::spool::dead::{BySource, DeadError, DeadLetter, DeadLetters, Which};
 
 /// What to do with dead letters.
 #[derive(Subcommand)]

@@ -20,15 +20,15 @@ use super::audit::{AuditCommand, Log, Query, Verify};
 use super::events::Reader;
 use super::send::{Answer, Sender, Signed, Tamper};
 use super::{Done, FAILED, Failure, Global, OK, block_on, line};
-use crate::audit::verify::verify;
-use crate::clock::{self, Clock};
+use crate::base::clock::{self, Clock};
 use crate::config::{self, Config};
-use crate::data_dir;
+use crate::durable::data_dir;
 use crate::gateway::Gateway;
-use crate::metrics::Metrics;
+use crate::observe::audit::verify::verify;
+use crate::observe::metrics::Metrics;
+use crate::provider::signature::SecretForm;
 use crate::provider::{self, Provider};
-use crate::route::{Routes, Source};
-use crate::signature::SecretForm;
+use crate::request::source::{Routes, Source};
 
 #[derive(Args)]
 pub(super) struct Demo {

@@ -9,11 +9,11 @@ use serde::Deserialize;
 use super::dead::{self, Dead};
 use super::terminal::safe;
 use super::{Done, Failure, Global, OK, block_on, line};
-use crate::clock;
+use crate::base::clock;
 use crate::config::{Config, QueueKind};
-use crate::data_dir;
-use crate::inbox::redis::ReadError;
-use crate::inbox::{embedded, redis};
+use crate::durable::data_dir;
+use crate::durable::inbox::redis::ReadError;
+use crate::durable::inbox::{embedded, redis};
 
 /// What to do with the queue's events.
 #[derive(Subcommand)]

@@ -16,16 +16,16 @@ use super::act::{Act, Tally, done_to};
 use super::terminal::safe;
 use super::{Done, Failure, Global, OK, line};
 use crate::config::Config;
-use crate::data_dir;
+use crate::config::secret::Redactor;
+use crate::durable::data_dir;
+use crate::durable::quarantine::held::{Entry, Held, HeldError, Which};
+use crate::durable::quarantine::{Kept, Key, Label};
 use crate::event::microseconds;
 use crate::gateway::StoppedError;
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 use crate::provider::SIGNATURE_HEADERS;
-use crate::quarantine::held::{Entry, Held, HeldError, Which};
-use crate::quarantine::{Kept, Key, Label};
-use crate::route::Routes;
-use crate::secret::Redactor;
-use crate::signature::{fingerprint, without_signatures};
+use crate::provider::signature::{fingerprint, without_signatures};
+use crate::request::source::Routes;
 use reverify::{Asking, Verdicts};
 
 /// What to do with kept requests.

@@ -24,14 +24,14 @@ use serde_json::json;
 
 use super::terminal::safe;
 use super::{Done, FAILED, Failure, Global, OK, block_on, check, line};
-use crate::clock::{self, Clock};
+use crate::base::clock::{self, Clock};
+use crate::base::file;
 use crate::config::Config;
-use crate::file;
 use crate::gateway::{self, Loaded};
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 use crate::provider;
-use crate::route::Source;
-use crate::signature;
+use crate::provider::signature;
+use crate::request::source::Source;
 use link::Link;
 use trust::Trust;
 

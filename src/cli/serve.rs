@@ -5,11 +5,11 @@ use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Done, FAILED, Failure, Global, OK, check};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::{Config, LoadError, Problem};
 use crate::gateway::{self, Gateway, Loaded, Reloads, Turn};
-use crate::metrics::Metrics;
-use crate::telemetry::{self, Format};
+use crate::observe::metrics::Metrics;
+use crate::observe::telemetry::{self, Format};
 
 pub(super) fn run(global: &Global, log_format: Format) -> Done {
     let path = global.config_path()?;

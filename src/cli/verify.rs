@@ -14,19 +14,19 @@ use serde_json::{Value, json};
 
 use super::terminal::safe;
 use super::{Cli, Done, FAILED, Failure, Global, OK, line};
-use crate::admit;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::reason::Reason;
 use crate::config::{self, Config};
 use crate::event::Event;
-use crate::metrics::Metrics;
-use crate::normalize::{self, Normalized, Origin};
-use crate::outcome::Rejection;
-use crate::pipeline::{self, ANY_AGE};
+use crate::observe::metrics::Metrics;
 use crate::provider::PayloadError;
-use crate::reason::Reason;
-use crate::route::{Routes, Source};
-use crate::signature::diagnosis::{self, Case, Known, Mistake};
-use crate::signature::{self, SignatureError, Verified};
+use crate::provider::normalize::{self, Normalized, Origin};
+use crate::provider::signature::diagnosis::{self, Case, Known, Mistake};
+use crate::provider::signature::{self, SignatureError, Verified};
+use crate::request::admission;
+use crate::request::outcome::Rejection;
+use crate::request::pipeline::{self, ANY_AGE};
+use crate::request::source::{Routes, Source};
 
 #[derive(Args)]
 pub(super) struct Verify {
@@ -141,7 +141,7 @@ impl Findings {
         body: Option<&[u8]>,
         at: Timestamp,
     ) -> Result<(), Rejection> {
-        admit::encoding(headers)?;
+        admission::encoding(headers)?;
         let body = body.ok_or_else(|| {
             let what = format!("the body is over edge.max_body, {} bytes", config.edge.max_body);
             Rejection::new(Reason::BodyTooLarge, what)

@@ -19,8 +19,8 @@ use super::values::{
     MAX_TIME, MIB, SECOND, SOME_TIME, UNBOUNDED, address, addresses, duration, file, flag, networks,
     private_key, secret, size, text, whole,
 };
-use crate::peer::{self, Network};
-use crate::secret::SecretRef;
+use crate::base::peer::{self, Network};
+use crate::config::secret::SecretRef;
 
 table! {
     /// `[edge]`.

@@ -18,8 +18,8 @@ use super::report::Report;
 use super::section::Section;
 use super::units::{Malformed, Unit};
 use super::{At, Position};
-use crate::peer::{Network, NoNetwork};
-use crate::secret::{Secret, SecretRef};
+use crate::base::peer::{Network, NoNetwork};
+use crate::config::secret::{Secret, SecretRef};
 
 /// A value that stands in the file.
 pub(super) struct Item<'a> {

@@ -9,7 +9,7 @@ use super::kinds::{Changes, Kind, References, Show};
 use super::print::Shown;
 use super::report::Report;
 use super::section::Section;
-use crate::secret::SecretRef;
+use crate::config::secret::SecretRef;
 
 /// What is to be known of a key, or of a table.
 #[derive(Clone, Debug)]

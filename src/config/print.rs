@@ -4,7 +4,7 @@
 
 use std::fmt::{Display, Write};
 
-use crate::secret::SecretRef;
+use crate::config::secret::SecretRef;
 
 /// A value, or a table of them.
 pub(super) enum Shown {

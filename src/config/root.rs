@@ -13,7 +13,7 @@ use super::stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, S
 use super::units::Unit;
 use super::values::folder;
 use super::{At, Places, Unparsed, print};
-use crate::secret::SecretRef;
+use crate::config::secret::SecretRef;
 
 table! {
     /// The whole config, defaults filled in, relative paths resolved against the config file's folder.

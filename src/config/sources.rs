@@ -1,7 +1,7 @@
 //! The keys of `[sources.NAME]`.
 //!
 //! Keeps true: no two sources share a path, and no path holds what a client or a proxy would rewrite. Knows no
-//! provider: what a provider needs is checked in `route.rs`.
+//! provider: what a provider needs is checked in `request::source`.
 
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use super::section::Section;
 use super::values::{
     SECOND, SOME_TIME, choice, duration, flag, moment, networks, secret, text, value, whole,
 };
-use crate::label::{Label, UNKNOWN, labels};
-use crate::peer::{self, Certificate, Network};
-use crate::reason::Reason;
-use crate::secret::SecretRef;
+use crate::base::label::{Label, UNKNOWN, labels};
+use crate::base::peer::{self, Certificate, Network};
+use crate::base::reason::Reason;
+use crate::config::secret::SecretRef;
 
 table! {
-    /// `[sources.NAME]`, as written; `route.rs` holds it against what its provider needs.
+    /// `[sources.NAME]`, as written; `request::source` holds it against what its provider needs.
     pub struct Source {
         /// The provider's name. Required.
         provider: At<String> = text("the name of a provider", "").placed(), live, "\"basiq\"";

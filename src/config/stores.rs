@@ -10,9 +10,9 @@ use super::urls::{broker_urls, redis_urls};
 use super::values::{
     DAY, MIB, SECOND, SOME_TIME, UNBOUNDED, choice, duration, file, flag, secret, size, text, whole,
 };
-use crate::label::{Label, labels};
-use crate::queue_name::QueueName;
-use crate::secret::SecretRef;
+use crate::base::label::{Label, labels};
+use crate::config::queue_name::QueueName;
+use crate::config::secret::SecretRef;
 
 table! {
     /// `[redis]`.

@@ -13,8 +13,8 @@ use super::print::{Shown, redacted_url};
 use super::section::Section;
 use super::stores::QueueKind;
 use super::values::{one_secret, plain};
-use crate::label::Label;
-use crate::secret::{Secret, SecretRef};
+use crate::base::label::Label;
+use crate::config::secret::{Secret, SecretRef};
 
 /// The URLs of Redis: one, or a list.
 pub(super) fn redis_urls() -> Kind<Vec<At<SecretRef>>> {

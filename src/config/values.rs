@@ -16,9 +16,9 @@ use super::kinds::Kind;
 use super::print::{Shown, list, quote, reference};
 use super::section::Section;
 use super::units::{Unit, as_milliseconds, show_duration, show_size};
-use crate::label::Label;
-use crate::peer::Network;
-use crate::secret::{Secret, SecretRef};
+use crate::base::label::Label;
+use crate::base::peer::Network;
+use crate::config::secret::{Secret, SecretRef};
 
 /// A value with a default that is always the same.
 pub(super) fn value<V: Clone + PartialEq + 'static>(

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
-use crate::admin::Admin;
 use crate::config::Config;
-use crate::listener::{self, EdgeThreads, Places, Stop};
-use crate::pipeline::Pipeline;
+use crate::edge::{self, EdgeThreads, Places, Stop};
+use crate::observe::admin::Admin;
+use crate::request::pipeline::Pipeline;
 
 /// A socket that listens; nobody is accepted yet.
 pub(super) struct Socket {
@@ -62,7 +62,7 @@ pub(super) struct AdminListener {
 impl Socket {
     fn bind(key: &'static str, asked: SocketAddr, shared: bool) -> Result<Socket, StartError> {
         let bind = || {
-            let listener = listener::bind(asked, shared)?;
+            let listener = edge::bind(asked, shared)?;
             let bound = listener.local_addr()?;
             io::Result::Ok(Socket { listener, address: Address { asked, bound } })
         };
@@ -126,7 +126,7 @@ impl EdgeListeners {
         let accepting = self.stop.accepting.child_token();
         let stop = Stop { accepting: accepting.clone(), everything: self.stop.everything.clone() };
         let (threads, places) = (self.threads.clone(), self.places.clone());
-        self.accepting.spawn(listener::serve(listener, pipeline.clone(), threads, places, stop));
+        self.accepting.spawn(edge::serve(listener, pipeline.clone(), threads, places, stop));
         self.served.push(Served { address, accepting });
     }
 

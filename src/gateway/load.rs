@@ -11,18 +11,18 @@ use sha2::{Digest, Sha256};
 
 use super::reject_log;
 use super::watch::{self, Marks};
-use crate::broker;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::file;
+use crate::config::queue_name::QueueName;
 use crate::config::{self, Config, FullKey, LoadError, Position, Problem, Reference, Target};
-use crate::data_dir;
-use crate::database;
-use crate::file;
-use crate::inbox::redis::{OpenError, Servers};
-use crate::metrics::Metrics;
-use crate::pipeline::Rules;
-use crate::quarantine;
-use crate::queue_name::QueueName;
-use crate::route;
+use crate::durable::broker;
+use crate::durable::data_dir;
+use crate::durable::database;
+use crate::durable::inbox::redis::{OpenError, Servers};
+use crate::durable::quarantine;
+use crate::observe::metrics::Metrics;
+use crate::request::pipeline::Rules;
+use crate::request::source;
 
 /// A config file as it was read.
 pub struct Loaded {
@@ -119,7 +119,7 @@ fn beyond_rules(config: &Config) -> Vec<Problem> {
     problems.extend(reject_log::problems(config));
     quarantine::Key::build(&config.quarantine, &mut problems);
     problems.extend(quarantine::warnings(config));
-    problems.extend(route::dated(config, Clock::System.now()));
+    problems.extend(source::dated(config, Clock::System.now()));
     problems
 }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::stores::Surroundings;
 use super::{LOOK_AGAIN, StartError};
-use crate::admin::Readiness;
-use crate::audit::{self, Audit};
-use crate::audit_ledger::AuditLedger;
-use crate::clock::{self, Clock};
+use crate::base::clock::{self, Clock};
 use crate::config::{Config, Problem};
-use crate::data_dir;
-use crate::metrics::Metrics;
+use crate::durable::audit_ledger::AuditLedger;
+use crate::durable::data_dir;
+use crate::observe::admin::Readiness;
+use crate::observe::audit::{self, Audit};
+use crate::observe::metrics::Metrics;
 
 /// Opens it, once the gateway that gave its turn up has closed it.
 pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Audit, StartError> {

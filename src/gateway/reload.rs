@@ -11,9 +11,9 @@ use super::load::{Contents, Loaded, load, other};
 use super::watch::{Due, Watch, apart};
 use super::{Gateway, Sockets, StartError, stores};
 use crate::config::{Config, FullKey, Problem};
-use crate::listener;
-use crate::live;
-use crate::metrics::{Metrics, ReloadResult};
+use crate::edge;
+use crate::gateway::live;
+use crate::observe::metrics::{Metrics, ReloadResult};
 
 /// The reloads of a gateway that serves by a config file.
 pub struct Reloads {
@@ -181,7 +181,7 @@ impl Gateway {
             stores::quarantine_series(&config, &self.pipeline.metrics);
         }
         if config.edge.max_connections > self.config.edge.max_connections {
-            listener::descriptors::raise(config.edge.max_connections);
+            edge::descriptors::raise(config.edge.max_connections);
         }
         let before = self.pipeline.rules.load_full();
         let goes_on = rules.take_over(&before);
@@ -295,9 +295,9 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::base::clock::Clock;
     use crate::config;
-    use crate::pipeline::Rules;
+    use crate::request::pipeline::Rules;
 
     /// At the one moment of a reload at which the new rules are there and no connection has heard of it.
     #[tokio::test]

@@ -11,15 +11,15 @@ use tokio_util::task::TaskTracker;
 
 use super::stores::{self, Stores, Surroundings};
 use super::{StartError, reject_log, up};
-use crate::admin::Readiness;
-use crate::audit;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
 use crate::config::Config;
-use crate::database::OpenError;
-use crate::database::writer::Database;
-use crate::metrics::Metrics;
-use crate::pipeline::{Pipeline, Rules};
-use crate::quarantine::{Key, KeyError};
+use crate::durable::database::OpenError;
+use crate::durable::database::writer::Database;
+use crate::durable::quarantine::{Key, KeyError};
+use crate::observe::admin::Readiness;
+use crate::observe::audit;
+use crate::observe::metrics::Metrics;
+use crate::request::pipeline::{Pipeline, Rules};
 
 /// The parts, open.
 pub struct Stopped {

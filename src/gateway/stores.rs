@@ -10,21 +10,21 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
 use super::StartError;
-use crate::admin::{Readiness, SpoolState};
-use crate::broker::{self, Broker, Watch, amqp, nats};
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::base::runtime;
+use crate::config::queue_name::QueueName;
 use crate::config::{Config, QueueKind, Store};
-use crate::data_dir;
-use crate::database::OpenError;
-use crate::database::writer::Database;
-use crate::inbox::claimed::{self, Claimed, Claims, EmbeddedClaims, RedisClaims};
-use crate::inbox::{Inbox, embedded, redis};
-use crate::live;
-use crate::metrics::Metrics;
-use crate::quarantine::{Key, Quarantine};
-use crate::queue_name::QueueName;
-use crate::runtime;
-use crate::spool::{self, Handover, Spool};
+use crate::durable::broker::{self, Broker, Watch, amqp, nats};
+use crate::durable::data_dir;
+use crate::durable::database::OpenError;
+use crate::durable::database::writer::Database;
+use crate::durable::inbox::claimed::{self, Claimed, Claims, EmbeddedClaims, RedisClaims};
+use crate::durable::inbox::{Inbox, embedded, redis};
+use crate::durable::quarantine::{Key, Quarantine};
+use crate::durable::spool::{self, Handover, Spool};
+use crate::gateway::live;
+use crate::observe::admin::{Readiness, SpoolState};
+use crate::observe::metrics::Metrics;
 
 /// The durable part of a gateway.
 pub(super) struct Stores {

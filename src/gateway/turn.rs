@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{StartError, make_data_dir};
-use crate::clock;
+use crate::base::clock;
 use crate::config::Config;
 
 /// The turn, held. The lock is the turn; the file's text is the mark of the gateway that listened last.

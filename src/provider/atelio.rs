@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::object::Object;
 use super::sample::Sample;
 use super::{Entity, Fields, Identified, Provider, Reading, Signing, Status};
-use crate::signature::{Encoding, Format, Part, Scheme, SecretForm, Signed, VerifiedBy, Version};
+use crate::provider::signature::{Encoding, Format, Part, Scheme, SecretForm, Signed, VerifiedBy, Version};
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "atelio",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::object::Object;
 use super::sample::Sample;
 use super::{Entity, Fields, Identified, Provider, Reading, SignedId, Signing, standard_webhooks};
-use crate::signature::Signed;
+use crate::provider::signature::Signed;
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "basiq",

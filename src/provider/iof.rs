@@ -10,7 +10,7 @@ use super::sample::Sample;
 use super::{
     Entity, Fields, Identified, Provider, Reading, SignedId, Signing, Status, UNMAPPED, plain_letters,
 };
-use crate::signature::{Encoding, Format, Part, Scheme, SecretForm, Signed, VerifiedBy, Version};
+use crate::provider::signature::{Encoding, Format, Part, Scheme, SecretForm, Signed, VerifiedBy, Version};
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "iof",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::signature::{Encoding, Format, Part, Scheme, SecretForm, VerifiedBy, Version};
+use crate::provider::signature::{Encoding, Format, Part, Scheme, SecretForm, VerifiedBy, Version};
 
 pub(super) const SCHEME: Scheme = Scheme {
     header: "webhook-signature",

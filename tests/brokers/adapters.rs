@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
-use hookgate::admin::{QueueState, Readiness};
-use hookgate::broker::{Broker, Message, Options, PublishError, Watch, amqp, nats};
-use hookgate::clock;
+use hookgate::base::clock;
+use hookgate::config::queue_name::{Filling, QueueName};
+use hookgate::config::secret::Secret;
+use hookgate::durable::broker::{Broker, Message, Options, PublishError, Watch, amqp, nats};
 use hookgate::event::{Attributes, Event, Payload};
-use hookgate::metrics::Metrics;
-use hookgate::queue_name::{Filling, QueueName};
-use hookgate::secret::Secret;
+use hookgate::observe::admin::{QueueState, Readiness};
+use hookgate::observe::metrics::Metrics;
 use support::{Nats, Rabbitmq, Taken, until, within};
 
 /// A broker under test.
@@ -542,7 +542,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 #[cfg(feature = "kafka")]
 mod kafka {
-    use hookgate::broker::kafka::Kafka;
+    use hookgate::durable::broker::kafka::Kafka;
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::DefaultProducerContext;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};

@@ -64,5 +64,5 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 }
 
 fn random() -> u64 {
-    u64::from(u32::from_le_bytes(hookgate::clock::random()))
+    u64::from(u32::from_le_bytes(hookgate::base::clock::random()))
 }

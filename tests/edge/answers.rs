@@ -946,7 +946,7 @@ fn an_http2_connection_that_does_not_ask_is_closed() {
     let settings = [preface, b"\0\0\0\x04\0\0\0\0\0"].concat();
     // A head whose end does not come: HEADERS on stream 1 without END_HEADERS.
     let half = [&settings[..], b"\0\0\x01\x01\0\0\0\0\x01\x83"].concat();
-    let begun = hookgate::clock::instant();
+    let begun = hookgate::base::clock::instant();
     let kinds = [preface, &settings, &half].into_iter().cycle().take(51);
     let mut open: Vec<Connection> = kinds
         .map(|bytes| {

@@ -1099,7 +1099,7 @@ fn an_idle_http2_connection_gives_way_where_few_places_are_left() {
     let mut idle = Http2::open(&gateway, &[]);
     idle.ask(1, &PSEUDO);
     assert_eq!(idle.body(1)["status"], 404);
-    let (mut busy, begun) = (gateway.connect(), hookgate::clock::instant());
+    let (mut busy, begun) = (gateway.connect(), hookgate::base::clock::instant());
     until("a newcomer is served", || {
         assert_eq!(busy.ask(&basiq("evt-1")).status, 200);
         let mut newcomer = gateway.connect();

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fmt, io};
 
-use hookgate::clock;
+use hookgate::base::clock;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use support::{
     Client, Gateway, Home, assert_each_once, atelio, basiq, basiq_by_another_secret, investor_update, until,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookgate::clock;
+use hookgate::base::clock;
 use serde_json::{Value, json};
 use support::blocking::until;
 use support::*;

@@ -6,11 +6,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use hookgate::clock::Clock;
+use hookgate::base::clock::Clock;
 use hookgate::config;
-use hookgate::metrics::Metrics as Counters;
-use hookgate::pipeline::Rules;
-use hookgate::tls::Failure;
+use hookgate::net::tls::Failure;
+use hookgate::observe::metrics::Metrics as Counters;
+use hookgate::request::pipeline::Rules;
 use http_body_util::BodyExt;
 use hyper::Version;
 use hyper::header::HeaderValue;
@@ -838,7 +838,7 @@ impl Issued {
 }
 
 fn random() -> [u8; 8] {
-    hookgate::clock::random()
+    hookgate::base::clock::random()
 }
 
 fn dns(names: &[&str]) -> Vec<SanType> {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use hookgate::audit::files;
-use hookgate::audit::record::{NO_HASH, Record};
+use hookgate::observe::audit::files;
+use hookgate::observe::audit::record::{NO_HASH, Record};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 use support::{

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use hookgate::clock::Clock;
+use hookgate::base::clock::Clock;
 use hookgate::config;
 use hookgate::gateway::Gateway;
 use jiff::Timestamp;
@@ -357,7 +357,7 @@ impl Clocked {
         let drained = self.gateway.take().unwrap().drain();
         self.runtime
             .block_on(async { tokio::time::timeout(Duration::from_secs(60), drained).await.unwrap() });
-        let files = hookgate::audit::files::list(&self.folder.path().join("data/audit")).unwrap();
+        let files = hookgate::observe::audit::files::list(&self.folder.path().join("data/audit")).unwrap();
         let texts = files.iter().map(|file| std::fs::read_to_string(&file.path).unwrap());
         texts.collect::<String>().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hookgate::config::secret::SecretRef;
 use hookgate::config::{self, OnConflict, QueueKind, RateLimit, Store};
-use hookgate::secret::SecretRef;
 use jiff::Timestamp;
 
 #[test]

@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
+use hookgate::base::label::Label;
+use hookgate::base::reason::{Note, Reason};
 use hookgate::config::{Config, Key};
-use hookgate::label::Label;
-use hookgate::metrics::Metrics;
+use hookgate::observe::metrics::Metrics;
 use hookgate::provider;
-use hookgate::reason::{Note, Reason};
 use prometheus::proto::MetricFamily;
 
 #[test]

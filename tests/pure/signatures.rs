@@ -5,10 +5,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use hookgate::config::secret::Secret;
 use hookgate::provider;
-use hookgate::secret::Secret;
-use hookgate::signature::diagnosis::{Alteration, Case, Known, Mistake, Numbers, Spelling, Style, diagnose};
-use hookgate::signature::{Encoding, Key, Scheme, SignatureError, Verified, sign, verify};
+use hookgate::provider::signature::diagnosis::{
+    Alteration, Case, Known, Mistake, Numbers, Spelling, Style, diagnose,
+};
+use hookgate::provider::signature::{Encoding, Key, Scheme, SignatureError, Verified, sign, verify};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use jiff::Timestamp;

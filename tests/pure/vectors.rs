@@ -8,12 +8,12 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hookgate::audit::files;
-use hookgate::audit::record::Record;
-use hookgate::clock::Clock;
-use hookgate::data_dir;
+use hookgate::base::clock::Clock;
+use hookgate::durable::data_dir;
+use hookgate::durable::inbox::embedded::Reader;
 use hookgate::gateway::Gateway;
-use hookgate::inbox::embedded::Reader;
+use hookgate::observe::audit::files;
+use hookgate::observe::audit::record::Record;
 use hookgate::provider;
 use jiff::Timestamp;
 use serde_json::Value;

@@ -16,7 +16,7 @@ async fn last(gateway: &Gateway, source: &str) -> f64 {
 }
 
 fn now() -> f64 {
-    hookgate::clock::Clock::System.now().as_microsecond() as f64 / 1e6
+    hookgate::base::clock::Clock::System.now().as_microsecond() as f64 / 1e6
 }
 
 /// What the database holds of a source.

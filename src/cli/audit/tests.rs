@@ -168,12 +168,12 @@ fn verify_misses_the_anchors_that_are_due_by_now() {
     let verified = |written: jiff::Timestamp| {
         let record = record(1, |of| of.ts = format!("{written:.6}"));
         std::fs::write(dir.path().join("00000000000000000001-20261121T100000Z.jsonl"), record).unwrap();
-        let key = Key::new(&crate::secret::Secret::new("sixteen chars...")).unwrap();
+        let key = Key::new(&crate::config::secret::Secret::new("sixteen chars...")).unwrap();
         let mut out = Vec::new();
         let code = run(&parse("audit verify"), log_in(dir.path(), Some(key)), false, &mut out).unwrap();
         (code, String::from_utf8(out).unwrap())
     };
-    let now = crate::clock::Clock::System.now();
+    let now = crate::base::clock::Clock::System.now();
     let (code, said) = verified(now);
     assert!(code == 0 && said.ends_with("note: not anchored yet\n"), "{said}");
     let (code, said) = verified(now - std::time::Duration::from_secs(3600));

@@ -10,11 +10,11 @@ use serde_json::json;
 
 use super::super::terminal::safe;
 use super::Log;
-use crate::audit::verify::{Anchors, Broken, Demand, Verified, VerifyError, verify_with};
-use crate::audit::{Key, Mark};
-use crate::audit_ledger::LedgerState;
-use crate::clock::Clock;
+use crate::base::clock::Clock;
+use crate::durable::audit_ledger::LedgerState;
 use crate::event::microseconds;
+use crate::observe::audit::verify::{Anchors, Broken, Demand, Verified, VerifyError, verify_with};
+use crate::observe::audit::{Key, Mark};
 
 /// `audit verify`.
 #[derive(Clone, Debug, Default, Args)]

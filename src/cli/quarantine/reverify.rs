@@ -12,13 +12,13 @@ use super::super::act::{Act, Tally, done_to};
 use super::super::terminal::safe;
 use super::super::{Done, FAILED, Failure, OK, block_on, line};
 use super::{Chosen, requests, told};
-use crate::audit_ledger::acts;
-use crate::clock::{self, Clock};
+use crate::base::clock::{self, Clock};
+use crate::base::label::UNKNOWN;
 use crate::config::Config;
+use crate::durable::audit_ledger::acts;
+use crate::durable::quarantine::Judgement;
+use crate::durable::quarantine::held::{Held, Run, Which};
 use crate::gateway::{self, StartError, Stopped, StoppedError};
-use crate::label::UNKNOWN;
-use crate::quarantine::Judgement;
-use crate::quarantine::held::{Held, Run, Which};
 
 /// Verdicts that have come, by source and by kind.
 #[derive(Default)]

@@ -20,9 +20,9 @@ use rustls::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use crate::base::file;
 use crate::cli::Failure;
 use crate::config::Tls;
-use crate::file;
 
 /// Who is trusted.
 pub(super) enum Trust<'a> {

@@ -10,7 +10,7 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::Failure;
-use crate::file::{self, ReadError};
+use crate::base::file::{self, ReadError};
 
 /// Reads `Name: value` lines, as a proxy or a test sink shows them, or `curl -v`.
 pub(super) fn headers(path: &Path) -> Result<HeaderMap, Failure> {

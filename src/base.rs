@@ -1,0 +1,8 @@
+//! What every layer may use.
+
+pub mod clock;
+pub mod file;
+pub mod label;
+pub mod peer;
+pub mod reason;
+pub mod runtime;

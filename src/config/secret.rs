@@ -1,0 +1,274 @@
+//! Secrets: where they come from, and a type that never prints them.
+//!
+//! Keeps true: the text of a secret is reachable only through [`Secret::expose`], and no `Debug` or `Display` shows it.
+
+mod flaw;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::base::file::{self, ReadError};
+pub use flaw::Flaw;
+pub(crate) use flaw::lenient_base64;
+
+/// Where a secret is to be read from, as the config says it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// An environment variable's value.
+    Env(String),
+    /// A file's content, without one trailing line break.
+    File(PathBuf),
+    /// Text in the config file itself; `check` warns about it.
+    Plain(Secret),
+}
+
+/// A secret's text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// Why a secret could not be read. Never holds the secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The environment variable is unset.
+    #[error("the environment variable {0} is not set; set it or name another source")]
+    Unset(String),
+    /// The environment variable is not UTF-8.
+    #[error("the environment variable {0} is not UTF-8 text")]
+    EnvNotText(String),
+    /// The file could not be read.
+    #[error("cannot read the secret file {path}: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// What stood in the way.
+        why: ReadError,
+    },
+    /// The file is no secret's.
+    #[error("the secret file {0} is larger than {MAX_KIB} KiB; a secret is one line: is it another file?")]
+    FileTooLarge(String),
+    /// The file is not UTF-8.
+    #[error("the secret file {0} is not UTF-8 text")]
+    FileNotText(String),
+    /// There is nothing in it.
+    #[error("the secret from {0} is empty; an empty secret would let everybody in")]
+    Empty(String),
+}
+
+impl SecretRef {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// When it is unset, unreadable, too large, not UTF-8, or empty.
+    pub fn resolve(&self) -> Result<Secret, SecretError> {
+        let (text, origin) = match self {
+            SecretRef::Env(name) => match std::env::var(name) {
+                Ok(text) => (text, format!("the environment variable {name}")),
+                Err(std::env::VarError::NotPresent) => return Err(SecretError::Unset(name.clone())),
+                Err(std::env::VarError::NotUnicode(_)) => return Err(SecretError::EnvNotText(name.clone())),
+            },
+            SecretRef::File(path) => {
+                let shown = path.display().to_string();
+                let bytes = file::read(path, MAX_KIB << 10).map_err(|why| match why {
+                    ReadError::TooLarge(_) => SecretError::FileTooLarge(shown.clone()),
+                    why => SecretError::File { path: shown.clone(), why },
+                })?;
+                let text = String::from_utf8(bytes).map_err(|_| SecretError::FileNotText(shown.clone()))?;
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                (text.strip_suffix('\r').unwrap_or(text).to_owned(), format!("the file {shown}"))
+            }
+            SecretRef::Plain(secret) => (secret.0.clone(), "the config file".to_owned()),
+        };
+        if text.trim().is_empty() {
+            return Err(SecretError::Empty(origin));
+        }
+        Ok(Secret(text))
+    }
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretRef::Env(name) => write!(f, "env {name}"),
+            SecretRef::File(path) => write!(f, "file {}", path.display()),
+            SecretRef::Plain(_) => f.write_str("plain <redacted>"),
+        }
+    }
+}
+
+impl Secret {
+    /// Wraps a text that must not be printed.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself. Every caller is a place to audit.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+/// Knows secrets by their text, to cut them out of whatever a client sent before it is kept. It keeps them in lower case: with
+/// other letter case a secret is a wrong one, and still tells the right one.
+#[derive(Clone, Default)]
+pub struct Redactor(Vec<Secret>);
+
+impl Redactor {
+    /// Cuts this one out from now on; one of Standard Webhooks also without its prefix, which may be left out.
+    pub fn learn(&mut self, secret: &Secret) {
+        let bare = secret.0.strip_prefix(STANDARD_WEBHOOKS_PREFIX).map(|bare| bare.trim_end_matches('='));
+        // Whoever sends a handful of characters sends no secret.
+        let bare = bare.filter(|bare| bare.len() >= SHORTEST_BARE).map(Secret::new);
+        for secret in std::iter::once(secret.clone()).chain(bare) {
+            let secret = Secret(secret.0.to_ascii_lowercase());
+            if !self.0.contains(&secret) {
+                self.0.push(secret);
+            }
+        }
+    }
+
+    /// Goes on cutting out what another one knows, as long as there is room: who uses an old secret may still send it.
+    pub fn inherit(&mut self, before: &Redactor) {
+        for secret in before.0.iter().take(MAX_INHERITED) {
+            self.learn(secret);
+        }
+    }
+
+    /// The text without any secret it holds, in whatever letter case, as it stands or percent-encoded, be it over and over.
+    pub fn clean(&self, text: &str) -> String {
+        let (mut clean, mut lower) = (text.to_owned(), text.to_ascii_lowercase());
+        for secret in &self.0 {
+            if lower.contains(&secret.0) {
+                clean = without(&clean, &lower, &secret.0);
+                lower = clean.to_ascii_lowercase();
+            }
+        }
+        let mut coded = lower.into_bytes();
+        for _ in 0..MAX_LAYERS {
+            let decoded = percent_decoded(&coded).to_ascii_lowercase();
+            if decoded == coded {
+                break;
+            }
+            if self.0.iter().any(|secret| holds(&decoded, secret.0.as_bytes())) {
+                return REDACTED.to_owned();
+            }
+            coded = decoded;
+        }
+        clean
+    }
+}
+
+/// The text without a part, which is in lower case, as `lower` is: the text again.
+fn without(text: &str, lower: &str, part: &str) -> String {
+    let (mut clean, mut rest) = (String::new(), 0);
+    for (at, _) in lower.match_indices(part) {
+        clean.push_str(&text[rest..at]);
+        clean.push_str(REDACTED);
+        rest = at + part.len();
+    }
+    clean + &text[rest..]
+}
+
+fn holds(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+/// A text without its percent-encoding, as URLs have it.
+pub(crate) fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escaped = (byte == b'%')
+            .then(|| bytes.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        decoded.push(escaped.unwrap_or(byte));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    decoded
+}
+
+/// No secret comes near; what has no end, such as a device, must not be read to its end.
+const MAX_KIB: u64 = 64;
+const REDACTED: &str = "<redacted>";
+/// What a Standard Webhooks secret begins with, or not: it is no part of the key.
+pub const STANDARD_WEBHOOKS_PREFIX: &str = "whsec_";
+/// As long as the shortest key is in base64.
+const SHORTEST_BARE: usize = 22;
+/// Nobody encodes a secret this often by mistake.
+const MAX_LAYERS: usize = 4;
+/// Each costs a search in every text that is cleaned.
+const MAX_INHERITED: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_or_missing_secret_is_an_error_that_names_where_to_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = dir.path().join("empty");
+        std::fs::write(&empty, "\n").unwrap();
+        let said = SecretRef::File(empty).resolve().unwrap_err().to_string();
+        assert!(said.contains("empty"), "{said}");
+        let said = SecretRef::File(dir.path().join("absent")).resolve().unwrap_err().to_string();
+        assert!(said.contains("absent"), "{said}");
+        let said = SecretRef::Env("HOOKGATE_TEST_UNSET".into()).resolve().unwrap_err().to_string();
+        assert!(said.contains("HOOKGATE_TEST_UNSET is not set"), "{said}");
+    }
+
+    #[test]
+    fn a_file_loses_one_line_break_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, " kept \r\n").unwrap();
+        assert_eq!(SecretRef::File(path).resolve().unwrap().expose(), " kept ");
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_an_error_and_not_read_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "x".repeat(64 << 10)).unwrap();
+        assert_eq!(SecretRef::File(path.clone()).resolve().unwrap().expose().len(), 64 << 10);
+        std::fs::write(&path, "x".repeat((64 << 10) + 1)).unwrap();
+        for path in [path, "/dev/zero".into()] {
+            let said = SecretRef::File(path).resolve().unwrap_err().to_string();
+            assert!(said.contains("larger than 64 KiB"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_redactor_finds_what_it_knows_wherever_it_stands() {
+        let mut redactor = Redactor::default();
+        redactor.learn(&Secret::new("t0ken"));
+        assert_eq!(redactor.clean("/hooks/a/t0ken/b"), "/hooks/a/<redacted>/b");
+        assert_eq!(redactor.clean("/hooks/a/t%30ken"), "<redacted>");
+        assert_eq!(redactor.clean("/hooks/a/%2574%2530ken"), "<redacted>");
+        assert_eq!(redactor.clean("/hooks/100%"), "/hooks/100%");
+        assert_eq!(redactor.clean("%2525"), "%2525");
+        assert_eq!(
+            redactor.clean("/T0KEN/t0ken/T0ken"),
+            "/<redacted>/<redacted>/<redacted>",
+            "letter case tells it"
+        );
+        assert_eq!(redactor.clean("/%54%30KEN"), "<redacted>");
+        assert_eq!(redactor.clean("/\u{e9}T0ken\u{e9}"), "/\u{e9}<redacted>\u{e9}");
+        redactor.learn(&Secret::new("whsec_AQIDBAUGBwgJCgsMDQ4PEA=="));
+        assert_eq!(redactor.clean("a whsec_AQIDBAUGBwgJCgsMDQ4PEA== b"), "a <redacted> b");
+        assert_eq!(redactor.clean("k=AQIDBAUGBwgJCgsMDQ4PEA"), "k=<redacted>");
+        redactor.learn(&Secret::new("whsec_t"));
+        assert_eq!(redactor.clean("t"), "t");
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let shown = format!("{:?} {:?}", Secret::new("hush"), SecretRef::Plain(Secret::new("hush")));
+        assert!(!shown.contains("hush"));
+    }
+}

@@ -1,0 +1,213 @@
+//! Claims in Redis.
+//!
+//! Keeps true: each step is one script (`claim.lua`, `commit.lua`, `release.lua`), so that nothing comes between its look and
+//! its act; both keys of an identity lie in one slot; leases and windows go by the server's clock. As durable as the server
+//! is: what it loses in a failover may enter again, under the same message id.
+//!
+//! Whether a server would take claims, its link asks with `ask.lua` (`claims` in the inbox on Redis).
+//!
+//! `hookgate:{SOURCE:IDENTITY}:QUEUE:seen` holds the records of an identity, `…:claim` its claim: owner, body, `F` or `C`, and
+//! the end of its lease in milliseconds since 1970, whose fraction says what the message is called: `.1` by its id, `.2` with the
+//! source (none where an older version has claimed). A claim is kept past its lease, for the window: it tells that its body may
+//! be in the queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, Script, Value};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::{Claim, Grant, Naming, Options, Place};
+use crate::config::OnConflict;
+use crate::durable::inbox::redis::board::Board;
+use crate::durable::inbox::redis::claims::stem;
+use crate::durable::inbox::redis::link::Fault;
+use crate::durable::inbox::redis::links::Links;
+use crate::durable::inbox::redis::replicas::Replicas;
+use crate::durable::inbox::redis::{Servers, is_away, said};
+use crate::durable::inbox::{Admission, Unavailable};
+use crate::observe::admin::Readiness;
+
+/// Claims in Redis.
+pub struct RedisClaims {
+    links: Arc<Links>,
+    /// The queue's name, part of every key: fleets with different queues may share a server.
+    queue: String,
+    claim: Step,
+    commit: Step,
+    release: Step,
+    keeper: TaskTracker,
+    stop: DropGuard,
+}
+
+/// A script.
+struct Step {
+    text: &'static str,
+    hash: String,
+}
+
+impl Step {
+    fn new(text: &'static str) -> Step {
+        Step { text, hash: Script::new(text).get_hash().to_owned() }
+    }
+}
+
+impl RedisClaims {
+    /// Starts the links to Redis, and returns at once: whether it is there shows in `readiness`. `queue` is the queue's
+    /// configured name.
+    ///
+    /// Must be called inside a tokio runtime.
+    pub fn open(servers: Servers, queue: &str, readiness: Arc<Readiness>) -> RedisClaims {
+        let board = Board::new(readiness, None);
+        let claims = Some(queue.to_owned());
+        let links = Arc::new(Links::new(servers, Pipeline::new(), board, Replicas(0), claims));
+        let (keeper, stop) = (TaskTracker::new(), CancellationToken::new());
+        keeper.spawn(links.clone().keep(stop.clone()));
+        RedisClaims {
+            links,
+            queue: queue.to_owned(),
+            claim: Step::new(include_str!("claim.lua")),
+            commit: Step::new(include_str!("commit.lua")),
+            release: Step::new(include_str!("release.lua")),
+            keeper,
+            stop: stop.drop_guard(),
+        }
+    }
+
+    /// Whether Redis takes claims.
+    #[cfg(test)]
+    pub(super) fn is_up(&self) -> bool {
+        self.links.is_up()
+    }
+
+    /// See [`super::Claims::claim`].
+    pub(super) async fn claim(&self, of: &Admission, options: &Options) -> Result<Claim, Unavailable> {
+        let on_conflict = match of.on_conflict {
+            OnConflict::Forward => "forward",
+            OnConflict::Drop => "drop",
+        };
+        let answer = self.run(&self.claim, of, |call| {
+            call.arg(on_conflict).arg(millis(options.lease)).arg(millis(options.window));
+            call.arg(match options.naming(&of.source) {
+                Naming::Plain => 1,
+                Naming::WithSource => 2,
+            });
+        });
+        match answer.await {
+            Ok(answer) => read(&answer),
+            // Perhaps it is claimed: that ends with its lease, and does not hinder the same owner. Not released, since an
+            // earlier try may have published, and the claim is all that tells of it.
+            Err(Unavailable::Unknown | Unavailable::Unclear(_)) => Err(Unavailable::Unreachable),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// See [`super::Claims::commit`].
+    pub(super) async fn commit(
+        &self,
+        of: &Admission,
+        place: Place,
+        options: &Options,
+    ) -> Result<(), Unavailable> {
+        let flag = match place {
+            Place::First => "F",
+            Place::Conflict => "C",
+        };
+        let done = self.run(&self.commit, of, |call| {
+            call.arg(flag).arg(millis(options.window));
+        });
+        done.await.map(drop)
+    }
+
+    /// See [`super::Claims::release`].
+    pub(super) async fn release(&self, of: &Admission, again: bool) -> Result<(), Unavailable> {
+        let keep = if again { "keep" } else { "" };
+        let done = self.run(&self.release, of, |call| {
+            call.arg(keep);
+        });
+        done.await.map(drop)
+    }
+
+    /// Ends the links.
+    pub(super) async fn close(self) {
+        drop(self.stop);
+        self.keeper.close();
+        self.keeper.wait().await;
+    }
+
+    /// Runs a script for an identity; its first arguments are the owner and the body.
+    async fn run(
+        &self,
+        step: &Step,
+        of: &Admission,
+        arguments: impl Fn(&mut Cmd),
+    ) -> Result<Value, Unavailable> {
+        let stem = stem(&format!("{}:{}", of.source, hex::encode(of.identity.0)), &self.queue);
+        // By its text when the server does not know it by its hash: from then on it does.
+        let mut answer = Value::Nil;
+        for (command, script) in [("EVALSHA", &*step.hash), ("EVAL", step.text)] {
+            let mut call = redis::cmd(command);
+            call.arg(script).arg(2).arg(format!("{stem}:seen")).arg(format!("{stem}:claim"));
+            call.arg(&of.owner.0[..]).arg(&of.body.0[..]);
+            arguments(&mut call);
+            answer = self.call(&stem, call).await?;
+            if !matches!(&answer, Value::ServerError(why) if why.code() == "NOSCRIPT") {
+                break;
+            }
+        }
+        let Value::ServerError(why) = answer else { return Ok(answer) };
+        if is_away(why.code()) {
+            return Err(Unavailable::Unreachable);
+        }
+        let why = said(&why);
+        self.links.board().has_refused_claim(&why);
+        Err(Unavailable::Refused(why))
+    }
+
+    async fn call(&self, key: &str, call: Cmd) -> Result<Value, Unavailable> {
+        let mut commands = Pipeline::new();
+        commands.add_command(call);
+        match self.links.call(key, &commands).await.map(|mut replies| replies.pop()) {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) | Err(Fault::Unknown) => Err(Unavailable::Unknown),
+            Err(Fault::Unclear(why)) => Err(Unavailable::Unclear(why)),
+            Err(Fault::Unreachable) => Err(Unavailable::Unreachable),
+        }
+    }
+}
+
+/// What `claim.lua` answers.
+fn read(answer: &Value) -> Result<Claim, Unavailable> {
+    Ok(match answer {
+        Value::Array(grant) => Claim::Granted(granted(grant).ok_or_else(strange)?),
+        Value::Int(3) => Claim::Entered(Place::First),
+        Value::Int(4) => Claim::Entered(Place::Conflict),
+        Value::Int(5) => Claim::Dropped { anew: false },
+        Value::Int(6) => Claim::Dropped { anew: true },
+        Value::Int(7) => Claim::InProgress,
+        _ => return Err(strange()),
+    })
+}
+
+/// Place, naming, and whether it was claimed before.
+fn granted(grant: &[Value]) -> Option<Grant> {
+    let [Value::Int(place), Value::Int(naming), Value::Int(again)] = grant else { return None };
+    Some(Grant {
+        place: if *place == 1 { Place::First } else { Place::Conflict },
+        naming: if *naming == 1 { Naming::Plain } else { Naming::WithSource },
+        again: *again == 1,
+    })
+}
+
+fn strange() -> Unavailable {
+    Unavailable::Refused("an answer that the script does not give".to_owned())
+}
+
+/// Redis takes no expiry of zero, and none that overflows its clock.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_MS)
+}
+
+/// 100 years.
+const MAX_MS: u64 = 100 * 365 * 86_400_000;

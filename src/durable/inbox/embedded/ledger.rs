@@ -1,0 +1,146 @@
+//! What is decided of one delivery, within the open transaction: look, enqueue, remember.
+//!
+//! Keeps true: a row of `events` is both the queued event and the memory of its body. A conflicting body's row carries a copy
+//! of the identity's first body and id, so each row stands alone and may be purged by its own age. The identity then
+//! counts from its newest row on: as long as any of its bodies is remembered, so is the identity.
+
+use rusqlite::types::Null;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
+use sha2::{Digest, Sha256};
+
+use crate::config::OnConflict;
+use crate::durable::inbox::{Admission, Verdict};
+use crate::event::{BodyHash, Event, Identity};
+
+use super::identities::Identities;
+
+/// One transaction's worth of decisions.
+pub(super) struct Ledger<'a> {
+    conn: &'a Connection,
+    insert: CachedStatement<'a>,
+    identities: &'a mut Identities,
+    next: &'a mut i64,
+    now: i64,
+    window: i64,
+}
+
+impl<'a> Ledger<'a> {
+    /// Opens the ledger at a time, in microseconds; `next` is the next row's `seq`.
+    pub(super) fn open(
+        conn: &'a Connection,
+        identities: &'a mut Identities,
+        next: &'a mut i64,
+        now: i64,
+        window: i64,
+    ) -> Result<Ledger<'a>> {
+        let insert = conn.prepare_cached(
+            "INSERT INTO events (seq, identity, body, received, state, id, type, source, first_body, first_id, event) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?;
+        Ok(Ledger { conn, insert, identities, next, now, window })
+    }
+
+    /// Decides and records.
+    pub(super) fn admit(&mut self, delivery: &Admission) -> Result<Verdict> {
+        let Some(known) = self.find(&delivery.identity)? else {
+            let event = &delivery.event;
+            self.record(delivery, FIRST, event, None)?;
+            return Ok(Verdict::Accepted { id: event.id.clone(), conflict: false });
+        };
+        if known.body == delivery.body {
+            return Ok(Verdict::Duplicate { id: known.id, dropped: false });
+        }
+        let first = known.first.unwrap_or((known.body, known.id));
+        if first.0 == delivery.body {
+            return Ok(Verdict::Duplicate { id: first.1, dropped: false });
+        }
+        if let Some(entered) = self.find(&conflict_key(&delivery.identity, &delivery.body.0))? {
+            return Ok(Verdict::Duplicate { id: entered.id, dropped: false });
+        }
+        match delivery.on_conflict {
+            OnConflict::Forward => {
+                let event = delivery.event.conflicting(&delivery.body);
+                self.record(delivery, FORWARDED, &event, Some(&first))?;
+                Ok(Verdict::Accepted { id: event.id, conflict: true })
+            }
+            OnConflict::Drop => {
+                self.record(delivery, DROPPED, &delivery.event, Some(&first))?;
+                Ok(Verdict::Duplicate { id: first.1, dropped: true })
+            }
+        }
+    }
+
+    /// What is known under a key within the window.
+    fn find(&self, key: &Identity) -> Result<Option<Known>> {
+        let entry = self.identities.find(self.conn, key)?;
+        let Some(entry) = entry.filter(|entry| entry.received > self.now - self.window) else {
+            return Ok(None);
+        };
+        // A clock set back may ask for a row that is purged already: that is no longer known.
+        self.conn
+            .prepare_cached("SELECT body, id, first_body, first_id FROM events WHERE seq = ?1")?
+            .query_row([entry.seq], |row| {
+                let first: Option<[u8; 32]> = row.get(2)?;
+                Ok(Known {
+                    body: BodyHash(row.get(0)?),
+                    id: row.get(1)?,
+                    first: first
+                        .map(|body| Ok::<_, rusqlite::Error>((BodyHash(body), row.get(3)?)))
+                        .transpose()?,
+                })
+            })
+            .optional()
+    }
+
+    /// Writes the row and indexes it. A dropped conflict has no text, and the id of its identity.
+    fn record(
+        &mut self,
+        delivery: &Admission,
+        state: i64,
+        event: &Event,
+        first: Option<&(BodyHash, String)>,
+    ) -> Result<()> {
+        let seq = *self.next;
+        let (first_body, first_id) = (first.map(|f| f.0.0), first.map(|f| f.1.as_str()));
+        let (identity, body) = (&delivery.identity, &delivery.body);
+        let (kind, source) = (event.kind.as_ref(), event.source.as_ref());
+        if state == DROPPED {
+            let id = first_id;
+            let row = params![
+                seq, identity.0, body.0, self.now, state, id, kind, source, first_body, first_id, Null
+            ];
+            self.insert.execute(row)?;
+        } else {
+            let (id, json) = (&event.id, &event.json);
+            let row = params![
+                seq, identity.0, body.0, self.now, state, id, kind, source, first_body, first_id, json
+            ];
+            self.insert.execute(row)?;
+        }
+        *self.next += 1;
+        if state != FIRST {
+            self.identities.insert(conflict_key(identity, &body.0), seq, self.now);
+        }
+        self.identities.insert(*identity, seq, self.now);
+        Ok(())
+    }
+}
+
+/// What a row remembers.
+struct Known {
+    body: BodyHash,
+    id: String,
+    /// The identity's first body and id, where this row is a later one's.
+    first: Option<(BodyHash, String)>,
+}
+
+/// Under which a second or later body of an identity is indexed. As uniform as an identity, and as unlikely to meet one.
+pub(super) fn conflict_key(identity: &Identity, body: &[u8; 32]) -> Identity {
+    let digest: [u8; 32] = Sha256::new().chain_update(identity.0).chain_update(body).finalize().into();
+    Identity(digest.first_chunk::<16>().copied().unwrap_or_default())
+}
+
+/// The state of an identity's first row.
+pub(super) const FIRST: i64 = 0;
+const FORWARDED: i64 = 1;
+const DROPPED: i64 = 2;

@@ -1,0 +1,178 @@
+//! The database as the writer thread uses it: batches in, verdicts out.
+//!
+//! Keeps true: a verdict leaves here only after COMMIT returned. After a transaction that failed, everything held in memory is
+//! thrown away and read again from what was committed, so memory never knows more than the disk.
+
+use std::path::Path;
+
+use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
+
+use crate::durable::database::pairing::Pairing;
+use crate::durable::database::{self, OpenError};
+use crate::durable::inbox::{Admission, Verdict};
+
+use super::checkpoint::{self, Checkpoints};
+use super::identities::Identities;
+use super::ledger::Ledger;
+use super::purge::Purge;
+use super::{Options, Tuning, run};
+
+/// An open database.
+pub(super) struct Store {
+    /// Before the connection, which has to be closed last.
+    checkpoints: Checkpoints,
+    pub(super) conn: Connection,
+    pairing: Pairing,
+    /// None after a failure, until it is read again.
+    state: Option<State>,
+    options: Options,
+    tuning: Tuning,
+}
+
+/// What is held in memory of what is committed.
+struct State {
+    identities: Identities,
+    purge: Purge,
+    next: i64,
+}
+
+impl Store {
+    /// Opens the database; the lock is the caller's.
+    pub(super) fn open(db: &Path, options: Options, tuning: Tuning) -> Result<Store, OpenError> {
+        let (conn, pairing) = database::open(db, tuning.layout, &tables())?;
+        let checkpoints = Checkpoints::start(db, tuning.layout.checkpoint_bytes);
+        let mut store = Store { conn, pairing, state: None, options, tuning, checkpoints };
+        store.state = Some(store.load().map_err(|error| OpenError::of(db, error))?);
+        Ok(store)
+    }
+
+    /// Admits a batch in one transaction: all of it or nothing.
+    pub(super) fn admit(&mut self, batch: &[&Admission], now: i64) -> Result<Vec<Verdict>> {
+        let bytes: usize = batch.iter().map(|admission| admission.event.json.len() + ROW).sum();
+        self.transact(now, bytes, batch.len(), |ledger| {
+            batch.iter().map(|admission| ledger.admit(admission)).collect()
+        })
+    }
+
+    /// Upkeep in an idle moment.
+    pub(super) fn tend(&mut self, now: i64) -> Result<()> {
+        if !self.busy(now) {
+            return Ok(());
+        }
+        self.transact(now, IDLE_WORK * 64, IDLE_WORK, |_| Ok(()))
+    }
+
+    /// Whether there is upkeep to do.
+    pub(super) fn busy(&self, now: i64) -> bool {
+        self.state.as_ref().is_some_and(|state| state.identities.busy() || state.purge.busy(now))
+    }
+
+    /// After a failure: writes a little, and reads everything again.
+    pub(super) fn recover(&mut self, now: i64) -> Result<()> {
+        self.conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'probe'")?.execute([now])?;
+        self.state = Some(self.load()?);
+        Ok(())
+    }
+
+    /// Moves the log into the database once enough of it has gathered.
+    pub(super) fn checkpoint(&mut self) {
+        if self.checkpoints.is_writers_turn() {
+            checkpoint::run(&self.conn, "PASSIVE");
+            self.checkpoints.moved();
+        }
+    }
+
+    /// The last checkpoint; dropping the connection then removes the log.
+    pub(super) fn close(mut self) {
+        self.checkpoints.stop();
+        checkpoint::run(&self.conn, "TRUNCATE");
+    }
+
+    fn load(&self) -> Result<State> {
+        let identities = Identities::load(&self.conn, self.tuning)?;
+        let newest: Option<i64> = self.conn.query_row("SELECT max(seq) FROM events", [], |row| row.get(0))?;
+        Ok(State {
+            next: newest.unwrap_or(0).max(identities.flushed()) + 1,
+            purge: Purge::load(&self.conn, micros(self.options.retain), micros(self.options.window))?,
+            identities,
+        })
+    }
+
+    /// Runs `work` and, in the same transaction, the upkeep that falls due with so many events.
+    fn transact<T>(
+        &mut self,
+        now: i64,
+        bytes: usize,
+        events: usize,
+        work: impl FnOnce(&mut Ledger<'_>) -> Result<T>,
+    ) -> Result<T> {
+        // Taken, and put back only after the commit: an early return leaves none, which `recover` mends.
+        let mut state = match self.state.take() {
+            Some(state) => state,
+            None => self.load()?,
+        };
+        let window = micros(self.options.window);
+        let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        let State { identities, purge, next } = &mut state;
+        let done = work(&mut Ledger::open(&transaction, identities, next, now, window)?)?;
+        let last = *next - 1;
+        identities.tend(&transaction, events, last, now - window)?;
+        purge.step(&transaction, now, last, 2 * events + 8)?;
+        transaction.commit()?;
+        self.pairing.committed(&self.conn);
+        self.state = Some(state);
+        self.checkpoints.wrote(bytes as i64);
+        Ok(done)
+    }
+}
+
+/// The tables, made where they are not there yet.
+pub(super) fn tables() -> String {
+    let blocks: String = (0..run::LEVELS)
+        .map(|level| {
+            format!(
+                "CREATE TABLE IF NOT EXISTS blocks{level} (id INTEGER PRIMARY KEY, entries BLOB NOT NULL);\n"
+            )
+        })
+        .collect();
+    format!("{TABLES}{blocks}")
+}
+
+fn micros(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
+}
+
+/// What a row and its share of the index add to an event's own bytes.
+const ROW: usize = 400;
+/// An idle moment's upkeep, in events that would have brought as much.
+const IDLE_WORK: usize = 1024;
+
+// `event` stands last: what looks a row up by its key then never reads the pages of a long event.
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY,
+    identity BLOB NOT NULL,
+    body BLOB NOT NULL,
+    received INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    source TEXT NOT NULL,
+    first_body BLOB,
+    first_id TEXT,
+    event TEXT
+);
+CREATE TABLE IF NOT EXISTS runs (
+    run INTEGER PRIMARY KEY,
+    level INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    lines INTEGER NOT NULL,
+    entries INTEGER NOT NULL DEFAULT 0,
+    blocks INTEGER NOT NULL DEFAULT 0,
+    max_seq INTEGER NOT NULL DEFAULT 0,
+    max_received INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS filters (id INTEGER PRIMARY KEY, bits BLOB NOT NULL, fences BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO meta VALUES ('flushed', 0), ('blanked', 0), ('probe', 0);
+";

@@ -1,0 +1,75 @@
+//! The question whether a server would take claims.
+//!
+//! Keeps true: asking changes nothing, and needs the same rights, on keys of the same shape, as a claim, its commit and its
+//! release do; what says nothing of claims (the server is away, or another has the keys) is no refusal.
+
+use std::sync::LazyLock;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisResult, Script, Value};
+
+use super::is_away;
+use super::script::{said, short};
+
+/// The question, about the claims of one queue.
+pub struct Claims {
+    stem: String,
+}
+
+/// The stem of an identity's keys. Before the braces what all share, in them what the slot comes from.
+pub(in crate::durable::inbox) fn stem(of: &str, queue: &str) -> String {
+    format!("hookgate:{{{of}}}:{queue}")
+}
+
+impl Claims {
+    /// Of a queue, by its configured name; `key` is one that the server has.
+    pub fn new(queue: &str, key: &str) -> Claims {
+        Claims { stem: stem(key, queue) }
+    }
+
+    /// Why claims are refused, if they are: Redis' own words, after the command that it refused.
+    ///
+    /// # Errors
+    /// When the server is away or silent.
+    pub async fn ask(&self, connection: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
+        // As claims do it.
+        let mut reply = Value::Nil;
+        for (command, script) in [("EVALSHA", SCRIPT.get_hash()), ("EVAL", TEXT)] {
+            let mut ask = redis::pipe();
+            ask.add_command(self.by(command, script));
+            reply = connection.send_packed_commands(&ask, 0, 1).await?.pop().unwrap_or(Value::Nil);
+            if !matches!(&reply, Value::ServerError(why) if why.code() == "NOSCRIPT") {
+                break;
+            }
+        }
+        Ok(refusal(reply))
+    }
+
+    fn by(&self, command: &str, script: &str) -> Cmd {
+        let mut ask = redis::cmd(command);
+        ask.arg(script).arg(2).arg(format!("{}:seen", self.stem)).arg(format!("{}:claim", self.stem));
+        ask
+    }
+}
+
+fn refusal(reply: Value) -> Option<String> {
+    let (why, command) = match reply {
+        Value::ServerError(why) => (said(&why), None),
+        Value::Array(parts) => {
+            let [Value::BulkString(command), Value::BulkString(why)] = &parts[..] else { return None };
+            let [command, why] = [command, why].map(|text| String::from_utf8_lossy(text).into_owned());
+            (short(&why), Some(command))
+        }
+        _ => return None,
+    };
+    if is_away(why.split(' ').next().unwrap_or_default()) {
+        return None;
+    }
+    Some(match command {
+        Some(command) => format!("{command}: {why}"),
+        None => why,
+    })
+}
+
+const TEXT: &str = include_str!("../claimed/ask.lua");
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(TEXT));

@@ -1,0 +1,366 @@
+//! A lane: the admissions of one partition, taken to Redis in the order they came, everything that waits in one call.
+//!
+//! Keeps true: one call of a lane is in flight at a time, so that a partition's order is its order of arrival; every
+//! admission taken gets exactly one answer, and an answer of acceptance only from the script's own.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::base::clock;
+use crate::base::runtime::{Answered, Answers, Reply};
+use crate::config::OnConflict;
+use crate::durable::inbox::{Admission, Unavailable, Verdict};
+use crate::event::Event;
+use crate::observe::metrics::QueueMetrics;
+
+use super::backlog::Backlog;
+use super::board::holding;
+use super::link::{Fault, Link};
+use super::links::Links;
+use super::replicas::Replicas;
+use super::retention::{self, Room, Written};
+use super::script::{self, Answer, Form, Outcome, Scripts};
+use super::stream::Streams;
+
+/// An admission and where its answer goes.
+pub(super) struct Waiting {
+    pub(super) admission: Arc<Admission>,
+    pub(super) reply: Reply<Result<Verdict, Unavailable>>,
+}
+
+impl Entry {
+    /// The form in which it is offered.
+    fn event(&self) -> &Event {
+        self.conflict.as_ref().unwrap_or(&self.waiting.admission.event)
+    }
+}
+
+/// What a lane works with.
+pub(super) struct Lane {
+    pub(super) partition: u32,
+    pub(super) streams: Arc<Streams>,
+    pub(super) window_ms: u64,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) links: Arc<Links>,
+    pub(super) replicas: Replicas,
+    pub(super) scripts: Arc<Scripts>,
+    pub(super) written: Arc<Written>,
+    pub(super) metrics: QueueMetrics,
+    /// Streams that are known to take events.
+    pub(super) known: HashSet<String>,
+    /// Of the batch under way.
+    pub(super) answers: Answers<Answered<Result<Verdict, Unavailable>>>,
+}
+
+/// Admissions that go to one stream in one call.
+struct Batch {
+    stream: String,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    waiting: Waiting,
+    /// The conflict form, once the script said that there is a conflict.
+    conflict: Option<Event>,
+    /// The stream had no room for it.
+    full: bool,
+}
+
+impl Lane {
+    /// Works until the queue is closed and empty.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
+        let mut waiting = Vec::with_capacity(BATCH_EVENTS);
+        while queue.recv_many(&mut waiting, BATCH_EVENTS).await > 0 {
+            while !waiting.is_empty() {
+                let rest = waiting.split_off(fitting(&waiting));
+                self.work(std::mem::replace(&mut waiting, rest)).await;
+            }
+        }
+    }
+
+    /// Calls until each of the admissions has its answer.
+    async fn work(&mut self, waiting: Vec<Waiting>) {
+        let mut batches = self.by_stream(waiting);
+        // Twice for conflicts, once more where room has to be made, and once more for each of those when the server has
+        // forgotten the scripts in between.
+        for _ in 0..ROUNDS {
+            if batches.is_empty() {
+                return;
+            }
+            batches = self.round(batches).await;
+            // Those that are done do not wait for those that are not.
+            self.answers.send();
+        }
+        for entry in batches.into_iter().flat_map(|batch| batch.entries) {
+            let why = if entry.full {
+                "the stream is at max_backlog, and others take the room that is made"
+            } else {
+                "the server keeps forgetting the script"
+            };
+            self.fail(entry, Unavailable::Refused(why.to_owned()));
+        }
+        self.answers.send();
+    }
+
+    /// One call a stream, those to one server in one write; what has to be called again is what it returns.
+    async fn round(&mut self, batches: Vec<Batch>) -> Vec<Batch> {
+        let mut again = Vec::new();
+        for (link, batches) in self.by_link(batches) {
+            again.extend(self.call_all(&link, batches).await);
+        }
+        again
+    }
+
+    async fn call_all(&mut self, link: &Link, batches: Vec<Batch>) -> Vec<Batch> {
+        let mut calls = redis::pipe();
+        for batch in &batches {
+            calls.add_command(self.call(batch));
+        }
+        if let Some(first) = batches.first() {
+            self.replicas.wait(&mut calls, &format!("{{{}}}:ack", first.stream), REPLICAS_WITHIN);
+        }
+        let start = clock::instant();
+        let mut replies = match link.call(&calls).await {
+            Ok(replies) => replies,
+            Err(Fault::Unreachable) => return self.fail_all(batches, &Unavailable::Unreachable),
+            Err(Fault::Unknown) => return self.fail_all(batches, &Unavailable::Unknown),
+            Err(Fault::Unclear(why)) => return self.fail_all(batches, &Unavailable::Unclear(why)),
+        };
+        let held = self.replicas.have_it(&mut replies);
+        if replies.len() != batches.len() {
+            return self.fail_all(batches, &Unavailable::Unknown);
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let (mut again, mut load) = (Vec::new(), false);
+        for (batch, reply) in batches.into_iter().zip(replies) {
+            self.metrics.duration.observe(seconds);
+            self.metrics.batch.observe(batch.entries.len() as f64);
+            match script::read(reply, batch.entries.len()) {
+                Outcome::Answers(answers) => {
+                    let batch = self.settle(link, batch, answers, held);
+                    again.extend(self.with_room(link, batch).await);
+                }
+                Outcome::NotLoaded => {
+                    load = true;
+                    again.push(batch);
+                }
+                Outcome::NotRun(code, text) => {
+                    let unavailable = self.not_run(link, &batch.stream, &code, text);
+                    self.fail_all(vec![batch], &unavailable);
+                }
+                Outcome::Unclear(text) => {
+                    tracing::warn!(stream = %batch.stream, %text, "redis answered a batch with an error");
+                    self.fail_all(vec![batch], &Unavailable::Unclear(text));
+                }
+                Outcome::NotRead(text) => {
+                    let alone = batch.entries.len() == 1;
+                    tracing::warn!(stream = %batch.stream, %text, events = batch.entries.len(), "redis cannot read a batch");
+                    // It says so and hangs up. Of several events one is the cause: each is tried alone the next time.
+                    let why =
+                        if alone { Unavailable::Unacceptable(text) } else { Unavailable::Unclear(text) };
+                    self.fail_all(vec![batch], &why);
+                    link.give_up("it closes a connection over what it cannot read");
+                }
+            }
+        }
+        if load {
+            // Whether it worked is seen by the next round.
+            let _ = link.call(&self.scripts.loads()).await;
+        }
+        if !held {
+            link.give_up("fewer replicas than ack_replicas have what was written");
+        }
+        again
+    }
+
+    fn call(&self, batch: &Batch) -> redis::Cmd {
+        let bytes = batch.entries.iter().map(|entry| entry.event().json.len()).sum();
+        let mut call = self.scripts.admit(&batch.stream, batch.entries.len(), bytes);
+        for Entry { waiting, .. } in &batch.entries {
+            let admission = &*waiting.admission;
+            call.key(&batch.stream, &admission.source, &admission.identity);
+        }
+        call.bounds(self.window_ms, self.backlog.max());
+        for entry in &batch.entries {
+            let form = match (&entry.conflict, entry.waiting.admission.on_conflict) {
+                (Some(_), _) => Form::Conflict,
+                (None, OnConflict::Forward) => Form::OrTell,
+                (None, OnConflict::Drop) => Form::OrDrop,
+            };
+            call.event(&entry.waiting.admission.body, form, entry.event());
+        }
+        call.0
+    }
+
+    /// Answers what the script settled. The conflicts come back, in conflict form, and those that had no room. What is not
+    /// `held` by enough replicas may be lost again, be it new or known.
+    fn settle(&mut self, link: &Link, batch: Batch, answers: Vec<Answer>, held: bool) -> Batch {
+        if answers.contains(&Answer::Entered) && !self.known.contains(&batch.stream) {
+            self.known.insert(batch.stream.clone());
+            self.written.note(&batch.stream);
+            self.links.board().heard_of(&batch.stream);
+        }
+        let mut again = Vec::new();
+        for (mut entry, answer) in batch.entries.into_iter().zip(answers) {
+            let admission = &entry.waiting.admission;
+            let id = || admission.event.id.clone();
+            let verdict = match answer {
+                Answer::Entered => match &entry.conflict {
+                    Some(conflict) => Verdict::Accepted { id: conflict.id.clone(), conflict: true },
+                    None => Verdict::Accepted { id: id(), conflict: false },
+                },
+                Answer::KnownFirst | Answer::KnownDropped => Verdict::Duplicate { id: id(), dropped: false },
+                Answer::KnownConflict => {
+                    let conflict = admission.event.conflicting(&admission.body);
+                    Verdict::Duplicate { id: conflict.id, dropped: false }
+                }
+                Answer::Dropped => Verdict::Duplicate { id: id(), dropped: true },
+                Answer::Conflict => {
+                    entry.conflict = Some(admission.event.conflicting(&admission.body));
+                    entry.full = false;
+                    again.push(entry);
+                    continue;
+                }
+                Answer::Full => {
+                    entry.full = true;
+                    again.push(entry);
+                    continue;
+                }
+                Answer::Refused(text) => {
+                    let code = text.split(' ').next().unwrap_or_default().to_owned();
+                    let unavailable = self.not_run(link, &batch.stream, &code, text);
+                    self.fail(entry, unavailable);
+                    continue;
+                }
+            };
+            if !held {
+                self.fail(entry, Unavailable::Unknown);
+                continue;
+            }
+            self.answers.reply(entry.waiting.reply, Ok(verdict));
+        }
+        Batch { stream: batch.stream, entries: again }
+    }
+
+    /// The events of a batch to call again. Where the stream was full, it makes room first; without room those events fail.
+    async fn with_room(&mut self, link: &Link, mut batch: Batch) -> Option<Batch> {
+        let wanted = batch.entries.iter().filter(|entry| entry.full).count();
+        if wanted > 0 {
+            let made = retention::make_room(link, &self.scripts, &batch.stream, wanted, &self.backlog).await;
+            let why = match made {
+                Room::Made => None,
+                Room::None(holders) => {
+                    self.links.board().was_full(&batch.stream, &holders);
+                    Some(format!("the stream is at max_backlog: {}", holding(&holders)))
+                }
+                Room::Refused(why) => {
+                    let why = format!("the stream is at max_backlog, and cannot be trimmed: {why}");
+                    self.links.board().has_refused(&batch.stream, &why);
+                    Some(why)
+                }
+            };
+            if let Some(why) = why {
+                let (full, others) = batch.entries.into_iter().partition(|entry| entry.full);
+                batch.entries = others;
+                let full = Batch { stream: batch.stream.clone(), entries: full };
+                self.fail_all(vec![full], &Unavailable::Refused(why));
+            }
+        }
+        (!batch.entries.is_empty()).then_some(batch)
+    }
+
+    /// What an error of Redis means for an event that it kept out.
+    fn not_run(&self, link: &Link, stream: &str, code: &str, text: String) -> Unavailable {
+        if self.links.heed(link, code, &text) {
+            return Unavailable::Unreachable;
+        }
+        self.links.board().has_refused(stream, &text);
+        Unavailable::Refused(text)
+    }
+
+    fn fail_all(&mut self, batches: Vec<Batch>, why: &Unavailable) -> Vec<Batch> {
+        for entry in batches.into_iter().flat_map(|batch| batch.entries) {
+            self.fail(entry, why.clone());
+        }
+        Vec::new()
+    }
+
+    fn fail(&mut self, entry: Entry, why: Unavailable) {
+        if let Some(kind) = why.counted() {
+            self.metrics.failed(kind, 1);
+        }
+        self.answers.reply(entry.waiting.reply, Err(why));
+    }
+
+    /// Which server each batch goes to; those that have none are answered.
+    fn by_link(&mut self, batches: Vec<Batch>) -> Vec<(Arc<Link>, Vec<Batch>)> {
+        let mut ways: Vec<(Arc<Link>, Vec<Batch>)> = Vec::new();
+        for batch in batches {
+            let Some(link) = self.links.of(&batch.stream) else {
+                self.fail_all(vec![batch], &Unavailable::Unreachable);
+                continue;
+            };
+            match ways.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link)) {
+                Some((_, batches)) => batches.push(batch),
+                None => ways.push((link, vec![batch])),
+            }
+        }
+        ways
+    }
+
+    fn by_stream(&self, waiting: Vec<Waiting>) -> Vec<Batch> {
+        let mut batches: Vec<Batch> = Vec::new();
+        for waiting in waiting {
+            let stream = self.streams.stream(&waiting.admission, self.partition);
+            let entry = Entry { waiting, conflict: None, full: false };
+            // Few streams a batch: a walk is cheaper than a map.
+            match batches.iter_mut().find(|batch| batch.stream == stream) {
+                Some(batch) => batch.entries.push(entry),
+                None => batches.push(Batch { stream, entries: vec![entry] }),
+            }
+        }
+        batches
+    }
+}
+
+/// How many of those that wait go in one call: at least one, and no more than Redis swallows between two probes.
+fn fitting(waiting: &[Waiting]) -> usize {
+    let mut bytes = 0;
+    let within = waiting.iter().take_while(|one| {
+        bytes += one.admission.event.json.len();
+        bytes <= BATCH_BYTES
+    });
+    within.count().max(1)
+}
+
+/// Events that go in one call.
+pub(crate) const BATCH_EVENTS: usize = 128;
+const BATCH_BYTES: usize = 4 << 20;
+const ROUNDS: usize = 6;
+/// Shorter than what counts as a dead server: short of replicas is another thing to tell.
+const REPLICAS_WITHIN: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::admission;
+    use super::*;
+    use crate::base::runtime::reply;
+    use crate::event::Event;
+
+    #[test]
+    fn a_call_takes_what_redis_swallows_between_two_probes_and_one_event_at_least() {
+        let fits = |bytes: &[usize]| {
+            let waiting = bytes.iter().map(|bytes| {
+                let event = Event::with_payload("e", &format!("\"{}\"", "x".repeat(*bytes)));
+                Waiting { admission: Admission { event, ..admission("e", "1") }.into(), reply: reply().0 }
+            });
+            fitting(&waiting.collect::<Vec<_>>())
+        };
+        assert_eq!(fits(&[3000, 3000, 3000]), 3);
+        assert_eq!(fits(&[BATCH_BYTES / 2, BATCH_BYTES / 4, BATCH_BYTES / 4]), 2);
+        assert_eq!(fits(&[BATCH_BYTES, 1]), 1);
+    }
+}

@@ -1,0 +1,184 @@
+//! Trimming: streams lose what every consumer group has acknowledged, past an age, or as soon as room is wanted.
+//!
+//! Keeps true: nothing that a group has still to read or to acknowledge is trimmed, however old, but for a group that the
+//! config says to ignore; age is told by the server's clock. A stream without consumer groups is trimmed by age alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{FromRedisValue, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::backlog::Backlog;
+use super::link::{Fault, Link};
+use super::links::Links;
+use super::script::{self, Scripts};
+use crate::base::clock;
+
+/// The streams to look after: those that the name tells, and those that this process has written to.
+#[derive(Default)]
+pub(super) struct Written(Mutex<BTreeSet<String>>);
+
+impl Written {
+    /// Starts with these.
+    pub(super) fn with(streams: impl IntoIterator<Item = String>) -> Written {
+        Written(Mutex::new(streams.into_iter().collect()))
+    }
+
+    /// Adds one.
+    pub(super) fn note(&self, stream: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.to_owned());
+    }
+
+    pub(super) fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+/// Trims every stream by age now and then.
+pub(super) struct Retention {
+    pub(super) links: Arc<Links>,
+    pub(super) scripts: Arc<Scripts>,
+    pub(super) written: Arc<Written>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) retain: Duration,
+}
+
+/// Last ids of a stream whose ids are ahead of the clock, each with the time at which it was seen. Its entry is at least that old.
+type Marks = Vec<(Instant, String)>;
+
+impl Retention {
+    /// Until stopped.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let every = (self.retain / 10).clamp(EVERY_MIN, EVERY_MAX);
+        let mut ahead: BTreeMap<String, Marks> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(every) => {}
+            }
+            for stream in self.written.all() {
+                if stop.is_cancelled() {
+                    return;
+                }
+                let marks = ahead.remove(&stream).unwrap_or_default();
+                let marks = self.trim(&stream, marks).await;
+                if !marks.is_empty() {
+                    ahead.insert(stream, marks);
+                }
+            }
+        }
+    }
+
+    /// Trims one stream, a bounded number of entries a call. Where its ids are ahead of the clock, they tell no age: then the marks
+    /// of this process do.
+    async fn trim(&self, stream: &str, mut marks: Marks) -> Marks {
+        let retain_ms = u64::try_from(self.retain.as_millis()).unwrap_or(u64::MAX);
+        let now = clock::instant();
+        let old = marks.iter().rposition(|(seen, _)| now.saturating_duration_since(*seen) >= self.retain);
+        let aged = old.and_then(|at| marks.drain(..=at).next_back()).map(|(_, id)| id).unwrap_or_default();
+        loop {
+            let mut call = redis::pipe();
+            call.add_command(self.scripts.trim_old(stream, retain_ms, &aged, &self.backlog));
+            let Ok(reply) = self.links.call(stream, &call).await.map(|mut replies| replies.pop()) else {
+                return marks;
+            };
+            match reply {
+                Some(Value::ServerError(why)) if why.code() == "NOSCRIPT" => {
+                    // The next turn trims; a lane may have loaded it by then anyway.
+                    let _ = self.links.call(stream, &self.scripts.loads()).await;
+                    return marks;
+                }
+                Some(Value::ServerError(why)) => {
+                    tracing::warn!(%stream, why = %script::said(&why), "a stream cannot be trimmed");
+                    return marks;
+                }
+                reply => match reply.and_then(read) {
+                    Some(Trimmed { gone: 1.., .. }) => tracing::debug!(%stream, "trimmed"),
+                    Some(Trimmed { ahead, .. }) if ahead.is_empty() => return Marks::new(),
+                    Some(Trimmed { ahead, .. }) => {
+                        let apart = self.retain / MARKS;
+                        let due = |(seen, id): &(Instant, String)| {
+                            *id != ahead && now.duration_since(*seen) >= apart
+                        };
+                        if marks.last().is_none_or(due) {
+                            marks.push((now, ahead));
+                        }
+                        return marks;
+                    }
+                    None => return marks,
+                },
+            }
+        }
+    }
+}
+
+/// Whether there is room in a stream again.
+pub(super) enum Room {
+    /// Some entries went.
+    Made,
+    /// Nothing may go, for these consumer groups; without any, nothing is acknowledged.
+    None(Vec<String>),
+    /// Redis did not say, or refused, in these words.
+    Refused(String),
+}
+
+/// Makes room for so many events in a stream that is full.
+pub(super) async fn make_room(
+    link: &Link,
+    scripts: &Scripts,
+    stream: &str,
+    wanted: usize,
+    backlog: &Backlog,
+) -> Room {
+    let mut call = redis::pipe();
+    call.add_command(scripts.make_room(stream, wanted, backlog));
+    for _ in 0..2 {
+        match link.call(&call).await.map(|mut replies| replies.pop()) {
+            Ok(Some(Value::ServerError(why))) if why.code() == "NOSCRIPT" => {
+                let _ = link.call(&scripts.loads()).await;
+            }
+            Ok(Some(Value::ServerError(why))) => return Room::Refused(script::said(&why)),
+            Ok(reply) => match reply.and_then(read) {
+                Some(Trimmed { gone: 1.., .. }) => return Room::Made,
+                Some(Trimmed { holders, .. }) => return Room::None(holders),
+                None => break,
+            },
+            Err(Fault::Unreachable | Fault::Unknown | Fault::Unclear(_)) => break,
+        }
+    }
+    Room::Refused("no answer to whether it can be trimmed".to_owned())
+}
+
+/// What `trim.lua` answers.
+struct Trimmed {
+    gone: u64,
+    ahead: String,
+    holders: Vec<String>,
+}
+
+fn read(reply: Value) -> Option<Trimmed> {
+    let (gone, ahead, holders): (u64, String, Vec<Value>) = FromRedisValue::from_redis_value(reply).ok()?;
+    Some(Trimmed { gone, ahead, holders: names(&holders) })
+}
+
+/// Names of consumer groups, as they can be shown.
+pub(super) fn names(groups: &[Value]) -> Vec<String> {
+    let text = |name: &Value| match name {
+        Value::BulkString(name) => Some(shown(name)),
+        _ => None,
+    };
+    groups.iter().filter_map(text).collect()
+}
+
+/// The name of a consumer group, as it can be shown: it may be of any bytes, and long.
+pub(super) fn shown(group: &[u8]) -> String {
+    String::from_utf8_lossy(group).chars().take(NAME_CHARS).collect()
+}
+
+/// Marks that a stream has at most, over `queue.retain`.
+const MARKS: u32 = 16;
+const NAME_CHARS: usize = 128;
+const EVERY_MIN: Duration = Duration::from_secs(1);
+const EVERY_MAX: Duration = Duration::from_secs(60);

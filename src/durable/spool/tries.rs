@@ -1,0 +1,117 @@
+//! How often an event was tried in vain, and whether that is the event's own fault.
+//!
+//! Keeps true: but for what the queue itself says it will never take, an event is given up only when it fails again after the
+//! queue has taken another one: a queue that takes nothing condemns nobody, whatever it answers.
+
+use std::collections::HashMap;
+
+use crate::durable::inbox::Unavailable;
+
+/// The rows of one source that have failed.
+#[derive(Default)]
+pub(super) struct Tries(HashMap<i64, Failed>);
+
+/// How a row has fared.
+#[derive(Default)]
+struct Failed {
+    unroutable: u32,
+    unknown: u32,
+    /// How many events the queue had taken when this one had failed often enough.
+    suspect_since: Option<u64>,
+}
+
+impl Tries {
+    /// A row has failed; the queue has taken so many events by now. Why it is to be given up, if it has come to that.
+    pub(super) fn failed(&mut self, row: i64, why: &Unavailable, taken: u64) -> Option<String> {
+        let failed = self.0.entry(row).or_default();
+        match why {
+            Unavailable::Unacceptable(_) => return Some(why.to_string()),
+            Unavailable::Unroutable(_) => failed.unroutable += 1,
+            Unavailable::Unknown | Unavailable::Unclear(_) => failed.unknown += 1,
+            // As it would say to any event: that explains the tries before, too.
+            Unavailable::Unreachable | Unavailable::Refused(_) => *failed = Failed::default(),
+            Unavailable::Overloaded | Unavailable::InProgress => return None,
+        }
+        if failed.unroutable < UNROUTABLE_TRIES && failed.unknown < UNKNOWN_TRIES {
+            return None;
+        }
+        let since = *failed.suspect_since.get_or_insert(taken);
+        let tries = failed.unroutable + failed.unknown;
+        let maybe_in = match why {
+            Unavailable::Unknown | Unavailable::Unclear(_) => {
+                "; it may be in: a retry is safe within the dedupe window"
+            }
+            _ => "",
+        };
+        (taken > since).then(|| format!("{why}; tried {tries} times, while the queue took others{maybe_in}"))
+    }
+
+    /// Whether a row has failed so often that only evidence is wanting.
+    pub(super) fn suspects(&self, row: i64) -> bool {
+        self.0.get(&row).is_some_and(|failed| failed.suspect_since.is_some())
+    }
+
+    /// How often a row has failed.
+    pub(super) fn of(&self, row: i64) -> u32 {
+        self.0.get(&row).map_or(0, |failed| failed.unroutable + failed.unknown)
+    }
+
+    /// A row is settled.
+    pub(super) fn forget(&mut self, row: i64) {
+        self.0.remove(&row);
+    }
+}
+
+const UNROUTABLE_TRIES: u32 = 10;
+const UNKNOWN_TRIES: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given_up(tries: &mut Tries, why: &Unavailable, taken: u64, times: u32) -> bool {
+        (0..times).any(|_| tries.failed(7, why, taken).is_some())
+    }
+
+    #[test]
+    fn only_what_cannot_be_taken_is_given_up() {
+        let (full, away) = (Unavailable::Refused("full".to_owned()), Unavailable::Unreachable);
+        let large = Unavailable::Unacceptable("too large".to_owned());
+        for why in [&full, &away, &Unavailable::Overloaded, &Unavailable::InProgress] {
+            let tries = &mut Tries::default();
+            assert!((0..100).all(|taken| !given_up(tries, why, taken, 10)), "{why}");
+        }
+        assert!(given_up(&mut Tries::default(), &large, 0, 1));
+    }
+
+    #[test]
+    fn a_queue_that_takes_nothing_condemns_nobody() {
+        let nowhere = Unavailable::Unroutable("no queue".to_owned());
+        for (why, enough) in [(&nowhere, UNROUTABLE_TRIES), (&Unavailable::Unknown, UNKNOWN_TRIES)] {
+            let tries = &mut Tries::default();
+            assert!(!given_up(tries, why, 5, 1));
+            assert!(!given_up(tries, why, 6, enough - 1), "what was taken before it had failed enough");
+            assert!(tries.suspects(7) && !given_up(tries, why, 6, 1000), "whatever it answers");
+            assert!(tries.failed(8, why, 7).is_none(), "another row's tries are its own");
+            assert!(given_up(tries, why, 7, 1), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_the_queue_said_is_the_reason() {
+        let (tries, reset) = (&mut Tries::default(), Unavailable::Unclear("connection reset".to_owned()));
+        assert!(!given_up(tries, &reset, 0, UNKNOWN_TRIES));
+        let why = tries.failed(7, &reset, 1).unwrap();
+        assert!(why.contains("connection reset") && why.contains("a retry is safe"), "{why}");
+    }
+
+    #[test]
+    fn an_outage_explains_what_went_before() {
+        let tries = &mut Tries::default();
+        assert!(!given_up(tries, &Unavailable::Unknown, 0, UNKNOWN_TRIES));
+        assert!(!given_up(tries, &Unavailable::Unreachable, 1, 1) && !tries.suspects(7));
+        assert!(!given_up(tries, &Unavailable::Unknown, 1, UNKNOWN_TRIES));
+        assert!(!given_up(tries, &Unavailable::Overloaded, 2, 1), "says nothing of either");
+        assert!(given_up(tries, &Unavailable::Unknown, 2, 1));
+    }
+}

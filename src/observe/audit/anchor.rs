@@ -1,0 +1,75 @@
+//! Anchors: records by which the holder of a key vouches for the chain before them.
+//!
+//! Keeps true: an anchor that holds was made with the key, at its place in the chain and on the hash before it, so that no
+//! record before it can be changed without the key.
+
+use std::path::Path;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::config::secret::{Secret, SecretRef};
+use crate::config::{At, Audit, Problem};
+
+/// What anchors are made and checked with.
+#[derive(Clone)]
+pub struct Key(Hmac<Sha256>);
+
+impl Key {
+    /// A key.
+    ///
+    /// # Errors
+    /// When it is shorter than 16 bytes.
+    pub fn new(secret: &Secret) -> Result<Key, String> {
+        let bytes = secret.expose().as_bytes();
+        if bytes.len() < MIN_KEY {
+            let found = bytes.len();
+            return Err(format!(
+                "the key has {found} bytes; expected at least {MIN_KEY} (`openssl rand -hex 32` makes one)"
+            ));
+        }
+        match Hmac::new_from_slice(bytes) {
+            Ok(mac) => Ok(Key(mac)),
+            Err(why) => Err(why.to_string()),
+        }
+    }
+
+    /// The key of a config, if it has one.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is too short.
+    pub fn of(config: &Audit) -> Result<Option<Key>, Problem> {
+        let Some(At { value, at }) = &config.key else { return Ok(None) };
+        let key = value.resolve().map_err(|why| why.to_string()).and_then(|secret| Key::new(&secret));
+        let problem = |what| Problem { at: *at, key: "audit.key".to_owned(), what, warning: false };
+        key.map(Some).map_err(problem)
+    }
+
+    /// The key in a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is too short.
+    pub fn in_file(path: &Path) -> Result<Key, String> {
+        let secret = SecretRef::File(path.to_owned()).resolve().map_err(|why| why.to_string())?;
+        Key::new(&secret).map_err(|why| format!("{}: {why}", path.display()))
+    }
+
+    /// What an anchor with this number, time and `prev` says.
+    pub(super) fn vouch(&self, seq: u64, ts: &str, prev: &str) -> String {
+        let mut mac = self.0.clone();
+        mac.update(CONTEXT);
+        mac.update(&seq.to_be_bytes());
+        // With their lengths, so that no two anchors are the same bytes.
+        for text in [ts, prev] {
+            mac.update(&(text.len() as u64).to_be_bytes());
+            mac.update(text.as_bytes());
+        }
+        format!("hmac-sha256:{}", hex::encode(mac.finalize().into_bytes()))
+    }
+}
+
+/// A guess at a shorter key costs less than a search.
+pub(super) const MIN_KEY: usize = 16;
+/// Records between two anchors, at most.
+pub(super) const ANCHOR_EVERY: u64 = 1000;
+const CONTEXT: &[u8] = b"hookgate audit anchor 1\0";

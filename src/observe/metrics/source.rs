@@ -1,0 +1,192 @@
+//! The series of one source.
+//!
+//! Keeps true: a source's series are there from the start, at zero; their labels come from the config and from enums.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec};
+
+use super::DURATIONS;
+use super::family::{By, Handle, metrics};
+use super::labels::OutcomeLabel;
+use crate::base::label::UNMAPPED;
+use crate::base::reason::Reason;
+
+metrics! {
+    /// What one source's requests and events feed.
+    pub struct SourceMetrics from SourceFamilies for SourceLabels<'_> {
+        /// Requests answered.
+        requests: By<OutcomeLabel, IntCounter> = "hookgate_requests_total" of source, provider by outcome;
+        /// Requests refused.
+        rejects: By<Reason, IntCounter> = "hookgate_rejects_total" of source by reason;
+        /// Requests let in only because the source observes this reason.
+        observed: HashMap<&'static str, IntCounter> = "hookgate_observed_total"
+            of source by reason in observed;
+        /// Seconds from a request's head to its answer.
+        durations: By<OutcomeLabel, Histogram> = "hookgate_request_duration_seconds"
+            of source by outcome with DURATIONS;
+        /// Bytes of bodies that were read whole.
+        pub body_bytes: Histogram = "hookgate_request_body_bytes" of source with BYTES;
+        /// Events put in the queue; a type outside the provider's table counts as `unmapped`.
+        events: EventsByType = "hookgate_events_total" of source by type in types;
+        /// New bodies under a known identity.
+        pub conflicts: IntCounter = "hookgate_conflicts_total" of source;
+        /// Requests that a secret verified, by its place in the source's list.
+        secret_matches: Vec<IntCounter> = "hookgate_secret_matches_total" of source by slot in secrets;
+        /// Receipt minus signed timestamp; below 0 the signer's clock is ahead.
+        pub signature_age: Histogram = "hookgate_signature_age_seconds" of source with AGES;
+        /// Unix time of the last accepted event; before the first one, of when the source was first served.
+        last_accepted: OnceLock<Gauge> = "hookgate_last_accepted_timestamp_seconds" of source;
+        /// Sequence numbers skipped, against the highest seen.
+        pub sequence_gaps: IntCounter = "hookgate_sequence_gaps_total" of source;
+        /// Fields and types that the provider's table does not know, each counted once.
+        pub drift: IntCounter = "hookgate_schema_drift_total" of source;
+        /// Events whose body is no JSON object, put in the queue as bytes.
+        pub unreadable: IntCounter = "hookgate_unreadable_total" of source;
+        /// Events that became dead letters.
+        pub dead: IntCounter = "hookgate_spool_dead_total" of source;
+    }
+}
+
+/// A source's events, by canonical type.
+struct EventsByType {
+    known: HashMap<&'static str, IntCounter>,
+    unmapped: IntCounter,
+}
+
+impl Handle for EventsByType {
+    type Metric = IntCounter;
+    type Values<'v> = &'v [&'static str];
+
+    fn of(family: &IntCounterVec, own: &[&str], types: &[&'static str]) -> EventsByType {
+        let unmapped = family.with_label_values(&[own, &[UNMAPPED]].concat());
+        EventsByType { known: Handle::of(family, own, types), unmapped }
+    }
+}
+
+impl SourceMetrics {
+    /// Counts a finished request.
+    pub fn finished(&self, outcome: OutcomeLabel, seconds: f64) {
+        self.requests.at(outcome).inc();
+        self.durations.at(outcome).observe(seconds);
+    }
+
+    /// Counts a reject.
+    pub fn rejected(&self, reason: Reason) {
+        self.rejects.at(reason).inc();
+    }
+
+    /// Counts what would have been refused for this reason, and was let in since the source only observes it.
+    pub fn observed(&self, reason: Reason) {
+        if let Some(counter) = self.observed.get(reason.label()) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a forwarded event; a type outside the provider's table counts as `unmapped`.
+    pub fn event(&self, kind: &str) {
+        self.events.known.get(kind).unwrap_or(&self.events.unmapped).inc();
+    }
+
+    /// Notes an accepted event that came in at `received`, if none came in later; both in seconds of Unix time.
+    pub fn accepted_at(&self, received: f64, now: f64) {
+        let Some(last) = self.last_accepted.get() else { return };
+        let before = last.get();
+        // A time later than now comes from a clock that was wrong, and would hide a silence until then.
+        if before < received || before > now {
+            last.set(received);
+        }
+    }
+
+    /// Counts which secret verified.
+    pub fn secret_matched(&self, slot: usize) {
+        if let Some(counter) = self.secret_matches.get(slot) {
+            counter.inc();
+        }
+    }
+}
+
+/// What a source's series need to be known at the start.
+pub struct SourceLabels<'a> {
+    /// The configured name, or [`UNKNOWN`](crate::base::label::UNKNOWN).
+    pub source: &'a str,
+    /// The provider's name, or [`UNKNOWN`](crate::base::label::UNKNOWN).
+    pub provider: &'a str,
+    /// How many secrets it has.
+    pub secrets: usize,
+    /// The canonical types its provider's table knows.
+    pub types: &'a [&'static str],
+    /// The reasons that it only observes, or did.
+    pub observed: &'a [&'static str],
+}
+
+impl SourceFamilies {
+    /// Shows when the source last had an event accepted, from now on: at 0, unless it was shown before. Until it is known what an
+    /// earlier run has left, it would be read as a long silence.
+    pub(super) fn show_last_accepted(&self, source: &str, handles: &SourceMetrics) -> Gauge {
+        handles.last_accepted.get_or_init(|| self.last_accepted.with_label_values(&[source])).clone()
+    }
+}
+
+/// One of a source's series, by those of its labels that the config decides.
+pub struct SourceSeries<'a> {
+    /// The source's name.
+    pub source: &'a str,
+    /// Its provider's, where the series tells.
+    pub provider: Option<&'a str>,
+    /// The place of one of its secrets, where the series is of one.
+    pub slot: Option<usize>,
+}
+
+/// A family that can let go of series.
+pub(super) trait Retain: Collector {
+    /// Removes the series of sources for which `keep` is false. A handle to one keeps counting, and is no longer exported.
+    fn retain(&self, keep: &dyn Fn(&SourceSeries<'_>) -> bool);
+}
+
+impl<B: MetricVecBuilder> Retain for MetricVec<B> {
+    fn retain(&self, keep: &dyn Fn(&SourceSeries<'_>) -> bool) {
+        for series in self.collect().iter().flat_map(|family| family.get_metric()) {
+            let labels: HashMap<&str, &str> =
+                series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            let Some(source) = labels.get("source") else { continue };
+            let slot = labels.get("slot").and_then(|slot| slot.parse().ok());
+            if !keep(&SourceSeries { source, provider: labels.get("provider").copied(), slot }) {
+                // It was there a moment ago, and only a reload takes series away.
+                let _ = self.remove(&labels);
+            }
+        }
+    }
+}
+
+const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 10_485_760.0];
+const AGES: &[f64] = &[-300.0, -60.0, -10.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0];
+
+#[cfg(test)]
+mod tests {
+    use crate::observe::metrics::{Metrics, SourceLabels};
+
+    #[test]
+    fn the_latest_event_counts_unless_it_is_of_a_clock_that_was_wrong() {
+        let metrics = Metrics::new().unwrap();
+        let source = metrics.source(&SourceLabels {
+            source: "a",
+            provider: "basiq",
+            secrets: 0,
+            types: &[],
+            observed: &[],
+        });
+        // Nothing is shown yet, and nothing is noted.
+        source.accepted_at(5.0, 5.0);
+        assert!(!metrics.render().unwrap().0.contains("hookgate_last_accepted"));
+        let gauge = metrics.last_accepted("a", &source);
+        for (received, now, last) in
+            [(10.0, 10.0, 10.0), (7.0, 11.0, 10.0), (99.0, 99.0, 99.0), (12.0, 12.0, 12.0)]
+        {
+            source.accepted_at(received, now);
+            assert_eq!(gauge.get(), last);
+        }
+    }
+}

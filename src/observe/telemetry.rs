@@ -1,0 +1,136 @@
+//! Logs: text or JSON lines on standard error.
+//!
+//! Keeps true: what is logged is about the gateway and its parts, never a secret, a body or a path token; a request is logged
+//! only at debug level, by the id of its record. What the libraries would log is left out at every level: a broker's client
+//! writes whole messages there, and the password it logs in with.
+
+mod spell;
+
+use std::ffi::OsString;
+
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
+
+pub use spell::Spell;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Starts logging. The environment variable `HOOKGATE_LOG` takes a filter (`debug`, `hookgate::durable::inbox=trace`); without it, and
+/// with a warning where it is none, `info`. A second call does nothing.
+pub fn start(format: Format) {
+    let (filter, wrong) = filter(std::env::var_os(VARIABLE));
+    // Where standard error is gone, telling of that on standard error would panic.
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = match format {
+        Format::Text => {
+            lines.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
+        }
+        Format::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let ours = filter_fn(|of| of.target().starts_with(env!("CARGO_CRATE_NAME")));
+    let started = registry().with(lines.with_filter(filter).with_filter(ours)).try_init();
+    // Only a test starts a second gateway in one process; the first one's log serves both.
+    drop(started);
+    if let Some(wrong) = wrong {
+        tracing::warn!("{wrong}");
+    }
+}
+
+/// The filter, and a warning where the given one cannot be used.
+fn filter(given: Option<OsString>) -> (EnvFilter, Option<String>) {
+    let Some(given) = given.filter(|given| !given.is_empty()) else {
+        return (EnvFilter::new(DEFAULT), None);
+    };
+    let read = match given.to_str() {
+        Some(text) => check(text).and_then(|()| EnvFilter::try_new(text).map_err(|why| why.to_string())),
+        None => Err("it is not UTF-8 text".to_owned()),
+    };
+    match read {
+        Ok(filter) => (filter, None),
+        Err(why) => {
+            let what = format!(
+                "{VARIABLE} is not used: {why}; expected a level (off, error, warn, info, debug, trace), or a part of hookgate \
+                 with one, such as hookgate::durable::inbox=trace; several with commas. Logging at {DEFAULT}"
+            );
+            (EnvFilter::new(DEFAULT), Some(what))
+        }
+    }
+}
+
+/// What the filter's own parser takes silently: a misspelt level, which it reads as the name of a library, so that nothing would
+/// be logged at all.
+fn check(text: &str) -> Result<(), String> {
+    let own = env!("CARGO_CRATE_NAME");
+    let is_own =
+        |target: &str| target.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let is_level = |level: &str| !level.is_empty() && level.parse::<LevelFilter>().is_ok();
+    // Spans and their fields may hold commas: the parser itself reports mistakes in those.
+    if text.contains(['[', '{']) {
+        return Ok(());
+    }
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        match part.split_once('=') {
+            Some((target, _)) if !is_own(target) => return Err(format!("{target:?} is no part of hookgate")),
+            Some((_, level)) if !is_level(level) => return Err(format!("{level:?} is no level")),
+            None if !is_own(part) && !is_level(part) => {
+                return Err(format!("{part:?} is neither a level nor a part of hookgate"));
+            }
+            Some(_) | None => {}
+        }
+    }
+    Ok(())
+}
+
+const VARIABLE: &str = "HOOKGATE_LOG";
+const DEFAULT: &str = "info";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_would_show_nothing_is_told() {
+        for good in [
+            "debug",
+            "TRACE",
+            "off",
+            "3",
+            "hookgate=debug",
+            "hookgate::durable::inbox=trace,warn",
+            "info, hookgate::cli",
+            "hookgate[{id}]=trace",
+        ] {
+            assert_eq!(filter(Some(good.into())).1, None, "{good}");
+        }
+        for (bad, part) in [
+            ("verbose", "\"verbose\""),
+            ("warning", "\"warning\""),
+            ("hookgate=loud", "\"loud\""),
+            ("hookgate=", "\"\""),
+            ("inbox=trace", "\"inbox\""),
+            ("info,tokio=debug", "\"tokio\""),
+            ("hookgates=debug", "\"hookgates\""),
+        ] {
+            let (used, wrong) = filter(Some(bad.into()));
+            let wrong = wrong.unwrap_or_default();
+            assert!(
+                wrong.contains(part) && wrong.contains("hookgate::durable::inbox=trace"),
+                "{bad}: {wrong}"
+            );
+            assert_eq!(used.to_string(), "info", "{bad}");
+        }
+        for none in [None, Some("".into())] {
+            assert_eq!(filter(none).1, None);
+        }
+    }
+}

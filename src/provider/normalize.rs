@@ -1,0 +1,143 @@
+//! From an authenticated delivery to the event and the identity under which it enters the queue.
+//!
+//! Keeps true: every verified body becomes an event, be it JSON or not; an id and an identity never depend on what the signature
+//! does not cover, on the time, or on the order of arrival.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::event::attribute::fits_an_id;
+use crate::event::{Attributes, BodyHash, Event, Identity, Payload, digest_of_parts};
+use crate::provider::signature::{Verified, VerifiedBy};
+use crate::provider::{Entity, Identified, Object, PayloadError, Provider, Reading, canonical_type};
+
+/// Where a delivery came in.
+pub struct Origin<'a> {
+    /// The source's configured name.
+    pub source: &'a str,
+    /// Its path without token.
+    pub path: &'a Arc<str>,
+    /// Its provider.
+    pub provider: &'static Provider,
+}
+
+/// A delivery in canonical terms.
+pub enum Normalized {
+    /// To be forwarded.
+    Event(Box<Forward>),
+    /// To be answered, and that is all.
+    HealthCheck,
+}
+
+/// An event, and what the gateway needs to know of it besides.
+pub struct Forward {
+    /// The event.
+    pub event: Event,
+    /// Under which it is deduped.
+    pub identity: Identity,
+    /// The raw body's hash.
+    pub body: BodyHash,
+    /// The provider's type, where its table does not know it.
+    pub unmapped: Option<String>,
+    /// The scope of its sequence number, and the number.
+    pub sequence: Option<(String, u64)>,
+    /// Whether its body is no JSON object, and the event holds the bytes instead.
+    pub unreadable: bool,
+}
+
+/// A body as it was read.
+pub struct Contents<'a> {
+    /// The body's object, or why it is none.
+    pub payload: Result<Object<'a>, PayloadError>,
+    reading: Reading<'a>,
+}
+
+/// Reads a body; the first half of normalizing, before what the source filters on is checked.
+///
+/// # Errors
+/// When the body is no JSON object and nothing authenticates its source: only an authentic body is forwarded unread.
+pub fn read<'a>(provider: &Provider, verified: &Verified<'a>) -> Result<Contents<'a>, PayloadError> {
+    let payload = Object::parse(verified.body());
+    let reading = match &payload {
+        Ok(payload) => provider.read(payload, verified.signed()),
+        Err(error) if verified.by() == VerifiedBy::Nothing => return Err(*error),
+        Err(_) => {
+            let identity = provider.unreadable_identity(verified.signed());
+            Reading { identity, ..Reading::default() }
+        }
+    };
+    Ok(Contents { payload, reading })
+}
+
+/// Makes the event of what was read.
+pub fn normalize(
+    origin: &Origin<'_>,
+    verified: &Verified<'_>,
+    contents: &Contents<'_>,
+    at: Timestamp,
+) -> Normalized {
+    let reading = &contents.reading;
+    if reading.health_check {
+        return Normalized::HealthCheck;
+    }
+    let body = BodyHash::of(verified.body());
+    let (id, identity) = identify(origin, &reading.identity, &body);
+    let attributes = Attributes {
+        id,
+        source: origin.path,
+        kind: match contents.payload {
+            Ok(_) => canonical_type(origin.provider.types, reading.kind.as_deref()),
+            Err(_) => Cow::Borrowed(UNREADABLE),
+        },
+        subject: reading.subject.as_ref().map(pair),
+        time: reading.time.as_deref(),
+        recorded: at,
+        provider: origin.provider.name,
+        sequence: reading.sequence,
+        verified_by: verified.by().as_str(),
+        event: reading.kind.as_deref().filter(|kind| !kind.is_empty()),
+        tenant: reading.tenant.as_ref().map(pair),
+        related: reading.related.iter().map(pair).collect(),
+        status: reading.status.as_ref().map(|status| (status.from.as_deref(), status.to.as_deref())),
+        links: &reading.links,
+    };
+    let unreadable = contents.payload.is_err();
+    let payload = match std::str::from_utf8(verified.body()) {
+        Ok(text) if !unreadable => Payload::Object(text),
+        _ => Payload::Bytes(verified.body()),
+    };
+    let event = Event::new(attributes, payload);
+    let named = reading.kind.as_deref().filter(|kind| !kind.is_empty());
+    let unmapped = named.filter(|_| event.kind.starts_with("unmapped.")).map(str::to_owned);
+    let sequence = reading.sequence_scope.clone().map(Cow::into_owned).zip(reading.sequence);
+    Normalized::Event(Box::new(Forward { event, identity, body, unmapped, sequence, unreadable }))
+}
+
+fn pair<'a>(entity: &'a Entity<'_>) -> (&'a str, &'a str) {
+    (entity.kind.as_ref(), entity.id.as_ref())
+}
+
+/// The event's id, and the key under which its source dedupes it.
+fn identify(origin: &Origin<'_>, identified: &Identified<'_>, body: &BodyHash) -> (String, Identity) {
+    let provider = Some(origin.provider.name.as_bytes());
+    let (own, digest) = match identified {
+        Identified::Own(id) => (Some(id.as_ref()), digest_of_parts([provider, Some(id.as_bytes())])),
+        Identified::Body => (None, digest_of_parts([provider, Some(body.hex().as_bytes())])),
+        Identified::Parts { parts, and_body } => {
+            let hex = body.hex();
+            let named = parts.iter().map(|part| part.as_ref().map(|text| text.as_bytes()));
+            let body = and_body.then_some(Some(hex.as_bytes()));
+            (None, digest_of_parts(std::iter::once(provider).chain(named).chain(body)))
+        }
+    };
+    let id = own.filter(|id| fits_an_id(id)).map_or_else(|| hex::encode(&digest[..16]), str::to_owned);
+    let keyed = digest_of_parts([Some(origin.source.as_bytes()), Some(&digest[..])]);
+    let mut identity = [0; 16];
+    identity.copy_from_slice(&keyed[..16]);
+    (id, Identity(identity))
+}
+
+/// The type of an event whose body is no JSON object.
+const UNREADABLE: &str = "unmapped.unreadable";

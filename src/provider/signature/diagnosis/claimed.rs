@@ -1,0 +1,188 @@
+//! What the signing headers say, read as leniently as they may be written.
+//!
+//! Keeps true: nothing here is believed; it is only what hypotheses are held against.
+
+use hyper::HeaderMap;
+
+use super::{Mistake, Spelling};
+use crate::provider::signature::digest::{self, Digest};
+use crate::provider::signature::{Format, Scheme};
+
+/// The claims of one delivery.
+#[derive(Default)]
+pub(super) struct Claimed {
+    pub(super) id: Option<String>,
+    pub(super) timestamp: Option<String>,
+    pub(super) entries: Vec<Entry>,
+    /// What is wrong with the headers themselves.
+    pub(super) mistakes: Vec<Mistake>,
+}
+
+/// One signature.
+pub(super) struct Entry {
+    /// `v1`, `sha256`; empty where it stands alone.
+    pub(super) label: String,
+    /// Whether the label ends with `=`, and not with a comma or a blank.
+    pub(super) by_equals: bool,
+    pub(super) digest: Digest,
+    pub(super) spelling: Spelling,
+}
+
+impl Claimed {
+    pub(super) fn of(scheme: &Scheme, headers: &HeaderMap) -> Claimed {
+        let mut claimed = Claimed::default();
+        claimed.id = scheme.id.and_then(|name| claimed.header(scheme, headers, name));
+        match scheme.format {
+            Format::List { timestamp } => {
+                claimed.timestamp = claimed.header(scheme, headers, timestamp);
+                claimed.signatures(scheme, headers);
+            }
+            Format::Pairs { timestamp } => {
+                claimed.signatures(scheme, headers);
+                claimed.timestamp_of_pairs(scheme, headers, timestamp);
+            }
+        }
+        if let Some(stamp) = &claimed.timestamp
+            && (stamp.is_empty() || !stamp.bytes().all(|byte| byte.is_ascii_digit()))
+        {
+            claimed.mistakes.push(Mistake::TimestampNotUnix);
+        }
+        claimed
+    }
+
+    /// Looks for the time in a header of its own where it is not among the pairs.
+    fn timestamp_of_pairs(&mut self, scheme: &Scheme, headers: &HeaderMap, key: &'static str) {
+        let mut apart = false;
+        for version in scheme.versions {
+            let Some(name) = version.timestamp.filter(|_| self.timestamp.is_none()) else { continue };
+            apart = true;
+            let mut labels = self.entries.iter().map(|entry| &*entry.label);
+            if headers.contains_key(name) || labels.any(|label| label.is_empty() || label == version.label) {
+                self.timestamp = self.header(scheme, headers, name);
+            }
+        }
+        // Where the header of its own is missing, that is said already.
+        let is_said = apart && !self.mistakes.is_empty();
+        if self.timestamp.is_none() && !self.entries.is_empty() && !is_said {
+            self.mistakes.push(Mistake::TimestampMissing { header: scheme.header, key });
+        }
+    }
+
+    /// A header's text, under its name or one that was meant to be it.
+    fn header(&mut self, scheme: &Scheme, headers: &HeaderMap, name: &'static str) -> Option<String> {
+        let of_signatures = name == scheme.header;
+        let mut found = name.to_owned();
+        if !headers.contains_key(name) {
+            let meant = headers.keys().find(|other| means(scheme, other.as_str(), name));
+            match meant {
+                Some(other) => {
+                    found = other.as_str().to_owned();
+                    self.mistakes.push(Mistake::HeaderMisnamed { found: found.clone(), due: name });
+                }
+                None => {
+                    self.mistakes.push(Mistake::HeaderMissing(name));
+                    return None;
+                }
+            }
+        }
+        let values: Vec<_> = headers.get_all(&found).iter().collect();
+        if values.len() > 1 && !(of_signatures && matches!(scheme.format, Format::List { .. })) {
+            self.mistakes.push(Mistake::HeaderRepeated(name));
+        }
+        if values.iter().any(|value| value.to_str().is_err()) {
+            self.mistakes.push(Mistake::HeaderNotAscii(name));
+        }
+        let texts: Vec<_> = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        // A timestamp or an id has no parts: of several the first is as good as any.
+        let text = if of_signatures { texts.join(",") } else { texts.first()?.to_string() };
+        if text.trim().is_empty() {
+            self.mistakes.push(Mistake::HeaderEmpty(name));
+        }
+        Some(text)
+    }
+
+    /// Takes a header of signatures apart, whatever separates them.
+    fn signatures(&mut self, scheme: &Scheme, headers: &HeaderMap) {
+        let (header, known) = (scheme.header, scheme.versions);
+        let Some(text) = self.header(scheme, headers, header) else { return };
+        let (mut label, mut labels) = (String::new(), Vec::new());
+        let mut undecoded = None;
+        for token in text.split([',', ' ', ';', '\t']).filter(|token| !token.is_empty()).take(MAX_TOKENS) {
+            let (own, by_equals, value) = match token.split_once('=') {
+                Some((own, value)) if is_label(own) && !value.is_empty() && value != "=" => {
+                    (own, true, value)
+                }
+                _ if is_version(token) => {
+                    labels.push(token.to_owned());
+                    token.clone_into(&mut label);
+                    continue;
+                }
+                _ => (&*label, false, token),
+            };
+            if own == "t" {
+                self.timestamp = Some(value.to_owned());
+                continue;
+            }
+            labels.push(own.to_owned());
+            match read(value) {
+                Ok((digest, spelling)) => {
+                    self.entries.push(Entry { label: own.to_owned(), by_equals, digest, spelling });
+                }
+                Err(bytes) => undecoded = undecoded.or(Some(bytes)),
+            }
+        }
+        if let Some(bytes) = undecoded.filter(|_| self.entries.is_empty()) {
+            self.mistakes.push(Mistake::NoDigest { header, bytes });
+        }
+        let is_known = |label: &String| known.iter().any(|version| version.label == label);
+        if !labels.is_empty() && !labels.iter().any(is_known) {
+            self.mistakes.push(Mistake::UnknownVersion { header, known });
+        }
+    }
+}
+
+/// Whether a header of this name was probably meant to be that one: `svix-id`, `Webhook_Id`, `x-webhook-id`.
+fn means(scheme: &Scheme, other: &str, name: &str) -> bool {
+    let plain = |name: &str| {
+        let name = name.replace('_', "-");
+        name.strip_prefix("x-").unwrap_or(&name).to_owned()
+    };
+    let (other, name) = (plain(other), plain(name));
+    let renamed = |(own, new): (&str, &str)| Some(new.to_owned() + name.strip_prefix(own)?);
+    other == name || scheme.renamed.and_then(renamed).is_some_and(|renamed| other == renamed)
+}
+
+fn is_label(text: &str) -> bool {
+    text == "t" || is_version(text)
+}
+
+fn is_version(text: &str) -> bool {
+    let digits = text.strip_prefix('v').unwrap_or_default();
+    matches!(text, "sha256" | "sha1" | "sha512" | "hmac-sha256")
+        || (digits.starts_with(|c: char| c.is_ascii_digit()) && text.len() <= MAX_VERSION)
+}
+
+/// A digest and how it is spelt; else of how many bytes the text is, 0 where it is nothing that could be read.
+fn read(text: &str) -> Result<(Digest, Spelling), usize> {
+    if let Ok(bytes) = hex::decode(text) {
+        return <Digest>::try_from(&*bytes).map(|digest| (digest, Spelling::Hex)).map_err(|_| bytes.len());
+    }
+    if let Some(digest) = digest::from_base64(text) {
+        return Ok((digest, Spelling::Base64));
+    }
+    let plain = text.trim_end_matches('=').replace('-', "+").replace('_', "/");
+    let bytes = digest::lenient_base64(&plain).ok_or(0_usize)?;
+    if let Ok(digest) = <Digest>::try_from(&*bytes) {
+        let url = text.contains(['-', '_']);
+        return Ok((digest, if url { Spelling::Base64Url } else { Spelling::LooseBase64 }));
+    }
+    let inner = std::str::from_utf8(&bytes).ok().and_then(|inner| hex::decode(inner).ok());
+    match inner.map(|inner| <Digest>::try_from(&*inner)) {
+        Some(Ok(digest)) => Ok((digest, Spelling::Base64OfHex)),
+        _ => Err(bytes.len()),
+    }
+}
+
+/// More signatures in one header are no mistake that anybody makes.
+const MAX_TOKENS: usize = 64;
+const MAX_VERSION: usize = 4;

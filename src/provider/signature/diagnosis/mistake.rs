@@ -1,0 +1,251 @@
+//! The mistakes that are known, a row each: a label for machines, and what to do.
+//!
+//! Keeps true: a mistake names headers, sources and places in the config; never a secret, a key or a digest.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::{Alteration, Form};
+use crate::provider::signature::Encoding;
+use crate::provider::signature::scheme::{Labels, SecretForm, Version};
+
+/// Makes [`Mistake`] of its rows: the mistake, its label, its text, and what the text shows beside the mistake's own fields.
+macro_rules! mistakes {
+    ($($mistake:ident $(($one:ident: $one_type:ty))? $({ $($field:ident: $type:ty),+ })? =
+        $label:expr, $text:literal $(, $shown:ident = $value:expr)*;)+) => {
+        /// One thing that is wrong.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Mistake {
+            $(#[doc = $text] $mistake $(($one_type))? $({ $($field: $type),+ })?,)+
+        }
+
+        impl Mistake {
+            /// One word a kind of mistake.
+            #[allow(unused_variables)]
+            pub fn label(&self) -> &'static str {
+                match self { $(Mistake::$mistake $(($one))? $({ $($field),+ })? => $label,)+ }
+            }
+        }
+
+        impl fmt::Display for Mistake {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Mistake::$mistake $(($one))? $({ $($field),+ })? => write!(f, $text $(, $shown = $value)*),)+
+                }
+            }
+        }
+    };
+}
+
+mistakes! {
+    HeaderMissing(name: &'static str) = "header_missing",
+        "The header {name} is missing: send it, and let no proxy remove it.";
+    // In a file, a header's name can be of any length.
+    HeaderMisnamed { found: String, due: &'static str } = "header_misnamed",
+        "The header {found:.64} is there instead of {due}: send it as {due}.";
+    HeaderRepeated(name: &'static str) = "header_repeated",
+        "The header {name} is there more than once, and only one of them can be signed: send it once.";
+    HeaderNotAscii(name: &'static str) = "header_not_ascii",
+        "The header {name} holds bytes outside ASCII: send plain ASCII.";
+    HeaderEmpty(name: &'static str) = "header_empty",
+        "The header {name} is empty: send its value.";
+    // `bytes`: 0 for a text that cannot be read.
+    NoDigest { header: &'static str, bytes: usize } = "no_digest",
+        "{header} holds {found}: send a whole HMAC-SHA256, which has 32 bytes.", found = length(*bytes);
+    UnknownVersion { header: &'static str, known: &'static [Version] } = "unknown_version",
+        "No signature in {header} has a known version: write it with {known}.", known = Labels(known);
+    TimestampMissing { header: &'static str, key: &'static str } = "timestamp_missing",
+        "{header} holds no timestamp: send {key}=UNIX in it.";
+    TimestampNotUnix = "timestamp_not_unix",
+        "The timestamp is not a whole number: send unix seconds, digits only.";
+    TimestampTooFine = "timestamp_in_milliseconds",
+        "The timestamp is in milliseconds or finer: send and sign unix seconds.";
+    Stale { age: i64, tolerance: i64 } = "timestamp_stale",
+        "It was signed {age} s before it arrived, and {tolerance} s are tolerated: sign each attempt anew, and compare both \
+         clocks.";
+    Ahead { by: i64, tolerance: i64 } = "timestamp_ahead",
+        "It was signed {by} s after it arrived, and {tolerance} s are tolerated: one of the two clocks is wrong; set both by \
+         NTP.";
+    SecretOf(source: String) = "secret_of_another_source",
+        "It is signed with a secret of the source {source}: send it to that source's path, or configure its secret here.";
+    SecretNotCurrent { slot: usize, not_before: Option<Timestamp>, not_after: Option<Timestamp> } = "secret_not_current",
+        "Secret {slot} of the source's list matches, but counts only{from}{until}: change its dates, or sign with a current one.",
+        from = day("from", *not_before), until = day("until", *not_after);
+    Keyed { reading: Reading, due: SecretForm } = "secret_read_otherwise",
+        "{said}", said = reading.said(*due);
+    // `due`: the parts of the right string, such as `timestamp.body`.
+    SignedOver { form: Form, due: String } = "other_string_signed",
+        "The secret is right, but another string was signed: {form}. The string to sign is {due}.";
+    Altered(alteration: Alteration) = alteration.label(),
+        "{alteration}";
+    BodyEmpty = "body_empty",
+        "The captured body is empty: capture it whole, and look whether a proxy or a redirect drops it.";
+    BodyLength { told: u64, there: u64 } = "body_length",
+        "Content-Length says {told} bytes and the body has {there}: the capture or a proxy cut or changed it. Capture it again, \
+         byte for byte; until then the secret cannot be judged.";
+    BodyCompressed = "body_compressed",
+        "The body is compressed (gzip): capture it as it was signed, and switch compression off on the way.";
+    BodyNotJson = "body_not_json",
+        "The body is no JSON, which every provider sends: the capture, or something on the way, cut or changed it. Capture it \
+         again, byte for byte.";
+    Spelt { found: Spelling, due: Spelling } = "digest_encoding",
+        "The signature is written in {found}: write it in {due}.";
+    // `due`: what should stand before the signature.
+    Versioned { header: &'static str, due: String } = "signature_version",
+        "The signature is right, but does not stand under its version: write it as {due}… in {header}.";
+    OldVersion = "old_version_only",
+        "Only the old v1 signature is there, and it is right: have the provider send v2, or set accept_v1 = true on the source.";
+    Unexplained = "unexplained",
+        "Either it was signed with a secret that is not in this config (rotated, or of another endpoint), or the body is not \
+         byte for byte the signed one; a signature does not tell which. If other deliveries of this source pass, it is the body: \
+         look for what changes it on the way, and capture headers and body raw, of one and the same delivery. If none does, it \
+         is the secret: copy it from the provider again.";
+}
+
+impl Mistake {
+    /// Whether no secret can be tried until this is mended.
+    pub(super) fn hides_the_signature(&self) -> bool {
+        matches!(
+            self,
+            Mistake::HeaderMissing(_)
+                | Mistake::HeaderRepeated(_)
+                | Mistake::HeaderNotAscii(_)
+                | Mistake::HeaderEmpty(_)
+                | Mistake::NoDigest { .. }
+                | Mistake::TimestampMissing { .. }
+                | Mistake::BodyEmpty
+                | Mistake::BodyLength { .. }
+                | Mistake::BodyCompressed
+                | Mistake::BodyNotJson
+                | Mistake::Altered(_)
+        )
+    }
+}
+
+fn length(bytes: usize) -> String {
+    match bytes {
+        0 => "neither hex nor base64".to_owned(),
+        20 => "20 bytes, as SHA-1 makes them".to_owned(),
+        48 => "48 bytes, as SHA-384 makes them".to_owned(),
+        64 => "64 bytes, as SHA-512 makes them".to_owned(),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+fn day(word: &str, at: Option<Timestamp>) -> String {
+    at.map(|at| format!(" {word} {at}")).unwrap_or_default()
+}
+
+/// How a digest is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// Hex, in either case.
+    Hex,
+    /// Base64 with padding.
+    Base64,
+    /// The alphabet for URLs.
+    Base64Url,
+    /// Base64 without padding, or with stray bits.
+    LooseBase64,
+    /// The hex text once more in base64.
+    Base64OfHex,
+}
+
+impl From<Encoding> for Spelling {
+    fn from(encoding: Encoding) -> Spelling {
+        match encoding {
+            Encoding::Hex => Spelling::Hex,
+            Encoding::Base64 => Spelling::Base64,
+        }
+    }
+}
+
+impl fmt::Display for Spelling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Spelling::Hex => "hex",
+            Spelling::Base64 => "base64 with its padding",
+            Spelling::Base64Url => "URL-safe base64",
+            Spelling::LooseBase64 => "base64 without its padding",
+            Spelling::Base64OfHex => "base64 of the hex text",
+        })
+    }
+}
+
+/// How a secret's text is made the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The text, prefix and all.
+    Text,
+    /// The text after `whsec_`.
+    WithoutPrefix,
+    /// Decoded from base64, after `whsec_`.
+    Base64,
+    /// Decoded from hex, after `whsec_`.
+    Hex,
+    /// Decoded from base64 once more than due.
+    DecodedTwice,
+    /// Decoded from base64 together with `whsec_`.
+    Base64WithPrefix,
+    /// The text with a line break at its end.
+    WithLineBreak,
+    /// The text in quotes.
+    Quoted,
+    /// The base64 of the text.
+    EncodedAgain,
+    /// The text without the white space around it.
+    Trimmed,
+}
+
+impl From<SecretForm> for Reading {
+    fn from(form: SecretForm) -> Reading {
+        match form {
+            SecretForm::Text => Reading::Text,
+            SecretForm::Whsec => Reading::Base64,
+        }
+    }
+}
+
+impl Reading {
+    /// Which key was used, and what to do about it.
+    fn said(self, due: SecretForm) -> String {
+        let due = match due {
+            SecretForm::Text => "this provider's key is the secret's whole text, prefix and all",
+            SecretForm::Whsec => "this provider's key is what base64 decodes to after whsec_",
+        };
+        let (key, advice) = match self {
+            Reading::Text => ("the secret's text as it stands", due),
+            Reading::WithoutPrefix => ("the secret's text without whsec_", due),
+            Reading::Base64 => ("the secret, decoded from base64", due),
+            Reading::Hex => ("the secret, decoded from hex", due),
+            Reading::DecodedTwice => (
+                "the configured secret, decoded from base64 once more",
+                "it was encoded twice, once more than it was issued. Configure the decoded text (in Kubernetes, data takes base64 \
+                 of the secret once, stringData takes it as it is)",
+            ),
+            Reading::Base64WithPrefix => (
+                "the secret, decoded from base64 together with whsec_",
+                "the sender must take that prefix off before it decodes",
+            ),
+            Reading::Quoted => (
+                "the secret in quotes",
+                "the sender reads it from a file or a variable that holds quotes, and must take them off",
+            ),
+            Reading::EncodedAgain => (
+                "the base64 of the secret",
+                "the sender holds it encoded once more than it was issued, and must decode it",
+            ),
+            Reading::WithLineBreak => (
+                "the secret with a line break at its end",
+                "the sender reads it from a file, and must trim it",
+            ),
+            Reading::Trimmed => (
+                "the secret without the white space around it",
+                "take that out of the secret configured here",
+            ),
+        };
+        format!("The key was {key}: {advice}.")
+    }
+}

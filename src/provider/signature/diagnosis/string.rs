@@ -1,0 +1,133 @@
+//! The strings that senders sign.
+//!
+//! Keeps true: a form is built only of what the delivery's headers hold.
+
+use std::fmt;
+
+use crate::provider::signature::{Part, Scheme};
+
+/// What stands around the body in the signed string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// What the scheme says.
+    Due,
+    /// Nothing.
+    BodyAlone,
+    /// All but the timestamp.
+    WithoutTimestamp,
+    /// All but the id.
+    WithoutId,
+    /// The right parts with this between them.
+    Separated(&'static str),
+    /// The right parts in another order.
+    OtherOrder,
+    /// The timestamp in milliseconds, where the header has seconds.
+    Milliseconds,
+    /// The timestamp in seconds, where the header has milliseconds.
+    Seconds,
+    /// A version too, as Slack has it.
+    Versioned,
+}
+
+impl Form {
+    /// Every form but the right one, the likeliest first.
+    pub(super) const WRONG: [Form; 16] = [
+        Form::BodyAlone,
+        Form::WithoutTimestamp,
+        Form::WithoutId,
+        Form::Milliseconds,
+        Form::Seconds,
+        Form::Separated(""),
+        Form::Separated(":"),
+        Form::Separated("\n"),
+        Form::Separated(" "),
+        Form::Separated(","),
+        Form::Separated("|"),
+        Form::Separated("-"),
+        Form::Separated("_"),
+        Form::Separated("&"),
+        Form::OtherOrder,
+        Form::Versioned,
+    ];
+
+    /// What stands before the body and after it, in each way that this form may be written.
+    pub(super) fn around(
+        self,
+        scheme: &Scheme,
+        id: Option<&str>,
+        stamp: Option<&str>,
+    ) -> Vec<(String, String)> {
+        let before = |text: Option<String>| text.map(|text| (text, String::new())).into_iter().collect();
+        let with_id = scheme.id.is_some();
+        let head = |stamp: &str, between: &str| {
+            if with_id {
+                Some(format!("{}{between}{stamp}{between}", id?))
+            } else {
+                Some(format!("{stamp}{between}"))
+            }
+        };
+        match (self, stamp) {
+            (Form::BodyAlone, _) => before(Some(String::new())),
+            (Form::WithoutTimestamp, _) if with_id => before(id.map(|id| format!("{id}."))),
+            (Form::Due, _) => due(scheme, id, stamp).into_iter().collect(),
+            (Form::WithoutId, Some(stamp)) if with_id => before(Some(format!("{stamp}."))),
+            (Form::Separated(between), Some(stamp)) => before(head(stamp, between)),
+            (Form::Milliseconds, Some(stamp)) => before(head(&format!("{stamp}000"), ".")),
+            (Form::Seconds, Some(stamp)) if stamp.len() > SECONDS_LEN => {
+                before(stamp.get(..stamp.len() - 3).and_then(|seconds| head(seconds, ".")))
+            }
+            (Form::OtherOrder, Some(stamp)) => {
+                let mut ways = vec![(String::new(), format!(".{stamp}"))];
+                if let Some(id) = id.filter(|_| with_id) {
+                    ways.push((format!("{stamp}.{id}."), String::new()));
+                    ways.push((String::new(), format!(".{id}.{stamp}")));
+                    ways.push((String::new(), format!(".{stamp}.{id}")));
+                }
+                ways
+            }
+            (Form::Versioned, Some(stamp)) => ["v0:", "v1:", "v2:"]
+                .into_iter()
+                .filter_map(|version| Some((format!("{version}{}", head(stamp, ":")?), String::new())))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Form::Due => "the right one",
+            Form::BodyAlone => "the body alone",
+            Form::WithoutTimestamp => "the id and the body",
+            Form::WithoutId => "the timestamp and the body",
+            Form::Separated("") => "its parts with nothing between them",
+            Form::Separated(between) => return write!(f, "its parts with {between:?} between them"),
+            Form::OtherOrder => "its parts in another order",
+            Form::Milliseconds => "the timestamp in milliseconds, while the header has seconds",
+            Form::Seconds => "the timestamp in seconds, while the header has a finer one; send seconds too",
+            Form::Versioned => "a version before its parts, as in v0:timestamp:body",
+        })
+    }
+}
+
+/// What stands before the body and after it where everything is right.
+fn due(scheme: &Scheme, id: Option<&str>, stamp: Option<&str>) -> Option<(String, String)> {
+    let (mut before, mut after) = (String::new(), None);
+    for part in scheme.signed {
+        let text = match part {
+            Part::Id => id?,
+            Part::Timestamp => stamp?,
+            Part::Text(text) => text,
+            Part::Body => {
+                after = Some(String::new());
+                continue;
+            }
+        };
+        after.as_mut().unwrap_or(&mut before).push_str(text);
+    }
+    Some((before, after.unwrap_or_default()))
+}
+
+/// Unix seconds have ten digits until the year 2286.
+const SECONDS_LEN: usize = 10;

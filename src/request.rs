@@ -1,0 +1,7 @@
+//! One request's way, from its head to its answer.
+
+pub mod admission;
+pub mod answer;
+pub mod outcome;
+pub mod pipeline;
+pub mod source;

@@ -1,0 +1,108 @@
+//! The answers, rendered.
+//!
+//! Keeps true: nothing in an answer comes from a secret, a body or a check but its title; the id in a refusal is the id of
+//! its record.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+use crate::base::clock;
+use crate::base::reason::Reason;
+use crate::request::outcome::Outcome;
+
+/// An answer's body: whole, in memory.
+pub type Body = Full<Bytes>;
+
+/// Among an answer's extensions: its client is gone, so that it is not sent.
+#[derive(Clone, Copy, Debug)]
+pub struct HungUp;
+
+/// Renders an outcome. `reject` is the id of a refusal's record; `allow` the methods that its path takes.
+pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<Body> {
+    match outcome {
+        Outcome::Accepted { id } => told(&Told { status: "accepted", id: Some(id) }),
+        Outcome::Duplicate { id } => told(&Told { status: "duplicate", id: Some(id) }),
+        Outcome::Ignored => told(&Told { status: "ignored", id: None }),
+        Outcome::Handshake { headers } => {
+            let mut answer = Response::new(Body::default());
+            let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.clone()));
+            answer.headers_mut().extend(headers);
+            answer
+        }
+        Outcome::Rejected(rejection) => problem(rejection.reason, reject, allow),
+        Outcome::HungUp => {
+            let mut answer = with_status(StatusCode::BAD_REQUEST);
+            answer.extensions_mut().insert(HungUp);
+            answer
+        }
+    }
+}
+
+/// A refusal's body, which is also what a connection over the limit is sent.
+pub fn problem_body(reason: Reason, reject: &str) -> String {
+    // RFC 9457; `reject` is ours.
+    let problem = Problem {
+        kind: reason.problem_type(),
+        title: reason.title(),
+        status: reason.status().as_u16(),
+        reject,
+    };
+    to_json(&problem)
+}
+
+fn problem(reason: Reason, reject: &str, allow: &'static str) -> Response<Body> {
+    let mut answer = with_status(reason.status());
+    *answer.body_mut() = Body::from(problem_body(reason, reject));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if reason == Reason::MethodNotAllowed {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if reason.retries() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(clock::retry_after()));
+    }
+    answer
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    reject: &'a str,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+}
+
+/// Strings and numbers alone cannot fail to serialise.
+fn to_json(body: &impl Serialize) -> String {
+    serde_json::to_string(body).unwrap_or_default()
+}
+
+fn told(body: &Told<'_>) -> Response<Body> {
+    // A text that fills its buffer becomes a body as it is.
+    let mut text = Vec::with_capacity(TOLD + body.status.len() + body.id.map_or(0, str::len));
+    // Writing into memory does not fail.
+    let _ = serde_json::to_writer(&mut text, body);
+    let mut answer = Response::new(Body::from(text));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// The bytes of an answer beside its status and its id.
+const TOLD: usize = r#"{"status":"","id":""}"#.len();
+
+fn with_status(status: StatusCode) -> Response<Body> {
+    let mut answer = Response::new(Body::default());
+    *answer.status_mut() = status;
+    answer
+}

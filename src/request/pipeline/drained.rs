@@ -1,0 +1,119 @@
+//! What is told of an event that left the spool, when its request is long answered.
+//!
+//! Keeps true: a conflict is counted once, and recorded where it is dropped, whichever way its event took.
+
+use std::sync::{Arc, Weak};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Pipeline;
+use crate::base::label::UNKNOWN;
+use crate::base::reason::Note;
+use crate::durable::inbox::{Admission, Verdict};
+use crate::durable::spool::Drained;
+use crate::observe::audit::{self, Reject};
+use crate::observe::metrics::SourceMetrics;
+use crate::provider;
+
+impl Drained for Weak<Pipeline> {
+    fn queued(&self, admission: &Admission, verdict: &Verdict) {
+        let Some(pipeline) = self.upgrade() else { return };
+        match verdict {
+            Verdict::Accepted { conflict, .. } => {
+                pipeline.metrics_of(&admission.source).conflicts.inc_by((*conflict).into());
+            }
+            Verdict::Duplicate { dropped: false, .. } => {}
+            Verdict::Duplicate { id, dropped: true } => {
+                pipeline.metrics_of(&admission.source).conflicts.inc();
+                pipeline.record_conflict(conflict(admission, pipeline.clock.now()), id);
+            }
+        }
+    }
+
+    fn buried(&self, source: &str) {
+        if let Some(pipeline) = self.upgrade() {
+            pipeline.metrics_of(source).dead.inc();
+        }
+    }
+}
+
+impl Pipeline {
+    /// A source's series; those of no source once it is out of the config.
+    fn metrics_of(&self, source: &str) -> Arc<SourceMetrics> {
+        let rules = self.rules.load();
+        let configured = rules.routes.sources().find(|configured| *configured.name == *source);
+        configured.map_or(&rules.routes.unknown, |source| &source.metrics).clone()
+    }
+
+    /// Records that a source dropped another body under the identity of the event `id`. The detail of `record` says where that
+    /// body came from; it is empty for a request.
+    pub(super) fn record_conflict(&self, mut record: Reject, id: &str) {
+        let detail = format!("another body under the identity of {id} was dropped{}", record.detail);
+        record.detail = self.rules.load().routes.redactor.clean(&detail);
+        self.audit.record(record);
+    }
+}
+
+/// The record of a body that a source dropped as a conflict. The spool does not keep what only the request knew.
+fn conflict(admission: &Admission, at: Timestamp) -> Reject {
+    Reject {
+        id: audit::reject_id(),
+        at,
+        source: admission.source.clone(),
+        provider: provider::by_name(&admission.provider).map_or(UNKNOWN, |provider| provider.name),
+        reason: Note::Conflict.label(),
+        status: 200,
+        client: None,
+        method: "POST".to_owned(),
+        path: admission.event.source.to_string(),
+        body: Some((admission.body.hex(), payload_bytes(&admission.event.json))),
+        headers: Vec::new(),
+        detail: ", out of the spool".to_owned(),
+        observed: false,
+    }
+}
+
+/// The length of the body that an event holds; 0 for a text that is no event.
+fn payload_bytes(event: &str) -> u64 {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow)]
+        data: Data<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        payload: &'a RawValue,
+        #[serde(borrow)]
+        payload_base64: Option<&'a str>,
+    }
+    let Ok(Event { data }) = serde_json::from_str::<Event<'_>>(event) else { return 0 };
+    let bytes = match data.payload_base64 {
+        // Each digit but the padding holds 6 bits.
+        Some(encoded) => encoded.trim_end_matches('=').len() * 3 / 4,
+        None => data.payload.get().len(),
+    };
+    bytes as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::payload_bytes;
+
+    #[test]
+    fn a_body_has_the_length_that_came() {
+        for (data, bytes) in [
+            (r#"{"payload":{"a" : 1}}"#, 9),
+            (r#"{"payload":null,"payload_base64":""}"#, 0),
+            (r#"{"payload":null,"payload_base64":"eA=="}"#, 1),
+            (r#"{"payload":null,"payload_base64":"eHg="}"#, 2),
+            (r#"{"payload":null,"payload_base64":"eHh4"}"#, 3),
+            (r#"{"payload":null,"payload_base64":"eHh4eA=="}"#, 4),
+        ] {
+            assert_eq!(payload_bytes(&format!("{{\"id\":\"1\",\"data\":{data}}}")), bytes, "{data}");
+        }
+        assert_eq!(payload_bytes("{}"), 0);
+    }
+}

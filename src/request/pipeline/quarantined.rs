@@ -1,0 +1,154 @@
+//! What of a refused request is kept, and how it is verified again.
+//!
+//! Keeps true: what is admitted out of the quarantine was signed by a secret that its source has now, within the tolerance of
+//! when it arrived, and passed all that a request of today must pass but the rate; nothing else ever makes up for a signature.
+//! Only what is admitted is counted as verified.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, USER_AGENT};
+use jiff::Timestamp;
+
+use super::delivery::Delivery;
+use super::{Exchange, Pipeline, Rules};
+use crate::base::label::UNKNOWN;
+use crate::base::peer::Peer;
+use crate::base::reason::{Note, Reason};
+use crate::durable::inbox::Verdict;
+use crate::durable::quarantine::{Content, Judge, Judgement, Kept, Label};
+use crate::event::BodyHash;
+use crate::observe::audit::{self, Reject};
+use crate::provider::normalize::{Forward, Normalized};
+use crate::provider::{self, IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
+use crate::request::admission;
+use crate::request::outcome::Rejection;
+use crate::request::source::Source;
+
+impl Exchange {
+    /// Keeps it if its refusal may turn out to be wrong. `reject` is the id of its record.
+    pub(super) fn keep(&self, pipeline: &Pipeline, reason: Reason, reject: &str, body: &Bytes) {
+        let (Some(quarantine), Some(source)) = (&pipeline.quarantine, &self.source) else { return };
+        if !matches!(reason, Reason::SignatureMismatch | Reason::TimestampOutsideTolerance) {
+            return;
+        }
+        let label = Label {
+            arrived: self.received,
+            source: source.name.clone(),
+            provider: source.provider.name.to_owned(),
+            reason: reason.label().to_owned(),
+            reject: reject.to_owned(),
+            client: self.peer.address,
+            bytes: body.len() as u64,
+        };
+        quarantine.keep(label, self.rules.routes.sources().count(), || Content {
+            method: self.head.method.to_string(),
+            path: source.path.to_string(),
+            certificate: self.peer.certificate.clone(),
+            headers: kept_headers(&self.head.headers),
+            // A slice would hold on to all that was read with it.
+            body: Bytes::copy_from_slice(body),
+        });
+    }
+}
+
+/// Whole and as often as they came: sent twice, a header is refused.
+fn kept_headers(headers: &HeaderMap) -> HeaderMap {
+    let signing = SIGNATURE_HEADERS.iter().chain(IDENTIFYING_HEADERS.iter());
+    let names = signing.map(|name| HeaderName::from_static(name)).chain([CONTENT_TYPE, USER_AGENT]);
+    let mut kept = HeaderMap::new();
+    for name in names {
+        for value in headers.get_all(&name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+impl Judge for Weak<Pipeline> {
+    async fn judge(&self, kept: &Kept, dry_run: bool) -> Judgement {
+        match self.upgrade() {
+            Some(pipeline) => pipeline.reverify(kept, dry_run).await,
+            None => Judgement::NotAdmitted { why: "the gateway is about to end".to_owned() },
+        }
+    }
+}
+
+impl Pipeline {
+    async fn reverify(self: &Arc<Self>, kept: &Kept, dry_run: bool) -> Judgement {
+        let rules = self.rules.load_full();
+        let Some(source) = rules.routes.sources().find(|source| source.name == kept.label.source) else {
+            return Judgement::NoSource;
+        };
+        let judged = match verified(&rules, source, kept, false) {
+            Err(rejection) => Err(rejection),
+            Ok(_) if dry_run => return Judgement::Passes,
+            Ok(Normalized::HealthCheck) => return Judgement::Ignored,
+            Ok(Normalized::Event(forward)) => {
+                let left = rules.edge.request_timeout;
+                let forward = Forward { event: forward.event.quarantined(), ..*forward };
+                let conflict = || conflict(kept, source, self.clock.now());
+                self.hand_over(source, (kept.label.arrived, left), forward, &mut None, conflict).await
+            }
+        };
+        match judged {
+            Ok(Verdict::Accepted { id, .. }) => {
+                // The same rules find the same: this time it counts, and neither a try nor a repeat ever did.
+                let _ = verified(&rules, source, kept, true);
+                Judgement::Admitted { id }
+            }
+            Ok(Verdict::Duplicate { id, .. }) => Judgement::Duplicate { id },
+            Err(Rejection { reason, detail }) if reason.retries() => Judgement::NotAdmitted { why: detail },
+            Err(Rejection { reason, detail }) => {
+                Judgement::Refused { reason: reason.label().to_owned(), why: detail }
+            }
+        }
+    }
+}
+
+/// The record of a kept request's body, which the source drops as a conflict.
+fn conflict(kept: &Kept, source: &Source, at: Timestamp) -> Reject {
+    let Label { client, bytes, provider, .. } = &kept.label;
+    Reject {
+        id: audit::reject_id(),
+        at,
+        source: source.name.clone(),
+        provider: provider::by_name(provider).map_or(UNKNOWN, |provider| provider.name),
+        reason: Note::Conflict.label(),
+        status: 200,
+        client: Some(*client),
+        method: kept.content.method.clone(),
+        path: source.path.to_string(),
+        body: Some((BodyHash::of(&kept.content.body).hex(), *bytes)),
+        headers: Vec::new(),
+        detail: ", out of the quarantine".to_owned(),
+        observed: false,
+    }
+}
+
+/// `counted`: in the source's series, as for a request that has just come.
+fn verified(rules: &Rules, source: &Source, kept: &Kept, counted: bool) -> Result<Normalized, Rejection> {
+    let mismatch = |detail: &str| Err(Rejection::new(Reason::SignatureMismatch, detail));
+    if source.provider.name != kept.label.provider {
+        return mismatch("the source is another provider's now");
+    }
+    // It was refused for its signature. That its source needs none any more does not make it genuine.
+    if source.scheme.is_none() || source.keys.is_empty() {
+        return mismatch("the source has no secrets now");
+    }
+    let Content { certificate, headers, body, .. } = &kept.content;
+    let Label { client, arrived: received, .. } = kept.label;
+    // As the source would have let it in when it arrived.
+    let enforce = |checked: Result<(), Rejection>| match checked {
+        Err(wrong) if source.observing.enforced_from(wrong.reason, received).is_none() => Err(wrong),
+        _ => Ok(()),
+    };
+    enforce(admission::client(source, client))?;
+    // Never only observed: it may be what authenticates the source.
+    admission::certificate(
+        source,
+        &Peer { address: client, certificate: certificate.clone(), hidden: false },
+    )?;
+    let redactor = &rules.routes.redactor;
+    Delivery { source, headers, body, received, redactor, counted }.read(&enforce)
+}

@@ -1,0 +1,374 @@
+//! From the config's sources to what a request is held against, and from a path to its source.
+//!
+//! Keeps true: a source exists only if everything that its provider needs to authenticate it is there and readable; what a
+//! path token is compared with is never told by the answer or by its time.
+
+mod authenticated;
+mod drift;
+mod keys;
+mod memory;
+mod near;
+mod observing;
+mod rates;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq;
+
+use crate::base::label::UNKNOWN;
+use crate::base::peer::Network;
+use crate::config::secret::{Redactor, Secret, SecretRef};
+use crate::config::{self, At, Config, OnConflict, Position, Problem};
+use crate::observe::metrics::{Metrics, SourceLabels, SourceMetrics};
+use crate::provider::signature::{Key, Scheme, VerifiedBy};
+use crate::provider::{self, Provider};
+pub use memory::SourceMemory;
+pub use near::Near;
+use observing::Observing;
+pub use observing::dated;
+use rates::Rates;
+
+/// A configured source, ready to serve.
+pub struct Source {
+    /// The configured name.
+    pub name: Arc<str>,
+    /// The path without token.
+    pub path: Arc<str>,
+    /// Its provider.
+    pub provider: &'static Provider,
+    /// How it signs, where it has secrets.
+    pub scheme: Option<Scheme>,
+    /// One a secret, in the config's order.
+    pub keys: Vec<Key>,
+    /// What `verifiedby` says.
+    pub verified_by: VerifiedBy,
+    /// The last segment of its path.
+    pub token: Option<Secret>,
+    /// Empty allows all.
+    pub allow_ips: Vec<Network>,
+    /// Its rates, and its clients'.
+    pub rates: Rates,
+    /// What it does not enforce yet.
+    pub observing: Observing,
+    /// Whose validation requests it grants, lower case.
+    pub webhook_origins: Vec<String>,
+    /// What a name in the client's certificate must look like.
+    pub client_certificate: Option<String>,
+    /// Seconds.
+    pub tolerance: i64,
+    /// Empty accepts all.
+    pub subscriptions: HashSet<String>,
+    /// What to do with another body under a known identity.
+    pub on_conflict: OnConflict,
+    /// Its series.
+    pub metrics: Arc<SourceMetrics>,
+    /// What it has learnt; a reload carries it on.
+    pub memory: Arc<SourceMemory>,
+}
+
+impl Source {
+    /// The methods that its path takes, as `Allow` lists them.
+    pub fn methods(&self) -> &'static str {
+        match (self.provider.challenge_header.is_some(), !self.webhook_origins.is_empty()) {
+            (false, false) => "POST",
+            (true, false) => "GET, POST",
+            (false, true) => "POST, OPTIONS",
+            (true, true) => "GET, POST, OPTIONS",
+        }
+    }
+}
+
+/// Every source, by path.
+pub struct Routes {
+    plain: HashMap<Arc<str>, Arc<Source>>,
+    tokened: HashMap<Arc<str>, Arc<Source>>,
+    /// Every source, by its path in lower case.
+    shapes: HashMap<String, Arc<Source>>,
+    /// The series of requests to no source.
+    pub unknown: Arc<SourceMetrics>,
+    /// Knows every secret, to cut them out of what is recorded.
+    pub redactor: Redactor,
+}
+
+/// What a path leads to.
+pub enum Found<'r> {
+    /// A source.
+    Source(&'r Arc<Source>),
+    /// A source's path, with a wrong token or none.
+    WrongToken(&'r Arc<Source>),
+    /// Nothing.
+    Nothing,
+}
+
+impl Routes {
+    /// Builds the sources, resolving every secret. Adds what is wrong to `problems`; with an error among
+    /// them, what is built must not serve. A source that was there `before` goes on with what it has counted and learnt.
+    pub fn build(
+        config: &Config,
+        metrics: &Metrics,
+        before: Option<&Routes>,
+        problems: &mut Vec<Problem>,
+    ) -> Routes {
+        let unknown = metrics.source(&SourceLabels {
+            source: UNKNOWN,
+            provider: UNKNOWN,
+            secrets: 0,
+            types: &[],
+            observed: &[],
+        });
+        let mut routes = Routes {
+            plain: HashMap::new(),
+            tokened: HashMap::new(),
+            shapes: HashMap::new(),
+            unknown,
+            redactor: Redactor::default(),
+        };
+        for of in &config.sources {
+            let same = before.and_then(|before| before.named(&of.name.value, &of.provider.value));
+            let mut builder = Builder { of, config, before: same, problems, redactor: &mut routes.redactor };
+            if let Some(source) = builder.build(metrics) {
+                let source = Arc::new(source);
+                routes.note_shape(&source);
+                let by_path = if source.token.is_some() { &mut routes.tokened } else { &mut routes.plain };
+                by_path.insert(source.path.clone(), source);
+            }
+        }
+        if let Some(before) = before {
+            routes.redactor.inherit(&before.redactor);
+        }
+        routes
+    }
+
+    /// The source that a request's path belongs to.
+    pub fn find(&self, path: &str) -> Found<'_> {
+        if let Some(source) = self.plain.get(path) {
+            return Found::Source(source);
+        }
+        if let Some(source) = self.tokened.get(path) {
+            return Found::WrongToken(source);
+        }
+        let Some((source, token)) =
+            path.rsplit_once('/').and_then(|(path, token)| Some((self.tokened.get(path)?, token)))
+        else {
+            return Found::Nothing;
+        };
+        let expected = source.token.as_ref().map_or("", Secret::expose);
+        // Comparing slices of unequal length tells the length and nothing else.
+        if bool::from(expected.as_bytes().ct_eq(token.as_bytes())) {
+            Found::Source(source)
+        } else {
+            Found::WrongToken(source)
+        }
+    }
+
+    fn named(&self, name: &str, provider: &str) -> Option<&Source> {
+        let mut sources = self.sources();
+        let found = sources.find(|source| &*source.name == name && source.provider.name == provider);
+        found.map(|source| &**source)
+    }
+
+    /// Every source.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.plain.values().chain(self.tokened.values())
+    }
+}
+
+/// Builds one source, collecting what is wrong with it.
+struct Builder<'a> {
+    of: &'a config::Source,
+    config: &'a Config,
+    /// The same source, as it was until now.
+    before: Option<&'a Source>,
+    problems: &'a mut Vec<Problem>,
+    redactor: &'a mut Redactor,
+}
+
+impl Builder<'_> {
+    fn build(&mut self, metrics: &Metrics) -> Option<Source> {
+        let of = self.of;
+        let Some(provider) = provider::by_name(&of.provider.value) else {
+            let allowed: Vec<&str> = provider::TABLE.iter().map(|provider| provider.name).collect();
+            // An empty name stands for one that was missing, which the config has reported.
+            if !of.provider.value.is_empty() {
+                self.error(
+                    &of.provider,
+                    "provider",
+                    format!("no such provider; allowed: {}", allowed.join(", ")),
+                );
+            }
+            return None;
+        };
+        let scheme = self.scheme(provider);
+        let keys = self.keys(provider, scheme);
+        let token = self.token();
+        self.check_options(provider);
+        let certificate = self.client_certificate();
+        let verified_by = self.verified_by(provider, scheme, certificate.is_some(), token.is_some())?;
+        self.check_observing(verified_by);
+        self.check_unauthenticated(provider, verified_by);
+        let mut types: Vec<&'static str> = provider.types.iter().map(|(_, canonical)| *canonical).collect();
+        types.sort_unstable();
+        types.dedup();
+        let observed: Vec<_> = of.observe.iter().map(|reason| reason.label()).collect();
+        let labels = SourceLabels {
+            source: &of.name.value,
+            provider: provider.name,
+            secrets: keys.len(),
+            types: &types,
+            observed: &observed,
+        };
+        let id_is_signed = scheme.is_some() && provider.signed_id.is_some();
+        let by_default = if id_is_signed { OnConflict::Drop } else { OnConflict::Forward };
+        Some(Source {
+            name: of.name.value.as_str().into(),
+            path: of.path.value.as_str().into(),
+            provider,
+            scheme,
+            keys,
+            verified_by,
+            token,
+            allow_ips: of.allow_ips.clone(),
+            rates: Rates::of(of, self.before.map(|before| &before.rates)),
+            observing: Observing::of(of),
+            webhook_origins: of.webhook_origins.clone(),
+            client_certificate: certificate,
+            tolerance: i64::try_from(of.tolerance.as_secs()).unwrap_or(i64::MAX),
+            subscriptions: of.subscriptions.iter().flat_map(|list| list.value.iter().cloned()).collect(),
+            on_conflict: of.on_conflict.unwrap_or(by_default),
+            metrics: metrics.source(&labels),
+            memory: self.before.map_or_else(Arc::default, |before| before.memory.clone()),
+        })
+    }
+
+    /// The scheme to verify with; none for a source that is to be authenticated otherwise.
+    fn scheme(&mut self, provider: &Provider) -> Option<Scheme> {
+        let scheme = provider.signing.scheme();
+        match (scheme, self.of.secrets.first()) {
+            (None, Some(first)) => {
+                let what = format!(
+                    "{} publishes no signature to verify with a secret; use path_token",
+                    provider.name
+                );
+                self.error(first, "secrets", what);
+                None
+            }
+            (scheme, Some(_)) => {
+                let accept_old = self.of.accept_v1.as_ref().is_some_and(|accept| accept.value);
+                scheme.map(|scheme| Scheme { accept_old, ..scheme })
+            }
+            (_, None) => None,
+        }
+    }
+
+    fn token(&mut self) -> Option<Secret> {
+        let reference = self.of.path_token.as_ref()?;
+        let token = self.resolve(reference.at, &reference.value, "path_token")?;
+        let text = token.expose();
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&b);
+        if !text.bytes().all(fits) {
+            let what = "holds a character that cannot stand in a path segment; use letters, digits and -._~";
+            self.error(reference, "path_token", what.to_owned());
+        } else if text.len() < SHORT_SECRET {
+            let what = format!("the token has {} bytes; {SHORT_SECRET} or more resist guessing", text.len());
+            self.warn(reference, "path_token", what);
+        }
+        Some(token)
+    }
+
+    fn client_certificate(&mut self) -> Option<String> {
+        let name = self.of.client_certificate.as_ref()?;
+        let tls = self.config.edge.tls.as_ref();
+        // A section that cannot be read may well say whose certificates count.
+        let unread =
+            self.problems.iter().any(|problem| !problem.warning && problem.key.starts_with("edge.tls"));
+        if tls.is_none_or(|tls| tls.client_ca.is_none()) && !unread {
+            let what = "no client shows a certificate that could be trusted: set edge.tls.client_ca, \
+                the authorities that clients' certificates are held against";
+            self.error(name, "client_certificate", what.to_owned());
+        }
+        Some(name.value.clone())
+    }
+
+    /// Options that another provider would not heed, and a window that forgets too early.
+    fn check_options(&mut self, provider: &Provider) {
+        let of = self.of;
+        let has_old = |scheme: Scheme| scheme.versions.iter().any(|version| version.old);
+        if let Some(accept) = &of.accept_v1
+            && !provider.signing.scheme().is_some_and(has_old)
+        {
+            self.error(accept, "accept_v1", "only atelio signs in two versions; leave it out".to_owned());
+        }
+        if let Some(list) = &of.subscriptions
+            && provider.name != "securitize"
+            && !list.value.is_empty()
+        {
+            self.error(list, "subscriptions", "only securitize names subscriptions; leave it out".to_owned());
+        }
+        let window = &self.config.dedupe.window;
+        if let Some(schedule) = provider.retries_for.filter(|schedule| *schedule > window.value) {
+            let what = format!(
+                "{} s is shorter than {} s, for which {} retries ({}): a late retry would enter twice",
+                window.value.as_secs(),
+                schedule.as_secs(),
+                provider.name,
+                of.name.value,
+            );
+            self.problems.push(Problem {
+                at: window.at,
+                key: "dedupe.window".to_owned(),
+                what,
+                warning: true,
+            });
+        }
+    }
+
+    fn resolve(&mut self, at: Position, reference: &SecretRef, key: &str) -> Option<Secret> {
+        match reference.resolve() {
+            Ok(secret) => {
+                self.redactor.learn(&secret);
+                if let Some(flaw) = secret.flaw() {
+                    self.error(
+                        &At { value: (), at },
+                        key,
+                        format!("the {} {flaw}", if key == "path_token" { "token" } else { "secret" }),
+                    );
+                    return None;
+                }
+                Some(secret)
+            }
+            Err(error) => {
+                self.error(&At { value: (), at }, key, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Whether a key of this source has an error already, or may stand in a line that did not parse.
+    fn reported(&self, key: &str) -> bool {
+        if self.config.unparsed.hides(self.of.name.at.line, key) {
+            return true;
+        }
+        let key = self.key(key);
+        self.problems.iter().any(|problem| !problem.warning && problem.key.starts_with(&key))
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("sources.{}.{key}", config::quote_key(&self.of.name.value))
+    }
+
+    fn error<T>(&mut self, at: &At<T>, key: &str, what: String) {
+        self.problem(at, key, what, false);
+    }
+
+    fn warn<T>(&mut self, at: &At<T>, key: &str, what: String) {
+        self.problem(at, key, what, true);
+    }
+
+    fn problem<T>(&mut self, at: &At<T>, key: &str, what: String, warning: bool) {
+        let key = self.key(key);
+        self.problems.push(Problem { at: at.at, key, what, warning });
+    }
+}
+
+const SHORT_SECRET: usize = 16;

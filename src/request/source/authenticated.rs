@@ -1,0 +1,84 @@
+//! What authenticates a source.
+//!
+//! Keeps true: a source that nothing authenticates is served only where the config says so, and never without a word.
+
+use super::Builder;
+use crate::base::peer;
+use crate::provider::signature::{Scheme, VerifiedBy};
+use crate::provider::{Provider, Signing};
+
+impl Builder<'_> {
+    /// What authenticates the source; none, with a problem, where nothing does.
+    pub(super) fn verified_by(
+        &mut self,
+        provider: &Provider,
+        scheme: Option<Scheme>,
+        certificate: bool,
+        token: bool,
+    ) -> Option<VerifiedBy> {
+        let of = self.of;
+        if let Some(scheme) = scheme {
+            return Some(scheme.verified_by);
+        }
+        if ["secrets", "client_certificate", "path_token", "allow_ips"].iter().any(|key| self.reported(key)) {
+            // It would be authenticated if what is there were right.
+            return None;
+        }
+        let name = provider.name;
+        let open = of.unauthenticated.value;
+        let otherwise = match provider.signing {
+            Signing::Always(_) if of.secrets.is_empty() => {
+                Err(format!("{name} signs its deliveries: set secrets = [{{ env = \"NAME\" }}]"))
+            }
+            Signing::Always(_) => return None,
+            _ if certificate => Ok(VerifiedBy::ClientCertificate),
+            _ if token => Ok(VerifiedBy::PathToken),
+            Signing::Sometimes(_) if !open => Err(format!(
+                "{name} needs secrets, or for its legacy system path_token = {{ env = \"NAME\" }} or client_certificate"
+            )),
+            _ if !of.allow_ips.is_empty() && !peer::everybody(&of.allow_ips) => Ok(VerifiedBy::ClientAddress),
+            _ if open => Ok(VerifiedBy::Nothing),
+            _ if !of.allow_ips.is_empty() => Err(
+                "nothing authenticates this source, since allow_ips lets everybody in: list the sender's own networks, \
+                or set path_token = { env = \"NAME\" } or client_certificate, or say unauthenticated = true"
+                    .to_owned(),
+            ),
+            _ => Err(
+                "nothing authenticates this source: set path_token = { env = \"NAME\" }, client_certificate \
+                or allow_ips, or say unauthenticated = true"
+                    .to_owned(),
+            ),
+        };
+        otherwise.map_err(|what| self.error(&of.name, "secrets", what)).ok()
+    }
+
+    /// Says what `unauthenticated = true` comes to.
+    pub(super) fn check_unauthenticated(&mut self, provider: &Provider, verified_by: VerifiedBy) {
+        let flag = &self.of.unauthenticated;
+        if !flag.value {
+            return;
+        }
+        let what = match verified_by {
+            VerifiedBy::Nothing => {
+                "nothing authenticates this source: whoever can reach it can make events; \
+                for tests only"
+                    .to_owned()
+            }
+            // Without it, that would not do.
+            VerifiedBy::ClientAddress if matches!(provider.signing, Signing::Sometimes(_)) => {
+                "nothing but allow_ips authenticates this source: whoever sends from there can make events"
+                    .to_owned()
+            }
+            by => {
+                let key = match by {
+                    VerifiedBy::ClientCertificate => "client_certificate",
+                    VerifiedBy::PathToken => "path_token",
+                    VerifiedBy::ClientAddress => "allow_ips",
+                    _ => "secrets",
+                };
+                format!("no effect beside {key}, which every delivery must still satisfy; leave it out")
+            }
+        };
+        self.warn(flag, "unauthenticated", what);
+    }
+}
