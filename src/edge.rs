@@ -8,22 +8,22 @@
 
 mod busy;
 mod chunks;
+pub mod connection_limit;
 pub mod descriptors;
 mod first_bytes;
 mod frames;
-pub mod guard;
 pub mod head;
 mod hpack;
 mod http1;
 mod http2;
-mod patience;
-pub mod places;
 pub mod proxy_protocol;
+pub mod request_guard;
 mod secure;
 #[cfg(test)]
 mod tests;
 pub mod threads;
 mod watched;
+mod write_timeout;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -37,14 +37,14 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock;
 use crate::base::peer::{self, Peer};
 use crate::base::reason::Reason;
-use crate::net::farewell;
+use crate::net::lingering_close;
 use crate::net::tls;
-use crate::observe::telemetry::Spell;
+use crate::observe::telemetry::LogThrottle;
 use crate::request::outcome::Rejection;
-use crate::request::pipeline::{Pipeline, Rules};
+use crate::request::pipeline::{Pipeline, RuntimeConfig};
+pub use connection_limit::ConnectionLimit;
+use connection_limit::{ConnectionPermit, Crowd};
 use first_bytes::Protocol;
-pub use places::Places;
-use places::{Crowd, Place};
 use proxy_protocol::Begun;
 pub use threads::EdgeThreads;
 
@@ -74,7 +74,7 @@ pub async fn serve(
     listener: TcpListener,
     pipeline: Arc<Pipeline>,
     threads: Arc<EdgeThreads>,
-    places: Arc<Places>,
+    places: Arc<ConnectionLimit>,
     stop: Stop,
 ) {
     let take = |stream: std::net::TcpStream, peer: SocketAddr| {
@@ -90,7 +90,7 @@ pub async fn serve(
         };
         threads.spawn(pipeline.tasks.track_future(connection.run(stream)));
     };
-    let mut failing = Spell::default();
+    let mut failing = LogThrottle::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -127,12 +127,12 @@ pub async fn serve(
 struct Connection {
     pipeline: Arc<Pipeline>,
     /// As of when it was accepted.
-    rules: Arc<Rules>,
+    rules: Arc<RuntimeConfig>,
     peer: Peer,
     stop: Stop,
-    places: Arc<Places>,
+    places: Arc<ConnectionLimit>,
     /// None: there was none left.
-    place: Option<Place>,
+    place: Option<ConnectionPermit>,
 }
 
 impl Connection {
@@ -272,7 +272,7 @@ impl Connection {
 
     /// Who asks, and the rules to hold it against; none where they would find out in another way who it is: such a client is
     /// owed nothing, and may ask again on another connection.
-    fn asker(&self) -> Option<(Peer, Arc<Rules>)> {
+    fn asker(&self) -> Option<(Peer, Arc<RuntimeConfig>)> {
         // The very rules that are looked at here are those that the request is held against: no reload comes between.
         let rules = self.pipeline.rules.load_full();
         rules.continues(&self.rules).then(|| (self.peer.clone(), rules))
@@ -292,7 +292,7 @@ impl Connection {
             let _ = stream.into_std().and_then(|mut stream| stream.write(answer.as_bytes()));
             return;
         };
-        farewell::say(&mut stream, answer.as_bytes()).await;
+        lingering_close::close(&mut stream, answer.as_bytes()).await;
     }
 }
 

@@ -4,14 +4,14 @@
 //! listener, then the connections, then the quarantine and what drains the spool, then when sources last had an event, then
 //! the inbox, then the reject log, then the database, which another gateway may wait for, and the admin listener last.
 
+mod handoff_lock;
 mod listeners;
 pub mod live;
 mod load;
+mod offline;
 mod reject_log;
 mod reload;
-mod stopped;
 mod stores;
-mod turn;
 mod watch;
 
 use std::collections::HashSet;
@@ -41,15 +41,15 @@ use crate::edge::{self, EdgeThreads};
 use crate::observe::admin::{Admin, Readiness};
 use crate::observe::audit;
 use crate::observe::metrics::Metrics;
-use crate::request::pipeline::{Pipeline, Rules};
+use crate::request::pipeline::{Pipeline, RuntimeConfig};
+pub use handoff_lock::HandoffLock;
 use listeners::{AdminListener, EdgeListeners, Sockets};
-use load::Lasting;
+use load::RestartOnlySecret;
 pub use load::{Loaded, load, unread_for};
+pub use offline::{OfflineGateway, StoppedError};
 pub use reject_log::record_acts;
 pub use reload::{Changes, Reloads};
-pub use stopped::{Stopped, StoppedError};
-use stores::{Stores, Surroundings};
-pub use turn::Turn;
+use stores::{Dependencies, Stores};
 
 /// A gateway that serves.
 pub struct Gateway {
@@ -60,7 +60,7 @@ pub struct Gateway {
     last_accepted: LastAccepted,
     /// The sources that share a provider, as the inbox is to know them.
     qualified: Arc<ArcSwap<HashSet<String>>>,
-    turn: Option<Turn>,
+    turn: Option<HandoffLock>,
     edge: EdgeListeners,
     /// Runs what writes to Redis and the brokers.
     store_thread: RuntimeThread,
@@ -68,7 +68,7 @@ pub struct Gateway {
     /// Ends the look at the servers' settings.
     looking: CancellationToken,
     /// As of the start.
-    lasting: Vec<Lasting>,
+    lasting: Vec<RestartOnlySecret>,
 }
 
 /// Why a gateway does not start. Each says what to do where that is known.
@@ -127,16 +127,16 @@ impl Gateway {
     /// # Errors
     /// When the config has errors, or a part cannot be opened.
     pub async fn start(config: Config, clock: Clock) -> Result<Gateway, StartError> {
-        let turn = Turn::of(&config).await?;
+        let turn = HandoffLock::of(&config).await?;
         Gateway::start_in_turn(turn, config, clock).await
     }
 
-    /// The same with the turn that [`Turn::of`] gives.
+    /// The same with the turn that [`HandoffLock::of`] gives.
     ///
     /// # Errors
     /// As [`Gateway::start`].
     pub async fn start_in_turn(
-        mut turn: Option<Turn>,
+        mut turn: Option<HandoffLock>,
         config: Config,
         clock: Clock,
     ) -> Result<Gateway, StartError> {
@@ -155,14 +155,14 @@ impl Gateway {
         let readiness = Arc::new(Readiness::default());
         // Before anything that may take its time: whoever asks is told that it is not ready yet.
         let rules = Arc::new(ArcSwap::from_pointee(rules));
-        let of_admin = Arc::new(Map::new(rules.clone(), |rules: &Rules| &rules.admin));
+        let of_admin = Arc::new(Map::new(rules.clone(), |rules: &RuntimeConfig| &rules.admin));
         let telling = Admin { metrics: metrics.clone(), readiness: readiness.clone(), rules: of_admin };
         let admin = AdminListener::serve(telling, sockets.admin);
         let qualified = Arc::new(ArcSwap::from_pointee(stores::sharing_a_provider(&config)));
         let with =
-            Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
+            Dependencies { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
         let audit = reject_log::open(&config, &with).await?;
-        let Stores { handover, database } = open_stores(&config, &with, store_thread.handle()).await?;
+        let Stores { enqueuer, database } = open_stores(&config, &with, store_thread.handle()).await?;
         let last_accepted = LastAccepted::open(&data_dir::database_file(&config.data_dir), clock.clone());
         last_accepted.serve(rules.load().last_accepted(&metrics));
         reject_log::keep(&config, &audit, &with);
@@ -172,7 +172,7 @@ impl Gateway {
         metrics.gateway.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
         let pipeline = Arc::new(Pipeline {
             rules,
-            handover: Arc::new(handover),
+            enqueuer: Arc::new(enqueuer),
             audit,
             quarantine,
             metrics,
@@ -180,7 +180,7 @@ impl Gateway {
             clock,
             tasks: TaskTracker::new(),
         });
-        pipeline.handover.start(Arc::downgrade(&pipeline));
+        pipeline.enqueuer.start(Arc::downgrade(&pipeline));
 
         // A queue that is there answers in a moment; one that is away must not hold the start up.
         let _ = tokio::time::timeout(FIRST_CONTACT, up(&readiness)).await;
@@ -246,16 +246,16 @@ impl Gateway {
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.stop().await;
         }
-        pipeline.handover.stop().await;
+        pipeline.enqueuer.stop().await;
         // Before the inbox and the database let go of the lock on the file.
         last_accepted.close().await;
         match Arc::try_unwrap(pipeline) {
-            Ok(Pipeline { handover, audit, quarantine, .. }) => {
+            Ok(Pipeline { enqueuer, audit, quarantine, .. }) => {
                 if let Some(quarantine) = quarantine {
                     quarantine.close().await;
                 }
-                if let Some(handover) = Arc::into_inner(handover) {
-                    handover.close().await;
+                if let Some(enqueuer) = Arc::into_inner(enqueuer) {
+                    enqueuer.close().await;
                 }
                 audit.close();
             }
@@ -285,9 +285,9 @@ fn listen_advice(why: &io::Error) -> &'static str {
 }
 
 /// What requests are held against, and what quarantined ones are sealed with, if nothing is wrong with either.
-fn rules(config: &Config, metrics: &Metrics) -> Result<(Rules, Option<Key>), StartError> {
+fn rules(config: &Config, metrics: &Metrics) -> Result<(RuntimeConfig, Option<Key>), StartError> {
     let mut problems = Vec::new();
-    let rules = Rules::build(config, metrics, None, &mut problems);
+    let rules = RuntimeConfig::build(config, metrics, None, &mut problems);
     let key = Key::build(&config.quarantine, &mut problems);
     problems.retain(|problem| !problem.warning);
     if problems.is_empty() { Ok((rules, key)) } else { Err(StartError::Config(problems)) }
@@ -295,7 +295,7 @@ fn rules(config: &Config, metrics: &Metrics) -> Result<(Rules, Option<Key>), Sta
 
 async fn open_stores(
     config: &Config,
-    with: &Surroundings<'_>,
+    with: &Dependencies<'_>,
     runtime: &Handle,
 ) -> Result<Stores, StartError> {
     loop {
@@ -316,7 +316,7 @@ async fn up(readiness: &Readiness) {
 
 /// Returns once the listener may close: nothing is in flight, or another gateway listens on the same port. Until then it
 /// accepts, since whoever sends the requests needs a moment to see that readiness is off.
-async fn may_close(pipeline: &Pipeline, turn: Option<Turn>) {
+async fn may_close(pipeline: &Pipeline, turn: Option<HandoffLock>) {
     let idle = async {
         while pipeline.metrics.edge.in_flight.get() > 0 {
             tokio::time::sleep(LOOK_AGAIN).await;

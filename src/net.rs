@@ -1,5 +1,5 @@
 //! Streams: TLS for both listeners, a close that the client can read, and adapters around a stream.
 
-pub mod farewell;
 pub mod forward;
+pub mod lingering_close;
 pub mod tls;

@@ -47,7 +47,7 @@ pub struct Provider {
     pub types: &'static [(&'static str, &'static str)],
     /// The fields that its payloads are known to have.
     pub fields: &'static Fields,
-    read: for<'a> fn(&Object<'a>, Option<Signed<'a>>) -> Reading<'a>,
+    read: for<'a> fn(&Object<'a>, Option<Signed<'a>>) -> ParsedPayload<'a>,
     sample: fn(&Sample<'_>) -> Value,
 }
 
@@ -62,14 +62,14 @@ pub enum SignedId {
 
 impl Provider {
     /// Reads a payload. `signed` is what the signature told, where there is one.
-    pub fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a> {
+    pub fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
         (self.read)(payload, signed)
     }
 
     /// The identity of a delivery whose body is no JSON object: an id that the signature covers, else the body.
-    pub fn unreadable_identity<'a>(&self, signed: Option<Signed<'a>>) -> Identified<'a> {
+    pub fn unreadable_identity<'a>(&self, signed: Option<Signed<'a>>) -> EventIdentity<'a> {
         let message = signed.filter(|_| self.signed_id == Some(SignedId::Message));
-        message.and_then(Identified::message).unwrap_or_default()
+        message.and_then(EventIdentity::message).unwrap_or_default()
     }
 }
 
@@ -124,11 +124,11 @@ fn each_once(names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
 
 /// A payload in canonical terms, borrowed from its bytes where it can be.
 #[derive(Debug, Default)]
-pub struct Reading<'a> {
+pub struct ParsedPayload<'a> {
     /// The provider's type, as sent; none where there is none.
     pub kind: Option<Cow<'a, str>>,
     /// What makes it the same event when it comes again.
-    pub identity: Identified<'a>,
+    pub identity: EventIdentity<'a>,
     /// When it happened, in UTC.
     pub time: Option<String>,
     /// Securitize's nonce.
@@ -151,7 +151,7 @@ pub struct Reading<'a> {
 
 /// What a delivery's identity is made of.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub enum Identified<'a> {
+pub enum EventIdentity<'a> {
     /// The provider's own id, which is the event's too.
     Own(Cow<'a, str>),
     /// These parts in this order; none for an absent one. `and_body`: the body's SHA-256 is one more.
@@ -166,18 +166,18 @@ pub enum Identified<'a> {
     Body,
 }
 
-impl<'a> Identified<'a> {
+impl<'a> EventIdentity<'a> {
     /// The provider's own id, or the body where it is missing or empty (an event's id cannot be empty).
-    fn own(id: Option<Cow<'a, str>>) -> Identified<'a> {
+    fn own(id: Option<Cow<'a, str>>) -> EventIdentity<'a> {
         match id {
-            Some(id) if !id.is_empty() => Identified::Own(id),
-            _ => Identified::Body,
+            Some(id) if !id.is_empty() => EventIdentity::Own(id),
+            _ => EventIdentity::Body,
         }
     }
 
     /// The message id. A header that no signature covers says nothing of the identity.
-    fn message(signed: Signed<'a>) -> Option<Identified<'a>> {
-        Some(Identified::Own(Cow::Borrowed(signed.message_id?)))
+    fn message(signed: Signed<'a>) -> Option<EventIdentity<'a>> {
+        Some(EventIdentity::Own(Cow::Borrowed(signed.message_id?)))
     }
 }
 
@@ -217,7 +217,10 @@ impl<'a> Status<'a> {
 }
 
 /// The entities among `named` that are none of `known`, each once.
-fn others<'a>(named: impl Iterator<Item = Entity<'a>>, known: [Option<&Entity<'a>>; 2]) -> Vec<Entity<'a>> {
+fn other_entities<'a>(
+    named: impl Iterator<Item = Entity<'a>>,
+    known: [Option<&Entity<'a>>; 2],
+) -> Vec<Entity<'a>> {
     // A payload may name as many as fit into a body: comparing each with each would be quadratic in that.
     let mut seen = HashSet::new();
     named.filter(|entity| !known.contains(&Some(entity)) && seen.insert(entity.clone())).collect()

@@ -13,7 +13,7 @@ use super::terminal::safe;
 use super::{Done, Failure, OK, line};
 use crate::config::Config;
 use crate::durable::data_dir;
-use crate::durable::spool::dead::{BySource, DeadError, DeadLetter, DeadLetters, Which};
+use crate::durable::spool::dead::{BySource, DeadError, DeadLetter, DeadLetters, Selection};
 use crate::event::microseconds;
 
 /// What to do with dead letters.
@@ -44,8 +44,8 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    fn which(&self) -> Which {
-        if self.all { Which::All } else { Which::These(self.names.clone()) }
+    fn which(&self) -> Selection {
+        if self.all { Selection::All } else { Selection::These(self.names.clone()) }
     }
 }
 
@@ -78,7 +78,7 @@ fn act(
     config: &Config,
     chosen: &Chosen,
     words: &Words,
-    change: impl FnOnce(&Which) -> Result<BySource, DeadError>,
+    change: impl FnOnce(&Selection) -> Result<BySource, DeadError>,
     json: bool,
 ) -> Done {
     let Words { command, told, recorded } = words;

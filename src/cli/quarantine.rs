@@ -18,7 +18,7 @@ use super::{Done, Failure, Global, OK, line};
 use crate::config::Config;
 use crate::config::secret::Redactor;
 use crate::durable::data_dir;
-use crate::durable::quarantine::held::{Entry, Held, HeldError, Which};
+use crate::durable::quarantine::store::{Entry, HeldError, QuarantineStore, Selection};
 use crate::durable::quarantine::{Kept, Key, Label};
 use crate::event::microseconds;
 use crate::gateway::StoppedError;
@@ -71,11 +71,11 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    fn which(&self) -> Which {
+    fn which(&self) -> Selection {
         match &self.source {
-            Some(source) => Which::Source(source.clone()),
-            None if self.all => Which::All,
-            None => Which::These(self.names.clone()),
+            Some(source) => Selection::Source(source.clone()),
+            None if self.all => Selection::All,
+            None => Selection::These(self.names.clone()),
         }
     }
 }
@@ -84,7 +84,7 @@ pub(super) fn run(global: &Global, command: &QuarantineCommand) -> Done {
     let (config, json) = (global.config()?, global.json);
     data_dir::readable(&config.data_dir).map_err(Failure)?;
     let db = data_dir::quarantine_file(&config.data_dir);
-    let held = Held::open(&db)?;
+    let held = QuarantineStore::open(&db)?;
     match command {
         QuarantineCommand::List => list(&held, key(&config).ok().as_ref(), json),
         QuarantineCommand::Show { which, body } => {
@@ -114,7 +114,7 @@ pub(super) fn run(global: &Global, command: &QuarantineCommand) -> Done {
 }
 
 /// A source that neither the config nor a kept request has is misspelt.
-fn is_known(chosen: &Chosen, held: &Held, config: &Config) -> Result<(), Failure> {
+fn is_known(chosen: &Chosen, held: &QuarantineStore, config: &Config) -> Result<(), Failure> {
     let Some(asked) = &chosen.source else { return Ok(()) };
     if config.sources.iter().any(|source| source.name.value == *asked) || held.has_source(asked)? {
         return Ok(());
@@ -126,7 +126,7 @@ fn is_known(chosen: &Chosen, held: &Held, config: &Config) -> Result<(), Failure
     )))
 }
 
-fn drop_chosen(config: &Config, held: &Held, chosen: &Chosen, json: bool) -> Done {
+fn drop_chosen(config: &Config, held: &QuarantineStore, chosen: &Chosen, json: bool) -> Done {
     let act = Act::begin(config, "quarantine drop")?;
     let dropped = match held.delete(&chosen.which()) {
         Ok(dropped) => dropped,
@@ -174,7 +174,7 @@ fn redactor(global: &Global, config: &Config) -> Result<Redactor, Failure> {
     }
 }
 
-fn list(held: &Held, key: Option<&Key>, json: bool) -> Done {
+fn list(held: &QuarantineStore, key: Option<&Key>, json: bool) -> Done {
     held.list(|entry| {
         // Without a key nobody can say under which one it was kept.
         let ours = key.map(|key| entry.kept_under(key));

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Done, FAILED, Failure, Global, OK, check};
 use crate::base::clock::Clock;
 use crate::config::{Config, LoadError, Problem};
-use crate::gateway::{self, Gateway, Loaded, Reloads, Turn};
+use crate::gateway::{self, Gateway, HandoffLock, Loaded, Reloads};
 use crate::observe::metrics::Metrics;
 use crate::observe::telemetry::{self, Format};
 
@@ -43,7 +43,7 @@ fn serve(path: &Path, format: Format) -> Done {
         };
         let starting = async {
             let gateway = loop {
-                let Some(turn) = Turn::of(&loaded.config).await? else {
+                let Some(turn) = HandoffLock::of(&loaded.config).await? else {
                     break start(None, &loaded, &file).await?;
                 };
                 // The gateway before it may have served for days since that was read.
@@ -122,7 +122,7 @@ fn same_turn(config: &Config, before: &Config) -> bool {
 }
 
 /// Starts a gateway and logs where it listens.
-async fn start(turn: Option<Turn>, loaded: &Loaded, file: &str) -> Result<Gateway, Failure> {
+async fn start(turn: Option<HandoffLock>, loaded: &Loaded, file: &str) -> Result<Gateway, Failure> {
     log(file, loaded);
     let config = loaded.config.clone();
     let (sources, queue) = (config.sources.len(), config.queue.kind.label());

@@ -5,12 +5,12 @@
 //! reconnects by itself, and tells metrics and readiness whether it takes messages.
 
 pub mod amqp;
+mod health;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod nats;
 #[cfg(test)]
 pub mod scripted;
-mod standing;
 mod url;
 
 use std::collections::BTreeSet;

@@ -25,7 +25,7 @@ use crate::observe::metrics::EnqueueFailure;
 
 /// A verified, normalized delivery, asking to enter the queue.
 #[derive(Clone, Debug)]
-pub struct Admission {
+pub struct EnqueueRequest {
     /// The configured source's name.
     pub source: Arc<str>,
     /// The provider's name.
@@ -46,7 +46,7 @@ pub struct Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner(pub [u8; 16]);
 
-impl Admission {
+impl EnqueueRequest {
     /// What fills in the name of its queue.
     pub fn names(&self) -> Filling<'_> {
         Filling { provider: &self.provider, source: &self.source, kind: &self.event.kind }
@@ -55,7 +55,7 @@ impl Admission {
 
 /// What the store did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Enqueued {
     /// It is in the queue now, under this id. `conflict`: as another body under a known identity.
     Accepted {
         /// The event's id.
@@ -74,7 +74,7 @@ pub enum Verdict {
 
 /// Why nothing can be said to be in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unavailable {
+pub enum EnqueueError {
     /// The store answered, and said no, as it would to any event now: full, read-only, out of space.
     #[error("the queue refused: {0}")]
     Refused(String),
@@ -110,16 +110,16 @@ pub enum Drain {
     ByKey(usize),
 }
 
-impl Unavailable {
+impl EnqueueError {
     /// As what it counts in `hookgate_enqueue_failures_total`; none where the queue did not fail.
     fn counted(&self) -> Option<EnqueueFailure> {
         match self {
-            Unavailable::Refused(_) | Unavailable::Unroutable(_) | Unavailable::Unacceptable(_) => {
+            EnqueueError::Refused(_) | EnqueueError::Unroutable(_) | EnqueueError::Unacceptable(_) => {
                 Some(EnqueueFailure::Refused)
             }
-            Unavailable::Unreachable => Some(EnqueueFailure::Unreachable),
-            Unavailable::Unknown | Unavailable::Unclear(_) => Some(EnqueueFailure::Timeout),
-            Unavailable::Overloaded | Unavailable::InProgress => None,
+            EnqueueError::Unreachable => Some(EnqueueFailure::Unreachable),
+            EnqueueError::Unknown | EnqueueError::Unclear(_) => Some(EnqueueFailure::Timeout),
+            EnqueueError::Overloaded | EnqueueError::InProgress => None,
         }
     }
 }
@@ -142,7 +142,7 @@ impl Inbox {
     ///
     /// # Errors
     /// When the store could not do it, or did not say whether it did.
-    pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
+    pub async fn admit(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let admission = admission.into();
         match self {
             Inbox::Embedded(store) => store.admit(admission).await,

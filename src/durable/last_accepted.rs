@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::base::clock::Clock;
 use crate::durable::database::{self, Found, OpenError};
-use crate::observe::telemetry::Spell;
+use crate::observe::telemetry::LogThrottle;
 
 /// The times of the sources that a gateway serves, and the thread that writes them down.
 pub struct LastAccepted {
@@ -34,7 +34,7 @@ impl LastAccepted {
     /// Reads the times of an earlier run, and starts the thread. The database must exist. The caller holds its lock until
     /// [`LastAccepted::close`] returns.
     pub fn open(db: &Path, clock: Clock) -> LastAccepted {
-        let writer = Writer { db: db.to_owned(), conn: None, failed: 0, refusals: Spell::default() };
+        let writer = Writer { db: db.to_owned(), conn: None, failed: 0, refusals: LogThrottle::default() };
         let written = match writer.read() {
             Ok(written) => written,
             Err(error) => {
@@ -137,7 +137,7 @@ struct Writer {
     /// Attempts that failed in a row.
     failed: u32,
     /// Failures after these.
-    refusals: Spell,
+    refusals: LogThrottle,
 }
 
 impl Writer {

@@ -10,11 +10,11 @@
 //! `seal`: the key and what it protects. `table`: the rows and their bounds. `rate`: how many a second. `keeper`: the tasks that
 //! write and verify. `held`: what is kept as its operator handles it.
 
-pub mod held;
-mod keeper;
 mod rate;
 mod seal;
+pub mod store;
 mod table;
+mod worker;
 
 use std::future::Future;
 use std::path::Path;
@@ -32,9 +32,9 @@ use crate::durable::data_dir;
 use crate::durable::database::OpenError;
 use crate::durable::database::writer::Database;
 use crate::observe::metrics::QuarantineMetrics;
-use keeper::{Store, Verifier, Writer};
 use rate::Rates;
 pub use seal::{Closed, Content, Key, KeyError, Label};
+use worker::{Store, Verifier, Writer};
 
 /// The handle that the request path keeps by.
 pub struct Quarantine {
@@ -116,7 +116,7 @@ impl Judgement {
 }
 
 /// Who verifies and admits.
-pub trait Judge: Send + Sync + 'static {
+pub trait Reverifier: Send + Sync + 'static {
     /// Verifies a request as of its arrival by what is configured now, and admits its event if it passes; a dry run stops
     /// before that. Must end in bounded time: nothing stops it half way.
     fn judge(&self, kept: &Kept, dry_run: bool) -> impl Future<Output = Judgement> + Send;
@@ -156,7 +156,7 @@ impl Quarantine {
     }
 
     /// Starts to write and to verify. Must be called inside a tokio runtime.
-    pub fn start(&self, judge: impl Judge) {
+    pub fn start(&self, judge: impl Reverifier) {
         let from_requests = self.from_requests.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(from_requests) = from_requests else { return };
         self.tasks.spawn(Writer { store: self.store.clone(), from_requests }.run());
@@ -251,14 +251,14 @@ const REQUEST_BYTES: u32 = 4096;
 mod tests {
     use tokio::sync::oneshot;
 
-    use super::held::{Held, Which};
+    use super::store::{QuarantineStore, Selection};
     use super::*;
     use crate::config::secret::Secret;
     use crate::observe::metrics::Metrics;
 
     struct Nobody;
 
-    impl Judge for Nobody {
+    impl Reverifier for Nobody {
         async fn judge(&self, _: &Kept, _: bool) -> Judgement {
             Judgement::Passes
         }
@@ -306,7 +306,7 @@ mod tests {
         go: Mutex<Option<oneshot::Receiver<()>>>,
     }
 
-    impl Judge for Slow {
+    impl Reverifier for Slow {
         async fn judge(&self, kept: &Kept, _: bool) -> Judgement {
             let _ = self.shown.send(kept.label.reject.clone());
             let go = self.go.lock().unwrap().take();
@@ -322,8 +322,8 @@ mod tests {
         (0..2).for_each(|n| keep(&first, n, 10));
         first.start(Nobody);
         first.close().await;
-        let held = Held::open(&data_dir::quarantine_file(folder.path())).unwrap();
-        let run = held.ask(&Which::All, false).unwrap();
+        let held = QuarantineStore::open(&data_dir::quarantine_file(folder.path())).unwrap();
+        let run = held.ask(&Selection::All, false).unwrap();
         let (quarantine, metrics) = open(folder.path());
         let (shown, mut at_inbox) = mpsc::unbounded_channel();
         let (go, wait) = oneshot::channel();
@@ -340,7 +340,7 @@ mod tests {
         assert_eq!(sum(&metrics, "hookgate_quarantine_admitted_total"), 1.0);
         let admitted = Judgement::Admitted { id: "rej_0".to_owned() };
         assert_eq!(held.answers(&run).unwrap(), [(run.seqs[0], admitted)]);
-        assert_eq!(held.delete(&Which::All).unwrap()["source-0"], 1);
+        assert_eq!(held.delete(&Selection::All).unwrap()["source-0"], 1);
         quarantine.close().await;
     }
 

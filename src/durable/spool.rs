@@ -11,15 +11,15 @@
 //! `table`: the rows. `lines`: whose new events have to wait. `drainer`: the way out. `waves`: which go together. `tries`: how
 //! often one has failed. `level`: what is told of it. `dead`: dead letters as their operator handles them.
 
+mod backlog;
 pub mod dead;
 mod drainer;
 mod level;
-mod lines;
+mod parallel_groups;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tries;
-mod waves;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -32,18 +32,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::base::clock::Clock;
 use crate::durable::database::writer::{Database, Failure};
-use crate::durable::inbox::{Admission, Inbox, Unavailable, Verdict};
+use crate::durable::inbox::{EnqueueError, EnqueueRequest, Enqueued, Inbox};
 use crate::observe::admin::Readiness;
 use crate::observe::metrics::SpoolMetrics;
+use backlog::BacklogIndex;
 use drainer::Drainer;
 use level::Level;
-use lines::Lines;
 use table::Put;
 
 pub use table::{TABLES, left_behind};
 
 /// An inbox, and the spool behind it where there is one.
-pub struct Handover {
+pub struct Enqueuer {
     inbox: Arc<Inbox>,
     spool: Option<Arc<Spool>>,
     tasks: TaskTracker,
@@ -53,35 +53,35 @@ pub struct Handover {
 /// Events on disk that the inbox has not taken yet.
 pub struct Spool {
     database: Arc<Database>,
-    lines: Arc<Lines>,
+    lines: Arc<BacklogIndex>,
     level: Level,
     /// Events that have entered the queue.
     taken: AtomicU64,
     clock: Clock,
-    told: OnceLock<Box<dyn Drained>>,
+    told: OnceLock<Box<dyn SpoolObserver>>,
 }
 
 /// Who is told what became of spooled events when there is no request any more to tell.
-pub trait Drained: Send + Sync + 'static {
+pub trait SpoolObserver: Send + Sync + 'static {
     /// The inbox has it.
-    fn queued(&self, admission: &Admission, verdict: &Verdict);
+    fn on_enqueued(&self, admission: &EnqueueRequest, verdict: &Enqueued);
     /// An event of this source became a dead letter.
-    fn buried(&self, source: &str);
+    fn on_dead_letter(&self, source: &str);
 }
 
-impl Handover {
+impl Enqueuer {
     /// Without a spool.
-    pub fn direct(inbox: Inbox) -> Handover {
-        Handover::of(inbox, None)
+    pub fn direct(inbox: Inbox) -> Enqueuer {
+        Enqueuer::of(inbox, None)
     }
 
-    /// With one behind it; [`Handover::start`] starts to drain it.
-    pub fn spooling(inbox: Inbox, spool: Spool) -> Handover {
-        Handover::of(inbox, Some(Arc::new(spool)))
+    /// With one behind it; [`Enqueuer::start`] starts to drain it.
+    pub fn spooling(inbox: Inbox, spool: Spool) -> Enqueuer {
+        Enqueuer::of(inbox, Some(Arc::new(spool)))
     }
 
-    fn of(inbox: Inbox, spool: Option<Arc<Spool>>) -> Handover {
-        Handover { inbox: Arc::new(inbox), spool, tasks: TaskTracker::new(), stop: CancellationToken::new() }
+    fn of(inbox: Inbox, spool: Option<Arc<Spool>>) -> Enqueuer {
+        Enqueuer { inbox: Arc::new(inbox), spool, tasks: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
     /// Where events are handed over to.
@@ -93,14 +93,14 @@ impl Handover {
     ///
     /// # Errors
     /// When neither could take it.
-    pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
+    pub async fn admit(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let admission = admission.into();
         let Some(spool) = &self.spool else { return self.inbox.admit(admission).await };
         if !spool.level.takes() {
             return self.inbox.admit(admission).await.inspect(|verdict| spool.took(verdict));
         }
         if spool.lines.wait_at(&admission.source) {
-            let full = Unavailable::Refused("older events wait, and the spool takes no more".to_owned());
+            let full = EnqueueError::Refused("older events wait, and the spool takes no more".to_owned());
             return spool.keep(admission, None).await.ok_or(full);
         }
         let why = match self.inbox.admit(admission.clone()).await {
@@ -111,20 +111,20 @@ impl Handover {
             }
         };
         let kept = match &why {
-            Unavailable::Overloaded | Unavailable::InProgress => None,
-            Unavailable::Unacceptable(_) => spool.keep(admission, Some(why.to_string())).await,
+            EnqueueError::Overloaded | EnqueueError::InProgress => None,
+            EnqueueError::Unacceptable(_) => spool.keep(admission, Some(why.to_string())).await,
             _ => spool.keep(admission, None).await,
         };
         kept.ok_or(why)
     }
 
     /// Starts to drain the spool. Must be called inside a tokio runtime.
-    pub fn start(&self, told: impl Drained) {
+    pub fn start(&self, told: impl SpoolObserver) {
         let Some(spool) = &self.spool else { return };
         if spool.told.set(Box::new(told)).is_err() {
             return;
         }
-        let keeper = Keeper {
+        let keeper = DrainSupervisor {
             spool: spool.clone(),
             inbox: self.inbox.clone(),
             tasks: self.tasks.clone(),
@@ -178,7 +178,7 @@ impl Spool {
     }
 
     /// Keeps an event on disk: to be drained, or as a dead letter. None when it could not.
-    async fn keep(&self, admission: Arc<Admission>, dead: Option<String>) -> Option<Verdict> {
+    async fn keep(&self, admission: Arc<EnqueueRequest>, dead: Option<String>) -> Option<Enqueued> {
         // Dropped with whoever gives up waiting: what is written is asked for by then, and the drainer looks after that.
         let _entering = self.lines.enter(&admission.source);
         let (now, max_bytes) = (self.clock.now().as_microsecond(), self.level.max_bytes);
@@ -198,7 +198,7 @@ impl Spool {
                 self.level.wrote(true);
                 self.level.room(true);
                 if let Some(why) = dead {
-                    self.buried(&source, &id, &why);
+                    self.on_dead_letter(&source, &id, &why);
                 }
                 Some(verdict)
             }
@@ -211,19 +211,19 @@ impl Spool {
     }
 
     /// The inbox has answered. That an event is known already says nothing of the queue.
-    fn took(&self, verdict: &Verdict) {
-        if matches!(verdict, Verdict::Accepted { .. }) {
+    fn took(&self, verdict: &Enqueued) {
+        if matches!(verdict, Enqueued::Accepted { .. }) {
             self.taken.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// An event has become a dead letter.
-    fn buried(&self, source: &str, id: &str, why: &str) {
+    fn on_dead_letter(&self, source: &str, id: &str, why: &str) {
         tracing::error!(source, id, why, "an event is dead: see `hookgate events dead`");
-        self.told(|told| told.buried(source));
+        self.told(|told| told.on_dead_letter(source));
     }
 
-    fn told(&self, tell: impl FnOnce(&dyn Drained)) {
+    fn told(&self, tell: impl FnOnce(&dyn SpoolObserver)) {
         if let Some(told) = self.told.get() {
             tell(&**told);
         }
@@ -262,14 +262,14 @@ impl Spool {
 }
 
 /// Gives each line its drainer, and looks after the spool as a whole.
-struct Keeper {
+struct DrainSupervisor {
     spool: Arc<Spool>,
     inbox: Arc<Inbox>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-impl Keeper {
+impl DrainSupervisor {
     async fn run(self) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -39,7 +39,7 @@ pub(super) enum Came {
     /// All bytes belong to the body, and it goes on.
     OnAndOn,
     /// The body ends after so many bytes.
-    End(usize),
+    CloseReason(usize),
     /// After so many bytes comes what cannot be there.
     Broken(usize),
 }
@@ -59,7 +59,7 @@ impl Chunks {
                 continue;
             }
             if let (At::LastLf, b'\n') = (self.at, byte) {
-                return Came::End(position + 1);
+                return Came::CloseReason(position + 1);
             }
             match self.next(byte) {
                 Some(at) => self.at = at,

@@ -4,7 +4,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::places::MAX_TURNED_AWAY;
+use super::connection_limit::MAX_TURNED_AWAY;
 
 /// Raises the limit as far as the system lets it be raised, and warns where that is not enough for so many connections.
 pub fn raise(max_connections: usize) {

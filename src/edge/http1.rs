@@ -16,12 +16,12 @@ use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::guard::{End, Guard, Times};
 use super::head::MAX_HEAD;
-use super::patience::Patience;
+use super::request_guard::{CloseReason, RequestGuard, Times};
+use super::write_timeout::WriteTimeout;
 use super::{Connection, IDLE_GRACE, LAST_WORDS};
 use crate::base::reason::Reason;
-use crate::net::farewell;
+use crate::net::lingering_close;
 
 impl Connection {
     pub(super) async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
@@ -30,30 +30,36 @@ impl Connection {
         first: Vec<u8>,
         opened: Instant,
     ) {
-        let midway = Arc::new(AtomicBool::new(false));
+        let head_in_progress = Arc::new(AtomicBool::new(false));
         let edge = &self.rules.edge;
-        let stream = Patience::new(stream, edge.body_timeout);
+        let stream = WriteTimeout::new(stream, edge.body_timeout);
         let idle = edge.idle_timeout + IDLE_GRACE;
         let times = Times { opened, head: edge.header_timeout, idle, crowd: self.crowd() };
-        let mut guard = Guard::new(stream, first, times, midway.clone());
-        self.converse(&mut guard, &midway).await;
+        let mut guard = RequestGuard::new(stream, first, times, head_in_progress.clone());
+        self.converse(&mut guard, &head_in_progress).await;
         match guard.end() {
-            Some(End::Refused(refusal)) => {
+            Some(CloseReason::Refused(refusal)) => {
                 let answer = self.pipeline.refuse_connection(&self.peer, refusal.reason, refusal.detail);
-                Box::pin(farewell::say(&mut guard.into_inner(), answer.as_bytes())).await;
+                Box::pin(lingering_close::close(&mut guard.into_inner(), answer.as_bytes())).await;
             }
-            Some(End::Silent) => {
+            Some(CloseReason::Silent) => {
                 let what = "nothing but empty lines came in time";
                 self.pipeline.drop_connection(&self.peer, Reason::HeaderTimeout, what);
             }
             // Its answer is out; the client may still be sending.
-            Some(End::BrokenBody) => Box::pin(farewell::say(&mut guard.into_inner(), b"")).await,
-            Some(End::Left | End::Idle) | None => {}
+            Some(CloseReason::BrokenBody) => {
+                Box::pin(lingering_close::close(&mut guard.into_inner(), b"")).await
+            }
+            Some(CloseReason::Left | CloseReason::Idle) | None => {}
         }
     }
 
     /// Lets hyper serve what the guard passes.
-    async fn converse<S: AsyncRead + AsyncWrite + Unpin>(&self, guard: &mut Guard<S>, midway: &AtomicBool) {
+    async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        guard: &mut RequestGuard<S>,
+        head_in_progress: &AtomicBool,
+    ) {
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             // The guard holds heads to time and size, for every refusal to be answered and recorded.
@@ -90,7 +96,7 @@ impl Connection {
             // First, so that it has read what is there: hyper drops a connection that it has read nothing of.
             biased;
             ended = connection.as_mut() => ended,
-            () = self.told_to_stop(midway) => {
+            () = self.told_to_stop(head_in_progress) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -101,9 +107,9 @@ impl Connection {
     }
 
     /// A client in the middle of a head is about to ask.
-    async fn told_to_stop(&self, midway: &AtomicBool) {
+    async fn told_to_stop(&self, head_in_progress: &AtomicBool) {
         self.stopping().await;
-        if midway.load(Ordering::Relaxed) {
+        if head_in_progress.load(Ordering::Relaxed) {
             tokio::time::sleep(LAST_WORDS).await;
         }
     }

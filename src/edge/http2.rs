@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use super::busy::{Allowed, Busy};
 use super::frames::MAX_FRAME;
 use super::head::MAX_HEAD;
-use super::patience::Patience;
 use super::watched::Watched;
+use super::write_timeout::WriteTimeout;
 use super::{Connection, IDLE_GRACE};
 use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::config::Edge;
-use crate::net::farewell;
+use crate::net::lingering_close;
 use crate::observe::metrics::Http2Error;
 use crate::request::answer::{Body, HungUp};
 
@@ -35,7 +35,7 @@ impl Connection {
         first: Vec<u8>,
         opened: Instant,
     ) {
-        let stream = Patience::new(stream, self.rules.edge.body_timeout);
+        let stream = WriteTimeout::new(stream, self.rules.edge.body_timeout);
         let (overdue, busy) = (CancellationToken::new(), Arc::new(Busy::since(opened)));
         let within = self.rules.edge.header_timeout;
         let mut watched = Watched::new(stream, first, within, overdue.clone(), busy.clone());
@@ -51,7 +51,7 @@ impl Connection {
             }
             Ended::Well | Ended::Idle => return,
         }
-        farewell::say(&mut watched.into_inner(), b"").await;
+        lingering_close::close(&mut watched.into_inner(), b"").await;
     }
 
     /// Lets hyper serve the connection's streams.

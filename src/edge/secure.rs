@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::first_bytes::Protocol;
 use crate::base::peer::Peer;
 use crate::base::reason::Reason;
-use crate::net::farewell;
+use crate::net::lingering_close;
 use crate::net::tls::{Failure, Secured, Server};
 use crate::observe::metrics::TlsResult;
 use crate::request::pipeline::Pipeline;
@@ -42,13 +42,13 @@ pub(super) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
         Failure::Refused(mut stream, detail) => {
             metrics.tls_handshake(TlsResult::Failed);
             pipeline.drop_connection(peer, Reason::TlsHandshakeFailed, &detail);
-            farewell::say(&mut stream, b"").await;
+            lingering_close::close(&mut stream, b"").await;
         }
         Failure::PlainHttp(mut stream) => {
             metrics.tls_handshake(TlsResult::Failed);
             let detail = "the client speaks HTTP without TLS";
             let answer = pipeline.refuse_connection(peer, Reason::TlsHandshakeFailed, detail);
-            farewell::say(&mut stream, answer.as_bytes()).await;
+            lingering_close::close(&mut stream, answer.as_bytes()).await;
         }
     }
     None

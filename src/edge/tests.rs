@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::busy::Busy;
 use super::chunks::{Came, Chunks};
+use super::connection_limit::ConnectionLimit;
 use super::frames::Frames;
-use super::guard::{End, Framer, Guard, Times};
 use super::head::{Framing, Head, MAX_HEAD};
-use super::places::Places;
+use super::request_guard::{CloseReason, Framer, RequestGuard, Times};
 use super::watched::Watched;
 use crate::base::clock;
 use crate::base::reason::Reason;
@@ -172,7 +172,11 @@ fn chunks_end_where_they_end_and_nothing_else_passes() {
         let mut drops = Chunks::default();
         let last =
             body.as_bytes().iter().map(|byte| drops.read(&[*byte])).find(|came| *came != Came::OnAndOn);
-        assert_eq!(matches!(came, Came::End(_)), matches!(last, Some(Came::End(1))), "{body:?}");
+        assert_eq!(
+            matches!(came, Came::CloseReason(_)),
+            matches!(last, Some(Came::CloseReason(1))),
+            "{body:?}"
+        );
         assert_eq!(matches!(came, Came::Broken(_)), matches!(last, Some(Came::Broken(0))), "{body:?}");
         came
     };
@@ -182,7 +186,7 @@ fn chunks_end_where_they_end_and_nothing_else_passes() {
         "A;name=value;other=\"q\"\r\n0123456789\r\n000\r\n\r\n",
         "1\r\nx\r\n0;last\r\nx-sum: 1\r\nx-empty:\r\n\r\n",
     ] {
-        assert_eq!(ends(&format!("{whole}GET /")), Came::End(whole.len()), "{whole:?}");
+        assert_eq!(ends(&format!("{whole}GET /")), Came::CloseReason(whole.len()), "{whole:?}");
     }
     assert_eq!(ends("5\r\nhel"), Came::OnAndOn);
     let long = format!("1;{}\r\n", "e".repeat(9 << 10));
@@ -240,7 +244,7 @@ impl AsyncRead for Pieces {
     }
 }
 
-fn guard(stream: &[u8], cuts: &[usize], first: usize) -> Guard<Pieces> {
+fn guard(stream: &[u8], cuts: &[usize], first: usize) -> RequestGuard<Pieces> {
     let (first, mut rest) = stream.split_at(first.min(stream.len()));
     let mut pieces = VecDeque::new();
     for cut in cuts.iter().chain([&usize::MAX]) {
@@ -251,13 +255,13 @@ fn guard(stream: &[u8], cuts: &[usize], first: usize) -> Guard<Pieces> {
         rest = after;
     }
     let hour = Duration::from_secs(3600);
-    let crowd = Arc::<Places>::default().crowd(1);
+    let crowd = Arc::<ConnectionLimit>::default().crowd(1);
     let times = Times { opened: clock::instant(), head: hour, idle: hour, crowd };
-    Guard::new(Pieces(pieces, true), first.to_vec(), times, Arc::<AtomicBool>::default())
+    RequestGuard::new(Pieces(pieces, true), first.to_vec(), times, Arc::<AtomicBool>::default())
 }
 
 /// What comes through, into buffers as small as these.
-async fn through(mut guard: Guard<Pieces>, room: &[usize]) -> (Vec<u8>, Option<End>, bool) {
+async fn through(mut guard: RequestGuard<Pieces>, room: &[usize]) -> (Vec<u8>, Option<CloseReason>, bool) {
     let mut all = Vec::new();
     let mut rooms = room.iter().cycle();
     loop {
@@ -312,7 +316,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (passed, end, failed) = runtime.block_on(through(guard(&stream, &cuts, first), &rooms));
         prop_assert_eq!(&passed, &stream);
-        prop_assert_eq!((end, failed), (Some(End::Left), false));
+        prop_assert_eq!((end, failed), (Some(CloseReason::Left), false));
     }
 
     #[test]
@@ -331,7 +335,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (passed, end, failed) = runtime.block_on(through(guard(&stream, &cuts, 7), &[64]));
         prop_assert_eq!(&passed, &before);
-        prop_assert!(matches!(end, Some(End::Refused(_))) && !failed);
+        prop_assert!(matches!(end, Some(CloseReason::Refused(_))) && !failed);
     }
 
     /// Mutated streams: whatever of them passes, hyper's parser finds the same heads in it, at the same places.
@@ -407,12 +411,12 @@ async fn a_broken_chunk_is_an_error_to_hyper_after_what_was_good_of_it() {
     let stream = [&head[..], b"5\r\nhelloX\r\n"].concat();
     let (passed, end, failed) = through(guard(&stream, &[3, 50], 1), &[8192]).await;
     assert_eq!(passed, stream[..stream.len() - 3]);
-    assert_eq!((end, failed), (Some(End::BrokenBody), true));
+    assert_eq!((end, failed), (Some(CloseReason::BrokenBody), true));
 }
 
 fn times(head: u64, idle: u64) -> Times {
     let (head, idle) = (Duration::from_millis(head), Duration::from_millis(idle));
-    Times { opened: clock::instant(), head, idle, crowd: Arc::<Places>::default().crowd(1) }
+    Times { opened: clock::instant(), head, idle, crowd: Arc::<ConnectionLimit>::default().crowd(1) }
 }
 
 #[tokio::test]
@@ -421,7 +425,7 @@ async fn a_kept_connection_is_idle_until_a_heads_first_byte() {
     let whole = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
     let end = async |times: Times, more: &[u8]| {
         let (mut client, server) = tokio::io::duplex(100);
-        let mut guard = Guard::new(server, whole.to_vec(), times, Arc::<AtomicBool>::default());
+        let mut guard = RequestGuard::new(server, whole.to_vec(), times, Arc::<AtomicBool>::default());
         let mut head = vec![0; whole.len()];
         guard.read_exact(&mut head).await.unwrap();
         // Its answer.
@@ -435,29 +439,38 @@ async fn a_kept_connection_is_idle_until_a_heads_first_byte() {
         }
         guard.end()
     };
-    let late = |end| matches!(end, Some(End::Refused(refusal)) if refusal.reason == Reason::HeaderTimeout);
+    let late =
+        |end| matches!(end, Some(CloseReason::Refused(refusal)) if refusal.reason == Reason::HeaderTimeout);
     assert!(late(end(times(100, hour), b"G").await), "a head that has begun is held to the shorter time");
-    assert_eq!(end(times(hour, 100), b"").await, Some(End::Idle));
-    assert_eq!(end(times(1, 100), b"").await, Some(End::Idle), "before that the shorter time does not count");
+    assert_eq!(end(times(hour, 100), b"").await, Some(CloseReason::Idle));
+    assert_eq!(
+        end(times(1, 100), b"").await,
+        Some(CloseReason::Idle),
+        "before that the shorter time does not count"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_does_not_come_is_told_from_silence_and_from_a_kept_connection() {
     let end = async |first: &[u8]| {
         let times = times(1, 1);
-        let mut guard =
-            Guard::new(Pieces(VecDeque::new(), false), first.to_vec(), times, Arc::<AtomicBool>::default());
+        let mut guard = RequestGuard::new(
+            Pieces(VecDeque::new(), false),
+            first.to_vec(),
+            times,
+            Arc::<AtomicBool>::default(),
+        );
         let mut all = Vec::new();
         guard.read_to_end(&mut all).await.unwrap();
         guard.end().unwrap()
     };
-    let late = |end| matches!(end, End::Refused(refusal) if refusal.reason == Reason::HeaderTimeout);
+    let late = |end| matches!(end, CloseReason::Refused(refusal) if refusal.reason == Reason::HeaderTimeout);
     assert!(late(end(b"P").await));
     assert!(late(end(b"\r\nPOST / HTTP/1.1\r\nhost: x\r\n").await));
     assert!(late(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nG").await));
-    assert_eq!(end(b"\r\n\r").await, End::Silent);
-    assert_eq!(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await, End::Idle);
-    assert_eq!(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n\r\n").await, End::Idle);
+    assert_eq!(end(b"\r\n\r").await, CloseReason::Silent);
+    assert_eq!(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await, CloseReason::Idle);
+    assert_eq!(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n\r\n").await, CloseReason::Idle);
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {

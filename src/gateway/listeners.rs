@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::StartError;
 use crate::config::Config;
-use crate::edge::{self, EdgeThreads, Places, Stop};
+use crate::edge::{self, ConnectionLimit, EdgeThreads, Stop};
 use crate::observe::admin::Admin;
 use crate::request::pipeline::Pipeline;
 
@@ -47,7 +47,7 @@ pub(super) struct EdgeListeners {
     served: Vec<Served>,
     accepting: TaskTracker,
     stop: Stop,
-    places: Arc<Places>,
+    places: Arc<ConnectionLimit>,
     threads: Arc<EdgeThreads>,
 }
 

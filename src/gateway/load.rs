@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::reject_log;
-use super::watch::{self, Marks};
+use super::watch::{self, FileStamps};
 use crate::base::clock::Clock;
 use crate::base::file;
 use crate::config::queue_name::QueueName;
@@ -21,7 +21,7 @@ use crate::durable::database;
 use crate::durable::inbox::redis::{OpenError, Servers};
 use crate::durable::quarantine;
 use crate::observe::metrics::Metrics;
-use crate::request::pipeline::Rules;
+use crate::request::pipeline::RuntimeConfig;
 use crate::request::source;
 
 /// A config file as it was read.
@@ -29,15 +29,15 @@ pub struct Loaded {
     /// The config.
     pub config: Config,
     /// What is built of it. With an error among the problems it must not serve.
-    pub rules: Rules,
+    pub rules: RuntimeConfig,
     /// Everything wrong with it, in the order of the file.
     pub problems: Vec<Problem>,
     /// Its files, as they were before they were read.
-    pub(super) marks: Marks,
+    pub(super) marks: FileStamps,
     /// What was in them.
     pub(super) contents: Contents,
     /// What is behind the references that are only read at the start.
-    pub(super) lasting: Vec<Lasting>,
+    pub(super) lasting: Vec<RestartOnlySecret>,
 }
 
 /// A fingerprint of each file's content; none where it could not be read.
@@ -45,7 +45,7 @@ pub(super) type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
 
 /// A fingerprint of what is behind a reference that only a restart reads anew.
 #[derive(Clone, Debug)]
-pub(super) struct Lasting {
+pub(super) struct RestartOnlySecret {
     pub(super) key: String,
     pub(super) at: Position,
     content: Option<[u8; 32]>,
@@ -55,13 +55,13 @@ pub(super) struct Lasting {
 ///
 /// # Errors
 /// When there is no text to read. What is wrong with the text is among the problems.
-pub fn load(path: &Path, metrics: &Metrics, before: Option<&Rules>) -> Result<Loaded, LoadError> {
+pub fn load(path: &Path, metrics: &Metrics, before: Option<&RuntimeConfig>) -> Result<Loaded, LoadError> {
     // Looked at before they are read: what changes meanwhile is then seen by the next look.
     let mut marks = watch::look([path]);
     let (config, mut problems) = config::load(path)?;
     marks.append(&mut watch::look(config.files()));
     let contents = marks.keys().map(|path| (path.clone(), content(path))).collect();
-    let rules = Rules::build(&config, metrics, before, &mut problems);
+    let rules = RuntimeConfig::build(&config, metrics, before, &mut problems);
     problems.extend(beyond_rules(&config));
     // A running gateway keeps its data folder. Trouble with that must not hold back a new secret.
     if before.is_none() {
@@ -134,7 +134,7 @@ fn misplaced(config: &Config) -> impl Iterator<Item = Problem> {
 }
 
 /// Reads what is behind the references that are only read at the start.
-pub(super) fn lasting(config: &Config) -> Vec<Lasting> {
+pub(super) fn lasting(config: &Config) -> Vec<RestartOnlySecret> {
     let read_once = |Reference { key: FullKey { name, needs_restart }, .. }: &Reference<'_>| {
         *needs_restart && config.uses(name) && (name != "quarantine.key" || config.quarantine.enabled)
     };
@@ -143,15 +143,19 @@ pub(super) fn lasting(config: &Config) -> Vec<Lasting> {
             Target::Secret(secret) => secret.resolve().ok().map(|secret| digest(secret.expose().as_bytes())),
             Target::File(path) | Target::PrivateKey(path) => content(path),
         };
-        Lasting { key: key.name, at, content }
+        RestartOnlySecret { key: key.name, at, content }
     };
     config.references().into_iter().filter(read_once).map(lasting).collect()
 }
 
 /// Of two readings of the same references, those of the later one that read something else.
-pub(super) fn other<'l>(lasting: &'l [Lasting], before: &[Lasting]) -> impl Iterator<Item = &'l Lasting> {
-    let differ =
-        |(now, before): &(&Lasting, &Lasting)| now.key == before.key && now.content != before.content;
+pub(super) fn other<'l>(
+    lasting: &'l [RestartOnlySecret],
+    before: &[RestartOnlySecret],
+) -> impl Iterator<Item = &'l RestartOnlySecret> {
+    let differ = |(now, before): &(&RestartOnlySecret, &RestartOnlySecret)| {
+        now.key == before.key && now.content != before.content
+    };
     let pairs: Vec<_> = lasting.iter().zip(before).filter(differ).map(|(now, _)| now).collect();
     pairs.into_iter()
 }

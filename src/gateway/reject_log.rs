@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::stores::Surroundings;
+use super::stores::Dependencies;
 use super::{LOOK_AGAIN, StartError};
 use crate::base::clock::{self, Clock};
 use crate::config::{Config, Problem};
@@ -16,7 +16,7 @@ use crate::observe::audit::{self, Audit};
 use crate::observe::metrics::Metrics;
 
 /// Opens it, once the gateway that gave its turn up has closed it.
-pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Audit, StartError> {
+pub(super) async fn open(config: &Config, with: &Dependencies<'_>) -> Result<Audit, StartError> {
     let patient_until = clock::instant() + PATIENCE;
     loop {
         match audit(config, with) {
@@ -32,7 +32,7 @@ pub(super) async fn open(config: &Config, with: &Surroundings<'_>) -> Result<Aud
 }
 
 /// Opens it alone.
-pub(super) fn audit(config: &Config, with: &Surroundings<'_>) -> Result<Audit, StartError> {
+pub(super) fn audit(config: &Config, with: &Dependencies<'_>) -> Result<Audit, StartError> {
     let key = audit::Key::of(&config.audit).map_err(|problem| StartError::Config(vec![problem]))?;
     let options = audit::Options::new(config.audit.retain, config.audit.max_bytes);
     let (clock, metrics, readiness) = (with.clock.clone(), Arc::clone(with.metrics), with.readiness.clone());
@@ -40,7 +40,7 @@ pub(super) fn audit(config: &Config, with: &Surroundings<'_>) -> Result<Audit, S
 }
 
 /// Compares the log with what the database has of it, and keeps that from here on. The database must be open.
-pub(super) fn keep(config: &Config, audit: &Audit, with: &Surroundings<'_>) {
+pub(super) fn keep(config: &Config, audit: &Audit, with: &Dependencies<'_>) {
     let (db, dir) = (data_dir::database_file(&config.data_dir), data_dir::audit_dir(&config.data_dir));
     let ledger = AuditLedger::open(&db, &dir, with.clock.clone(), with.metrics.audit.clone());
     audit.keep(Box::new(ledger));
@@ -54,7 +54,7 @@ pub fn record_acts(config: &Config, clock: Clock) -> Result<bool, StartError> {
     let (metrics, readiness) = (Arc::new(Metrics::new()?), Arc::new(Readiness::default()));
     let qualified = Arc::default();
     let with =
-        Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
+        Dependencies { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
     let audit = match audit(config, &with) {
         Err(StartError::Audit(audit::OpenError::Held(_))) => return Ok(false),
         opened => opened?,

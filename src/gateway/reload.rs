@@ -176,7 +176,7 @@ impl Gateway {
         // From here on nothing can fail.
         let changes = Changes::between(&config, &self.config);
         self.qualified.store(stores::sharing_a_provider(&config).into());
-        self.pipeline.handover.inbox().set_names(&live::names(&config));
+        self.pipeline.enqueuer.inbox().set_names(&live::names(&config));
         if self.pipeline.quarantine.is_some() {
             stores::quarantine_series(&config, &self.pipeline.metrics);
         }
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
     use crate::config;
-    use crate::request::pipeline::Rules;
+    use crate::request::pipeline::RuntimeConfig;
 
     /// At the one moment of a reload at which the new rules are there and no connection has heard of it.
     #[tokio::test]
@@ -323,7 +323,7 @@ mod tests {
 
         let pipeline = &gateway.pipeline;
         let before = pipeline.rules.load_full();
-        let rules = Rules::build(&config(""), &pipeline.metrics, Some(&before), &mut Vec::new());
+        let rules = RuntimeConfig::build(&config(""), &pipeline.metrics, Some(&before), &mut Vec::new());
         pipeline.rules.store(Arc::new(rules));
         proxy.write_all(request).await.unwrap();
         answer.clear();

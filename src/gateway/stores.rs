@@ -21,7 +21,7 @@ use crate::durable::database::writer::Database;
 use crate::durable::inbox::claimed::{self, Claimed, Claims, EmbeddedClaims, RedisClaims};
 use crate::durable::inbox::{Inbox, embedded, redis};
 use crate::durable::quarantine::{Key, Quarantine};
-use crate::durable::spool::{self, Handover, Spool};
+use crate::durable::spool::{self, Enqueuer, Spool};
 use crate::gateway::live;
 use crate::observe::admin::{Readiness, SpoolState};
 use crate::observe::metrics::Metrics;
@@ -29,13 +29,13 @@ use crate::observe::metrics::Metrics;
 /// The durable part of a gateway.
 pub(super) struct Stores {
     /// The inbox, and the spool.
-    pub(super) handover: Handover,
+    pub(super) enqueuer: Enqueuer,
     /// What the spool and claims are kept in, where they are. Closed last.
     pub(super) database: Option<Arc<Database>>,
 }
 
 /// What opening needs besides the config.
-pub(super) struct Surroundings<'a> {
+pub(super) struct Dependencies<'a> {
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) readiness: &'a Arc<Readiness>,
@@ -46,7 +46,7 @@ pub(super) struct Surroundings<'a> {
 /// Opens the inbox and the spool. What the inbox runs beside requests runs on `runtime`.
 pub(super) async fn open(
     config: &Config,
-    with: &Surroundings<'_>,
+    with: &Dependencies<'_>,
     runtime: &Handle,
 ) -> Result<Stores, StartError> {
     let database = match config.queue.kind {
@@ -67,21 +67,21 @@ pub(super) async fn open(
         }
         _ => open_embedded(config, with)?,
     };
-    let handover = match &database {
+    let enqueuer = match &database {
         Some(database) => {
             let (metrics, readiness) = (with.metrics.spool.clone(), with.readiness.clone());
             let max_bytes = config.spool.enabled.then_some(config.spool.max_bytes);
             let spool =
                 Spool::open(database.clone(), max_bytes, with.clock.clone(), metrics, readiness).await?;
-            Handover::spooling(inbox, spool)
+            Enqueuer::spooling(inbox, spool)
         }
         None => {
             let state = if config.spool.enabled { SpoolState::Beside } else { SpoolState::Off };
             with.readiness.set_spool(state);
-            Handover::direct(inbox)
+            Enqueuer::direct(inbox)
         }
     };
-    Ok(Stores { handover, database })
+    Ok(Stores { enqueuer, database })
 }
 
 /// Puts the quarantine's series of every source at zero, or leaves them at what they are.
@@ -95,7 +95,7 @@ pub(super) fn quarantine_series(config: &Config, metrics: &Metrics) {
 pub(super) async fn open_quarantine(
     config: &Config,
     key: Key,
-    with: &Surroundings<'_>,
+    with: &Dependencies<'_>,
     patient: bool,
 ) -> Result<Quarantine, StartError> {
     quarantine_series(config, with.metrics);
@@ -114,7 +114,7 @@ pub(super) async fn open_quarantine(
 pub(super) async fn quarantine(
     config: &Config,
     key: Option<Key>,
-    with: &Surroundings<'_>,
+    with: &Dependencies<'_>,
 ) -> Result<Option<Quarantine>, StartError> {
     match key {
         Some(key) => Ok(Some(open_quarantine(config, key, with, config.edge.reuse_port).await?)),
@@ -136,7 +136,7 @@ fn leave_quarantine(config: &Config) {
     }
 }
 
-fn open_embedded(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartError> {
+fn open_embedded(config: &Config, with: &Dependencies<'_>) -> Result<Inbox, StartError> {
     let options = embedded::Options { window: config.dedupe.window.value, retain: config.queue.retain };
     let file = data_dir::database_file(&config.data_dir);
     let waiting = spool::left_behind(&file);
@@ -148,7 +148,7 @@ fn open_embedded(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, Star
     Ok(Inbox::Embedded(embedded::Embedded::open(&file, options, with.clock.clone(), series, readiness)?))
 }
 
-fn open_redis(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartError> {
+fn open_redis(config: &Config, with: &Dependencies<'_>) -> Result<Inbox, StartError> {
     let options = redis::Options {
         name: config.queue.name.value.clone(),
         names: live::names(config),
@@ -170,7 +170,7 @@ fn open_redis(config: &Config, with: &Surroundings<'_>) -> Result<Inbox, StartEr
 
 async fn open_claimed(
     config: &Config,
-    with: &Surroundings<'_>,
+    with: &Dependencies<'_>,
     database: &Arc<Database>,
 ) -> Result<Inbox, StartError> {
     let claims = match config.dedupe.store {
@@ -193,7 +193,7 @@ async fn open_claimed(
     Ok(Inbox::Claimed(Claimed::new(claims, broker, options, metrics)))
 }
 
-async fn open_broker(config: &Config, with: &Surroundings<'_>) -> Result<Broker, StartError> {
+async fn open_broker(config: &Config, with: &Dependencies<'_>) -> Result<Broker, StartError> {
     let name = QueueName::parse(&config.queue.name.value).map_err(broker::OpenError::Name)?;
     let within = claimed::publish_within(config.dedupe.lease);
     let options =

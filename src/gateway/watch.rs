@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 /// What the file behind each path looks like; none where there is none.
-pub(super) type Marks = BTreeMap<PathBuf, Option<Mark>>;
+pub(super) type FileStamps = BTreeMap<PathBuf, Option<Mark>>;
 
 /// What cannot stay the same when a file is written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) struct Mark {
 }
 
 /// Looks at files. Links are followed.
-pub(super) fn look<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Marks {
+pub(super) fn look<'p>(paths: impl IntoIterator<Item = &'p Path>) -> FileStamps {
     paths.into_iter().map(|path| (path.to_owned(), mark(path))).collect()
 }
 
@@ -46,7 +46,7 @@ fn mark(path: &Path) -> Option<Mark> {
 }
 
 /// For how long yet a gateway that watches these files may serve by what was in them before.
-pub(super) fn unread_for(marks: &Marks, now: Timestamp) -> Duration {
+pub(super) fn unread_for(marks: &FileStamps, now: Timestamp) -> Duration {
     let changed = marks.values().flatten().map(|mark| mark.changed).max();
     let changed =
         changed.and_then(|(seconds, nanos)| Timestamp::new(seconds, i32::try_from(nanos).ok()?).ok());
@@ -58,9 +58,9 @@ pub(super) fn unread_for(marks: &Marks, now: Timestamp) -> Duration {
 /// The files that are watched.
 pub(super) struct Watch {
     /// As they were when they were last acted on.
-    acted: Marks,
+    acted: FileStamps,
     /// As they were at the last look.
-    seen: Marks,
+    seen: FileStamps,
     /// Those that the config in force is made of.
     in_force: Vec<PathBuf>,
     /// For how many looks in a row each has been gone that was there when it was acted on.
@@ -80,7 +80,7 @@ pub(super) enum Due {
 
 impl Watch {
     /// Over the files of the config in force.
-    pub(super) fn new(marks: Marks) -> Watch {
+    pub(super) fn new(marks: FileStamps) -> Watch {
         let in_force = marks.keys().cloned().collect();
         Watch { seen: marks.clone(), in_force, gone: BTreeMap::new(), again: None, acted: marks }
     }
@@ -100,7 +100,7 @@ impl Watch {
 
     /// What has changed was read: `read` are the files of the config that was made of it, as they were before. If that was
     /// refused, the files of the one in force are watched on too.
-    pub(super) fn acted(&mut self, mut read: Marks, applied: bool) {
+    pub(super) fn acted(&mut self, mut read: FileStamps, applied: bool) {
         if applied {
             self.in_force = read.keys().cloned().collect();
         } else {
@@ -126,7 +126,7 @@ impl Watch {
     }
 
     /// Takes a look in; whether there is something to do.
-    fn looked(&mut self, marks: Marks) -> Option<Due> {
+    fn looked(&mut self, marks: FileStamps) -> Option<Due> {
         if self.settled(marks) {
             return Some(Due::Changed);
         }
@@ -137,7 +137,7 @@ impl Watch {
     }
 
     /// Takes a look in; whether something is other than it was acted on, and is as it was at the last look.
-    fn settled(&mut self, mut marks: Marks) -> bool {
+    fn settled(&mut self, mut marks: FileStamps) -> bool {
         for (path, mark) in &mut marks {
             if mark.is_some() {
                 self.gone.remove(path);
@@ -318,7 +318,7 @@ mod tests {
         let unread = |millis| unread_for(&marks, written + Duration::from_millis(millis)).as_millis();
         assert_eq!([0, 1500, 5000, 3_600_000].map(unread), [5000, 3500, 0, 0]);
         assert_eq!(unread_for(&marks, written - Duration::from_secs(1)), Duration::ZERO);
-        assert_eq!(unread_for(&Marks::new(), written), Duration::ZERO);
+        assert_eq!(unread_for(&FileStamps::new(), written), Duration::ZERO);
     }
 
     #[test]

@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::secret::Secret;
-use crate::net::farewell;
+use crate::net::lingering_close;
 use crate::net::tls::{self, Failure};
 use crate::observe::metrics::Metrics;
-use crate::observe::telemetry::Spell;
+use crate::observe::telemetry::LogThrottle;
 pub use readiness::{QueueState, Readiness, SpoolState};
 
 use places::{MAX_CONNECTIONS, MAX_OF_A_CLIENT, Place, Places};
@@ -59,7 +59,7 @@ pub struct Admin {
 impl Admin {
     /// Answers until told to stop.
     pub async fn serve(self, listener: TcpListener, tasks: TaskTracker, stop: CancellationToken) {
-        let (places, mut turned_away) = (Arc::<Places>::default(), Spell::default());
+        let (places, mut turned_away) = (Arc::<Places>::default(), LogThrottle::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -102,9 +102,9 @@ impl Admin {
             Ok(Err(Failure::Gone)) => {}
             Ok(Err(Failure::Refused(mut stream, detail))) => {
                 tracing::debug!(detail, "an admin connection's TLS handshake failed");
-                farewell::say(&mut stream, b"").await;
+                lingering_close::close(&mut stream, b"").await;
             }
-            Ok(Err(Failure::PlainHttp(mut stream))) => farewell::say(&mut stream, NOT_TLS).await,
+            Ok(Err(Failure::PlainHttp(mut stream))) => lingering_close::close(&mut stream, NOT_TLS).await,
             Err(_) => tracing::debug!("an admin connection's TLS handshake took too long"),
         }
     }

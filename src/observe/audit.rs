@@ -8,11 +8,11 @@
 
 mod anchor;
 pub mod files;
-mod flood;
 mod journal;
 mod ledger;
 mod mark;
 pub mod position;
+mod rate_limiter;
 pub mod record;
 mod sealed;
 pub mod verify;
@@ -36,10 +36,10 @@ use crate::observe::admin::Readiness;
 use crate::observe::metrics::Metrics;
 
 pub use anchor::Key;
-use flood::{Flood, Summed};
 use journal::Journal;
 pub use ledger::Ledger;
 pub use mark::Mark;
+use rate_limiter::{Aggregate, RejectRateLimiter};
 use writer::{Message, Writer};
 
 /// A refused request, as much of it as the log may show.
@@ -147,7 +147,7 @@ pub struct Audit {
 
 struct Inner {
     to_writer: Sender<Message>,
-    flood: Arc<Flood>,
+    flood: Arc<RejectRateLimiter>,
     metrics: Arc<Metrics>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -180,7 +180,7 @@ impl Audit {
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> io::Result<Audit> {
-        let flood = Arc::new(Flood::new(per_second));
+        let flood = Arc::new(RejectRateLimiter::new(per_second));
         let (to_writer, inbox) = bounded(WAITING);
         let writer = Writer::new(journal, inbox, Arc::clone(&flood), Arc::clone(&metrics), readiness);
         let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())?;
@@ -205,7 +205,7 @@ impl Audit {
                 Ok(()) | Err(TrySendError::Full(_)) => return,
             },
         };
-        if inner.flood.hold(Summed::one(held)) {
+        if inner.flood.hold(Aggregate::one(held)) {
             // An idle writer sleeps long: it must hear of the first sum. A full one is awake.
             let _ = inner.to_writer.try_send(Message::Sums);
         }

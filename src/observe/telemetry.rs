@@ -4,7 +4,7 @@
 //! only at debug level, by the id of its record. What the libraries would log is left out at every level: a broker's client
 //! writes whole messages there, and the password it logs in with.
 
-mod spell;
+mod log_throttle;
 
 use std::ffi::OsString;
 
@@ -13,7 +13,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, registry};
 
-pub use spell::Spell;
+pub use log_throttle::LogThrottle;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, Fields, Identified, Provider, Reading, SignedId, Signing, Status, standard_webhooks};
+use super::{
+    Entity, EventIdentity, Fields, ParsedPayload, Provider, SignedId, Signing, Status, standard_webhooks,
+};
 use crate::provider::signature::Signed;
 
 pub(super) static PROVIDER: Provider = Provider {
@@ -22,27 +24,27 @@ pub(super) static PROVIDER: Provider = Provider {
     sample,
 };
 
-fn read<'a>(payload: &Object<'a>, signed: Option<Signed<'a>>) -> Reading<'a> {
+fn read<'a>(payload: &Object<'a>, signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
     let subject = subject(payload);
-    Reading {
+    ParsedPayload {
         kind: payload.string("event"),
-        identity: signed.and_then(Identified::message).unwrap_or_else(|| legacy_identity(payload)),
+        identity: signed.and_then(EventIdentity::message).unwrap_or_else(|| legacy_identity(payload)),
         time: payload.time("createdAt"),
         tenant: Entity::some("fund", payload.text("fundId")),
         related: related(payload, subject.as_ref()),
         subject,
         status: status(payload),
         links: payload.links(),
-        ..Reading::default()
+        ..ParsedPayload::default()
     }
 }
 
-fn legacy_identity<'a>(payload: &Object<'a>) -> Identified<'a> {
+fn legacy_identity<'a>(payload: &Object<'a>) -> EventIdentity<'a> {
     let parts = ["fundId", "event", "lpId", "createdAt"].map(|key| payload.text(key));
     if parts.iter().all(Option::is_some) {
-        Identified::Parts { parts: parts.into(), and_body: false }
+        EventIdentity::Parts { parts: parts.into(), and_body: false }
     } else {
-        Identified::Body
+        EventIdentity::Body
     }
 }
 
@@ -74,7 +76,7 @@ fn related<'a>(payload: &Object<'a>, subject: Option<&Entity<'a>>) -> Vec<Entity
     let files = payload.array("fileIds").into_iter().map(|id| id.text());
     let described = payload.array("files").into_iter().map(|file| file.object()?.text("fileId"));
     let files = files.chain(described).map(|id| Entity::some("file", id));
-    super::others(single.into_iter().chain(files).flatten(), [subject, None])
+    super::other_entities(single.into_iter().chain(files).flatten(), [subject, None])
 }
 
 fn status<'a>(payload: &Object<'a>) -> Option<Status<'a>> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, Fields, Identified, Provider, Reading, Signing, Status};
+use super::{Entity, EventIdentity, Fields, ParsedPayload, Provider, Signing, Status};
 use crate::provider::signature::{Encoding, Format, Part, Scheme, SecretForm, Signed, VerifiedBy, Version};
 
 pub(super) static PROVIDER: Provider = Provider {
@@ -38,22 +38,22 @@ const SCHEME: Scheme = Scheme {
     accept_old: false,
 };
 
-fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
+fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
     let ids = Ids::of(payload);
     let (subject, tenant) = (subject(payload), Entity::some("business", payload.text("business_id")));
     let times = ["occurred_at", "sent_time"];
     // Whatever stands there tells events apart, whether or not it reads as a time.
     let told = times.iter().find_map(|key| payload.text(key));
-    Reading {
+    ParsedPayload {
         kind: payload.string("event"),
-        related: super::others(ids.entities(), [subject.as_ref(), tenant.as_ref()]),
+        related: super::other_entities(ids.entities(), [subject.as_ref(), tenant.as_ref()]),
         identity: ids.identity(payload.text("event"), told),
         time: times.iter().find_map(|key| payload.time(key)),
         tenant,
         subject,
         status: Status::now(status(payload)),
         links: payload.links(),
-        ..Reading::default()
+        ..ParsedPayload::default()
     }
 }
 
@@ -84,11 +84,11 @@ impl<'a> Ids<'a> {
         })
     }
 
-    fn identity(mut self, event: Option<Cow<'a, str>>, time: Option<Cow<'a, str>>) -> Identified<'a> {
+    fn identity(mut self, event: Option<Cow<'a, str>>, time: Option<Cow<'a, str>>) -> EventIdentity<'a> {
         self.0.sort_by(|(a, _), (b, _)| a.cmp(b));
         let and_body = time.is_none();
         let parts = [event, time].into_iter().chain(self.0.into_iter().map(|(_, id)| Some(id))).collect();
-        Identified::Parts { parts, and_body }
+        EventIdentity::Parts { parts, and_body }
     }
 }
 

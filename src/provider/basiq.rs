@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, Fields, Identified, Provider, Reading, SignedId, Signing, standard_webhooks};
+use super::{Entity, EventIdentity, Fields, ParsedPayload, Provider, SignedId, Signing, standard_webhooks};
 use crate::provider::signature::Signed;
 
 pub(super) static PROVIDER: Provider = Provider {
@@ -21,7 +21,7 @@ pub(super) static PROVIDER: Provider = Provider {
     sample,
 };
 
-fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
+fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
     let links = payload.object("links");
     let mut entities = match links.as_ref().and_then(|links| links.string("eventEntity")) {
         Some(Cow::Borrowed(url)) => entities(url),
@@ -31,13 +31,13 @@ fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
     let subject = entities.pop();
     // The documents know `eventTypeId` alone; a public receiver of Basiq's events reads `event`.
     let kind = |key| payload.string(key).filter(|kind| !kind.is_empty());
-    Reading {
+    ParsedPayload {
         kind: kind("eventTypeId").or_else(|| kind("event")),
-        identity: Identified::own(payload.text("eventId")),
-        related: super::others(entities.into_iter(), [subject.as_ref(), None]),
+        identity: EventIdentity::own(payload.text("eventId")),
+        related: super::other_entities(entities.into_iter(), [subject.as_ref(), None]),
         subject,
         links: links.map(|links| links.strings()).unwrap_or_default(),
-        ..Reading::default()
+        ..ParsedPayload::default()
     }
 }
 

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::object::Object;
 use super::sample::Sample;
 use super::{
-    Entity, Fields, Identified, Provider, Reading, SignedId, Signing, Status, UNMAPPED, plain_letters,
+    Entity, EventIdentity, Fields, ParsedPayload, Provider, SignedId, Signing, Status, UNMAPPED,
+    plain_letters,
 };
 use crate::provider::signature::{Encoding, Format, Part, Scheme, SecretForm, Signed, VerifiedBy, Version};
 
@@ -40,7 +41,7 @@ const SCHEME: Scheme = Scheme {
     accept_old: false,
 };
 
-fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
+fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
     let kind = payload.string("type").or_else(|| payload.string("event_type"));
     let (data, metadata) = (payload.object("data"), payload.object("metadata"));
     let object = data.as_ref().and_then(|data| data.object("object"));
@@ -59,16 +60,16 @@ fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
         .as_ref()
         .and_then(|object| object.string("status"))
         .or_else(|| data.as_ref()?.string("status"));
-    Reading {
-        identity: Identified::own(payload.text("id")),
+    ParsedPayload {
+        identity: EventIdentity::own(payload.text("id")),
         time: TIMES.iter().find_map(|key| payload.time(key)),
         tenant: Entity::some("tenant", in_metadata("tenantId")),
-        related: super::others(named.into_iter().flatten(), [subject.as_ref(), None]),
+        related: super::other_entities(named.into_iter().flatten(), [subject.as_ref(), None]),
         subject,
         status: Status::now(status),
         links: payload.links(),
         kind,
-        ..Reading::default()
+        ..ParsedPayload::default()
     }
 }
 

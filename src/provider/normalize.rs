@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::event::attribute::fits_an_id;
 use crate::event::{Attributes, BodyHash, Event, Identity, Payload, digest_of_parts};
 use crate::provider::signature::{Verified, VerifiedBy};
-use crate::provider::{Entity, Identified, Object, PayloadError, Provider, Reading, canonical_type};
+use crate::provider::{Entity, EventIdentity, Object, ParsedPayload, PayloadError, Provider, canonical_type};
 
 /// Where a delivery came in.
 pub struct Origin<'a> {
@@ -51,7 +51,7 @@ pub struct Forward {
 pub struct Contents<'a> {
     /// The body's object, or why it is none.
     pub payload: Result<Object<'a>, PayloadError>,
-    reading: Reading<'a>,
+    reading: ParsedPayload<'a>,
 }
 
 /// Reads a body; the first half of normalizing, before what the source filters on is checked.
@@ -65,7 +65,7 @@ pub fn read<'a>(provider: &Provider, verified: &Verified<'a>) -> Result<Contents
         Err(error) if verified.by() == VerifiedBy::Nothing => return Err(*error),
         Err(_) => {
             let identity = provider.unreadable_identity(verified.signed());
-            Reading { identity, ..Reading::default() }
+            ParsedPayload { identity, ..ParsedPayload::default() }
         }
     };
     Ok(Contents { payload, reading })
@@ -120,12 +120,12 @@ fn pair<'a>(entity: &'a Entity<'_>) -> (&'a str, &'a str) {
 }
 
 /// The event's id, and the key under which its source dedupes it.
-fn identify(origin: &Origin<'_>, identified: &Identified<'_>, body: &BodyHash) -> (String, Identity) {
+fn identify(origin: &Origin<'_>, identified: &EventIdentity<'_>, body: &BodyHash) -> (String, Identity) {
     let provider = Some(origin.provider.name.as_bytes());
     let (own, digest) = match identified {
-        Identified::Own(id) => (Some(id.as_ref()), digest_of_parts([provider, Some(id.as_bytes())])),
-        Identified::Body => (None, digest_of_parts([provider, Some(body.hex().as_bytes())])),
-        Identified::Parts { parts, and_body } => {
+        EventIdentity::Own(id) => (Some(id.as_ref()), digest_of_parts([provider, Some(id.as_bytes())])),
+        EventIdentity::Body => (None, digest_of_parts([provider, Some(body.hex().as_bytes())])),
+        EventIdentity::Parts { parts, and_body } => {
             let hex = body.hex();
             let named = parts.iter().map(|part| part.as_ref().map(|text| text.as_bytes()));
             let body = and_body.then_some(Some(hex.as_bytes()));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, Fields, Identified, Provider, Reading, Signing};
+use super::{Entity, EventIdentity, Fields, ParsedPayload, Provider, Signing};
 use crate::provider::signature::Signed;
 
 pub(super) static PROVIDER: Provider = Provider {
@@ -19,18 +19,18 @@ pub(super) static PROVIDER: Provider = Provider {
     sample,
 };
 
-fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
+fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
     let kind = payload.string("eventType");
     let subscription = payload.text(SUBSCRIPTION);
     let nonce = payload.text("nonce");
     let identity = if subscription.is_some() && nonce.is_some() {
         let parts = [SUBSCRIPTION, "eventType", "externalId", "tokenId", "roundId", "nonce"];
-        Identified::Parts { parts: parts.map(|part| payload.text(part)).into(), and_body: false }
+        EventIdentity::Parts { parts: parts.map(|part| payload.text(part)).into(), and_body: false }
     } else {
-        Identified::Body
+        EventIdentity::Body
     };
     let related = [("token", "tokenId"), ("round", "roundId")];
-    Reading {
+    ParsedPayload {
         identity,
         sequence: nonce.and_then(|nonce| nonce.parse().ok()),
         sequence_scope: subscription,
@@ -43,7 +43,7 @@ fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> Reading<'a> {
         links: payload.links(),
         health_check: kind.as_deref() == Some("health-check"),
         kind,
-        ..Reading::default()
+        ..ParsedPayload::default()
     }
 }
 

@@ -21,7 +21,7 @@ use hyper::HeaderMap;
 use claim::Claim;
 pub use digest::Encoding;
 pub use fingerprint::{fingerprint, without_signatures};
-use key::Counting;
+use key::ActiveKeys;
 pub use key::{Key, KeyError};
 pub use scheme::{Format, Labels, Part, Scheme, SecretForm, Version};
 
@@ -157,7 +157,7 @@ pub fn verify<'a>(
     tolerance: i64,
 ) -> Result<Verified<'a>, SignatureError> {
     let claim = Claim::read(scheme, headers)?;
-    let counting = Counting { keys, now };
+    let counting = ActiveKeys { keys, now };
     let by_old = || {
         if !scheme.accept_old || !claim.has(true) {
             return None;

@@ -4,7 +4,7 @@
 //! Keeps true: no more than `max_body` bytes are ever held for a request, and none that are not counted first; a body that is
 //! refused is drained for a bounded while, so that a client which is still sending gets to read its answer.
 
-pub mod shares;
+pub mod in_flight;
 
 use std::error::Error as _;
 use std::io;
@@ -22,7 +22,7 @@ use crate::base::peer::{self, Peer};
 use crate::base::reason::Reason;
 use crate::request::outcome::{Outcome, Rejection};
 use crate::request::source::Source;
-use shares::Place;
+use in_flight::InFlightPermit;
 
 /// One host, the same wherever it stands: two readers of a request must not take it for two hosts'. Of HTTP/1.x the listener
 /// has seen to it that there is one; beside a target that has a host of its own it is not read (RFC 9112, section 3.2.2).
@@ -140,7 +140,7 @@ fn names(word: &[u8], coding: &str) -> bool {
 /// [`Outcome::HungUp`] where the client went away; else the refusal.
 pub async fn body(
     incoming: &mut Incoming,
-    place: &mut Place,
+    place: &mut InFlightPermit,
     max: usize,
     (within, late): (Duration, Reason),
 ) -> Result<Bytes, Outcome> {

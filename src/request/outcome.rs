@@ -5,7 +5,7 @@
 use hyper::header::HeaderValue;
 
 use crate::base::reason::Reason;
-use crate::durable::inbox::Unavailable;
+use crate::durable::inbox::EnqueueError;
 use crate::observe::metrics::OutcomeLabel;
 use crate::provider::PayloadError;
 use crate::provider::signature::SignatureError;
@@ -93,17 +93,17 @@ impl From<PayloadError> for Rejection {
     }
 }
 
-impl From<Unavailable> for Rejection {
-    fn from(error: Unavailable) -> Rejection {
+impl From<EnqueueError> for Rejection {
+    fn from(error: EnqueueError) -> Rejection {
         let reason = match error {
-            Unavailable::Refused(_)
-            | Unavailable::Unroutable(_)
-            | Unavailable::Unacceptable(_)
-            | Unavailable::Unreachable
-            | Unavailable::Unknown
-            | Unavailable::Unclear(_) => Reason::QueueUnavailable,
-            Unavailable::Overloaded => Reason::Overloaded,
-            Unavailable::InProgress => Reason::InProgress,
+            EnqueueError::Refused(_)
+            | EnqueueError::Unroutable(_)
+            | EnqueueError::Unacceptable(_)
+            | EnqueueError::Unreachable
+            | EnqueueError::Unknown
+            | EnqueueError::Unclear(_) => Reason::QueueUnavailable,
+            EnqueueError::Overloaded => Reason::Overloaded,
+            EnqueueError::InProgress => Reason::InProgress,
         };
         Rejection::new(reason, error.to_string())
     }

@@ -10,7 +10,7 @@ use hookgate::base::clock::Clock;
 use hookgate::config;
 use hookgate::net::tls::Failure;
 use hookgate::observe::metrics::Metrics as Counters;
-use hookgate::request::pipeline::Rules;
+use hookgate::request::pipeline::RuntimeConfig;
 use http_body_util::BodyExt;
 use hyper::Version;
 use hyper::header::HeaderValue;
@@ -94,10 +94,10 @@ async fn sessions_outlive_a_rebuild_of_the_rules_but_no_change_of_client_ca() {
     home.write("clients.pem", authority.pem());
     home.write("others.pem", other.pem());
     let counters = Counters::new().unwrap();
-    let rules = |client_ca: Option<&str>, before: Option<&Rules>| {
+    let rules = |client_ca: Option<&str>, before: Option<&RuntimeConfig>| {
         let line = client_ca.map_or(String::new(), |file| format!("edge.tls.client_ca = \"{file}\"\n"));
         let (config, mut problems) = config::parse(&config_of(&line), &home.path(""));
-        let rules = Rules::build(&config, &counters, before, &mut problems);
+        let rules = RuntimeConfig::build(&config, &counters, before, &mut problems);
         problems.retain(|problem| !problem.warning);
         assert!(problems.is_empty(), "{problems:?}");
         rules
@@ -1041,7 +1041,7 @@ impl Client {
     }
 
     /// Shakes hands with the edge of these rules: how, or what is recorded of it.
-    async fn shake(&self, rules: &Rules) -> Result<HandshakeKind, String> {
+    async fn shake(&self, rules: &RuntimeConfig) -> Result<HandshakeKind, String> {
         let (here, there) = tokio::io::duplex(1 << 16);
         let accept = async {
             match rules.tls.as_ref().unwrap().accept(here).await {

@@ -14,8 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use hookgate::base::peer::{self, forwarded};
 use hookgate::config;
 use hookgate::config::secret::Secret;
-use hookgate::edge::guard::{End, Framer};
 use hookgate::edge::proxy_protocol::{self, Parsed};
+use hookgate::edge::request_guard::{CloseReason, Framer};
 use hookgate::observe::audit;
 use hookgate::observe::audit::record::Record;
 use hookgate::provider;
@@ -202,7 +202,7 @@ pub fn http_requests(data: &[u8]) {
     let whole = framed(bytes, bytes.len().max(1));
     let pieces = framed(bytes, usize::from(*step).max(1));
     // Of two things wrong with one head, it depends on the pieces which one is seen first.
-    let kind = |end: Option<End>| end.map(|end| std::mem::discriminant(&end));
+    let kind = |end: Option<CloseReason>| end.map(|end| std::mem::discriminant(&end));
     assert_eq!((whole.0, kind(whole.1)), (pieces.0, kind(pieces.1)), "{whole:?} {pieces:?}");
     let (passed, _) = whole;
     let passed = &bytes[..passed];
@@ -215,7 +215,7 @@ pub fn http_requests(data: &[u8]) {
 }
 
 /// How many bytes pass, given so many at a time, and what ends them.
-fn framed(bytes: &[u8], step: usize) -> (usize, Option<End>) {
+fn framed(bytes: &[u8], step: usize) -> (usize, Option<CloseReason>) {
     let mut framer = Framer::default();
     let (mut passed, mut came) = (0, 0);
     while came < bytes.len() {

@@ -36,7 +36,7 @@ const LAYERS: &[&[&str]] = &[
     &["observe::metrics", "observe::telemetry"],
     &["net"],
     &["net::tls"],
-    &["net::farewell", "net::forward"],
+    &["net::lingering_close", "net::forward"],
     &["config"],
     &["config::secret", "config::queue_name"],
     &["base"],

@@ -8,10 +8,10 @@
 //! |---|---|
 //! | [`Store::claim`] | `claim.lua`, `embedded.rs` `Ledger::claim` (under `on_conflict = "forward"`) |
 //! | [`Store::commit`], [`Store::release`] | `commit.lua`, `release.lua`, and `Ledger::commit`, `Ledger::end` |
-//! | [`Step`], [`Action::Go`] | the awaits of `Desk::hand_over`: between two of them anything else may happen |
+//! | [`Step`], [`Action::Go`] | the awaits of `ClaimingPublisher::hand_over`: between two of them anything else may happen |
 //! | [`Action::Refuse`] | any `PublishError` but `Unknown` |
 //! | [`Action::TimeOut`] | `PublishError::Unknown`: the message may be in, may yet arrive ([`Action::Arrive`]), or never does |
-//! | [`Action::CommitUnanswered`] | the store fails at the commit, having done it or not: `Unavailable::Unknown` |
+//! | [`Action::CommitUnanswered`] | the store fails at the commit, having done it or not: `EnqueueError::Unknown` |
 //! | [`Action::Crash`] | the gateway starts anew: only its spool is left |
 //! | [`Action::LeaseEnds`] | time; at any step, so that every owner may be a slow one |
 //! | [`Action::Deliver`] | a delivery by the provider, with an owner of its own |

@@ -13,7 +13,7 @@ use super::Log;
 use crate::base::clock::Clock;
 use crate::durable::audit_ledger::LedgerState;
 use crate::event::microseconds;
-use crate::observe::audit::verify::{Anchors, Broken, Demand, Verified, VerifyError, verify_with};
+use crate::observe::audit::verify::{Anchors, Broken, VerifyError, VerifyOptions, VerifyReport, verify_with};
 use crate::observe::audit::{Key, Mark};
 
 /// `audit verify`.
@@ -77,7 +77,7 @@ impl Verify {
         if json { writeln!(out, "{told}") } else { writeln!(out, "{}", safe(&broken)) }.map(|()| 1)
     }
 
-    fn demand(&self, key: Option<Key>) -> io::Result<Demand> {
+    fn demand(&self, key: Option<Key>) -> io::Result<VerifyOptions> {
         let mut keys: Vec<Key> = key.into_iter().collect();
         for file in &self.key_files {
             keys.push(Key::in_file(file).map_err(io::Error::other)?);
@@ -94,7 +94,7 @@ impl Verify {
                  --anchored-to SEQ:HASH, which needs no key",
             ));
         }
-        Ok(Demand { keys, anchored_since, anchored_to, holding, now: Some(Clock::System.now()) })
+        Ok(VerifyOptions { keys, anchored_since, anchored_to, holding, now: Some(Clock::System.now()) })
     }
 }
 
@@ -127,8 +127,14 @@ fn as_broken(broken: &Broken) -> (String, serde_json::Value) {
     (format!("broken: {broken}"), told)
 }
 
-fn holds(of: &Verified, demand: &Demand, compared: bool, json: bool, out: &mut dyn Write) -> io::Result<()> {
-    let Verified {
+fn holds(
+    of: &VerifyReport,
+    demand: &VerifyOptions,
+    compared: bool,
+    json: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let VerifyReport {
         records,
         files,
         first_seq,
@@ -189,7 +195,7 @@ fn holds(of: &Verified, demand: &Demand, compared: bool, json: bool, out: &mut d
 }
 
 /// How far anchors reach.
-fn vouched(of: &Verified, anchors: &Anchors, out: &mut dyn Write) -> io::Result<()> {
+fn vouched(of: &VerifyReport, anchors: &Anchors, out: &mut dyn Write) -> io::Result<()> {
     let Anchors { count, first_seq, first_at, last_seq, overdue } = anchors;
     let plural = if *count == 1 { "" } else { "s" };
     writeln!(out, "anchored up to record {last_seq}, by {count} anchor{plural}")?;

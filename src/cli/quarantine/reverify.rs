@@ -17,8 +17,8 @@ use crate::base::label::UNKNOWN;
 use crate::config::Config;
 use crate::durable::audit_ledger::acts;
 use crate::durable::quarantine::Judgement;
-use crate::durable::quarantine::held::{Held, Run, Which};
-use crate::gateway::{self, StartError, Stopped, StoppedError};
+use crate::durable::quarantine::store::{QuarantineStore, Run, Selection};
+use crate::gateway::{self, OfflineGateway, StartError, StoppedError};
 
 /// Verdicts that have come, by source and by kind.
 #[derive(Default)]
@@ -58,7 +58,7 @@ fn kind(judgement: &Judgement) -> &'static str {
 
 /// A request to verify again, to the process that has the quarantine open: a gateway, or else this one.
 pub(super) struct Asking {
-    pub(super) held: Held,
+    pub(super) held: QuarantineStore,
     pub(super) db: PathBuf,
     pub(super) dry_run: bool,
     pub(super) json: bool,
@@ -77,8 +77,8 @@ impl Asking {
         done
     }
 
-    async fn reverify(&mut self, path: &Path, config: &Config, which: &Which) -> Done {
-        let stopped = match Stopped::open(config, Clock::System).await {
+    async fn reverify(&mut self, path: &Path, config: &Config, which: &Selection) -> Done {
+        let stopped = match OfflineGateway::open(config, Clock::System).await {
             Ok(stopped) => Some(stopped),
             Err(StoppedError::Running) => None,
             Err(StoppedError::Start(StartError::Config(problems))) => {
@@ -101,7 +101,7 @@ impl Asking {
         done
     }
 
-    async fn ask(&mut self, which: &Which, alone: bool) -> Done {
+    async fn ask(&mut self, which: &Selection, alone: bool) -> Done {
         let run = self.held.ask(which, self.dry_run).map_err(told)?;
         let told = self.tell(&run).await;
         // A gateway that starts later must not act on a request whose command has ended.

@@ -23,7 +23,7 @@ use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::standing::{Lookup, Standing};
+use super::health::{BrokerHealth, Lookup};
 use super::{Message, OpenError, Options, PublishError, Watch};
 use crate::config::queue_name::QueueName;
 
@@ -37,7 +37,7 @@ pub struct Amqp {
     /// None while there is no connection.
     link: watch::Receiver<Option<Arc<Link>>>,
     places: Semaphore,
-    standing: Arc<Standing>,
+    standing: Arc<BrokerHealth>,
     routed: Arc<Routed>,
     keepers: TaskTracker,
     stop: DropGuard,
@@ -54,7 +54,7 @@ impl Amqp {
         if fixed.is_some_and(|name| name.len() > SHORT) {
             return Err(OpenError::Name(TOO_LONG.to_owned()));
         }
-        let standing = Arc::new(Standing::new(watch, fixed.is_some(), options.names));
+        let standing = Arc::new(BrokerHealth::new(watch, fixed.is_some(), options.names));
         let routed = Arc::<Routed>::default();
         let (told, link) = watch::channel(None);
         let (keepers, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -178,7 +178,7 @@ pub(crate) fn soft(error: &lapin::Error) -> Option<&AMQPSoftError> {
 }
 
 /// Looks for the exchanges.
-async fn search(links: watch::Receiver<Option<Arc<Link>>>, standing: Arc<Standing>) {
+async fn search(links: watch::Receiver<Option<Arc<Link>>>, standing: Arc<BrokerHealth>) {
     let links = &links;
     standing.keep_looking(|exchange| async move { is_there(links, &exchange).await }).await;
 }

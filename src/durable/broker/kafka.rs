@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::producers::{Idempotent, Producers};
-use super::standing::Standing;
+use super::health::BrokerHealth;
 use super::{Message, OpenError, Options, PublishError, Watch};
 use crate::config::queue_name::{Part, QueueName};
 use crate::config::secret::Secret;
@@ -31,7 +31,7 @@ use crate::config::secret::Secret;
 pub struct Kafka {
     topic: QueueName,
     producers: Arc<Producers>,
-    standing: Arc<Standing>,
+    standing: Arc<BrokerHealth>,
     keepers: TaskTracker,
     stop: DropGuard,
 }
@@ -53,7 +53,7 @@ impl Kafka {
         let within = options.within.mul_f64(0.9).as_millis().max(1).to_string();
         config.set("message.timeout.ms", &within).set("request.timeout.ms", &within);
         let fixed = options.name.fixed().map(str::to_owned);
-        let standing = Arc::new(Standing::new(watch, fixed.is_some(), options.names));
+        let standing = Arc::new(BrokerHealth::new(watch, fixed.is_some(), options.names));
         let producers = Producers::new(config, standing.clone())
             .map_err(|error: KafkaError| OpenError::Client(error.to_string()))?;
         let producers = Arc::new(producers);
@@ -174,7 +174,7 @@ fn hand_over(
 }
 
 /// Asks for metadata every second, and tells what that shows.
-async fn look(producers: Arc<Producers>, standing: Arc<Standing>, fixed: Option<String>) {
+async fn look(producers: Arc<Producers>, standing: Arc<BrokerHealth>, fixed: Option<String>) {
     loop {
         let (producer, fixed, names) = (producers.current(), fixed.clone(), standing.names());
         // The one call that tells is a blocking one.

@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::standing::{Lookup, Standing};
+use super::health::{BrokerHealth, Lookup};
 use super::{Message, OpenError, Options, PublishError, Watch};
 use crate::base::clock;
 use crate::config::queue_name::{Part, QueueName};
@@ -40,7 +40,7 @@ pub struct Nats {
     /// Large, and a broker is moved about.
     client: Box<Client>,
     jetstream: Arc<jetstream::Context>,
-    standing: Arc<Standing>,
+    standing: Arc<BrokerHealth>,
     /// How often the connection was lost.
     losses: watch::Sender<u64>,
     keepers: TaskTracker,
@@ -56,7 +56,7 @@ impl Nats {
         check(&options.name).map_err(|why| OpenError::Name(why.to_owned()))?;
         let (servers, connect) = servers::read(&options.url).map_err(|why| OpenError::Url(why.to_owned()))?;
         let subjects = options.names.iter().map(|name| filled(name));
-        let standing = Arc::new(Standing::new(watch, options.name.fixed().is_some(), subjects));
+        let standing = Arc::new(BrokerHealth::new(watch, options.name.fixed().is_some(), subjects));
         let losses = watch::Sender::new(0);
         let (told, lost) = (standing.clone(), losses.clone());
         let forbidden = watch::Sender::new(false);
@@ -217,7 +217,11 @@ fn is_full(error: &jetstream::Error, why: &str) -> bool {
 }
 
 /// Looks for a stream for the subjects.
-async fn search(jetstream: Arc<jetstream::Context>, standing: Arc<Standing>, forbidden: watch::Sender<bool>) {
+async fn search(
+    jetstream: Arc<jetstream::Context>,
+    standing: Arc<BrokerHealth>,
+    forbidden: watch::Sender<bool>,
+) {
     let (jetstream, forbidden) = (&jetstream, &forbidden);
     let look = |subject: String| async move {
         if *forbidden.borrow() {
@@ -277,7 +281,7 @@ pub(crate) fn no_stream(subjects: &str) -> String {
 }
 
 /// Finds out why there is no connection, while there is none. The client library, which reconnects, reports little of it.
-async fn diagnose(url: Secret, client: Client, mut lost: watch::Receiver<u64>, standing: Arc<Standing>) {
+async fn diagnose(url: Secret, client: Client, mut lost: watch::Receiver<u64>, standing: Arc<BrokerHealth>) {
     loop {
         sleep(DIAGNOSE_AFTER).await;
         if client.connection_state() == State::Connected {

@@ -15,7 +15,7 @@ use super::pairing::Pairing;
 use super::{Layout, OpenError};
 use crate::base::clock;
 use crate::base::runtime::{self, Answer, Answers, Home, Reply};
-use crate::observe::telemetry::Spell;
+use crate::observe::telemetry::LogThrottle;
 
 /// The open database. Work is done in the order it is asked for.
 pub struct Database {
@@ -208,7 +208,7 @@ impl File {
 /// The thread.
 fn work(mut file: File, jobs: &Receiver<Box<dyn Job>>, finished: oneshot::Sender<()>) {
     // On a full disk every forgery causes a refused write.
-    let mut refusals = Spell::default();
+    let mut refusals = LogThrottle::default();
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];
         batch.extend(jobs.try_iter().take(BATCH - 1));

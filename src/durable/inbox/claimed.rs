@@ -35,10 +35,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::base::clock;
 use crate::durable::broker::{Broker, Message, PublishError};
-use crate::durable::inbox::{Admission, Unavailable, Verdict};
+use crate::durable::inbox::{EnqueueError, EnqueueRequest, Enqueued};
 use crate::event::Event;
 use crate::observe::metrics::QueueMetrics;
-use crate::observe::telemetry::Spell;
+use crate::observe::telemetry::LogThrottle;
 
 pub use embedded::EmbeddedClaims;
 pub use redis::RedisClaims;
@@ -59,7 +59,7 @@ pub struct Options {
 
 /// A dedupe store before a broker.
 pub struct Claimed {
-    desk: Arc<Desk>,
+    desk: Arc<ClaimingPublisher>,
     tasks: TaskTracker,
     /// Where a claim is carried to its end, whatever becomes of the thread that asked.
     runtime: Handle,
@@ -76,7 +76,7 @@ pub enum Claims {
 
 /// As what a body enters the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum EntryKind {
     /// Under the event's own id.
     First,
     /// As another body of a known identity.
@@ -96,7 +96,7 @@ enum Naming {
 /// What the owner of a claim may publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Grant {
-    place: Place,
+    place: EntryKind,
     naming: Naming,
     /// The same body was claimed before, and that came to no known end: it may be in the queue.
     again: bool,
@@ -108,7 +108,7 @@ enum Claim {
     /// It is the owner's for the lease: it may publish.
     Granted(Grant),
     /// This body is in the queue already.
-    Entered(Place),
+    Entered(EntryKind),
     /// This body is not in the queue, nor will it be. `anew`: that was decided just now.
     Dropped { anew: bool },
     /// Another owner has it.
@@ -119,7 +119,13 @@ impl Claimed {
     /// Both parts are open already. Must be called inside the tokio runtime that is to serve them.
     pub fn new(claims: Claims, broker: Broker, options: Options, metrics: QueueMetrics) -> Claimed {
         Claimed {
-            desk: Arc::new(Desk { claims, broker, options, metrics, unremembered: Mutex::default() }),
+            desk: Arc::new(ClaimingPublisher {
+                claims,
+                broker,
+                options,
+                metrics,
+                unremembered: Mutex::default(),
+            }),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
             room: Arc::new(Semaphore::new(IN_FLIGHT)),
@@ -130,9 +136,9 @@ impl Claimed {
     ///
     /// # Errors
     /// When it could not be published, nobody knows whether it was, or another delivery of it is at it.
-    pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
+    pub async fn admit(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let admission = admission.into();
-        let Ok(place) = self.room.clone().try_acquire_owned() else { return Err(Unavailable::Overloaded) };
+        let Ok(place) = self.room.clone().try_acquire_owned() else { return Err(EnqueueError::Overloaded) };
         let desk = self.desk.clone();
         // A task of its own: whoever asked may go, but a claim wants its end.
         let work = async move {
@@ -141,7 +147,7 @@ impl Claimed {
         };
         let task = self.tasks.spawn_on(work, &self.runtime);
         // A task that ends without an answer, as when the runtime goes down, may have published.
-        task.await.unwrap_or(Err(Unavailable::Unknown))
+        task.await.unwrap_or(Err(EnqueueError::Unknown))
     }
 
     /// From now on the queue's name stands for these names.
@@ -171,25 +177,25 @@ pub fn publish_within(lease: Duration) -> Duration {
 }
 
 /// Where claims are turned into messages.
-struct Desk {
+struct ClaimingPublisher {
     claims: Claims,
     broker: Broker,
     options: Options,
     metrics: QueueMetrics,
     /// Events that are in the queue and that the store could not note.
-    unremembered: Mutex<Spell>,
+    unremembered: Mutex<LogThrottle>,
 }
 
-impl Desk {
-    async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
+impl ClaimingPublisher {
+    async fn admit(&self, admission: &EnqueueRequest) -> Result<Enqueued, EnqueueError> {
         let asked = clock::instant();
         let done = self.hand_over(admission, asked).await;
         match &done {
-            Ok(Verdict::Accepted { .. }) => {
+            Ok(Enqueued::Accepted { .. }) => {
                 self.metrics.duration.observe(asked.elapsed().as_secs_f64());
                 self.metrics.batch.observe(1.0);
             }
-            Ok(Verdict::Duplicate { .. }) => {}
+            Ok(Enqueued::Duplicate { .. }) => {}
             Err(why) => {
                 if let Some(kind) = why.counted() {
                     self.metrics.failed(kind, 1);
@@ -200,15 +206,15 @@ impl Desk {
     }
 
     /// Claims, publishes, commits. `asked` is when it began: the lease runs from then on at the earliest.
-    async fn hand_over(&self, admission: &Admission, asked: Instant) -> Result<Verdict, Unavailable> {
+    async fn hand_over(&self, admission: &EnqueueRequest, asked: Instant) -> Result<Enqueued, EnqueueError> {
         let id = || admission.event.id.clone();
         let grant = match self.claims.claim(admission, &self.options).await? {
             Claim::Granted(grant) => grant,
             Claim::Entered(place) => {
-                return Ok(Verdict::Duplicate { id: entering(admission, place).id.clone(), dropped: false });
+                return Ok(Enqueued::Duplicate { id: entering(admission, place).id.clone(), dropped: false });
             }
-            Claim::Dropped { anew } => return Ok(Verdict::Duplicate { id: id(), dropped: anew }),
-            Claim::InProgress => return Err(Unavailable::InProgress),
+            Claim::Dropped { anew } => return Ok(Enqueued::Duplicate { id: id(), dropped: anew }),
+            Claim::InProgress => return Err(EnqueueError::InProgress),
         };
         let (place, event) = (grant.place, entering(admission, grant.place));
         if let Err(why) = self.publish(admission, &event, grant.naming, asked).await {
@@ -218,12 +224,12 @@ impl Desk {
             return Err(why.into());
         }
         self.commit(admission, place, asked).await?;
-        Ok(Verdict::Accepted { id: event.id.clone(), conflict: place == Place::Conflict })
+        Ok(Enqueued::Accepted { id: event.id.clone(), conflict: place == EntryKind::Conflict })
     }
 
     async fn publish(
         &self,
-        admission: &Admission,
+        admission: &EnqueueRequest,
         event: &Event,
         naming: Naming,
         asked: Instant,
@@ -241,7 +247,12 @@ impl Desk {
     }
 
     /// The message is in the queue: what remains is to remember that, and that is worth a few tries.
-    async fn commit(&self, admission: &Admission, place: Place, asked: Instant) -> Result<(), Unavailable> {
+    async fn commit(
+        &self,
+        admission: &EnqueueRequest,
+        place: EntryKind,
+        asked: Instant,
+    ) -> Result<(), EnqueueError> {
         let mut pauses = COMMIT_PAUSES.into_iter();
         loop {
             let Err(why) = self.claims.commit(admission, place, &self.options).await else { return Ok(()) };
@@ -258,13 +269,13 @@ impl Desk {
                             "events are in the queue and cannot be remembered; they may enter again under their ids"
                         );
                     }
-                    return Err(Unavailable::Unknown);
+                    return Err(EnqueueError::Unknown);
                 }
             }
         }
     }
 
-    async fn release(&self, admission: &Admission, again: bool) {
+    async fn release(&self, admission: &EnqueueRequest, again: bool) {
         if let Err(why) = self.claims.release(admission, again).await {
             tracing::debug!(source = &*admission.source, %why, "a claim is not released; its lease will end");
         }
@@ -279,29 +290,29 @@ impl Options {
 }
 
 /// The event as it enters at this place.
-fn entering(admission: &Admission, place: Place) -> Cow<'_, Event> {
+fn entering(admission: &EnqueueRequest, place: EntryKind) -> Cow<'_, Event> {
     match place {
-        Place::First => Cow::Borrowed(&admission.event),
-        Place::Conflict => Cow::Owned(admission.event.conflicting(&admission.body)),
+        EntryKind::First => Cow::Borrowed(&admission.event),
+        EntryKind::Conflict => Cow::Owned(admission.event.conflicting(&admission.body)),
     }
 }
 
-impl From<PublishError> for Unavailable {
-    fn from(why: PublishError) -> Unavailable {
+impl From<PublishError> for EnqueueError {
+    fn from(why: PublishError) -> EnqueueError {
         match why {
-            PublishError::Refused(why) => Unavailable::Refused(why),
-            PublishError::Unroutable(why) => Unavailable::Unroutable(why),
-            PublishError::Unacceptable(why) => Unavailable::Unacceptable(why),
-            PublishError::Unreachable => Unavailable::Unreachable,
-            PublishError::Unknown => Unavailable::Unknown,
-            PublishError::Unvouched(why) => Unavailable::Unclear(why),
+            PublishError::Refused(why) => EnqueueError::Refused(why),
+            PublishError::Unroutable(why) => EnqueueError::Unroutable(why),
+            PublishError::Unacceptable(why) => EnqueueError::Unacceptable(why),
+            PublishError::Unreachable => EnqueueError::Unreachable,
+            PublishError::Unknown => EnqueueError::Unknown,
+            PublishError::Unvouched(why) => EnqueueError::Unclear(why),
         }
     }
 }
 
 impl Claims {
     /// Looks, and claims what may be published. An error means that there is nothing to publish.
-    async fn claim(&self, admission: &Admission, options: &Options) -> Result<Claim, Unavailable> {
+    async fn claim(&self, admission: &EnqueueRequest, options: &Options) -> Result<Claim, EnqueueError> {
         match self {
             Claims::Embedded(claims) => claims.claim(admission, options).await,
             Claims::Redis(claims) => claims.claim(admission, options).await,
@@ -311,10 +322,10 @@ impl Claims {
     /// Remembers the body and ends the owner's claim; where another owner's claim lasts, it does nothing.
     async fn commit(
         &self,
-        admission: &Admission,
-        place: Place,
+        admission: &EnqueueRequest,
+        place: EntryKind,
         options: &Options,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), EnqueueError> {
         match self {
             Claims::Embedded(claims) => claims.commit(admission, place, options).await,
             Claims::Redis(claims) => claims.commit(admission, place, options).await,
@@ -323,7 +334,7 @@ impl Claims {
 
     /// Ends the claim if it is this owner's. One that was claimed `again` is kept, as if its lease were over: what an earlier try
     /// came to is still not known.
-    async fn release(&self, admission: &Admission, again: bool) -> Result<(), Unavailable> {
+    async fn release(&self, admission: &EnqueueRequest, again: bool) -> Result<(), EnqueueError> {
         match self {
             Claims::Embedded(claims) => claims.release(admission, again).await,
             Claims::Redis(claims) => claims.release(admission, again).await,

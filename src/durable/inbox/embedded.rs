@@ -36,7 +36,7 @@ use crate::durable::database::{self, Layout, OpenError};
 use crate::observe::admin::Readiness;
 use crate::observe::metrics::QueueMetrics;
 
-use super::{Admission, Unavailable, Verdict};
+use super::{EnqueueError, EnqueueRequest, Enqueued};
 
 pub use reader::Reader;
 
@@ -97,16 +97,16 @@ impl Embedded {
     ///
     /// # Errors
     /// When the database refuses, or too much waits for it.
-    pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
+    pub async fn admit(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let admission = admission.into();
         let (reply, verdict) = reply();
         match self.jobs.try_send(Job { admission, reply }) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Err(Unavailable::Overloaded),
-            Err(TrySendError::Disconnected(_)) => return Err(Unavailable::Unreachable),
+            Err(TrySendError::Full(_)) => return Err(EnqueueError::Overloaded),
+            Err(TrySendError::Disconnected(_)) => return Err(EnqueueError::Unreachable),
         }
         // The writer answers all it takes; only its death, by a bug, leaves one without.
-        verdict.await.unwrap_or(Err(Unavailable::Unknown))
+        verdict.await.unwrap_or(Err(EnqueueError::Unknown))
     }
 
     /// Takes no more, commits what waits, moves the log into the database and lets go of the file.

@@ -11,15 +11,14 @@
 
 pub(crate) mod advice;
 pub mod backlog;
-pub(in crate::durable::inbox) mod board;
 pub mod claims;
-pub mod door;
+pub(in crate::durable::inbox) mod cluster_client;
 mod groups;
+pub(in crate::durable::inbox) mod health;
 pub mod inspect;
 pub mod lag;
-mod lane;
-pub(in crate::durable::inbox) mod link;
-pub(in crate::durable::inbox) mod links;
+pub(in crate::durable::inbox) mod node_connection;
+mod partition_writer;
 mod probe;
 mod reader;
 pub(in crate::durable::inbox) mod replicas;
@@ -30,6 +29,7 @@ mod stream;
 #[cfg(test)]
 pub(in crate::durable::inbox) mod tests;
 mod topology;
+pub mod write_probe;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -40,20 +40,20 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::base::runtime::{Answers, reply};
-use crate::durable::inbox::{Admission, Unavailable, Verdict};
+use crate::durable::inbox::{EnqueueError, EnqueueRequest, Enqueued};
 use crate::observe::admin::Readiness;
 use crate::observe::metrics::{EnqueueFailure, QueueMetrics};
 
 use backlog::Backlog;
-use board::{Board, Queue};
-use lane::{Lane, Waiting};
-use links::Links;
+use cluster_client::ClusterClient;
+use health::{Queue, RedisHealth};
+use partition_writer::{PartitionWriter, Waiting};
 use replicas::Replicas;
 use retention::{Retention, Written};
 use script::Scripts;
 use stream::Streams;
 
-pub(super) use lane::BATCH_EVENTS;
+pub(super) use partition_writer::BATCH_EVENTS;
 pub use reader::{ReadError, Reader};
 pub(in crate::durable::inbox) use script::said;
 pub use servers::{Kind, Servers};
@@ -63,7 +63,7 @@ pub use stream::numbered;
 pub struct RedisInbox {
     lanes: Vec<mpsc::Sender<Waiting>>,
     streams: Arc<Streams>,
-    links: Arc<Links>,
+    links: Arc<ClusterClient>,
     metrics: QueueMetrics,
     /// The lanes' tasks: they end by themselves when the lanes are closed and empty.
     workers: TaskTracker,
@@ -150,8 +150,8 @@ impl RedisInbox {
         let written = Arc::new(Written::with(all.iter().cloned()));
         let backlog = Arc::new(Backlog::new(options.max_backlog, options.ignore_idle_groups));
         let queue = Queue { metrics: metrics.clone(), streams: all, backlog: backlog.clone() };
-        let (board, replicas) = (Board::new(readiness, Some(queue)), Replicas(options.ack_replicas));
-        let links = Arc::new(Links::new(servers, scripts.loads(), board, replicas, None));
+        let (board, replicas) = (RedisHealth::new(readiness, Some(queue)), Replicas(options.ack_replicas));
+        let links = Arc::new(ClusterClient::new(servers, scripts.loads(), board, replicas, None));
         let (workers, keepers, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         keepers.spawn(links.clone().keep(stop.clone()));
         let retention = Retention {
@@ -176,7 +176,7 @@ impl RedisInbox {
         let lanes = (0..options.partitions)
             .map(|partition| {
                 let (sender, queue) = mpsc::channel(LANE_CAPACITY);
-                let lane = Lane {
+                let lane = PartitionWriter {
                     partition,
                     streams: streams.clone(),
                     window_ms,
@@ -205,21 +205,21 @@ impl RedisInbox {
     ///
     /// # Errors
     /// When Redis refused, is away, or did not answer.
-    pub async fn admit(&self, admission: impl Into<Arc<Admission>>) -> Result<Verdict, Unavailable> {
+    pub async fn admit(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let admission = admission.into();
         if !self.links.is_up() {
             self.metrics.failed(EnqueueFailure::Unreachable, 1);
-            return Err(Unavailable::Unreachable);
+            return Err(EnqueueError::Unreachable);
         }
         let partition = self.streams.partition(&admission.event.partition_key);
-        let lane = self.lanes.get(partition as usize).ok_or(Unavailable::Unreachable)?;
+        let lane = self.lanes.get(partition as usize).ok_or(EnqueueError::Unreachable)?;
         let (reply, answered) = reply();
         lane.try_send(Waiting { admission, reply }).map_err(|why| match why {
-            mpsc::error::TrySendError::Full(_) => Unavailable::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Unavailable::Unreachable,
+            mpsc::error::TrySendError::Full(_) => EnqueueError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => EnqueueError::Unreachable,
         })?;
         // A lane that ends without an answer, as when the runtime goes down, may have sent it.
-        answered.await.unwrap_or(Err(Unavailable::Unknown))
+        answered.await.unwrap_or(Err(EnqueueError::Unknown))
     }
 
     /// Takes no more, finishes what waits, and ends the tasks.
@@ -235,7 +235,7 @@ impl RedisInbox {
 
 /// Whether an error's code says that the server does not serve now, or is not the one to ask.
 pub(in crate::durable::inbox) fn is_away(code: &str) -> bool {
-    link::is_down(code) || link::is_astray(code)
+    node_connection::is_down(code) || node_connection::is_astray(code)
 }
 
 /// Admissions that may wait in a lane.

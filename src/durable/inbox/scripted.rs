@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::{Admission, Unavailable, Verdict};
+use super::{EnqueueError, EnqueueRequest, Enqueued};
 
 /// The inbox; clones are the same inbox.
 #[derive(Clone, Default)]
@@ -12,10 +12,10 @@ pub struct Scripted(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     /// What every event meets.
-    all: Option<Unavailable>,
+    all: Option<EnqueueError>,
     /// What those with these ids meet.
-    some: HashMap<String, Unavailable>,
-    taken: Vec<Admission>,
+    some: HashMap<String, EnqueueError>,
+    taken: Vec<EnqueueRequest>,
     refused: usize,
     slow: bool,
     in_flight: usize,
@@ -24,12 +24,12 @@ struct State {
 
 impl Scripted {
     /// From now on every event meets this; none: it takes them.
-    pub fn all(&self, why: Option<Unavailable>) {
+    pub fn all(&self, why: Option<EnqueueError>) {
         self.0.lock().unwrap().all = why;
     }
 
     /// From now on the event with this id meets this; none: as all.
-    pub fn one(&self, id: &str, why: Option<Unavailable>) {
+    pub fn one(&self, id: &str, why: Option<EnqueueError>) {
         let some = &mut self.0.lock().unwrap().some;
         match why {
             Some(why) => some.insert(id.to_owned(), why),
@@ -38,7 +38,7 @@ impl Scripted {
     }
 
     /// What it took, in order.
-    pub fn taken(&self) -> Vec<Admission> {
+    pub fn taken(&self) -> Vec<EnqueueRequest> {
         self.0.lock().unwrap().taken.clone()
     }
 
@@ -57,7 +57,7 @@ impl Scripted {
         self.0.lock().unwrap().most_in_flight
     }
 
-    pub(super) async fn admit(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
+    pub(super) async fn admit(&self, admission: &EnqueueRequest) -> Result<Enqueued, EnqueueError> {
         if self.begin() {
             tokio::task::yield_now().await;
         }
@@ -73,7 +73,7 @@ impl Scripted {
         state.slow
     }
 
-    fn answer(&self, admission: &Admission) -> Result<Verdict, Unavailable> {
+    fn answer(&self, admission: &EnqueueRequest) -> Result<Enqueued, EnqueueError> {
         let mut state = self.0.lock().unwrap();
         let id = admission.event.id.clone();
         if let Some(why) = state.some.get(&id).or(state.all.as_ref()).cloned() {
@@ -81,10 +81,10 @@ impl Scripted {
             return Err(why);
         }
         if state.taken.iter().any(|known| known.body == admission.body && known.event.id == id) {
-            return Ok(Verdict::Duplicate { id, dropped: false });
+            return Ok(Enqueued::Duplicate { id, dropped: false });
         }
         let conflict = state.taken.iter().any(|known| known.identity == admission.identity);
         state.taken.push(admission.clone());
-        Ok(Verdict::Accepted { id, conflict })
+        Ok(Enqueued::Accepted { id, conflict })
     }
 }

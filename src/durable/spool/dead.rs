@@ -39,7 +39,7 @@ pub struct DeadLetter {
 
 /// Which of them.
 #[derive(Clone, Debug)]
-pub enum Which {
+pub enum Selection {
     /// All.
     All,
     /// Those with these numbers or ids. Digits are taken for a number first; letters of several sources may have one id.
@@ -118,7 +118,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When one of them is not there, or the database refuses.
-    pub fn retry(&mut self, which: &Which) -> Result<BySource, DeadError> {
+    pub fn retry(&mut self, which: &Selection) -> Result<BySource, DeadError> {
         self.change(which, |conn, seq| {
             conn.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'spool'", [])?;
             conn.execute(
@@ -133,14 +133,14 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When one of them is not there, or the database refuses.
-    pub fn delete(&mut self, which: &Which) -> Result<BySource, DeadError> {
+    pub fn delete(&mut self, which: &Selection) -> Result<BySource, DeadError> {
         self.change(which, |conn, seq| {
             conn.execute("DELETE FROM spool WHERE seq = ?1 AND why IS NOT NULL", [seq])
         })
     }
 
-    fn change(&mut self, which: &Which, change: Change) -> Result<BySource, DeadError> {
-        let Which::These(names) = which else { return self.change_all(change) };
+    fn change(&mut self, which: &Selection, change: Change) -> Result<BySource, DeadError> {
+        let Selection::These(names) = which else { return self.change_all(change) };
         self.with(|conn| {
             let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
             let (mut letters, mut unknown) = (BTreeSet::new(), Vec::new());

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::lines::Attending;
+use super::backlog::Attending;
+use super::parallel_groups::{Entry, Older, waves};
 use super::tries::Tries;
-use super::waves::{Entry, Older, waves};
 use super::{Spool, table};
 use crate::base::clock;
-use crate::durable::inbox::{Inbox, Unavailable, Verdict};
+use crate::durable::inbox::{EnqueueError, Enqueued, Inbox};
 
 /// One source's drainer.
 pub(super) struct Drainer {
@@ -44,7 +44,7 @@ enum Round {
 #[derive(Default)]
 struct Settled {
     /// The inbox has them.
-    queued: Vec<i64>,
+    on_enqueued: Vec<i64>,
     dead: Vec<Dead>,
 }
 
@@ -151,15 +151,15 @@ impl Drainer {
         &self,
         tries: &mut Tries,
         (seq, admission): &Entry,
-        answer: Result<Verdict, Unavailable>,
+        answer: Result<Enqueued, EnqueueError>,
         settled: &mut Settled,
     ) -> bool {
         match answer {
             Ok(verdict) => {
                 self.spool.took(&verdict);
                 // Before its row goes: tried again after a crash, it is a plain duplicate, and not told twice.
-                self.spool.told(|told| told.queued(admission, &verdict));
-                settled.queued.push(*seq);
+                self.spool.told(|told| told.on_enqueued(admission, &verdict));
+                settled.on_enqueued.push(*seq);
             }
             Err(why) => {
                 let taken = self.spool.taken.load(Ordering::Relaxed);
@@ -172,12 +172,12 @@ impl Drainer {
     }
 
     /// Whether what is known now is in the database too.
-    async fn settle(&self, Settled { queued, dead }: Settled) -> bool {
-        if queued.is_empty() && dead.is_empty() {
+    async fn settle(&self, Settled { on_enqueued, dead }: Settled) -> bool {
+        if on_enqueued.is_empty() && dead.is_empty() {
             return true;
         }
         let settle = move |conn: &_| {
-            table::delete(conn, &queued)?;
+            table::delete(conn, &on_enqueued)?;
             for Dead { seq, why, .. } in &dead {
                 table::bury(conn, *seq, why)?;
             }
@@ -186,7 +186,7 @@ impl Drainer {
         let Ok((totals, dead)) = self.spool.write(settle).await else { return false };
         self.spool.level.is(totals);
         for Dead { id, why, .. } in dead {
-            self.spool.buried(self.line.source(), &id, &why);
+            self.spool.on_dead_letter(self.line.source(), &id, &why);
         }
         true
     }
@@ -195,12 +195,12 @@ impl Drainer {
 type Admitting<F> = Option<Pin<Box<F>>>;
 
 /// Polls all of them, always in this order, so that the inbox gets them in it.
-async fn in_order<F>(calls: impl Iterator<Item = F>) -> Vec<Result<Verdict, Unavailable>>
+async fn in_order<F>(calls: impl Iterator<Item = F>) -> Vec<Result<Enqueued, EnqueueError>>
 where
-    F: Future<Output = Result<Verdict, Unavailable>>,
+    F: Future<Output = Result<Enqueued, EnqueueError>>,
 {
     let mut calls: Vec<Admitting<F>> = calls.map(|call| Some(Box::pin(call))).collect();
-    let mut answers: Vec<_> = calls.iter().map(|_| Err(Unavailable::Unknown)).collect();
+    let mut answers: Vec<_> = calls.iter().map(|_| Err(EnqueueError::Unknown)).collect();
     std::future::poll_fn(|cx| {
         for (call, answer) in calls.iter_mut().zip(&mut answers) {
             if let Some(waiting) = call

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Result, Row, named_para
 
 use crate::config::OnConflict;
 use crate::durable::database::pairing;
-use crate::durable::inbox::{Admission, Owner, Verdict};
+use crate::durable::inbox::{EnqueueRequest, Enqueued, Owner};
 use crate::event::{BodyHash, Event, Identity, conflict_id};
 
 /// The tables that the spool needs of the database. `why` is null while a row waits, and says why it is dead; `told` is the
@@ -73,9 +73,9 @@ pub(super) struct Totals {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Put {
     /// A row of its own.
-    Kept(Verdict),
+    Kept(Enqueued),
     /// It was there already.
-    Known(Verdict),
+    Known(Enqueued),
     /// There is no room.
     Full,
 }
@@ -84,13 +84,13 @@ pub(super) enum Put {
 pub(super) struct Waiting {
     pub(super) seq: i64,
     /// None when it cannot be read back: the file was tampered with.
-    pub(super) admission: Option<Admission>,
+    pub(super) admission: Option<EnqueueRequest>,
 }
 
 /// Keeps an event unless its body is known or the table is at `max_bytes`; dead at once where `why` says so.
 pub(super) fn put(
     conn: &Connection,
-    of: &Admission,
+    of: &EnqueueRequest,
     received: i64,
     why: Option<&str>,
     max_bytes: i64,
@@ -101,7 +101,7 @@ pub(super) fn put(
         .query_row(params![of.source, of.identity.0, of.body.0], |row| row.get(0))
         .optional()?;
     if let Some(id) = known {
-        return Ok(Put::Known(Verdict::Duplicate { id, dropped: false }));
+        return Ok(Put::Known(Enqueued::Duplicate { id, dropped: false }));
     }
     let bytes = row_bytes(&of.event);
     if totals(conn)?.bytes + bytes > max_bytes {
@@ -115,21 +115,21 @@ pub(super) fn put(
         .query_row(params![of.source, of.identity.0], |row| row.get(0))
         .optional()?;
     let verdict = match (first, of.on_conflict) {
-        (None, _) => Verdict::Accepted { id: of.event.id.clone(), conflict: false },
+        (None, _) => Enqueued::Accepted { id: of.event.id.clone(), conflict: false },
         (Some(_), OnConflict::Forward) => {
             // Counted as a conflict when the queue says that it is one.
-            Verdict::Accepted { id: conflict_id(&of.event.id, &of.body), conflict: false }
+            Enqueued::Accepted { id: conflict_id(&of.event.id, &of.body), conflict: false }
         }
-        (Some(id), OnConflict::Drop) => Verdict::Duplicate { id, dropped: false },
+        (Some(id), OnConflict::Drop) => Enqueued::Duplicate { id, dropped: false },
     };
-    let (Verdict::Accepted { id: told, .. } | Verdict::Duplicate { id: told, .. }) = &verdict;
+    let (Enqueued::Accepted { id: told, .. } | Enqueued::Duplicate { id: told, .. }) = &verdict;
     insert(conn, of, received, why, bytes, told)?;
     Ok(Put::Kept(verdict))
 }
 
 fn insert(
     conn: &Connection,
-    of: &Admission,
+    of: &EnqueueRequest,
     received: i64,
     why: Option<&str>,
     bytes: i64,
@@ -257,7 +257,7 @@ pub(super) fn end_rehearsal(conn: &Connection) -> Result<()> {
     conn.execute("DELETE FROM spool_rehearsal", []).map(drop)
 }
 
-fn admission(row: &Row<'_>) -> Result<Option<Admission>> {
+fn admission(row: &Row<'_>) -> Result<Option<EnqueueRequest>> {
     let source: Arc<str> = row.get("source")?;
     let offset = |column| row.get::<_, i64>(column).map(|at| usize::try_from(at).unwrap_or(usize::MAX));
     let event = Event::restore(
@@ -274,7 +274,7 @@ fn admission(row: &Row<'_>) -> Result<Option<Admission>> {
     };
     let (identity, body, owner) = (row.get("identity")?, row.get("body")?, row.get("owner")?);
     let provider = Cow::Owned(row.get("provider")?);
-    Ok(event.map(|event| Admission {
+    Ok(event.map(|event| EnqueueRequest {
         source,
         provider,
         identity: Identity(identity),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::dead::{DeadError, DeadLetters, Which};
+use super::dead::{DeadError, DeadLetters, Selection};
 use super::*;
 use crate::config::OnConflict;
 use crate::durable::inbox::Owner;
@@ -28,13 +28,13 @@ struct Bench {
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<String>>>);
 
-impl Drained for Told {
-    fn queued(&self, admission: &Admission, verdict: &Verdict) {
-        let conflict = matches!(verdict, Verdict::Accepted { conflict: true, .. });
+impl SpoolObserver for Told {
+    fn on_enqueued(&self, admission: &EnqueueRequest, verdict: &Enqueued) {
+        let conflict = matches!(verdict, Enqueued::Accepted { conflict: true, .. });
         self.0.lock().unwrap().push(format!("{} {conflict}", admission.event.id));
     }
 
-    fn buried(&self, source: &str) {
+    fn on_dead_letter(&self, source: &str) {
         self.0.lock().unwrap().push(format!("buried: {source}"));
     }
 }
@@ -42,7 +42,7 @@ impl Drained for Told {
 impl Bench {
     fn new() -> Bench {
         let inbox = Scripted::default();
-        inbox.all(Some(Unavailable::Unreachable));
+        inbox.all(Some(EnqueueError::Unreachable));
         let metrics = Metrics::new().unwrap();
         let folder = tempfile::tempdir().unwrap();
         Bench {
@@ -56,20 +56,20 @@ impl Bench {
     }
 
     /// Not draining yet.
-    async fn open(&self) -> (Handover, Arc<Database>) {
+    async fn open(&self) -> (Enqueuer, Arc<Database>) {
         let database = Arc::new(Database::open(&self.file(), TABLES).unwrap());
         let (metrics, readiness) = (self.metrics.spool.clone(), self.readiness.clone());
         let spool = Spool::open(database.clone(), self.max_bytes, Clock::System, metrics, readiness);
-        (Handover::spooling(Inbox::Scripted(self.inbox.clone()), spool.await.unwrap()), database)
+        (Enqueuer::spooling(Inbox::Scripted(self.inbox.clone()), spool.await.unwrap()), database)
     }
 
-    async fn started(&self) -> (Handover, Arc<Database>) {
+    async fn started(&self) -> (Enqueuer, Arc<Database>) {
         let (handover, database) = self.open().await;
         handover.start(self.told.clone());
         (handover, database)
     }
 
-    async fn close(&self, (handover, database): (Handover, Arc<Database>)) {
+    async fn close(&self, (handover, database): (Enqueuer, Arc<Database>)) {
         handover.close().await;
         Arc::into_inner(database).unwrap().close().await;
     }
@@ -100,8 +100,8 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(waited.await.is_ok(), "it did not come: {what}");
 }
 
-fn of(source: &str, id: &str, body: &str) -> Admission {
-    Admission {
+fn of(source: &str, id: &str, body: &str) -> EnqueueRequest {
+    EnqueueRequest {
         source: source.into(),
         provider: "basiq".into(),
         identity: Identity(*BodyHash::of(id.as_bytes()).0.first_chunk().unwrap()),
@@ -112,23 +112,23 @@ fn of(source: &str, id: &str, body: &str) -> Admission {
     }
 }
 
-fn event(id: &str) -> Admission {
+fn event(id: &str) -> EnqueueRequest {
     of("src", id, "1")
 }
 
-fn accepted(id: &str) -> Result<Verdict, Unavailable> {
-    Ok(Verdict::Accepted { id: id.to_owned(), conflict: false })
+fn accepted(id: &str) -> Result<Enqueued, EnqueueError> {
+    Ok(Enqueued::Accepted { id: id.to_owned(), conflict: false })
 }
 
-fn duplicate(id: &str) -> Result<Verdict, Unavailable> {
-    Ok(Verdict::Duplicate { id: id.to_owned(), dropped: false })
+fn duplicate(id: &str) -> Result<Enqueued, EnqueueError> {
+    Ok(Enqueued::Duplicate { id: id.to_owned(), dropped: false })
 }
 
 #[tokio::test]
 async fn what_the_inbox_does_not_take_is_kept_and_drained_as_it_came() {
     let bench = Bench::new();
     let (handover, database) = bench.started().await;
-    let came: Vec<Admission> = (0..50).map(|n| event(&format!("e{n:02}"))).collect();
+    let came: Vec<EnqueueRequest> = (0..50).map(|n| event(&format!("e{n:02}"))).collect();
     for one in &came {
         assert_eq!(handover.admit(one.clone()).await, accepted(&one.event.id));
     }
@@ -139,10 +139,10 @@ async fn what_the_inbox_does_not_take_is_kept_and_drained_as_it_came() {
     assert_eq!(format!("{came:?}"), format!("{taken:?}").replace("Owned", "Borrowed"));
     // Now that the line is gone, the inbox is asked first.
     until("the line is gone", || !handover.spool.as_ref().unwrap().lines.wait_at("src")).await;
-    bench.inbox.all(Some(Unavailable::Overloaded));
-    assert_eq!(handover.admit(event("f")).await, Err(Unavailable::Overloaded));
-    bench.inbox.all(Some(Unavailable::InProgress));
-    assert_eq!(handover.admit(event("f")).await, Err(Unavailable::InProgress));
+    bench.inbox.all(Some(EnqueueError::Overloaded));
+    assert_eq!(handover.admit(event("f")).await, Err(EnqueueError::Overloaded));
+    bench.inbox.all(Some(EnqueueError::InProgress));
+    assert_eq!(handover.admit(event("f")).await, Err(EnqueueError::InProgress));
     bench.close((handover, database)).await;
 }
 
@@ -168,7 +168,7 @@ async fn nothing_overtakes_what_is_tried_again() {
     for id in ["a", "b", "c"] {
         handover.admit(event(id)).await.unwrap();
     }
-    bench.inbox.one("b", Some(Unavailable::Refused("not now".to_owned())));
+    bench.inbox.one("b", Some(EnqueueError::Refused("not now".to_owned())));
     bench.inbox.all(None);
     handover.start(bench.told.clone());
     let before = bench.inbox.refused();
@@ -203,7 +203,7 @@ async fn redeliveries_and_conflicts_are_known_before_the_queue_is_asked() {
     let bench = Bench::new();
     let (handover, database) = bench.started().await;
     let body = |body| of("src", "a", body);
-    let dropping = |id| Admission { on_conflict: OnConflict::Drop, ..body(id) };
+    let dropping = |id| EnqueueRequest { on_conflict: OnConflict::Drop, ..body(id) };
     let second = conflict_id("a", &body("2").body);
     assert_eq!(handover.admit(body("1")).await, accepted("a"));
     assert_eq!(handover.admit(body("1")).await, duplicate("a"));
@@ -231,7 +231,7 @@ async fn a_full_spool_turns_away_and_drops_nothing() {
     }
     assert!(!bench.readiness.ready() && !kept.is_empty());
     assert_eq!(handover.admit(event("e0")).await, duplicate("e0"), "that one is kept");
-    assert_eq!(handover.admit(of("other", "x", "1")).await, Err(Unavailable::Unreachable));
+    assert_eq!(handover.admit(of("other", "x", "1")).await, Err(EnqueueError::Unreachable));
     assert!(bench.metrics.spool.bytes.get() <= 2000);
     bench.inbox.all(None);
     bench.drained().await;
@@ -247,7 +247,7 @@ async fn a_failing_database_is_no_acceptance_and_shows_until_it_works() {
     let (handover, database) = bench.started().await;
     let intruder = Connection::open(bench.file()).unwrap();
     intruder.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert_eq!(handover.admit(event("a")).await, Err(Unavailable::Unreachable));
+    assert_eq!(handover.admit(event("a")).await, Err(EnqueueError::Unreachable));
     assert!(!bench.readiness.ready());
     intruder.execute_batch("ROLLBACK").unwrap();
     until("a write works again", || bench.readiness.ready()).await;
@@ -296,24 +296,24 @@ async fn an_event_whose_request_has_gone_is_drained_too() {
 #[tokio::test]
 async fn what_can_never_be_taken_is_a_dead_letter_and_holds_nobody_up() {
     let bench = Bench::new();
-    bench.inbox.one("large", Some(Unavailable::Unacceptable("too large".to_owned())));
-    bench.inbox.one("nowhere", Some(Unavailable::Unroutable("no such queue".to_owned())));
+    bench.inbox.one("large", Some(EnqueueError::Unacceptable("too large".to_owned())));
+    bench.inbox.one("nowhere", Some(EnqueueError::Unroutable("no such queue".to_owned())));
     let (handover, database) = bench.started().await;
     assert_eq!(handover.admit(event("large")).await, accepted("large"), "dead at once, and kept");
     for id in ["a", "nowhere", "b", "large-2"] {
         handover.admit(event(id)).await.unwrap();
     }
-    bench.inbox.one("large-2", Some(Unavailable::Unacceptable("too large".to_owned())));
+    bench.inbox.one("large-2", Some(EnqueueError::Unacceptable("too large".to_owned())));
     bench.inbox.all(None);
     bench.drained().await;
     assert_eq!(bench.taken(), ["a", "b"]);
     assert_eq!(bench.metrics.spool.dead_events.get(), 3);
     assert_eq!(
         handover.admit(event("nowhere")).await,
-        Err(Unavailable::Unroutable(String::new())).or(duplicate("nowhere"))
+        Err(EnqueueError::Unroutable(String::new())).or(duplicate("nowhere"))
     );
-    let buried = bench.told.0.lock().unwrap().iter().filter(|told| *told == "buried: src").count();
-    assert_eq!(buried, 3);
+    let on_dead_letter = bench.told.0.lock().unwrap().iter().filter(|told| *told == "buried: src").count();
+    assert_eq!(on_dead_letter, 3);
 
     let mut dead = bench.dead();
     let listed = dead.list().unwrap();
@@ -333,25 +333,25 @@ async fn what_can_never_be_taken_is_a_dead_letter_and_holds_nobody_up() {
     let one = BTreeMap::from([("src".to_owned(), 1)]);
     assert_eq!(dead.retry(&these(&["nowhere"])).unwrap(), one);
     until("it is taken", || bench.taken() == ["a", "b", "nowhere"]).await;
-    assert_eq!(dead.delete(&Which::All).unwrap()["src"], 2);
+    assert_eq!(dead.delete(&Selection::All).unwrap()["src"], 2);
     until("they are gone", || bench.metrics.spool.dead_events.get() == 0).await;
     assert_eq!(bench.metrics.spool.bytes.get(), 0);
     bench.close((handover, database)).await;
 }
 
-fn these(names: &[&str]) -> Which {
-    Which::These(names.iter().map(|name| (*name).to_owned()).collect())
+fn these(names: &[&str]) -> Selection {
+    Selection::These(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
 #[tokio::test]
 async fn a_letter_sent_back_goes_behind_all_that_waits() {
     let bench = Bench::new();
-    bench.inbox.one("bad", Some(Unavailable::Unacceptable("no".to_owned())));
+    bench.inbox.one("bad", Some(EnqueueError::Unacceptable("no".to_owned())));
     let (handover, database) = bench.open().await;
     for id in ["bad", "a", "b"] {
         handover.admit(event(id)).await.unwrap();
     }
-    assert_eq!(bench.dead().retry(&Which::All).unwrap()["src"], 1);
+    assert_eq!(bench.dead().retry(&Selection::All).unwrap()["src"], 1);
     handover.admit(event("c")).await.unwrap();
     bench.inbox.one("bad", None);
     bench.inbox.all(None);
@@ -396,7 +396,7 @@ async fn a_row_nobody_knows_of_is_found() {
 /// A queue that is up and takes nothing, as without its quorum: no event is to blame.
 #[tokio::test]
 async fn an_outage_that_looks_like_a_bad_event_buries_none() {
-    for why in [Unavailable::Unknown, Unavailable::Unroutable("not bound yet".to_owned())] {
+    for why in [EnqueueError::Unknown, EnqueueError::Unroutable("not bound yet".to_owned())] {
         let bench = Bench::new();
         bench.readiness.set_queue(true);
         bench.inbox.all(Some(why));
@@ -423,7 +423,7 @@ async fn bad_events_are_given_up_once_another_is_taken() {
         let (handover, database) = bench.open().await;
         for n in 0..20 {
             let id = format!("bad{n}");
-            bench.inbox.one(&id, Some(Unavailable::Unknown));
+            bench.inbox.one(&id, Some(EnqueueError::Unknown));
             handover.admit(event(&id)).await.unwrap();
         }
         bench.inbox.all(None);
@@ -438,7 +438,7 @@ async fn bad_events_are_given_up_once_another_is_taken() {
     }
 }
 
-fn about(subject: usize, n: usize) -> Admission {
+fn about(subject: usize, n: usize) -> EnqueueRequest {
     let mut one = event(&format!("{subject}-{n}"));
     one.event.partition_key = format!("user/{subject}");
     one
@@ -493,7 +493,7 @@ async fn a_spool_that_is_off_is_drained_and_takes_no_more() {
     bench.close(before).await;
     bench.max_bytes = None;
     let (handover, database) = bench.started().await;
-    assert_eq!(handover.admit(event("new")).await, Err(Unavailable::Unreachable));
+    assert_eq!(handover.admit(event("new")).await, Err(EnqueueError::Unreachable));
     assert!(!bench.readiness.ready(), "nobody can fall back on it");
     assert_eq!(bench.metrics.spool.events.get(), 1);
     bench.inbox.all(None);
@@ -510,7 +510,7 @@ async fn an_event_larger_than_the_whole_spool_does_not_make_it_full_for_ever() {
     bench.max_bytes = Some(2000);
     let (handover, database) = bench.started().await;
     let large = of("src", "large", &"x".repeat(3000));
-    assert_eq!(handover.admit(large).await, Err(Unavailable::Unreachable));
+    assert_eq!(handover.admit(large).await, Err(EnqueueError::Unreachable));
     until("it takes events again", || bench.readiness.ready()).await;
     assert_eq!(handover.admit(event("small")).await, accepted("small"));
     bench.close((handover, database)).await;
@@ -531,10 +531,10 @@ async fn all_letters_are_handled_some_at_a_time() {
         "CREATE TRIGGER no_more AFTER UPDATE OF why ON spool WHEN new.id = 'e449' BEGIN SELECT raise(ABORT, 'no'); END",
     )
     .unwrap();
-    bench.dead().retry(&Which::All).unwrap_err();
+    bench.dead().retry(&Selection::All).unwrap_err();
     assert_eq!(bench.dead().list().unwrap().len(), 50);
     hand.execute_batch("DROP TRIGGER no_more").unwrap();
-    assert_eq!(bench.dead().retry(&Which::All).unwrap()["src"], 50);
+    assert_eq!(bench.dead().retry(&Selection::All).unwrap()["src"], 50);
     bench.inbox.all(None);
     handover.start(bench.told.clone());
     bench.drained().await;
@@ -546,7 +546,7 @@ async fn all_letters_are_handled_some_at_a_time() {
 async fn a_subject_never_overtakes_itself_not_even_for_evidence() {
     let bench = Bench::new();
     let (handover, database) = bench.open().await;
-    bench.inbox.one("1-0", Some(Unavailable::Unknown));
+    bench.inbox.one("1-0", Some(EnqueueError::Unknown));
     for n in 0..2 {
         handover.admit(about(1, n)).await.unwrap();
     }

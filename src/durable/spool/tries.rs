@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::durable::inbox::Unavailable;
+use crate::durable::inbox::EnqueueError;
 
 /// The rows of one source that have failed.
 #[derive(Default)]
@@ -22,15 +22,15 @@ struct Failed {
 
 impl Tries {
     /// A row has failed; the queue has taken so many events by now. Why it is to be given up, if it has come to that.
-    pub(super) fn failed(&mut self, row: i64, why: &Unavailable, taken: u64) -> Option<String> {
+    pub(super) fn failed(&mut self, row: i64, why: &EnqueueError, taken: u64) -> Option<String> {
         let failed = self.0.entry(row).or_default();
         match why {
-            Unavailable::Unacceptable(_) => return Some(why.to_string()),
-            Unavailable::Unroutable(_) => failed.unroutable += 1,
-            Unavailable::Unknown | Unavailable::Unclear(_) => failed.unknown += 1,
+            EnqueueError::Unacceptable(_) => return Some(why.to_string()),
+            EnqueueError::Unroutable(_) => failed.unroutable += 1,
+            EnqueueError::Unknown | EnqueueError::Unclear(_) => failed.unknown += 1,
             // As it would say to any event: that explains the tries before, too.
-            Unavailable::Unreachable | Unavailable::Refused(_) => *failed = Failed::default(),
-            Unavailable::Overloaded | Unavailable::InProgress => return None,
+            EnqueueError::Unreachable | EnqueueError::Refused(_) => *failed = Failed::default(),
+            EnqueueError::Overloaded | EnqueueError::InProgress => return None,
         }
         if failed.unroutable < UNROUTABLE_TRIES && failed.unknown < UNKNOWN_TRIES {
             return None;
@@ -38,7 +38,7 @@ impl Tries {
         let since = *failed.suspect_since.get_or_insert(taken);
         let tries = failed.unroutable + failed.unknown;
         let maybe_in = match why {
-            Unavailable::Unknown | Unavailable::Unclear(_) => {
+            EnqueueError::Unknown | EnqueueError::Unclear(_) => {
                 "; it may be in: a retry is safe within the dedupe window"
             }
             _ => "",
@@ -69,15 +69,15 @@ const UNKNOWN_TRIES: u32 = 20;
 mod tests {
     use super::*;
 
-    fn given_up(tries: &mut Tries, why: &Unavailable, taken: u64, times: u32) -> bool {
+    fn given_up(tries: &mut Tries, why: &EnqueueError, taken: u64, times: u32) -> bool {
         (0..times).any(|_| tries.failed(7, why, taken).is_some())
     }
 
     #[test]
     fn only_what_cannot_be_taken_is_given_up() {
-        let (full, away) = (Unavailable::Refused("full".to_owned()), Unavailable::Unreachable);
-        let large = Unavailable::Unacceptable("too large".to_owned());
-        for why in [&full, &away, &Unavailable::Overloaded, &Unavailable::InProgress] {
+        let (full, away) = (EnqueueError::Refused("full".to_owned()), EnqueueError::Unreachable);
+        let large = EnqueueError::Unacceptable("too large".to_owned());
+        for why in [&full, &away, &EnqueueError::Overloaded, &EnqueueError::InProgress] {
             let tries = &mut Tries::default();
             assert!((0..100).all(|taken| !given_up(tries, why, taken, 10)), "{why}");
         }
@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn a_queue_that_takes_nothing_condemns_nobody() {
-        let nowhere = Unavailable::Unroutable("no queue".to_owned());
-        for (why, enough) in [(&nowhere, UNROUTABLE_TRIES), (&Unavailable::Unknown, UNKNOWN_TRIES)] {
+        let nowhere = EnqueueError::Unroutable("no queue".to_owned());
+        for (why, enough) in [(&nowhere, UNROUTABLE_TRIES), (&EnqueueError::Unknown, UNKNOWN_TRIES)] {
             let tries = &mut Tries::default();
             assert!(!given_up(tries, why, 5, 1));
             assert!(!given_up(tries, why, 6, enough - 1), "what was taken before it had failed enough");
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_the_queue_said_is_the_reason() {
-        let (tries, reset) = (&mut Tries::default(), Unavailable::Unclear("connection reset".to_owned()));
+        let (tries, reset) = (&mut Tries::default(), EnqueueError::Unclear("connection reset".to_owned()));
         assert!(!given_up(tries, &reset, 0, UNKNOWN_TRIES));
         let why = tries.failed(7, &reset, 1).unwrap();
         assert!(why.contains("connection reset") && why.contains("a retry is safe"), "{why}");
@@ -108,10 +108,10 @@ mod tests {
     #[test]
     fn an_outage_explains_what_went_before() {
         let tries = &mut Tries::default();
-        assert!(!given_up(tries, &Unavailable::Unknown, 0, UNKNOWN_TRIES));
-        assert!(!given_up(tries, &Unavailable::Unreachable, 1, 1) && !tries.suspects(7));
-        assert!(!given_up(tries, &Unavailable::Unknown, 1, UNKNOWN_TRIES));
-        assert!(!given_up(tries, &Unavailable::Overloaded, 2, 1), "says nothing of either");
-        assert!(given_up(tries, &Unavailable::Unknown, 2, 1));
+        assert!(!given_up(tries, &EnqueueError::Unknown, 0, UNKNOWN_TRIES));
+        assert!(!given_up(tries, &EnqueueError::Unreachable, 1, 1) && !tries.suspects(7));
+        assert!(!given_up(tries, &EnqueueError::Unknown, 1, UNKNOWN_TRIES));
+        assert!(!given_up(tries, &EnqueueError::Overloaded, 2, 1), "says nothing of either");
+        assert!(given_up(tries, &EnqueueError::Unknown, 2, 1));
     }
 }

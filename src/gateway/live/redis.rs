@@ -15,9 +15,9 @@ use crate::durable::inbox::redis::Servers;
 use crate::durable::inbox::redis::advice;
 use crate::durable::inbox::redis::backlog::Backlog;
 use crate::durable::inbox::redis::claims::Claims;
-use crate::durable::inbox::redis::door::{self, Door};
 use crate::durable::inbox::redis::inspect::{self, Inspected};
 use crate::durable::inbox::redis::lag::{Group, StreamInfo};
+use crate::durable::inbox::redis::write_probe::{self, WriteProbe};
 
 /// What besides a master's settings is asked about.
 pub(super) struct Use {
@@ -98,11 +98,11 @@ async fn ask(
         return Ok(found);
     }
     if !of.streams.is_empty() {
-        let doors = door::ask(connection, &of.streams, &of.backlog).await?;
+        let doors = write_probe::ask(connection, &of.streams, &of.backlog).await?;
         for (stream, door) in of.streams.iter().zip(&doors) {
             let Some(standing) = StreamInfo::of(connection, stream).await else { continue };
             found.extend(of_ids(stream, &standing));
-            if let Some(Door::Full(holders)) = door {
+            if let Some(WriteProbe::Full(holders)) = door {
                 found.push(of_backlog(stream, of.backlog.max(), holders, &standing));
             }
         }
@@ -193,10 +193,10 @@ fn of_writes(why: &str) -> Finding {
 }
 
 /// One finding a reason.
-fn of_streams(streams: &[String], doors: Vec<Option<Door>>) -> Vec<Finding> {
+fn of_streams(streams: &[String], doors: Vec<Option<WriteProbe>>) -> Vec<Finding> {
     let mut shut: BTreeMap<String, Vec<&String>> = BTreeMap::new();
     for (stream, door) in streams.iter().zip(doors) {
-        if let Some(Door::Shut(why)) = door {
+        if let Some(WriteProbe::Shut(why)) = door {
             shut.entry(why).or_default().push(stream);
         }
     }

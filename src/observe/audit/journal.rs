@@ -18,7 +18,7 @@ use crate::base::clock::{self, Clock};
 
 use super::anchor::Key;
 use super::files::{LogFile, last_record, list};
-use super::flood::Summed;
+use super::rate_limiter::Aggregate;
 use super::sealed::{Head, Sealed};
 use super::{Mark, OpenError, Options};
 use recovery::recover;
@@ -84,7 +84,7 @@ impl Journal {
     }
 
     /// Appends records; tells how many were written before one failed.
-    pub(super) fn append(&mut self, entries: &[Summed]) -> (usize, io::Result<()>) {
+    pub(super) fn append(&mut self, entries: &[Aggregate]) -> (usize, io::Result<()>) {
         let mut done = 0;
         while done < entries.len() {
             match self.append_to_one_file(&entries[done..]) {
@@ -147,7 +147,7 @@ impl Journal {
     }
 
     /// As many of `entries` as fit into the current file; none when a new one must begin first.
-    fn append_to_one_file(&mut self, entries: &[Summed]) -> io::Result<usize> {
+    fn append_to_one_file(&mut self, entries: &[Aggregate]) -> io::Result<usize> {
         self.check_current()?;
         let len = self.current.as_ref().map_or(0, |current| current.len);
         let sealed = self.seal(entries, self.limits.file_bytes.saturating_sub(len), len == 0)?;
@@ -175,7 +175,7 @@ impl Journal {
     }
 
     /// Seals as many entries as `room` takes; the first one anyway where a file begins.
-    fn seal(&self, entries: &[Summed], room: u64, begins: bool) -> io::Result<Sealed> {
+    fn seal(&self, entries: &[Aggregate], room: u64, begins: bool) -> io::Result<Sealed> {
         let (mut sealed, now) = (Sealed::after(&self.head), self.clock.now());
         for entry in entries {
             let mut more = Sealed::after(&sealed.head);

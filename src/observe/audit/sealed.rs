@@ -7,7 +7,7 @@ use std::io;
 use jiff::Timestamp;
 
 use super::anchor::{ANCHOR_EVERY, Key};
-use super::flood::Summed;
+use super::rate_limiter::Aggregate;
 use super::record::{NO_HASH, Record};
 
 /// The last record.
@@ -45,7 +45,7 @@ impl Sealed {
     /// One more entry, behind an anchor where one is due. `begins`: it is the first of a file.
     pub(super) fn entry(
         &mut self,
-        entry: &Summed,
+        entry: &Aggregate,
         key: Option<&Key>,
         now: Timestamp,
         begins: bool,

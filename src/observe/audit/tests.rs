@@ -261,11 +261,11 @@ fn with_a_key_the_end_of_a_run_is_anchored() {
         records(dir.path()).iter().map(Record::is_anchor).collect::<Vec<_>>(),
         [false, true, false, true]
     );
-    let demand = verify::Demand {
+    let demand = verify::VerifyOptions {
         keys: vec![key()],
         anchored_since: Some(1),
         anchored_to: Some(4),
-        ..verify::Demand::default()
+        ..verify::VerifyOptions::default()
     };
     assert_eq!(verify::verify_with(dir.path(), &demand).unwrap().anchors.unwrap().last_seq, 4);
 }

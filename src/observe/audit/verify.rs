@@ -3,7 +3,7 @@
 //! Keeps true: a log passes only if every line is byte for byte what the gateway wrote, from the oldest file kept to the end.
 //! What no chain can show: records cut off its end, and a chain made anew from some record on. With the key, an anchor that holds
 //! shows that all records before it are as they were when it was made. No anchor can show that the log ends early, or that its
-//! records were made anew before a gateway anchored them. For these, [`Demand`] takes what was seen of the log before, and
+//! records were made anew before a gateway anchored them. For these, [`VerifyOptions`] takes what was seen of the log before, and
 //! [`Mark::missing_in`] what the gateway noted of it.
 
 mod watch;
@@ -22,7 +22,7 @@ use watch::Watch;
 
 /// What is demanded of a log besides an unbroken chain.
 #[derive(Clone, Default)]
-pub struct Demand {
+pub struct VerifyOptions {
     /// Anchors must have been made with one of these; without any, they are records like others.
     pub keys: Vec<Key>,
     /// From this record on, each must have an anchor behind it, unless that is not due yet.
@@ -37,7 +37,7 @@ pub struct Demand {
 
 /// A chain that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifyReport {
     /// Records read.
     pub records: u64,
     /// Files read.
@@ -109,23 +109,23 @@ pub enum VerifyError {
 ///
 /// # Errors
 /// When the chain is broken or cannot be read.
-pub fn verify(dir: &Path) -> Result<Verified, VerifyError> {
-    verify_with(dir, &Demand::default())
+pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
+    verify_with(dir, &VerifyOptions::default())
 }
 
 /// The same, and holds it to more.
 ///
 /// # Errors
 /// The same, and when a demand is not met.
-pub fn verify_with(dir: &Path, demand: &Demand) -> Result<Verified, VerifyError> {
+pub fn verify_with(dir: &Path, demand: &VerifyOptions) -> Result<VerifyReport, VerifyError> {
     verify_listed(|| list(dir), dir, demand)
 }
 
 fn verify_listed(
     mut files: impl FnMut() -> io::Result<Vec<LogFile>>,
     dir: &Path,
-    demand: &Demand,
-) -> Result<Verified, VerifyError> {
+    demand: &VerifyOptions,
+) -> Result<VerifyReport, VerifyError> {
     let mut tries = 0;
     loop {
         match Chain::new(demand).follow_all(&files()?, set_aside(dir)?) {
@@ -150,7 +150,7 @@ struct Chain<'a> {
     first_seq: u64,
     records: u64,
     anchors: u64,
-    demand: &'a Demand,
+    demand: &'a VerifyOptions,
     /// The hash of the record that is demanded.
     demanded: Option<String>,
     watch: Watch<'a>,
@@ -165,12 +165,12 @@ struct Seen {
 }
 
 impl<'a> Chain<'a> {
-    fn new(demand: &'a Demand) -> Chain<'a> {
+    fn new(demand: &'a VerifyOptions) -> Chain<'a> {
         let watch = Watch::new(demand);
         Chain { last: None, first_seq: 0, records: 0, anchors: 0, demand, demanded: None, watch }
     }
 
-    fn follow_all(mut self, files: &[LogFile], set_aside: usize) -> Result<Verified, VerifyError> {
+    fn follow_all(mut self, files: &[LogFile], set_aside: usize) -> Result<VerifyReport, VerifyError> {
         let mut unfinished = false;
         for (index, file) in files.iter().enumerate() {
             unfinished = self.follow(file, index + 1 == files.len())?;
@@ -187,7 +187,7 @@ impl<'a> Chain<'a> {
         let (last_seq, last_hash) = self.last.map_or((0, NO_HASH.to_owned()), |last| (last.seq, last.hash));
         let Chain { first_seq, records, .. } = self;
         let files = files.len();
-        Ok(Verified {
+        Ok(VerifyReport {
             records,
             files,
             first_seq,
@@ -202,7 +202,7 @@ impl<'a> Chain<'a> {
 
     /// What of the demanded records is not there.
     fn missing(&self) -> Option<Broken> {
-        let Demand { anchored_since, anchored_to, holding, .. } = self.demand;
+        let VerifyOptions { anchored_since, anchored_to, holding, .. } = self.demand;
         let last = self.last.as_ref().map_or(0, |last| last.seq);
         let wanted = holding.as_ref().map(|mark| mark.seq).or(*anchored_to);
         let (seq, why) = match (wanted, &self.demanded, holding) {

@@ -15,8 +15,8 @@ use crate::base::clock;
 use crate::observe::admin::Readiness;
 use crate::observe::metrics::Metrics;
 
-use super::flood::{Flood, Summed};
 use super::journal::Journal;
+use super::rate_limiter::{Aggregate, RejectRateLimiter};
 use super::{Ledger, Reject};
 
 /// What the writer is told.
@@ -35,7 +35,7 @@ pub(super) enum Message {
 pub(super) struct Writer {
     journal: Journal,
     inbox: Receiver<Message>,
-    flood: Arc<Flood>,
+    flood: Arc<RejectRateLimiter>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     up: bool,
@@ -68,7 +68,7 @@ impl Writer {
     pub(super) fn new(
         journal: Journal,
         inbox: Receiver<Message>,
-        flood: Arc<Flood>,
+        flood: Arc<RejectRateLimiter>,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> Writer {
@@ -116,7 +116,7 @@ impl Writer {
     }
 
     /// Waits for something to do and takes all that is there; true at the end.
-    fn wait(&mut self, batch: &mut Vec<Summed>) -> bool {
+    fn wait(&mut self, batch: &mut Vec<Aggregate>) -> bool {
         let last = self.journal.last_seq();
         let noted = self.ledger.as_ref().is_none_or(|ledger| ledger.is_up_to(last));
         let restless = self.flood.holding() || self.journal.unsynced() || !noted;
@@ -126,7 +126,7 @@ impl Writer {
         let mut next = self.inbox.recv_timeout(until.saturating_duration_since(clock::instant()));
         loop {
             match next {
-                Ok(Message::Reject(reject)) => batch.push(Summed::one(reject)),
+                Ok(Message::Reject(reject)) => batch.push(Aggregate::one(reject)),
                 Ok(Message::Sums) => {}
                 Ok(Message::Ledger(ledger)) => {
                     let look = clock::instant();
@@ -143,7 +143,7 @@ impl Writer {
     }
 
     /// Writes a batch whose first `alone` entries were not summed; what fails is held for the next second.
-    fn write(&mut self, batch: Vec<Summed>, alone: usize) {
+    fn write(&mut self, batch: Vec<Aggregate>, alone: usize) {
         if batch.is_empty() {
             return;
         }
@@ -170,7 +170,7 @@ impl Writer {
         if acts.is_empty() {
             return false;
         }
-        let acts: Vec<Summed> = acts.into_iter().map(|act| Summed::one(Box::new(act))).collect();
+        let acts: Vec<Aggregate> = acts.into_iter().map(|act| Aggregate::one(Box::new(act))).collect();
         let (written, result) = self.journal.append(&acts);
         noted.recorded.extend(acts[..written].iter().map(|act| act.reject.id.clone()));
         self.metrics.audit.records.inc_by(written as u64);
@@ -237,7 +237,7 @@ mod tests {
         let journal = Journal::open(dir, options, Clock::System).unwrap();
         let (to_writer, inbox) = crossbeam_channel::unbounded();
         let (metrics, readiness) = (Arc::new(Metrics::new().unwrap()), Arc::new(Readiness::default()));
-        (Writer::new(journal, inbox, Arc::new(Flood::new(0)), metrics, readiness), to_writer)
+        (Writer::new(journal, inbox, Arc::new(RejectRateLimiter::new(0)), metrics, readiness), to_writer)
     }
 
     fn send(to_writer: &Sender<Message>, count: u64) {
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!((writer.journal.last_seq(), writer.journal.unsynced()), (1, false));
         // The next turns come within that second.
         writer.tick = clock::instant() + SWEEP;
-        writer.flood.hold(Summed::one(Box::new(reject(1))));
+        writer.flood.hold(Aggregate::one(Box::new(reject(1))));
         send(&to_writer, BATCH as u64 + 3);
         assert!(!writer.turn());
         assert_eq!(writer.journal.last_seq(), 1 + BATCH as u64);

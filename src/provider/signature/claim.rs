@@ -7,7 +7,7 @@ use hyper::header::HeaderValue;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::digest::Digest;
-use super::key::Counting;
+use super::key::ActiveKeys;
 use super::list::{self, BLANKS};
 use super::scheme::{Format, Labels, Scheme, Version};
 use super::{SignatureError, message_id};
@@ -39,7 +39,13 @@ impl<'a> Claim<'a> {
     }
 
     /// The first key that made any of the signatures. Every one is compared whole.
-    pub(super) fn slot(&self, scheme: &Scheme, keys: Counting<'_>, old: bool, body: &[u8]) -> Option<usize> {
+    pub(super) fn slot(
+        &self,
+        scheme: &Scheme,
+        keys: ActiveKeys<'_>,
+        old: bool,
+        body: &[u8],
+    ) -> Option<usize> {
         let claimed = || self.signatures.iter().filter(|(version, _)| version.old == old);
         let found = keys.iter().find(|(_, key)| {
             let made = key.digest(scheme.text(self.id.unwrap_or_default(), self.timestamp, body));

@@ -103,13 +103,13 @@ pub(super) fn seconds_within(not_before: Option<Timestamp>, not_after: Option<Ti
 
 /// The keys that count at a moment, each by its slot.
 #[derive(Clone, Copy)]
-pub(super) struct Counting<'k> {
+pub(super) struct ActiveKeys<'k> {
     pub(super) keys: &'k [Key],
     /// Unix seconds.
     pub(super) now: i64,
 }
 
-impl<'k> Counting<'k> {
+impl<'k> ActiveKeys<'k> {
     pub(super) fn iter(self) -> impl Iterator<Item = (usize, &'k Key)> {
         self.keys.iter().enumerate().filter(move |(_, key)| key.counts_at(self.now))
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::base::clock::Clock;
-use crate::durable::inbox::Verdict;
+use crate::durable::inbox::Enqueued;
 use crate::request::source::Source;
 
 /// What has to be known of an event to count it.
@@ -29,10 +29,10 @@ pub(super) struct Counts {
 
 impl Counts {
     /// Counts what the hand-over came to.
-    pub(super) fn count(self, verdict: &Verdict) {
+    pub(super) fn count(self, verdict: &Enqueued) {
         let metrics = &self.source.metrics;
         match verdict {
-            Verdict::Accepted { conflict, .. } => {
+            Enqueued::Accepted { conflict, .. } => {
                 metrics.event(&self.kind);
                 metrics.conflicts.inc_by((*conflict).into());
                 metrics.unreadable.inc_by(self.unreadable.into());
@@ -42,7 +42,7 @@ impl Counts {
                     metrics.sequence_gaps.inc_by(self.source.memory.skipped(scope, number));
                 }
             }
-            Verdict::Duplicate { dropped, .. } => metrics.conflicts.inc_by((*dropped).into()),
+            Enqueued::Duplicate { dropped, .. } => metrics.conflicts.inc_by((*dropped).into()),
         }
     }
 }

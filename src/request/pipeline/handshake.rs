@@ -5,18 +5,18 @@
 
 use hyper::header::{ALLOW, HeaderValue};
 
-use super::Exchange;
+use super::RequestContext;
 use crate::base::reason::Reason;
 use crate::request::outcome::{Outcome, Rejection};
 use crate::request::source::Source;
 
 /// Answers a provider's validation challenge by its own key.
-pub(super) fn challenge(source: &Source, exchange: &Exchange) -> Result<Outcome, Rejection> {
+pub(super) fn challenge(source: &Source, context: &RequestContext) -> Result<Outcome, Rejection> {
     let invalid = |detail: &str| Err(Rejection::new(Reason::HandshakeInvalid, detail));
     let Some(header) = source.provider.challenge_header else {
         return invalid("this provider has no handshake");
     };
-    let mut keys = exchange.head.headers.get_all(header).iter();
+    let mut keys = context.head.headers.get_all(header).iter();
     match (keys.next(), keys.next()) {
         (Some(_), Some(_)) => invalid("the validation key is there more than once"),
         (None, _) => invalid("the validation key is missing"),
@@ -28,9 +28,9 @@ pub(super) fn challenge(source: &Source, exchange: &Exchange) -> Result<Outcome,
 }
 
 /// Grants deliveries to an origin that the source lists.
-pub(super) fn validation(source: &Source, exchange: &Exchange) -> Result<Outcome, Rejection> {
+pub(super) fn validation(source: &Source, context: &RequestContext) -> Result<Outcome, Rejection> {
     let refused = |detail: &str| Err(Rejection::new(Reason::MethodNotAllowed, detail));
-    let mut origins = exchange.head.headers.get_all(REQUEST_ORIGIN).iter();
+    let mut origins = context.head.headers.get_all(REQUEST_ORIGIN).iter();
     let origin = match (origins.next(), origins.next()) {
         (Some(_), Some(_)) => return refused("OPTIONS with more than one WebHook-Request-Origin"),
         (None, _) => return refused("OPTIONS without WebHook-Request-Origin"),

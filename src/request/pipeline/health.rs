@@ -5,12 +5,12 @@
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode, Uri};
 
-use super::{Pipeline, Rules, exchange};
+use super::{Pipeline, RuntimeConfig, context};
 use crate::request::admission;
 use crate::request::answer::Body;
 
 /// The answer to a probe; none for another request.
-pub(super) fn answer(pipeline: &Pipeline, head: &Parts, rules: &Rules) -> Option<Response<Body>> {
+pub(super) fn answer(pipeline: &Pipeline, head: &Parts, rules: &RuntimeConfig) -> Option<Response<Body>> {
     let asks = head.method == Method::GET || head.method == Method::HEAD;
     let well_formed = || admission::head(head).and_then(|()| admission::host(head)).is_ok();
     if !asks || !is_asked(&head.uri, rules) || !well_formed() {
@@ -21,13 +21,13 @@ pub(super) fn answer(pipeline: &Pipeline, head: &Parts, rules: &Rules) -> Option
         *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     if pipeline.readiness.draining() {
-        exchange::close_after(&mut answer, head.version);
+        context::close_after(&mut answer, head.version);
     }
     Some(answer)
 }
 
 /// Whether a request is to the health path, whatever its query is.
-pub(super) fn is_asked(uri: &Uri, rules: &Rules) -> bool {
+pub(super) fn is_asked(uri: &Uri, rules: &RuntimeConfig) -> bool {
     rules.edge.health_path.as_ref().is_some_and(|path| path.value == uri.path())
 }
 

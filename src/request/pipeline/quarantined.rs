@@ -11,12 +11,12 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, USER_AGENT};
 use jiff::Timestamp;
 
 use super::delivery::Delivery;
-use super::{Exchange, Pipeline, Rules};
+use super::{Pipeline, RequestContext, RuntimeConfig};
 use crate::base::label::UNKNOWN;
 use crate::base::peer::Peer;
 use crate::base::reason::{Note, Reason};
-use crate::durable::inbox::Verdict;
-use crate::durable::quarantine::{Content, Judge, Judgement, Kept, Label};
+use crate::durable::inbox::Enqueued;
+use crate::durable::quarantine::{Content, Judgement, Kept, Label, Reverifier};
 use crate::event::BodyHash;
 use crate::observe::audit::{self, Reject};
 use crate::provider::normalize::{Forward, Normalized};
@@ -25,7 +25,7 @@ use crate::request::admission;
 use crate::request::outcome::Rejection;
 use crate::request::source::Source;
 
-impl Exchange {
+impl RequestContext {
     /// Keeps it if its refusal may turn out to be wrong. `reject` is the id of its record.
     pub(super) fn keep(&self, pipeline: &Pipeline, reason: Reason, reject: &str, body: &Bytes) {
         let (Some(quarantine), Some(source)) = (&pipeline.quarantine, &self.source) else { return };
@@ -65,7 +65,7 @@ fn kept_headers(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-impl Judge for Weak<Pipeline> {
+impl Reverifier for Weak<Pipeline> {
     async fn judge(&self, kept: &Kept, dry_run: bool) -> Judgement {
         match self.upgrade() {
             Some(pipeline) => pipeline.reverify(kept, dry_run).await,
@@ -92,12 +92,12 @@ impl Pipeline {
             }
         };
         match judged {
-            Ok(Verdict::Accepted { id, .. }) => {
+            Ok(Enqueued::Accepted { id, .. }) => {
                 // The same rules find the same: this time it counts, and neither a try nor a repeat ever did.
                 let _ = verified(&rules, source, kept, true);
                 Judgement::Admitted { id }
             }
-            Ok(Verdict::Duplicate { id, .. }) => Judgement::Duplicate { id },
+            Ok(Enqueued::Duplicate { id, .. }) => Judgement::Duplicate { id },
             Err(Rejection { reason, detail }) if reason.retries() => Judgement::NotAdmitted { why: detail },
             Err(Rejection { reason, detail }) => {
                 Judgement::Refused { reason: reason.label().to_owned(), why: detail }
@@ -127,7 +127,12 @@ fn conflict(kept: &Kept, source: &Source, at: Timestamp) -> Reject {
 }
 
 /// `counted`: in the source's series, as for a request that has just come.
-fn verified(rules: &Rules, source: &Source, kept: &Kept, counted: bool) -> Result<Normalized, Rejection> {
+fn verified(
+    rules: &RuntimeConfig,
+    source: &Source,
+    kept: &Kept,
+    counted: bool,
+) -> Result<Normalized, Rejection> {
     let mismatch = |detail: &str| Err(Rejection::new(Reason::SignatureMismatch, detail));
     if source.provider.name != kept.label.provider {
         return mismatch("the source is another provider's now");

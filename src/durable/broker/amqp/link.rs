@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::super::standing::Standing;
+use super::super::health::BrokerHealth;
 use super::super::url::{self, IN_A_LOGIN};
 use super::routed::Routed;
 use crate::base::clock;
@@ -54,7 +54,7 @@ impl Link {
 /// Keeps a link up.
 pub(super) struct Keeper {
     pub(super) uris: Vec<AMQPUri>,
-    pub(super) standing: Arc<Standing>,
+    pub(super) standing: Arc<BrokerHealth>,
     pub(super) routed: Arc<Routed>,
     pub(super) link: watch::Sender<Option<Arc<Link>>>,
 }

@@ -12,7 +12,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaResult;
 use rdkafka::producer::{FutureProducer, Producer};
 
-use super::super::standing::Standing;
+use super::super::health::BrokerHealth;
 use super::reasons::Reasons;
 use crate::base::clock;
 
@@ -38,7 +38,7 @@ struct Current {
 
 impl Producers {
     /// Makes the first one.
-    pub(super) fn new(config: ClientConfig, standing: Arc<Standing>) -> KafkaResult<Producers> {
+    pub(super) fn new(config: ClientConfig, standing: Arc<BrokerHealth>) -> KafkaResult<Producers> {
         let reasons = Reasons::new(move |why| standing.unconnected(format!("Kafka {why}")));
         let producer = Arc::new(config.create_with_context(reasons.clone())?);
         Ok(Producers {

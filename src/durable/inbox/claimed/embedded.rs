@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::records::{Flag, Records};
-use super::{Claim, Grant, Naming, Options, Place};
+use super::{Claim, EntryKind, Grant, Naming, Options};
 use crate::base::clock::Clock;
 use crate::config::OnConflict;
 use crate::durable::database::writer::{Database, Failure};
-use crate::durable::inbox::{Admission, Owner, Unavailable};
+use crate::durable::inbox::{EnqueueError, EnqueueRequest, Owner};
 use crate::event::{BodyHash, Identity};
 use crate::observe::admin::Readiness;
 
@@ -66,7 +66,7 @@ impl EmbeddedClaims {
     }
 
     /// See [`super::Claims::claim`].
-    pub(super) async fn claim(&self, of: &Admission, options: &Options) -> Result<Claim, Unavailable> {
+    pub(super) async fn claim(&self, of: &EnqueueRequest, options: &Options) -> Result<Claim, EnqueueError> {
         let (asker, on_conflict) = (Asker::of(of), of.on_conflict);
         let asker = Asker { naming: options.naming(&of.source), ..asker };
         let (lease, window) = (micros(options.lease), micros(options.window));
@@ -76,16 +76,16 @@ impl EmbeddedClaims {
     /// See [`super::Claims::commit`].
     pub(super) async fn commit(
         &self,
-        of: &Admission,
-        place: Place,
+        of: &EnqueueRequest,
+        place: EntryKind,
         options: &Options,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), EnqueueError> {
         let (asker, window) = (Asker::of(of), micros(options.window));
         self.step(move |ledger| ledger.commit(&asker, place, window)).await
     }
 
     /// See [`super::Claims::release`].
-    pub(super) async fn release(&self, of: &Admission, again: bool) -> Result<(), Unavailable> {
+    pub(super) async fn release(&self, of: &EnqueueRequest, again: bool) -> Result<(), EnqueueError> {
         let asker = Asker::of(of);
         self.step(move |ledger| if again { ledger.expire(&asker) } else { ledger.end(&asker) }).await
     }
@@ -93,7 +93,7 @@ impl EmbeddedClaims {
     async fn step<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Ledger<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T, Unavailable> {
+    ) -> Result<T, EnqueueError> {
         let clock = self.clock.clone();
         let done = self.database.write(move |conn| {
             // Read when it runs, so that waiting for the writer takes nothing off the lease.
@@ -101,7 +101,7 @@ impl EmbeddedClaims {
         });
         done.await.map_err(|Failure(why)| {
             self.probe();
-            Unavailable::Refused(why.to_owned())
+            EnqueueError::Refused(why.to_owned())
         })
     }
 
@@ -149,8 +149,8 @@ struct Asker {
 }
 
 impl Asker {
-    fn of(admission: &Admission) -> Asker {
-        let Admission { identity, owner, body, .. } = *admission;
+    fn of(admission: &EnqueueRequest) -> Asker {
+        let EnqueueRequest { identity, owner, body, .. } = *admission;
         Asker { identity, owner, body, naming: Naming::Plain }
     }
 }
@@ -174,8 +174,8 @@ impl Ledger<'_> {
     fn claim(&self, asker: &Asker, on_conflict: OnConflict, lease: i64, window: i64) -> Result<Claim> {
         let mut records = self.records(&asker.identity)?;
         match records.flag(&asker.body) {
-            Some(Flag::First) => return Ok(Claim::Entered(Place::First)),
-            Some(Flag::Conflict) => return Ok(Claim::Entered(Place::Conflict)),
+            Some(Flag::First) => return Ok(Claim::Entered(EntryKind::First)),
+            Some(Flag::Conflict) => return Ok(Claim::Entered(EntryKind::Conflict)),
             Some(Flag::Dropped) => return Ok(Claim::Dropped { anew: false }),
             Some(Flag::Perhaps) | None => {}
         }
@@ -191,10 +191,10 @@ impl Ledger<'_> {
             self.remember(&asker.identity, &records, window)?;
         }
         let place = match records.first(on_conflict) {
-            Some(first) if first != asker.body => Place::Conflict,
-            _ => Place::First,
+            Some(first) if first != asker.body => EntryKind::Conflict,
+            _ => EntryKind::First,
         };
-        if place == Place::Conflict && on_conflict == OnConflict::Drop {
+        if place == EntryKind::Conflict && on_conflict == OnConflict::Drop {
             records.set(&asker.body, Flag::Dropped);
             self.remember(&asker.identity, &records, window)?;
             return Ok(Claim::Dropped { anew: true });
@@ -204,7 +204,7 @@ impl Ledger<'_> {
                 asker.identity.0,
                 asker.owner.0,
                 asker.body.0,
-                i64::from(place == Place::First)
+                i64::from(place == EntryKind::First)
                     | match naming {
                         Naming::Plain => PLAIN,
                         Naming::WithSource => WITH_SOURCE,
@@ -215,7 +215,7 @@ impl Ledger<'_> {
         Ok(Claim::Granted(Grant { place, naming, again }))
     }
 
-    fn commit(&self, asker: &Asker, place: Place, window: i64) -> Result<()> {
+    fn commit(&self, asker: &Asker, place: EntryKind, window: i64) -> Result<()> {
         if self.held(&asker.identity)?.is_some_and(|held| self.is_anothers(&held, asker)) {
             return Ok(());
         }
@@ -224,8 +224,8 @@ impl Ledger<'_> {
             records.set(
                 &asker.body,
                 match place {
-                    Place::First => Flag::First,
-                    Place::Conflict => Flag::Conflict,
+                    EntryKind::First => Flag::First,
+                    EntryKind::Conflict => Flag::Conflict,
                 },
             );
             self.remember(&asker.identity, &records, window)?;

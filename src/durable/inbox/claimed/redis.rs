@@ -18,20 +18,20 @@ use redis::{Cmd, Pipeline, Script, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::{Claim, Grant, Naming, Options, Place};
+use super::{Claim, EntryKind, Grant, Naming, Options};
 use crate::config::OnConflict;
-use crate::durable::inbox::redis::board::Board;
 use crate::durable::inbox::redis::claims::stem;
-use crate::durable::inbox::redis::link::Fault;
-use crate::durable::inbox::redis::links::Links;
+use crate::durable::inbox::redis::cluster_client::ClusterClient;
+use crate::durable::inbox::redis::health::RedisHealth;
+use crate::durable::inbox::redis::node_connection::Fault;
 use crate::durable::inbox::redis::replicas::Replicas;
 use crate::durable::inbox::redis::{Servers, is_away, said};
-use crate::durable::inbox::{Admission, Unavailable};
+use crate::durable::inbox::{EnqueueError, EnqueueRequest};
 use crate::observe::admin::Readiness;
 
 /// Claims in Redis.
 pub struct RedisClaims {
-    links: Arc<Links>,
+    links: Arc<ClusterClient>,
     /// The queue's name, part of every key: fleets with different queues may share a server.
     queue: String,
     claim: Step,
@@ -59,9 +59,9 @@ impl RedisClaims {
     ///
     /// Must be called inside a tokio runtime.
     pub fn open(servers: Servers, queue: &str, readiness: Arc<Readiness>) -> RedisClaims {
-        let board = Board::new(readiness, None);
+        let board = RedisHealth::new(readiness, None);
         let claims = Some(queue.to_owned());
-        let links = Arc::new(Links::new(servers, Pipeline::new(), board, Replicas(0), claims));
+        let links = Arc::new(ClusterClient::new(servers, Pipeline::new(), board, Replicas(0), claims));
         let (keeper, stop) = (TaskTracker::new(), CancellationToken::new());
         keeper.spawn(links.clone().keep(stop.clone()));
         RedisClaims {
@@ -82,7 +82,7 @@ impl RedisClaims {
     }
 
     /// See [`super::Claims::claim`].
-    pub(super) async fn claim(&self, of: &Admission, options: &Options) -> Result<Claim, Unavailable> {
+    pub(super) async fn claim(&self, of: &EnqueueRequest, options: &Options) -> Result<Claim, EnqueueError> {
         let on_conflict = match of.on_conflict {
             OnConflict::Forward => "forward",
             OnConflict::Drop => "drop",
@@ -98,7 +98,7 @@ impl RedisClaims {
             Ok(answer) => read(&answer),
             // Perhaps it is claimed: that ends with its lease, and does not hinder the same owner. Not released, since an
             // earlier try may have published, and the claim is all that tells of it.
-            Err(Unavailable::Unknown | Unavailable::Unclear(_)) => Err(Unavailable::Unreachable),
+            Err(EnqueueError::Unknown | EnqueueError::Unclear(_)) => Err(EnqueueError::Unreachable),
             Err(why) => Err(why),
         }
     }
@@ -106,13 +106,13 @@ impl RedisClaims {
     /// See [`super::Claims::commit`].
     pub(super) async fn commit(
         &self,
-        of: &Admission,
-        place: Place,
+        of: &EnqueueRequest,
+        place: EntryKind,
         options: &Options,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), EnqueueError> {
         let flag = match place {
-            Place::First => "F",
-            Place::Conflict => "C",
+            EntryKind::First => "F",
+            EntryKind::Conflict => "C",
         };
         let done = self.run(&self.commit, of, |call| {
             call.arg(flag).arg(millis(options.window));
@@ -121,7 +121,7 @@ impl RedisClaims {
     }
 
     /// See [`super::Claims::release`].
-    pub(super) async fn release(&self, of: &Admission, again: bool) -> Result<(), Unavailable> {
+    pub(super) async fn release(&self, of: &EnqueueRequest, again: bool) -> Result<(), EnqueueError> {
         let keep = if again { "keep" } else { "" };
         let done = self.run(&self.release, of, |call| {
             call.arg(keep);
@@ -140,9 +140,9 @@ impl RedisClaims {
     async fn run(
         &self,
         step: &Step,
-        of: &Admission,
+        of: &EnqueueRequest,
         arguments: impl Fn(&mut Cmd),
-    ) -> Result<Value, Unavailable> {
+    ) -> Result<Value, EnqueueError> {
         let stem = stem(&format!("{}:{}", of.source, hex::encode(of.identity.0)), &self.queue);
         // By its text when the server does not know it by its hash: from then on it does.
         let mut answer = Value::Nil;
@@ -158,31 +158,31 @@ impl RedisClaims {
         }
         let Value::ServerError(why) = answer else { return Ok(answer) };
         if is_away(why.code()) {
-            return Err(Unavailable::Unreachable);
+            return Err(EnqueueError::Unreachable);
         }
         let why = said(&why);
         self.links.board().has_refused_claim(&why);
-        Err(Unavailable::Refused(why))
+        Err(EnqueueError::Refused(why))
     }
 
-    async fn call(&self, key: &str, call: Cmd) -> Result<Value, Unavailable> {
+    async fn call(&self, key: &str, call: Cmd) -> Result<Value, EnqueueError> {
         let mut commands = Pipeline::new();
         commands.add_command(call);
         match self.links.call(key, &commands).await.map(|mut replies| replies.pop()) {
             Ok(Some(answer)) => Ok(answer),
-            Ok(None) | Err(Fault::Unknown) => Err(Unavailable::Unknown),
-            Err(Fault::Unclear(why)) => Err(Unavailable::Unclear(why)),
-            Err(Fault::Unreachable) => Err(Unavailable::Unreachable),
+            Ok(None) | Err(Fault::Unknown) => Err(EnqueueError::Unknown),
+            Err(Fault::Unclear(why)) => Err(EnqueueError::Unclear(why)),
+            Err(Fault::Unreachable) => Err(EnqueueError::Unreachable),
         }
     }
 }
 
 /// What `claim.lua` answers.
-fn read(answer: &Value) -> Result<Claim, Unavailable> {
+fn read(answer: &Value) -> Result<Claim, EnqueueError> {
     Ok(match answer {
         Value::Array(grant) => Claim::Granted(granted(grant).ok_or_else(strange)?),
-        Value::Int(3) => Claim::Entered(Place::First),
-        Value::Int(4) => Claim::Entered(Place::Conflict),
+        Value::Int(3) => Claim::Entered(EntryKind::First),
+        Value::Int(4) => Claim::Entered(EntryKind::Conflict),
         Value::Int(5) => Claim::Dropped { anew: false },
         Value::Int(6) => Claim::Dropped { anew: true },
         Value::Int(7) => Claim::InProgress,
@@ -194,14 +194,14 @@ fn read(answer: &Value) -> Result<Claim, Unavailable> {
 fn granted(grant: &[Value]) -> Option<Grant> {
     let [Value::Int(place), Value::Int(naming), Value::Int(again)] = grant else { return None };
     Some(Grant {
-        place: if *place == 1 { Place::First } else { Place::Conflict },
+        place: if *place == 1 { EntryKind::First } else { EntryKind::Conflict },
         naming: if *naming == 1 { Naming::Plain } else { Naming::WithSource },
         again: *again == 1,
     })
 }
 
-fn strange() -> Unavailable {
-    Unavailable::Refused("an answer that the script does not give".to_owned())
+fn strange() -> EnqueueError {
+    EnqueueError::Refused("an answer that the script does not give".to_owned())
 }
 
 /// Redis takes no expiry of zero, and none that overflows its clock.

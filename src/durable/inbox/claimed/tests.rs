@@ -130,9 +130,9 @@ impl Stage {
     async fn start<'a>(
         &self,
         gateway: &'a Claimed,
-        admission: Admission,
+        admission: EnqueueRequest,
         messages: usize,
-    ) -> Pin<Box<impl Future<Output = Result<Verdict, Unavailable>> + use<'a>>> {
+    ) -> Pin<Box<impl Future<Output = Result<Enqueued, EnqueueError>> + use<'a>>> {
         let mut admit = Box::pin(gateway.admit(admission));
         tokio::select! {
             biased;
@@ -153,9 +153,9 @@ fn database(folder: &tempfile::TempDir) -> Arc<Database> {
 }
 
 /// A delivery of event `e` with this body; each has an owner of its own.
-fn delivery(body: &str) -> Admission {
+fn delivery(body: &str) -> EnqueueRequest {
     let identity = BodyHash::of(b"e").0;
-    Admission {
+    EnqueueRequest {
         source: Arc::from("src"),
         provider: "iof".into(),
         owner: Owner(clock::random()),
@@ -166,32 +166,32 @@ fn delivery(body: &str) -> Admission {
     }
 }
 
-fn dropping(body: &str) -> Admission {
-    Admission { on_conflict: OnConflict::Drop, ..delivery(body) }
+fn dropping(body: &str) -> EnqueueRequest {
+    EnqueueRequest { on_conflict: OnConflict::Drop, ..delivery(body) }
 }
 
 fn conflict_id(body: &str) -> String {
     crate::event::conflict_id("e", &BodyHash::of(body.as_bytes()))
 }
 
-fn accepted(id: &str) -> Result<Verdict, Unavailable> {
-    Ok(Verdict::Accepted { id: id.to_owned(), conflict: id.contains('~') })
+fn accepted(id: &str) -> Result<Enqueued, EnqueueError> {
+    Ok(Enqueued::Accepted { id: id.to_owned(), conflict: id.contains('~') })
 }
 
-fn duplicate(id: &str) -> Result<Verdict, Unavailable> {
-    Ok(Verdict::Duplicate { id: id.to_owned(), dropped: false })
+fn duplicate(id: &str) -> Result<Enqueued, EnqueueError> {
+    Ok(Enqueued::Duplicate { id: id.to_owned(), dropped: false })
 }
 
-fn is_conflict(claim: Result<Claim, Unavailable>) -> bool {
-    matches!(claim, Ok(Claim::Granted(Grant { place: Place::Conflict, .. })))
+fn is_conflict(claim: Result<Claim, EnqueueError>) -> bool {
+    matches!(claim, Ok(Claim::Granted(Grant { place: EntryKind::Conflict, .. })))
 }
 
-fn dropped() -> Result<Verdict, Unavailable> {
-    Ok(Verdict::Duplicate { id: "e".to_owned(), dropped: true })
+fn dropped() -> Result<Enqueued, EnqueueError> {
+    Ok(Enqueued::Duplicate { id: "e".to_owned(), dropped: true })
 }
 
-const IN_PROGRESS: Result<Verdict, Unavailable> = Err(Unavailable::InProgress);
-const UNKNOWN: Result<Verdict, Unavailable> = Err(Unavailable::Unknown);
+const IN_PROGRESS: Result<Enqueued, EnqueueError> = Err(EnqueueError::InProgress);
+const UNKNOWN: Result<Enqueued, EnqueueError> = Err(EnqueueError::Unknown);
 
 macro_rules! over_both_stores {
     ($($test:ident)*) => { $(mod $test {
@@ -238,7 +238,7 @@ async fn a_body_enters_once_and_its_redelivery_has_its_id(stage: Stage) {
     assert_eq!(gateway.admit(delivery("1")).await, duplicate("e"));
     assert_eq!(stage.broker.taken(), ["e".to_owned(), second]);
     assert_eq!(stage.claims().await, 0);
-    let other = Admission { identity: Identity([7; 16]), ..delivery("1") };
+    let other = EnqueueRequest { identity: Identity([7; 16]), ..delivery("1") };
     assert_eq!(gateway.admit(other).await, accepted("e"), "another identity is another event");
 }
 
@@ -297,7 +297,7 @@ async fn an_unknown_outcome_keeps_the_claim_for_its_owner(stage: Stage) {
     assert_eq!(gateway.admit(first.clone()).await, UNKNOWN, "a retry may end the same way");
     assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS);
     stage.then(false, Err(PublishError::Unvouched("nack".to_owned())));
-    assert_eq!(gateway.admit(first.clone()).await, Err(Unavailable::Unclear("nack".to_owned())));
+    assert_eq!(gateway.admit(first.clone()).await, Err(EnqueueError::Unclear("nack".to_owned())));
     assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS, "what the broker said is no end");
     // Another gateway, as after a crash: the owner is who shows the token.
     let restarted = stage.gateway().await;
@@ -321,10 +321,10 @@ async fn a_definite_failure_lets_the_next_in_at_once(stage: Stage) {
     let gateway = stage.gateway().await;
     let no = || "no".to_owned();
     for (why, told) in [
-        (PublishError::Refused(no()), Unavailable::Refused(no())),
-        (PublishError::Unroutable(no()), Unavailable::Unroutable(no())),
-        (PublishError::Unacceptable(no()), Unavailable::Unacceptable(no())),
-        (PublishError::Unreachable, Unavailable::Unreachable),
+        (PublishError::Refused(no()), EnqueueError::Refused(no())),
+        (PublishError::Unroutable(no()), EnqueueError::Unroutable(no())),
+        (PublishError::Unacceptable(no()), EnqueueError::Unacceptable(no())),
+        (PublishError::Unreachable, EnqueueError::Unreachable),
     ] {
         stage.then(false, Err(why));
         assert_eq!(gateway.admit(delivery("1")).await, Err(told));
@@ -383,7 +383,7 @@ async fn a_first_body_of_unknown_outcome_keeps_its_plain_id(stage: Stage) {
     assert_eq!(gateway.admit(delivery("3")).await, accepted(&third), "that second claim is no matter");
     // A definite failure of the retry says nothing of the try before.
     stage.then(false, Err(PublishError::Unreachable));
-    assert_eq!(gateway.admit(first.clone()).await, Err(Unavailable::Unreachable));
+    assert_eq!(gateway.admit(first.clone()).await, Err(EnqueueError::Unreachable));
     assert_eq!(gateway.admit(delivery("4")).await, accepted(&conflict_id("4")));
     assert_eq!(gateway.admit(first).await, accepted("e"));
     assert_eq!(gateway.admit(delivery("1")).await, duplicate("e"));
@@ -416,7 +416,7 @@ async fn an_event_whose_caller_left_is_still_published_and_committed(stage: Stag
 
 async fn a_shared_provider_has_its_source_in_the_message_id(stage: Stage) {
     let gateway = stage.gateway().await;
-    let shared = |body| Admission { source: Arc::from("shared"), ..delivery(body) };
+    let shared = |body| EnqueueRequest { source: Arc::from("shared"), ..delivery(body) };
     assert_eq!(gateway.admit(shared("1")).await, accepted("e"), "the event's id stays its own");
     assert_eq!(gateway.admit(shared("2")).await, accepted(&conflict_id("2")));
     assert_eq!(stage.broker.taken(), ["shared/e".to_owned(), format!("shared/{}", conflict_id("2"))]);
@@ -425,8 +425,8 @@ async fn a_shared_provider_has_its_source_in_the_message_id(stage: Stage) {
 /// The config is read again between the tries: a second source of the provider comes, or goes.
 async fn a_message_of_unknown_outcome_keeps_its_id_when_sources_come_and_go(stage: Stage) {
     for (source, id, after) in [("src", "e", true), ("shared", "shared/e", false)] {
-        let first = Admission { source: Arc::from(source), ..delivery("1") };
-        let first = Admission { identity: Identity([source.len() as u8; 16]), ..first };
+        let first = EnqueueRequest { source: Arc::from(source), ..delivery("1") };
+        let first = EnqueueRequest { identity: Identity([source.len() as u8; 16]), ..first };
         let taken = stage.broker.taken().len();
         stage.then(true, Err(PublishError::Unknown));
         let gateway = stage.gateway().await;
@@ -435,9 +435,9 @@ async fn a_message_of_unknown_outcome_keeps_its_id_when_sources_come_and_go(stag
         stage.qualified.store(qualified.into());
         // The broker is away meanwhile, and says so.
         stage.then(false, Err(PublishError::Unreachable));
-        assert_eq!(gateway.admit(first.clone()).await, Err(Unavailable::Unreachable));
+        assert_eq!(gateway.admit(first.clone()).await, Err(EnqueueError::Unreachable));
         // Another delivery of it, by another gateway.
-        let redelivered = Admission { owner: Owner(clock::random()), ..first.clone() };
+        let redelivered = EnqueueRequest { owner: Owner(clock::random()), ..first.clone() };
         stage.then(true, Err(PublishError::Unknown));
         let other = stage.gateway().await;
         assert_eq!(other.admit(redelivered.clone()).await, UNKNOWN, "a known end is not waited for");
@@ -468,7 +468,7 @@ async fn closing_waits_for_what_is_in_flight(stage: Stage) {
 async fn what_could_arrive_after_its_lease_is_not_published(stage: Stage) {
     let stage = Stage { lease: Duration::ZERO, ..stage };
     let gateway = stage.gateway().await;
-    assert_eq!(gateway.admit(delivery("1")).await, Err(Unavailable::Unreachable));
+    assert_eq!(gateway.admit(delivery("1")).await, Err(EnqueueError::Unreachable));
     assert_eq!(stage.broker.taken().len(), 0);
     assert_eq!(stage.claims().await, 0);
 }
@@ -493,7 +493,7 @@ async fn claims_in_the_data_folder_survive_a_restart() {
 async fn past_the_window_a_body_enters_again_and_old_rows_go() {
     let stage = Stage::embedded();
     let gateway = stage.gateway().await;
-    let other = |n: u8| Admission { identity: Identity([n; 16]), ..delivery("1") };
+    let other = |n: u8| EnqueueRequest { identity: Identity([n; 16]), ..delivery("1") };
     for n in 0..20 {
         stage.then(true, if n % 2 == 0 { Ok(()) } else { Err(PublishError::Unknown) });
         let _ = gateway.admit(other(n)).await;
@@ -531,7 +531,7 @@ async fn an_event_that_cannot_be_remembered_is_unknown_and_tried_again() {
     assert_eq!(gateway.admit(first).await, accepted("e"));
     assert_eq!(stage.broker.taken(), ["e", "e"]);
     database.write(|conn| conn.execute_batch("DROP TABLE claims")).await.unwrap();
-    assert!(matches!(gateway.admit(delivery("2")).await, Err(Unavailable::Refused(_))));
+    assert!(matches!(gateway.admit(delivery("2")).await, Err(EnqueueError::Refused(_))));
     assert_eq!(stage.broker.taken().len(), 2, "what cannot be claimed is not published");
 }
 
@@ -547,7 +547,7 @@ async fn a_database_that_refuses_claims_is_told_until_it_takes_them() {
         let trigger = "CREATE TRIGGER no BEFORE INSERT ON claims BEGIN SELECT RAISE(ABORT, 'no'); END";
         database.write(|conn| conn.execute_batch(trigger)).await.unwrap();
         for _ in 0..2 {
-            assert!(matches!(claims.claim(&delivery("1"), &options).await, Err(Unavailable::Refused(_))));
+            assert!(matches!(claims.claim(&delivery("1"), &options).await, Err(EnqueueError::Refused(_))));
         }
     };
     assert!(ready());
@@ -576,7 +576,7 @@ async fn a_lease_in_redis_ends_by_the_servers_clock_and_dead_redis_is_unreachabl
     let identity = hex::encode(delivery("1").identity.0);
     assert_eq!(keys, [format!("hookgate:{{src:{identity}}}:hooks.{{source}}:seen")]);
     server.kill();
-    assert_eq!(gateway.admit(delivery("2")).await, Err(Unavailable::Unreachable));
+    assert_eq!(gateway.admit(delivery("2")).await, Err(EnqueueError::Unreachable));
     server.restart().await;
     until("it is back", async || gateway.admit(delivery("2")).await.is_ok()).await;
     assert!(!stage.counts("hookgate_enqueue_failures_total{kind=\"unreachable\",queue=\"nats\"} 0"));

@@ -9,7 +9,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
 use sha2::{Digest, Sha256};
 
 use crate::config::OnConflict;
-use crate::durable::inbox::{Admission, Verdict};
+use crate::durable::inbox::{EnqueueRequest, Enqueued};
 use crate::event::{BodyHash, Event, Identity};
 
 use super::identities::Identities;
@@ -41,31 +41,31 @@ impl<'a> Ledger<'a> {
     }
 
     /// Decides and records.
-    pub(super) fn admit(&mut self, delivery: &Admission) -> Result<Verdict> {
+    pub(super) fn admit(&mut self, delivery: &EnqueueRequest) -> Result<Enqueued> {
         let Some(known) = self.find(&delivery.identity)? else {
             let event = &delivery.event;
             self.record(delivery, FIRST, event, None)?;
-            return Ok(Verdict::Accepted { id: event.id.clone(), conflict: false });
+            return Ok(Enqueued::Accepted { id: event.id.clone(), conflict: false });
         };
         if known.body == delivery.body {
-            return Ok(Verdict::Duplicate { id: known.id, dropped: false });
+            return Ok(Enqueued::Duplicate { id: known.id, dropped: false });
         }
         let first = known.first.unwrap_or((known.body, known.id));
         if first.0 == delivery.body {
-            return Ok(Verdict::Duplicate { id: first.1, dropped: false });
+            return Ok(Enqueued::Duplicate { id: first.1, dropped: false });
         }
         if let Some(entered) = self.find(&conflict_key(&delivery.identity, &delivery.body.0))? {
-            return Ok(Verdict::Duplicate { id: entered.id, dropped: false });
+            return Ok(Enqueued::Duplicate { id: entered.id, dropped: false });
         }
         match delivery.on_conflict {
             OnConflict::Forward => {
                 let event = delivery.event.conflicting(&delivery.body);
                 self.record(delivery, FORWARDED, &event, Some(&first))?;
-                Ok(Verdict::Accepted { id: event.id, conflict: true })
+                Ok(Enqueued::Accepted { id: event.id, conflict: true })
             }
             OnConflict::Drop => {
                 self.record(delivery, DROPPED, &delivery.event, Some(&first))?;
-                Ok(Verdict::Duplicate { id: first.1, dropped: true })
+                Ok(Enqueued::Duplicate { id: first.1, dropped: true })
             }
         }
     }
@@ -95,7 +95,7 @@ impl<'a> Ledger<'a> {
     /// Writes the row and indexes it. A dropped conflict has no text, and the id of its identity.
     fn record(
         &mut self,
-        delivery: &Admission,
+        delivery: &EnqueueRequest,
         state: i64,
         event: &Event,
         first: Option<&(BodyHash, String)>,

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 
 use crate::durable::database::pairing::Pairing;
 use crate::durable::database::{self, OpenError};
-use crate::durable::inbox::{Admission, Verdict};
+use crate::durable::inbox::{EnqueueRequest, Enqueued};
 
 use super::checkpoint::{self, Checkpoints};
 use super::identities::Identities;
@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// Admits a batch in one transaction: all of it or nothing.
-    pub(super) fn admit(&mut self, batch: &[&Admission], now: i64) -> Result<Vec<Verdict>> {
+    pub(super) fn admit(&mut self, batch: &[&EnqueueRequest], now: i64) -> Result<Vec<Enqueued>> {
         let bytes: usize = batch.iter().map(|admission| admission.event.json.len() + ROW).sum();
         self.transact(now, bytes, batch.len(), |ledger| {
             batch.iter().map(|admission| ledger.admit(admission)).collect()

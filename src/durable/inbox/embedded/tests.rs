@@ -35,9 +35,9 @@ pub(super) fn days(window: u64, retain: u64) -> Options {
     Options { window: day * window as u32, retain: day * retain as u32 }
 }
 
-fn delivery(identity: u64, body: &str, on_conflict: OnConflict) -> Admission {
+fn delivery(identity: u64, body: &str, on_conflict: OnConflict) -> EnqueueRequest {
     let hash = BodyHash::of(&identity.to_be_bytes());
-    Admission {
+    EnqueueRequest {
         source: Arc::from("test"),
         provider: "basiq".into(),
         owner: Owner([0; 16]),
@@ -48,27 +48,27 @@ fn delivery(identity: u64, body: &str, on_conflict: OnConflict) -> Admission {
     }
 }
 
-pub(super) fn forward(identity: u64, body: &str) -> Admission {
+pub(super) fn forward(identity: u64, body: &str) -> EnqueueRequest {
     delivery(identity, body, OnConflict::Forward)
 }
 
-fn new(id: &str) -> Verdict {
-    Verdict::Accepted { id: id.to_owned(), conflict: false }
+fn new(id: &str) -> Enqueued {
+    Enqueued::Accepted { id: id.to_owned(), conflict: false }
 }
 
-fn duplicate(id: &str) -> Verdict {
-    Verdict::Duplicate { id: id.to_owned(), dropped: false }
+fn duplicate(id: &str) -> Enqueued {
+    Enqueued::Duplicate { id: id.to_owned(), dropped: false }
 }
 
 fn store(dir: &TempDir, options: Options) -> Store {
     Store::open(&dir.path().join("hookgate.db"), options, tiny()).unwrap()
 }
 
-fn admit(store: &mut Store, batch: &[Admission], now: i64) -> Vec<Verdict> {
+fn admit(store: &mut Store, batch: &[EnqueueRequest], now: i64) -> Vec<Enqueued> {
     store.admit(&batch.iter().collect::<Vec<_>>(), now).unwrap()
 }
 
-fn one(store: &mut Store, admission: Admission, now: i64) -> Verdict {
+fn one(store: &mut Store, admission: EnqueueRequest, now: i64) -> Enqueued {
     admit(store, &[admission], now).remove(0)
 }
 
@@ -93,10 +93,10 @@ fn a_forwarded_conflict_enters_once_and_each_body_keeps_its_id() {
     assert_eq!(one(&mut store, forward(1, "a"), START), new("e1"));
     assert_eq!(one(&mut store, forward(1, "a"), START), duplicate("e1"));
     let entered = one(&mut store, forward(1, "b"), START);
-    assert_eq!(entered, Verdict::Accepted { id: second.clone(), conflict: true });
+    assert_eq!(entered, Enqueued::Accepted { id: second.clone(), conflict: true });
     assert_eq!(one(&mut store, forward(1, "b"), START), duplicate(&second));
     assert_eq!(one(&mut store, forward(1, "a"), START), duplicate("e1"));
-    assert!(matches!(one(&mut store, forward(1, "c"), START), Verdict::Accepted { conflict: true, .. }));
+    assert!(matches!(one(&mut store, forward(1, "c"), START), Enqueued::Accepted { conflict: true, .. }));
     assert_eq!(one(&mut store, forward(1, "b"), START), duplicate(&second));
     assert_eq!(one(&mut store, forward(1, "a"), START), duplicate("e1"));
     let events = readable(&dir);
@@ -110,7 +110,7 @@ fn a_dropped_conflict_is_told_once_and_never_read() {
     let mut store = store(&dir, days(7, 7));
     one(&mut store, forward(1, "a"), START);
     let drop = || delivery(1, "b", OnConflict::Drop);
-    let dropped = Verdict::Duplicate { id: "e1".to_owned(), dropped: true };
+    let dropped = Enqueued::Duplicate { id: "e1".to_owned(), dropped: true };
     assert_eq!(one(&mut store, drop(), START), dropped);
     assert_eq!(one(&mut store, drop(), START), duplicate("e1"));
     assert_eq!(one(&mut store, forward(1, "a"), START), duplicate("e1"));
@@ -134,7 +134,7 @@ fn one_batch_sees_itself() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = store(&dir, days(7, 7));
     let batch = [forward(1, "a"), forward(1, "a"), delivery(1, "b", OnConflict::Drop), forward(2, "a")];
-    let dropped = Verdict::Duplicate { id: "e1".to_owned(), dropped: true };
+    let dropped = Enqueued::Duplicate { id: "e1".to_owned(), dropped: true };
     assert_eq!(admit(&mut store, &batch, START), [new("e1"), duplicate("e1"), dropped, new("e2")]);
 }
 
@@ -144,7 +144,7 @@ fn an_identity_is_forgotten_after_the_window_and_not_before() {
     let mut store = store(&dir, days(7, 30));
     one(&mut store, forward(1, "a"), START);
     one(&mut store, forward(1, "b"), START + 6 * DAY);
-    assert!(matches!(one(&mut store, forward(1, "b"), START + 13 * DAY - 1), Verdict::Duplicate { .. }));
+    assert!(matches!(one(&mut store, forward(1, "b"), START + 13 * DAY - 1), Enqueued::Duplicate { .. }));
     assert_eq!(one(&mut store, forward(1, "b"), START + 13 * DAY), new("e1"));
     one(&mut store, forward(2, "a"), START);
     assert_eq!(one(&mut store, forward(2, "a"), START + 7 * DAY - 1), duplicate("e2"));
@@ -250,9 +250,9 @@ async fn the_thread_recovers_by_itself_from_a_failing_database() {
             "CREATE TRIGGER broken BEFORE INSERT ON events BEGIN SELECT raise(ABORT, 'broken'); END",
         )
         .unwrap();
-    assert!(matches!(inbox.admit(forward(2, "a")).await, Err(Unavailable::Refused(_))));
+    assert!(matches!(inbox.admit(forward(2, "a")).await, Err(EnqueueError::Refused(_))));
     assert_eq!(metrics.up.get(), 0);
-    assert!(matches!(inbox.admit(forward(2, "a")).await, Err(Unavailable::Refused(_))));
+    assert!(matches!(inbox.admit(forward(2, "a")).await, Err(EnqueueError::Refused(_))));
     other.execute_batch("DROP TRIGGER broken").unwrap();
     while metrics.up.get() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use crate::base::clock::{self, Clock};
 use crate::base::runtime::{Answers, Reply};
 use crate::durable::database;
-use crate::durable::inbox::{Admission, Unavailable, Verdict};
+use crate::durable::inbox::{EnqueueError, EnqueueRequest, Enqueued};
 use crate::observe::admin::Readiness;
 use crate::observe::metrics::{EnqueueFailure, QueueMetrics};
 
@@ -21,8 +21,8 @@ use super::store::Store;
 /// A delivery and who waits for its verdict.
 pub(super) struct Job {
     /// The delivery.
-    pub(super) admission: Arc<Admission>,
-    pub(super) reply: Reply<Result<Verdict, Unavailable>>,
+    pub(super) admission: Arc<EnqueueRequest>,
+    pub(super) reply: Reply<Result<Enqueued, EnqueueError>>,
 }
 
 /// What the thread owns.
@@ -117,7 +117,7 @@ impl Writer {
             return;
         }
         let started = clock::instant();
-        let admissions: Vec<&Admission> = batch.iter().map(|job| &*job.admission).collect();
+        let admissions: Vec<&EnqueueRequest> = batch.iter().map(|job| &*job.admission).collect();
         match self.store.admit(&admissions, self.now()) {
             Ok(verdicts) => {
                 self.watch.metrics.duration.observe(started.elapsed().as_secs_f64());
@@ -185,7 +185,7 @@ impl Writer {
 fn refuse(batch: &mut Vec<Job>, why: &str) {
     let mut answers = Answers::default();
     for job in batch.drain(..) {
-        answers.reply(job.reply, Err(Unavailable::Refused(why.to_owned())));
+        answers.reply(job.reply, Err(EnqueueError::Refused(why.to_owned())));
     }
 }
 

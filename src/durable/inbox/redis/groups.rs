@@ -12,8 +12,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::{Backlog, Seen};
+use super::cluster_client::ClusterClient;
 use super::lag::{Asked, Budget, Counted, StreamInfo};
-use super::links::Links;
 use super::retention::Written;
 use super::script::Scripts;
 use crate::base::clock;
@@ -21,7 +21,7 @@ use crate::observe::metrics::QueueMetrics;
 
 /// The watch.
 pub(super) struct Watch {
-    pub(super) links: Arc<Links>,
+    pub(super) links: Arc<ClusterClient>,
     pub(super) scripts: Arc<Scripts>,
     pub(super) written: Arc<Written>,
     pub(super) backlog: Arc<Backlog>,
@@ -39,7 +39,7 @@ struct Known {
     ahead: bool,
 }
 
-impl Asked for &Links {
+impl Asked for &ClusterClient {
     async fn ask(&mut self, stream: &str, commands: &Pipeline) -> Option<Vec<Value>> {
         self.call(stream, commands).await.ok()
     }

@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, Script, Value};
 
 use super::claims::Claims;
-use super::link::{is_astray, is_down};
+use super::node_connection::{is_astray, is_down};
 use super::replicas::Replicas;
 use super::script::said;
 

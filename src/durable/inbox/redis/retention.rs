@@ -11,8 +11,8 @@ use redis::{FromRedisValue, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
-use super::link::{Fault, Link};
-use super::links::Links;
+use super::cluster_client::ClusterClient;
+use super::node_connection::{Fault, NodeConnection};
 use super::script::{self, Scripts};
 use crate::base::clock;
 
@@ -38,7 +38,7 @@ impl Written {
 
 /// Trims every stream by age now and then.
 pub(super) struct Retention {
-    pub(super) links: Arc<Links>,
+    pub(super) links: Arc<ClusterClient>,
     pub(super) scripts: Arc<Scripts>,
     pub(super) written: Arc<Written>,
     pub(super) backlog: Arc<Backlog>,
@@ -126,7 +126,7 @@ pub(super) enum Room {
 
 /// Makes room for so many events in a stream that is full.
 pub(super) async fn make_room(
-    link: &Link,
+    link: &NodeConnection,
     scripts: &Scripts,
     stream: &str,
     wanted: usize,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::config::queue_name::{Part, QueueName};
-use crate::durable::inbox::Admission;
+use crate::durable::inbox::EnqueueRequest;
 use crate::event::Identity;
 
 /// A stream's name with what is to be filled in, and its number of partitions.
@@ -42,7 +42,7 @@ impl Streams {
     }
 
     /// The stream that an event goes to, given its partition.
-    pub(super) fn stream(&self, admission: &Admission, partition: u32) -> String {
+    pub(super) fn stream(&self, admission: &EnqueueRequest, partition: u32) -> String {
         let mut stream = self.name.fill(admission.names());
         number(&mut stream, partition, self.partitions);
         stream

@@ -37,11 +37,11 @@ async fn inbox_counted_by(metrics: &Metrics, server: &Server, options: Options) 
     inbox
 }
 
-pub(super) fn admission(id: &str, body: &str) -> Admission {
+pub(super) fn admission(id: &str, body: &str) -> EnqueueRequest {
     let hash = BodyHash::of(id.as_bytes()).0;
     let mut identity = [0; 16];
     identity.copy_from_slice(&hash[..16]);
-    Admission {
+    EnqueueRequest {
         source: Arc::from("src"),
         provider: "iof".into(),
         owner: Owner([0; 16]),
@@ -52,16 +52,16 @@ pub(super) fn admission(id: &str, body: &str) -> Admission {
     }
 }
 
-fn dropping(id: &str, body: &str) -> Admission {
-    Admission { on_conflict: OnConflict::Drop, ..admission(id, body) }
+fn dropping(id: &str, body: &str) -> EnqueueRequest {
+    EnqueueRequest { on_conflict: OnConflict::Drop, ..admission(id, body) }
 }
 
-fn accepted(id: &str, conflict: bool) -> Verdict {
-    Verdict::Accepted { id: id.to_owned(), conflict }
+fn accepted(id: &str, conflict: bool) -> Enqueued {
+    Enqueued::Accepted { id: id.to_owned(), conflict }
 }
 
-fn duplicate(id: &str, dropped: bool) -> Verdict {
-    Verdict::Duplicate { id: id.to_owned(), dropped }
+fn duplicate(id: &str, dropped: bool) -> Enqueued {
+    Enqueued::Duplicate { id: id.to_owned(), dropped }
 }
 
 fn conflict_id(id: &str, body: &str) -> String {
@@ -76,7 +76,7 @@ async fn remembered(server: &Server) -> usize {
 async fn each_body_enters_once_and_every_redelivery_has_its_id() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
-    let admit = async |one: Admission| inbox.admit(one).await.unwrap();
+    let admit = async |one: EnqueueRequest| inbox.admit(one).await.unwrap();
     assert_eq!(admit(admission("a", "1")).await, accepted("a", false));
     assert_eq!(admit(admission("a", "1")).await, duplicate("a", false));
     let second = conflict_id("a", "2");
@@ -111,7 +111,7 @@ async fn two_gateways_take_one_event_once_however_concurrently() {
             all.spawn(async move { gateway.admit(one).await.unwrap() });
         }
         let verdicts = all.join_all().await;
-        let new = verdicts.iter().filter(|one| matches!(one, Verdict::Accepted { .. })).count();
+        let new = verdicts.iter().filter(|one| matches!(one, Enqueued::Accepted { .. })).count();
         assert_eq!((new, verdicts.len()), (1, 200), "{round}");
     }
     assert_eq!(server.run::<u64>(&["XLEN", "hooks"]).await, 2);
@@ -179,7 +179,7 @@ async fn without_the_right_to_remember_nothing_enters_and_without_that_to_enter_
         let _: String = server.run(&[&user[..], &[takes_away], &may_not].concat()).await;
         for (id, body) in [("new", "1"), ("known", "2"), ("new", "1")] {
             let said = inbox.admit(admission(id, body)).await.unwrap_err();
-            assert!(matches!(said, Unavailable::Refused(_)), "{takes_away}: {said}");
+            assert!(matches!(said, EnqueueError::Refused(_)), "{takes_away}: {said}");
         }
         let gives_back = takes_away.replace('-', "+");
         let _: String = server.run(&[&user[..], &[&gives_back], &may_undo].concat()).await;
@@ -200,7 +200,7 @@ async fn out_of_memory_is_a_refusal_that_leaves_nothing_remembered() {
     let inbox = inbox(&server, options()).await;
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let said = inbox.admit(admission("a", "1")).await.unwrap_err();
-    assert!(matches!(&said, Unavailable::Refused(why) if why.starts_with("OOM")), "{said}");
+    assert!(matches!(&said, EnqueueError::Refused(why) if why.starts_with("OOM")), "{said}");
     assert_eq!(remembered(&server).await, 0);
     assert!(inbox.links.is_up());
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
@@ -230,12 +230,12 @@ async fn a_stopped_redis_is_known_within_a_second_and_then_at_once() {
     let inbox = inbox_counted_by(&metrics, &server, options()).await;
     server.signal("-STOP");
     let said = inbox.admit(admission("a", "1")).await.unwrap_err();
-    assert!(matches!(said, Unavailable::Unknown), "{said}");
+    assert!(matches!(said, EnqueueError::Unknown), "{said}");
     assert_eq!(inbox.metrics.up.get(), 0);
     // Unreachable is said without sending anything, hence without waiting.
     for n in 0..100 {
         let said = inbox.admit(admission(&format!("b{n}"), "1")).await.unwrap_err();
-        assert!(matches!(said, Unavailable::Unreachable), "{said}");
+        assert!(matches!(said, EnqueueError::Unreachable), "{said}");
     }
     let counted = metrics.render().unwrap().0;
     for (kind, count) in [("timeout", 1), ("unreachable", 100)] {
@@ -256,7 +256,7 @@ async fn a_redis_killed_and_started_again_is_found_again() {
     inbox.admit(admission("a", "1")).await.unwrap();
     server.kill();
     until("the link is down", async || !inbox.links.is_up()).await;
-    assert!(matches!(inbox.admit(admission("b", "1")).await, Err(Unavailable::Unreachable)));
+    assert!(matches!(inbox.admit(admission("b", "1")).await, Err(EnqueueError::Unreachable)));
     server.restart().await;
     until("the link is up", async || inbox.links.is_up()).await;
     assert_eq!(inbox.admit(admission("b", "1")).await.unwrap(), accepted("b", false));
@@ -268,7 +268,7 @@ async fn an_inbox_opens_before_its_redis_does() {
     server.kill();
     let metrics = Metrics::new().unwrap().queue("redis");
     let inbox = RedisInbox::open(server.servers(), options(), metrics, Arc::default()).unwrap();
-    assert!(matches!(inbox.admit(admission("a", "1")).await, Err(Unavailable::Unreachable)));
+    assert!(matches!(inbox.admit(admission("a", "1")).await, Err(EnqueueError::Unreachable)));
     server.restart().await;
     until("the link is up", async || inbox.links.is_up()).await;
     assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), accepted("a", false));
@@ -290,7 +290,7 @@ async fn a_server_that_may_not_be_written_to_is_down() {
     let inbox = inbox(&server, options()).await;
     // Of a master that does not answer: it becomes a replica all the same.
     let _: String = server.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
-    assert!(matches!(inbox.admit(admission("a", "1")).await, Err(Unavailable::Unreachable)));
+    assert!(matches!(inbox.admit(admission("a", "1")).await, Err(EnqueueError::Unreachable)));
     assert!(!inbox.links.is_up());
     let _: String = server.run(&["REPLICAOF", "NO", "ONE"]).await;
     until("the link is up", async || inbox.links.is_up()).await;
@@ -394,7 +394,7 @@ async fn a_template_makes_a_stream_each_and_the_reader_finds_them() {
     let name = "hooks.{source}.{type}".to_owned();
     let inbox = inbox(&server, Options { name: name.clone(), ..options() }).await;
     let _: u64 = server.run(&["XLEN", "none"]).await;
-    let of = |source: &str| Admission { source: Arc::from(source), ..admission(source, "1") };
+    let of = |source: &str| EnqueueRequest { source: Arc::from(source), ..admission(source, "1") };
     let (a, b) = tokio::join!(inbox.admit(of("a")), inbox.admit(of("b")));
     assert!(a.is_ok() && b.is_ok());
     assert_eq!(server.run::<u64>(&["XLEN", "hooks.a.kyc.verified"]).await, 1);

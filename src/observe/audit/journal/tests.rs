@@ -20,11 +20,11 @@ impl Hand {
 }
 
 fn write(journal: &mut Journal, count: u64) {
-    let entries: Vec<Summed> = (0..count)
+    let entries: Vec<Aggregate> = (0..count)
         .map(|n| {
             let mut of = reject(n);
             of.at = journal.clock.now();
-            Summed::one(Box::new(of))
+            Aggregate::one(Box::new(of))
         })
         .collect();
     let (written, result) = journal.append(&entries);
@@ -265,7 +265,7 @@ fn a_file_that_is_gone_after_a_failed_write_is_given_up_and_one_that_cannot_be_o
     let (path, aside) = (current.log.path.clone(), dir.path().join("aside"));
     fs::rename(&path, &aside).unwrap();
     fs::create_dir(&path).unwrap();
-    let (written, failed) = journal.append(&[Summed::one(Box::new(reject(1)))]);
+    let (written, failed) = journal.append(&[Aggregate::one(Box::new(reject(1)))]);
     assert_eq!((written, failed.unwrap_err().kind()), (0, io::ErrorKind::IsADirectory));
     fs::remove_dir(&path).unwrap();
     write(&mut journal, 1);
@@ -366,7 +366,7 @@ fn a_file_that_root_begins_is_the_folders_owners() {
         return;
     }
     let mut journal = Journal::open(dir.path(), options(), Clock::System).unwrap();
-    journal.append(&[Summed::one(Box::new(reject(1)))]).1.unwrap();
+    journal.append(&[Aggregate::one(Box::new(reject(1)))]).1.unwrap();
     let of = list(dir.path()).unwrap()[0].path.metadata().unwrap();
     assert_eq!((of.uid(), of.gid()), (1234, 1235));
 }

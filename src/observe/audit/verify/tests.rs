@@ -3,8 +3,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::super::Options;
-use super::super::flood::Summed;
 use super::super::journal::Journal;
+use super::super::rate_limiter::Aggregate;
 use super::super::tests::{options, reject};
 use super::*;
 use crate::base::clock::Clock;
@@ -23,8 +23,8 @@ impl Log {
             // A file takes what one line more would overflow: each batch has its own here.
             let small = Options { file_bytes: 2800, ..options() };
             let mut journal = Journal::open(dir.path(), small, clock.clone()).unwrap();
-            let batch: Vec<Summed> =
-                (0..4).map(|n| Summed::one(Box::new(reject(10 + part * 4 + n)))).collect();
+            let batch: Vec<Aggregate> =
+                (0..4).map(|n| Aggregate::one(Box::new(reject(10 + part * 4 + n)))).collect();
             journal.append(&batch).1.unwrap();
         }
         let files = list(dir.path()).unwrap();
@@ -43,7 +43,7 @@ impl Log {
         fs::write(self.path(file), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     }
 
-    fn verify(&self) -> Result<Verified, VerifyError> {
+    fn verify(&self) -> Result<VerifyReport, VerifyError> {
         verify(self.dir.path())
     }
 
@@ -101,7 +101,7 @@ fn a_file_that_goes_between_the_list_and_the_look_is_no_error_unless_it_never_co
                 if lists <= stale { deleted() } else { list(log.dir.path()) }
             },
             log.dir.path(),
-            &Demand::default(),
+            &VerifyOptions::default(),
         );
         (found.map(|found| found.records).map_err(|why| why.to_string()), lists)
     };
@@ -114,7 +114,7 @@ fn a_file_that_goes_between_the_list_and_the_look_is_no_error_unless_it_never_co
         lists += 1;
         Err(io::ErrorKind::PermissionDenied.into())
     };
-    let found = verify_listed(unlisted, log.dir.path(), &Demand::default());
+    let found = verify_listed(unlisted, log.dir.path(), &VerifyOptions::default());
     assert!(
         matches!(found, Err(VerifyError::Io(_))) && lists == 1,
         "only a file that is gone is looked for again"

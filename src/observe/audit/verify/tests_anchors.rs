@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::super::Options;
 use super::super::anchor::ANCHOR_EVERY;
-use super::super::flood::Summed;
 use super::super::journal::Journal;
+use super::super::rate_limiter::Aggregate;
 use super::super::tests::{options, records, reject};
 use super::*;
 use crate::base::clock::Clock;
@@ -51,11 +51,11 @@ impl Log {
     }
 
     fn write(&self, journal: &mut Journal, count: u64) {
-        let entries: Vec<Summed> = (0..count)
+        let entries: Vec<Aggregate> = (0..count)
             .map(|n| {
                 let mut of = reject(n);
                 of.at = self.clock.now();
-                Summed::one(Box::new(of))
+                Aggregate::one(Box::new(of))
             })
             .collect();
         journal.append(&entries).1.unwrap();
@@ -100,8 +100,8 @@ impl Log {
         records(self.path()).iter().map(|record| record.line().unwrap() + "\n").collect()
     }
 
-    fn verify(&self, change: impl FnOnce(&mut Demand)) -> Result<Verified, VerifyError> {
-        let mut demand = Demand { keys: vec![ours()], ..Demand::default() };
+    fn verify(&self, change: impl FnOnce(&mut VerifyOptions)) -> Result<VerifyReport, VerifyError> {
+        let mut demand = VerifyOptions { keys: vec![ours()], ..VerifyOptions::default() };
         change(&mut demand);
         verify_with(self.path(), &demand)
     }
@@ -114,7 +114,7 @@ impl Log {
 }
 
 #[track_caller]
-fn broken(found: Result<Verified, VerifyError>, seq: u64, why: &str) {
+fn broken(found: Result<VerifyReport, VerifyError>, seq: u64, why: &str) {
     let Err(VerifyError::Broken(broken)) = found else { panic!("{found:?}") };
     assert_eq!(broken.seq, Some(seq), "{broken}");
     assert!(broken.why.contains(why), "{broken}");
@@ -323,7 +323,7 @@ fn anchors_of_an_older_key_hold_where_that_is_given() {
     let with = |keys: &[&str]| {
         verify_with(
             log.path(),
-            &Demand { keys: keys.iter().map(|of| key(of)).collect(), ..Demand::default() },
+            &VerifyOptions { keys: keys.iter().map(|of| key(of)).collect(), ..VerifyOptions::default() },
         )
     };
     broken(with(&["the key that came after"]), 6, "--key-file");

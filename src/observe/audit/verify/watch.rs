@@ -7,19 +7,19 @@ use std::io;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Anchors, Broken, Demand, Seen, VerifyError};
+use super::{Anchors, Broken, Seen, VerifyError, VerifyOptions};
 use crate::observe::audit::record::Record;
 
 /// What was seen of the anchors so far.
 pub(super) struct Watch<'a> {
-    demand: &'a Demand,
+    demand: &'a VerifyOptions,
     anchors: Option<Anchors>,
     /// The time of the first record behind the last anchor; none where no record is.
     unanchored: Option<Timestamp>,
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(demand: &'a Demand) -> Watch<'a> {
+    pub(super) fn new(demand: &'a VerifyOptions) -> Watch<'a> {
         Watch { demand, anchors: None, unanchored: None }
     }
 

@@ -15,14 +15,14 @@ struct Model {
 }
 
 impl Model {
-    fn admit(&mut self, identity: u64, body: u8, drop: bool, now: i64, window: i64) -> Verdict {
+    fn admit(&mut self, identity: u64, body: u8, drop: bool, now: i64, window: i64) -> Enqueued {
         let id = format!("e{identity}");
         let Some((first_body, first_id, newest)) =
             self.first.get_mut(&identity).filter(|(_, _, newest)| *newest > now - window)
         else {
             self.first.insert(identity, (body, id.clone(), now));
             self.bodies.retain(|(known, _), _| *known != identity);
-            return Verdict::Accepted { id, conflict: false };
+            return Enqueued::Accepted { id, conflict: false };
         };
         if *first_body == body {
             return duplicate(first_id);
@@ -37,8 +37,8 @@ impl Model {
         let entered = if drop { first_id.clone() } else { own.clone() };
         self.bodies.insert((identity, body), (entered, now));
         match drop {
-            true => Verdict::Duplicate { id: first_id.clone(), dropped: true },
-            false => Verdict::Accepted { id: own, conflict: true },
+            true => Enqueued::Duplicate { id: first_id.clone(), dropped: true },
+            false => Enqueued::Accepted { id: own, conflict: true },
         }
     }
 }

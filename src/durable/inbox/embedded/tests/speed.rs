@@ -7,8 +7,8 @@ fn number(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-fn random_delivery(n: u64, data: &str) -> Admission {
-    Admission {
+fn random_delivery(n: u64, data: &str) -> EnqueueRequest {
+    EnqueueRequest {
         identity: Identity(crate::base::clock::random()),
         event: Event::with_payload(&format!("{n:032x}"), data),
         ..forward(0, "a")
@@ -36,8 +36,9 @@ fn rate(events: usize, spent: Duration, busy: Duration) -> String {
 fn round(store: &mut Store, batches: usize, size: usize, data: &str) -> String {
     let (mut spent, mut slowest, mut busy) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for n in 0..batches {
-        let batch: Vec<Admission> = (0..size).map(|m| random_delivery((n * size + m) as u64, data)).collect();
-        let batch: Vec<&Admission> = batch.iter().collect();
+        let batch: Vec<EnqueueRequest> =
+            (0..size).map(|m| random_delivery((n * size + m) as u64, data)).collect();
+        let batch: Vec<&EnqueueRequest> = batch.iter().collect();
         let now = Clock::System.now().as_microsecond();
         let (started, ran) = (crate::base::clock::instant(), cpu());
         store.admit(&batch, now).unwrap();
@@ -56,7 +57,8 @@ fn append(dir: &TempDir, tuning: &Tuning, batches: usize, size: usize, data: &st
         database::open(&dir.path().join("append.db"), tuning.layout, &super::super::store::tables()).unwrap();
     let (mut spent, mut busy, mut logged) = (Duration::ZERO, Duration::ZERO, 0);
     for n in 0..batches {
-        let batch: Vec<Admission> = (0..size).map(|m| random_delivery((n * size + m) as u64, data)).collect();
+        let batch: Vec<EnqueueRequest> =
+            (0..size).map(|m| random_delivery((n * size + m) as u64, data)).collect();
         let (started, ran) = (crate::base::clock::instant(), cpu());
         conn.execute_batch("BEGIN IMMEDIATE").unwrap();
         for a in &batch {

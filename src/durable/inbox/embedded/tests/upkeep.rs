@@ -19,7 +19,7 @@ fn after_a_month(dir: &TempDir) -> (Store, i64) {
     let mut now = START;
     for step in 0..300 {
         now += DAY / 14;
-        let batch: Vec<Admission> = (0..1 + step % 19).map(|n| forward(step * 100 + n, "a")).collect();
+        let batch: Vec<EnqueueRequest> = (0..1 + step % 19).map(|n| forward(step * 100 + n, "a")).collect();
         admit(&mut store, &batch, now);
         for level in 0..run::LEVELS {
             let runs = count(&store, &format!("runs WHERE state = 1 AND level = {level}"));

@@ -27,7 +27,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// What each client that has a place has of either.
-fn by_client(places: &[Place]) -> HashMap<IpAddr, [u64; 2]> {
+fn by_client(places: &[InFlightPermit]) -> HashMap<IpAddr, [u64; 2]> {
     let mut by = HashMap::new();
     for place in places {
         let Some(client) = place.holder.client else { continue };
@@ -53,11 +53,11 @@ proptest! {
         let (edge, gauge) = (edge(12, 600), gauge());
         let names: [Arc<str>; 3] = ["a".into(), "b".into(), "c".into()];
         let clients = [None, Some(ip("203.0.113.7")), Some(ip("203.0.113.8")), Some(ip("2001:db8::"))];
-        let mut shares = Shares::new(&edge, 3, &gauge, None);
-        let mut places: Vec<Place> = Vec::new();
+        let mut shares = InFlightLimit::new(&edge, 3, &gauge, None);
+        let mut places: Vec<InFlightPermit> = Vec::new();
         for step in steps {
             let requests = |of: &Arc<str>| places.iter().filter(|place| place.holder.source == *of).count();
-            let bytes = |of: &Arc<str>| places.iter().filter(|place| place.holder.source == *of).map(Place::bytes).sum::<u64>();
+            let bytes = |of: &Arc<str>| places.iter().filter(|place| place.holder.source == *of).map(InFlightPermit::bytes).sum::<u64>();
             let by = by_client(&places);
             let of_client = |client: Option<IpAddr>| client.and_then(|client| by.get(&client).copied()).unwrap_or_default();
             match step {
@@ -95,11 +95,11 @@ proptest! {
                     }
                 }
                 Step::Leave(which) if !places.is_empty() => drop(places.swap_remove(which % places.len())),
-                Step::Reload => shares = Shares::new(&edge, 3, &gauge, Some(&shares)),
+                Step::Reload => shares = InFlightLimit::new(&edge, 3, &gauge, Some(&shares)),
                 Step::Hold(..) | Step::Leave(_) => {}
             }
             prop_assert!(places.len() <= 12);
-            let held: u64 = places.iter().map(Place::bytes).sum();
+            let held: u64 = places.iter().map(InFlightPermit::bytes).sum();
             prop_assert!(held <= 600);
             prop_assert_eq!(gauge.get(), held as i64);
             prop_assert_eq!(&lock(&shares.ledger).clients, &by_client(&places));
@@ -117,8 +117,8 @@ proptest! {
 fn one_source_takes_its_share_and_the_common_part_and_leaves_the_others_theirs() {
     let (edge, gauge) = (edge(8, 800), gauge());
     let (greedy, other): (Arc<str>, Arc<str>) = ("greedy".into(), "other".into());
-    let shares = Shares::new(&edge, 2, &gauge, None);
-    let mut taken: Vec<Place> = std::iter::from_fn(|| shares.enter(&greedy, None).ok()).collect();
+    let shares = InFlightLimit::new(&edge, 2, &gauge, None);
+    let mut taken: Vec<InFlightPermit> = std::iter::from_fn(|| shares.enter(&greedy, None).ok()).collect();
     assert_eq!(taken.len(), 6);
     taken[0].hold(600).unwrap();
     assert!(taken[1].hold(1).is_err());
@@ -132,9 +132,9 @@ fn one_source_takes_its_share_and_the_common_part_and_leaves_the_others_theirs()
 #[test]
 fn one_client_has_its_part_and_is_forgotten_with_its_last_request() {
     let (source, other): (Arc<str>, Arc<str>) = ("source".into(), "other".into());
-    let shares = Shares::new(&edge(8, 800), 2, &gauge(), None);
+    let shares = InFlightLimit::new(&edge(8, 800), 2, &gauge(), None);
     let enter = |source: &Arc<str>, client: &str| shares.enter(source, Some(ip(client)));
-    let mut taken: Vec<Place> =
+    let mut taken: Vec<InFlightPermit> =
         [&source, &source, &other, &other].map(|source| enter(source, "2001:db8::ffff:2").unwrap()).into();
     for source in [&source, &other] {
         let refused = enter(source, "2001:db8::3").err().unwrap();
@@ -149,7 +149,7 @@ fn one_client_has_its_part_and_is_forgotten_with_its_last_request() {
     assert_eq!(refused.detail, format!("over edge.max_in_flight_bytes: {CLIENT_FULL}"));
     assert_eq!(taken[1].bytes(), 225);
     // A proxy's requests are those of many clients.
-    let mut many: Vec<Place> = std::iter::from_fn(|| shares.enter(&source, None).ok()).collect();
+    let mut many: Vec<InFlightPermit> = std::iter::from_fn(|| shares.enter(&source, None).ok()).collect();
     assert_eq!(many.len(), 3);
     many[0].hold(150).unwrap();
     taken.pop();
@@ -161,7 +161,7 @@ fn one_client_has_its_part_and_is_forgotten_with_its_last_request() {
 #[test]
 fn one_client_always_has_a_request_and_a_body() {
     let source: Arc<str> = "source".into();
-    let shares = Shares::new(&edge(2, 200), 1, &gauge(), None);
+    let shares = InFlightLimit::new(&edge(2, 200), 1, &gauge(), None);
     let mut place = shares.enter(&source, Some(ip("203.0.113.7"))).unwrap();
     assert!(shares.enter(&source, Some(ip("::ffff:203.0.113.7"))).is_err(), "the same, written otherwise");
     place.hold(150).unwrap();
@@ -171,9 +171,9 @@ fn one_client_always_has_a_request_and_a_body() {
 #[test]
 fn what_a_client_has_in_flight_counts_on_over_a_reload() {
     let (source, client): (Arc<str>, _) = ("source".into(), Some(ip("203.0.113.7")));
-    let before = Shares::new(&edge(16, 1600), 1, &gauge(), None);
-    let mut old: Vec<Place> = (0..10).map(|_| before.enter(&source, client).unwrap()).collect();
-    let after = Shares::new(&edge(12, 400), 1, &gauge(), Some(&before));
+    let before = InFlightLimit::new(&edge(16, 1600), 1, &gauge(), None);
+    let mut old: Vec<InFlightPermit> = (0..10).map(|_| before.enter(&source, client).unwrap()).collect();
+    let after = InFlightLimit::new(&edge(12, 400), 1, &gauge(), Some(&before));
     assert!(after.enter(&source, client).is_err());
     let other = after.enter(&source, Some(ip("203.0.113.8"))).unwrap();
     old.pop();
@@ -191,17 +191,17 @@ fn what_a_client_has_in_flight_counts_on_over_a_reload() {
 fn what_is_in_flight_counts_on_by_the_new_bounds_of_a_reload() {
     let (source, other): (Arc<str>, Arc<str>) = ("source".into(), "other".into());
     let gauge = gauge();
-    let before = Shares::new(&edge(8, 800), 2, &gauge, None);
-    let old: Vec<Place> = std::iter::from_fn(|| before.enter(&source, None).ok()).collect();
+    let before = InFlightLimit::new(&edge(8, 800), 2, &gauge, None);
+    let old: Vec<InFlightPermit> = std::iter::from_fn(|| before.enter(&source, None).ok()).collect();
     assert_eq!(old.len(), 6);
-    let after = Shares::new(&edge(4, 400), 2, &gauge, Some(&before));
-    drop(Shares::new(&edge(4, 1), 2, &gauge, Some(&before)));
+    let after = InFlightLimit::new(&edge(4, 400), 2, &gauge, Some(&before));
+    drop(InFlightLimit::new(&edge(4, 1), 2, &gauge, Some(&before)));
     assert!(before.enter(&other, None).is_ok(), "nothing changes before the first request");
     assert!(after.enter(&source, None).is_err());
     let place = after.enter(&other, None).unwrap();
     assert!(after.enter(&other, None).is_err(), "the common part is overdrawn by the old ones");
     drop(old);
-    let new: Vec<Place> = std::iter::from_fn(|| after.enter(&source, None).ok()).collect();
+    let new: Vec<InFlightPermit> = std::iter::from_fn(|| after.enter(&source, None).ok()).collect();
     assert_eq!(new.len(), 3);
     drop((new, place, before));
     assert!(after.enter(&other, None).is_ok());
@@ -210,7 +210,7 @@ fn what_is_in_flight_counts_on_by_the_new_bounds_of_a_reload() {
 #[test]
 fn a_bound_smaller_than_twice_its_sources_is_shared_all_the_same() {
     for (bound, sources, own) in [(10_000, 5, 1000), (4, 3, 1), (3, 3, 1), (2, 3, 0), (1, 1, 1), (5, 0, 2)] {
-        let part = Part::of(bound, sources, 1);
+        let part = Quota::of(bound, sources, 1);
         assert_eq!(part.own, own, "{bound} for {sources}");
         assert_eq!(part.common + part.own * sources.max(1), bound);
     }

@@ -18,7 +18,7 @@ use crate::base::clock::{self, Clock};
 use crate::durable::database::{self, Found, OpenError};
 
 /// The requests in a quarantine.
-pub struct Held {
+pub struct QuarantineStore {
     conn: Connection,
 }
 
@@ -42,7 +42,7 @@ impl Entry {
 
 /// Which of them.
 #[derive(Clone, Debug)]
-pub enum Which {
+pub enum Selection {
     /// All.
     All,
     /// Those of this source.
@@ -92,18 +92,18 @@ impl Run {
     }
 }
 
-impl Held {
+impl QuarantineStore {
     /// Opens a quarantine's database, whether or not a gateway has it open.
     ///
     /// # Errors
     /// When there is none, or it is not one of ours.
-    pub fn open(db: &Path) -> Result<Held, HeldError> {
+    pub fn open(db: &Path) -> Result<QuarantineStore, HeldError> {
         let access = |why: io::Error| OpenError::Access { path: db.to_owned(), why: why.to_string() };
         if !db.try_exists().map_err(access)? {
             return Err(HeldError::NoQuarantine { db: db.to_owned() });
         }
         match database::find(db, "quarantine")? {
-            Found::Table(conn) => Ok(Held { conn }),
+            Found::Table(conn) => Ok(QuarantineStore { conn }),
             Found::Empty => Err(HeldError::NoQuarantine { db: db.to_owned() }),
             Found::NoTable => Err(OpenError::NotADatabase { db: db.to_owned() }.into()),
         }
@@ -163,7 +163,7 @@ impl Held {
     ///
     /// # Errors
     /// When one of them is not there, or the database refuses.
-    pub fn delete(&self, which: &Which) -> Result<BySource, HeldError> {
+    pub fn delete(&self, which: &Selection) -> Result<BySource, HeldError> {
         let rows = self.rows(which)?;
         let mut deleted = BySource::new();
         self.each(which, &rows, |conn, (seq, source)| {
@@ -179,7 +179,7 @@ impl Held {
     ///
     /// # Errors
     /// When one of them is not there, or the database refuses: then none is asked for any more.
-    pub fn ask(&self, which: &Which, dry_run: bool) -> Result<Run, HeldError> {
+    pub fn ask(&self, which: &Selection, dry_run: bool) -> Result<Run, HeldError> {
         let (rows, id) = (self.rows(which)?, hex::encode(clock::random::<16>()));
         let now = Clock::System.now().as_microsecond();
         let (seqs, sources) = rows.iter().cloned().unzip();
@@ -241,11 +241,11 @@ impl Held {
     /// few.
     fn each(
         &self,
-        which: &Which,
+        which: &Selection,
         rows: &[Row],
         mut work: impl FnMut(&Connection, &Row) -> rusqlite::Result<()>,
     ) -> Result<(), HeldError> {
-        let at_once = if matches!(which, Which::These(_)) { rows.len() } else { AT_ONCE as usize };
+        let at_once = if matches!(which, Selection::These(_)) { rows.len() } else { AT_ONCE as usize };
         for some in rows.chunks(at_once.max(1)) {
             self.with(|conn| {
                 let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
@@ -258,11 +258,11 @@ impl Held {
     }
 
     /// Oldest first.
-    fn rows(&self, which: &Which) -> Result<Vec<Row>, HeldError> {
+    fn rows(&self, which: &Selection) -> Result<Vec<Row>, HeldError> {
         let source = match which {
-            Which::All => None,
-            Which::Source(source) => Some(source),
-            Which::These(names) => return self.these(names),
+            Selection::All => None,
+            Selection::Source(source) => Some(source),
+            Selection::These(names) => return self.these(names),
         };
         self.with(|conn| {
             conn.prepare("SELECT seq, source FROM quarantine WHERE source = ?1 OR ?1 IS NULL ORDER BY seq")?
@@ -318,7 +318,7 @@ mod tests {
     const ROWS: i64 = 2 * AT_ONCE + 50;
 
     /// With that many requests in it.
-    fn held(folder: &tempfile::TempDir) -> Held {
+    fn held(folder: &tempfile::TempDir) -> QuarantineStore {
         let db = folder.path().join("quarantine.db");
         let (conn, _) = database::open(&db, database::Layout::default(), table::TABLES).unwrap();
         conn.execute(
@@ -328,15 +328,15 @@ mod tests {
         )
         .unwrap();
         conn.execute_batch("CREATE TABLE seen (n INTEGER)").unwrap();
-        Held::open(&db).unwrap()
+        QuarantineStore::open(&db).unwrap()
     }
 
-    fn count(held: &Held, table: &str) -> i64 {
+    fn count(held: &QuarantineStore, table: &str) -> i64 {
         let sql = format!("SELECT count(*) FROM {table}");
         held.with(|conn| conn.query_row(&sql, [], |row| row.get(0))).unwrap()
     }
 
-    fn trigger(held: &Held, when: &str, action: &str) {
+    fn trigger(held: &QuarantineStore, when: &str, action: &str) {
         let sql = format!("CREATE TRIGGER t AFTER {when} ON quarantine_asked {action}; END");
         held.with(|conn| conn.execute_batch(&sql)).unwrap();
     }
@@ -349,11 +349,11 @@ mod tests {
         let kept =
             "CREATE TRIGGER k AFTER DELETE ON quarantine_asked BEGIN INSERT INTO seen VALUES (old.seq); END";
         held.with(|conn| conn.execute_batch(kept)).unwrap();
-        assert!(matches!(held.ask(&Which::All, false), Err(HeldError::Database(_))));
+        assert!(matches!(held.ask(&Selection::All, false), Err(HeldError::Database(_))));
         assert_eq!(count(&held, "quarantine_asked"), 0);
         assert_eq!(count(&held, "seen"), 2 * AT_ONCE, "the rest was in a transaction of its own");
         // Those named one by one are asked for as one.
-        let these = Which::These((1..=ROWS).map(|seq| seq.to_string()).collect());
+        let these = Selection::These((1..=ROWS).map(|seq| seq.to_string()).collect());
         assert!(matches!(held.ask(&these, false), Err(HeldError::Database(_))));
         assert_eq!((count(&held, "quarantine_asked"), count(&held, "seen")), (0, 2 * AT_ONCE));
     }
@@ -362,7 +362,7 @@ mod tests {
     fn verdicts_are_taken_and_what_has_none_is_withdrawn_a_few_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let held = held(&folder);
-        let run = held.ask(&Which::Source("a".to_owned()), true).unwrap();
+        let run = held.ask(&Selection::Source("a".to_owned()), true).unwrap();
         assert_eq!((run.seqs.len() as i64, count(&held, "quarantine_asked")), (ROWS, ROWS));
         let judged = r#"UPDATE quarantine_asked SET verdict = '{"verdict":"passes"}' WHERE seq <= 2"#;
         held.with(|conn| conn.execute(judged, [])).unwrap();

@@ -1,7 +1,7 @@
 //! Which sources have events in the spool, or on their way into it: theirs wait in line.
 //!
 //! Keeps true: a source has a line from before its first row is written until after its last one is known to be gone; a line
-//! with rows has a drainer, or is due to be given one, or is found again by [`Lines::found`].
+//! with rows has a drainer, or is due to be given one, or is found again by [`BacklogIndex::found`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,13 @@ use tokio::sync::Notify;
 
 /// The lines, by source.
 #[derive(Default)]
-pub(super) struct Lines {
-    lines: Mutex<HashMap<Arc<str>, Line>>,
+pub(super) struct BacklogIndex {
+    lines: Mutex<HashMap<Arc<str>, SourceBacklog>>,
     due: Notify,
 }
 
 #[derive(Default)]
-struct Line {
+struct SourceBacklog {
     /// Rows being written.
     entering: usize,
     /// How often a row began to be written, was asked to be written, or was found. Both ends count: who looked in between
@@ -30,18 +30,18 @@ struct Line {
 
 /// A row on its way into a line. Dropped no earlier than its write is asked for, so that who looks afterwards finds it.
 pub(super) struct Entering {
-    lines: Arc<Lines>,
+    lines: Arc<BacklogIndex>,
     source: Arc<str>,
 }
 
 /// A drainer's place at a line. Free again when it is dropped, however its drainer ended.
 pub(super) struct Attending {
-    lines: Arc<Lines>,
+    lines: Arc<BacklogIndex>,
     source: Arc<str>,
     left: bool,
 }
 
-impl Lines {
+impl BacklogIndex {
     /// Whether a source's new events have to queue behind older ones.
     pub(super) fn wait_at(&self, source: &str) -> bool {
         self.lock().contains_key(source)
@@ -81,7 +81,7 @@ impl Lines {
         .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Line>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, SourceBacklog>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_line_lasts_until_nothing_has_come_since_the_last_look() {
-        let (lines, source) = (Arc::new(Lines::default()), Arc::from("src"));
+        let (lines, source) = (Arc::new(BacklogIndex::default()), Arc::from("src"));
         assert!(!lines.wait_at("src"));
         let first = lines.enter(&source);
         assert!(lines.wait_at("src"), "from before it is written");
@@ -168,7 +168,7 @@ mod tests {
     /// The look was asked for before the write was, and both were answered before the drainer came to go.
     #[test]
     fn a_row_written_after_the_look_is_not_forgotten() {
-        let (lines, source) = (Arc::new(Lines::default()), Arc::from("src"));
+        let (lines, source) = (Arc::new(BacklogIndex::default()), Arc::from("src"));
         lines.found("src");
         let mut drainer = lines.attend().remove(0);
         let entering = lines.enter(&source);
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_drainer_that_dies_leaves_its_place_to_another() {
-        let lines = Arc::new(Lines::default());
+        let lines = Arc::new(BacklogIndex::default());
         lines.found("src");
         drop(lines.attend().remove(0));
         assert!(lines.wait_at("src") && lines.attend().is_empty(), "not at once");

@@ -13,30 +13,30 @@ use crate::base::clock;
 use crate::config::Config;
 
 /// The turn, held. The lock is the turn; the file's text is the mark of the gateway that listened last.
-pub struct Turn {
+pub struct HandoffLock {
     file: File,
     mark: String,
 }
 
 /// A turn that was given up.
-pub(super) struct Given(Turn);
+pub(super) struct ReleasedLock(HandoffLock);
 
-impl Turn {
+impl HandoffLock {
     /// Waits for the turn to serve by this config; none is needed where ports are not shared. However long it takes: what was
     /// read before may have changed since.
     ///
     /// # Errors
     /// When the data folder, or the file of the turn in it, cannot be used.
-    pub async fn of(config: &Config) -> Result<Option<Turn>, StartError> {
+    pub async fn of(config: &Config) -> Result<Option<HandoffLock>, StartError> {
         if !config.edge.reuse_port {
             return Ok(None);
         }
         make_data_dir(&config.data_dir)?;
-        let turn = Turn::take(&config.data_dir).await;
+        let turn = HandoffLock::take(&config.data_dir).await;
         turn.map(Some).map_err(|why| StartError::DataDir { path: config.data_dir.clone(), why })
     }
 
-    async fn take(data_dir: &Path) -> io::Result<Turn> {
+    async fn take(data_dir: &Path) -> io::Result<HandoffLock> {
         let path = data_dir.join("hookgate.turn");
         let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(path)?;
         let mut told = false;
@@ -47,7 +47,7 @@ impl Turn {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        Ok(Turn { file, mark: hex::encode(clock::random::<16>()) })
+        Ok(HandoffLock { file, mark: hex::encode(clock::random::<16>()) })
     }
 
     /// Tells that this gateway listens on every port.
@@ -61,14 +61,14 @@ impl Turn {
     }
 
     /// Lets the next one have it.
-    pub(super) fn give_up(self) -> Given {
+    pub(super) fn give_up(self) -> ReleasedLock {
         // Should it fail, the end of the process unlocks it.
         let _ = self.file.unlock();
-        Given(self)
+        ReleasedLock(self)
     }
 }
 
-impl Given {
+impl ReleasedLock {
     /// Returns once another gateway listens.
     pub(super) async fn taken_over(&mut self) {
         while !self.another_listens() {
@@ -97,7 +97,7 @@ impl Given {
 
     fn another_listens(&mut self) -> bool {
         let mut text = String::new();
-        let Turn { file, mark } = &mut self.0;
+        let HandoffLock { file, mark } = &mut self.0;
         // Half a mark is not its whole length yet.
         let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
         read.is_ok() && text.len() == mark.len() && text != *mark

@@ -9,7 +9,7 @@ use crate::base::clock;
 
 /// The present spell of a fault, if there is one.
 #[derive(Debug, Default)]
-pub struct Spell(Option<Lasting>);
+pub struct LogThrottle(Option<Lasting>);
 
 #[derive(Clone, Copy, Debug)]
 struct Lasting {
@@ -19,7 +19,7 @@ struct Lasting {
     all: u64,
 }
 
-impl Spell {
+impl LogThrottle {
     /// It has come once more. When that is to be told, how often it has come since it was told last.
     pub fn again(&mut self) -> Option<u64> {
         self.again_at(clock::instant())
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_told_when_it_begins_then_once_a_minute_and_none_is_left_uncounted() {
-        let (mut spell, start) = (Spell::default(), clock::instant());
+        let (mut spell, start) = (LogThrottle::default(), clock::instant());
         let mut told = Vec::new();
         for tenth in 0..1500_u64 {
             told.extend(spell.again_at(start + Duration::from_millis(100 * tenth)));
@@ -72,7 +72,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_over_once_and_then_there_is_none() {
-        let mut spell = Spell::default();
+        let mut spell = LogThrottle::default();
         spell.again();
         spell.again();
         assert_eq!(spell.over().await, 2);

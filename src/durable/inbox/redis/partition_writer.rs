@@ -12,14 +12,14 @@ use tokio::sync::mpsc;
 use crate::base::clock;
 use crate::base::runtime::{Answered, Answers, Reply};
 use crate::config::OnConflict;
-use crate::durable::inbox::{Admission, Unavailable, Verdict};
+use crate::durable::inbox::{EnqueueError, EnqueueRequest, Enqueued};
 use crate::event::Event;
 use crate::observe::metrics::QueueMetrics;
 
 use super::backlog::Backlog;
-use super::board::holding;
-use super::link::{Fault, Link};
-use super::links::Links;
+use super::cluster_client::ClusterClient;
+use super::health::holding;
+use super::node_connection::{Fault, NodeConnection};
 use super::replicas::Replicas;
 use super::retention::{self, Room, Written};
 use super::script::{self, Answer, Form, Outcome, Scripts};
@@ -27,8 +27,8 @@ use super::stream::Streams;
 
 /// An admission and where its answer goes.
 pub(super) struct Waiting {
-    pub(super) admission: Arc<Admission>,
-    pub(super) reply: Reply<Result<Verdict, Unavailable>>,
+    pub(super) admission: Arc<EnqueueRequest>,
+    pub(super) reply: Reply<Result<Enqueued, EnqueueError>>,
 }
 
 impl Entry {
@@ -39,12 +39,12 @@ impl Entry {
 }
 
 /// What a lane works with.
-pub(super) struct Lane {
+pub(super) struct PartitionWriter {
     pub(super) partition: u32,
     pub(super) streams: Arc<Streams>,
     pub(super) window_ms: u64,
     pub(super) backlog: Arc<Backlog>,
-    pub(super) links: Arc<Links>,
+    pub(super) links: Arc<ClusterClient>,
     pub(super) replicas: Replicas,
     pub(super) scripts: Arc<Scripts>,
     pub(super) written: Arc<Written>,
@@ -52,7 +52,7 @@ pub(super) struct Lane {
     /// Streams that are known to take events.
     pub(super) known: HashSet<String>,
     /// Of the batch under way.
-    pub(super) answers: Answers<Answered<Result<Verdict, Unavailable>>>,
+    pub(super) answers: Answers<Answered<Result<Enqueued, EnqueueError>>>,
 }
 
 /// Admissions that go to one stream in one call.
@@ -69,7 +69,7 @@ struct Entry {
     full: bool,
 }
 
-impl Lane {
+impl PartitionWriter {
     /// Works until the queue is closed and empty.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
         let mut waiting = Vec::with_capacity(BATCH_EVENTS);
@@ -100,7 +100,7 @@ impl Lane {
             } else {
                 "the server keeps forgetting the script"
             };
-            self.fail(entry, Unavailable::Refused(why.to_owned()));
+            self.fail(entry, EnqueueError::Refused(why.to_owned()));
         }
         self.answers.send();
     }
@@ -114,7 +114,7 @@ impl Lane {
         again
     }
 
-    async fn call_all(&mut self, link: &Link, batches: Vec<Batch>) -> Vec<Batch> {
+    async fn call_all(&mut self, link: &NodeConnection, batches: Vec<Batch>) -> Vec<Batch> {
         let mut calls = redis::pipe();
         for batch in &batches {
             calls.add_command(self.call(batch));
@@ -125,13 +125,13 @@ impl Lane {
         let start = clock::instant();
         let mut replies = match link.call(&calls).await {
             Ok(replies) => replies,
-            Err(Fault::Unreachable) => return self.fail_all(batches, &Unavailable::Unreachable),
-            Err(Fault::Unknown) => return self.fail_all(batches, &Unavailable::Unknown),
-            Err(Fault::Unclear(why)) => return self.fail_all(batches, &Unavailable::Unclear(why)),
+            Err(Fault::Unreachable) => return self.fail_all(batches, &EnqueueError::Unreachable),
+            Err(Fault::Unknown) => return self.fail_all(batches, &EnqueueError::Unknown),
+            Err(Fault::Unclear(why)) => return self.fail_all(batches, &EnqueueError::Unclear(why)),
         };
         let held = self.replicas.have_it(&mut replies);
         if replies.len() != batches.len() {
-            return self.fail_all(batches, &Unavailable::Unknown);
+            return self.fail_all(batches, &EnqueueError::Unknown);
         }
         let seconds = start.elapsed().as_secs_f64();
         let (mut again, mut load) = (Vec::new(), false);
@@ -153,14 +153,14 @@ impl Lane {
                 }
                 Outcome::Unclear(text) => {
                     tracing::warn!(stream = %batch.stream, %text, "redis answered a batch with an error");
-                    self.fail_all(vec![batch], &Unavailable::Unclear(text));
+                    self.fail_all(vec![batch], &EnqueueError::Unclear(text));
                 }
                 Outcome::NotRead(text) => {
                     let alone = batch.entries.len() == 1;
                     tracing::warn!(stream = %batch.stream, %text, events = batch.entries.len(), "redis cannot read a batch");
                     // It says so and hangs up. Of several events one is the cause: each is tried alone the next time.
                     let why =
-                        if alone { Unavailable::Unacceptable(text) } else { Unavailable::Unclear(text) };
+                        if alone { EnqueueError::Unacceptable(text) } else { EnqueueError::Unclear(text) };
                     self.fail_all(vec![batch], &why);
                     link.give_up("it closes a connection over what it cannot read");
                 }
@@ -197,7 +197,7 @@ impl Lane {
 
     /// Answers what the script settled. The conflicts come back, in conflict form, and those that had no room. What is not
     /// `held` by enough replicas may be lost again, be it new or known.
-    fn settle(&mut self, link: &Link, batch: Batch, answers: Vec<Answer>, held: bool) -> Batch {
+    fn settle(&mut self, link: &NodeConnection, batch: Batch, answers: Vec<Answer>, held: bool) -> Batch {
         if answers.contains(&Answer::Entered) && !self.known.contains(&batch.stream) {
             self.known.insert(batch.stream.clone());
             self.written.note(&batch.stream);
@@ -209,15 +209,15 @@ impl Lane {
             let id = || admission.event.id.clone();
             let verdict = match answer {
                 Answer::Entered => match &entry.conflict {
-                    Some(conflict) => Verdict::Accepted { id: conflict.id.clone(), conflict: true },
-                    None => Verdict::Accepted { id: id(), conflict: false },
+                    Some(conflict) => Enqueued::Accepted { id: conflict.id.clone(), conflict: true },
+                    None => Enqueued::Accepted { id: id(), conflict: false },
                 },
-                Answer::KnownFirst | Answer::KnownDropped => Verdict::Duplicate { id: id(), dropped: false },
+                Answer::KnownFirst | Answer::KnownDropped => Enqueued::Duplicate { id: id(), dropped: false },
                 Answer::KnownConflict => {
                     let conflict = admission.event.conflicting(&admission.body);
-                    Verdict::Duplicate { id: conflict.id, dropped: false }
+                    Enqueued::Duplicate { id: conflict.id, dropped: false }
                 }
-                Answer::Dropped => Verdict::Duplicate { id: id(), dropped: true },
+                Answer::Dropped => Enqueued::Duplicate { id: id(), dropped: true },
                 Answer::Conflict => {
                     entry.conflict = Some(admission.event.conflicting(&admission.body));
                     entry.full = false;
@@ -237,7 +237,7 @@ impl Lane {
                 }
             };
             if !held {
-                self.fail(entry, Unavailable::Unknown);
+                self.fail(entry, EnqueueError::Unknown);
                 continue;
             }
             self.answers.reply(entry.waiting.reply, Ok(verdict));
@@ -246,7 +246,7 @@ impl Lane {
     }
 
     /// The events of a batch to call again. Where the stream was full, it makes room first; without room those events fail.
-    async fn with_room(&mut self, link: &Link, mut batch: Batch) -> Option<Batch> {
+    async fn with_room(&mut self, link: &NodeConnection, mut batch: Batch) -> Option<Batch> {
         let wanted = batch.entries.iter().filter(|entry| entry.full).count();
         if wanted > 0 {
             let made = retention::make_room(link, &self.scripts, &batch.stream, wanted, &self.backlog).await;
@@ -266,29 +266,29 @@ impl Lane {
                 let (full, others) = batch.entries.into_iter().partition(|entry| entry.full);
                 batch.entries = others;
                 let full = Batch { stream: batch.stream.clone(), entries: full };
-                self.fail_all(vec![full], &Unavailable::Refused(why));
+                self.fail_all(vec![full], &EnqueueError::Refused(why));
             }
         }
         (!batch.entries.is_empty()).then_some(batch)
     }
 
     /// What an error of Redis means for an event that it kept out.
-    fn not_run(&self, link: &Link, stream: &str, code: &str, text: String) -> Unavailable {
+    fn not_run(&self, link: &NodeConnection, stream: &str, code: &str, text: String) -> EnqueueError {
         if self.links.heed(link, code, &text) {
-            return Unavailable::Unreachable;
+            return EnqueueError::Unreachable;
         }
         self.links.board().has_refused(stream, &text);
-        Unavailable::Refused(text)
+        EnqueueError::Refused(text)
     }
 
-    fn fail_all(&mut self, batches: Vec<Batch>, why: &Unavailable) -> Vec<Batch> {
+    fn fail_all(&mut self, batches: Vec<Batch>, why: &EnqueueError) -> Vec<Batch> {
         for entry in batches.into_iter().flat_map(|batch| batch.entries) {
             self.fail(entry, why.clone());
         }
         Vec::new()
     }
 
-    fn fail(&mut self, entry: Entry, why: Unavailable) {
+    fn fail(&mut self, entry: Entry, why: EnqueueError) {
         if let Some(kind) = why.counted() {
             self.metrics.failed(kind, 1);
         }
@@ -296,11 +296,11 @@ impl Lane {
     }
 
     /// Which server each batch goes to; those that have none are answered.
-    fn by_link(&mut self, batches: Vec<Batch>) -> Vec<(Arc<Link>, Vec<Batch>)> {
-        let mut ways: Vec<(Arc<Link>, Vec<Batch>)> = Vec::new();
+    fn by_link(&mut self, batches: Vec<Batch>) -> Vec<(Arc<NodeConnection>, Vec<Batch>)> {
+        let mut ways: Vec<(Arc<NodeConnection>, Vec<Batch>)> = Vec::new();
         for batch in batches {
             let Some(link) = self.links.of(&batch.stream) else {
-                self.fail_all(vec![batch], &Unavailable::Unreachable);
+                self.fail_all(vec![batch], &EnqueueError::Unreachable);
                 continue;
             };
             match ways.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link)) {
@@ -355,7 +355,10 @@ mod tests {
         let fits = |bytes: &[usize]| {
             let waiting = bytes.iter().map(|bytes| {
                 let event = Event::with_payload("e", &format!("\"{}\"", "x".repeat(*bytes)));
-                Waiting { admission: Admission { event, ..admission("e", "1") }.into(), reply: reply().0 }
+                Waiting {
+                    admission: EnqueueRequest { event, ..admission("e", "1") }.into(),
+                    reply: reply().0,
+                }
             });
             fitting(&waiting.collect::<Vec<_>>())
         };

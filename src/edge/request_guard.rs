@@ -16,15 +16,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::chunks::{Came, Chunks};
+use super::connection_limit::Crowd;
 use super::head::{Framing, Head, Refusal};
-use super::places::Crowd;
 use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::net::forward::forward_writes;
 
 /// Why no more is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum CloseReason {
     /// The client has closed its side.
     Left,
     /// Nothing was asked for a while, after something was.
@@ -60,14 +60,14 @@ impl Default for Framer {
 impl Framer {
     /// Reads on: how many of the bytes may be passed on, and what ends the connection. What is not passed on is to be given
     /// again, with more after it.
-    pub fn read(&mut self, bytes: &[u8]) -> (usize, Option<End>) {
+    pub fn read(&mut self, bytes: &[u8]) -> (usize, Option<CloseReason>) {
         let mut passed = 0;
         while passed < bytes.len() {
             let rest = &bytes[passed..];
             self.at = match &mut self.at {
                 At::Head(head) => match head.read(rest) {
                     Ok(None) => return (passed, None),
-                    Err(refusal) => return (passed, Some(End::Refused(refusal))),
+                    Err(refusal) => return (passed, Some(CloseReason::Refused(refusal))),
                     Ok(Some((length, framing))) => {
                         passed += length;
                         self.heads += 1;
@@ -89,8 +89,8 @@ impl Framer {
                 }
                 At::Chunks(chunks) => match chunks.read(rest) {
                     Came::OnAndOn => return (bytes.len(), None),
-                    Came::Broken(after) => return (passed + after, Some(End::BrokenBody)),
-                    Came::End(after) => {
+                    Came::Broken(after) => return (passed + after, Some(CloseReason::BrokenBody)),
+                    Came::CloseReason(after) => {
                         passed += after;
                         At::Head(Head::default())
                     }
@@ -118,13 +118,13 @@ pub(super) struct Times {
 }
 
 /// The stream, as hyper gets it.
-pub(super) struct Guard<S> {
+pub(super) struct RequestGuard<S> {
     stream: S,
     framer: Framer,
     /// Bytes read and not given to hyper: `valid` of them may be, the rest is a head that is not whole.
     held: BytesMut,
     valid: usize,
-    end: Option<End>,
+    end: Option<CloseReason>,
     /// Hyper has been told of the end.
     told: bool,
     times: Times,
@@ -133,13 +133,18 @@ pub(super) struct Guard<S> {
     /// A request was passed on whose answer may still be to come.
     answering: bool,
     timer: Option<Pin<Box<Sleep>>>,
-    midway: Arc<AtomicBool>,
+    head_in_progress: Arc<AtomicBool>,
 }
 
-impl<S: AsyncRead + Unpin> Guard<S> {
-    /// A stream of which `first` was read already. `midway` says at any time whether a head has begun that is not whole.
-    pub(super) fn new(stream: S, first: Vec<u8>, times: Times, midway: Arc<AtomicBool>) -> Guard<S> {
-        let mut guard = Guard {
+impl<S: AsyncRead + Unpin> RequestGuard<S> {
+    /// A stream of which `first` was read already. `head_in_progress` says at any time whether a head has begun that is not whole.
+    pub(super) fn new(
+        stream: S,
+        first: Vec<u8>,
+        times: Times,
+        head_in_progress: Arc<AtomicBool>,
+    ) -> RequestGuard<S> {
+        let mut guard = RequestGuard {
             stream,
             framer: Framer::default(),
             held: BytesMut::from(&first[..]),
@@ -150,14 +155,14 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             times,
             answering: false,
             timer: None,
-            midway,
+            head_in_progress,
         };
         guard.look();
         guard
     }
 
     /// Why no more was read, where that is what ended the connection.
-    pub(super) fn end(&self) -> Option<End> {
+    pub(super) fn end(&self) -> Option<CloseReason> {
         self.end.filter(|_| self.told)
     }
 
@@ -170,17 +175,17 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         let (passed, end) = self.framer.read(&self.held[self.valid..]);
         self.framed(passed > 0, end);
         self.valid += passed;
-        self.midway();
+        self.head_in_progress();
     }
 
-    fn framed(&mut self, passed: bool, end: Option<End>) {
+    fn framed(&mut self, passed: bool, end: Option<CloseReason>) {
         self.end = end;
         self.answering |= passed;
     }
 
-    fn midway(&self) {
-        let midway = self.framer.between_bodies() && self.held.len() > self.valid;
-        self.midway.store(midway, Ordering::Relaxed);
+    fn head_in_progress(&self) {
+        let head_in_progress = self.framer.between_bodies() && self.held.len() > self.valid;
+        self.head_in_progress.store(head_in_progress, Ordering::Relaxed);
     }
 
     fn give(&mut self, buf: &mut ReadBuf<'_>) {
@@ -200,7 +205,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let new = &buf.filled()[before..];
         if new.is_empty() {
-            self.end = Some(End::Left);
+            self.end = Some(CloseReason::Left);
             return Poll::Ready(Ok(()));
         }
         let (passed, end) = self.framer.read(new);
@@ -209,7 +214,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
                 self.since = clock::instant();
             }
             self.held.extend_from_slice(&new[passed..]);
-            self.midway();
+            self.head_in_progress();
         }
         self.framed(passed > 0, end);
         buf.set_filled(before + passed);
@@ -222,7 +227,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         // Without a state of its own, so that it may be dropped while it waits.
         let read = ready!(pin!(self.stream.read_buf(&mut self.held)).poll(cx))?;
         if read == 0 {
-            self.end = Some(End::Left);
+            self.end = Some(CloseReason::Left);
         } else {
             self.look();
         }
@@ -260,18 +265,18 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         }
         let begun = head.has_begun(&self.held[self.valid..]);
         self.end = Some(match (begun, self.framer.heads) {
-            (true, _) => End::Refused(Refusal {
+            (true, _) => CloseReason::Refused(Refusal {
                 reason: Reason::HeaderTimeout,
                 detail: "the request's head was not whole in time",
             }),
-            (false, 0) => End::Silent,
-            (false, _) => End::Idle,
+            (false, 0) => CloseReason::Silent,
+            (false, _) => CloseReason::Idle,
         });
         Poll::Ready(())
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RequestGuard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -286,8 +291,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
             if let Some(end) = guard.end {
                 guard.told = true;
                 return Poll::Ready(match end {
-                    End::BrokenBody => Err(io::Error::new(io::ErrorKind::InvalidData, "a broken chunk")),
-                    End::Left | End::Idle | End::Silent | End::Refused(_) => Ok(()),
+                    CloseReason::BrokenBody => {
+                        Err(io::Error::new(io::ErrorKind::InvalidData, "a broken chunk"))
+                    }
+                    CloseReason::Left | CloseReason::Idle | CloseReason::Silent | CloseReason::Refused(_) => {
+                        Ok(())
+                    }
                 });
             }
             let before = buf.filled().len();
@@ -302,7 +311,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> RequestGuard<S> {
     fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
         if written.is_ready() {
             self.since = clock::instant();
@@ -311,7 +320,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RequestGuard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.wrote(&written);
@@ -321,7 +330,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     forward_writes!(poll_flush, is_write_vectored);
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(End::Refused(_)) = self.end() {
+        if let Some(CloseReason::Refused(_)) = self.end() {
             // One more answer is to come.
             return Pin::new(&mut self.stream).poll_flush(cx);
         }

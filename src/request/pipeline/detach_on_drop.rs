@@ -1,6 +1,6 @@
 //! Work that outlives its connection.
 //!
-//! Keeps true: hyper drops a request's future when the client goes away; wrapped in [`outlive`], work that has begun is then
+//! Keeps true: hyper drops a request's future when the client goes away; wrapped in [`detach_on_drop`], work that has begun is then
 //! finished as a task of its own. In the usual case it costs one allocation and no task.
 
 use std::future::Future;
@@ -10,15 +10,15 @@ use std::task::{Context, Poll};
 use tokio_util::task::TaskTracker;
 
 /// Runs `work` where it is awaited, and on `tasks` from where it stood if the awaiting future is dropped.
-pub(super) fn outlive<F>(tasks: TaskTracker, work: F) -> Outliving<F>
+pub(super) fn detach_on_drop<F>(tasks: TaskTracker, work: F) -> DetachOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    Outliving { work: Some(Box::pin(work)), tasks }
+    DetachOnDrop { work: Some(Box::pin(work)), tasks }
 }
 
-pub(super) struct Outliving<F>
+pub(super) struct DetachOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -28,7 +28,7 @@ where
     tasks: TaskTracker,
 }
 
-impl<F> Future for Outliving<F>
+impl<F> Future for DetachOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -45,7 +45,7 @@ where
     }
 }
 
-impl<F> Drop for Outliving<F>
+impl<F> Drop for DetachOnDrop<F>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
@@ -70,7 +70,7 @@ mod tests {
         let (tasks, done) = (TaskTracker::new(), Arc::new(AtomicBool::new(false)));
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let seen = done.clone();
-        let mut work = outlive(tasks.clone(), async move {
+        let mut work = detach_on_drop(tasks.clone(), async move {
             wait.await.ok();
             seen.store(true, Ordering::SeqCst);
         });

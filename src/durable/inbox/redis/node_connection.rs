@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock;
 
-use super::board::{Board, Takes};
-use super::door::{self, Door};
+use super::health::{RedisHealth, Takes};
 use super::probe::{OUT_OF_MEMORY, Probe};
 use super::servers::{self, Address, Kind, Patience, Server, Servers};
 use super::topology::{Master, slot};
+use super::write_probe::{self, WriteProbe};
 
 /// The way to one server, shared by all that call it.
-pub(in crate::durable::inbox) struct Link {
+pub(in crate::durable::inbox) struct NodeConnection {
     servers: Arc<Servers>,
     server: Server,
     /// That it has: the streams in them are those that are asked about here.
@@ -30,7 +30,7 @@ pub(in crate::durable::inbox) struct Link {
     name: String,
     session: watch::Sender<Option<Arc<Session>>>,
     loads: Arc<Pipeline>,
-    board: Arc<Board>,
+    board: Arc<RedisHealth>,
     /// Its number on the board.
     number: u64,
     /// What is asked to know whether a write would be taken.
@@ -56,19 +56,19 @@ pub(in crate::durable::inbox) enum Fault {
     Unclear(String),
 }
 
-impl Link {
-    /// A link that is down until [`Link::keep`] runs.
+impl NodeConnection {
+    /// A link that is down until [`NodeConnection::keep`] runs.
     pub(super) fn new(
         servers: Arc<Servers>,
         master: &Master,
         loads: Arc<Pipeline>,
-        board: Arc<Board>,
+        board: Arc<RedisHealth>,
         probe: Probe,
-    ) -> Link {
+    ) -> NodeConnection {
         let (server, slots) = (master.server.clone(), RwLock::new(master.slots.clone()));
         let (name, number) = (servers.name(&server), board.enter());
         let (session, _) = watch::channel(None);
-        Link { servers, server, slots, name, session, loads, board, number, probe }
+        NodeConnection { servers, server, slots, name, session, loads, board, number, probe }
     }
 
     /// From now on the server has these slots.
@@ -111,7 +111,7 @@ impl Link {
     }
 
     /// Holds the link up until stopped.
-    pub(super) async fn keep(self: Arc<Link>, stop: CancellationToken) {
+    pub(super) async fn keep(self: Arc<NodeConnection>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.hold() => {}
@@ -251,7 +251,7 @@ impl Link {
             self.board.streams(|stream| has(&slots, stream), turn)
         };
         let Some(backlog) = self.board.backlog().filter(|_| !streams.is_empty()) else { return Ok(()) };
-        let doors = match tokio::time::timeout(WITHIN, door::ask(probe, &streams, backlog)).await {
+        let doors = match tokio::time::timeout(WITHIN, write_probe::ask(probe, &streams, backlog)).await {
             Err(_) => return Err(format!("no answer about its streams within {} ms", WITHIN.as_millis())),
             Ok(doors) => doors.map_err(|why| why.to_string())?,
         };
@@ -260,9 +260,9 @@ impl Link {
             let slots = self.slots();
             for (stream, door) in streams.iter().zip(doors).filter(|(stream, _)| has(&slots, stream)) {
                 match door {
-                    Some(Door::Open) => self.board.takes_events(stream),
-                    Some(Door::Full(holders)) => self.board.is_full(stream, &holders),
-                    Some(Door::Shut(why)) => self.board.refuses(stream, &why),
+                    Some(WriteProbe::Open) => self.board.takes_events(stream),
+                    Some(WriteProbe::Full(holders)) => self.board.is_full(stream, &holders),
+                    Some(WriteProbe::Shut(why)) => self.board.refuses(stream, &why),
                     None => {}
                 }
             }

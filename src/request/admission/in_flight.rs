@@ -21,46 +21,51 @@ use crate::config::Edge;
 use crate::request::outcome::Rejection;
 
 /// The bounds as one config has them, and what is in flight, which outlives a config.
-pub struct Shares {
+pub struct InFlightLimit {
     division: Division,
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: Arc<Mutex<Usage>>,
 }
 
-impl Shares {
+impl InFlightLimit {
     /// For so many sources; `in_flight_bytes` is kept at what their bodies take. What is in flight by the shares `before` is
     /// counted on. Nothing changes for that until the first request comes by these.
-    pub fn new(edge: &Edge, sources: usize, in_flight_bytes: &IntGauge, before: Option<&Shares>) -> Shares {
+    pub fn new(
+        edge: &Edge,
+        sources: usize,
+        in_flight_bytes: &IntGauge,
+        before: Option<&InFlightLimit>,
+    ) -> InFlightLimit {
         // Each with the least that a client needs: one request, and its body.
         let bounds = [(edge.max_in_flight as u64, 1), (edge.max_in_flight_bytes, edge.max_body as u64)];
         let division = Division {
             version: before.map_or(0, |before| before.division.version + 1),
-            parts: bounds.map(|(bound, least)| Part::of(bound, sources as u64, least)),
+            parts: bounds.map(|(bound, least)| Quota::of(bound, sources as u64, least)),
         };
         let ledger = before.map_or_else(
-            || Arc::new(Mutex::new(Ledger::new(division, in_flight_bytes.clone()))),
+            || Arc::new(Mutex::new(Usage::new(division, in_flight_bytes.clone()))),
             |before| before.ledger.clone(),
         );
-        Shares { division, ledger }
+        InFlightLimit { division, ledger }
     }
 
     /// A place for a request of this source, from this client; none where it comes from a proxy that carries many.
     ///
     /// # Errors
     /// `overloaded`, when the client's part is taken, or the source's share and the common part are.
-    pub fn enter(&self, source: &Arc<str>, client: Option<IpAddr>) -> Result<Place, Rejection> {
+    pub fn enter(&self, source: &Arc<str>, client: Option<IpAddr>) -> Result<InFlightPermit, Rejection> {
         let mut ledger = lock(&self.ledger);
         if ledger.division.version < self.division.version {
             ledger.divide_anew(self.division);
         }
         let holder = Holder { source: source.clone(), client: client.map(peer::network) };
         ledger.take(Kind::Requests, &holder, 1)?;
-        Ok(Place { ledger: self.ledger.clone(), holder, bytes: 0 })
+        Ok(InFlightPermit { ledger: self.ledger.clone(), holder, bytes: 0 })
     }
 }
 
 /// A request in flight, and what it holds of the bytes.
-pub struct Place {
-    ledger: Arc<Mutex<Ledger>>,
+pub struct InFlightPermit {
+    ledger: Arc<Mutex<Usage>>,
     holder: Holder,
     bytes: u64,
 }
@@ -72,7 +77,7 @@ struct Holder {
     client: Option<IpAddr>,
 }
 
-impl Place {
+impl InFlightPermit {
     /// How many bytes it holds.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -94,7 +99,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for InFlightPermit {
     fn drop(&mut self) {
         let mut ledger = lock(&self.ledger);
         ledger.give_back(Kind::Bytes, &self.holder, self.bytes);
@@ -110,7 +115,7 @@ fn overloaded(kind: Kind, why: &str) -> Rejection {
     Rejection::new(Reason::Overloaded, format!("over {key}: {why}"))
 }
 
-fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+fn lock(ledger: &Mutex<Usage>) -> MutexGuard<'_, Usage> {
     // Every step under the lock leaves the sums right.
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -129,12 +134,12 @@ struct Division {
     /// Counts the reloads.
     version: u64,
     /// By [`Kind`].
-    parts: [Part; 2],
+    parts: [Quota; 2],
 }
 
 /// One bound, divided.
 #[derive(Clone, Copy)]
-struct Part {
+struct Quota {
     /// For each source.
     own: u64,
     common: u64,
@@ -142,13 +147,13 @@ struct Part {
     client: u64,
 }
 
-impl Part {
-    fn of(bound: u64, sources: u64, least: u64) -> Part {
+impl Quota {
+    fn of(bound: u64, sources: u64, least: u64) -> Quota {
         let sources = sources.max(1);
         // A half that is too small to divide is rounded up where the bound allows it: a share of nothing is none.
         let own = (bound / 2 / sources).max(u64::from(bound >= sources));
         let common = bound - own * sources;
-        Part { own, common, client: (own + common - (own + common).div_ceil(LEFT)).max(least) }
+        Quota { own, common, client: (own + common - (own + common).div_ceil(LEFT)).max(least) }
     }
 
     /// What of `used` is out of the common part.
@@ -158,7 +163,7 @@ impl Part {
 }
 
 /// What is in flight.
-struct Ledger {
+struct Usage {
     division: Division,
     /// Of each source, by [`Kind`].
     used: HashMap<Arc<str>, [u64; 2]>,
@@ -169,9 +174,9 @@ struct Ledger {
     bytes: IntGauge,
 }
 
-impl Ledger {
-    fn new(division: Division, bytes: IntGauge) -> Ledger {
-        Ledger { division, used: HashMap::new(), clients: HashMap::new(), common: [0; 2], bytes }
+impl Usage {
+    fn new(division: Division, bytes: IntGauge) -> Usage {
+        Usage { division, used: HashMap::new(), clients: HashMap::new(), common: [0; 2], bytes }
     }
 
     /// By a new config. Sources that are no longer in it count until they are done.

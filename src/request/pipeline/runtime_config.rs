@@ -16,17 +16,17 @@ use crate::config::{Config, Edge, Problem};
 use crate::net::tls;
 use crate::observe::admin::AdminRules;
 use crate::observe::metrics::Metrics;
-use crate::request::admission::shares::Shares;
+use crate::request::admission::in_flight::InFlightLimit;
 use crate::request::source::{Routes, Source};
 
 /// The sources, the limits, and the listeners' certificates.
-pub struct Rules {
+pub struct RuntimeConfig {
     /// The sources.
     pub routes: Routes,
     /// Limits and deadlines.
     pub edge: Edge,
     /// Who may have how much in flight.
-    pub shares: Shares,
+    pub shares: InFlightLimit,
     /// None: plain HTTP.
     pub tls: Option<tls::Server>,
     /// What the admin listener goes by.
@@ -36,15 +36,15 @@ pub struct Rules {
     pub retired: Arc<CancellationToken>,
 }
 
-impl Rules {
+impl RuntimeConfig {
     /// Builds them, resolving every secret and reading every certificate. Adds what is wrong to the config's own problems, in
     /// the file's order; with an error among them, what is built must not serve. What `before` has counted is carried on.
     pub fn build(
         config: &Config,
         metrics: &Metrics,
-        before: Option<&Rules>,
+        before: Option<&RuntimeConfig>,
         problems: &mut Vec<Problem>,
-    ) -> Rules {
+    ) -> RuntimeConfig {
         let routes = Routes::build(config, metrics, before.map(|before| &before.routes), problems);
         // Clients hold certificates against the machine's clock, whatever ours is set to.
         let now = Clock::System.now();
@@ -62,15 +62,16 @@ impl Rules {
             token: admin_token(config, problems),
         };
         let (sources, in_flight) = (routes.sources().count(), &metrics.edge.in_flight_bytes);
-        let shares = Shares::new(&config.edge, sources, in_flight, before.map(|before| &before.shares));
+        let shares =
+            InFlightLimit::new(&config.edge, sources, in_flight, before.map(|before| &before.shares));
         problems.sort();
         problems.dedup();
         let retired = Arc::default();
-        Rules { routes, edge: config.edge.clone(), shares, tls, admin, retired }
+        RuntimeConfig { routes, edge: config.edge.clone(), shares, tls, admin, retired }
     }
 
     /// Takes over the connections of the rules `before`, where it finds out in the same way who a client is. Whether it does.
-    pub fn take_over(&mut self, before: &Rules) -> bool {
+    pub fn take_over(&mut self, before: &RuntimeConfig) -> bool {
         let tls = match (&self.tls, &before.tls) {
             (Some(tls), Some(before)) => tls.vouches_as(before),
             (tls, before) => tls.is_some() == before.is_some(),
@@ -85,7 +86,7 @@ impl Rules {
     }
 
     /// Whether they find out in the same way as the rules `before`, and all between them, who a client is.
-    pub fn continues(&self, before: &Rules) -> bool {
+    pub fn continues(&self, before: &RuntimeConfig) -> bool {
         Arc::ptr_eq(&self.retired, &before.retired)
     }
 

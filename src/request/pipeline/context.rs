@@ -12,7 +12,7 @@ use hyper::http::request::Parts;
 use hyper::{Response, Version};
 use jiff::Timestamp;
 
-use super::{Pipeline, Rules, health};
+use super::{Pipeline, RuntimeConfig, health};
 use crate::base::clock;
 use crate::base::label::UNKNOWN;
 use crate::base::peer::{Peer, forwarded};
@@ -27,13 +27,13 @@ use crate::request::outcome::{Outcome, Rejection};
 use crate::request::source::{Near, Source};
 
 /// A request under way.
-pub struct Exchange {
+pub struct RequestContext {
     /// Its head.
     pub head: Parts,
     /// Who sent it.
     pub peer: Peer,
     /// What it is held against, from its head to its answer.
-    pub rules: Arc<Rules>,
+    pub rules: Arc<RuntimeConfig>,
     /// When its head was read.
     pub received: Timestamp,
     /// Whose it is, once known.
@@ -53,9 +53,14 @@ struct Observed {
     enforced_from: Timestamp,
 }
 
-impl Exchange {
+impl RequestContext {
     /// From here on it is in flight.
-    pub(super) fn begin(pipeline: &Pipeline, head: Parts, mut peer: Peer, rules: Arc<Rules>) -> Exchange {
+    pub(super) fn begin(
+        pipeline: &Pipeline,
+        head: Parts,
+        mut peer: Peer,
+        rules: Arc<RuntimeConfig>,
+    ) -> RequestContext {
         let in_flight = pipeline.metrics.edge.in_flight.clone();
         in_flight.inc();
         let received = pipeline.clock.now();
@@ -65,7 +70,7 @@ impl Exchange {
         }
         let (source, near, last) = (None, None, false);
         let (observed, started) = (Mutex::default(), clock::instant());
-        Exchange { head, peer, rules, received, source, near, last, observed, started, in_flight }
+        RequestContext { head, peer, rules, received, source, near, last, observed, started, in_flight }
     }
 
     pub(super) fn belongs_to(&mut self, source: &Arc<Source>) -> Arc<Source> {
@@ -220,7 +225,7 @@ pub(super) fn close_after(answer: &mut Response<Body>, version: Version) {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for RequestContext {
     fn drop(&mut self) {
         self.in_flight.dec();
     }

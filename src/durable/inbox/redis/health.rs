@@ -13,10 +13,10 @@ use super::advice;
 use super::backlog::Backlog;
 use crate::observe::admin::{QueueState, Readiness};
 use crate::observe::metrics::QueueMetrics;
-use crate::observe::telemetry::Spell;
+use crate::observe::telemetry::LogThrottle;
 
 /// What the links tell, all together.
-pub(in crate::durable::inbox) struct Board {
+pub(in crate::durable::inbox) struct RedisHealth {
     readiness: Arc<Readiness>,
     queue: Option<Queue>,
     state: Mutex<State>,
@@ -76,13 +76,13 @@ enum Standing {
     Refuses,
 }
 
-impl Board {
+impl RedisHealth {
     /// Nothing is up yet. Without a queue only `readiness.dedupe` is told.
-    pub(in crate::durable::inbox) fn new(readiness: Arc<Readiness>, queue: Option<Queue>) -> Board {
+    pub(in crate::durable::inbox) fn new(readiness: Arc<Readiness>, queue: Option<Queue>) -> RedisHealth {
         let streams = queue.iter().flat_map(|queue| &queue.streams);
         let streams = streams.map(|stream| (stream.clone(), Standing::Unasked)).collect();
         let state = Mutex::new(State { streams, ..State::default() });
-        let board = Board { readiness, queue, state, refused: Notify::new() };
+        let board = RedisHealth { readiness, queue, state, refused: Notify::new() };
         board.tell(&board.state());
         board
     }
@@ -179,7 +179,7 @@ impl Board {
 
     /// Tells of refused events for as long as it is polled.
     pub(super) async fn tell_refusals(&self) {
-        let mut spell = Spell::default();
+        let mut spell = LogThrottle::default();
         loop {
             tokio::select! {
                 () = self.refused.notified() => self.tell_of_each(&mut spell),
@@ -188,7 +188,7 @@ impl Board {
         }
     }
 
-    fn tell_of_each(&self, spell: &mut Spell) {
+    fn tell_of_each(&self, spell: &mut LogThrottle) {
         let Some(Refusals { count, stream, why }) = self.state().refusals.take() else { return };
         for refused in (0..count).filter_map(|_| spell.again()) {
             match &stream {
@@ -320,7 +320,7 @@ mod tests {
         let streams: Vec<String> = (0..150).map(|n| format!("s.{n}")).collect();
         let metrics = Metrics::new().unwrap().queue("redis");
         let queue = Queue { metrics, streams: streams.clone(), backlog: Arc::new(Backlog::new(10, None)) };
-        let board = Board::new(Arc::default(), Some(queue));
+        let board = RedisHealth::new(Arc::default(), Some(queue));
         let asked = |turns: std::ops::Range<usize>| {
             let mut asked: Vec<String> = turns.flat_map(|turn| board.streams(|_| true, turn)).collect();
             asked.sort();
@@ -347,7 +347,7 @@ mod tests {
         let (readiness, metrics) = (Arc::<Readiness>::default(), Metrics::new().unwrap().queue("redis"));
         let streams = vec!["a".to_owned(), "b".to_owned()];
         let queue = Queue { metrics: metrics.clone(), streams, backlog: Arc::new(Backlog::new(10, None)) };
-        let board = Board::new(readiness.clone(), Some(queue));
+        let board = RedisHealth::new(readiness.clone(), Some(queue));
         let shows = || (readiness.queue() == QueueState::Up, metrics.up.get() == 1);
         let (one, two) = (board.enter(), board.enter());
         board.set_whole(true);
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn a_stream_that_an_event_begins_is_asked_about_from_then_on() {
         let metrics = Metrics::new().unwrap().queue("redis");
-        let board = Board::new(
+        let board = RedisHealth::new(
             Arc::default(),
             Some(Queue { metrics, streams: Vec::new(), backlog: Arc::new(Backlog::new(10, None)) }),
         );

@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Says the last of a connection, and waits a little for the client to have read it: closing on unread input would reset
 /// the connection and lose it.
-pub async fn say(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), words: &[u8]) {
-    let say = async {
+pub async fn close(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), words: &[u8]) {
+    let close = async {
         stream.write_all(words).await?;
         stream.shutdown().await?;
         let mut scratch = [0; 1024];
@@ -18,7 +18,7 @@ pub async fn say(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), words: &[u8
         io::Result::Ok(())
     };
     // Whoever is this slow to read the last words has lost interest in them.
-    let _ = tokio::time::timeout(LINGER, say).await;
+    let _ = tokio::time::timeout(LINGER, close).await;
 }
 
 const LINGER: Duration = Duration::from_secs(2);

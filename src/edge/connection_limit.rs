@@ -14,18 +14,18 @@ use crate::base::peer;
 
 /// What is taken, all listeners together.
 #[derive(Default)]
-pub struct Places {
+pub struct ConnectionLimit {
     taken: AtomicUsize,
     turned_away: AtomicUsize,
     clients: Mutex<HashMap<IpAddr, usize>>,
 }
 
-impl Places {
+impl ConnectionLimit {
     /// A place, unless `max` are taken. The gauge tells of it.
-    pub(super) fn take(self: &Arc<Self>, max: usize, gauge: &IntGauge) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, max: usize, gauge: &IntGauge) -> Option<ConnectionPermit> {
         one_more(&self.taken, max).then(|| {
             gauge.inc();
-            Place { places: self.clone(), gauge: gauge.clone(), client: None }
+            ConnectionPermit { places: self.clone(), gauge: gauge.clone(), client: None }
         })
     }
 
@@ -46,13 +46,13 @@ impl Places {
 }
 
 /// A connection's place.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionPermit {
+    places: Arc<ConnectionLimit>,
     gauge: IntGauge,
     client: Option<IpAddr>,
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Counts it as this client's. False, and not counted, where the client has `max` already.
     pub(super) fn belongs_to(&mut self, address: IpAddr, max: usize) -> bool {
         let client = peer::network(address);
@@ -68,7 +68,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(client) = self.client {
             let mut clients = self.places.clients();
@@ -85,7 +85,7 @@ impl Drop for Place {
 /// All connections, as one of them sees them.
 #[derive(Clone)]
 pub(super) struct Crowd {
-    places: Arc<Places>,
+    places: Arc<ConnectionLimit>,
     max: usize,
 }
 
@@ -97,7 +97,7 @@ impl Crowd {
 }
 
 /// The place of a connection that is being turned away.
-pub(super) struct TurnedAway(Arc<Places>);
+pub(super) struct TurnedAway(Arc<ConnectionLimit>);
 
 impl Drop for TurnedAway {
     fn drop(&mut self) {
@@ -131,8 +131,8 @@ mod tests {
 
     #[test]
     fn so_many_places_are_there_and_each_is_given_again() {
-        let (places, gauge) = (Arc::<Places>::default(), gauge());
-        let mut taken: Vec<Place> = (0..3).map(|_| places.take(3, &gauge).unwrap()).collect();
+        let (places, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
+        let mut taken: Vec<ConnectionPermit> = (0..3).map(|_| places.take(3, &gauge).unwrap()).collect();
         assert!(places.take(3, &gauge).is_none());
         assert_eq!(gauge.get(), 3, "one that got no place counts nowhere");
         taken.pop();
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn one_client_cannot_take_the_places_of_another_and_is_forgotten_with_its_last() {
-        let (places, gauge) = (Arc::<Places>::default(), gauge());
+        let (places, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
         let take = |client: &str| {
             let mut place = places.take(100, &gauge).unwrap();
             place.belongs_to(ip(client), 2).then_some(place)
@@ -167,9 +167,9 @@ mod tests {
 
     #[test]
     fn a_sixteenth_of_the_places_is_kept_free() {
-        let (places, gauge) = (Arc::<Places>::default(), gauge());
+        let (places, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
         let (crowd, few) = (places.crowd(32), places.crowd(2));
-        let mut taken: Vec<Place> = Vec::new();
+        let mut taken: Vec<ConnectionPermit> = Vec::new();
         let mut dense = |count| {
             taken.resize_with(count, || places.take(32, &gauge).unwrap());
             [crowd.is_dense(), few.is_dense()]
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn so_many_may_linger() {
-        let places = Arc::<Places>::default();
+        let places = Arc::<ConnectionLimit>::default();
         let mut lingering: Vec<_> = (0..MAX_TURNED_AWAY).map(|_| places.turn_away().unwrap()).collect();
         assert!(places.turn_away().is_none());
         lingering.pop();
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn of_many_at_once_no_more_get_a_place_than_there_are() {
-        let (places, gauge) = (Arc::<Places>::default(), gauge());
+        let (places, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
         std::thread::scope(|scope| {
             let at_once: Vec<_> = (0..4)
                 .map(|_| {

@@ -6,11 +6,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::durable::inbox::{Admission, Drain};
+use crate::durable::inbox::{Drain, EnqueueRequest};
 use crate::event::Identity;
 
 /// A row and its event.
-pub(super) type Entry = (i64, Arc<Admission>);
+pub(super) type Entry = (i64, Arc<EnqueueRequest>);
 
 /// Parts rows, oldest first, into those that may be in flight at once, in the order in which they go. `many`: more wait.
 pub(super) fn waves(rows: Vec<Entry>, drain: Drain, many: bool) -> Vec<Vec<Entry>> {
@@ -41,7 +41,7 @@ pub(super) struct Older {
 
 impl Older {
     /// Whether no older event has to enter before this one, which is an older one from now on.
-    pub(super) fn free(&mut self, event: &Admission) -> bool {
+    pub(super) fn free(&mut self, event: &EnqueueRequest) -> bool {
         let key = self.keys.insert(event.event.partition_key.clone());
         self.identities.insert(event.identity) && key
     }

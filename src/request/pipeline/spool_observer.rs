@@ -11,28 +11,28 @@ use serde_json::value::RawValue;
 use super::Pipeline;
 use crate::base::label::UNKNOWN;
 use crate::base::reason::Note;
-use crate::durable::inbox::{Admission, Verdict};
-use crate::durable::spool::Drained;
+use crate::durable::inbox::{EnqueueRequest, Enqueued};
+use crate::durable::spool::SpoolObserver;
 use crate::observe::audit::{self, Reject};
 use crate::observe::metrics::SourceMetrics;
 use crate::provider;
 
-impl Drained for Weak<Pipeline> {
-    fn queued(&self, admission: &Admission, verdict: &Verdict) {
+impl SpoolObserver for Weak<Pipeline> {
+    fn on_enqueued(&self, admission: &EnqueueRequest, verdict: &Enqueued) {
         let Some(pipeline) = self.upgrade() else { return };
         match verdict {
-            Verdict::Accepted { conflict, .. } => {
+            Enqueued::Accepted { conflict, .. } => {
                 pipeline.metrics_of(&admission.source).conflicts.inc_by((*conflict).into());
             }
-            Verdict::Duplicate { dropped: false, .. } => {}
-            Verdict::Duplicate { id, dropped: true } => {
+            Enqueued::Duplicate { dropped: false, .. } => {}
+            Enqueued::Duplicate { id, dropped: true } => {
                 pipeline.metrics_of(&admission.source).conflicts.inc();
                 pipeline.record_conflict(conflict(admission, pipeline.clock.now()), id);
             }
         }
     }
 
-    fn buried(&self, source: &str) {
+    fn on_dead_letter(&self, source: &str) {
         if let Some(pipeline) = self.upgrade() {
             pipeline.metrics_of(source).dead.inc();
         }
@@ -57,7 +57,7 @@ impl Pipeline {
 }
 
 /// The record of a body that a source dropped as a conflict. The spool does not keep what only the request knew.
-fn conflict(admission: &Admission, at: Timestamp) -> Reject {
+fn conflict(admission: &EnqueueRequest, at: Timestamp) -> Reject {
     Reject {
         id: audit::reject_id(),
         at,

@@ -11,47 +11,55 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::board::Board;
 use super::claims::Claims;
-use super::link::{self, Fault, Link};
+use super::health::RedisHealth;
+use super::node_connection::{self, Fault, NodeConnection};
 use super::probe::Probe;
 use super::replicas::Replicas;
 use super::servers::{Address, Kind, Server, Servers};
 use super::topology::{Master, Topology, slot};
 
 /// The ways to all that the configured servers are.
-pub(in crate::durable::inbox) struct Links {
+pub(in crate::durable::inbox) struct ClusterClient {
     servers: Arc<Servers>,
     /// Sent on every new connection: the scripts.
     loads: Arc<Pipeline>,
-    board: Arc<Board>,
+    board: Arc<RedisHealth>,
     /// A server with fewer that keep up takes no writes.
     replicas: Replicas,
     /// The queue whose claims are taken there, if any are.
     claims: Option<String>,
-    routes: RwLock<Vec<Route>>,
+    routes: RwLock<Vec<NodeEntry>>,
     astray: Notify,
 }
 
-struct Route {
+struct NodeEntry {
     master: Master,
     /// A key that this master has: asking for it also tells when the cluster is down, or the master is none any more.
     probe: Option<String>,
-    link: Arc<Link>,
+    link: Arc<NodeConnection>,
     _stop: DropGuard,
 }
 
-impl Links {
-    /// Ways that are down until [`Links::keep`] runs.
+impl ClusterClient {
+    /// Ways that are down until [`ClusterClient::keep`] runs.
     pub(in crate::durable::inbox) fn new(
         servers: Servers,
         loads: Pipeline,
-        board: Board,
+        board: RedisHealth,
         replicas: Replicas,
         claims: Option<String>,
-    ) -> Links {
+    ) -> ClusterClient {
         let (servers, loads, board) = (Arc::new(servers), Arc::new(loads), Arc::new(board));
-        Links { servers, loads, board, replicas, claims, routes: RwLock::default(), astray: Notify::new() }
+        ClusterClient {
+            servers,
+            loads,
+            board,
+            replicas,
+            claims,
+            routes: RwLock::default(),
+            astray: Notify::new(),
+        }
     }
 
     /// Whether calls are sent at all, be it only to some of the masters.
@@ -60,7 +68,7 @@ impl Links {
     }
 
     /// The way to the master that has a key.
-    pub(super) fn of(&self, key: &str) -> Option<Arc<Link>> {
+    pub(super) fn of(&self, key: &str) -> Option<Arc<NodeConnection>> {
         let slot = slot(key);
         let routes = self.routes();
         routes.iter().find(|route| route.master.has(slot)).map(|route| route.link.clone())
@@ -87,8 +95,8 @@ impl Links {
     }
 
     /// Does what an error's code asks for, and says whether the server cannot serve for now, whatever is asked of it.
-    pub(in crate::durable::inbox) fn heed(&self, link: &Link, code: &str, text: &str) -> bool {
-        let (down, astray) = (link::is_down(code), link::is_astray(code));
+    pub(in crate::durable::inbox) fn heed(&self, link: &NodeConnection, code: &str, text: &str) -> bool {
+        let (down, astray) = (node_connection::is_down(code), node_connection::is_astray(code));
         if down {
             link.give_up(text);
         }
@@ -98,12 +106,12 @@ impl Links {
         down || astray
     }
 
-    pub(in crate::durable::inbox) fn board(&self) -> &Board {
+    pub(in crate::durable::inbox) fn board(&self) -> &RedisHealth {
         &self.board
     }
 
     /// Holds all ways up until stopped.
-    pub(in crate::durable::inbox) async fn keep(self: Arc<Links>, stop: CancellationToken) {
+    pub(in crate::durable::inbox) async fn keep(self: Arc<ClusterClient>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         tokio::select! {
             () = stop.cancelled() => {}
@@ -126,7 +134,7 @@ impl Links {
                 // A cluster that was made anew counts from the start.
                 epoch = 0;
             }
-            match Topology::look(&self.servers, node, link::PATIENCE).await {
+            match Topology::look(&self.servers, node, node_connection::PATIENCE).await {
                 Ok(topology) => {
                     failed = 0;
                     if topology.epoch >= epoch && !topology.masters.is_empty() {
@@ -181,7 +189,7 @@ impl Links {
                 Some(at) => {
                     let route = before.swap_remove(at);
                     route.link.set_slots(&master.slots);
-                    Route { master, ..route }
+                    NodeEntry { master, ..route }
                 }
                 None => self.route(master, tasks),
             });
@@ -190,19 +198,19 @@ impl Links {
         self.board.set_whole(whole);
     }
 
-    fn route(&self, master: Master, tasks: &TaskTracker) -> Route {
+    fn route(&self, master: Master, tasks: &TaskTracker) -> NodeEntry {
         let key = master.probe_key();
         let claims = self.claims.as_ref().map(|queue| Claims::new(queue, &key));
         let probe = matches!(master.server, Server::Node(_)).then_some(key);
         let (servers, loads, board) = (self.servers.clone(), self.loads.clone(), self.board.clone());
         let ask = Probe::new(probe.as_deref(), self.replicas, claims);
-        let link = Arc::new(Link::new(servers, &master, loads, board, ask));
+        let link = Arc::new(NodeConnection::new(servers, &master, loads, board, ask));
         let stop = CancellationToken::new();
         tasks.spawn(link.clone().keep(stop.clone()));
-        Route { master, probe, link, _stop: stop.drop_guard() }
+        NodeEntry { master, probe, link, _stop: stop.drop_guard() }
     }
 
-    fn routes(&self) -> RwLockReadGuard<'_, Vec<Route>> {
+    fn routes(&self) -> RwLockReadGuard<'_, Vec<NodeEntry>> {
         self.routes.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

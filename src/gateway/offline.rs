@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-use super::stores::{self, Stores, Surroundings};
+use super::stores::{self, Dependencies, Stores};
 use super::{StartError, reject_log, up};
 use crate::base::clock::Clock;
 use crate::config::Config;
@@ -19,10 +19,10 @@ use crate::durable::quarantine::{Key, KeyError};
 use crate::observe::admin::Readiness;
 use crate::observe::audit;
 use crate::observe::metrics::Metrics;
-use crate::request::pipeline::{Pipeline, Rules};
+use crate::request::pipeline::{Pipeline, RuntimeConfig};
 
 /// The parts, open.
-pub struct Stopped {
+pub struct OfflineGateway {
     pipeline: Arc<Pipeline>,
     database: Option<Arc<Database>>,
 }
@@ -50,20 +50,20 @@ pub enum StoppedError {
     Start(#[from] StartError),
 }
 
-impl Stopped {
+impl OfflineGateway {
     /// Opens every part but the listeners, and verifies what is asked for.
     ///
     /// # Errors
     /// When a gateway runs, the config has errors, or a part cannot be opened.
-    pub async fn open(config: &Config, clock: Clock) -> Result<Stopped, StoppedError> {
+    pub async fn open(config: &Config, clock: Clock) -> Result<OfflineGateway, StoppedError> {
         let metrics = Arc::new(Metrics::new().map_err(StartError::from)?);
         let mut problems = Vec::new();
-        let rules = Rules::build(config, &metrics, None, &mut problems);
+        let rules = RuntimeConfig::build(config, &metrics, None, &mut problems);
         let key = Key::configured(&config.quarantine);
         let readiness = Arc::new(Readiness::default());
         let qualified = Arc::new(ArcSwap::from_pointee(stores::sharing_a_provider(config)));
         let with =
-            Surroundings { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
+            Dependencies { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
         // A gateway that runs goes by its own config: what is wrong with this one is no matter then.
         let quarantine = match key {
             Ok(Some(key)) => stores::open_quarantine(config, key, &with, false).await,
@@ -78,11 +78,11 @@ impl Stopped {
         let audit = reject_log::audit(config, &with);
         let audit = audit.map_err(|why| held(why, StoppedError::RunningWithout))?;
         let opened = stores::open(config, &with, &Handle::current()).await;
-        let Stores { handover, database } = opened.map_err(|why| held(why, StoppedError::RunningWithout))?;
+        let Stores { enqueuer, database } = opened.map_err(|why| held(why, StoppedError::RunningWithout))?;
         reject_log::keep(config, &audit, &with);
         let pipeline = Arc::new(Pipeline {
             rules: Arc::new(ArcSwap::from_pointee(rules)),
-            handover: Arc::new(handover),
+            enqueuer: Arc::new(enqueuer),
             audit,
             quarantine: Some(quarantine),
             metrics,
@@ -94,23 +94,23 @@ impl Stopped {
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.start(Arc::downgrade(&pipeline));
         }
-        Ok(Stopped { pipeline, database })
+        Ok(OfflineGateway { pipeline, database })
     }
 
     /// Lets go of everything, once what has begun is done.
     pub async fn close(self) {
-        let Stopped { pipeline, database } = self;
+        let OfflineGateway { pipeline, database } = self;
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.stop().await;
         }
         pipeline.tasks.close();
         pipeline.tasks.wait().await;
-        if let Ok(Pipeline { handover, audit, quarantine, .. }) = Arc::try_unwrap(pipeline) {
+        if let Ok(Pipeline { enqueuer, audit, quarantine, .. }) = Arc::try_unwrap(pipeline) {
             if let Some(quarantine) = quarantine {
                 quarantine.close().await;
             }
-            if let Some(handover) = Arc::into_inner(handover) {
-                handover.close().await;
+            if let Some(enqueuer) = Arc::into_inner(enqueuer) {
+                enqueuer.close().await;
             }
             audit.close();
         }

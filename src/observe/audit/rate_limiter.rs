@@ -12,15 +12,15 @@ use super::Reject;
 
 /// A reject that stands for `more` others of its kind.
 #[derive(Debug)]
-pub(super) struct Summed {
+pub(super) struct Aggregate {
     pub(super) reject: Box<Reject>,
     pub(super) more: u64,
 }
 
-impl Summed {
+impl Aggregate {
     /// A reject that stands for itself.
-    pub(super) fn one(reject: Box<Reject>) -> Summed {
-        Summed { reject, more: 0 }
+    pub(super) fn one(reject: Box<Reject>) -> Aggregate {
+        Aggregate { reject, more: 0 }
     }
 }
 
@@ -32,7 +32,7 @@ fn kind(reject: &Reject) -> Kind {
 }
 
 /// What passed lately, and what is held back.
-pub(super) struct Flood {
+pub(super) struct RejectRateLimiter {
     per_second: u32,
     gates: Mutex<HashMap<Kind, Gate>>,
     /// Something is held; changed only under the lock.
@@ -43,12 +43,12 @@ pub(super) struct Flood {
 struct Gate {
     second: i64,
     passed: u32,
-    held: Option<Summed>,
+    held: Option<Aggregate>,
 }
 
-impl Flood {
-    pub(super) fn new(per_second: u32) -> Flood {
-        Flood { per_second, gates: Mutex::default(), holding: AtomicBool::new(false) }
+impl RejectRateLimiter {
+    pub(super) fn new(per_second: u32) -> RejectRateLimiter {
+        RejectRateLimiter { per_second, gates: Mutex::default(), holding: AtomicBool::new(false) }
     }
 
     /// Gives a reject back to be written by itself (`Ok`), or as one too many in its second (`Err`).
@@ -69,12 +69,12 @@ impl Flood {
     }
 
     /// Holds a reject back, with all it stands for; true when nothing was held before.
-    pub(super) fn hold(&self, summed: Summed) -> bool {
+    pub(super) fn hold(&self, summed: Aggregate) -> bool {
         let mut gates = self.gates();
         let gate = gates.entry(kind(&summed.reject)).or_default();
         // The latest is kept: its time is the nearest to the record's place in the chain.
         let before = gate.held.as_ref().map_or(0, |held| held.more + 1);
-        gate.held = Some(Summed { more: summed.more + before, ..summed });
+        gate.held = Some(Aggregate { more: summed.more + before, ..summed });
         !self.holding.swap(true, Ordering::Relaxed)
     }
 
@@ -84,10 +84,10 @@ impl Flood {
     }
 
     /// All that is held, in order of time; nothing is held afterwards.
-    pub(super) fn take(&self) -> Vec<Summed> {
+    pub(super) fn take(&self) -> Vec<Aggregate> {
         let mut gates = self.gates();
         self.holding.store(false, Ordering::Relaxed);
-        let mut taken: Vec<Summed> = gates.values_mut().filter_map(|gate| gate.held.take()).collect();
+        let mut taken: Vec<Aggregate> = gates.values_mut().filter_map(|gate| gate.held.take()).collect();
         drop(gates);
         taken.sort_by_key(|summed| summed.reject.at);
         taken
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn each_source_and_reason_has_its_own_second() {
-        let flood = Flood::new(2);
+        let flood = RejectRateLimiter::new(2);
         let passes = |second, source| flood.admit(at(second, source)).is_ok();
         assert!(passes(10, "a") && passes(10, "a") && !passes(10, "a"));
         assert!(passes(10, "b"));
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_was_let_in_is_not_summed_with_what_was_refused() {
-        let flood = Flood::new(1);
+        let flood = RejectRateLimiter::new(1);
         let of = |observed| {
             let mut of = at(1, "a");
             of.observed = observed;
@@ -133,7 +133,7 @@ mod tests {
         assert!(flood.admit(of(true)).is_ok() && flood.admit(of(false)).is_ok());
         assert!(flood.admit(of(true)).is_err() && flood.admit(of(false)).is_err());
         for observed in [true, false, false, true, false] {
-            flood.hold(Summed::one(of(observed)));
+            flood.hold(Aggregate::one(of(observed)));
         }
         let mut sums: Vec<_> = flood.take().iter().map(|s| (s.reject.observed, s.more)).collect();
         sums.sort_unstable();
@@ -142,15 +142,15 @@ mod tests {
 
     #[test]
     fn what_is_held_is_counted_to_the_last_one() {
-        let flood = Flood::new(0);
+        let flood = RejectRateLimiter::new(0);
         assert!(!flood.holding());
-        assert!(flood.hold(Summed::one(at(1, "a"))));
-        assert!(!flood.hold(Summed { reject: at(2, "a"), more: 5 }));
-        assert!(!flood.hold(Summed::one(at(0, "b"))));
+        assert!(flood.hold(Aggregate::one(at(1, "a"))));
+        assert!(!flood.hold(Aggregate { reject: at(2, "a"), more: 5 }));
+        assert!(!flood.hold(Aggregate::one(at(0, "b"))));
         assert!(flood.holding());
         let sums: Vec<(i64, u64)> = flood.take().iter().map(|s| (s.reject.at.as_second(), s.more)).collect();
         assert_eq!(sums, [(0, 0), (2, 6)]);
         assert!(!flood.holding() && flood.take().is_empty());
-        assert!(flood.hold(Summed::one(at(3, "a"))), "the next one must wake the writer again");
+        assert!(flood.hold(Aggregate::one(at(3, "a"))), "the next one must wake the writer again");
     }
 }

@@ -15,7 +15,7 @@ use crate::base::clock;
 use crate::observe::admin::QueueState;
 
 /// The state, and the watch that is told of it.
-pub(super) struct Standing {
+pub(super) struct BrokerHealth {
     watch: Watch,
     /// Every message goes to one name.
     fixed: bool,
@@ -87,13 +87,13 @@ impl Known {
     }
 }
 
-impl Standing {
+impl BrokerHealth {
     /// Not connected yet. Until one of these names is found to have a place, none has.
-    pub(super) fn new(watch: Watch, fixed: bool, names: impl IntoIterator<Item = String>) -> Standing {
+    pub(super) fn new(watch: Watch, fixed: bool, names: impl IntoIterator<Item = String>) -> BrokerHealth {
         watch.set(QueueState::Down, Some(NO_CONNECTION));
         let names: Arc<[String]> = names.into_iter().collect();
         let placeless = (!names.is_empty()).then(|| NOT_LOOKED.to_owned());
-        Standing {
+        BrokerHealth {
             watch,
             fixed,
             names: Mutex::new(names),
@@ -350,7 +350,7 @@ mod tests {
         let readiness = Arc::<Readiness>::default();
         readiness.set_dedupe(true);
         let watch = Watch { metrics: Metrics::new().unwrap().queue("nats"), readiness: readiness.clone() };
-        let standing = Arc::new(Standing::new(watch, true, ["hooks".to_owned()]));
+        let standing = Arc::new(BrokerHealth::new(watch, true, ["hooks".to_owned()]));
         let looks = Arc::new(AtomicU32::new(0));
         let (looking, count) = (standing.clone(), looks.clone());
         let looking = TaskTracker::new().spawn(async move {

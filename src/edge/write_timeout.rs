@@ -13,16 +13,16 @@ use tokio::time::Sleep;
 use crate::net::forward::forward_writes;
 
 /// The stream, and how long a write may hang.
-pub(super) struct Patience<S> {
+pub(super) struct WriteTimeout<S> {
     stream: S,
     within: Duration,
     /// While a write hangs.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: AsyncWrite + Unpin> Patience<S> {
-    pub(super) fn new(stream: S, within: Duration) -> Patience<S> {
-        Patience { stream, within, timer: None }
+impl<S: AsyncWrite + Unpin> WriteTimeout<S> {
+    pub(super) fn new(stream: S, within: Duration) -> WriteTimeout<S> {
+        WriteTimeout { stream, within, timer: None }
     }
 
     fn poll_or_give_up<T>(
@@ -42,7 +42,7 @@ impl<S: AsyncWrite + Unpin> Patience<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -52,7 +52,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_or_give_up(cx, |stream, cx| stream.poll_write(cx, bytes))
     }

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::table::{self, Asked, Bounds, Put, Totals};
-use super::{ASKED_FOR, Closed, Judge, Judgement, Kept, Key, LOOK, Refused};
+use super::{ASKED_FOR, Closed, Judgement, Kept, Key, LOOK, Refused, Reverifier};
 use crate::base::clock::Clock;
 use crate::durable::database::writer::{Database, Failure};
 use crate::observe::metrics::QuarantineMetrics;
@@ -75,7 +75,7 @@ impl Store {
     }
 
     /// Verifies one again, and answers whoever asked.
-    async fn verify(&self, asked: Asked, judge: &impl Judge) -> Result<(), Failure> {
+    async fn verify(&self, asked: Asked, judge: &impl Reverifier) -> Result<(), Failure> {
         let seq = asked.seq;
         let judgement = match self.database.write(move |conn| table::row(conn, seq)).await? {
             None => Judgement::Gone,
@@ -100,7 +100,7 @@ impl Store {
         Ok(())
     }
 
-    async fn judged(&self, kept: &Kept, dry_run: bool, judge: &impl Judge) -> Judgement {
+    async fn judged(&self, kept: &Kept, dry_run: bool, judge: &impl Reverifier) -> Judgement {
         let judgement = judge.judge(kept, dry_run).await;
         if matches!(judgement, Judgement::Admitted { .. }) {
             self.metrics.admitted(&kept.label.source);
@@ -136,7 +136,7 @@ pub(super) struct Verifier<J> {
     pub(super) stop: CancellationToken,
 }
 
-impl<J: Judge> Verifier<J> {
+impl<J: Reverifier> Verifier<J> {
     pub(super) async fn run(self) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -9,14 +9,14 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script, Value};
 
 use super::backlog::Backlog;
-use super::link::{is_astray, is_down};
+use super::node_connection::{is_astray, is_down};
 use super::retention::names;
 use super::script::{said, short};
 use super::stream::probe_key;
 
 /// What a stream's server says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum WriteProbe {
     /// It takes events.
     Open,
     /// It is at `max_backlog`, and nothing in it may go, for these consumer groups; without any, nothing is acknowledged.
@@ -33,7 +33,7 @@ pub async fn ask(
     connection: &mut MultiplexedConnection,
     streams: &[String],
     backlog: &Backlog,
-) -> RedisResult<Vec<Option<Door>>> {
+) -> RedisResult<Vec<Option<WriteProbe>>> {
     let mut asks = redis::pipe();
     for stream in streams {
         // By its hash, since that is how events are entered.
@@ -48,7 +48,7 @@ pub async fn ask(
         load.cmd("SCRIPT").arg("LOAD").arg(TEXT);
         let loaded = connection.send_packed_commands(&load, 0, 1).await?.pop();
         if let Some(Value::ServerError(why)) = loaded {
-            let shut = is_of_the_stream(why.code()).then(|| Door::Shut(said(&why)));
+            let shut = is_of_the_stream(why.code()).then(|| WriteProbe::Shut(said(&why)));
             return Ok(vec![shut; streams.len()]);
         }
         replies = connection.send_packed_commands(&asks, 0, streams.len()).await?;
@@ -57,22 +57,22 @@ pub async fn ask(
 }
 
 /// Reads an answer; none if it says nothing of the stream.
-fn answer(reply: Value) -> Option<Door> {
+fn answer(reply: Value) -> Option<WriteProbe> {
     match reply {
         Value::Array(parts) => match &parts[..] {
-            [Value::Int(_)] => Some(Door::Open),
-            [Value::Int(_), Value::Array(holders)] => Some(Door::Full(names(holders))),
+            [Value::Int(_)] => Some(WriteProbe::Open),
+            [Value::Int(_), Value::Array(holders)] => Some(WriteProbe::Full(names(holders))),
             [_, Value::BulkString(command), Value::BulkString(why)] => {
                 let [command, why] = [command, why].map(|text| String::from_utf8_lossy(text).into_owned());
                 let why = short(&why);
-                is_of_the_stream(&why).then(|| Door::Shut(format!("{command}: {why}")))
+                is_of_the_stream(&why).then(|| WriteProbe::Shut(format!("{command}: {why}")))
             }
             _ => None,
         },
         Value::ServerError(why) => {
             let why = said(&why);
             // The code of everything without one of its own.
-            (!why.starts_with("ERR ") && is_of_the_stream(&why)).then_some(Door::Shut(why))
+            (!why.starts_with("ERR ") && is_of_the_stream(&why)).then_some(WriteProbe::Shut(why))
         }
         _ => None,
     }
@@ -105,13 +105,13 @@ mod tests {
         }
         for why in ["NOPERM no right", "WRONGTYPE no stream", "ERR whatever"] {
             assert!(
-                matches!(refused(why), Some(Door::Shut(told)) if told == format!("XADD: {why}")),
+                matches!(refused(why), Some(WriteProbe::Shut(told)) if told == format!("XADD: {why}")),
                 "{why}"
             );
         }
-        assert_eq!(answer(Value::Array(vec![Value::Int(7)])), Some(Door::Open));
+        assert_eq!(answer(Value::Array(vec![Value::Int(7)])), Some(WriteProbe::Open));
         let holder = Value::Array(vec![Value::BulkString(b"alice".to_vec())]);
-        let full = Door::Full(vec!["alice".to_owned()]);
+        let full = WriteProbe::Full(vec!["alice".to_owned()]);
         assert_eq!(answer(Value::Array(vec![Value::Int(7), holder])), Some(full));
     }
 }
