@@ -93,7 +93,7 @@ impl Enqueuer {
     ///
     /// # Errors
     /// When neither could take it.
-    pub async fn admit(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
+    pub async fn enqueue(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let admission = admission.into();
         let Some(spool) = &self.spool else { return self.inbox.admit(admission).await };
         if !spool.level.takes() {

@@ -180,12 +180,12 @@ impl Pipeline {
         let delivery = Delivery { source, headers, body, received, redactor, counted: true };
         match delivery.read(&|checked| context.enforce(checked))? {
             Normalized::HealthCheck => Ok(Outcome::Ignored),
-            Normalized::Event(forward) => self.admit(source, context, *forward, body.len(), place).await,
+            Normalized::Event(forward) => self.enqueue(source, context, *forward, body.len(), place).await,
         }
     }
 
     /// The durable step, and its outcome.
-    async fn admit(
+    async fn enqueue(
         self: &Arc<Self>,
         source: &Arc<Source>,
         context: &RequestContext,
@@ -231,7 +231,7 @@ impl Pipeline {
         });
         let enqueuer = self.enqueuer.clone();
         let mut handing_over = Box::pin(async move {
-            let verdict = enqueuer.admit(admission).await?;
+            let verdict = enqueuer.enqueue(admission).await?;
             counts.count(&verdict);
             Ok(verdict)
         });

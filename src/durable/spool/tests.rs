@@ -130,7 +130,7 @@ async fn what_the_inbox_does_not_take_is_kept_and_drained_as_it_came() {
     let (handover, database) = bench.started().await;
     let came: Vec<EnqueueRequest> = (0..50).map(|n| event(&format!("e{n:02}"))).collect();
     for one in &came {
-        assert_eq!(handover.admit(one.clone()).await, accepted(&one.event.id));
+        assert_eq!(handover.enqueue(one.clone()).await, accepted(&one.event.id));
     }
     assert_eq!(bench.taken(), [""; 0]);
     bench.inbox.all(None);
@@ -140,9 +140,9 @@ async fn what_the_inbox_does_not_take_is_kept_and_drained_as_it_came() {
     // Now that the line is gone, the inbox is asked first.
     until("the line is gone", || !handover.spool.as_ref().unwrap().lines.wait_at("src")).await;
     bench.inbox.all(Some(EnqueueError::Overloaded));
-    assert_eq!(handover.admit(event("f")).await, Err(EnqueueError::Overloaded));
+    assert_eq!(handover.enqueue(event("f")).await, Err(EnqueueError::Overloaded));
     bench.inbox.all(Some(EnqueueError::InProgress));
-    assert_eq!(handover.admit(event("f")).await, Err(EnqueueError::InProgress));
+    assert_eq!(handover.enqueue(event("f")).await, Err(EnqueueError::InProgress));
     bench.close((handover, database)).await;
 }
 
@@ -150,10 +150,10 @@ async fn what_the_inbox_does_not_take_is_kept_and_drained_as_it_came() {
 async fn new_events_of_a_source_queue_behind_its_spooled_ones_and_no_others() {
     let bench = Bench::new();
     let (handover, database) = bench.open().await;
-    handover.admit(event("old")).await.unwrap();
+    handover.enqueue(event("old")).await.unwrap();
     bench.inbox.all(None);
-    handover.admit(event("new")).await.unwrap();
-    handover.admit(of("other", "free", "1")).await.unwrap();
+    handover.enqueue(event("new")).await.unwrap();
+    handover.enqueue(of("other", "free", "1")).await.unwrap();
     assert_eq!(bench.taken(), ["free"]);
     handover.start(bench.told.clone());
     bench.drained().await;
@@ -166,7 +166,7 @@ async fn nothing_overtakes_what_is_tried_again() {
     let bench = Bench::new();
     let (handover, database) = bench.open().await;
     for id in ["a", "b", "c"] {
-        handover.admit(event(id)).await.unwrap();
+        handover.enqueue(event(id)).await.unwrap();
     }
     bench.inbox.one("b", Some(EnqueueError::Refused("not now".to_owned())));
     bench.inbox.all(None);
@@ -185,12 +185,12 @@ async fn a_restart_goes_on_where_it_stood() {
     let bench = Bench::new();
     let before = bench.started().await;
     for id in ["a", "b"] {
-        before.0.admit(event(id)).await.unwrap();
+        before.0.enqueue(event(id)).await.unwrap();
     }
     bench.close(before).await;
     bench.inbox.all(None);
     let (handover, database) = bench.open().await;
-    assert_eq!(handover.admit(event("c")).await, accepted("c"));
+    assert_eq!(handover.enqueue(event("c")).await, accepted("c"));
     assert_eq!(bench.taken(), [""; 0], "it waits behind those of before");
     handover.start(bench.told.clone());
     bench.drained().await;
@@ -205,12 +205,12 @@ async fn redeliveries_and_conflicts_are_known_before_the_queue_is_asked() {
     let body = |body| of("src", "a", body);
     let dropping = |id| EnqueueRequest { on_conflict: OnConflict::Drop, ..body(id) };
     let second = conflict_id("a", &body("2").body);
-    assert_eq!(handover.admit(body("1")).await, accepted("a"));
-    assert_eq!(handover.admit(body("1")).await, duplicate("a"));
-    assert_eq!(handover.admit(body("2")).await, accepted(&second));
-    assert_eq!(handover.admit(body("2")).await, duplicate(&second));
-    assert_eq!(handover.admit(dropping("3")).await, duplicate("a"));
-    assert_eq!(handover.admit(of("other", "a", "1")).await, accepted("a"), "another source's");
+    assert_eq!(handover.enqueue(body("1")).await, accepted("a"));
+    assert_eq!(handover.enqueue(body("1")).await, duplicate("a"));
+    assert_eq!(handover.enqueue(body("2")).await, accepted(&second));
+    assert_eq!(handover.enqueue(body("2")).await, duplicate(&second));
+    assert_eq!(handover.enqueue(dropping("3")).await, duplicate("a"));
+    assert_eq!(handover.enqueue(of("other", "a", "1")).await, accepted("a"), "another source's");
     assert_eq!(bench.metrics.spool.events.get(), 4);
     bench.inbox.all(None);
     bench.drained().await;
@@ -225,13 +225,13 @@ async fn a_full_spool_turns_away_and_drops_nothing() {
     bench.max_bytes = Some(2000);
     let (handover, database) = bench.started().await;
     let mut kept = Vec::new();
-    while let Ok(verdict) = handover.admit(event(&format!("e{}", kept.len()))).await {
+    while let Ok(verdict) = handover.enqueue(event(&format!("e{}", kept.len()))).await {
         assert!(bench.readiness.ready(), "the inbox is down, the spool takes");
         kept.push(verdict);
     }
     assert!(!bench.readiness.ready() && !kept.is_empty());
-    assert_eq!(handover.admit(event("e0")).await, duplicate("e0"), "that one is kept");
-    assert_eq!(handover.admit(of("other", "x", "1")).await, Err(EnqueueError::Unreachable));
+    assert_eq!(handover.enqueue(event("e0")).await, duplicate("e0"), "that one is kept");
+    assert_eq!(handover.enqueue(of("other", "x", "1")).await, Err(EnqueueError::Unreachable));
     assert!(bench.metrics.spool.bytes.get() <= 2000);
     bench.inbox.all(None);
     bench.drained().await;
@@ -247,11 +247,11 @@ async fn a_failing_database_is_no_acceptance_and_shows_until_it_works() {
     let (handover, database) = bench.started().await;
     let intruder = Connection::open(bench.file()).unwrap();
     intruder.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert_eq!(handover.admit(event("a")).await, Err(EnqueueError::Unreachable));
+    assert_eq!(handover.enqueue(event("a")).await, Err(EnqueueError::Unreachable));
     assert!(!bench.readiness.ready());
     intruder.execute_batch("ROLLBACK").unwrap();
     until("a write works again", || bench.readiness.ready()).await;
-    assert_eq!(handover.admit(event("a")).await, accepted("a"));
+    assert_eq!(handover.enqueue(event("a")).await, accepted("a"));
     bench.close((handover, database)).await;
 }
 
@@ -267,7 +267,7 @@ async fn a_disk_with_room_for_less_than_an_event_is_full_until_it_has_more() {
     };
     limit("PRAGMA max_page_count = 1").await;
     let event = of("a", "evt", &"x".repeat(10_000));
-    assert!(handover.admit(event.clone()).await.is_err());
+    assert!(handover.enqueue(event.clone()).await.is_err());
     let spool = handover.spool.clone().unwrap();
     for _ in 0..3 {
         let _ = spool.look(None).await;
@@ -276,7 +276,7 @@ async fn a_disk_with_room_for_less_than_an_event_is_full_until_it_has_more() {
     limit("PRAGMA max_page_count = 1000000").await;
     spool.look(None).await.unwrap();
     assert!(bench.readiness.ready());
-    assert!(handover.admit(event).await.is_ok());
+    assert!(handover.enqueue(event).await.is_ok());
     drop(spool);
     bench.close((handover, database)).await;
 }
@@ -285,9 +285,9 @@ async fn a_disk_with_room_for_less_than_an_event_is_full_until_it_has_more() {
 async fn an_event_whose_request_has_gone_is_drained_too() {
     let bench = Bench::new();
     let (handover, database) = bench.started().await;
-    let mut admit = Box::pin(handover.admit(event("a")));
-    assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(admit.as_mut().poll(cx))).await.is_pending());
-    drop(admit);
+    let mut enqueue = Box::pin(handover.enqueue(event("a")));
+    assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(enqueue.as_mut().poll(cx))).await.is_pending());
+    drop(enqueue);
     bench.inbox.all(None);
     until("it is drained", || bench.taken() == ["a"]).await;
     bench.close((handover, database)).await;
@@ -299,9 +299,9 @@ async fn what_can_never_be_taken_is_a_dead_letter_and_holds_nobody_up() {
     bench.inbox.one("large", Some(EnqueueError::Unacceptable("too large".to_owned())));
     bench.inbox.one("nowhere", Some(EnqueueError::Unroutable("no such queue".to_owned())));
     let (handover, database) = bench.started().await;
-    assert_eq!(handover.admit(event("large")).await, accepted("large"), "dead at once, and kept");
+    assert_eq!(handover.enqueue(event("large")).await, accepted("large"), "dead at once, and kept");
     for id in ["a", "nowhere", "b", "large-2"] {
-        handover.admit(event(id)).await.unwrap();
+        handover.enqueue(event(id)).await.unwrap();
     }
     bench.inbox.one("large-2", Some(EnqueueError::Unacceptable("too large".to_owned())));
     bench.inbox.all(None);
@@ -309,7 +309,7 @@ async fn what_can_never_be_taken_is_a_dead_letter_and_holds_nobody_up() {
     assert_eq!(bench.taken(), ["a", "b"]);
     assert_eq!(bench.metrics.spool.dead_events.get(), 3);
     assert_eq!(
-        handover.admit(event("nowhere")).await,
+        handover.enqueue(event("nowhere")).await,
         Err(EnqueueError::Unroutable(String::new())).or(duplicate("nowhere"))
     );
     let on_dead_letter = bench.told.0.lock().unwrap().iter().filter(|told| *told == "buried: src").count();
@@ -349,10 +349,10 @@ async fn a_letter_sent_back_goes_behind_all_that_waits() {
     bench.inbox.one("bad", Some(EnqueueError::Unacceptable("no".to_owned())));
     let (handover, database) = bench.open().await;
     for id in ["bad", "a", "b"] {
-        handover.admit(event(id)).await.unwrap();
+        handover.enqueue(event(id)).await.unwrap();
     }
     assert_eq!(bench.dead().retry(&Selection::All).unwrap()["src"], 1);
-    handover.admit(event("c")).await.unwrap();
+    handover.enqueue(event("c")).await.unwrap();
     bench.inbox.one("bad", None);
     bench.inbox.all(None);
     handover.start(bench.told.clone());
@@ -366,7 +366,7 @@ async fn a_damaged_row_is_set_aside() {
     let bench = Bench::new();
     let (handover, database) = bench.open().await;
     for id in ["a", "b"] {
-        handover.admit(event(id)).await.unwrap();
+        handover.enqueue(event(id)).await.unwrap();
     }
     let hand = Connection::open(bench.file()).unwrap();
     hand.execute("UPDATE spool SET id_end = 2 WHERE id = 'a'", []).unwrap();
@@ -403,9 +403,9 @@ async fn an_outage_that_looks_like_a_bad_event_buries_none() {
         let (handover, database) = bench.started().await;
         let ids: Vec<String> = (0..20).map(|n| format!("e{n:02}")).collect();
         for id in &ids {
-            handover.admit(event(id)).await.unwrap();
+            handover.enqueue(event(id)).await.unwrap();
         }
-        handover.admit(of("other", "x", "1")).await.unwrap();
+        handover.enqueue(of("other", "x", "1")).await.unwrap();
         until("they were tried often", || bench.inbox.refused() >= 1500).await;
         assert_eq!(bench.metrics.spool.dead_events.get(), 0);
         bench.inbox.all(None);
@@ -424,13 +424,13 @@ async fn bad_events_are_given_up_once_another_is_taken() {
         for n in 0..20 {
             let id = format!("bad{n}");
             bench.inbox.one(&id, Some(EnqueueError::Unknown));
-            handover.admit(event(&id)).await.unwrap();
+            handover.enqueue(event(&id)).await.unwrap();
         }
         bench.inbox.all(None);
         handover.start(bench.told.clone());
         until("they were tried often", || bench.inbox.refused() >= 800).await;
         assert_eq!(bench.metrics.spool.dead_events.get(), 0, "no other one was taken");
-        handover.admit(of(source, "good", "1")).await.unwrap();
+        handover.enqueue(of(source, "good", "1")).await.unwrap();
         bench.drained().await;
         assert_eq!(bench.taken(), ["good"]);
         assert_eq!(bench.metrics.spool.dead_events.get(), 20);
@@ -451,7 +451,7 @@ async fn many_waiting_go_side_by_side_and_each_subject_in_its_order() {
     let (handover, database) = bench.open().await;
     for n in 0..60 {
         for subject in 0..5 {
-            handover.admit(about(subject, n)).await.unwrap();
+            handover.enqueue(about(subject, n)).await.unwrap();
         }
     }
     let alone = bench.inbox.most_in_flight();
@@ -474,7 +474,7 @@ async fn a_few_waiting_go_one_at_a_time() {
     bench.inbox.slow();
     let (handover, database) = bench.open().await;
     for n in 0..100 {
-        handover.admit(about(n % 5, n)).await.unwrap();
+        handover.enqueue(about(n % 5, n)).await.unwrap();
     }
     bench.inbox.all(None);
     handover.start(bench.told.clone());
@@ -489,16 +489,16 @@ async fn a_few_waiting_go_one_at_a_time() {
 async fn a_spool_that_is_off_is_drained_and_takes_no_more() {
     let mut bench = Bench::new();
     let before = bench.started().await;
-    before.0.admit(event("old")).await.unwrap();
+    before.0.enqueue(event("old")).await.unwrap();
     bench.close(before).await;
     bench.max_bytes = None;
     let (handover, database) = bench.started().await;
-    assert_eq!(handover.admit(event("new")).await, Err(EnqueueError::Unreachable));
+    assert_eq!(handover.enqueue(event("new")).await, Err(EnqueueError::Unreachable));
     assert!(!bench.readiness.ready(), "nobody can fall back on it");
     assert_eq!(bench.metrics.spool.events.get(), 1);
     bench.inbox.all(None);
     bench.drained().await;
-    assert_eq!(handover.admit(event("new")).await, accepted("new"));
+    assert_eq!(handover.enqueue(event("new")).await, accepted("new"));
     assert_eq!(bench.taken(), ["old", "new"]);
     assert!(!bench.readiness.ready());
     bench.close((handover, database)).await;
@@ -510,9 +510,9 @@ async fn an_event_larger_than_the_whole_spool_does_not_make_it_full_for_ever() {
     bench.max_bytes = Some(2000);
     let (handover, database) = bench.started().await;
     let large = of("src", "large", &"x".repeat(3000));
-    assert_eq!(handover.admit(large).await, Err(EnqueueError::Unreachable));
+    assert_eq!(handover.enqueue(large).await, Err(EnqueueError::Unreachable));
     until("it takes events again", || bench.readiness.ready()).await;
-    assert_eq!(handover.admit(event("small")).await, accepted("small"));
+    assert_eq!(handover.enqueue(event("small")).await, accepted("small"));
     bench.close((handover, database)).await;
 }
 
@@ -522,7 +522,7 @@ async fn all_letters_are_handled_some_at_a_time() {
     let (handover, database) = bench.open().await;
     let ids: Vec<String> = (0..450).map(|n| format!("e{n:03}")).collect();
     for id in &ids {
-        handover.admit(event(id)).await.unwrap();
+        handover.enqueue(event(id)).await.unwrap();
     }
     let hand = Connection::open(bench.file()).unwrap();
     hand.execute_batch("UPDATE spool SET why = 'by hand'").unwrap();
@@ -548,7 +548,7 @@ async fn a_subject_never_overtakes_itself_not_even_for_evidence() {
     let (handover, database) = bench.open().await;
     bench.inbox.one("1-0", Some(EnqueueError::Unknown));
     for n in 0..2 {
-        handover.admit(about(1, n)).await.unwrap();
+        handover.enqueue(about(1, n)).await.unwrap();
     }
     bench.inbox.all(None);
     handover.start(bench.told.clone());
