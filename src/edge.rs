@@ -255,13 +255,13 @@ impl Connection {
     async fn stopping(&self) {
         tokio::select! {
             () = self.stop.accepting.cancelled() => {}
-            () = self.rules.retired.cancelled() => {}
+            () = self.rules.stale.cancelled() => {}
         }
     }
 
     /// Whether it has come to that.
     fn is_stopping(&self) -> bool {
-        self.stop.accepting.is_cancelled() || self.rules.retired.is_cancelled()
+        self.stop.accepting.is_cancelled() || self.rules.stale.is_cancelled()
     }
 
     /// Returns once that has gone on for so long.
@@ -275,7 +275,7 @@ impl Connection {
     fn asker(&self) -> Option<(Peer, Arc<RuntimeConfig>)> {
         // The very rules that are looked at here are those that the request is held against: no reload comes between.
         let rules = self.pipeline.rules.load_full();
-        rules.continues(&self.rules).then(|| (self.peer.clone(), rules))
+        rules.same_peer_rules(&self.rules).then(|| (self.peer.clone(), rules))
     }
 
     /// Refuses what has not come as far as a request.

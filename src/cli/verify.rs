@@ -199,7 +199,7 @@ impl Findings {
         checked: Result<(), Rejection>,
     ) -> Result<(), Rejection> {
         let Err(rejection) = checked else { return Ok(()) };
-        let Some(enforced_from) = source.observing.enforced_from(rejection.reason, at) else {
+        let Some(enforced_from) = source.report_only.enforced_from(rejection.reason, at) else {
             return Err(rejection);
         };
         self.observed.push(Observed { rejection, enforced_from });

@@ -189,7 +189,7 @@ impl Gateway {
         self.pipeline.rules.store(rules.into());
         // Only now, so that whoever comes next comes by the new ones.
         if !goes_on {
-            before.retired.cancel();
+            before.stale.cancel();
         }
         self.edge.change(&config.edge.listen, edge, &self.pipeline);
         if let Some(socket) = admin {

@@ -8,8 +8,8 @@ mod drift;
 mod keys;
 mod memory;
 mod near;
-mod observing;
 mod rates;
+mod report_only;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use crate::provider::signature::{Key, Scheme, VerifiedBy};
 use crate::provider::{self, Provider};
 pub use memory::SourceMemory;
 pub use near::Near;
-use observing::Observing;
-pub use observing::dated;
 use rates::Rates;
+use report_only::ReportOnly;
+pub use report_only::dated;
 
 /// A configured source, ready to serve.
 pub struct Source {
@@ -50,7 +50,7 @@ pub struct Source {
     /// Its rates, and its clients'.
     pub rates: Rates,
     /// What it does not enforce yet.
-    pub observing: Observing,
+    pub report_only: ReportOnly,
     /// Whose validation requests it grants, lower case.
     pub webhook_origins: Vec<String>,
     /// What a name in the client's certificate must look like.
@@ -205,7 +205,7 @@ impl Builder<'_> {
         self.check_options(provider);
         let certificate = self.client_certificate();
         let verified_by = self.verified_by(provider, scheme, certificate.is_some(), token.is_some())?;
-        self.check_observing(verified_by);
+        self.check_report_only(verified_by);
         self.check_unauthenticated(provider, verified_by);
         let mut types: Vec<&'static str> = provider.types.iter().map(|(_, canonical)| *canonical).collect();
         types.sort_unstable();
@@ -230,7 +230,7 @@ impl Builder<'_> {
             token,
             allow_ips: of.allow_ips.clone(),
             rates: Rates::of(of, self.before.map(|before| &before.rates)),
-            observing: Observing::of(of),
+            report_only: ReportOnly::of(of),
             webhook_origins: of.webhook_origins.clone(),
             client_certificate: certificate,
             tolerance: i64::try_from(of.tolerance.as_secs()).unwrap_or(i64::MAX),

@@ -95,7 +95,7 @@ impl RequestContext {
         let enforced_from = self
             .source
             .as_ref()
-            .and_then(|source| source.observing.enforced_from(rejection.reason, self.received));
+            .and_then(|source| source.report_only.enforced_from(rejection.reason, self.received));
         let Some(enforced_from) = enforced_from else { return Err(rejection) };
         let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
         observed.push(Observed { rejection, enforced_from });

@@ -145,7 +145,7 @@ fn verified(
     let Label { client, arrived: received, .. } = kept.label;
     // As the source would have let it in when it arrived.
     let enforce = |checked: Result<(), Rejection>| match checked {
-        Err(wrong) if source.observing.enforced_from(wrong.reason, received).is_none() => Err(wrong),
+        Err(wrong) if source.report_only.enforced_from(wrong.reason, received).is_none() => Err(wrong),
         _ => Ok(()),
     };
     enforce(admission::client(source, client))?;

@@ -33,7 +33,7 @@ pub struct RuntimeConfig {
     pub admin: AdminRules,
     /// Cancelled once who the clients of these rules' connections are would be found out by others: such a connection ends
     /// when what is under way on it is answered.
-    pub retired: Arc<CancellationToken>,
+    pub stale: Arc<CancellationToken>,
 }
 
 impl RuntimeConfig {
@@ -66,8 +66,8 @@ impl RuntimeConfig {
             InFlightLimit::new(&config.edge, sources, in_flight, before.map(|before| &before.shares));
         problems.sort();
         problems.dedup();
-        let retired = Arc::default();
-        RuntimeConfig { routes, edge: config.edge.clone(), shares, tls, admin, retired }
+        let stale = Arc::default();
+        RuntimeConfig { routes, edge: config.edge.clone(), shares, tls, admin, stale }
     }
 
     /// Takes over the connections of the rules `before`, where it finds out in the same way who a client is. Whether it does.
@@ -80,14 +80,14 @@ impl RuntimeConfig {
         let same =
             tls && edge.trusted_proxies == then.trusted_proxies && edge.proxy_protocol == then.proxy_protocol;
         if same {
-            self.retired = before.retired.clone();
+            self.stale = before.stale.clone();
         }
         same
     }
 
     /// Whether they find out in the same way as the rules `before`, and all between them, who a client is.
-    pub fn continues(&self, before: &RuntimeConfig) -> bool {
-        Arc::ptr_eq(&self.retired, &before.retired)
+    pub fn same_peer_rules(&self, before: &RuntimeConfig) -> bool {
+        Arc::ptr_eq(&self.stale, &before.stale)
     }
 
     /// Every source, and the gauge of when it last had an event accepted, which is shown from now on.

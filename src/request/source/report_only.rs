@@ -10,14 +10,14 @@ use crate::config::{self, Config, Problem};
 use crate::provider::signature::VerifiedBy;
 
 /// Reasons for which nothing is refused yet.
-pub struct Observing {
+pub struct ReportOnly {
     reasons: Vec<Reason>,
     until: Option<Timestamp>,
 }
 
-impl Observing {
-    pub(super) fn of(source: &config::Source) -> Observing {
-        Observing {
+impl ReportOnly {
+    pub(super) fn of(source: &config::Source) -> ReportOnly {
+        ReportOnly {
             reasons: source.observe.clone(),
             until: source.observe_until.as_ref().map(|until| until.value),
         }
@@ -31,7 +31,7 @@ impl Observing {
 
 impl Builder<'_> {
     /// To observe the only thing that authenticates a source would let everybody in.
-    pub(super) fn check_observing(&mut self, verified_by: VerifiedBy) {
+    pub(super) fn check_report_only(&mut self, verified_by: VerifiedBy) {
         let Some(until) = &self.of.observe_until else { return };
         if verified_by == VerifiedBy::ClientAddress && self.of.observe.contains(&Reason::ClientNotAllowed) {
             let what = "client_not_allowed cannot be only observed: allow_ips is all that authenticates this \
