@@ -2,7 +2,7 @@
 //!
 //! Keeps true: no error shows a path, which may hold a token; over TLS nothing is sent to who is not trusted.
 
-mod link;
+mod client;
 mod trust;
 mod types;
 
@@ -17,13 +17,13 @@ use bytes::Bytes;
 use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, ValueEnum};
-use http_body_util::Full;
-use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
-use rustls::ClientConfig;
+use hyper::{HeaderMap, StatusCode, Uri};
+use reqwest::{Client, RequestBuilder};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 
 use super::terminal::safe;
-use super::{Done, FAILED, Failure, Global, OK, block_on, check, line};
+use super::{Done, FAILED, Failure, Global, OK, check, line};
 use crate::base::clock::{self, Clock};
 use crate::base::file;
 use crate::config::Config;
@@ -32,7 +32,6 @@ use crate::observe::metrics::Metrics;
 use crate::provider;
 use crate::provider::signature;
 use crate::request::source::Source;
-use link::Link;
 use trust::Trust;
 
 #[derive(Args)]
@@ -135,12 +134,14 @@ pub(super) fn run(global: &Global, send: &Send) -> Done {
     }
     let (base, tls) = send.target(&config)?;
     let sender = Sender::new(source.clone(), &base, tls)?;
-    block_on(deliver(&sender, send, global.json))
+    // On one thread: a connection that ends just as a request is handed to it then passes its reason on with the request.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(deliver(&sender, send, global.json))
 }
 
 impl Send {
     /// Where to, and over TLS how.
-    fn target(&self, config: &Config) -> Result<(Uri, Option<Arc<ClientConfig>>), Failure> {
+    fn target(&self, config: &Config) -> Result<(Uri, Option<ClientConfig>), Failure> {
         let (base, trust) = match (&self.url, &config.edge.tls) {
             (Some(url), _) if url.scheme_str() == Some("https") => {
                 (url.clone(), Some(self.ca.as_deref().map_or(Trust::System, Trust::File)))
@@ -220,18 +221,14 @@ pub(super) struct Sender {
     source: Arc<Source>,
     /// Scheme, host and port.
     host: String,
-    /// Path and query, which may hold a path token.
-    target: String,
-    link: Link,
+    /// All of it, which may hold a path token.
+    url: String,
+    client: Client,
 }
 
 impl Sender {
     /// For a source; a URL without a path gets the source's. An https URL comes with its TLS.
-    pub(super) fn new(
-        source: Arc<Source>,
-        url: &Uri,
-        tls: Option<Arc<ClientConfig>>,
-    ) -> Result<Sender, Failure> {
+    pub(super) fn new(source: Arc<Source>, url: &Uri, tls: Option<ClientConfig>) -> Result<Sender, Failure> {
         let due = if tls.is_some() { "https" } else { "http" };
         let Some(authority) = url.authority().filter(|_| url.scheme_str() == Some(due)) else {
             return Err(Failure("--url is neither http://HOST nor https://HOST".to_owned()));
@@ -243,9 +240,12 @@ impl Sender {
             }
             path => path.to_owned(),
         };
-        let target = url.query().map_or(path.clone(), |query| format!("{path}?{query}"));
-        let (host, link) = (format!("{due}://{authority}"), Link::new(url, tls)?);
-        Ok(Sender { source, host, target, link })
+        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let host = format!("{due}://{authority}");
+        let url = format!("{host}{path}{query}");
+        let nobody = || ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        let client = client::client(tls.unwrap_or_else(|| nobody().with_no_client_auth()))?;
+        Ok(Sender { source, host, url, client })
     }
 
     /// A new sample event.
@@ -290,25 +290,25 @@ impl Sender {
 
     /// Posts a delivery.
     pub(super) async fn post(&self, signed: Signed) -> Result<Answer, Failure> {
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(&self.target)
+        let mut request = self
+            .client
+            .post(&self.url)
             .header("content-type", "application/json")
             .header("user-agent", concat!("hookgate-send/", env!("CARGO_PKG_VERSION")));
-        for (name, value) in &signed.headers {
-            request = request.header(*name, value);
+        for (name, value) in signed.headers {
+            request = request.header(name, value);
         }
-        self.exchange(request.body(Full::from(signed.body))?).await
+        self.exchange(request.body(signed.body)).await
     }
 
     /// Sends a validation challenge.
     pub(super) async fn challenge(&self, header: &str, key: &str) -> Result<Answer, Failure> {
-        self.exchange(Request::builder().uri(&self.target).header(header, key).body(Full::default())?).await
+        self.exchange(self.client.get(&self.url).header(header, key)).await
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
+    async fn exchange(&self, request: RequestBuilder) -> Result<Answer, Failure> {
         let unreachable = |why| Failure(safe(&format!("cannot deliver to {}: {why}", self.host)));
-        let (head, body) = self.link.ask(request).await.map_err(unreachable)?.into_parts();
+        let (head, body) = client::answer(request).await.map_err(unreachable)?.into_parts();
         let body = String::from_utf8_lossy(&body).into_owned();
         Ok(Answer { status: head.status, headers: head.headers, body })
     }

@@ -1,5 +1,8 @@
 //! Whom `send` takes for the gateway over TLS, and whom it shows itself as.
 //!
+//! An HTTP client offers authorities alone. The config's own certificate passes for any host, so that `send` reaches a listener by its
+//! address; one in `--ca` passes for its host without its authority. Both need this verifier.
+//!
 //! Keeps true: a certificate passes only if it is one of those named, or an authority vouches for it and it is for the host;
 //! and none outside its dates.
 
@@ -9,8 +12,8 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -39,9 +42,9 @@ impl Trust<'_> {
     ///
     /// # Errors
     /// When a file cannot be read, or there is nobody to trust.
-    pub(super) fn client(&self, own: Option<(&Path, &Path)>) -> Result<Arc<ClientConfig>, Failure> {
+    pub(super) fn client(&self, own: Option<(&Path, &Path)>) -> Result<ClientConfig, Failure> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Arc::new(self.verifier(&provider)?);
+        let verifier = Arc::new(self.verifier(provider.clone())?);
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -57,46 +60,43 @@ impl Trust<'_> {
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        Ok(config)
     }
 
-    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Verifier, Failure> {
-        let (named, authorities, instead) = match self {
+    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Verifier, Failure> {
+        let mut named = Vec::new();
+        let instead = match self {
             Trust::Own(tls) => {
-                let mut named = Vec::new();
                 for pair in tls.pairs() {
                     // Those after it in the file are its authorities.
                     named.extend(certificates(&pair.certificate.value)?.into_iter().take(1));
                 }
-                let instead = "is not the one that edge.tls names: was it renewed and the gateway not told, or does \
-                               another server listen there? Give --url and --ca to trust another";
-                (named, Vec::new(), instead.to_owned())
+                "is not the one that edge.tls names: was it renewed and the gateway not told, or does another server \
+                 listen there? Give --url and --ca to trust another"
+                    .to_owned()
             }
             Trust::File(path) => {
-                let named = certificates(path)?;
-                let instead = format!("is not trusted: no authority in {} vouches for it", path.display());
-                (named.clone(), named, instead)
+                named = certificates(path)?;
+                format!("is not trusted: no authority in {} vouches for it", path.display())
             }
             Trust::System => {
-                let found = rustls_native_certs::load_native_certs().certs;
-                if found.is_empty() {
-                    let what = "this system has no certificate authorities to trust; give --ca FILE";
-                    return Err(Failure(what.to_owned()));
-                }
-                let instead = "is not trusted: none of the system's authorities vouches for it. Give --ca FILE with \
-                               its authority, or with itself";
-                (Vec::new(), found, instead.to_owned())
+                "is not trusted: none of the system's authorities vouches for it. Give --ca FILE with its \
+                              authority, or with itself"
+                    .to_owned()
             }
         };
         let authorities = match self {
-            Trust::Own(_) => None,
-            Trust::File(_) | Trust::System => {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(authorities);
-                Some(WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?)
-            }
+            Trust::System => rustls_native_certs::load_native_certs().certs,
+            Trust::Own(_) | Trust::File(_) => named.clone(),
         };
-        Ok(Verifier { named, authorities, provider: provider.clone(), instead })
+        if authorities.is_empty() {
+            let what = "this system has no certificate authorities to trust; give --ca FILE";
+            return Err(Failure(what.to_owned()));
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(authorities);
+        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+        Ok(Verifier { named, authorities, named_only: matches!(self, Trust::Own(_)), instead })
     }
 }
 
@@ -117,9 +117,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
 struct Verifier {
     /// Trusted themselves.
     named: Vec<CertificateDer<'static>>,
-    /// None: the named ones are trusted whatever host they are for.
-    authorities: Option<Arc<WebPkiServerVerifier>>,
-    provider: Arc<CryptoProvider>,
+    /// No other is trusted, and these are for any host.
+    named_only: bool,
+    authorities: Arc<WebPkiServerVerifier>,
     /// What to say of another certificate.
     instead: String,
 }
@@ -133,30 +133,25 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let named = self.named.contains(shown);
-        match &self.authorities {
-            None if named => {}
-            None => return Err(self.stranger(shown)),
-            // Authorities may not be servers, by the letter; whoever names one for a server means it.
-            Some(_) if named => {
+        use rustls::Error::InvalidCertificate;
+        // Authorities may not be servers, by the letter; whoever names one for a server means it.
+        if self.named.contains(shown) {
+            if !self.named_only {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(shown)?, host)?;
             }
-            Some(authorities) => {
-                let verified = authorities.verify_server_cert(shown, between, host, ocsp, now);
-                return verified.map_err(|why| match why {
-                    rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                        self.stranger(shown)
-                    }
-                    // By the letter, again: `openssl req -x509` makes an authority, which is no server.
-                    rustls::Error::InvalidCertificate(CertificateError::Other(_)) if is_authority(shown) => {
-                        self.stranger(shown)
-                    }
-                    why => why,
-                });
-            }
+            within_dates(shown, now)?;
+            return Ok(ServerCertVerified::assertion());
         }
-        within_dates(shown, now)?;
-        Ok(ServerCertVerified::assertion())
+        if self.named_only {
+            return Err(self.stranger(shown));
+        }
+        let verified = self.authorities.verify_server_cert(shown, between, host, ocsp, now);
+        verified.map_err(|why| match why {
+            InvalidCertificate(CertificateError::UnknownIssuer) => self.stranger(shown),
+            // By the letter, again: `openssl req -x509` makes an authority, which is no server.
+            InvalidCertificate(CertificateError::Other(_)) if is_authority(shown) => self.stranger(shown),
+            why => why,
+        })
     }
 
     fn verify_tls12_signature(
@@ -165,8 +160,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
+        self.authorities.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -175,12 +169,11 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
+        self.authorities.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.authorities.supported_verify_schemes()
     }
 }
 
