@@ -202,9 +202,10 @@ fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
     Ok(code)
 }
 
-/// Runs a command's future on a runtime of its own.
+/// Runs a command's future on this thread. A gateway's requests and stores have threads of their own. On several threads, a
+/// connection that ends just as `send` hands it a request would lose the request without a reason.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 /// Writes a line; `false` once nobody reads any more (`| head`), which is no failure.

@@ -23,7 +23,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 
 use super::terminal::safe;
-use super::{Done, FAILED, Failure, Global, OK, check, line};
+use super::{Done, FAILED, Failure, Global, OK, block_on, check, line};
 use crate::base::clock::{self, Clock};
 use crate::base::file;
 use crate::config::Config;
@@ -134,9 +134,7 @@ pub(super) fn run(global: &Global, send: &Send) -> Done {
     }
     let (base, tls) = send.target(&config)?;
     let sender = Sender::new(source.clone(), &base, tls)?;
-    // On one thread: a connection that ends just as a request is handed to it then passes its reason on with the request.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(deliver(&sender, send, global.json))
+    block_on(deliver(&sender, send, global.json))
 }
 
 impl Send {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Done, FAILED, Failure, Global, OK, check};
+use super::{Done, FAILED, Failure, Global, OK, block_on, check};
 use crate::base::clock::Clock;
 use crate::config::{Config, LoadError, Problem};
 use crate::gateway::{self, Gateway, HandoffLock, Loaded, Reloads};
@@ -26,8 +26,7 @@ pub(super) fn run(global: &Global, log_format: Format) -> Done {
 }
 
 fn serve(path: &Path, format: Format) -> Done {
-    // Requests and stores have threads of their own.
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    block_on(async {
         // Before anything that takes its time: a SIGHUP without a listener would end the process.
         let (mut terminate, mut interrupt, mut hangup) = (
             signal(SignalKind::terminate())?,
