@@ -94,7 +94,7 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            failed = failing.over() => {
+            failed = failing.wait_until_quiet() => {
                 tracing::info!(failed, "connections are accepted again");
                 continue;
             }
@@ -107,7 +107,7 @@ pub async fn serve(
                 Err(error) => tracing::warn!(%error, "a connection is lost"),
             },
             Err(error) => {
-                if let Some(failed) = failing.again() {
+                if let Some(failed) = failing.record() {
                     tracing::warn!(%error, failed, "cannot accept a connection; trying on");
                 }
                 // Out of file descriptors, mostly: trying again at once would only burn the processor.

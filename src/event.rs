@@ -1,7 +1,7 @@
-//! The normalized event: CloudEvents 1.0 attributes, canonical data, and the provider's bytes as they came.
+//! The normalized event: CloudEvents 1.0 attributes, canonical data, and the provider's raw body.
 //!
-//! Keeps true: an event is serialised once, compact, its attributes always in the same order; `data.payload` is the body byte
-//! for byte, or, where the body is no JSON object, `data.payload_base64` holds its bytes.
+//! Keeps true: an event is serialised once, as compact JSON with a fixed order of attributes. `data.payload` is the
+//! body byte for byte. If the body is not a JSON object, `data.payload_base64` has its bytes instead.
 
 pub mod attribute;
 mod marks;
@@ -38,13 +38,14 @@ impl BodyHash {
     }
 }
 
-/// What makes two deliveries of one source the same event: the first 16 bytes of a SHA-256 over the source's name and the
-/// identity that its provider defines. Uniformly distributed, so stores may use it as a key as it is.
+/// Two deliveries of one source with the same identity are the same event. It is the first 16 bytes of a SHA-256 over
+/// the source's name and the identity that its provider defines. It is uniformly distributed, so stores may use it
+/// directly as a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Identity(pub [u8; 16]);
 
-/// SHA-256 over parts, each behind its length (8 bytes, big-endian), so that no two lists of parts read the same. An absent
-/// part has the length 2^64-1 and no bytes.
+/// SHA-256 over parts. Each part follows its length (8 bytes, big-endian), so that different lists of parts never hash
+/// the same input. An absent part has the length 2^64-1 and no bytes.
 pub fn digest_of_parts<'a>(parts: impl IntoIterator<Item = Option<&'a [u8]>>) -> [u8; 32] {
     let mut digest = Sha256::new();
     for part in parts {
@@ -59,9 +60,10 @@ pub fn digest_of_parts<'a>(parts: impl IntoIterator<Item = Option<&'a [u8]>>) ->
     digest.finalize().into()
 }
 
-/// The attributes and data of an event, in the order they are written; what is none is left out or null as the schema says.
+/// An event's attributes and data, in the order in which they are written. None is omitted, or written as null where
+/// the schema says so.
 pub struct Attributes<'a> {
-    /// `id`; [`attribute::fits_an_id`] holds of it.
+    /// `id`; must satisfy [`attribute::fits_an_id`].
     pub id: String,
     /// `source`.
     pub source: &'a Arc<str>,
@@ -91,12 +93,12 @@ pub struct Attributes<'a> {
     pub links: &'a [(Cow<'a, str>, Cow<'a, str>)],
 }
 
-/// A provider's body, as `data` holds it.
+/// A provider's body, as stored in `data`.
 #[derive(Clone, Copy)]
 pub enum Payload<'a> {
-    /// In `payload`: a JSON object's text.
+    /// Goes to `payload`: the text of a JSON object.
     Object(&'a str),
-    /// In `payload_base64`, and `payload` is null: a body that is no JSON object.
+    /// Goes to `payload_base64`, and `payload` is null: a body that is not a JSON object.
     Bytes(&'a [u8]),
 }
 
@@ -114,22 +116,22 @@ impl Payload<'_> {
 pub struct Event {
     /// CloudEvents `id`.
     pub id: String,
-    /// CloudEvents `source`: the configured path without token.
+    /// CloudEvents `source`: the configured path, without the path token.
     pub source: Arc<str>,
     /// CloudEvents `type`: the canonical type.
     pub kind: Cow<'static, str>,
     /// CloudEvents `partitionkey`.
     pub partition_key: String,
-    /// The whole event, compact JSON but for the payload, which is as it came.
+    /// The whole event: compact JSON, except for the payload, which is unchanged.
     pub json: String,
-    /// Where in `json` the id's closing quote stands.
+    /// The position of the id's closing quote in `json`.
     id_end: usize,
-    /// Where in `json` the key `"data"` starts.
+    /// The position of the key `"data"` in `json`.
     data_start: usize,
 }
 
 impl Event {
-    /// Writes an event around a payload.
+    /// Builds and serialises an event.
     pub fn new(of: Attributes<'_>, payload: Payload<'_>) -> Event {
         let partition_key = match of.subject {
             Some((kind, id)) => attribute::subject(kind, id),
@@ -162,8 +164,8 @@ impl Event {
         Event { id, source: source.clone(), kind, partition_key, json: json.0, id_end, data_start }
     }
 
-    /// An event out of what was kept of it: `id`, `source`, `type`, the partition key, the text, and [`Event::offsets`]. None
-    /// when the offsets are not of this text.
+    /// Rebuilds an event from its stored parts: `id`, `source`, `type`, partition key, text, and [`Event::offsets`].
+    /// None if the offsets do not fit the text.
     pub fn restore(
         id: String,
         source: Arc<str>,
@@ -178,7 +180,7 @@ impl Event {
         fits.then_some(Event { id, source, kind: kind.into(), partition_key, json, id_end, data_start })
     }
 
-    /// Where in `json` the id's closing quote stands, and where the key `"data"` starts.
+    /// The positions in `json` of the id's closing quote and of the key `"data"`.
     pub fn offsets(&self) -> (usize, usize) {
         (self.id_end, self.data_start)
     }
@@ -189,7 +191,7 @@ pub fn microseconds(at: Timestamp) -> String {
     format!("{at:.6}")
 }
 
-/// JSON text as it grows.
+/// Builds the JSON text.
 struct Json(String);
 
 impl Json {
@@ -204,14 +206,14 @@ impl Json {
         self.quoted(value);
     }
 
-    /// A text without a character that JSON escapes.
+    /// For text that needs no JSON escapes.
     fn plain(&mut self, name: &str, value: fmt::Arguments<'_>) {
-        // Writing into a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(self.0, ",\"{name}\":\"{value}\"");
     }
 
     fn quoted(&mut self, text: &str) {
-        // Without an early exit the compiler looks at many bytes at a time, and almost no text needs an escape.
+        // Without an early exit the compiler vectorizes this loop, and almost no text needs an escape.
         let special = |found: bool, b: &u8| {
             found | (*b < b' ') | (*b == b'"') | (*b == b'\\') | matches!(*b, 0x7f | 0xc2 | 0xe2)
         };
@@ -224,8 +226,8 @@ impl Json {
         }
     }
 
-    /// Escapes more than JSON asks for: what many programs take for a line break (U+0085, U+2028, U+2029), and the controls
-    /// of terminals (U+007F to U+009F). So an event stays one line to every reader of lines.
+    /// Escapes more than JSON requires: characters that many programs treat as line breaks (U+0085, U+2028, U+2029),
+    /// and terminal controls (U+007F to U+009F). So every reader of lines sees an event as one line.
     fn escaped(&mut self, text: &str) {
         for c in serde_json::Value::from(text).to_string().chars() {
             if matches!(c, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}') {
@@ -302,12 +304,12 @@ impl Json {
 
 #[cfg(test)]
 impl Event {
-    /// A small event, for tests of what takes events.
+    /// A small event, for tests.
     pub(crate) fn for_test(id: &str) -> Event {
         Event::with_payload(id, "{}")
     }
 
-    /// An event with this payload, for tests of what takes events.
+    /// An event with this payload, for tests.
     pub(crate) fn with_payload(id: &str, payload: &str) -> Event {
         let source: Arc<str> = "/hooks/test".into();
         let of = Attributes {

@@ -227,7 +227,7 @@ impl Gateway {
         pipeline.readiness.set_draining();
         // What it verifies just now has until the requests are done.
         if let Some(quarantine) = &pipeline.quarantine {
-            quarantine.verify_no_more();
+            quarantine.stop_verifying();
         }
         if tokio::time::timeout(left(), may_close(&pipeline, turn)).await.is_err() {
             tracing::warn!(in_flight = pipeline.metrics.edge.in_flight.get(), "drain_timeout is over");

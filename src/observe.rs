@@ -1,4 +1,4 @@
-//! What operators and auditors see: health, metrics, logs and the reject log.
+//! For operators and auditors: health, metrics, logs and the reject log.
 
 pub mod admin;
 pub mod audit;

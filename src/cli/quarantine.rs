@@ -18,7 +18,7 @@ use super::{Done, Failure, Global, OK, line};
 use crate::config::Config;
 use crate::config::secret::Redactor;
 use crate::durable::data_dir;
-use crate::durable::quarantine::store::{Entry, HeldError, QuarantineStore, Selection};
+use crate::durable::quarantine::store::{Entry, QuarantineError, QuarantineStore, Selection};
 use crate::durable::quarantine::{Kept, Key, Label};
 use crate::event::microseconds;
 use crate::gateway::StoppedError;
@@ -130,7 +130,7 @@ fn drop_chosen(config: &Config, held: &QuarantineStore, chosen: &Chosen, json: b
     let act = Act::begin(config, "quarantine drop")?;
     let dropped = match held.delete(&chosen.which()) {
         Ok(dropped) => dropped,
-        Err(why @ HeldError::NoSuch(_)) => {
+        Err(why @ QuarantineError::NoSuch(_)) => {
             act.end(Vec::new())?;
             return Err(told(why));
         }
@@ -151,7 +151,7 @@ fn requests(count: usize) -> String {
 }
 
 /// With what was asked for made safe to print.
-fn told(why: HeldError) -> Failure {
+fn told(why: QuarantineError) -> Failure {
     Failure(safe(&why.to_string()))
 }
 

@@ -1,10 +1,12 @@
-//! Backups of the data folder: every store of it, copied while a gateway runs or not, and put back into a stopped one's.
+//! Backups of the data folder: every store is copied, with or without a running gateway, and can be restored for a
+//! stopped one.
 //!
-//! Keeps true: each copy is its store as of one moment, and taken in an order in which nothing that was answered is in none of
-//! them; a backup counts only once its list is there, which is written last; nothing in the data folder is changed by making
-//! one. No secret is in it: those are the config's, `quarantine.key` among them.
+//! Keeps true: each copy is its store as of one moment. The order of the copies ensures that every answered event is in
+//! at least one of them. A backup is valid only with its list, which is written last. Making one changes nothing in the
+//! data folder. A backup has no secrets: those belong to the config, also `quarantine.key`.
 //!
-//! `manifest`: the list. `restore`: the way back. `plan`: the moves of a restore, which can be cut short and gone on with.
+//! `manifest`: the list. `restore`: restores a backup. `plan`: the moves of a restore, which can continue after an
+//! interruption.
 
 mod manifest;
 mod plan;
@@ -24,7 +26,7 @@ use crate::observe::audit;
 pub use manifest::{Entry, Manifest};
 pub use restore::{RestoreError, Restored, restore};
 
-/// What a data folder holds that is worth keeping, by its path in it.
+/// A store of the data folder, by its path there.
 struct Store {
     path: &'static str,
     kind: Kind,
@@ -34,14 +36,14 @@ struct Store {
 enum Kind {
     /// An SQLite file.
     Database,
-    /// A file that is only ever replaced whole.
+    /// A file that is only ever replaced as a whole.
     File,
     /// The folder of the reject log.
     Log,
 }
 
-/// In the order in which they are copied. A request leaves the quarantine once the queue has its event, so that it is in one of
-/// the two copies or in both. `hookgate.db` may know how far the log reaches, and may not be ahead of the copied log.
+/// In copy order. A request leaves the quarantine after the queue has its event, so at least one copy has it.
+/// `hookgate.db` knows the log's head and must not be ahead of the copied log, so the log comes last.
 const STORES: [Store; 4] = [
     Store { path: "quarantine.db", kind: Kind::Database },
     Store { path: "hookgate.db", kind: Kind::Database },
@@ -50,16 +52,16 @@ const STORES: [Store; 4] = [
 ];
 const AUDIT: &str = "audit";
 
-/// Why there is no backup.
+/// Why no backup was made.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// No gateway has run there.
+    /// No gateway has run on this data folder.
     #[error("data_dir: {} holds nothing to back up yet: no gateway has run on it", .0.display())]
     Nothing(PathBuf),
-    /// Something is there already.
-    #[error("{} is not empty: name a new folder. A backup that was cut short is one without {}", .0.display(), manifest::FILE)]
+    /// The target folder is not empty.
+    #[error("{} is not empty: name a new folder. A backup without {} is incomplete", .0.display(), manifest::FILE)]
     NotEmpty(PathBuf),
-    /// A restore into the data folder was cut short, or a database lies beside the log of another.
+    /// A restore into the data folder was interrupted, or a database's log belongs to another one.
     #[error("data_dir: {0}")]
     DataDir(#[from] OpenError),
     /// A database cannot be copied.
@@ -70,12 +72,13 @@ pub enum BackupError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
 }
 
-/// Copies every store of `data_dir` into the folder `to`, which is made, or is empty. On an error nothing of it is left.
+/// Copies every store of `data_dir` into the folder `to`, which must be missing or empty. After an error no partial
+/// backup is left.
 ///
 /// # Errors
 /// When there is nothing to copy, `to` is not empty, a store cannot be read, or the copy cannot be written.
@@ -84,7 +87,7 @@ pub fn back_up(data_dir: &Path, to: &Path, now: Timestamp) -> Result<Manifest, B
     let mut stores = Vec::new();
     for store in &STORES {
         let path = data_dir.join(store.path);
-        // What this user may not look at is no reason to leave it out.
+        // A store that this user cannot access is an error, not a missing store.
         if path.try_exists().map_err(|why| BackupError::Io { path, why })? {
             stores.push(store);
         }
@@ -104,7 +107,7 @@ pub fn back_up(data_dir: &Path, to: &Path, now: Timestamp) -> Result<Manifest, B
     copies.finish(now)
 }
 
-/// A backup that is being made. Dropped before it is finished, it takes away what there is of it.
+/// A backup in progress. Dropping it before it is finished deletes it.
 struct Copies<'a> {
     to: &'a Path,
     made: bool,
@@ -137,15 +140,15 @@ impl<'a> Copies<'a> {
 
     fn file(&mut self, from: &Path, path: &str) -> Result<(), BackupError> {
         match File::open(from) {
-            // Gone since it was looked for.
+            // Deleted since it was listed.
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(why) => Err(BackupError::Io { path: from.to_owned(), why }),
             Ok(mut file) => self.put(path, &mut file),
         }
     }
 
-    /// The reject log up to its last whole record. All files are opened before the first is copied, so that none is deleted in
-    /// between; where one was gone before that, so was what is older, or there would be a gap in the chain.
+    /// Copies the reject log up to its last complete record. All files are opened first, so that retention cannot
+    /// delete one in between. If one is gone, the older ones are dropped too, or the chain would have a gap.
     fn log(&mut self, from: &Path) -> Result<(), BackupError> {
         let failed = |why| BackupError::Io { path: from.to_owned(), why };
         let mut opened = Vec::new();
@@ -158,7 +161,7 @@ impl<'a> Copies<'a> {
         }
         for (name, file) in opened {
             let failed = |why| BackupError::Io { path: from.join(&name), why };
-            // No more than the file's length now: a gateway may append without end.
+            // Only up to the current length, because a gateway may keep appending.
             let length = file.metadata().map_err(failed)?.len();
             let mut bytes = Vec::new();
             file.take(length).read_to_end(&mut bytes).map_err(failed)?;
@@ -182,7 +185,7 @@ impl<'a> Copies<'a> {
         Ok(())
     }
 
-    /// Makes the folder that the file is to be in.
+    /// Creates the parent folder of the file.
     fn begin(&self, path: &str) -> Result<(), BackupError> {
         let Some(folder) = self.to.join(path).parent().map(Path::to_owned) else { return Ok(()) };
         make_private(&folder).map_err(|why| BackupError::Io { path: folder, why })
@@ -196,7 +199,7 @@ impl<'a> Copies<'a> {
                 sync(&audit)?;
             }
             manifest.write(self.to)?;
-            // The folder's own name is in the one above.
+            // The backup folder's name is stored in its parent folder.
             sync(self.to.canonicalize()?.parent().unwrap_or(Path::new("/")))
         };
         if let Err(why) = finish() {
@@ -213,14 +216,14 @@ impl Drop for Copies<'_> {
         if self.finished {
             return;
         }
-        // What cannot be removed has no list beside it, and so is no backup.
+        // Files that cannot be removed have no list, so they are no valid backup.
         let paths = self.entries.iter().map(|entry| entry.path.as_str());
         let databases = STORES.iter().filter(|store| store.kind != Kind::Log).map(|store| store.path);
         for path in paths.chain(databases) {
             let _ = fs::remove_file(self.to.join(path));
         }
         manifest::remove(self.to);
-        // The last one of the log may be there without an entry.
+        // The log's last file may have no entry yet.
         for log in audit::files::list(&self.to.join(AUDIT)).unwrap_or_default() {
             let _ = fs::remove_file(log.path);
         }
@@ -231,7 +234,7 @@ impl Drop for Copies<'_> {
     }
 }
 
-/// Writes a new file, for its owner alone, and syncs it. Gives its length and SHA-256.
+/// Writes a new file, readable by its owner only, and syncs it. Returns its length and SHA-256.
 fn write(to: &Path, from: &mut impl Read) -> io::Result<(u64, String)> {
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(to)?;
     let mut tee = Tee { from, file: &mut file };
@@ -240,7 +243,7 @@ fn write(to: &Path, from: &mut impl Read) -> io::Result<(u64, String)> {
     Ok(digest)
 }
 
-/// A reader that copies all that it reads into a file.
+/// A reader that also writes everything it reads to a file.
 struct Tee<'a, R> {
     from: &'a mut R,
     file: &'a mut File,
@@ -261,7 +264,7 @@ fn make_private(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Syncs the names in a folder.
+/// Syncs a folder's entries.
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

@@ -1,9 +1,9 @@
-//! The data folder: the names of its files, and the problems that can be found before a file in it is opened.
+//! The data folder: the names of its files, and the problems that can be found before opening one.
 //!
-//! Keeps true: looking at it creates and changes nothing. Root may write everywhere, so permission alone is not asked for, but
-//! whether the system would let this process write: a read-only mount and an immutable folder are found too.
+//! Keeps true: the checks create and change nothing. Root may write everywhere, so the checks ask the system whether
+//! this process could write. That also finds a read-only mount and an immutable folder.
 //!
-//! `file_system`: where SQLite's locks and syncs are not what they seem.
+//! `file_system`: file systems where SQLite is not safe.
 
 mod file_system;
 
@@ -16,48 +16,48 @@ use rustix::fs::Access;
 
 use crate::config::{Config, FullKey, Problem, Reference, Target};
 
-/// The database in the data folder: the embedded store, or the spool and claims.
+/// The embedded queue's database, or that of spool and claims.
 pub fn database_file(data_dir: &Path) -> PathBuf {
     data_dir.join("hookgate.db")
 }
 
-/// The database of the quarantine in the data folder.
+/// The quarantine's database.
 pub fn quarantine_file(data_dir: &Path) -> PathBuf {
     data_dir.join("quarantine.db")
 }
 
-/// The folder of the reject log in the data folder.
+/// The folder of the reject log.
 pub fn audit_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("audit")
 }
 
-/// Where a restore keeps what it moves in the data folder.
+/// Where a restore keeps its working files.
 pub fn restore_dir(data_dir: &Path) -> PathBuf {
     data_dir.join(".restore")
 }
 
-/// What lies in the data folder while it is half restored: the moves of the restore.
+/// The restore's plan. While it exists, the data folder is half restored.
 pub fn restore_plan(data_dir: &Path) -> PathBuf {
     restore_dir(data_dir).join("plan.json")
 }
 
-/// Makes the folder, for its owner alone, where it is not there yet.
+/// Creates the folder, for its owner only, if it is missing.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn make(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(PRIVATE).create(path)?;
-    // A umask may have taken bits away, and must not add any.
+    // The umask may have removed bits.
     fs::set_permissions(path, Permissions::from_mode(PRIVATE))
 }
 
-/// Looks whether this process may read what a gateway keeps in the data folder. What is not there yet is no matter.
+/// Checks that this process may read the data folder's files. Missing files are fine.
 ///
 /// # Errors
-/// Why not, and what to do.
+/// The reason and the remedy.
 pub fn readable(data_dir: &Path) -> Result<(), String> {
     let look_into = Access::READ_OK | Access::EXEC_OK;
     let stores = [database_file(data_dir), quarantine_file(data_dir)].map(|store| (store, Access::READ_OK));
@@ -73,20 +73,20 @@ pub fn readable(data_dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Problems that stop a gateway from using the data folder, and warnings about it and the secrets' files.
+/// Errors that keep a gateway from using the data folder, and warnings about it and the secret files.
 pub fn problems(config: &Config) -> Vec<Problem> {
     let (dir, at) = (&config.data_dir, config.places.find("data_dir"));
     let problem = |what, warning| Problem { at, key: "data_dir".to_owned(), what, warning };
     let mut problems = Vec::new();
-    let existing = match usable(dir) {
+    let existing = match existing_folder(dir) {
         Ok(existing) => existing,
         Err(what) => {
             problems.push(problem(what, false));
-            nearest(dir)
+            nearest_existing(dir)
         }
     };
     problems.extend(file_system::warning(&existing).map(|what| problem(what, true)));
-    problems.extend(file_system::without_room(&existing).map(|what| problem(what, true)));
+    problems.extend(file_system::full_disk_warning(&existing).map(|what| problem(what, true)));
     if let Ok(of) = fs::metadata(dir)
         && of.is_dir()
     {
@@ -102,8 +102,8 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     problems
 }
 
-/// The folder, or the nearest one above it that is there and in which it can be made; else why it cannot be used.
-fn usable(dir: &Path) -> Result<PathBuf, String> {
+/// The folder, or its nearest existing ancestor in which it can be created; else why it cannot be used.
+fn existing_folder(dir: &Path) -> Result<PathBuf, String> {
     let shown = dir.display();
     match fs::metadata(dir) {
         Ok(of) if !of.is_dir() => Err(format!("{shown} is not a folder; name one, or move it away")),
@@ -115,11 +115,11 @@ fn usable(dir: &Path) -> Result<PathBuf, String> {
             Ok(dir.to_owned())
         }
         Err(why) if why.kind() == io::ErrorKind::NotFound => {
-            // A link to nothing is there, and no folder can be made in its place.
+            // A dangling link exists, so no folder can be created in its place.
             if dir.is_symlink() {
-                return Err(format!("{shown} is a link to a folder that is not there; make that folder"));
+                return Err(format!("{shown} is a link to a folder that is not there; create that folder"));
             }
-            let above = nearest(dir);
+            let above = nearest_existing(dir);
             let failed =
                 |why: &dyn std::fmt::Display| format!("cannot make {shown}: {}: {why}", above.display());
             match fs::metadata(&above) {
@@ -134,8 +134,8 @@ fn usable(dir: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// The path itself, or the nearest one above it that is there.
-fn nearest(path: &Path) -> PathBuf {
+/// The path itself, or its nearest existing ancestor.
+fn nearest_existing(path: &Path) -> PathBuf {
     let shown = |path: &Path| if path == Path::new("") { PathBuf::from(".") } else { path.to_owned() };
     path.ancestors().map(shown).find(|path| path.exists()).unwrap_or_else(|| PathBuf::from("/"))
 }
@@ -148,22 +148,20 @@ fn may_write(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::access(path, access)?)
 }
 
-/// What others may do with the folder.
+/// A warning if others may write or read the folder.
 fn open_to_others(dir: &Path, of: &Metadata) -> Option<String> {
     let (shown, mode) = (dir.display(), of.mode() & 0o7777);
     if mode & others_write(of) != 0 {
         return Some(format!(
-            "{shown} has mode {mode:04o}: others may write to it, and so replace what is kept there; `chmod 700 {shown}`"
+            "{shown} has mode {mode:04o}: others may write to it and replace its files; `chmod 700 {shown}`"
         ));
     }
     (mode & OTHERS_READ != 0).then(|| {
-        format!(
-            "{shown} has mode {mode:04o}: others may read it, and payloads are kept there; `chmod 700 {shown}`"
-        )
+        format!("{shown} has mode {mode:04o}: others may read the payloads in it; `chmod 700 {shown}`")
     })
 }
 
-/// What to say of a secret's file that others may write. Devices and pipes have modes that say nothing.
+/// A warning if others may write a secret's file. Devices and pipes are skipped: their modes say nothing.
 fn writable_by_others(path: &Path) -> Option<String> {
     let of = fs::metadata(path).ok().filter(Metadata::is_file)?;
     let (shown, mode) = (path.display(), of.mode() & 0o7777);
@@ -172,15 +170,15 @@ fn writable_by_others(path: &Path) -> Option<String> {
     })
 }
 
-/// The bits by which others may write. Where the owner is another user, such as for a volume that is mounted for a group, it is
-/// by the group that this process has access.
+/// The mode bits that let others write. If the owner is another user, as on a volume mounted for a group, this process
+/// has its access through the group.
 fn others_write(of: &Metadata) -> u32 {
     if of.uid() == rustix::process::geteuid().as_raw() { 0o022 } else { 0o002 }
 }
 
 const PRIVATE: u32 = 0o700;
 const OTHERS_READ: u32 = 0o005;
-/// What a gateway opens to write, by its name in the folder.
+/// Files that a gateway opens for writing.
 const STORES: [&str; 7] = [
     "hookgate.db",
     "hookgate.db-wal",

@@ -1,7 +1,8 @@
-//! A database file, `hookgate.db` or `quarantine.db`: its lock, its settings, its version; and a thread that commits for many at once.
+//! A database file (`hookgate.db` or `quarantine.db`): lock, settings, schema version, and a thread that batches
+//! commits.
 //!
-//! Keeps true: one gateway at a time writes the file, and only a schema this build knows is opened. Each part brings its own
-//! tables. The embedded inbox has a writer of its own; everything else goes through [`writer::Database`].
+//! Keeps true: one gateway at a time writes the file, and only a schema that this build knows is opened. Each part
+//! brings its own tables. The embedded inbox has its own writer; everything else writes through [`writer::Database`].
 
 pub mod copy;
 pub mod pairing;
@@ -17,7 +18,7 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags};
 
 use pairing::Pairing;
 
-/// Why the database cannot be had.
+/// Why a database cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process holds the lock.
@@ -26,29 +27,29 @@ pub enum OpenError {
         /// The database.
         db: PathBuf,
     },
-    /// The folder or the file cannot be written (or, by a reader, read).
+    /// The folder or the file cannot be written; for a reader, cannot be read.
     #[error("{}: {why}", path.display())]
     Access {
-        /// What.
+        /// The folder or file.
         path: PathBuf,
-        /// As the system says.
+        /// The system's error.
         why: String,
     },
-    /// Some other file.
+    /// The file is no database, or another program's.
     #[error("{} is not a hookgate database", db.display())]
     NotADatabase {
         /// The file.
         db: PathBuf,
     },
-    /// Nothing has been written yet.
+    /// No gateway has written to it yet.
     #[error("{} holds no events yet: no gateway has opened it", db.display())]
     Empty {
         /// The database.
         db: PathBuf,
     },
-    /// It is to be used by a queue that would never look at what waits in it for another.
+    /// The embedded queue would use this database, but events in its spool wait for another queue.
     #[error(
-        "{} holds {waiting} events that were answered 200 and wait for the queue they were for: start once with that \
+        "{} holds {waiting} events that were answered 200 and wait for another queue: start once with that \
          queue, until its spool is empty",
         db.display()
     )]
@@ -58,24 +59,24 @@ pub enum OpenError {
         /// How many.
         waiting: i64,
     },
-    /// Written by a later hookgate.
+    /// A later hookgate wrote it.
     #[error("{} has schema version {found}, this hookgate knows {VERSION}: run the newer one", db.display())]
     Newer {
         /// The database.
         db: PathBuf,
-        /// Its version.
+        /// Its schema version.
         found: i64,
     },
-    /// A restore was cut short.
+    /// A restore was interrupted.
     #[error("{} is half restored: run `hookgate restore` with the same backup again", dir.display())]
     HalfRestored {
         /// The data folder.
         dir: PathBuf,
     },
-    /// A file was put back without its log, beside the log of another one.
+    /// The write-ahead log beside the database belongs to another database file.
     #[error(
-        "{} is not the log of {}: that file was put back beside it. Move {} away to start with what was put back; \
-         `hookgate restore` does so by itself",
+        "{} is not the log of {}: the database file was replaced. To start with the replaced file, move {} away; \
+         `hookgate restore` does that for you",
         log.display(), db.display(), log.display()
     )]
     ForeignLog {
@@ -84,26 +85,26 @@ pub enum OpenError {
         /// The log.
         log: PathBuf,
     },
-    /// The disk is full, or fails. It may be mended while a gateway runs.
+    /// The disk is full or fails. It may recover while the gateway runs.
     #[error("{}: {why}", db.display())]
     Disk {
         /// The database.
         db: PathBuf,
-        /// As the system or SQLite says.
+        /// The system's or SQLite's error.
         why: String,
     },
-    /// Whatever else SQLite says.
+    /// Any other SQLite error.
     #[error("{}: {why}", db.display())]
     Store {
         /// The database.
         db: PathBuf,
-        /// As SQLite says.
+        /// SQLite's error.
         why: String,
     },
 }
 
 impl OpenError {
-    /// What an SQLite error means to an operator.
+    /// Translates an SQLite error for the operator.
     pub fn of(db: &Path, error: rusqlite::Error) -> OpenError {
         let db = db.to_owned();
         match error.sqlite_error_code() {
@@ -111,9 +112,7 @@ impl OpenError {
             Some(ErrorCode::CannotOpen) => {
                 let why = match db.try_exists() {
                     Ok(false) => "there is no such database yet".to_owned(),
-                    Ok(true) => {
-                        "it cannot be opened: look whether this user may read and write it".to_owned()
-                    }
+                    Ok(true) => "it cannot be opened: check that this user may read and write it".to_owned(),
                     Err(why) => why.to_string(),
                 };
                 OpenError::Access { path: db, why }
@@ -126,7 +125,7 @@ impl OpenError {
         }
     }
 
-    /// A version that is not ours.
+    /// The error for a schema version that this build does not know.
     pub fn version(db: &Path, found: i64) -> OpenError {
         let db = db.to_owned();
         if found > VERSION { OpenError::Newer { db, found } } else { OpenError::NotADatabase { db } }
@@ -136,10 +135,11 @@ impl OpenError {
 /// The schema this build writes and reads.
 pub const VERSION: i64 = 1;
 
-/// Takes the lock beside the database, `hookgate.lock` for `hookgate.db`; held as long as the file is.
+/// Takes the lock file beside the database: `hookgate.lock` for `hookgate.db`. The lock lasts as long as the returned
+/// file is open.
 ///
 /// # Errors
-/// When another gateway has it, or the folder cannot be written.
+/// When another gateway holds the lock, or the folder cannot be written.
 pub fn lock(db: &Path) -> Result<File, OpenError> {
     let path = db.with_extension("lock");
     let access = |error: std::io::Error| OpenError::Access { path: path.clone(), why: error.to_string() };
@@ -155,9 +155,9 @@ pub fn lock(db: &Path) -> Result<File, OpenError> {
 /// How the file is laid out and synced.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
-    /// Bytes. Only a new database heeds it.
+    /// In bytes. Applies only to a new database.
     pub page_size: u32,
-    /// How much log gathers before it is moved into the database, in bytes.
+    /// The log's size, in bytes, at which it is checkpointed into the database.
     pub checkpoint_bytes: i64,
 }
 
@@ -167,16 +167,16 @@ impl Default for Layout {
     }
 }
 
-/// Opens the database for writing; `tables` makes those that are not there yet. The caller holds the lock, and
-/// tells the [`Pairing`] of each commit.
+/// Opens the database for writing and creates missing `tables`. The caller holds the lock, and calls
+/// [`Pairing::committed`] after each commit.
 ///
 /// # Errors
-/// When it cannot be written, is not a database this build knows, or lies beside the log of another one.
+/// When it cannot be written, this build does not know it, or the log beside it belongs to another database.
 pub fn open(db: &Path, layout: Layout, tables: &str) -> Result<(Connection, Pairing), OpenError> {
     pairing::check(db)?;
     make_private(db)?;
     let failed = |error| OpenError::of(db, error);
-    let begins = pairing::begins(db);
+    let new_log = pairing::has_no_log(db);
     let conn = connect(db, layout).map_err(failed)?;
     match version(&conn).map_err(failed)? {
         0 | VERSION => {
@@ -184,32 +184,32 @@ pub fn open(db: &Path, layout: Layout, tables: &str) -> Result<(Connection, Pair
             let create =
                 format!("BEGIN IMMEDIATE;\n{tables}\nPRAGMA user_version = {VERSION};\n{mark}\nCOMMIT;");
             conn.execute_batch(&create).map_err(failed)?;
-            if begins {
-                pairing::set_apart(&conn);
-                // So that the log begins, and is noted, before the first event.
+            if new_log {
+                pairing::checkpoint_mark(&conn);
+                // So that the log exists, and its note is written, before the first event.
                 conn.execute_batch(&pairing::mark()).map_err(failed)?;
             }
-            Ok((conn, Pairing::of(db)))
+            Ok((conn, Pairing::new(db)))
         }
         found => Err(OpenError::version(db, found)),
     }
 }
 
-/// A database as a command finds it.
+/// A database opened by a command.
 #[derive(Debug)]
 pub enum Found {
-    /// It has the table. A wait for a gateway that writes is bounded.
+    /// The table exists. Waiting for a gateway's writes is bounded.
     Table(Connection),
-    /// It is ours, and has no such table.
+    /// It is a hookgate database without that table.
     NoTable,
-    /// Nothing has been written yet.
+    /// No gateway has written to it yet.
     Empty,
 }
 
-/// Opens the database for what a command does to `table`, whether or not a gateway has it open; makes nothing.
+/// Opens the database for a command that uses `table`, whether or not a gateway has it open. Creates nothing.
 ///
 /// # Errors
-/// When there is none, or it is not one of ours.
+/// When there is none, or it is not a hookgate database.
 pub fn find(db: &Path, table: &str) -> Result<Found, OpenError> {
     pairing::check(db)?;
     let open = || {
@@ -228,11 +228,12 @@ pub fn find(db: &Path, table: &str) -> Result<Found, OpenError> {
     }
 }
 
-/// Opens a database that a gateway has made, beside that gateway or without one, and makes `tables` that are not there yet. It
-/// needs no lock: SQLite keeps the writers of one file apart. A wait for another writer is bounded.
+/// Opens an existing database, with or without a running gateway, and creates missing `tables`. Needs no lock file:
+/// SQLite separates the writers. Waiting for another writer is bounded.
 ///
 /// # Errors
-/// When there is no database, no gateway has written it yet, it is not one of ours, or lies beside the log of another one.
+/// When there is no database, no gateway has written it yet, it is not a hookgate database, or its log belongs to
+/// another one.
 pub fn join(db: &Path, tables: &str) -> Result<Connection, OpenError> {
     pairing::check(db)?;
     let failed = |error| OpenError::of(db, error);
@@ -249,9 +250,9 @@ pub fn join(db: &Path, tables: &str) -> Result<Connection, OpenError> {
     }
 }
 
-/// Joins the database for small writes that nothing waits for, beside the connection that carries the events. A wait for another
-/// writer is at most `busy`. Such a write is not synced by itself, so that it holds the write lock for a moment only: the next write
-/// that syncs the file syncs it too, and a power failure may cost it.
+/// Like [`join`], for small writes beside the connection that carries the events. Waits at most `busy` for another
+/// writer. A commit here does not sync, so it holds the write lock briefly. The next syncing commit syncs it too; a
+/// power failure before that may lose it.
 ///
 /// # Errors
 /// As for [`join`].
@@ -265,7 +266,7 @@ pub fn join_beside(db: &Path, tables: &str, busy: Duration) -> Result<Connection
     Ok(conn)
 }
 
-/// Makes the file before SQLite does, so that payloads are its owner's alone; SQLite gives the log the same mode.
+/// Creates the file before SQLite does, readable by its owner only. SQLite gives the log the same mode.
 fn make_private(db: &Path) -> Result<(), OpenError> {
     match OpenOptions::new().create_new(true).write(true).mode(0o600).open(db) {
         Ok(_) => Ok(()),
@@ -280,7 +281,7 @@ fn make_private(db: &Path) -> Result<(), OpenError> {
 /// The schema version; 0 for a new file.
 ///
 /// # Errors
-/// When the file cannot be read, or is no database.
+/// When the file cannot be read, or is not a database.
 pub fn version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
@@ -294,7 +295,7 @@ fn connect(db: &Path, layout: Layout) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "synchronous", "full")?;
     conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     conn.pragma_update(None, "temp_store", "memory")?;
-    // The writer checkpoints by itself, between two batches; this is for when it could not for long.
+    // The writer checkpoints between batches. This limit applies only when it could not for a long time.
     conn.pragma_update(
         None,
         "wal_autocheckpoint",
@@ -304,7 +305,7 @@ fn connect(db: &Path, layout: Layout) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// The reason for a failure in few words, without paths or SQL: it may be seen outside.
+/// A short reason without paths or SQL, because clients may see it.
 pub fn reason(error: &Error) -> &'static str {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "no space left for the database",
@@ -316,11 +317,11 @@ pub fn reason(error: &Error) -> &'static str {
     }
 }
 
-/// SQLite's page cache. Larger gains nothing here: what is written is new, and what is read has been filtered.
+/// SQLite's page cache. A larger one gains nothing: written rows are new, and a filter answers most reads.
 const CACHE_KIB: i64 = 2048;
 const BUSY: Duration = Duration::from_secs(1);
-/// More than the other writers let gather, which move the log into the database at a better moment. It bounds the log of a gateway
+/// Higher than the limits of the other writers, which checkpoint at a better moment. It bounds the log of a gateway
 /// without events.
 const BESIDE_CHECKPOINT_PAGES: u32 = 2048;
-/// A command has more time than a gateway.
+/// A command may wait longer than a gateway.
 const COMMAND_BUSY: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
-//! When each source last had an event accepted, kept in the database over restarts.
+//! Stores when each source last had an event accepted, across restarts.
 //!
-//! Keeps true: no request waits for these writes, and no start fails for them. While the database refuses, the gauges go on,
-//! and a warning is logged at most once a minute. A kill loses about a second.
+//! Keeps true: no request waits for these writes, and no start fails because of them. While the database fails, the
+//! gauges continue, and a warning is logged at most once a minute. A kill loses about one second.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,52 +19,52 @@ use crate::base::clock::Clock;
 use crate::durable::database::{self, Found, OpenError};
 use crate::observe::telemetry::LogThrottle;
 
-/// The times of the sources that a gateway serves, and the thread that writes them down.
+/// The time of each source, and the thread that stores them.
 pub struct LastAccepted {
     times: Arc<Mutex<Times>>,
     clock: Clock,
-    /// Dropped to have the thread write once more, and end.
+    /// Dropped to make the thread write once more and end.
     stop: Sender<Infallible>,
     done: oneshot::Receiver<()>,
-    /// None where the system gave no thread: then nothing is written.
+    /// None if the thread could not be started: then nothing is stored.
     thread: Option<JoinHandle<()>>,
 }
 
 impl LastAccepted {
-    /// Reads the times of an earlier run, and starts the thread. The database must exist. The caller holds its lock until
+    /// Reads the stored times and starts the thread. The database must exist. The caller holds its lock until
     /// [`LastAccepted::close`] returns.
     pub fn open(db: &Path, clock: Clock) -> LastAccepted {
         let writer = Writer { db: db.to_owned(), conn: None, failed: 0, refusals: LogThrottle::default() };
-        let written = match writer.read() {
-            Ok(written) => written,
+        let stored = match writer.read() {
+            Ok(stored) => stored,
             Err(error) => {
-                tracing::warn!(%error, "cannot read when each source last had an event: it counts from now on");
+                tracing::warn!(%error, "cannot read when each source last had an event: each time starts at now");
                 HashMap::new()
             }
         };
-        let times = Arc::new(Mutex::new(Times { written, ..Times::default() }));
+        let times = Arc::new(Mutex::new(Times { stored, ..Times::default() }));
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let (finished, done) = oneshot::channel();
-        let (of_thread, since) = (times.clone(), clock.clone());
+        let (thread_times, since) = (times.clone(), clock.clone());
         let thread = std::thread::Builder::new()
             .name("last-accepted".to_owned())
-            .spawn(move || work(writer, &of_thread, &since, &stopped, finished))
+            .spawn(move || work(writer, &thread_times, &since, &stopped, finished))
             .inspect_err(|error| {
                 tracing::warn!(%error, "cannot start a thread: a restart will not know when each source last had an event");
             });
         LastAccepted { times, clock, stop, done, thread: thread.ok() }
     }
 
-    /// From now on these are the sources, each with its gauge in seconds of Unix time. A gauge at 0 is set to the source's
-    /// written time, or else to now.
+    /// Replaces the sources, each with its gauge in seconds of Unix time. A gauge at 0 is set to the source's stored
+    /// time, or else to now.
     pub fn serve(&self, sources: impl IntoIterator<Item = (String, Gauge)>) {
         let now = self.clock.now().as_microsecond();
         let mut times = lock(&self.times);
-        times.leave();
+        times.remove_all();
         for (source, gauge) in sources {
             if micros(&gauge) == 0 {
-                let before = times.leaving.get(&source).or_else(|| times.written.get(&source));
-                // A time in the future is of a clock that was wrong. It would hide a silence until then.
+                let before = times.removed.get(&source).or_else(|| times.stored.get(&source));
+                // A time in the future comes from a wrong clock. It would hide that the source is silent.
                 let at = before.map_or(now, |before| (*before).min(now));
                 gauge.set(at as f64 / 1e6);
             }
@@ -72,82 +72,80 @@ impl LastAccepted {
         }
     }
 
-    /// Writes what has changed, and lets go of the file.
+    /// Writes the latest changes and closes the file.
     pub async fn close(self) {
         drop(self.stop);
-        // Sent, or dropped by a thread that died: either way it is at its end, and joining it takes no time.
+        // The thread has sent this, or died and dropped it. Either way it has ended, and joining does not block.
         let _ = self.done.await;
         if self.thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that writes down when each source last had an event has died");
+            tracing::error!("the thread that stores when each source last had an event has died");
         }
     }
 }
 
-/// In microseconds of Unix time, but for the gauges.
+/// Times are microseconds of Unix time, except in the gauges.
 #[derive(Default)]
 struct Times {
     served: HashMap<String, Gauge>,
-    /// Of sources that are served no more, and not written yet.
-    leaving: HashMap<String, i64>,
-    /// What the database holds, other sources' rows included.
-    written: HashMap<String, i64>,
+    /// Removed sources whose latest time is not stored yet.
+    removed: HashMap<String, i64>,
+    /// The database's content, including sources that are not served.
+    stored: HashMap<String, i64>,
 }
 
 impl Times {
-    /// Takes every source off, and keeps the times that are not written yet.
-    fn leave(&mut self) {
+    /// Removes every source, and keeps the times that are not stored yet.
+    fn remove_all(&mut self) {
         let changed = self.changed();
-        self.leaving = changed;
+        self.removed = changed;
         self.served.clear();
     }
 
-    /// What the database does not hold yet.
+    /// The times that the database does not have yet.
     fn changed(&self) -> HashMap<String, i64> {
-        let mut changed = self.leaving.clone();
+        let mut changed = self.removed.clone();
         for (source, gauge) in &self.served {
             let at = micros(gauge);
-            if self.written.get(source) != Some(&at) {
+            if self.stored.get(source) != Some(&at) {
                 changed.insert(source.clone(), at);
             }
         }
         changed
     }
 
-    /// The sources that are served no more, and had nothing for long.
+    /// Sources that are not served and had no event for [`KEEP_FOR`].
     fn outdated(&self, now: i64) -> Vec<String> {
-        let long_ago = now.saturating_sub(i64::try_from(KEEP.as_micros()).unwrap_or(i64::MAX));
-        let rows = self.written.iter();
+        let long_ago = now.saturating_sub(i64::try_from(KEEP_FOR.as_micros()).unwrap_or(i64::MAX));
+        let rows = self.stored.iter();
         let outdated = rows.filter(|(source, at)| **at < long_ago && !self.served.contains_key(*source));
         outdated.map(|(source, _)| source.clone()).collect()
     }
 
-    fn wrote(&mut self, changed: HashMap<String, i64>, outdated: &[String]) {
-        self.written.extend(changed);
-        self.written.retain(|source, _| !outdated.contains(source));
-        let written = &self.written;
-        self.leaving.retain(|source, at| written.get(source) != Some(at));
+    fn on_written(&mut self, changed: HashMap<String, i64>, outdated: &[String]) {
+        self.stored.extend(changed);
+        self.stored.retain(|source, _| !outdated.contains(source));
+        let stored = &self.stored;
+        self.removed.retain(|source, at| stored.get(source) != Some(at));
     }
 }
 
 /// The thread's side of the database.
 struct Writer {
     db: PathBuf,
-    /// None until it opens, and after it has failed.
+    /// None until the database opens, and after a failure.
     conn: Option<Connection>,
-    /// Attempts that failed in a row.
+    /// Failed attempts in a row.
     failed: u32,
-    /// Failures after these.
     refusals: LogThrottle,
 }
 
 impl Writer {
-    /// The written times, by source.
     fn read(&self) -> Result<HashMap<String, i64>, OpenError> {
         let read = |conn: &Connection| {
             let mut select = conn.prepare("SELECT source, at FROM last_accepted")?;
             select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()
         };
-        // Not by `open`, which has to write: a full disk can still be read.
+        // Not through `open`, which writes: a full disk can still be read.
         match database::find(&self.db, "last_accepted")? {
             Found::Table(conn) => read(&conn).map_err(|error| OpenError::of(&self.db, error)),
             Found::NoTable | Found::Empty => Ok(HashMap::new()),
@@ -170,11 +168,11 @@ impl Writer {
         match self.commit(&changed, outdated) {
             Ok(()) => {
                 self.failed = 0;
-                lock(times).wrote(changed, outdated);
+                lock(times).on_written(changed, outdated);
             }
             Err(error) => {
                 self.conn = None;
-                self.refused(&error);
+                self.on_failure(&error);
             }
         }
     }
@@ -194,12 +192,12 @@ impl Writer {
         commit().map_err(|error| OpenError::of(&self.db, error))
     }
 
-    fn refused(&mut self, error: &OpenError) {
+    fn on_failure(&mut self, error: &OpenError) {
         self.failed += 1;
-        if self.failed < PATIENCE {
+        if self.failed < FAILURES_BEFORE_WARNING {
             return;
         }
-        if let Some(times) = self.refusals.again() {
+        if let Some(times) = self.refusals.record() {
             tracing::warn!(
                 %error, times,
                 "cannot write down when each source last had an event: a restart will not know it"
@@ -208,7 +206,6 @@ impl Writer {
     }
 }
 
-/// The thread.
 fn work(
     mut writer: Writer,
     times: &Mutex<Times>,
@@ -218,8 +215,8 @@ fn work(
 ) {
     let mut first = true;
     loop {
-        let stopping = !matches!(stopped.recv_timeout(EVERY), Err(RecvTimeoutError::Timeout));
-        // By now the sources are known.
+        let stopping = !matches!(stopped.recv_timeout(WRITE_INTERVAL), Err(RecvTimeoutError::Timeout));
+        // By the first tick the sources are known.
         let first = std::mem::replace(&mut first, false);
         let outdated = if first { lock(times).outdated(clock.now().as_microsecond()) } else { Vec::new() };
         writer.write(times, &outdated);
@@ -245,13 +242,13 @@ const TABLES: &str = "CREATE TABLE IF NOT EXISTS last_accepted (
 ) WITHOUT ROWID;";
 const SET: &str =
     "INSERT INTO last_accepted VALUES (?1, ?2) ON CONFLICT (source) DO UPDATE SET at = excluded.at";
-const EVERY: Duration = Duration::from_secs(1);
-/// A source that comes back within this time goes on with what it had.
-const KEEP: Duration = Duration::from_secs(90 * 86400);
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// A source that returns within this time keeps its last time.
+const KEEP_FOR: Duration = Duration::from_secs(90 * 86400);
 /// Longer than any write of the gateway takes.
 const BUSY: Duration = Duration::from_secs(1);
-/// Failed attempts before a warning: another writer may hold the database for a moment.
-const PATIENCE: u32 = 5;
+/// Failed attempts before a warning: another writer may hold the database briefly.
+const FAILURES_BEFORE_WARNING: u32 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -270,7 +267,7 @@ mod tests {
         gauge
     }
 
-    /// Serves these from `seconds` on, each from this value, and says what their gauges say.
+    /// Serves these sources with these initial gauge values, and returns the values afterwards.
     async fn served(db: &Path, seconds: i64, sources: &[(&str, f64)]) -> Vec<f64> {
         let times = LastAccepted::open(db, at(seconds));
         let gauges: Vec<_> =
@@ -292,11 +289,11 @@ mod tests {
         let db = database(&folder).await;
         assert_eq!(served(&db, 100, &[("a", 0.0), ("b", 99.5)]).await, [100.0, 99.5]);
         assert_eq!(served(&db, 200, &[("a", 0.0), ("b", 0.0), ("c", 0.0)]).await, [100.0, 99.5, 200.0]);
-        // A clock that was wrong once hides no silence.
+        // A time from a wrong clock is corrected.
         assert_eq!(served(&db, 150, &[("c", 0.0)]).await, [150.0]);
-        let late = 100 + i64::try_from(KEEP.as_secs()).unwrap();
+        let late = 100 + i64::try_from(KEEP_FOR.as_secs()).unwrap();
         assert_eq!(served(&db, late, &[("a", 0.0)]).await, [100.0]);
-        // The first run past its time takes the row of a source that is not served.
+        // The row expires at the first run after [`KEEP_FOR`] that does not serve the source.
         assert_eq!(served(&db, late + 1, &[("a", 0.0)]).await, [100.0]);
         assert_eq!(served(&db, late + 2, &[("b", 0.0)]).await, [late as f64 + 2.0]);
     }

@@ -1,14 +1,14 @@
-//! The quarantine: refused requests that may turn out to be genuine, kept encrypted until a secret that was rotated without
-//! notice is known.
+//! The quarantine keeps refused requests that may be genuine, encrypted, until the operator fixes a secret that the
+//! provider changed.
 //!
-//! Keeps true: no answer ever waits for it; it is bounded in bytes, in time, in what waits to be written and in writes a
-//! second, and whatever it does not keep is counted; it admits nothing by itself: what is in it is verified by its judge as
-//! any delivery is, whoever asks for that and whatever was written to its file; a row goes once the inbox has the event, so a
-//! crash between makes a duplicate and no loss.
+//! Keeps true: no answer waits for the quarantine. Its bytes, its retention, its write queue and its writes per second
+//! are bounded; requests beyond a bound are counted and not kept. It accepts nothing by itself: the [`Reverifier`]
+//! checks a kept request like any delivery, whoever asked for it. A row is deleted only after the inbox has the event,
+//! so a crash in between makes a duplicate and loses nothing.
 //!
-//! It has a database file of its own, since the embedded queue has the other to itself.
-//! `seal`: the key and what it protects. `table`: the rows and their bounds. `rate`: how many a second. `keeper`: the tasks that
-//! write and verify. `held`: what is kept as its operator handles it.
+//! It has its own database file, because the embedded queue needs the other file to itself.
+//! `seal`: encryption. `table`: the rows and their bounds. `rate`: requests kept per second. `worker`: the tasks that
+//! write and verify. `store`: kept requests, for the operator.
 
 mod rate;
 mod seal;
@@ -33,100 +33,101 @@ use crate::durable::database::OpenError;
 use crate::durable::database::writer::Database;
 use crate::observe::metrics::QuarantineMetrics;
 use rate::Rates;
-pub use seal::{Closed, Content, Key, KeyError, Label};
-use worker::{Store, Verifier, Writer};
+pub use seal::{Content, Key, KeyError, Label, UnsealError};
+use worker::{Shared, Verifier, Writer};
 
-/// The handle that the request path keeps by.
+/// The request path's handle.
 pub struct Quarantine {
-    store: Arc<Store>,
-    /// None once it takes no more.
-    to_writer: Mutex<Option<mpsc::Sender<Refused>>>,
-    from_requests: Mutex<Option<mpsc::Receiver<Refused>>>,
+    shared: Arc<Shared>,
+    /// None after [`Quarantine::stop`].
+    to_writer: Mutex<Option<mpsc::Sender<RejectedRequest>>>,
+    from_requests: Mutex<Option<mpsc::Receiver<RejectedRequest>>>,
     room: Arc<Semaphore>,
     rates: Rates,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-/// A refused request on its way to the disk.
-struct Refused {
+/// A rejected request that waits to be written.
+struct RejectedRequest {
     label: Label,
     content: Content,
-    /// How many sources share the room.
+    /// How many sources share `max_bytes`.
     sources: usize,
-    /// What it takes of the memory that may wait.
+    /// Its part of [`QUEUE_BYTES`].
     _room: OwnedSemaphorePermit,
 }
 
-/// A kept request, its seal opened.
+/// A kept request, decrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// What stood in clear.
+    /// The part stored in clear.
     pub label: Label,
-    /// What was sealed.
+    /// The part stored encrypted.
     pub content: Content,
 }
 
-/// What came of verifying a kept request again.
+/// The verdict on a kept request that was verified again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Judgement {
-    /// In the queue, durably.
+    /// The queue has the event now.
     Admitted {
         /// The event's id.
         id: String,
     },
-    /// Was in the queue already, or is a conflict that the source drops.
+    /// The queue had the event already, or it is a conflict that the source drops.
     Duplicate {
-        /// The id it entered under.
+        /// The id under which the event entered the queue.
         id: String,
     },
-    /// Genuine, and a health check: there is nothing to forward.
+    /// Genuine, but a health check: there is nothing to forward.
     Ignored,
-    /// It would be admitted; this was a dry run.
+    /// Would be accepted; this was a dry run.
     Passes,
-    /// Still not to be let in.
+    /// Still refused.
     Refused {
-        /// The reason's label.
+        /// The reason's label in metrics.
         reason: String,
-        /// What was found.
+        /// The details.
         why: String,
     },
-    /// Genuine, and nothing durable could take the event. It stays.
+    /// Genuine, but neither queue nor spool took the event. The request stays.
     NotAdmitted {
-        /// What the queue said.
+        /// The queue's error.
         why: String,
     },
-    /// Its source is not in the config. It stays.
+    /// The config has no such source. The request stays.
     NoSource,
-    /// It cannot be opened. It stays.
+    /// The request cannot be decrypted. It stays.
     Closed {
-        /// Why.
+        /// The error.
         why: String,
     },
-    /// It is not there any more.
+    /// The request is not in the quarantine any more.
     Gone,
 }
 
 impl Judgement {
-    /// Whether the request is done with.
+    /// Whether the request can be deleted.
     fn settles(&self) -> bool {
         matches!(self, Judgement::Admitted { .. } | Judgement::Duplicate { .. } | Judgement::Ignored)
     }
 }
 
-/// Who verifies and admits.
+/// Verifies kept requests again, and enqueues those that pass.
 pub trait Reverifier: Send + Sync + 'static {
-    /// Verifies a request as of its arrival by what is configured now, and admits its event if it passes; a dry run stops
-    /// before that. Must end in bounded time: nothing stops it half way.
-    fn judge(&self, kept: &Kept, dry_run: bool) -> impl Future<Output = Judgement> + Send;
+    /// Verifies a request with the current config, as of its arrival time, and enqueues its event if it passes. A dry
+    /// run enqueues nothing. Must end in bounded time, because nothing cancels it.
+    fn reverify(&self, kept: &Kept, dry_run: bool) -> impl Future<Output = Judgement> + Send;
 }
 
 impl Quarantine {
-    /// Opens or makes the file; [`Quarantine::start`] starts to write and to verify. Requests may be kept before that.
+    /// Opens or creates the file. Requests may be kept before [`Quarantine::start`], which starts writing and
+    /// verifying.
     ///
     /// # Errors
-    /// When another process has it, or it cannot be written.
+    /// When another process has the file open, or it cannot be written.
     pub fn open(
         data_dir: &Path,
         of: &config::Quarantine,
@@ -135,8 +136,8 @@ impl Quarantine {
         metrics: QuarantineMetrics,
     ) -> Result<Quarantine, OpenError> {
         let database = Database::open(&data_dir::quarantine_file(data_dir), table::TABLES)?;
-        let (to_writer, from_requests) = mpsc::channel(WAITING);
-        let store = Store {
+        let (to_writer, from_requests) = mpsc::channel(QUEUE_LENGTH);
+        let shared = Shared {
             database,
             key,
             max_bytes: of.max_bytes,
@@ -145,66 +146,66 @@ impl Quarantine {
             metrics,
         };
         Ok(Quarantine {
-            store: Arc::new(store),
+            shared: Arc::new(shared),
             to_writer: Mutex::new(Some(to_writer)),
             from_requests: Mutex::new(Some(from_requests)),
-            room: Arc::new(Semaphore::new(WAITING_BYTES)),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             rates: Rates::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
     }
 
-    /// Starts to write and to verify. Must be called inside a tokio runtime.
-    pub fn start(&self, judge: impl Reverifier) {
+    /// Starts writing and verifying. Must be called inside a tokio runtime.
+    pub fn start(&self, reverifier: impl Reverifier) {
         let from_requests = self.from_requests.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(from_requests) = from_requests else { return };
-        self.tasks.spawn(Writer { store: self.store.clone(), from_requests }.run());
-        self.tasks.spawn(Verifier { store: self.store.clone(), judge, stop: self.stop.clone() }.run());
+        self.tasks.spawn(Writer { shared: self.shared.clone(), from_requests }.run());
+        self.tasks.spawn(Verifier { shared: self.shared.clone(), reverifier, stop: self.stop.clone() }.run());
     }
 
-    /// Keeps a refused request if there is room. Never waits: it is written later, and `content` is asked for only if it may
-    /// be. `sources` is how many there are to share the room.
+    /// Keeps a refused request if there is room. Never waits: it is written later. `content` is called only if there is
+    /// room. `sources` is how many sources share the room.
     pub fn keep(&self, label: Label, sources: usize, content: impl FnOnce() -> Content) {
         let source = label.source.clone();
-        if self.offer(label, sources, content).is_none() {
-            self.store.metrics.dropped(&source);
+        if self.try_keep(label, sources, content).is_none() {
+            self.shared.metrics.dropped(&source);
         }
     }
 
-    fn offer(&self, label: Label, sources: usize, content: impl FnOnce() -> Content) -> Option<()> {
+    fn try_keep(&self, label: Label, sources: usize, content: impl FnOnce() -> Content) -> Option<()> {
         if !self.rates.allow(&label.source, label.client, clock::instant()) {
             return None;
         }
         let bytes = u32::try_from(label.bytes).ok()?.saturating_add(REQUEST_BYTES);
         let room = self.room.clone().try_acquire_many_owned(bytes).ok()?;
         let to_writer = self.to_writer.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        to_writer.try_send(Refused { label, content: content(), sources, _room: room }).ok()
+        to_writer.try_send(RejectedRequest { label, content: content(), sources, _room: room }).ok()
     }
 
-    /// Begins to verify nothing more; what is asked for stays asked for. Requests may still be kept.
-    pub fn verify_no_more(&self) {
+    /// Starts no further verification; pending ones stay in the database. Requests may still be kept.
+    pub fn stop_verifying(&self) {
         self.stop.cancel();
     }
 
-    /// Takes no more, writes what waits, and verifies no more: what is at the inbox is waited for.
+    /// Stops keeping and verifying. Writes what is queued, and finishes the verification in progress.
     pub async fn stop(&self) {
-        self.verify_no_more();
+        self.stop_verifying();
         drop(self.to_writer.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Stops, and lets go of the file.
+    /// Stops, and closes the file.
     pub async fn close(self) {
         self.stop().await;
-        if let Some(store) = Arc::into_inner(self.store) {
-            store.database.close().await;
+        if let Some(shared) = Arc::into_inner(self.shared) {
+            shared.database.close().await;
         }
     }
 }
 
-/// What is to be warned of in a config whose quarantine is enabled.
+/// Warnings about the config of an enabled quarantine.
 pub fn warnings(config: &Config) -> Vec<Problem> {
     let of = &config.quarantine;
     let Some(key) = of.key.as_ref().filter(|_| of.enabled) else { return Vec::new() };
@@ -215,36 +216,36 @@ pub fn warnings(config: &Config) -> Vec<Problem> {
         warning: true,
     };
     let forgotten = (config.dedupe.window.value < of.retain).then(|| {
-        let what = "longer than dedupe.window: what is admitted after that may be in the queue already, and enters again";
+        let what = "longer than dedupe.window: an event admitted after that window may enter the queue a second time";
         warning("retain", what)
     });
     let client = table::Bounds::new(of.max_bytes, config.sources.len()).client;
     let small = (client < i64::try_from(config.edge.max_body).unwrap_or(i64::MAX)).then(|| {
-        let what = "a client may take a quarter of its source's equal share, which is less than edge.max_body: larger \
+        let what = "one client may use a quarter of its source's share, which is less than edge.max_body: larger \
             bodies are not kept";
         warning("max_bytes", what)
     });
-    let room = WAITING_BYTES - REQUEST_BYTES as usize;
+    let room = QUEUE_BYTES - REQUEST_BYTES as usize;
     let large = (config.edge.max_body > room).then(|| {
         let what = format!(
-            "what waits to be written may take {} MiB in memory, and edge.max_body allows more: bodies over {room} bytes are \
+            "requests waiting to be written may use {} MiB of memory, and edge.max_body allows more: bodies over {room} bytes are \
              not kept",
-            WAITING_BYTES >> 20
+            QUEUE_BYTES >> 20
         );
         warning("enabled", &what)
     });
     forgotten.into_iter().chain(small).chain(large).collect()
 }
 
-/// How long what is asked for may wait for its verdict, and a verdict for whoever asked.
-const ASKED_FOR: Duration = Duration::from_secs(3600);
-/// How often it is looked whether something is to be verified, or is too old to be kept.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long a requested verification waits for its verdict, and how long a verdict is kept for the operator.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How often the verifier looks for requested verifications and expired rows.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests that may wait to be written.
-const WAITING: usize = 1024;
-/// Their bodies, and [`REQUEST_BYTES`] each.
-const WAITING_BYTES: usize = 32 << 20;
-/// About what a request takes in memory besides its body.
+const QUEUE_LENGTH: usize = 1024;
+/// Limit on their bodies, plus [`REQUEST_BYTES`] each.
+const QUEUE_BYTES: usize = 32 << 20;
+/// About the memory of a request besides its body.
 const REQUEST_BYTES: u32 = 4096;
 
 #[cfg(test)]
@@ -259,7 +260,7 @@ mod tests {
     struct Nobody;
 
     impl Reverifier for Nobody {
-        async fn judge(&self, _: &Kept, _: bool) -> Judgement {
+        async fn reverify(&self, _: &Kept, _: bool) -> Judgement {
             Judgement::Passes
         }
     }
@@ -300,14 +301,14 @@ mod tests {
         values.sum()
     }
 
-    /// Has whatever it is shown at the inbox until it is let go.
+    /// Holds each request at the inbox until the test releases it.
     struct Slow {
         shown: mpsc::UnboundedSender<String>,
         go: Mutex<Option<oneshot::Receiver<()>>>,
     }
 
     impl Reverifier for Slow {
-        async fn judge(&self, kept: &Kept, _: bool) -> Judgement {
+        async fn reverify(&self, kept: &Kept, _: bool) -> Judgement {
             let _ = self.shown.send(kept.label.reject.clone());
             let go = self.go.lock().unwrap().take();
             go.unwrap().await.unwrap();
@@ -323,13 +324,13 @@ mod tests {
         first.start(Nobody);
         first.close().await;
         let held = QuarantineStore::open(&data_dir::quarantine_file(folder.path())).unwrap();
-        let run = held.ask(&Selection::All, false).unwrap();
+        let run = held.request_reverify(&Selection::All, false).unwrap();
         let (quarantine, metrics) = open(folder.path());
         let (shown, mut at_inbox) = mpsc::unbounded_channel();
         let (go, wait) = oneshot::channel();
         quarantine.start(Slow { shown, go: Mutex::new(Some(wait)) });
         assert_eq!(at_inbox.recv().await.as_deref(), Some("rej_0"));
-        quarantine.verify_no_more();
+        quarantine.stop_verifying();
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
@@ -339,16 +340,16 @@ mod tests {
         assert_eq!(at_inbox.recv().await, None, "another one is begun");
         assert_eq!(sum(&metrics, "hookgate_quarantine_admitted_total"), 1.0);
         let admitted = Judgement::Admitted { id: "rej_0".to_owned() };
-        assert_eq!(held.answers(&run).unwrap(), [(run.seqs[0], admitted)]);
+        assert_eq!(held.take_verdicts(&run).unwrap(), [(run.seqs[0], admitted)]);
         assert_eq!(held.delete(&Selection::All).unwrap()["source-0"], 1);
         quarantine.close().await;
     }
 
-    /// Nobody writes yet, and nobody waits.
+    /// The writer has not started, so everything has to wait in memory.
     #[tokio::test]
     async fn what_waits_for_a_slow_disk_is_bounded_and_the_rest_is_counted() {
         let folder = tempfile::tempdir().unwrap();
-        for (requests, body, fit) in [(WAITING + 100, 100, WAITING), (100, 1 << 20, 31)] {
+        for (requests, body, fit) in [(QUEUE_LENGTH + 100, 100, QUEUE_LENGTH), (100, 1 << 20, 31)] {
             let (quarantine, metrics) = open(folder.path());
             (0..requests).for_each(|n| keep(&quarantine, n, body));
             assert_eq!(sum(&metrics, "hookgate_quarantine_dropped_total"), (requests - fit) as f64);

@@ -1,15 +1,16 @@
-//! The hand-over: to the inbox, and to the disk while the inbox is away.
+//! Hands events over to the inbox, and to disk while the inbox fails.
 //!
-//! Keeps true: `Ok` is given only for what the inbox has or the disk has synced; while a source has events in the spool, its
-//! new ones queue behind them, unless the spool takes no more at all; an event leaves the spool when the inbox has it, through the same inbox, so that dedupe holds.
-//! Nothing is dropped: what the queue never takes is kept as a dead letter.
+//! Keeps true: `Ok` means that the inbox has the event or the disk has synced it. While a source has events in the
+//! spool, its new ones queue behind them, unless the spool is off. An event leaves the spool through the same inbox, so
+//! that dedupe holds. Nothing is dropped: an event that the queue never takes is kept as a dead letter.
 //!
-//! An event becomes a dead letter when the queue says that it never will take it; or when it has failed as often as `tries`
-//! says, the queue has taken another event after that, and it fails once more: then it is the event, and not the queue. Who
-//! waits alone gets that evidence from the events behind it, which are tried one at a time.
+//! An event becomes a dead letter in two cases. The queue says that it will never take it. Or the event reached the
+//! failure limit in `tries`, the queue took another event after that, and this one fails again. If only one event is
+//! failing, the drainer tries the ones behind it singly, to tell a bad event from a dead queue.
 //!
-//! `table`: the rows. `lines`: whose new events have to wait. `drainer`: the way out. `waves`: which go together. `tries`: how
-//! often one has failed. `level`: what is told of it. `dead`: dead letters as their operator handles them.
+//! `table`: the rows. `backlog`: which sources' new events must wait. `drainer`: spool to inbox. `parallel_groups`:
+//! which events go together. `tries`: failures of each event. `level`: metrics and readiness. `dead`: dead letters, for
+//! the operator.
 
 mod backlog;
 pub mod dead;
@@ -42,7 +43,7 @@ use table::Put;
 
 pub use table::{TABLES, left_behind};
 
-/// An inbox, and the spool behind it where there is one.
+/// An inbox, with an optional spool behind it.
 pub struct Enqueuer {
     inbox: Arc<Inbox>,
     spool: Option<Arc<Spool>>,
@@ -50,32 +51,32 @@ pub struct Enqueuer {
     stop: CancellationToken,
 }
 
-/// Events on disk that the inbox has not taken yet.
+/// Events on disk that the inbox does not have yet.
 pub struct Spool {
     database: Arc<Database>,
-    lines: Arc<BacklogIndex>,
+    backlog: Arc<BacklogIndex>,
     level: Level,
-    /// Events that have entered the queue.
+    /// How many events the queue has accepted.
     taken: AtomicU64,
     clock: Clock,
-    told: OnceLock<Box<dyn SpoolObserver>>,
+    observer: OnceLock<Box<dyn SpoolObserver>>,
 }
 
-/// Who is told what became of spooled events when there is no request any more to tell.
+/// Gets the results of spooled events, whose requests were answered earlier.
 pub trait SpoolObserver: Send + Sync + 'static {
-    /// The inbox has it.
-    fn on_enqueued(&self, admission: &EnqueueRequest, verdict: &Enqueued);
+    /// The inbox has the event.
+    fn on_enqueued(&self, request: &EnqueueRequest, enqueued: &Enqueued);
     /// An event of this source became a dead letter.
     fn on_dead_letter(&self, source: &str);
 }
 
 impl Enqueuer {
-    /// Without a spool.
+    /// Enqueues without a spool.
     pub fn direct(inbox: Inbox) -> Enqueuer {
         Enqueuer::of(inbox, None)
     }
 
-    /// With one behind it; [`Enqueuer::start`] starts to drain it.
+    /// Enqueues with a spool; [`Enqueuer::start`] starts to drain it.
     pub fn spooling(inbox: Inbox, spool: Spool) -> Enqueuer {
         Enqueuer::of(inbox, Some(Arc::new(spool)))
     }
@@ -84,7 +85,7 @@ impl Enqueuer {
         Enqueuer { inbox: Arc::new(inbox), spool, tasks: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
-    /// Where events are handed over to.
+    /// The inbox that takes the events.
     pub fn inbox(&self) -> &Inbox {
         &self.inbox
     }
@@ -92,55 +93,55 @@ impl Enqueuer {
     /// Makes an event durable: in the queue, else in the spool.
     ///
     /// # Errors
-    /// When neither could take it.
-    pub async fn enqueue(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
-        let admission = admission.into();
-        let Some(spool) = &self.spool else { return self.inbox.admit(admission).await };
-        if !spool.level.takes() {
-            return self.inbox.admit(admission).await.inspect(|verdict| spool.took(verdict));
+    /// When neither the inbox nor the spool took it.
+    pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
+        let request = request.into();
+        let Some(spool) = &self.spool else { return self.inbox.admit(request).await };
+        if !spool.level.is_on() {
+            return self.inbox.admit(request).await.inspect(|enqueued| spool.count_accepted(enqueued));
         }
-        if spool.lines.wait_at(&admission.source) {
+        if spool.backlog.must_queue(&request.source) {
             let full = EnqueueError::Refused("older events wait, and the spool takes no more".to_owned());
-            return spool.keep(admission, None).await.ok_or(full);
+            return spool.store(request, None).await.ok_or(full);
         }
-        let why = match self.inbox.admit(admission.clone()).await {
+        let why = match self.inbox.admit(request.clone()).await {
             Err(why) => why,
-            Ok(verdict) => {
-                spool.took(&verdict);
-                return Ok(verdict);
+            Ok(enqueued) => {
+                spool.count_accepted(&enqueued);
+                return Ok(enqueued);
             }
         };
         let kept = match &why {
             EnqueueError::Overloaded | EnqueueError::InProgress => None,
-            EnqueueError::Unacceptable(_) => spool.keep(admission, Some(why.to_string())).await,
-            _ => spool.keep(admission, None).await,
+            EnqueueError::Unacceptable(_) => spool.store(request, Some(why.to_string())).await,
+            _ => spool.store(request, None).await,
         };
         kept.ok_or(why)
     }
 
     /// Starts to drain the spool. Must be called inside a tokio runtime.
-    pub fn start(&self, told: impl SpoolObserver) {
+    pub fn start(&self, observer: impl SpoolObserver) {
         let Some(spool) = &self.spool else { return };
-        if spool.told.set(Box::new(told)).is_err() {
+        if spool.observer.set(Box::new(observer)).is_err() {
             return;
         }
-        let keeper = DrainSupervisor {
+        let supervisor = DrainSupervisor {
             spool: spool.clone(),
             inbox: self.inbox.clone(),
             tasks: self.tasks.clone(),
             stop: self.stop.clone(),
         };
-        self.tasks.spawn(keeper.run());
+        self.tasks.spawn(supervisor.run());
     }
 
-    /// Stops to drain; what is at the inbox is waited for. The rest stays for the next start.
+    /// Stops draining and waits for calls in flight. Events left in the spool stay there for the next start.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Takes no more and waits for what it has.
+    /// Stops draining, then closes the inbox.
     pub async fn close(self) {
         self.stop().await;
         if let Some(inbox) = Arc::into_inner(self.inbox) {
@@ -150,8 +151,8 @@ impl Enqueuer {
 }
 
 impl Spool {
-    /// Finds what an earlier run has left, in a database that was opened with [`TABLES`]. It takes `max_bytes` in all; none:
-    /// it is off, and only drains what it has.
+    /// Opens the spool in a database that was opened with [`TABLES`], with the events of earlier runs. It holds at most
+    /// `max_bytes`. Without `max_bytes` the spool is off: it takes no events and only drains old ones.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -163,86 +164,89 @@ impl Spool {
         readiness: Arc<Readiness>,
     ) -> Result<Spool, Failure> {
         let level = Level::new(max_bytes, readiness, metrics);
-        let (lines, taken, told) = (Arc::default(), AtomicU64::new(0), OnceLock::new());
-        let spool = Spool { database, lines, level, taken, clock, told };
-        match spool.look(None).await {
-            // The keeper's looks go on until it can be opened.
-            Err(_) if spool.database.was_deferred() => spool.level.wrote(false),
-            looked => drop(looked?),
+        let (backlog, taken, observer) = (Arc::default(), AtomicU64::new(0), OnceLock::new());
+        let spool = Spool { database, backlog, level, taken, clock, observer };
+        match spool.refresh(None).await {
+            // Later refreshes retry this until the database opens.
+            Err(_) if spool.database.was_deferred() => spool.level.on_write(false),
+            refreshed => drop(refreshed?),
         }
         let waiting = spool.level.waiting();
         if max_bytes.is_none() && waiting > 0 {
-            tracing::warn!(waiting, "the spool is off, but events wait in it from before: they are drained");
+            tracing::warn!(
+                waiting,
+                "the spool is off, but events wait in it from an earlier run: they are drained"
+            );
         }
         Ok(spool)
     }
 
-    /// Keeps an event on disk: to be drained, or as a dead letter. None when it could not.
-    async fn keep(&self, admission: Arc<EnqueueRequest>, dead: Option<String>) -> Option<Enqueued> {
-        // Dropped with whoever gives up waiting: what is written is asked for by then, and the drainer looks after that.
-        let _entering = self.lines.enter(&admission.source);
+    /// Stores an event on disk, to be drained or (with `dead`) as a dead letter. None if the disk did not take it.
+    async fn store(&self, request: Arc<EnqueueRequest>, dead: Option<String>) -> Option<Enqueued> {
+        // Also dropped if the request is cancelled. The write was requested by then, and the drainer finds the row.
+        let _pending = self.backlog.begin_write(&request.source);
         let (now, max_bytes) = (self.clock.now().as_microsecond(), self.level.max_bytes);
-        let (source, id, why) = (admission.source.clone(), admission.event.id.clone(), dead.clone());
-        let bytes = table::row_bytes(&admission.event);
+        let (source, id, why) = (request.source.clone(), request.event.id.clone(), dead.clone());
+        let bytes = table::row_bytes(&request.event);
         let put = move |conn: &Connection| {
-            let put = table::put(conn, &admission, now, why.as_deref(), max_bytes)?;
+            let put = table::put(conn, &request, now, why.as_deref(), max_bytes)?;
             Ok((put, table::totals(conn)?))
         };
         let Ok((put, totals)) = self.database.write(put).await else {
-            self.level.turned_away(bytes);
+            self.level.on_rejected(bytes);
             return None;
         };
-        self.level.is(totals);
+        self.level.set_totals(totals);
         match put {
-            Put::Kept(verdict) => {
-                self.level.wrote(true);
-                self.level.room(true);
+            Put::Kept(enqueued) => {
+                self.level.on_write(true);
+                self.level.set_room(true);
                 if let Some(why) = dead {
                     self.on_dead_letter(&source, &id, &why);
                 }
-                Some(verdict)
+                Some(enqueued)
             }
-            Put::Known(verdict) => Some(verdict),
+            Put::Known(enqueued) => Some(enqueued),
             Put::Full => {
-                self.level.room(false);
+                self.level.set_room(false);
                 None
             }
         }
     }
 
-    /// The inbox has answered. That an event is known already says nothing of the queue.
-    fn took(&self, verdict: &Enqueued) {
-        if matches!(verdict, Enqueued::Accepted { .. }) {
+    /// Counts an accepted event. A duplicate does not count: it does not show that the queue takes events.
+    fn count_accepted(&self, enqueued: &Enqueued) {
+        if matches!(enqueued, Enqueued::Accepted { .. }) {
             self.taken.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// An event has become a dead letter.
+    /// Reports a new dead letter.
     fn on_dead_letter(&self, source: &str, id: &str, why: &str) {
-        tracing::error!(source, id, why, "an event is dead: see `hookgate events dead`");
-        self.told(|told| told.on_dead_letter(source));
+        tracing::error!(source, id, why, "an event became a dead letter: see `hookgate events dead`");
+        self.notify(|observer| observer.on_dead_letter(source));
     }
 
-    fn told(&self, tell: impl FnOnce(&dyn SpoolObserver)) {
-        if let Some(told) = self.told.get() {
-            tell(&**told);
+    fn notify(&self, call: impl FnOnce(&dyn SpoolObserver)) {
+        if let Some(observer) = self.observer.get() {
+            call(&**observer);
         }
     }
 
-    /// Writes, and remembers whether it worked.
+    /// Writes, and records whether it worked.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
         let written = self.database.write(work).await;
-        self.level.wrote(written.is_ok());
+        self.level.on_write(written.is_ok());
         written
     }
 
-    /// Looks at what is there; at which sources have events only where another process has written since `seen`. What is
-    /// to be given to the next look.
-    async fn look(&self, seen: Option<i64>) -> Result<i64, Failure> {
-        if let Some(bytes) = self.level.wanted() {
+    /// Updates totals and backlogs from the database. Lists the sources only if another process has written since
+    /// `seen`. Returns the value to pass as `seen` next time.
+    async fn refresh(&self, seen: Option<i64>) -> Result<i64, Failure> {
+        if let Some(bytes) = self.level.bytes_to_rehearse() {
             self.database.write(move |conn| table::rehearse(conn, bytes)).await?;
             self.write(table::end_rehearsal).await?;
         }
@@ -252,16 +256,16 @@ impl Spool {
             Ok((now, sources, table::totals(conn)?, table::oldest_received(conn)?))
         };
         let (now, sources, totals, oldest) = self.database.write(look).await?;
-        self.level.is(totals);
-        self.level.oldest(oldest.map_or(0, |received| self.clock.now().as_microsecond() - received));
+        self.level.set_totals(totals);
+        self.level.set_oldest_age(oldest.map_or(0, |received| self.clock.now().as_microsecond() - received));
         for source in sources {
-            self.lines.found(&source);
+            self.backlog.mark_due(&source);
         }
         Ok(now)
     }
 }
 
-/// Gives each line its drainer, and looks after the spool as a whole.
+/// Starts a drainer for each backlog, and refreshes the totals.
 struct DrainSupervisor {
     spool: Arc<Spool>,
     inbox: Arc<Inbox>,
@@ -271,33 +275,33 @@ struct DrainSupervisor {
 
 impl DrainSupervisor {
     async fn run(self) {
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut seen, mut looks) = (None, 0_u32);
+        let mut ticks = tokio::time::interval(REFRESH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut seen, mut count) = (None, 0_u32);
         loop {
-            for line in self.spool.lines.attend() {
+            for slot in self.spool.backlog.claim_due() {
                 let (spool, inbox, stop) = (self.spool.clone(), self.inbox.clone(), self.stop.clone());
-                let drainer = Drainer { line, spool, inbox, stop };
+                let drainer = Drainer { slot, spool, inbox, stop };
                 self.tasks.spawn(drainer.run());
             }
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                _ = look.tick() => {
-                    looks = looks.wrapping_add(1);
-                    // Now and then whatever was seen: no row is ever forgotten, not even by a mistake made here.
-                    match self.spool.look(seen.filter(|_| !looks.is_multiple_of(LOOKS_AFRESH))).await {
+                _ = ticks.tick() => {
+                    count = count.wrapping_add(1);
+                    // Every tenth refresh lists all sources, so that no row is missed even after a bug here.
+                    match self.spool.refresh(seen.filter(|_| !count.is_multiple_of(FULL_REFRESH_EVERY))).await {
                         Ok(now) => seen = Some(now),
-                        Err(why) => tracing::debug!(%why, "the spool cannot be looked at"),
+                        Err(why) => tracing::debug!(%why, "cannot read the spool"),
                     }
                 }
-                () = self.spool.lines.due() => {}
+                () = self.spool.backlog.due() => {}
             }
         }
     }
 }
 
-/// The oldest event's age, dead letters sent back by their operator, and a disk that works again are seen this often.
-const LOOK: Duration = Duration::from_secs(1);
-/// Looks between two that ask for every source that has events.
-const LOOKS_AFRESH: u32 = 10;
+/// How soon the spool notices the oldest event's age, dead letters sent back, and a disk that works again.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+/// Every how many refreshes all sources with events are listed.
+const FULL_REFRESH_EVERY: u32 = 10;

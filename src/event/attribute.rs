@@ -1,24 +1,25 @@
-//! The text of an attribute: the characters that CloudEvents allows, and a bound on its length.
+//! Limits the text of an attribute: the characters that CloudEvents allows, and a maximum length.
 //!
-//! Keeps true: no attribute that is made here holds a character that CloudEvents forbids, or more than [`MAX_BYTES`]. A hash stands
-//! for a text that would, so that the same text always makes the same attribute.
+//! Keeps true: an attribute made here has no forbidden character and at most [`MAX_BYTES`]. A text that would break
+//! this is replaced by its hash, so that the same text always gives the same attribute.
 
 use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-/// The most bytes that an attribute holds.
+/// The maximum length of an attribute, in bytes.
 pub const MAX_BYTES: usize = 600;
-/// The most bytes of a provider's id that stand in an attribute.
+/// The maximum length of a provider's id in an attribute, in bytes.
 const MAX_ID_BYTES: usize = 256;
 
-/// Whether a provider's id may be an event's, or stand in its subject: at most 256 bytes, none of them of a character that
-/// CloudEvents forbids.
+/// Whether a provider's id can be an event's id or part of its subject: at most 256 bytes, and only characters that
+/// CloudEvents allows.
 pub fn fits_an_id(id: &str) -> bool {
     id.len() <= MAX_ID_BYTES && is_allowed(id)
 }
 
-/// `<kind>/<id>`. `~` and a hash stands for an id that does not fit, and for a kind with which the whole would not.
+/// `<kind>/<id>`. An id that does not fit becomes `~` and its hash. So does the kind, if the result would be too long
+/// or the kind has a forbidden character.
 pub fn subject(kind: &str, id: &str) -> String {
     let id = if fits_an_id(id) { Cow::Borrowed(id) } else { format!("~{}", hash(id)).into() };
     let fits = kind.len() + "/".len() + id.len() <= MAX_BYTES && is_allowed(kind);
@@ -31,8 +32,8 @@ pub fn hash(text: &str) -> String {
     hex::encode(&Sha256::digest(text)[..16])
 }
 
-/// Whether CloudEvents 1.0.2 (section 2.1, String) allows every character: it forbids controls and noncharacters. The third kind
-/// that it names, lone surrogates, is no text here.
+/// Whether CloudEvents 1.0.2 (section 2.1, String) allows every character. It forbids controls and noncharacters. It
+/// also forbids lone surrogates, which a Rust string cannot have.
 fn is_allowed(text: &str) -> bool {
     let plain = |byte: u8| (b' '..=b'~').contains(&byte);
     text.bytes().all(plain) || text.chars().all(|c| !is_forbidden(c))

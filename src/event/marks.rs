@@ -1,22 +1,22 @@
-//! The marks that an event gets once it is written: another body came first, or it was in the quarantine.
+//! Changes an event after it was written: another body came first, or it was in the quarantine.
 //!
-//! Keeps true: a marked event is the same text but for its id and one attribute more, before `data`.
+//! Keeps true: the text stays the same, except for the id and one more attribute before `data`.
 
 use super::{BodyHash, Event};
 
 impl Event {
-    /// The same event as the second or later body under its identity: the id ends in `~` and 8 hex digits of the body's
+    /// The event as the second or a later body with its identity. The id gets `~` and 8 hex digits of the body's
     /// SHA-256, and `conflict` is true.
     pub fn conflicting(&self, body: &BodyHash) -> Event {
         self.marked(conflict_id(&self.id, body), "\"conflict\":true,")
     }
 
-    /// The same event, admitted out of the quarantine: `quarantined` is true.
+    /// The event as accepted from the quarantine: `quarantined` is true.
     pub fn quarantined(&self) -> Event {
         self.marked(self.id.clone(), "\"quarantined\":true,")
     }
 
-    /// With an id that begins as its own, and one attribute more at the end.
+    /// With an id that starts with the current id, and one more attribute at the end.
     fn marked(&self, id: String, mark: &str) -> Event {
         let suffix = &id[self.id.len()..];
         let mut json = String::with_capacity(self.json.len() + suffix.len() + mark.len());
@@ -37,7 +37,7 @@ impl Event {
     }
 }
 
-/// The id under which another body of a known identity enters.
+/// The id for another body with a known identity.
 pub fn conflict_id(id: &str, body: &BodyHash) -> String {
     format!("{id}~{}", hex::encode(&body.0[..4]))
 }

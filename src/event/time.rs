@@ -1,19 +1,19 @@
-//! A provider's time as the event's `time`.
+//! Converts a provider's time to the event's `time`.
 //!
-//! Keeps true: the result is RFC 3339 in UTC, within the years 0001 to 9999, which every CloudEvents SDK takes; no digit of a
-//! fraction is made up or rounded.
+//! Keeps true: the result is RFC 3339 in UTC, within the years 0001 to 9999, which every CloudEvents SDK accepts.
+//! Fraction digits are never invented or rounded.
 
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
 
 use super::attribute::MAX_BYTES;
 
-/// A time as RFC 3339 in UTC, its fraction digits as they came. None for anything that is not strictly RFC 3339 with an offset,
-/// and for what leaves the years 0001 to 9999 in UTC. A leap second becomes the second before it, since most parsers know
-/// none. A fraction with more digits than an attribute holds is cut.
+/// A time as RFC 3339 in UTC, with its own fraction digits. None if it is not strictly RFC 3339 with an offset, or
+/// leaves the years 0001 to 9999 in UTC. A leap second becomes the second before it, because most parsers reject it. A
+/// fraction longer than an attribute allows is cut.
 pub fn utc(time: &str) -> Option<String> {
     let parts = Parts::of(time)?;
-    // The fraction is no matter of the offset: it is carried over as text, so that no digit is lost or made up.
+    // The offset does not change the fraction, so it is copied as text.
     let local: DateTime = parts.date.parse().ok()?;
     let at = local.checked_sub(parts.offset).ok().filter(|at| at.year() >= 1)?;
     let fraction = &parts.fraction[..parts.fraction.len().min(MAX_FRACTION)];
@@ -21,9 +21,9 @@ pub fn utc(time: &str) -> Option<String> {
     Some(format!("{at:.0}{point}{fraction}Z"))
 }
 
-/// What an RFC 3339 time is made of.
+/// The parts of an RFC 3339 time.
 struct Parts<'a> {
-    /// To the second.
+    /// Date and time, to the second.
     date: &'a str,
     /// Digits; may be empty.
     fraction: &'a str,

@@ -237,7 +237,7 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
 pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
     for setting in Setting::ALL {
         // A reload starts this anew. The findings of before stay until the first look is over.
-        metrics.gateway.unsafe_setting_is_asked(setting.as_str());
+        metrics.gateway.init_unsafe_setting(setting.as_str());
     }
     let mut told: Vec<Finding> = Vec::new();
     loop {

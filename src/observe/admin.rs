@@ -1,9 +1,9 @@
-//! The admin listener: `/metrics`, `/livez`, `/readyz`, and the latches that readiness is read from.
+//! The admin listener (`/metrics`, `/livez`, `/readyz`) and the state behind `/readyz`.
 //!
-//! Keeps true: where `admin.token` is set, only a client that sends it reads metrics. Probes need no token, since they cannot keep
-//! secrets. No client keeps the others from asking.
+//! Keeps true: with `admin.token` set, only a client that sends it can read metrics. Probes need no token, because
+//! probers often cannot keep secrets. No client can keep others from connecting.
 
-mod places;
+mod connection_limit;
 mod readiness;
 
 use std::convert::Infallible;
@@ -33,38 +33,38 @@ use crate::observe::metrics::Metrics;
 use crate::observe::telemetry::LogThrottle;
 pub use readiness::{QueueState, Readiness, SpoolState};
 
-use places::{MAX_CONNECTIONS, MAX_OF_A_CLIENT, Place, Places};
+use connection_limit::{ConnectionLimit, ConnectionPermit, MAX_CONNECTIONS, MAX_PER_CLIENT};
 
-/// What the admin listener goes by, which a reload may change.
+/// Settings of the admin listener; a reload may change them.
 pub struct AdminRules {
     /// None: plain HTTP.
     pub tls: Option<tls::Server>,
-    /// What `Authorization: Bearer` must say to read metrics. None: nothing.
+    /// The token that `Authorization: Bearer` must have to read metrics. None: no token needed.
     pub token: Option<Secret>,
     /// When the first certificate of either listener expires; none without TLS.
     pub certificates_expire: Option<Timestamp>,
 }
 
-/// The admin listener's parts.
+/// The admin listener.
 #[derive(Clone)]
 pub struct Admin {
-    /// What `/metrics` renders.
+    /// For `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// What `/readyz` tells.
+    /// For `/readyz`.
     pub readiness: Arc<Readiness>,
-    /// As of the last load of the config.
+    /// From the last config load.
     pub rules: Arc<dyn DynAccess<AdminRules> + Send + Sync>,
 }
 
 impl Admin {
-    /// Answers until told to stop.
+    /// Serves until told to stop.
     pub async fn serve(self, listener: TcpListener, tasks: TaskTracker, stop: CancellationToken) {
-        let (places, mut turned_away) = (Arc::<Places>::default(), LogThrottle::default());
+        let (limit, mut evictions) = (Arc::<ConnectionLimit>::default(), LogThrottle::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                closed = turned_away.over() => {
-                    tracing::info!(closed, "the admin listener turns no connections away any more");
+                closed = evictions.wait_until_quiet() => {
+                    tracing::info!(closed, "the admin listener no longer closes connections early");
                     continue;
                 }
                 () = stop.cancelled() => return,
@@ -73,32 +73,32 @@ impl Admin {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let (place, another_gives_way) = places.take(peer.ip());
-            if another_gives_way && let Some(closed) = turned_away.again() {
-                let (client, of_a_client, in_all) = (peer.ip(), MAX_OF_A_CLIENT, MAX_CONNECTIONS);
+            let (permit, evicted) = limit.acquire(peer.ip());
+            if evicted && let Some(closed) = evictions.record() {
+                let (client, of_a_client, in_all) = (peer.ip(), MAX_PER_CLIENT, MAX_CONNECTIONS);
                 tracing::warn!(
                     %client, of_a_client, in_all, closed,
-                    "the admin listener has as many connections as it takes, of this client or in all: \
-                    closing more, each time the one that has asked nothing for longest"
+                    "the admin listener has reached its limit of connections, in total or for this client: \
+                    each new one closes the connection with the oldest last request"
                 );
             }
             let (admin, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
                 tokio::select! {
-                    () = admin.connection(stream, &place) => {}
-                    () = place.gives_way() => {}
+                    () = admin.connection(stream, &permit) => {}
+                    () = permit.evicted() => {}
                     () = stop.cancelled() => {}
                 }
             });
         }
     }
 
-    /// TLS first, where there is TLS.
-    async fn connection(&self, stream: TcpStream, place: &Place) {
+    /// Starts with a TLS handshake if TLS is configured.
+    async fn connection(&self, stream: TcpStream, permit: &ConnectionPermit) {
         let tls = self.rules.load().tls.clone();
-        let Some(tls) = tls else { return self.http(stream, place).await };
+        let Some(tls) = tls else { return self.http(stream, permit).await };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(secured)) => self.http(secured.stream, place).await,
+            Ok(Ok(secured)) => self.http(secured.stream, permit).await,
             Ok(Err(Failure::Gone)) => {}
             Ok(Err(Failure::Refused(mut stream, detail))) => {
                 tracing::debug!(detail, "an admin connection's TLS handshake failed");
@@ -109,9 +109,9 @@ impl Admin {
         }
     }
 
-    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin, place: &Place) {
+    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin, permit: &ConnectionPermit) {
         let service = service_fn(|request| async move {
-            place.asked();
+            permit.on_request();
             Ok::<_, Infallible>(self.answer(&request))
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
@@ -119,7 +119,7 @@ impl Admin {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let served = tokio::select! {
             served = connection.as_mut() => served,
-            // Nobody keeps a place for ever, not even by asking and reading no answer.
+            // A lifetime limit, so that a client that never reads its answers cannot hold a permit for ever.
             () = tokio::time::sleep(LIFETIME) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::time::timeout(HANDSHAKE_TIMEOUT, connection).await.unwrap_or(Ok(()))
@@ -137,7 +137,7 @@ impl Admin {
             return answer;
         }
         match request.uri().path() {
-            "/metrics" if !self.may_read(request.headers()) => {
+            "/metrics" if !self.may_read_metrics(request.headers()) => {
                 let mut answer =
                     plain(StatusCode::UNAUTHORIZED, "the token is missing or wrong\n".to_owned());
                 answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -154,15 +154,15 @@ impl Admin {
         }
     }
 
-    /// Whether the request has the token, where there is one.
-    fn may_read(&self, headers: &HeaderMap) -> bool {
+    /// Whether the request has the token, or none is configured.
+    fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
         let rules = self.rules.load();
         let Some(token) = &rules.token else { return true };
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return false };
         let value = value.as_bytes();
         let Some((scheme, given)) = value.split_at_checked(BEARER.len()) else { return false };
-        // Comparing slices of unequal length tells the length and nothing else.
+        // Comparing slices of different lengths reveals only the length.
         scheme.eq_ignore_ascii_case(BEARER) && bool::from(given.ct_eq(token.expose().as_bytes()))
     }
 
@@ -192,9 +192,9 @@ fn typed(status: StatusCode, kind: &str, body: String) -> Response<Full<Bytes>> 
 }
 
 const LIFETIME: Duration = Duration::from_secs(60);
-/// For a request's head, and between requests on a kept connection: a place is worth more than a scraper's connection.
+/// For reading a request's head, and for idle time between requests. Short, because permits are few.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Short, since who does not end its handshake holds one of the places.
+/// Short, because an unfinished handshake holds a permit.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const BEARER: &[u8] = b"Bearer ";
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\

@@ -1,7 +1,7 @@
 //! Every metric of the gateway, in one struct with its own registry.
 //!
-//! Keeps true: label values come from enums, configured source names and the canonical type table, so the number of series
-//! is bounded by the config; every series that can be known at the start is there from the start, at zero.
+//! Keeps true: label values come from enums, configured source names and the canonical type table, so the config bounds
+//! the number of series. Every series known at the start exists from the start, at zero.
 
 mod audit;
 mod edge;
@@ -35,30 +35,30 @@ pub use source::{SourceLabels, SourceMetrics, SourceSeries};
 use spool::SpoolFamilies;
 pub use spool::SpoolMetrics;
 
-/// The registry and the handles to all that is in it.
+/// The registry, and the handles of all metrics.
 pub struct Metrics {
     families: Families,
     sources: SourceFamilies,
     queues: QueueFamilies,
-    /// The gateway's own.
+    /// Of the gateway.
     pub gateway: GatewayMetrics,
-    /// The spool's.
+    /// Of the spool.
     pub spool: SpoolMetrics,
-    /// The quarantine's.
+    /// Of the quarantine.
     pub quarantine: QuarantineMetrics,
-    /// The listener's.
+    /// Of the listener.
     pub edge: EdgeMetrics,
-    /// The reject log's.
+    /// Of the reject log.
     pub audit: AuditMetrics,
 }
 
 const DURATIONS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0];
 
 impl Metrics {
-    /// Every family registered, no source known yet.
+    /// Registers every family; no source exists yet.
     ///
     /// # Errors
-    /// When two families have one name; a test builds it, so a build that passes them never meets it.
+    /// When two families have the same name. A test would fail first.
     pub fn new() -> Result<Metrics, prometheus::Error> {
         let mut families = Families::default();
         let process = prometheus::process_collector::ProcessCollector::for_self();
@@ -78,29 +78,29 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// One source's handles, its series at zero.
+    /// A source's handles; its series start at zero.
     pub fn source(&self, of: &SourceLabels<'_>) -> Arc<SourceMetrics> {
         Arc::new(self.sources.of(of))
     }
 
-    /// The gauge of when a source last had an event accepted, shown from now on; at 0, unless it was shown before.
+    /// Exports the gauge of when a source last had an event accepted. It is 0, unless it was exported before.
     pub fn last_accepted(&self, source: &str, handles: &SourceMetrics) -> Gauge {
         self.sources.show_last_accepted(source, handles)
     }
 
-    /// Removes every source's series but those for which `keep` is true.
+    /// Removes the series of sources for which `keep` is false.
     pub fn retain_sources(&self, keep: impl Fn(&SourceSeries<'_>) -> bool) {
         for family in &self.families.all {
             family.retain(&keep);
         }
     }
 
-    /// One queue's handles, its series at zero. `queue` is its kind.
+    /// A queue's handles; its series start at zero. `queue` is the queue's kind.
     pub fn queue(&self, queue: &'static str) -> QueueMetrics {
         self.queues.of(&QueueLabels { queue })
     }
 
-    /// Every family but those of the process, also those that have no series yet.
+    /// Every family except the process metrics, including families without series.
     pub fn families(&self) -> impl Iterator<Item = &dyn Collector> {
         self.families.all.iter().map(|family| &**family as &dyn Collector)
     }
@@ -108,7 +108,7 @@ impl Metrics {
     /// The exposition text and its content type.
     ///
     /// # Errors
-    /// When the encoder meets a family it cannot write.
+    /// When a family cannot be encoded.
     pub fn render(&self) -> Result<(String, String), prometheus::Error> {
         use prometheus::Encoder;
         let encoder = TextEncoder::new();

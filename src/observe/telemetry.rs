@@ -1,8 +1,8 @@
-//! Logs: text or JSON lines on standard error.
+//! Logs, as text or JSON lines on standard error.
 //!
-//! Keeps true: what is logged is about the gateway and its parts, never a secret, a body or a path token; a request is logged
-//! only at debug level, by the id of its record. What the libraries would log is left out at every level: a broker's client
-//! writes whole messages there, and the password it logs in with.
+//! Keeps true: logs never contain a secret, a body or a path token. A request is logged only at debug level, by the id
+//! of its record. Logs of libraries are dropped at every level: broker clients log whole messages and their own
+//! passwords.
 
 mod log_throttle;
 
@@ -15,21 +15,22 @@ use tracing_subscriber::{fmt, registry};
 
 pub use log_throttle::LogThrottle;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people.
     #[default]
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts logging. The environment variable `HOOKGATE_LOG` takes a filter (`debug`, `hookgate::durable::inbox=trace`); without it, and
-/// with a warning where it is none, `info`. A second call does nothing.
+/// Starts logging. The environment variable `HOOKGATE_LOG` is a filter, such as `debug` or
+/// `hookgate::durable::inbox=trace`. Without it, or with a warning if it is invalid, the level is `info`. A second call
+/// does nothing.
 pub fn start(format: Format) {
     let (filter, wrong) = filter(std::env::var_os(VARIABLE));
-    // Where standard error is gone, telling of that on standard error would panic.
+    // If standard error is closed, reporting an error on it would panic.
     let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let lines = match format {
         Format::Text => {
@@ -39,14 +40,14 @@ pub fn start(format: Format) {
     };
     let ours = filter_fn(|of| of.target().starts_with(env!("CARGO_CRATE_NAME")));
     let started = registry().with(lines.with_filter(filter).with_filter(ours)).try_init();
-    // Only a test starts a second gateway in one process; the first one's log serves both.
+    // Fails only in tests, which start a second gateway in one process. The first logger serves both.
     drop(started);
     if let Some(wrong) = wrong {
         tracing::warn!("{wrong}");
     }
 }
 
-/// The filter, and a warning where the given one cannot be used.
+/// The filter, and a warning if the given one is invalid.
 fn filter(given: Option<OsString>) -> (EnvFilter, Option<String>) {
     let Some(given) = given.filter(|given| !given.is_empty()) else {
         return (EnvFilter::new(DEFAULT), None);
@@ -67,21 +68,23 @@ fn filter(given: Option<OsString>) -> (EnvFilter, Option<String>) {
     }
 }
 
-/// What the filter's own parser takes silently: a misspelt level, which it reads as the name of a library, so that nothing would
-/// be logged at all.
+/// Finds mistakes that the filter's own parser accepts. It reads a misspelt level as a library's name, and nothing
+/// would be logged.
 fn check(text: &str) -> Result<(), String> {
     let own = env!("CARGO_CRATE_NAME");
     let is_own =
         |target: &str| target.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
     let is_level = |level: &str| !level.is_empty() && level.parse::<LevelFilter>().is_ok();
-    // Spans and their fields may hold commas: the parser itself reports mistakes in those.
+    // Spans and their fields may hold commas. The parser reports mistakes in those itself.
     if text.contains(['[', '{']) {
         return Ok(());
     }
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         match part.split_once('=') {
-            Some((target, _)) if !is_own(target) => return Err(format!("{target:?} is no part of hookgate")),
-            Some((_, level)) if !is_level(level) => return Err(format!("{level:?} is no level")),
+            Some((target, _)) if !is_own(target) => {
+                return Err(format!("{target:?} is not a part of hookgate"));
+            }
+            Some((_, level)) if !is_level(level) => return Err(format!("{level:?} is not a level")),
             None if !is_own(part) && !is_level(part) => {
                 return Err(format!("{part:?} is neither a level nor a part of hookgate"));
             }

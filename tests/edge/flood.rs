@@ -49,7 +49,7 @@ async fn silent_connections_to_the_admin_port_keep_nobody_else_from_it() {
     within(Duration::from_secs(20), "silent connections are closed", closed).await;
     let said = gateway.log();
     assert_eq!(said.matches("closing more").count(), 1, "{said}");
-    until("its end is told", async || gateway.log().contains("turns no connections away any more")).await;
+    until("its end is told", async || gateway.log().contains("no longer closes connections early")).await;
 }
 
 #[tokio::test]

@@ -278,11 +278,11 @@ async fn a_backup_that_is_not_whole_is_refused_and_changes_nothing() {
     let list = Path::new(&to).join("backup.json");
     let text = fs::read_to_string(&list).unwrap();
     fs::remove_file(&list).unwrap();
-    refused("no whole backup");
+    refused("is not a complete backup");
     fs::write(&list, &text[..text.len() / 2]).unwrap();
     refused("backup.json");
     fs::write(&list, text.replace("hookgate.db", "../hookgate.db")).unwrap();
-    refused("no file of a data_dir");
+    refused("not a file of a data_dir");
     fs::write(&list, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
     refused("newer");
     fs::write(&list, &text).unwrap();
@@ -291,7 +291,7 @@ async fn a_backup_that_is_not_whole_is_refused_and_changes_nothing() {
         altered[whole.len() / 2] ^= 1;
         for content in [&altered[..], &whole[..whole.len() - 1], &[&whole[..], b"\n"].concat()] {
             fs::write(path, content).unwrap();
-            refused("not as it was backed up");
+            refused("differs from the file that was backed up");
         }
         fs::remove_file(path).unwrap();
         refused("missing");

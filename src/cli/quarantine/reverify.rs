@@ -102,10 +102,10 @@ impl Asking {
     }
 
     async fn ask(&mut self, which: &Selection, alone: bool) -> Done {
-        let run = self.held.ask(which, self.dry_run).map_err(told)?;
+        let run = self.held.request_reverify(which, self.dry_run).map_err(told)?;
         let told = self.tell(&run).await;
         // A gateway that starts later must not act on a request whose command has ended.
-        self.held.withdraw(&run)?;
+        self.held.cancel(&run)?;
         let (told, fine) = told?;
         match run.seqs.len() - told {
             0 if fine => Ok(OK),
@@ -124,7 +124,7 @@ impl Asking {
     async fn tell(&mut self, run: &Run) -> Result<(usize, bool), Failure> {
         let (mut told, mut fine, mut since) = (0, true, clock::instant());
         while told < run.seqs.len() && clock::instant().saturating_duration_since(since) < PATIENCE {
-            for (seq, judgement) in self.held.answers(run)? {
+            for (seq, judgement) in self.held.take_verdicts(run)? {
                 (told, since) = (told + 1, clock::instant());
                 fine &= !matches!(judgement, Judgement::NotAdmitted { .. });
                 self.verdicts.count(run.source(seq).unwrap_or(UNKNOWN), &judgement);

@@ -1,8 +1,8 @@
-//! What operators do, on its way into the reject log.
+//! Operators' acts on their way into the reject log.
 //!
-//! Keeps true: an act is noted before it is done, so that none is without a trace, however its command ends; the gateway that runs
-//! records it, or else the command itself; once recorded it is forgotten here. A crash between the two records it twice, under
-//! one id.
+//! Keeps true: an act is stored before it is done, so that it leaves a trace even if its command is killed. The running
+//! gateway records it in the log, or else the command does. Once recorded it is deleted here. A crash in between
+//! records it twice, with the same id.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::base::label::UNKNOWN;
 use crate::durable::database::{self, OpenError};
 use crate::observe::audit::{Reject, reject_id};
 
-/// One row an act. `done` is 0 while it is being done.
+/// One row for each act. `done` is 0 until the act ends.
 pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS operator_acts (
     id TEXT PRIMARY KEY,
@@ -26,45 +26,45 @@ CREATE TABLE IF NOT EXISTS operator_acts (
 ) WITHOUT ROWID;
 ";
 
-/// An act that was noted, and is about to be done.
+/// An act that is stored and about to be done.
 pub struct Act {
     conn: Connection,
     db: PathBuf,
     ids: Vec<String>,
 }
 
-/// What was done to one source.
+/// The effect on one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
-    /// The source's name, or `unknown` where it is no single one.
+    /// The source's name, or `unknown` if it is not a single source.
     pub source: String,
-    /// What, and how many.
+    /// The action and its count.
     pub what: String,
 }
 
 impl Act {
-    /// Notes in the database that `what` is about to be done. If the command does not end the act, this note is recorded.
+    /// Stores that `what` is about to be done. If [`Act::end`] is never called, this row is recorded in the log.
     ///
     /// # Errors
-    /// When the database cannot be written: then it must not be done.
+    /// When the database cannot be written: then the act must not be done.
     pub fn begin(db: &Path, what: &str) -> std::result::Result<Act, OpenError> {
         let conn = database::join(db, TABLE)?;
         let (id, db) = (reject_id(), db.to_owned());
         let begun =
-            Done { source: UNKNOWN.to_owned(), what: format!("{what}: begun, and its end was not told") };
+            Done { source: UNKNOWN.to_owned(), what: format!("{what}: begun, but its end was not reported") };
         insert(&conn, &id, &begun, false).map_err(|error| OpenError::of(&db, error))?;
         Ok(Act { conn, db, ids: vec![id] })
     }
 
-    /// Notes what was done, a record each; nothing, if nothing was.
+    /// Stores the effects, one record each. Without any, nothing is recorded.
     ///
     /// # Errors
-    /// When the database cannot be written: then it is recorded as begun.
+    /// When the database cannot be written: then the act is recorded as begun.
     pub fn end(&mut self, done: &[Done]) -> std::result::Result<(), OpenError> {
         let ids: Vec<String> = done.iter().map(|_| reject_id()).collect();
         let end = || {
             let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
-            forget(&transaction, &self.ids)?;
+            delete(&transaction, &self.ids)?;
             ids.iter().zip(done).try_for_each(|(id, done)| insert(&transaction, id, done, true))?;
             transaction.commit()
         };
@@ -73,7 +73,7 @@ impl Act {
         Ok(())
     }
 
-    /// Whether all of it is recorded, synced and forgotten here.
+    /// Whether all records are in the log, synced, and deleted here.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -99,24 +99,24 @@ fn insert(conn: &Connection, id: &str, of: &Done, done: bool) -> Result<()> {
     .map(drop)
 }
 
-/// The acts that are done, and those whose command must have been killed: at most [`AT_ONCE`], oldest first.
-pub(super) fn waiting(conn: &Connection, now: Timestamp) -> Result<Vec<Reject>> {
-    let silent = now.as_microsecond() - i64::try_from(SILENT.as_micros()).unwrap_or(i64::MAX);
+/// Ended acts, and those whose command was probably killed: at most [`AT_ONCE`], oldest first.
+pub(super) fn recordable(conn: &Connection, now: Timestamp) -> Result<Vec<Reject>> {
+    let killed_before = now.as_microsecond() - i64::try_from(KILLED_AFTER.as_micros()).unwrap_or(i64::MAX);
     conn.prepare_cached(
         "SELECT id, at, source, what FROM operator_acts WHERE done OR at < ?1 ORDER BY at LIMIT ?2",
     )?
-    .query_map(params![silent, AT_ONCE], |row| {
+    .query_map(params![killed_before, AT_ONCE], |row| {
         let at = Timestamp::from_microsecond(row.get(1)?).unwrap_or(now);
         Ok(Reject::operator(row.get(0)?, at, &row.get::<_, String>(2)?, row.get(3)?))
     })?
     .collect()
 }
 
-pub(super) fn forget(conn: &Connection, ids: &[String]) -> Result<()> {
-    let mut forget = conn.prepare_cached("DELETE FROM operator_acts WHERE id = ?1")?;
-    ids.iter().try_for_each(|id| forget.execute([id]).map(drop))
+pub(super) fn delete(conn: &Connection, ids: &[String]) -> Result<()> {
+    let mut delete = conn.prepare_cached("DELETE FROM operator_acts WHERE id = ?1")?;
+    ids.iter().try_for_each(|id| delete.execute([id]).map(drop))
 }
 
-/// Longer than a command takes; one that takes longer still leaves both records.
-const SILENT: Duration = Duration::from_secs(3600);
+/// Longer than a command takes. A command that takes longer leaves both records.
+const KILLED_AFTER: Duration = Duration::from_secs(3600);
 const AT_ONCE: i64 = 100;

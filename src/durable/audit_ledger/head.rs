@@ -1,4 +1,4 @@
-//! The reject log's head, and what starts found of a log that no longer had it.
+//! The reject log's head, and the findings of starts where the log did not have its head.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 use crate::durable::database::{self, Found, OpenError};
 use crate::observe::audit::Mark;
 
-/// One row of the head, and one for each start that found the log cut or changed.
+/// One row for the head, and one for each finding.
 pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS audit_head (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -23,31 +23,31 @@ CREATE TABLE IF NOT EXISTS audit_findings (
 );
 ";
 
-/// A log that no longer had its head, as a start found it.
+/// A start found that the log no longer had its head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// When it was found.
     pub at: Timestamp,
-    /// The record that had been its last one.
+    /// The head, which was the log's last record.
     pub kept: Mark,
-    /// What was found instead.
+    /// The state of the log that was found.
     pub why: String,
 }
 
-/// The ledger as `audit verify` reads it.
+/// The ledger, for `audit verify`.
 #[derive(Debug, Default)]
 pub struct LedgerState {
-    /// The log's last record, or one shortly before it. None where no gateway has noted it yet.
+    /// The log's last record, or one shortly before it. None if no gateway has stored it yet.
     pub head: Option<Mark>,
     /// Findings that no operator has accepted, oldest first.
     pub findings: Vec<Finding>,
 }
 
 impl LedgerState {
-    /// Reads it, whether or not a gateway has the database open. None where there is no database.
+    /// Reads the ledger, whether or not a gateway has the database open. None if there is no database.
     ///
     /// # Errors
-    /// When the database cannot be read, or is not one of ours.
+    /// When the database cannot be read, or is not a hookgate database.
     pub fn read(db: &Path) -> std::result::Result<Option<LedgerState>, OpenError> {
         if !db.exists() {
             return Ok(None);
@@ -59,10 +59,11 @@ impl LedgerState {
         kept().map(Some).map_err(|error| OpenError::of(db, error))
     }
 
-    /// Takes the log as it is, with `end` as its last record: forgets what starts found, and a head that is not in the log.
+    /// Accepts the log as it is, with `end` as its last record. Deletes the findings, and replaces a head that is not
+    /// in the log.
     ///
     /// # Errors
-    /// When the database cannot be written, or is not one of ours.
+    /// When the database cannot be written, or is not a hookgate database.
     pub fn accept(db: &Path, end: &Mark, head_is_missing: bool) -> std::result::Result<(), OpenError> {
         let conn = database::join(db, TABLES)?;
         let accept = || {
@@ -87,14 +88,14 @@ pub(super) fn write(conn: &Connection, head: &Mark) -> Result<()> {
         .map(drop)
 }
 
-/// Keeps a finding, and of all the newest.
-pub(super) fn find(conn: &Connection, found: &Finding) -> Result<()> {
+/// Stores a finding, and deletes all but the newest ones.
+pub(super) fn add_finding(conn: &Connection, found: &Finding) -> Result<()> {
     let seq = i64::try_from(found.kept.seq).unwrap_or(i64::MAX);
     let insert = "INSERT INTO audit_findings (at, seq, hash, why) VALUES (?1, ?2, ?3, ?4)";
     conn.execute(insert, params![found.at.as_microsecond(), seq, found.kept.hash, found.why])?;
     let newest = "DELETE FROM audit_findings WHERE rowid NOT IN
         (SELECT rowid FROM audit_findings ORDER BY rowid DESC LIMIT ?1)";
-    conn.execute(newest, [MOST_FINDINGS]).map(drop)
+    conn.execute(newest, [MAX_FINDINGS]).map(drop)
 }
 
 pub(super) fn findings(conn: &Connection) -> Result<Vec<Finding>> {
@@ -109,5 +110,5 @@ pub(super) fn findings(conn: &Connection) -> Result<Vec<Finding>> {
         .collect()
 }
 
-/// Starts may come many a minute.
-const MOST_FINDINGS: i64 = 20;
+/// A crash loop may add many each minute.
+const MAX_FINDINGS: i64 = 20;

@@ -11,7 +11,7 @@ use crate::observe::audit::record::Record;
 use crate::observe::audit::{Audit, Options, verify};
 use crate::observe::metrics::Metrics;
 
-/// A data folder, and gateways on it one after the other, as much of each as writes the log.
+/// A data folder with gateways that run one after the other. Each has only the parts that write the log.
 struct Folder {
     dir: tempfile::TempDir,
     _database: Connection,
@@ -47,7 +47,7 @@ impl Folder {
         Run { audit, metrics }
     }
 
-    /// A run with so many records; what its start counted.
+    /// Writes `count` records in one run. Returns how many findings its start counted.
     fn run(&self, count: u64) -> u64 {
         let run = self.start();
         let found = run.metrics.audit.failures.get();
@@ -88,7 +88,7 @@ fn the_head_is_the_logs_and_a_log_that_goes_on_is_fine() {
         assert_eq!(folder.kept().head, Some(Mark { seq: record.seq, hash: record.hash }));
         assert_eq!(record.seq, end);
     }
-    // Killed between the two: the head is behind.
+    // As if killed between the log's sync and the head: the head is behind.
     let conn = Connection::open(folder.db()).unwrap();
     let first =
         Record::parse(fs::read_to_string(folder.only_file()).unwrap().lines().next().unwrap().as_bytes());
@@ -164,7 +164,7 @@ fn an_act_is_recorded_once_by_whoever_has_the_log_and_one_without_an_end_as_begu
     assert!(nothing.is_recorded().unwrap());
     run.audit.close();
 
-    // Without a gateway it waits. One whose command was killed is recorded in its time.
+    // Without a gateway the act waits. An act of a killed command is recorded after a time.
     let mut waits = Act::begin(&folder.db(), "retry").unwrap();
     waits.end(&[done("c")]).unwrap();
     let killed = Act::begin(&folder.db(), "show").unwrap();
@@ -174,7 +174,7 @@ fn an_act_is_recorded_once_by_whoever_has_the_log_and_one_without_an_end_as_begu
     assert_eq!(last(&folder.log()).detail, "2 dropped of c");
     Connection::open(folder.db()).unwrap().execute("UPDATE operator_acts SET at = 0", []).unwrap();
     folder.run(0);
-    assert_eq!(last(&folder.log()).detail, "show: begun, and its end was not told");
+    assert_eq!(last(&folder.log()).detail, "show: begun, but its end was not reported");
     assert_eq!(verify::verify(&folder.log()).unwrap().records, 4);
 }
 

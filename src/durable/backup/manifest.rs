@@ -1,6 +1,6 @@
 //! The list of a backup's files, `backup.json`.
 //!
-//! Keeps true: it is there only once every file that it names is on disk, whole.
+//! Keeps true: the list exists only when every file in it is complete and synced.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,27 +14,27 @@ use sha2::{Digest, Sha256};
 use super::sync;
 use crate::base::file::{self, ReadError};
 
-/// What a backup holds.
+/// The content of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Which kind of list this is.
+    /// The version of the list's format.
     pub format: u32,
-    /// The hookgate that made it.
+    /// The hookgate version that made it.
     pub hookgate: String,
-    /// When it was begun, RFC 3339. Each store is as of this time or a little later.
+    /// When the backup began, RFC 3339. Each store is as of this time or slightly later.
     pub taken: String,
-    /// Its files.
+    /// Every file of the backup, in copy order.
     pub files: Vec<Entry>,
 }
 
 /// A file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Where it is, in the backup and in the data folder.
+    /// Its path, in the backup and in the data folder.
     pub path: String,
     /// Its length.
     pub bytes: u64,
-    /// Of its content, 64 hex digits.
+    /// The content's SHA-256, 64 hex digits.
     pub sha256: String,
 }
 
@@ -48,12 +48,12 @@ impl Manifest {
         }
     }
 
-    /// Whether this hookgate can read it.
+    /// Whether this hookgate can read the format.
     pub(super) fn is_known(&self) -> bool {
         self.format == FORMAT
     }
 
-    /// Differs for every backup.
+    /// A different value for each backup.
     pub(super) fn id(&self) -> String {
         hex::encode(Sha256::digest(serde_json::to_vec(self).unwrap_or_default()))
     }
@@ -66,14 +66,14 @@ impl Manifest {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    /// Writes it into a folder whose files are on disk.
+    /// Writes the list into a folder whose files are synced.
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
         sync(dir)?;
         write_whole(dir, FILE, &serde_json::to_vec_pretty(self)?)
     }
 }
 
-/// Replaces a file, so that it is always the old one or the new one.
+/// Replaces a file atomically.
 pub(super) fn write_whole(dir: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     let new = dir.join(format!("{name}.new"));
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
@@ -83,14 +83,14 @@ pub(super) fn write_whole(dir: &Path, name: &str, text: &[u8]) -> io::Result<()>
     sync(dir)
 }
 
-/// Takes it, or half of it, out of a folder.
+/// Removes the list, also a partly written one.
 pub(super) fn remove(dir: &Path) {
     for name in [FILE.to_owned(), format!("{FILE}.new")] {
         let _ = fs::remove_file(dir.join(name));
     }
 }
 
-/// Length and SHA-256 (hex) of all that is read.
+/// Length and SHA-256 (hex) of everything read.
 pub(super) fn digest(from: &mut impl Read) -> io::Result<(u64, String)> {
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
     loop {
@@ -106,8 +106,7 @@ pub(super) fn digest(from: &mut impl Read) -> io::Result<(u64, String)> {
     }
 }
 
-/// The name of the list in a backup.
 pub(super) const FILE: &str = "backup.json";
 const FORMAT: u32 = 1;
-/// A hundred thousand files of the reject log.
+/// Enough for a hundred thousand files of the reject log.
 const MAX_BYTES: u64 = 16 << 20;

@@ -1,7 +1,7 @@
-//! The moves of a restore: what was there before goes aside, and what was copied beside it takes its place.
+//! The moves of a restore: old files move aside, and new files take their place.
 //!
-//! Keeps true: while the plan is on disk the data folder counts as half restored, and nothing opens it; each move may have been
-//! made already, so that a restore that was cut short can be gone on with; nothing is ever deleted but the plan itself.
+//! Keeps true: while the plan is on disk, the data folder counts as half restored and nothing opens it. Each move can
+//! be repeated, so an interrupted restore can continue. Nothing is ever deleted except the plan itself.
 
 use std::fs;
 use std::io;
@@ -16,23 +16,23 @@ use crate::durable::data_dir;
 /// The files to move, by their paths in the data folder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
-    /// Which backup it restores.
+    /// The id of the backup.
     pub(super) backup: String,
-    /// The folder that takes what was there before.
+    /// The folder for the old files.
     pub(super) aside: String,
-    /// What was there before.
+    /// The old files.
     pub(super) old: Vec<String>,
-    /// What takes its place; it lies in [`staged`].
+    /// The new files, which wait in [`staged`].
     pub(super) new: Vec<String>,
 }
 
-/// Where a restore gathers what it will move.
+/// Where a restore collects the new files.
 pub(super) fn staged(data_dir: &Path) -> PathBuf {
     data_dir::restore_dir(data_dir).join("new")
 }
 
 impl Plan {
-    /// The plan of a restore that was cut short, if there is one.
+    /// The plan of an interrupted restore, if there is one.
     pub(super) fn unfinished(data_dir: &Path) -> io::Result<Option<Plan>> {
         match fs::read(data_dir::restore_plan(data_dir)) {
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -40,7 +40,7 @@ impl Plan {
         }
     }
 
-    /// From here on the data folder is half restored.
+    /// Writes the plan. From here on the data folder counts as half restored.
     pub(super) fn begin(&self, data_dir: &Path) -> io::Result<()> {
         let plan = data_dir::restore_plan(data_dir);
         let (Some(folder), Some(name)) = (plan.parent(), plan.file_name()) else { return Ok(()) };
@@ -48,10 +48,10 @@ impl Plan {
         sync(data_dir)
     }
 
-    /// Makes the moves that are left, and ends the plan.
+    /// Makes the remaining moves and removes the plan.
     pub(super) fn finish(&self, data_dir: &Path) -> io::Result<()> {
         let (aside, staged) = (data_dir.join(&self.aside), staged(data_dir));
-        // All of these before any of the others: then a file in the data folder is an old one until it was moved.
+        // All old files move first. So a file found in the data folder during this loop is an old one.
         for path in &self.old {
             move_once(&data_dir.join(path), &aside.join(path))?;
         }
@@ -69,7 +69,7 @@ impl Plan {
     }
 }
 
-/// Moves a file, unless it was moved before.
+/// Moves a file, unless it was already moved.
 fn move_once(from: &Path, to: &Path) -> io::Result<()> {
     if to.exists() || !from.exists() {
         return Ok(());

@@ -1,8 +1,8 @@
-//! Puts a backup back into the data folder of a stopped gateway.
+//! Restores a backup into the data folder of a stopped gateway.
 //!
-//! Keeps true: nothing is touched before the whole backup was read and found as it was made; no gateway runs meanwhile, since
-//! its locks are held; what was there before is moved aside, with the logs that belong to it; whenever it is cut short, the data
-//! folder is as it was, or says that it is half restored and is refused, until the restore is run again.
+//! Keeps true: nothing changes before the whole backup was read and matches its list. The restore holds the gateway's
+//! locks, so no gateway can run. Old files move aside together with their logs. After an interruption the data folder
+//! is unchanged, or counts as half restored and is refused until the restore runs again.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,30 +18,30 @@ use crate::durable::data_dir;
 use crate::durable::database::{self, OpenError};
 use crate::observe::audit;
 
-/// What was restored.
+/// The result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// The list of the backup.
+    /// The backup's list.
     pub manifest: Manifest,
-    /// The folder that has the former files; none if there were no former files.
+    /// The folder with the old files; none if there were none.
     pub aside: Option<PathBuf>,
 }
 
-/// Why it is not restored.
+/// Why a restore failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// There is no backup.
+    /// There is no such folder.
     #[error("{}: there is no backup there", .0.display())]
     NoBackup(PathBuf),
-    /// It was cut short, or is something else.
-    #[error("{} is no whole backup: it has no {}, which is written last", .0.display(), manifest::FILE)]
+    /// The backup was interrupted, or the folder is not a backup.
+    #[error("{} is not a complete backup: it has no {}, which is written last", .0.display(), manifest::FILE)]
     Unfinished(PathBuf),
-    /// It is not as it was made.
+    /// A file differs from the backup's list.
     #[error("{}: {what}; nothing was restored", path.display())]
     Altered {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The difference.
         what: String,
     },
     /// Another process has the data folder.
@@ -50,28 +50,28 @@ pub enum RestoreError {
     /// The data folder cannot be locked.
     #[error("{0}; nothing was restored")]
     Database(OpenError),
-    /// A file cannot be read or written; the data folder is as it was.
+    /// A file cannot be read or written. The data folder is unchanged.
     #[error("{}: {why}; nothing was restored", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
-    /// The moves cannot be made.
+    /// A file cannot be moved.
     #[error("{}: {why}; it is half restored, and no gateway starts on it: run the same command again", path.display())]
     Half {
         /// The data folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
 }
 
-/// Restores the backup in `from` into `data_dir`, which is made where it is absent.
+/// Restores the backup in `from` into `data_dir`, which is created if missing.
 ///
 /// # Errors
-/// When it is no whole backup, a gateway runs, or a file cannot be read, written or moved.
+/// When the backup is incomplete or altered, a gateway runs, or a file cannot be read, written or moved.
 pub fn restore(from: &Path, data_dir: &Path, now: Timestamp) -> Result<Restored, RestoreError> {
     let manifest = read(from)?;
     let io = |path: &Path| {
@@ -111,7 +111,7 @@ pub fn restore(from: &Path, data_dir: &Path, now: Timestamp) -> Result<Restored,
     Ok(Restored { manifest, aside })
 }
 
-/// The list, if it names nothing but what a data folder holds.
+/// The backup's list, if it names only files that a data folder has.
 fn read(from: &Path) -> Result<Manifest, RestoreError> {
     if !from.is_dir() {
         return Err(RestoreError::NoBackup(from.to_owned()));
@@ -128,7 +128,7 @@ fn read(from: &Path) -> Result<Manifest, RestoreError> {
         return Err(altered(format!("made by hookgate {}, which is newer: run that one", manifest.hookgate)));
     }
     match manifest.files.iter().find(|entry| !is_of_a_store(&entry.path)) {
-        Some(entry) => Err(altered(format!("it names {:?}, which is no file of a data_dir", entry.path))),
+        Some(entry) => Err(altered(format!("it names {:?}, which is not a file of a data_dir", entry.path))),
         None => Ok(manifest),
     }
 }
@@ -141,7 +141,7 @@ fn is_of_a_store(path: &str) -> bool {
     })
 }
 
-/// What a gateway holds while it runs. A second one that waits for its turn goes on once they are dropped.
+/// Takes all locks of a gateway, so that none can run.
 fn lock(data_dir: &Path) -> Result<Vec<File>, RestoreError> {
     let mut locks = Vec::new();
     for db in [data_dir::database_file(data_dir), data_dir::quarantine_file(data_dir)] {
@@ -158,7 +158,7 @@ fn lock(data_dir: &Path) -> Result<Vec<File>, RestoreError> {
     Ok(locks)
 }
 
-/// Copies the backup beside the stores, and holds it against its list.
+/// Copies the backup into the data folder's staging area, and compares it with its list.
 fn stage(from: &Path, data_dir: &Path, manifest: &Manifest) -> Result<(), RestoreError> {
     let staged = staged(data_dir);
     let failed = |path: &Path, why| RestoreError::Io { path: path.to_owned(), why };
@@ -172,14 +172,14 @@ fn stage(from: &Path, data_dir: &Path, manifest: &Manifest) -> Result<(), Restor
             Err(why) if why.kind() == io::ErrorKind::NotFound => {
                 return Err(altered("it is missing from the backup"));
             }
-            // A FIFO could hold up the restore, and a device has no end.
-            Ok(found) if !found.is_file() => return Err(altered("it is no regular file")),
+            // Reading a FIFO could block for ever, and a device has no end.
+            Ok(found) if !found.is_file() => return Err(altered("it is not a regular file")),
             found => _ = found.map_err(|why| failed(&source, why))?,
         }
         let mut file = File::open(&source).map_err(|why| failed(&source, why))?;
         let copied = write(&to, &mut file).map_err(|why| failed(&to, why))?;
         if copied != (*bytes, sha256.clone()) {
-            return Err(altered("it is not as it was backed up"));
+            return Err(altered("it differs from the file that was backed up"));
         }
     }
     for folder in [staged.join(AUDIT), staged] {
@@ -188,7 +188,7 @@ fn stage(from: &Path, data_dir: &Path, manifest: &Manifest) -> Result<(), Restor
     Ok(())
 }
 
-/// The files of every store that the data folder has, and the files that SQLite keeps beside the databases.
+/// The data folder's current files: those of every store, and those that SQLite keeps beside databases.
 fn present(data_dir: &Path) -> io::Result<Vec<String>> {
     let mut paths = Vec::new();
     for store in &STORES {
@@ -211,7 +211,7 @@ fn present(data_dir: &Path) -> io::Result<Vec<String>> {
     Ok(paths)
 }
 
-/// The name of a folder that is not there yet.
+/// A folder name that is not in use.
 fn aside(data_dir: &Path, now: Timestamp) -> String {
     let name = format!("before-restore-{}", now.strftime("%Y%m%dT%H%M%SZ"));
     let free = |name: &String| !data_dir.join(name).exists();
@@ -219,7 +219,7 @@ fn aside(data_dir: &Path, now: Timestamp) -> String {
     std::iter::once(name.clone()).chain(numbered).find(free).unwrap_or(name)
 }
 
-/// Gives the files to the owner of the data folder, where root restores for another user.
+/// If root restores for another user, gives the files to the data folder's owner.
 fn own(data_dir: &Path) -> io::Result<()> {
     let of = fs::metadata(data_dir)?;
     if !rustix::process::geteuid().is_root() || of.uid() == 0 {
@@ -229,7 +229,7 @@ fn own(data_dir: &Path) -> io::Result<()> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            // Not through a link, which may lead to another user's file.
+            // Not through a link, which may point to another user's file.
             if entry.file_type()?.is_symlink() {
                 continue;
             }

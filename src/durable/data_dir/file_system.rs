@@ -1,15 +1,16 @@
-//! File systems on which a database is not safe, by the number that statfs(2) gives for their type.
+//! File systems on which a database is not safe, by their type in statfs(2).
 //!
-//! Keeps true: a local file system is never named here. Of FUSE nothing is known but the name: some are local.
+//! Keeps true: no local file system is in the list, except FUSE, which may be local or remote.
 //!
-//! SQLite in WAL mode needs locks, shared memory and syncs that hold for every process that opens the file; over a network they
-//! hold at best for one host ("How To Corrupt An SQLite Database File", sections 2.1 and 3; "Write-Ahead Logging", section 1).
+//! SQLite in WAL mode needs locks, shared memory and syncs that work across all processes with the file open. Over a
+//! network they work at best within one host ("How To Corrupt An SQLite Database File", sections 2.1 and 3;
+//! "Write-Ahead Logging", section 1).
 
 use std::path::Path;
 
-/// What to warn of where `path` is; none where the file system is fit, or cannot be asked.
+/// A warning if the file system at `path` is not safe; none if it is, or its type is unknown.
 pub(super) fn warning(path: &Path) -> Option<String> {
-    // The width of the number differs between systems, and it was extended by its sign on some; the magic numbers have 32 bits.
+    // The type's width differs between systems, and some extend its sign. The magic numbers have 32 bits.
     let number = rustix::fs::statfs(path).ok()?.f_type as u32;
     let name = name(number)?;
     Some(format!(
@@ -19,29 +20,29 @@ pub(super) fn warning(path: &Path) -> Option<String> {
     ))
 }
 
-/// What to warn of where next to nothing can be written to `path`; none where there is room, or it cannot be asked.
-pub(super) fn without_room(path: &Path) -> Option<String> {
+/// A warning if the disk at `path` is nearly full; none if there is room, or it cannot be checked.
+pub(super) fn full_disk_warning(path: &Path) -> Option<String> {
     let of = rustix::fs::statvfs(path).ok()?;
     let free = of.f_bavail.saturating_mul(of.f_frsize);
-    // Some that keep nothing have no blocks at all, such as /proc.
-    (of.f_blocks > 0 && free < LITTLE).then(|| {
+    // Some file systems that store nothing have no blocks, such as /proc.
+    (of.f_blocks > 0 && free < MIN_FREE).then(|| {
         format!(
-            "the disk of {} is full ({} KiB are free): events and rejects cannot be written; make room",
+            "the disk of {} is full ({} KiB are free): events and rejects cannot be written; free some space",
             path.display(),
             free / 1024
         )
     })
 }
 
-/// Bytes: less than a new database and its log take.
-const LITTLE: u64 = 1024 * 1024;
+/// In bytes: less than a new database with its log needs.
+const MIN_FREE: u64 = 1024 * 1024;
 
-/// The name of one that is not fit (linux/magic.h, and the sources of those that are not in there).
+/// The name of an unsafe file system (linux/magic.h, and the sources of those not listed there).
 fn name(number: u32) -> Option<&'static str> {
-    UNFIT.iter().find(|(unfit, _)| *unfit == number).map(|(_, name)| *name)
+    UNSAFE.iter().find(|(unsafe_number, _)| *unsafe_number == number).map(|(_, name)| *name)
 }
 
-const UNFIT: [(u32, &str); 15] = [
+const UNSAFE: [(u32, &str); 15] = [
     (0x0000_6969, "NFS"),
     (0xff53_4d42, "CIFS"),
     (0xfe53_4d42, "SMB"),

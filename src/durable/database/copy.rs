@@ -1,6 +1,7 @@
-//! A consistent copy of a database, whether or not a gateway writes to it meanwhile.
+//! Copies a database consistently, whether or not a gateway writes to it meanwhile.
 //!
-//! Keeps true: the copy is the database as of one commit, and was looked through; the gateway does not wait for it.
+//! Keeps true: the copy is the database as of one commit, and SQLite has checked it. The gateway does not wait for the
+//! copy.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{OpenError, VERSION, pairing, version};
 
-/// Why there is no copy.
+/// Why a copy failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The database cannot be read.
@@ -23,7 +24,7 @@ pub enum CopyError {
     Write {
         /// The copy.
         path: PathBuf,
-        /// As the system or SQLite says.
+        /// The system's or SQLite's error.
         why: String,
     },
     /// SQLite's check found the database damaged.
@@ -31,15 +32,15 @@ pub enum CopyError {
     Damaged {
         /// The database.
         db: PathBuf,
-        /// What SQLite found first.
+        /// The first damage that SQLite found.
         what: String,
     },
 }
 
-/// Copies `db` to the new file `to`, for its owner alone, and syncs it.
+/// Copies `db` to the new file `to`, readable by its owner only, and syncs it.
 ///
 /// # Errors
-/// When the database cannot be read or is damaged, or the copy cannot be written. What there is of the copy is left.
+/// When the database cannot be read or is damaged, or the copy cannot be written. A partial copy is not deleted.
 pub fn copy(db: &Path, to: &Path) -> Result<(), CopyError> {
     pairing::check(db)?;
     let source = open(db)?;
@@ -68,10 +69,10 @@ fn open(db: &Path) -> Result<Connection, OpenError> {
     }
 }
 
-/// In one step, so that all of it is of one commit and none is copied twice.
+/// Copies in one step, so that all pages belong to one commit.
 fn copy_pages(source: &Connection, to: &Path) -> rusqlite::Result<()> {
     let mut copy = Connection::open(to)?;
-    // A copy that is not finished is thrown away: it needs no journal, and is synced once at the end.
+    // An unfinished copy is deleted, so it needs no journal, and one sync at the end is enough.
     copy.execute_batch("PRAGMA journal_mode = off; PRAGMA synchronous = off;")?;
     let backup = Backup::new(source, &mut copy)?;
     let mut tries = 0;
@@ -92,7 +93,7 @@ fn copy_pages(source: &Connection, to: &Path) -> rusqlite::Result<()> {
     }
 }
 
-/// What SQLite finds wrong with the copy.
+/// The first damage that SQLite finds in the copy.
 fn damage(copy: &Path) -> rusqlite::Result<Option<String>> {
     let found: String = pairing::immutable(copy)?.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     Ok((found != "ok").then_some(found))

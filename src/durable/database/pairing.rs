@@ -1,26 +1,29 @@
-//! Whether the write-ahead log beside a database is that database's own.
+//! Detects a write-ahead log that does not belong to the database file beside it.
 //!
-//! SQLite applies a `-wal` file to whatever database lies beside it. After a gateway was killed, a copy put back over
-//! `hookgate.db` would so become the newer state again, or a mixture that is malformed. SQLite itself cannot tell: the log's
-//! salts stand in the log alone.
+//! SQLite applies a `-wal` file to whatever database lies beside it. Example: a gateway is killed, and its operator
+//! copies a backup over `hookgate.db`. SQLite then replays the old log into the backup, which undoes or corrupts it.
+//! SQLite cannot detect this, because the log's salts are stored only in the log.
 //!
-//! # How it is told
-//! Only a checkpoint writes to the database file in WAL mode, and what it writes are pages out of the log. While one log lasts
-//! (between two resets, which give it new salts), the header of the database file is therefore either the one that it had when
-//! the log began, or that of a page 1 that stands in the log. A gateway notes the first of these, with the salts, in the file
-//! of its lock. A database whose header is neither was put there by hand.
+//! # Detection
+//! In WAL mode only a checkpoint writes to the database file, and it writes pages from the log. One log lasts from one
+//! reset to the next; a reset gives it new salts. During that time, the file's header is either the one from when the
+//! log began, or that of a page 1 in the log. The gateway notes the first header and the salts in its lock file. A
+//! database with any other header was put there by hand.
 //!
-//! The header of a copy differs: `.backup`, `VACUUM INTO` and `hookgate backup` give it another schema version. A log's first
-//! transaction, and a start without a log, write a random mark into it (`application_id`): a copy of an earlier time, or the
-//! backup that the database was restored from, has another mark.
+//! A copy has a different header: `.backup`, `VACUUM INTO` and `hookgate backup` change the schema version. A log's
+//! first transaction, and a start without a log, write a random mark into the header (`application_id`). So an earlier
+//! copy, or the backup that the database was restored from, has another mark.
 //!
 //! # Doubtful cases pass
-//! A wrong refusal keeps a gateway down, so a database is refused only where the note is about this very log. There is no
-//! verdict when there is no note, when it names other salts (another process has reset the log, the note was lost with the
-//! power, or the gateway was killed before it answered the log's first commit), and when nothing in the log is committed. A crash at any point of a commit, a checkpoint or a reset leaves one of
-//! the two headers; so do other processes that open the database, and copies of the whole folder: inodes and times do not
-//! count. What may be missed is a copy of the database file alone, made by `cp` while a gateway runs and the same log lasts: it is
-//! the file as the gateway has left it, and nothing is damaged.
+//! A wrong refusal keeps a gateway down, so a database is refused only if the note describes this very log. It passes
+//! without a note, with a note for other salts, and when the log has no committed transaction. Other salts occur when
+//! another process reset the log, a power failure lost the note, or the gateway was killed before it answered the log's
+//! first commit.
+//!
+//! A crash at any point of a commit, a checkpoint or a reset leaves one of the two headers. So do other processes that
+//! open the database, and copies of the whole folder: inodes and times do not count. One case is missed: a copy of the
+//! database file alone, made by `cp` while a gateway runs and the same log lasts. That copy equals the file on disk,
+//! and nothing is damaged.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -34,29 +37,28 @@ use super::OpenError;
 use crate::base::clock;
 use crate::durable::data_dir;
 
-/// Keeps the note of a database that is open to write. To be dropped after its connection.
+/// Keeps the note for a database that is open for writing. Drop it after its connection.
 pub struct Pairing {
     db: PathBuf,
     log: Option<File>,
     noted: Option<Salts>,
 }
 
-/// The salts of a log, which differ from those of every other log.
+/// The salts of a log; every log has different ones.
 type Salts = [u8; 8];
 
-/// The fields of a database's header that tell copies and times apart: page count, pages in the free list, schema version,
-/// `application_id`.
+/// The header fields that tell copies apart: page count, free pages, schema version, `application_id`.
 type Header = [u32; 4];
 
 impl Pairing {
-    /// Of a database that was just opened and written to.
-    pub(super) fn of(db: &Path) -> Pairing {
+    /// Call after the database was opened and written to.
+    pub(super) fn new(db: &Path) -> Pairing {
         let mut pairing = Pairing { db: db.to_owned(), log: None, noted: read_note(db).map(|note| note.0) };
         pairing.note();
         pairing
     }
 
-    /// To be called after each commit: notes a log that has begun anew, and marks the database.
+    /// Call after each commit: notes a new log and marks the database.
     pub fn committed(&mut self, conn: &Connection) {
         if self.note()
             && let Err(error) = conn.execute_batch(&mark())
@@ -65,7 +67,8 @@ impl Pairing {
         }
     }
 
-    /// Whether there was a new log to note. A failure is no harm: without a note there is no verdict.
+    /// Notes a new log, if there is one, and returns whether there was. A failure is harmless: without a note,
+    /// [`check`] passes.
     fn note(&mut self) -> bool {
         if self.log.is_none() {
             self.log = File::open(log_of(&self.db)).ok();
@@ -75,7 +78,7 @@ impl Pairing {
             return false;
         }
         let Some(header) = header(&self.db) else { return false };
-        // Another process may have reset it meanwhile; then the header may be of that one's time.
+        // Another process may have reset the log meanwhile; then the header may belong to the newer log.
         if self.log.as_ref().and_then(self::salts) != salts {
             return false;
         }
@@ -89,29 +92,28 @@ impl Pairing {
     }
 }
 
-/// The statement that gives the database a mark of its own time.
+/// The statement that writes a new random mark.
 pub(super) fn mark() -> String {
     format!("PRAGMA application_id = {};", i32::from_ne_bytes(clock::random()))
 }
 
-/// Whether a database has no log yet: its gateway was stopped, it was restored, or it is new.
-pub(super) fn begins(db: &Path) -> bool {
+/// Whether the database has no log: its gateway stopped cleanly, it was restored, or it is new.
+pub(super) fn has_no_log(db: &Path) -> bool {
     log_of(db).metadata().map_or(true, |log| log.len() == 0)
 }
 
-/// Brings the mark of a start into the database file, so that no copy made before this start is taken for it. A reader, or a full
-/// disk, may leave the file as it was.
-pub(super) fn set_apart(conn: &Connection) {
+/// Checkpoints the mark of this start into the file, so that earlier copies differ from it. A reader or a full disk may
+/// prevent this.
+pub(super) fn checkpoint_mark(conn: &Connection) {
     if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
         tracing::debug!(%error, "the database's log stays as it was at the start");
     }
 }
 
-/// Refuses a database that lies beside the log of another one, or of another time, or in a half restored folder. Changes
-/// nothing.
+/// Refuses a database whose log belongs to another database file, or whose folder is half restored. Changes nothing.
 ///
 /// # Errors
-/// Names the log, or the folder.
+/// Names the log or the folder.
 pub fn check(db: &Path) -> Result<(), OpenError> {
     if let Some(dir) = db.parent().filter(|dir| data_dir::restore_plan(dir).exists()) {
         return Err(OpenError::HalfRestored { dir: dir.to_owned() });
@@ -131,15 +133,15 @@ pub fn check(db: &Path) -> Result<(), OpenError> {
     Err(OpenError::ForeignLog { db: db.to_owned(), log: log_file })
 }
 
-/// The write-ahead log of a database.
+/// The path of a database's write-ahead log.
 pub fn log_of(db: &Path) -> PathBuf {
     let mut name = db.as_os_str().to_owned();
     name.push("-wal");
     name.into()
 }
 
-/// Opens the file as it is on disk, without its log, locks or any change. Only for what does not change meanwhile, or whose
-/// reader can bear it.
+/// Opens the file as it is on disk, without log or locks. Only for files that do not change meanwhile, or for readers
+/// that tolerate changes.
 pub(super) fn immutable(db: &Path) -> rusqlite::Result<Connection> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(byte);
     let path: String = (db.as_os_str().as_bytes().iter())
@@ -150,24 +152,24 @@ pub(super) fn immutable(db: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
 }
 
-/// The header on disk. It is read through SQLite, since closing any other handle of the file would release the locks that
-/// SQLite holds on it for this process ("How To Corrupt", section 2.2).
+/// Reads the header on disk through SQLite. Closing another handle of the file would release SQLite's locks in this
+/// process ("How To Corrupt", section 2.2).
 fn header(db: &Path) -> Option<Header> {
     let conn = immutable(db).ok()?;
-    // All of it out of one reading of page 1.
+    // Reads all fields from the same page 1.
     conn.execute_batch("BEGIN").ok()?;
     let mut header = [0; 4];
     for (field, pragma) in
         header.iter_mut().zip(["page_count", "freelist_count", "schema_version", "application_id"])
     {
         let value: i64 = conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).ok()?;
-        // SQLite reads the mark as a signed number of 32 bits.
+        // SQLite returns the mark as a signed 32-bit number.
         *field = value as u32;
     }
     Some(header)
 }
 
-/// The same fields of a page 1 (file format, section 1.3).
+/// The same fields of a page 1 in the log (file format, section 1.3).
 fn header_of(page: &[u8; HEADER]) -> Header {
     [28, 36, 40, 68].map(|at| number(page, at))
 }
@@ -179,7 +181,7 @@ fn salts(log: &File) -> Option<Salts> {
     Some(salts)
 }
 
-/// The headers of every page 1 in a log; none where no transaction in it is complete.
+/// The headers of every page 1 in a log; none if the log has no complete transaction.
 fn committed_headers(log: &File, salts: Salts) -> io::Result<Option<Vec<Header>>> {
     let (mut start, mut frame) = ([0; LOG_HEADER], [0; FRAME_HEADER]);
     log.read_exact_at(&mut start, 0)?;
@@ -188,7 +190,7 @@ fn committed_headers(log: &File, salts: Salts) -> io::Result<Option<Vec<Header>>
     let end = log.metadata()?.len();
     while at + FRAME_HEADER as u64 + page_size <= end {
         log.read_exact_at(&mut frame, at)?;
-        // What follows is what an earlier time has left.
+        // The frames from here on are left over from an earlier log.
         if frame[8..16] != salts {
             break;
         }
@@ -207,7 +209,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
-/// What a gateway has noted last; none where nothing can be read.
+/// The note in the lock file, if it can be read.
 fn read_note(db: &Path) -> Option<(Salts, Header)> {
     let text = std::fs::read_to_string(db.with_extension("lock")).ok()?;
     let mut words = text.strip_suffix('\n')?.strip_prefix(NOTE)?.split(' ');
@@ -223,7 +225,7 @@ fn write_note(db: &Path, salts: Salts, header: Header) -> io::Result<()> {
     let [pages, free, schema, mark] = header;
     let text = format!("{NOTE}{} {pages} {free} {schema} {mark}\n", hex::encode(salts));
     let file = OpenOptions::new().create(true).write(true).truncate(false).open(db.with_extension("lock"))?;
-    // Nothing in between can be read as another note: it has no line break at its end.
+    // A partly written note cannot be read as a note: it does not end with a line break.
     file.set_len(0)?;
     file.write_all_at(text.as_bytes(), 0)
 }

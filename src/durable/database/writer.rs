@@ -1,7 +1,8 @@
-//! The thread that writes for the spool and the claims: takes what waits, commits it as one transaction, answers all of it.
+//! The thread that writes for the spool and the claims: it commits all waiting jobs as one transaction and answers
+//! each.
 //!
-//! Keeps true: an answer `Ok` is given only after COMMIT returned; a piece of work that fails takes nothing of itself along
-//! and does not harm the others of its transaction; whoever is taken from the channel is answered.
+//! Keeps true: `Ok` is answered only after COMMIT returned. A failed job leaves nothing in the database and does not
+//! harm other jobs. Every job taken from the channel is answered.
 
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -17,7 +18,7 @@ use crate::base::clock;
 use crate::base::runtime::{self, Answer, Answers, Home, Reply};
 use crate::observe::telemetry::LogThrottle;
 
-/// The open database. Work is done in the order it is asked for.
+/// An open database. Jobs run in the order of the calls.
 pub struct Database {
     jobs: Sender<Box<dyn Job>>,
     done: oneshot::Receiver<()>,
@@ -25,29 +26,29 @@ pub struct Database {
     deferred: bool,
 }
 
-/// Why a piece of work is not done, in words that may be seen outside. None of it is in the database.
+/// Why a job failed, in words that clients may see. Nothing of the job is in the database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Failure(pub &'static str);
 
 impl Database {
-    /// Opens or makes the file, with these tables, and starts its thread. On a disk that is full or fails it is opened once work
-    /// finds that mended; until then all work is refused.
+    /// Opens or creates the file with these tables, and starts its thread. If the disk is full or fails, the thread
+    /// retries when jobs arrive; until then every job fails.
     ///
     /// # Errors
-    /// When another gateway has it, it cannot be written, or it is not a database this build knows.
+    /// When another gateway has it, it cannot be written, or this build does not know it.
     pub fn open(db: &Path, tables: &str) -> Result<Database, OpenError> {
         let lock = super::lock(db)?;
         let mut file = File {
             db: db.to_owned(),
             tables: tables.to_owned(),
             opened: None,
-            again: clock::instant(),
+            retry_at: clock::instant(),
             lock,
         };
         match file.open() {
             Err(why @ OpenError::Disk { .. }) => {
-                tracing::warn!(%why, "the database cannot be opened; trying on");
+                tracing::warn!(%why, "the database cannot be opened; it is tried again");
             }
             opened => opened?,
         }
@@ -61,16 +62,16 @@ impl Database {
         Ok(Database { jobs, done, thread, deferred })
     }
 
-    /// Whether it could not be opened at first.
+    /// Whether the first attempt to open it failed.
     pub fn was_deferred(&self) -> bool {
         self.deferred
     }
 
-    /// Does `work` inside a transaction, and answers once that is committed and synced. Once this is called it happens,
-    /// whoever waits.
+    /// Runs `work` inside a transaction, and returns after that is committed and synced. The work runs even if the
+    /// caller is dropped.
     ///
     /// # Errors
-    /// When the database refuses, or too much waits for it: then nothing of `work` is in it.
+    /// When the database fails or too many jobs wait: then nothing of `work` is in it.
     pub async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -79,15 +80,15 @@ impl Database {
         let job = Box::new(Work { work: Some(work), result: Err(Failure(NOT_RUN)), reply });
         match self.jobs.try_send(job) {
             Ok(()) => answer.await.unwrap_or(Err(Failure(DIED))),
-            Err(TrySendError::Full(_)) => Err(Failure("too much waits for the database")),
+            Err(TrySendError::Full(_)) => Err(Failure("too many writes wait for the database")),
             Err(TrySendError::Disconnected(_)) => Err(Failure(DIED)),
         }
     }
 
-    /// Takes no more, commits what waits and lets go of the file.
+    /// Takes no more jobs, commits the waiting ones and closes the file.
     pub async fn close(self) {
         drop(self.jobs);
-        // Sent, or dropped by a thread that died: either way it is at its end, and joining it takes no time.
+        // The thread has sent this, or died and dropped it. Either way it has ended, and joining does not block.
         let _ = self.done.await;
         if self.thread.join().is_err() {
             tracing::error!("the database's thread died");
@@ -95,16 +96,15 @@ impl Database {
     }
 }
 
-/// A piece of work, whatever it gives.
 trait Job: Send {
-    /// Does it. An error of one job is its own; the transaction goes on unless SQLite has given it up.
+    /// Runs the job. If it fails, the transaction goes on, unless SQLite has rolled it back.
     ///
     /// # Errors
-    /// Of this job; it is answered all the same.
+    /// The job's error; the job is answered all the same.
     fn run(&mut self, conn: &Connection) -> Result<()>;
-    /// The thread that asked.
+    /// The runtime thread that called.
     fn home(&self) -> Home;
-    /// Tells how it ended: as it ran, or as all of the transaction failed.
+    /// Answers: with the job's own result, or with the transaction's failure.
     fn finish(self: Box<Self>, failed: Option<Failure>);
 }
 
@@ -114,10 +114,10 @@ struct Work<T, F> {
     reply: Reply<Result<T, Failure>>,
 }
 
-/// A job whose transaction is over, and why that failed.
-struct Over(Box<dyn Job>, Option<Failure>);
+/// A finished job, and the transaction's failure if there was one.
+struct FinishedJob(Box<dyn Job>, Option<Failure>);
 
-impl Answer for Over {
+impl Answer for FinishedJob {
     fn deliver(self) {
         self.0.finish(self.1);
     }
@@ -161,20 +161,20 @@ fn within_savepoint<T>(conn: &Connection, work: impl FnOnce(&Connection) -> Resu
     done
 }
 
-/// The file that the thread writes to.
+/// The file as the thread sees it.
 struct File {
     db: PathBuf,
     tables: String,
-    /// None while the disk does not let it be opened. The connection goes before what is noted of it.
+    /// None until the disk lets it be opened. Fields of the tuple drop in order, so the connection goes first.
     opened: Option<(Connection, Pairing)>,
     /// When to try to open it again.
-    again: Instant,
+    retry_at: Instant,
     lock: std::fs::File,
 }
 
 impl File {
     fn open(&mut self) -> Result<(), OpenError> {
-        self.again = clock::instant() + AGAIN;
+        self.retry_at = clock::instant() + RETRY_INTERVAL;
         let (conn, pairing) = super::open(&self.db, Layout::default(), &self.tables)?;
         let checkpoints = conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES);
         checkpoints.map_err(|error| OpenError::of(&self.db, error))?;
@@ -182,9 +182,9 @@ impl File {
         Ok(())
     }
 
-    /// Opens it if that is to be tried again.
+    /// Tries to open the file again, if it is not open and the pause is over.
     fn reopen(&mut self) {
-        if self.opened.is_some() || clock::instant() < self.again {
+        if self.opened.is_some() || clock::instant() < self.retry_at {
             return;
         }
         match self.open() {
@@ -198,16 +198,15 @@ impl File {
         if let Some((conn, _pairing)) = opened
             && let Err((_, error)) = conn.close()
         {
-            tracing::warn!(%error, "the database could not be closed in good order");
+            tracing::warn!(%error, "the database could not be closed cleanly");
         }
-        // Last, when nothing is written any more.
+        // Last, after all writes.
         drop(lock);
     }
 }
 
-/// The thread.
 fn work(mut file: File, jobs: &Receiver<Box<dyn Job>>, finished: oneshot::Sender<()>) {
-    // On a full disk every forgery causes a refused write.
+    // Throttled, because on a full disk every forged request causes a failed write.
     let mut refusals = LogThrottle::default();
     while let Ok(first) = jobs.recv() {
         let mut batch = vec![first];
@@ -224,7 +223,7 @@ fn work(mut file: File, jobs: &Receiver<Box<dyn Job>>, finished: oneshot::Sender
             pairing.committed(conn);
         }
         if let Ok(Some(error)) | Err(error) = done
-            && let Some(times) = refusals.again()
+            && let Some(times) = refusals.record()
         {
             tracing::warn!(database = %file.db.display(), %error, times, "the database refuses writes");
         }
@@ -236,18 +235,18 @@ fn work(mut file: File, jobs: &Receiver<Box<dyn Job>>, finished: oneshot::Sender
 fn answer(batch: Vec<Box<dyn Job>>, failed: Option<&Failure>) {
     let mut answers = Answers::default();
     for job in batch {
-        answers.add(job.home(), Over(job, failed.cloned()));
+        answers.add(job.home(), FinishedJob(job, failed.cloned()));
     }
 }
 
-/// Commits what of the batch SQLite takes; gives the last error of a piece of work that it does not.
+/// Commits the jobs that succeed. Returns the last error of a failed job.
 fn commit(conn: &Connection, batch: &mut [Box<dyn Job>]) -> Result<Option<rusqlite::Error>> {
     let transaction = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
     let mut refused = None;
     for job in batch {
         refused = job.run(&transaction).err().or(refused);
         if transaction.is_autocommit() {
-            // A full disk ends a transaction at once, with all that was done in it.
+            // SQLite rolls back a transaction when the disk is full, and with it all earlier jobs.
             return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(FULL), None));
         }
     }
@@ -255,17 +254,17 @@ fn commit(conn: &Connection, batch: &mut [Box<dyn Job>]) -> Result<Option<rusqli
     Ok(refused)
 }
 
-/// Unlike the embedded inbox, this thread has moments to spare for moving the log into the database.
+/// Unlike the embedded inbox, this thread has time to checkpoint.
 const CHECKPOINT_PAGES: u32 = 1000;
-/// Pieces of work that may wait for the thread.
+/// Jobs that may wait for the thread.
 const CAPACITY: usize = 16_384;
-/// Pieces of work a transaction takes at most.
+/// Jobs in one transaction.
 const BATCH: usize = 512;
 const FULL: i32 = rusqlite::ffi::SQLITE_FULL;
-/// Between two attempts to open a database on a disk that failed.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Pause before the next attempt to open the database.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const NOT_OPEN: &str = "the database cannot be opened: the disk is full or fails";
-const NOT_RUN: &str = "the database did not get to it";
+const NOT_RUN: &str = "the database did not run it";
 const DIED: &str = "the database is closed";
 
 #[cfg(test)]
@@ -283,16 +282,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_failing_piece_of_work_does_not_take_the_others_along() {
+    async fn a_failing_job_does_not_fail_the_others() {
         let folder = tempfile::tempdir().unwrap();
         let db = folder.path().join("hookgate.db");
         let database = Database::open(&db, TABLE).unwrap();
         let works = [1, 2, 1, 3].map(|n| database.write(insert(n)));
-        let mut told = Vec::new();
+        let mut succeeded = Vec::new();
         for work in works {
-            told.push(work.await.is_ok());
+            succeeded.push(work.await.is_ok());
         }
-        assert_eq!(told, [true, true, false, true]);
+        assert_eq!(succeeded, [true, true, false, true]);
         let half = database.write(|conn| insert(4)(conn).and(insert(1)(conn))).await;
         assert_eq!(half, Err(Failure("the database failed")));
         assert_eq!(database.write(all).await, Ok(vec![1, 2, 3]));

@@ -262,7 +262,7 @@ impl ClaimingPublisher {
                 }
                 _ => {
                     if let Some(events) =
-                        self.unremembered.lock().unwrap_or_else(PoisonError::into_inner).again()
+                        self.unremembered.lock().unwrap_or_else(PoisonError::into_inner).record()
                     {
                         tracing::warn!(
                             source = &*admission.source, %why, events,

@@ -1,29 +1,30 @@
-//! How many requests a second may be kept.
+//! Limits how many requests are kept per second.
 //!
-//! Keeps true: forgeries cannot keep the disk busy, whatever their number; one client takes at most a quarter of what its
-//! source may, so that a flood leaves room for what others send.
+//! Keeps true: forged requests cannot keep the disk busy. One client gets at most a quarter of its source's rate, so
+//! that a flood leaves room for other clients.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::table::CLIENT_PART;
+use super::table::CLIENT_FRACTION;
 use crate::base::peer;
 
-/// What each source has taken of the second that it is in. There are as many as sources.
+/// Each source's current second.
 #[derive(Default)]
 pub(super) struct Rates(Mutex<HashMap<Arc<str>, Second>>);
 
 struct Second {
     began: Instant,
     taken: u32,
-    /// Only clients that were given something: no more than the source may take.
+    /// Only clients with a kept request, so there are at most [`PER_SECOND`].
     clients: HashMap<IpAddr, u32>,
 }
 
 impl Rates {
-    /// Whether one more may be kept now; if so it is counted. When it arrived is no matter: that is for its client to choose.
+    /// Counts a request and returns true if it may be kept. `now` is our clock, not the request's own timestamp, which
+    /// the client can choose.
     pub(super) fn allow(&self, source: &Arc<str>, client: IpAddr, now: Instant) -> bool {
         let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let afresh = || Second { began: now, taken: 0, clients: HashMap::new() };
@@ -45,9 +46,9 @@ impl Rates {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// As many rejects of one source and reason as the reject log writes one by one.
+/// The same as the number of rejects per source and reason that the reject log writes singly.
 const PER_SECOND: u32 = 100;
-const PER_CLIENT: u32 = PER_SECOND / CLIENT_PART as u32;
+const PER_CLIENT: u32 = PER_SECOND / CLIENT_FRACTION as u32;
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,10 @@
-//! What a kept request looks like at rest: a label in clear, and the request itself sealed.
+//! A kept request at rest: a label in clear, and the encrypted request.
 //!
-//! Keeps true: the label holds nothing of a body, a header or a path; the seal covers the label, so that no request can be
-//! moved to another source, client or time; what is opened is what was sealed under this key, bit for bit.
+//! Keeps true: the label holds nothing from a body, a header or a path. The encryption authenticates the label, so that
+//! a request cannot be moved to another source, client or time. Decryption returns exactly what was encrypted under
+//! this key, or fails.
 //!
-//! AES-256-GCM, a random nonce each; the key is derived from the configured secret by HKDF-SHA256.
+//! AES-256-GCM with a random nonce each time. HKDF-SHA256 derives the key from the configured secret.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,76 +24,76 @@ use crate::config::secret::{Secret, SecretError};
 use crate::config::{self, Problem};
 use crate::event::digest_of_parts;
 
-/// What stands in clear of a kept request.
+/// The part of a kept request that is stored in clear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
-    /// When its head was read, to the microsecond.
+    /// When the head of the request was read, to the microsecond.
     pub arrived: Timestamp,
     /// The source's name.
     pub source: Arc<str>,
     /// The provider's name.
     pub provider: String,
-    /// The reason's label.
+    /// The reason's label in metrics.
     pub reason: String,
-    /// The id of its record in the reject log.
+    /// The id of the record in the reject log.
     pub reject: String,
-    /// Who sent it.
+    /// The client's address.
     pub client: IpAddr,
-    /// Of its body.
+    /// The length of the body.
     pub bytes: u64,
 }
 
-/// What is sealed of it.
+/// The part of a kept request that is stored encrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// The method.
+    /// The HTTP method.
     pub method: String,
-    /// The source's path, without token.
+    /// The source's path, without the path token.
     pub path: String,
-    /// What its client's verified certificate says, where it showed one.
+    /// The client's verified certificate, if it presented one.
     pub certificate: Option<Arc<Certificate>>,
-    /// The headers that verification and normalization look at, and a few that tell what it is. Whole, signatures too.
+    /// The headers that verification and normalization read, with signatures, and a few that describe the request.
     pub headers: HeaderMap,
-    /// The body as it came.
+    /// The raw body.
     pub body: Bytes,
 }
 
-/// A sealed content.
+/// An encrypted content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sealed {
-    /// Which key made it.
+    /// The id of the key that encrypted it.
     pub(super) key: Vec<u8>,
     pub(super) nonce: Vec<u8>,
     pub(super) text: Vec<u8>,
 }
 
-/// The key of a quarantine.
+/// The quarantine's key.
 pub struct Key {
     aead: LessSafeKey,
     id: [u8; ID_BYTES],
 }
 
-/// Why there is no key.
+/// Why the key cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The secret cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// It could be guessed.
+    /// The secret is short enough to guess.
     #[error("the secret has {0} bytes; it needs at least {MIN_SECRET}: `openssl rand -base64 32` makes one")]
     TooShort(usize),
-    /// The cryptographic library refuses.
+    /// The cryptographic library failed.
     #[error("no key can be derived from the secret")]
     Underivable,
 }
 
-/// Why a sealed content stays closed.
+/// Why a request cannot be decrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Closed {
-    /// Kept under another key.
+pub enum UnsealError {
+    /// It was encrypted with another key.
     #[error("it was kept under another quarantine.key; set quarantine.key to that one to read it")]
     OtherKey,
-    /// Not what was sealed.
+    /// The row differs from the one that was written.
     #[error("it is not what was kept: the row was changed or is damaged")]
     Changed,
 }
@@ -116,7 +117,7 @@ impl Key {
         Ok(Key { aead: derived.map_err(|Unspecified| KeyError::Underivable)?, id })
     }
 
-    /// The configured key; none where there is none.
+    /// The configured key, if there is one.
     ///
     /// # Errors
     /// When its secret cannot be read or is too short.
@@ -125,7 +126,7 @@ impl Key {
         Key::new(&key.value.resolve()?).map(Some)
     }
 
-    /// The key of a quarantine that is enabled. Adds what is wrong with it to `problems`.
+    /// The key of an enabled quarantine. Adds errors to `problems`.
     pub fn build(of: &config::Quarantine, problems: &mut Vec<Problem>) -> Option<Key> {
         let at = of.key.as_ref().filter(|_| of.enabled)?.at;
         Key::configured(of).unwrap_or_else(|why| {
@@ -135,34 +136,34 @@ impl Key {
         })
     }
 
-    /// Whether it made what has this key's id.
-    pub(super) fn made(&self, id: &[u8]) -> bool {
+    pub(super) fn has_id(&self, id: &[u8]) -> bool {
         self.id == id
     }
 
     pub(super) fn seal(&self, label: &Label, content: &Content) -> Result<Sealed, Unspecified> {
-        let mut text = content.write().ok_or(Unspecified)?;
+        let mut text = content.to_bytes().ok_or(Unspecified)?;
         let nonce = clock::random::<NONCE_BYTES>();
         let sealing = Nonce::assume_unique_for_key(nonce);
-        self.aead.seal_in_place_append_tag(sealing, Aad::from(label.bound()), &mut text)?;
+        self.aead.seal_in_place_append_tag(sealing, Aad::from(label.associated_data()), &mut text)?;
         Ok(Sealed { key: self.id.to_vec(), nonce: nonce.to_vec(), text })
     }
 
-    pub(super) fn open(&self, label: &Label, sealed: Sealed) -> Result<Content, Closed> {
-        if !self.made(&sealed.key) {
-            return Err(Closed::OtherKey);
+    pub(super) fn open(&self, label: &Label, sealed: Sealed) -> Result<Content, UnsealError> {
+        if !self.has_id(&sealed.key) {
+            return Err(UnsealError::OtherKey);
         }
         let Sealed { nonce, mut text, .. } = sealed;
-        let changed = |Unspecified| Closed::Changed;
+        let changed = |Unspecified| UnsealError::Changed;
         let nonce = Nonce::try_assume_unique_for_key(&nonce).map_err(changed)?;
-        let opened = self.aead.open_in_place(nonce, Aad::from(label.bound()), &mut text).map_err(changed)?;
-        Content::read(opened).ok_or(Closed::Changed)
+        let opened =
+            self.aead.open_in_place(nonce, Aad::from(label.associated_data()), &mut text).map_err(changed)?;
+        Content::from_bytes(opened).ok_or(UnsealError::Changed)
     }
 }
 
 impl Label {
-    /// What the seal is bound to: all of it.
-    fn bound(&self) -> [u8; 32] {
+    /// The additional authenticated data: a digest of every field.
+    fn associated_data(&self) -> [u8; 32] {
         let Label { arrived, source, provider, reason, reject, client, bytes } = self;
         let (arrived, client) = (arrived.as_microsecond().to_be_bytes(), client.to_string());
         let bytes = bytes.to_be_bytes();
@@ -172,19 +173,19 @@ impl Label {
     }
 }
 
-/// All of a content but its body.
+/// A content without its body.
 #[derive(Serialize, Deserialize)]
 struct Head {
     method: String,
     path: String,
     certificate: Option<Certificate>,
-    /// Values in hex: a header may hold bytes that are no text.
+    /// Values in hex: a header may hold bytes that are not text.
     headers: Vec<(String, String)>,
 }
 
 impl Content {
-    /// The head's length (4 bytes, big-endian), the head, the body.
-    fn write(&self) -> Option<Vec<u8>> {
+    /// Format: length of the head (4 bytes, big-endian), head, body.
+    fn to_bytes(&self) -> Option<Vec<u8>> {
         let hex = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), hex::encode(value));
         let head = Head {
             method: self.method.clone(),
@@ -197,7 +198,7 @@ impl Content {
         Some([&length.to_be_bytes()[..], &head, &self.body].concat())
     }
 
-    fn read(text: &[u8]) -> Option<Content> {
+    fn from_bytes(text: &[u8]) -> Option<Content> {
         let (length, rest) = text.split_first_chunk()?;
         let (head, body) = rest.split_at_checked(u32::from_be_bytes(*length).try_into().ok()?)?;
         let head: Head = serde_json::from_slice(head).ok()?;
@@ -216,7 +217,7 @@ impl Content {
     }
 }
 
-/// How many bytes are derived.
+/// An output length for HKDF.
 struct Length(usize);
 
 impl KeyType for Length {
@@ -288,18 +289,18 @@ mod tests {
             Label { bytes: 5, ..label.clone() },
         ];
         for other in others {
-            assert_eq!(ours.open(&other, sealed.clone()), Err(Closed::Changed), "{other:?}");
+            assert_eq!(ours.open(&other, sealed.clone()), Err(UnsealError::Changed), "{other:?}");
         }
         for at in 0..sealed.text.len() {
             let mut changed = sealed.clone();
             changed.text[at] ^= 1;
-            assert_eq!(ours.open(&label, changed), Err(Closed::Changed), "byte {at}");
+            assert_eq!(ours.open(&label, changed), Err(UnsealError::Changed), "byte {at}");
         }
         let another = key("another secret, as long");
-        assert_eq!(another.open(&label, sealed.clone()), Err(Closed::OtherKey));
-        // Even if the row is made to say that it is of that key.
+        assert_eq!(another.open(&label, sealed.clone()), Err(UnsealError::OtherKey));
+        // Even with the row's key id changed to the other key.
         let relabelled = Sealed { key: another.id.to_vec(), ..sealed };
-        assert_eq!(another.open(&label, relabelled), Err(Closed::Changed));
+        assert_eq!(another.open(&label, relabelled), Err(UnsealError::Changed));
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Kept requests as their operator handles them: by a connection of its own, whether or not a gateway runs.
+//! Kept requests, as their operator handles them: through its own connection, whether or not a gateway runs.
 //!
-//! Keeps true: nothing is verified or admitted here: it is asked for, and whoever has the quarantine open does it; all the
-//! requests named one by one are handled, or none; no transaction is so long that a gateway gives up waiting for it.
+//! Keeps true: nothing is verified or accepted here; the process that has the quarantine open does that on request. Of
+//! requests given by name, all are handled or none. Transactions are short, so that a running gateway never times out
+//! waiting.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::seal::{Closed, Key, Label};
+use super::seal::{Key, Label, UnsealError};
 use super::table;
 use super::{Judgement, Kept};
 use crate::base::clock::{self, Clock};
@@ -22,32 +23,32 @@ pub struct QuarantineStore {
     conn: Connection,
 }
 
-/// One of them, closed.
+/// A kept request, still encrypted.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Its number.
     pub seq: i64,
-    /// What stands in clear; none where somebody has changed it so that it cannot be read.
+    /// The part in clear; none if the row was tampered with and cannot be read.
     pub label: Option<Label>,
-    /// Which key it was kept under.
+    /// The id of the key that encrypted it.
     key: Vec<u8>,
 }
 
 impl Entry {
     /// Whether it was kept under this key.
     pub fn kept_under(&self, key: &Key) -> bool {
-        key.made(&self.key)
+        key.has_id(&self.key)
     }
 }
 
-/// Which of them.
+/// Which requests.
 #[derive(Clone, Debug)]
 pub enum Selection {
-    /// All.
+    /// All of them.
     All,
-    /// Those of this source.
+    /// Those of one source.
     Source(String),
-    /// Those with these numbers, or with these ids of their rejects. Digits are a number.
+    /// Those with these numbers, or with these reject ids. Digits mean a number.
     These(Vec<String>),
 }
 
@@ -56,25 +57,25 @@ pub type BySource = BTreeMap<String, usize>;
 
 /// Why kept requests cannot be handled.
 #[derive(Debug, thiserror::Error)]
-pub enum HeldError {
+pub enum QuarantineError {
     /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] OpenError),
-    /// No gateway has made one.
+    /// No gateway has created a quarantine here.
     #[error("{} is not there: no gateway has run with quarantine.enabled = true", db.display())]
     NoQuarantine {
         /// The database.
         db: PathBuf,
     },
-    /// None of them has these numbers or ids.
+    /// No kept request has these numbers or ids.
     #[error("there is no kept request {}; nothing was done", .0.join(", "))]
     NoSuch(Vec<String>),
-    /// Its seal stays closed.
+    /// It cannot be decrypted.
     #[error("request {0}: {1}")]
-    Closed(i64, Closed),
+    UnsealError(i64, UnsealError),
 }
 
-/// What was asked for in one go.
+/// The verifications requested by one command.
 #[derive(Clone, Debug)]
 pub struct Run {
     id: String,
@@ -96,24 +97,27 @@ impl QuarantineStore {
     /// Opens a quarantine's database, whether or not a gateway has it open.
     ///
     /// # Errors
-    /// When there is none, or it is not one of ours.
-    pub fn open(db: &Path) -> Result<QuarantineStore, HeldError> {
+    /// When there is none, or the file is not a hookgate database.
+    pub fn open(db: &Path) -> Result<QuarantineStore, QuarantineError> {
         let access = |why: io::Error| OpenError::Access { path: db.to_owned(), why: why.to_string() };
         if !db.try_exists().map_err(access)? {
-            return Err(HeldError::NoQuarantine { db: db.to_owned() });
+            return Err(QuarantineError::NoQuarantine { db: db.to_owned() });
         }
         match database::find(db, "quarantine")? {
             Found::Table(conn) => Ok(QuarantineStore { conn }),
-            Found::Empty => Err(HeldError::NoQuarantine { db: db.to_owned() }),
+            Found::Empty => Err(QuarantineError::NoQuarantine { db: db.to_owned() }),
             Found::NoTable => Err(OpenError::NotADatabase { db: db.to_owned() }.into()),
         }
     }
 
-    /// All of them, oldest first, given to `each` until it says `false`.
+    /// Passes each request to `each`, oldest first, until that returns `false`.
     ///
     /// # Errors
-    /// When the database cannot be read, or as `each` does.
-    pub fn list<E: From<HeldError>>(&self, mut each: impl FnMut(Entry) -> Result<bool, E>) -> Result<(), E> {
+    /// When the database cannot be read, or an error of `each`.
+    pub fn list<E: From<QuarantineError>>(
+        &self,
+        mut each: impl FnMut(Entry) -> Result<bool, E>,
+    ) -> Result<(), E> {
         let mut after = 0;
         loop {
             let some = self.with(|conn| {
@@ -137,16 +141,16 @@ impl QuarantineStore {
         }
     }
 
-    /// Opens one, by its number or the id of its reject. Gives its number too.
+    /// Decrypts a request, by its number or its reject id. Also returns its number.
     ///
     /// # Errors
-    /// When it is not there, was kept under another key or was changed.
-    pub fn show(&self, name: &str, key: &Key) -> Result<(i64, Kept), HeldError> {
-        let no_such = || HeldError::NoSuch(vec![name.to_owned()]);
+    /// When it does not exist, has another key or was tampered with.
+    pub fn show(&self, name: &str, key: &Key) -> Result<(i64, Kept), QuarantineError> {
+        let no_such = || QuarantineError::NoSuch(vec![name.to_owned()]);
         let (seq, _) = self.with(|conn| named(conn, name))?.ok_or_else(no_such)?;
         let row = self.with(|conn| table::row(conn, seq))?.ok_or_else(no_such)?;
-        let (label, sealed) = row.ok_or(HeldError::Closed(seq, Closed::Changed))?;
-        let content = key.open(&label, sealed).map_err(|why| HeldError::Closed(seq, why))?;
+        let (label, sealed) = row.ok_or(QuarantineError::UnsealError(seq, UnsealError::Changed))?;
+        let content = key.open(&label, sealed).map_err(|why| QuarantineError::UnsealError(seq, why))?;
         Ok((seq, Kept { label, content }))
     }
 
@@ -154,7 +158,7 @@ impl QuarantineStore {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn has_source(&self, source: &str) -> Result<bool, HeldError> {
+    pub fn has_source(&self, source: &str) -> Result<bool, QuarantineError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM quarantine WHERE source = ?1)";
         self.with(|conn| conn.query_row(sql, [source], |row| row.get(0)))
     }
@@ -162,8 +166,8 @@ impl QuarantineStore {
     /// Deletes them. Returns how many.
     ///
     /// # Errors
-    /// When one of them is not there, or the database refuses.
-    pub fn delete(&self, which: &Selection) -> Result<BySource, HeldError> {
+    /// When a named request does not exist, or the database fails.
+    pub fn delete(&self, which: &Selection) -> Result<BySource, QuarantineError> {
         let rows = self.rows(which)?;
         let mut deleted = BySource::new();
         self.each(which, &rows, |conn, (seq, source)| {
@@ -175,11 +179,11 @@ impl QuarantineStore {
         Ok(deleted)
     }
 
-    /// Asks whoever has the quarantine open to verify them again.
+    /// Asks the process that has the quarantine open to verify requests again.
     ///
     /// # Errors
-    /// When one of them is not there, or the database refuses: then none is asked for any more.
-    pub fn ask(&self, which: &Selection, dry_run: bool) -> Result<Run, HeldError> {
+    /// When a named request does not exist, or the database fails: then none is verified.
+    pub fn request_reverify(&self, which: &Selection, dry_run: bool) -> Result<Run, QuarantineError> {
         let (rows, id) = (self.rows(which)?, hex::encode(clock::random::<16>()));
         let now = Clock::System.now().as_microsecond();
         let (seqs, sources) = rows.iter().cloned().unzip();
@@ -189,18 +193,18 @@ impl QuarantineStore {
             conn.prepare_cached(sql)?.execute(params![run.id, seq, dry_run, now]).map(drop)
         });
         if let Err(why) = asked {
-            // That this may fail too is less to be told than why it is done.
-            let _ = self.withdraw(&run);
+            // An error here is not reported: the first error matters more.
+            let _ = self.cancel(&run);
             return Err(why);
         }
         Ok(run)
     }
 
-    /// Verdicts that have come since the last call, oldest first; there may be more.
+    /// Verdicts that arrived since the last call, oldest first. There may be more: call again.
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn answers(&self, run: &Run) -> Result<Vec<(i64, Judgement)>, HeldError> {
+    pub fn take_verdicts(&self, run: &Run) -> Result<Vec<(i64, Judgement)>, QuarantineError> {
         let told: Vec<(i64, String)> = self.with(|conn| {
             conn.prepare_cached(
                 "SELECT seq, verdict FROM quarantine_asked WHERE run = ?1 AND verdict IS NOT NULL ORDER BY seq LIMIT ?2",
@@ -224,11 +228,11 @@ impl QuarantineStore {
         Ok(told.iter().map(|(seq, text)| (*seq, read(text))).collect())
     }
 
-    /// Asks no more for what has no verdict yet.
+    /// Cancels the requests that have no verdict yet.
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn withdraw(&self, run: &Run) -> Result<(), HeldError> {
+    pub fn cancel(&self, run: &Run) -> Result<(), QuarantineError> {
         let some = "DELETE FROM quarantine_asked WHERE run = ?1
             AND seq IN (SELECT seq FROM quarantine_asked WHERE run = ?1 LIMIT ?2)";
         while self.with(|conn| conn.prepare_cached(some)?.execute(params![run.id, AT_ONCE]))? > 0 {
@@ -237,14 +241,14 @@ impl QuarantineStore {
         Ok(())
     }
 
-    /// Does `work` with each, so few in one transaction that a gateway that runs never waits long; those named one by one are
-    /// few.
+    /// Runs `work` on each row in small transactions, so that a running gateway never waits long. Rows given by name
+    /// are few and go in one transaction.
     fn each(
         &self,
         which: &Selection,
         rows: &[Row],
         mut work: impl FnMut(&Connection, &Row) -> rusqlite::Result<()>,
-    ) -> Result<(), HeldError> {
+    ) -> Result<(), QuarantineError> {
         let at_once = if matches!(which, Selection::These(_)) { rows.len() } else { AT_ONCE as usize };
         for some in rows.chunks(at_once.max(1)) {
             self.with(|conn| {
@@ -257,8 +261,7 @@ impl QuarantineStore {
         Ok(())
     }
 
-    /// Oldest first.
-    fn rows(&self, which: &Selection) -> Result<Vec<Row>, HeldError> {
+    fn rows(&self, which: &Selection) -> Result<Vec<Row>, QuarantineError> {
         let source = match which {
             Selection::All => None,
             Selection::Source(source) => Some(source),
@@ -271,7 +274,7 @@ impl QuarantineStore {
         })
     }
 
-    fn these(&self, names: &[String]) -> Result<Vec<Row>, HeldError> {
+    fn these(&self, names: &[String]) -> Result<Vec<Row>, QuarantineError> {
         let (mut rows, mut unknown) = (BTreeMap::new(), Vec::new());
         for name in names {
             match self.with(|conn| named(conn, name))? {
@@ -279,12 +282,16 @@ impl QuarantineStore {
                 None => unknown.push(name.clone()),
             }
         }
-        if unknown.is_empty() { Ok(rows.into_iter().collect()) } else { Err(HeldError::NoSuch(unknown)) }
+        if unknown.is_empty() {
+            Ok(rows.into_iter().collect())
+        } else {
+            Err(QuarantineError::NoSuch(unknown))
+        }
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, HeldError> {
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, QuarantineError> {
         let db = Path::new(self.conn.path().unwrap_or_default());
-        work(&self.conn).map_err(|error| HeldError::Database(OpenError::of(db, error)))
+        work(&self.conn).map_err(|error| QuarantineError::Database(OpenError::of(db, error)))
     }
 }
 
@@ -292,11 +299,11 @@ impl QuarantineStore {
 type Row = (i64, Arc<str>);
 
 fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    // The row may have been changed by hand to a value that is no text.
+    // A tampered row may have a value that is not text.
     Ok((row.get(0)?, row.get::<_, String>(1).unwrap_or_default().into()))
 }
 
-/// The request with this number, or with this id of its reject.
+/// The request with this number or reject id.
 fn named(conn: &Connection, name: &str) -> rusqlite::Result<Option<Row>> {
     let column = if name.bytes().all(|digit| digit.is_ascii_digit()) { "seq" } else { "reject" };
     conn.prepare_cached(&format!(
@@ -306,9 +313,8 @@ fn named(conn: &Connection, name: &str) -> rusqlite::Result<Option<Row>> {
     .optional()
 }
 
-/// Requests in one transaction.
 const AT_ONCE: i64 = 200;
-/// Between two transactions, so that a gateway gets its turn.
+/// Pause between two transactions, so that a running gateway can write.
 const BETWEEN: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
@@ -317,7 +323,7 @@ mod tests {
 
     const ROWS: i64 = 2 * AT_ONCE + 50;
 
-    /// With that many requests in it.
+    /// A quarantine with [`ROWS`] requests.
     fn held(folder: &tempfile::TempDir) -> QuarantineStore {
         let db = folder.path().join("quarantine.db");
         let (conn, _) = database::open(&db, database::Layout::default(), table::TABLES).unwrap();
@@ -349,12 +355,12 @@ mod tests {
         let kept =
             "CREATE TRIGGER k AFTER DELETE ON quarantine_asked BEGIN INSERT INTO seen VALUES (old.seq); END";
         held.with(|conn| conn.execute_batch(kept)).unwrap();
-        assert!(matches!(held.ask(&Selection::All, false), Err(HeldError::Database(_))));
+        assert!(matches!(held.request_reverify(&Selection::All, false), Err(QuarantineError::Database(_))));
         assert_eq!(count(&held, "quarantine_asked"), 0);
         assert_eq!(count(&held, "seen"), 2 * AT_ONCE, "the rest was in a transaction of its own");
-        // Those named one by one are asked for as one.
+        // Requests given by name are requested in one transaction.
         let these = Selection::These((1..=ROWS).map(|seq| seq.to_string()).collect());
-        assert!(matches!(held.ask(&these, false), Err(HeldError::Database(_))));
+        assert!(matches!(held.request_reverify(&these, false), Err(QuarantineError::Database(_))));
         assert_eq!((count(&held, "quarantine_asked"), count(&held, "seen")), (0, 2 * AT_ONCE));
     }
 
@@ -362,24 +368,24 @@ mod tests {
     fn verdicts_are_taken_and_what_has_none_is_withdrawn_a_few_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let held = held(&folder);
-        let run = held.ask(&Selection::Source("a".to_owned()), true).unwrap();
+        let run = held.request_reverify(&Selection::Source("a".to_owned()), true).unwrap();
         assert_eq!((run.seqs.len() as i64, count(&held, "quarantine_asked")), (ROWS, ROWS));
         let judged = r#"UPDATE quarantine_asked SET verdict = '{"verdict":"passes"}' WHERE seq <= 2"#;
         held.with(|conn| conn.execute(judged, [])).unwrap();
         let passes = Judgement::Passes;
-        assert_eq!(held.answers(&run).unwrap(), [(1, passes.clone()), (2, passes)]);
+        assert_eq!(held.take_verdicts(&run).unwrap(), [(1, passes.clone()), (2, passes)]);
         let judged = r#"UPDATE quarantine_asked SET verdict = '{"verdict":"passes"}'"#;
         held.with(|conn| conn.execute(judged, [])).unwrap();
-        assert_eq!(held.answers(&run).unwrap().len() as i64, AT_ONCE);
+        assert_eq!(held.take_verdicts(&run).unwrap().len() as i64, AT_ONCE);
         let left = count(&held, "quarantine_asked");
         assert_eq!(left, ROWS - 2 - AT_ONCE);
         let action = "BEGIN INSERT INTO seen VALUES (1);
             SELECT RAISE(ABORT, 'full') WHERE (SELECT count(*) FROM seen) > 210";
         trigger(&held, "DELETE", action);
-        assert!(held.withdraw(&run).is_err());
+        assert!(held.cancel(&run).is_err());
         assert_eq!(count(&held, "quarantine_asked"), left - AT_ONCE, "the first of them are gone");
         held.with(|conn| conn.execute_batch("DROP TRIGGER t")).unwrap();
-        held.withdraw(&run).unwrap();
+        held.cancel(&run).unwrap();
         assert_eq!(count(&held, "quarantine_asked"), 0);
     }
 }

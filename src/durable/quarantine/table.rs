@@ -1,9 +1,9 @@
-//! The quarantine's tables: one row a kept request; what each source and each of its clients takes; what is to be verified
-//! again, and what came of that.
+//! The quarantine's tables: one row for each kept request, the bytes that each source and client uses, and the
+//! requested verifications with their verdicts.
 //!
-//! Keeps true: all rows together take at most `max_bytes`, a source's at most its share, and one client's at most a quarter
-//! of that; who pushes out is whoever takes most, so that one client's flood does not push out what others sent. What is taken
-//! is counted by triggers, so that it counts what any process does.
+//! Keeps true: all rows use at most `max_bytes`, each source at most its share, each client at most a quarter of that
+//! share. A new row deletes the oldest rows of the client that uses most, so one client's flood does not delete other
+//! clients' requests. Triggers count the bytes, so changes by other processes count too.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use super::seal::{Label, Sealed};
 use crate::base::peer;
 
-/// The tables. `held` is what a row takes of `max_bytes`; the line `*` of a source in `quarantine_held` is all of its clients.
+/// `held` is what a row uses of `max_bytes`. In `quarantine_held`, the row with network `*` is the source's total.
 pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS quarantine (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -61,51 +61,50 @@ CREATE INDEX IF NOT EXISTS quarantine_unanswered ON quarantine_asked (seq) WHERE
 CREATE INDEX IF NOT EXISTS quarantine_asked_at ON quarantine_asked (at);
 ";
 
-/// What is in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) requests: i64,
     pub(super) bytes: i64,
 }
 
-/// What a request may take, in bytes.
+/// Limits in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// All together.
+    /// For all rows.
     pub(super) all: i64,
-    /// One source.
+    /// For one source.
     pub(super) source: i64,
-    /// One client of it.
+    /// For one client of a source.
     pub(super) client: i64,
 }
 
 impl Bounds {
-    /// Of `max_bytes` for that many sources.
+    /// Splits `max_bytes` among that many sources.
     pub(super) fn new(max_bytes: u64, sources: usize) -> Bounds {
         let all = i64::try_from(max_bytes).unwrap_or(i64::MAX);
         let source = all / i64::try_from(sources.max(1)).unwrap_or(i64::MAX);
-        Bounds { all, source, client: source / CLIENT_PART }
+        Bounds { all, source, client: source / CLIENT_FRACTION }
     }
 }
 
-/// What is to be verified again.
+/// A requested verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct ReverifyRequest {
     pub(super) run: String,
     pub(super) seq: i64,
     pub(super) dry_run: bool,
 }
 
-/// What became of a request that was to be put in.
+/// The result of [`put`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Put {
-    /// Whether it is in.
+    /// Whether the request was stored.
     pub(super) kept: bool,
-    /// The sources of those that it pushed out.
+    /// The sources of the rows deleted to make room.
     pub(super) pushed_out: Vec<String>,
 }
 
-/// Puts a request in, and pushes out others as the bounds need.
+/// Stores a request, and deletes older ones where a limit needs it.
 pub(super) fn put(conn: &Connection, label: &Label, sealed: &Sealed, bounds: Bounds) -> Result<Put> {
     let held = i64::try_from(sealed.text.len()).unwrap_or(i64::MAX).saturating_add(ROW_BYTES);
     let mut pushed_out = Vec::new();
@@ -123,15 +122,15 @@ pub(super) fn put(conn: &Connection, label: &Label, sealed: &Sealed, bounds: Bou
         pushed_out.extend((gone > 0).then(|| source.to_owned()));
         Ok(gone > 0)
     };
-    // Each step ends by itself when nothing is left to push out.
-    while taken(conn, source, &network)? + held > bounds.client && push_out(source, &network)? {}
-    while taken(conn, source, ALL)? + held > bounds.source {
+    // Each loop ends when nothing is left to delete.
+    while used_bytes(conn, source, &network)? + held > bounds.client && push_out(source, &network)? {}
+    while used_bytes(conn, source, ALL)? + held > bounds.source {
         let Some(most) = largest_client(conn, source)? else { break };
         if !push_out(source, &most)? {
             break;
         }
     }
-    // The shares leave room for all, unless there were fewer sources before, or others.
+    // Needed after a reload changed the number of sources. Otherwise the shares already leave room.
     while totals(conn)?.bytes + held > bounds.all {
         let Some(largest) = largest_source(conn)? else { break };
         let Some(most) = largest_client(conn, &largest)? else { break };
@@ -161,7 +160,7 @@ pub(super) fn put(conn: &Connection, label: &Label, sealed: &Sealed, bounds: Bou
     Ok(Put { kept: true, pushed_out })
 }
 
-fn taken(conn: &Connection, source: &str, network: &str) -> Result<i64> {
+fn used_bytes(conn: &Connection, source: &str, network: &str) -> Result<i64> {
     let taken = conn
         .prepare_cached("SELECT bytes FROM quarantine_held WHERE source = ?1 AND network = ?2")?
         .query_row([source, network], |row| row.get(0))
@@ -183,7 +182,6 @@ fn largest_source(conn: &Connection) -> Result<Option<String>> {
         .optional()
 }
 
-/// All of it.
 pub(super) fn totals(conn: &Connection) -> Result<Totals> {
     conn.prepare_cached(
         "SELECT coalesce(sum(requests), 0), coalesce(sum(bytes), 0) FROM quarantine_held WHERE network = '*'",
@@ -191,7 +189,8 @@ pub(super) fn totals(conn: &Connection) -> Result<Totals> {
     .query_row([], |row| Ok(Totals { requests: row.get(0)?, bytes: row.get(1)? }))
 }
 
-/// Deletes some of what arrived before `arrived`, and what was asked before `asked`; both in unix microseconds.
+/// Deletes some requests that arrived before `arrived`, and all verifications requested before `asked`: Unix time in
+/// microseconds.
 pub(super) fn purge(conn: &Connection, arrived: i64, asked: i64) -> Result<()> {
     conn.prepare_cached(
         "DELETE FROM quarantine WHERE seq IN
@@ -201,16 +200,18 @@ pub(super) fn purge(conn: &Connection, arrived: i64, asked: i64) -> Result<()> {
     conn.prepare_cached("DELETE FROM quarantine_asked WHERE at < ?1")?.execute([asked]).map(drop)
 }
 
-/// Some of what is to be verified again, oldest first.
-pub(super) fn unanswered(conn: &Connection) -> Result<Vec<Asked>> {
+/// Some requested verifications without a verdict, oldest first.
+pub(super) fn pending_requests(conn: &Connection) -> Result<Vec<ReverifyRequest>> {
     conn.prepare_cached(
         "SELECT run, seq, dry_run FROM quarantine_asked WHERE verdict IS NULL ORDER BY seq LIMIT ?1",
     )?
-    .query_map([ASKED_AT_ONCE], |row| Ok(Asked { run: row.get(0)?, seq: row.get(1)?, dry_run: row.get(2)? }))?
+    .query_map([VERIFIED_AT_ONCE], |row| {
+        Ok(ReverifyRequest { run: row.get(0)?, seq: row.get(1)?, dry_run: row.get(2)? })
+    })?
     .collect()
 }
 
-/// A row. `Some(None)`: its label cannot be read, so somebody has changed it.
+/// A row. `Some(None)`: its label cannot be read, so the row was tampered with.
 pub(super) fn row(conn: &Connection, seq: i64) -> Result<Option<Option<(Label, Sealed)>>> {
     conn.prepare_cached(&format!("SELECT {LABEL}, key, nonce, sealed FROM quarantine WHERE seq = ?1"))?
         .query_row([seq], |row| {
@@ -221,10 +222,10 @@ pub(super) fn row(conn: &Connection, seq: i64) -> Result<Option<Option<(Label, S
         .optional()
 }
 
-/// The columns of a label.
+/// The columns of [`Label`].
 pub(super) const LABEL: &str = "arrived, source, provider, reason, reject, client, bytes";
 
-/// The label of a row with the columns of [`LABEL`]; none if somebody has changed it.
+/// Reads the columns of [`LABEL`]; none if the row was tampered with.
 pub(super) fn label(row: &Row<'_>) -> Option<Label> {
     let text = |column: &str| row.get::<_, String>(column).ok();
     Some(Label {
@@ -238,8 +239,8 @@ pub(super) fn label(row: &Row<'_>) -> Option<Label> {
     })
 }
 
-/// Answers what was asked; `settled`: the request itself is done with, too.
-pub(super) fn answer(conn: &Connection, asked: &Asked, verdict: &str, settled: bool) -> Result<()> {
+/// Stores a verdict. `settled`: also deletes the request.
+pub(super) fn answer(conn: &Connection, asked: &ReverifyRequest, verdict: &str, settled: bool) -> Result<()> {
     if settled {
         conn.prepare_cached("DELETE FROM quarantine WHERE seq = ?1")?.execute([asked.seq])?;
     }
@@ -249,12 +250,12 @@ pub(super) fn answer(conn: &Connection, asked: &Asked, verdict: &str, settled: b
 }
 
 const ALL: &str = "*";
-/// A client's part of its source's share.
-pub(super) const CLIENT_PART: i64 = 4;
-/// What a row takes besides what is sealed, its indexes included.
+/// A client gets this fraction of its source's share.
+pub(super) const CLIENT_FRACTION: i64 = 4;
+/// The size of a row and its index entries, besides the encrypted part.
 const ROW_BYTES: i64 = 512;
 const PURGED_AT_ONCE: i64 = 1000;
-const ASKED_AT_ONCE: i64 = 200;
+const VERIFIED_AT_ONCE: i64 = 200;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
-//! The two tasks of a quarantine: one writes what requests hand over, one verifies again what is asked for.
+//! The quarantine's two tasks: one writes refused requests, one verifies kept requests again when the operator asks.
 //!
-//! Keeps true: what is to be verified is read from the row and opened there and then; that somebody asked for it proves
-//! nothing; a row is deleted only after the judge has said that its event is in the inbox.
+//! Keeps true: each verification decrypts the row itself and does not trust the request for it. A row is deleted only
+//! after the [`Reverifier`] reports that the inbox has its event.
 
 use std::sync::Arc;
 
@@ -10,14 +10,16 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::table::{self, Asked, Bounds, Put, Totals};
-use super::{ASKED_FOR, Closed, Judgement, Kept, Key, LOOK, Refused, Reverifier};
+use super::table::{self, Bounds, Put, ReverifyRequest, Totals};
+use super::{
+    Judgement, Kept, Key, REFRESH_INTERVAL, RejectedRequest, Reverifier, UnsealError, VERDICT_TIMEOUT,
+};
 use crate::base::clock::Clock;
 use crate::durable::database::writer::{Database, Failure};
 use crate::observe::metrics::QuarantineMetrics;
 
-/// What both tasks work on.
-pub(super) struct Store {
+/// Shared by both tasks.
+pub(super) struct Shared {
     pub(super) database: Database,
     pub(super) key: Arc<Key>,
     pub(super) max_bytes: u64,
@@ -27,18 +29,18 @@ pub(super) struct Store {
     pub(super) metrics: QuarantineMetrics,
 }
 
-impl Store {
-    fn is(&self, totals: Totals) {
+impl Shared {
+    fn set_totals(&self, totals: Totals) {
         self.metrics.requests.set(totals.requests);
         self.metrics.bytes.set(totals.bytes);
     }
 
-    /// Writes them as one transaction.
-    async fn put(&self, batch: Vec<Refused>) {
+    /// Writes a batch in one transaction.
+    async fn put(&self, batch: Vec<RejectedRequest>) {
         let (key, max_bytes) = (self.key.clone(), self.max_bytes);
         let sources: Vec<_> = batch.iter().map(|refused| refused.label.source.clone()).collect();
         let work = move |conn: &Connection| {
-            let put = |refused: &Refused| {
+            let put = |refused: &RejectedRequest| {
                 let Ok(sealed) = key.seal(&refused.label, &refused.content) else {
                     return Ok(Put { kept: false, pushed_out: Vec::new() });
                 };
@@ -50,7 +52,7 @@ impl Store {
         let Ok((done, totals)) = self.database.write(work).await else {
             return sources.iter().for_each(|source| self.metrics.dropped(source));
         };
-        self.is(totals);
+        self.set_totals(totals);
         for (source, put) in sources.iter().zip(done) {
             if put.kept {
                 self.metrics.kept(source);
@@ -61,32 +63,33 @@ impl Store {
         }
     }
 
-    /// Deletes what is too old, and finds what is to be verified.
-    async fn look(&self) -> Result<Vec<Asked>, Failure> {
+    /// Deletes expired rows, and returns the requested verifications.
+    async fn refresh(&self) -> Result<Vec<ReverifyRequest>, Failure> {
         let now = self.clock.now().as_microsecond();
-        let (retain, asked_for) = (self.retain, i64::try_from(ASKED_FOR.as_micros()).unwrap_or(i64::MAX));
+        let (retain, asked_for) =
+            (self.retain, i64::try_from(VERDICT_TIMEOUT.as_micros()).unwrap_or(i64::MAX));
         let look = move |conn: &Connection| {
             table::purge(conn, now.saturating_sub(retain), now.saturating_sub(asked_for))?;
-            Ok((table::unanswered(conn)?, table::totals(conn)?))
+            Ok((table::pending_requests(conn)?, table::totals(conn)?))
         };
         let (asked, totals) = self.database.write(look).await?;
-        self.is(totals);
+        self.set_totals(totals);
         Ok(asked)
     }
 
-    /// Verifies one again, and answers whoever asked.
-    async fn verify(&self, asked: Asked, judge: &impl Reverifier) -> Result<(), Failure> {
+    /// Verifies one request again and stores the verdict.
+    async fn verify(&self, asked: ReverifyRequest, reverifier: &impl Reverifier) -> Result<(), Failure> {
         let seq = asked.seq;
         let judgement = match self.database.write(move |conn| table::row(conn, seq)).await? {
             None => Judgement::Gone,
             Some(row) => {
-                let opened = row.ok_or(Closed::Changed).and_then(|(label, sealed)| {
+                let opened = row.ok_or(UnsealError::Changed).and_then(|(label, sealed)| {
                     let content = self.key.open(&label, sealed)?;
                     Ok(Kept { label, content })
                 });
                 match opened {
                     Err(why) => Judgement::Closed { why: why.to_string() },
-                    Ok(kept) => self.judged(&kept, asked.dry_run, judge).await,
+                    Ok(kept) => self.reverify(&kept, asked.dry_run, reverifier).await,
                 }
             }
         };
@@ -96,12 +99,12 @@ impl Store {
             table::answer(conn, &asked, &verdict, settled)?;
             table::totals(conn)
         };
-        self.is(self.database.write(answer).await?);
+        self.set_totals(self.database.write(answer).await?);
         Ok(())
     }
 
-    async fn judged(&self, kept: &Kept, dry_run: bool, judge: &impl Reverifier) -> Judgement {
-        let judgement = judge.judge(kept, dry_run).await;
+    async fn reverify(&self, kept: &Kept, dry_run: bool, reverifier: &impl Reverifier) -> Judgement {
+        let judgement = reverifier.reverify(kept, dry_run).await;
         if matches!(judgement, Judgement::Admitted { .. }) {
             self.metrics.admitted(&kept.label.source);
             let (source, reject) = (&*kept.label.source, &kept.label.reject);
@@ -111,10 +114,10 @@ impl Store {
     }
 }
 
-/// Writes until nobody hands over any more.
+/// Runs until all senders are dropped.
 pub(super) struct Writer {
-    pub(super) store: Arc<Store>,
-    pub(super) from_requests: mpsc::Receiver<Refused>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) from_requests: mpsc::Receiver<RejectedRequest>,
 }
 
 impl Writer {
@@ -124,25 +127,25 @@ impl Writer {
             if self.from_requests.recv_many(&mut batch, BATCH).await == 0 {
                 return;
             }
-            self.store.put(batch).await;
+            self.shared.put(batch).await;
         }
     }
 }
 
-/// Verifies until it is told to stop.
-pub(super) struct Verifier<J> {
-    pub(super) store: Arc<Store>,
-    pub(super) judge: J,
+/// Runs until it is told to stop.
+pub(super) struct Verifier<R> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) reverifier: R,
     pub(super) stop: CancellationToken,
 }
 
-impl<J: Reverifier> Verifier<J> {
+impl<R: Reverifier> Verifier<R> {
     pub(super) async fn run(self) {
-        let mut look = tokio::time::interval(LOOK);
+        let mut look = tokio::time::interval(REFRESH_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.stop.run_until_cancelled(look.tick()).await.is_some() {
             let mut done = self.all().await;
-            // There may be more than one look shows; without progress the next waits its time.
+            // One call returns a limited number, so ask again at once. If it made no progress, wait for the next tick.
             while matches!(done, Ok(some) if some > 0) && !self.stop.is_cancelled() {
                 done = self.all().await;
             }
@@ -152,16 +155,17 @@ impl<J: Reverifier> Verifier<J> {
         }
     }
 
-    /// One after the other, oldest first, so that what is admitted enters in the order of arrival.
+    /// One after the other, oldest first, so that events are enqueued in order of arrival.
     async fn all(&self) -> Result<usize, Failure> {
-        let asked = self.store.look().await?;
+        let asked = self.shared.refresh().await?;
         let count = asked.len();
         for one in asked {
             if self.stop.is_cancelled() {
                 break;
             }
-            // To its end, which the judge bounds: left at the inbox, it would be in there with no verdict and no count.
-            self.store.verify(one, &self.judge).await?;
+            // Never cancelled midway: the event could enter the queue without a verdict or a count. The reverifier ends
+            // in bounded time.
+            self.shared.verify(one, &self.reverifier).await?;
         }
         Ok(count)
     }

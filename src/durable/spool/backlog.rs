@@ -1,17 +1,17 @@
-//! Which sources have events in the spool, or on their way into it: theirs wait in line.
+//! Which sources have a backlog: events in the spool, or on their way into it.
 //!
-//! Keeps true: a source has a line from before its first row is written until after its last one is known to be gone; a line
-//! with rows has a drainer, or is due to be given one, or is found again by [`BacklogIndex::found`].
+//! Keeps true: a source has a backlog from before its first row is written until after its last row is known to be
+//! gone. A backlog with rows has a drainer, is due to get one, or is found again by [`BacklogIndex::mark_due`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// The lines, by source.
+/// The backlogs, by source.
 #[derive(Default)]
 pub(super) struct BacklogIndex {
-    lines: Mutex<HashMap<Arc<str>, SourceBacklog>>,
+    backlogs: Mutex<HashMap<Arc<str>, SourceBacklog>>,
     due: Notify,
 }
 
@@ -19,121 +19,120 @@ pub(super) struct BacklogIndex {
 struct SourceBacklog {
     /// Rows being written.
     entering: usize,
-    /// How often a row began to be written, was asked to be written, or was found. Both ends count: who looked in between
-    /// may have looked too early.
+    /// How often a row began to be written, finished being written, or was found. Both ends of a write count, since a
+    /// look between them may miss the row.
     arrivals: u64,
-    /// It has a drainer.
-    attended: bool,
-    /// Rows may have come since it had one.
+    has_drainer: bool,
+    /// Rows may have arrived since its last drainer left.
     due: bool,
 }
 
-/// A row on its way into a line. Dropped no earlier than its write is asked for, so that who looks afterwards finds it.
-pub(super) struct Entering {
-    lines: Arc<BacklogIndex>,
+/// A row being written. Dropped after its write was requested, so that a later look at the database finds the row.
+pub(super) struct PendingWrite {
+    index: Arc<BacklogIndex>,
     source: Arc<str>,
 }
 
-/// A drainer's place at a line. Free again when it is dropped, however its drainer ended.
-pub(super) struct Attending {
-    lines: Arc<BacklogIndex>,
+/// A drainer's hold on a backlog. Dropping it releases the backlog, even if the drainer panics.
+pub(super) struct DrainerSlot {
+    index: Arc<BacklogIndex>,
     source: Arc<str>,
-    left: bool,
+    released: bool,
 }
 
 impl BacklogIndex {
-    /// Whether a source's new events have to queue behind older ones.
-    pub(super) fn wait_at(&self, source: &str) -> bool {
+    /// Whether new events of this source must queue behind older ones.
+    pub(super) fn must_queue(&self, source: &str) -> bool {
         self.lock().contains_key(source)
     }
 
-    /// A row is about to be written.
-    pub(super) fn enter(self: &Arc<Self>, source: &Arc<str>) -> Entering {
-        let mut lines = self.lock();
-        let line = lines.entry(source.clone()).or_default();
-        line.entering += 1;
-        line.arrivals += 1;
-        Entering { lines: self.clone(), source: source.clone() }
+    /// Call before a row is written.
+    pub(super) fn begin_write(self: &Arc<Self>, source: &Arc<str>) -> PendingWrite {
+        let mut backlogs = self.lock();
+        let backlog = backlogs.entry(source.clone()).or_default();
+        backlog.entering += 1;
+        backlog.arrivals += 1;
+        PendingWrite { index: self.clone(), source: source.clone() }
     }
 
-    /// Rows were found that may have come from elsewhere.
-    pub(super) fn found(&self, source: &str) {
-        let mut lines = self.lock();
-        let line = lines.entry(source.into()).or_default();
-        line.arrivals += 1;
-        line.due = true;
+    /// Gives the source a drainer. Call when the database has rows that may come from another process.
+    pub(super) fn mark_due(&self, source: &str) {
+        let mut backlogs = self.lock();
+        let backlog = backlogs.entry(source.into()).or_default();
+        backlog.arrivals += 1;
+        backlog.due = true;
         self.due.notify_one();
     }
 
-    /// Waits until a line may be due.
+    /// Waits until a backlog may need a drainer.
     pub(super) async fn due(&self) {
         self.due.notified().await;
     }
 
-    /// The sources to give a drainer; from now on they have one.
-    pub(super) fn attend(self: &Arc<Self>) -> Vec<Attending> {
-        let mut lines = self.lock();
-        let due = lines.iter_mut().filter(|(_, line)| line.due && !line.attended);
-        due.map(|(source, line)| {
-            (line.attended, line.due) = (true, false);
-            Attending { lines: self.clone(), source: source.clone(), left: false }
+    /// Claims every backlog that needs a drainer.
+    pub(super) fn claim_due(self: &Arc<Self>) -> Vec<DrainerSlot> {
+        let mut backlogs = self.lock();
+        let due = backlogs.iter_mut().filter(|(_, backlog)| backlog.due && !backlog.has_drainer);
+        due.map(|(source, backlog)| {
+            (backlog.has_drainer, backlog.due) = (true, false);
+            DrainerSlot { index: self.clone(), source: source.clone(), released: false }
         })
         .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, SourceBacklog>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.backlogs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Attending {
-    /// Whose line it is.
+impl DrainerSlot {
     pub(super) fn source(&self) -> &Arc<str> {
         &self.source
     }
 
-    /// How many have come so far; for [`Attending::leave`].
+    /// How many rows have arrived so far, for [`DrainerSlot::release`].
     pub(super) fn arrivals(&self) -> u64 {
-        self.lines.lock().get(&self.source).map_or(0, |line| line.arrivals)
+        self.index.lock().get(&self.source).map_or(0, |backlog| backlog.arrivals)
     }
 
-    /// The drainer found no row, having asked when this many had come. Whether it may go: when none has come since.
-    pub(super) fn leave(&mut self, arrivals: u64) -> bool {
-        let mut lines = self.lines.lock();
-        if let Some(line) = lines.get_mut(&self.source) {
-            if line.arrivals != arrivals {
+    /// Call when the drainer found no row; `arrivals` is the count from before that look. False if more have arrived
+    /// since: look again.
+    pub(super) fn release(&mut self, arrivals: u64) -> bool {
+        let mut backlogs = self.index.lock();
+        if let Some(backlog) = backlogs.get_mut(&self.source) {
+            if backlog.arrivals != arrivals {
                 return false;
             }
-            if line.entering == 0 {
-                lines.remove(&self.source);
+            if backlog.entering == 0 {
+                backlogs.remove(&self.source);
             } else {
-                line.attended = false;
+                backlog.has_drainer = false;
             }
         }
-        self.left = true;
+        self.released = true;
         true
     }
 }
 
-impl Drop for Attending {
+impl Drop for DrainerSlot {
     fn drop(&mut self) {
-        // Not due at once: a drainer that panics would do so again and again.
-        if !self.left
-            && let Some(line) = self.lines.lock().get_mut(&self.source)
+        // Not marked due at once: a drainer that panics would panic again and again.
+        if !self.released
+            && let Some(backlog) = self.index.lock().get_mut(&self.source)
         {
-            line.attended = false;
+            backlog.has_drainer = false;
         }
     }
 }
 
-impl Drop for Entering {
+impl Drop for PendingWrite {
     fn drop(&mut self) {
-        if let Some(line) = self.lines.lock().get_mut(&self.source) {
-            line.entering -= 1;
-            line.arrivals += 1;
-            line.due = true;
+        if let Some(backlog) = self.index.lock().get_mut(&self.source) {
+            backlog.entering -= 1;
+            backlog.arrivals += 1;
+            backlog.due = true;
         }
-        self.lines.due.notify_one();
+        self.index.due.notify_one();
     }
 }
 
@@ -143,53 +142,53 @@ mod tests {
 
     #[test]
     fn a_line_lasts_until_nothing_has_come_since_the_last_look() {
-        let (lines, source) = (Arc::new(BacklogIndex::default()), Arc::from("src"));
-        assert!(!lines.wait_at("src"));
-        let first = lines.enter(&source);
-        assert!(lines.wait_at("src"), "from before it is written");
-        assert!(lines.attend().is_empty(), "nothing to drain yet");
+        let (index, source) = (Arc::new(BacklogIndex::default()), Arc::from("src"));
+        assert!(!index.must_queue("src"));
+        let first = index.begin_write(&source);
+        assert!(index.must_queue("src"), "from before it is written");
+        assert!(index.claim_due().is_empty(), "nothing to drain yet");
         drop(first);
-        let mut drainer = lines.attend().remove(0);
-        assert!(lines.attend().is_empty(), "one drainer a line");
+        let mut drainer = index.claim_due().remove(0);
+        assert!(index.claim_due().is_empty(), "one drainer a backlog");
 
         let looked = drainer.arrivals();
-        let second = lines.enter(&source);
-        assert!(!drainer.leave(looked), "it may be written by now");
+        let second = index.begin_write(&source);
+        assert!(!drainer.release(looked), "it may be written by now");
         let looked = drainer.arrivals();
-        assert!(drainer.leave(looked) && lines.wait_at("src"), "it is still being written");
+        assert!(drainer.release(looked) && index.must_queue("src"), "it is still being written");
         drop(second);
-        let mut drainer = lines.attend().remove(0);
+        let mut drainer = index.claim_due().remove(0);
         let looked = drainer.arrivals();
-        lines.found("src");
-        assert!(!drainer.leave(looked));
-        assert!(drainer.leave(drainer.arrivals()) && !lines.wait_at("src"));
+        index.mark_due("src");
+        assert!(!drainer.release(looked));
+        assert!(drainer.release(drainer.arrivals()) && !index.must_queue("src"));
     }
 
-    /// The look was asked for before the write was, and both were answered before the drainer came to go.
+    /// The drainer's look was requested before the write, and both were answered before the drainer tried to leave.
     #[test]
     fn a_row_written_after_the_look_is_not_forgotten() {
-        let (lines, source) = (Arc::new(BacklogIndex::default()), Arc::from("src"));
-        lines.found("src");
-        let mut drainer = lines.attend().remove(0);
-        let entering = lines.enter(&source);
+        let (index, source) = (Arc::new(BacklogIndex::default()), Arc::from("src"));
+        index.mark_due("src");
+        let mut drainer = index.claim_due().remove(0);
+        let entering = index.begin_write(&source);
         let looked = drainer.arrivals();
         drop(entering);
-        assert!(!drainer.leave(looked), "it has to look again");
+        assert!(!drainer.release(looked), "it has to look again");
     }
 
     #[test]
     fn a_drainer_that_dies_leaves_its_place_to_another() {
-        let lines = Arc::new(BacklogIndex::default());
-        lines.found("src");
-        drop(lines.attend().remove(0));
-        assert!(lines.wait_at("src") && lines.attend().is_empty(), "not at once");
-        lines.found("src");
-        let mut next = lines.attend().remove(0);
-        assert!(next.leave(next.arrivals()));
-        lines.found("src");
-        let other = lines.attend().remove(0);
+        let index = Arc::new(BacklogIndex::default());
+        index.mark_due("src");
+        drop(index.claim_due().remove(0));
+        assert!(index.must_queue("src") && index.claim_due().is_empty(), "not at once");
+        index.mark_due("src");
+        let mut next = index.claim_due().remove(0);
+        assert!(next.release(next.arrivals()));
+        index.mark_due("src");
+        let other = index.claim_due().remove(0);
         drop(next);
-        assert!(lines.attend().is_empty(), "who has gone frees nobody else's place");
+        assert!(index.claim_due().is_empty(), "who has gone frees nobody else's place");
         drop(other);
     }
 }

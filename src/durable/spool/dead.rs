@@ -1,8 +1,8 @@
-//! Dead letters as their operator handles them: by a connection of its own, whether or not a gateway runs.
+//! Dead letters, as their operator handles them: through its own connection, whether or not a gateway runs.
 //!
-//! Keeps true: what waits is never touched here; a letter sent back goes behind all that waits, and keeps its owner, so that
-//! dedupe holds; all the letters named are handled, or none; where all there are is said, the oldest are first, and some are
-//! done when it is cut short.
+//! Keeps true: waiting events are never touched. A letter sent back goes behind all waiting events and keeps its owner,
+//! so that dedupe holds. Of letters given by name, all are handled or none. With "all", the oldest go first, and an
+//! interruption leaves the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ pub struct DeadLetters {
     conn: Connection,
 }
 
-/// One of them, without its event.
+/// A dead letter, without its event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its number. Another one once it has been sent back.
+    /// Its number. It changes when the letter is sent back.
     pub seq: i64,
-    /// When its delivery came in.
+    /// When the delivery arrived.
     pub received: Timestamp,
     /// The source's name.
     pub source: String,
@@ -31,18 +31,19 @@ pub struct DeadLetter {
     pub kind: String,
     /// The event's id.
     pub id: String,
-    /// Why the queue does not take it.
+    /// Why the event is dead.
     pub why: String,
-    /// What it takes of `spool.max_bytes`.
+    /// What it uses of `spool.max_bytes`.
     pub bytes: u64,
 }
 
-/// Which of them.
+/// Which dead letters.
 #[derive(Clone, Debug)]
 pub enum Selection {
-    /// All.
+    /// All of them.
     All,
-    /// Those with these numbers or ids. Digits are taken for a number first; letters of several sources may have one id.
+    /// Those with these numbers or ids. Digits are tried as a number first. Letters of several sources may have the
+    /// same id.
     These(Vec<String>),
 }
 
@@ -55,13 +56,13 @@ pub enum DeadError {
     /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] OpenError),
-    /// Only an embedded queue has used the database.
+    /// The database was only used by an embedded queue.
     #[error("{} has no spool, and so no dead letters", db.display())]
     NoSpool {
         /// The database.
         db: PathBuf,
     },
-    /// None of them has these numbers or ids.
+    /// No dead letter has these numbers or ids.
     #[error("there is no dead letter {}; nothing was changed", .0.join(", "))]
     NoSuch(Vec<String>),
 }
@@ -70,7 +71,7 @@ impl DeadLetters {
     /// Opens the database, whether or not a gateway has it open.
     ///
     /// # Errors
-    /// When there is no database, it is not one of ours, or it has no spool.
+    /// When there is no database, it is not a hookgate database, or it has no spool.
     pub fn open(db: &Path) -> Result<DeadLetters, DeadError> {
         match database::find(db, "spool")? {
             Found::Table(conn) => Ok(DeadLetters { conn }),
@@ -79,7 +80,7 @@ impl DeadLetters {
         }
     }
 
-    /// All of them, oldest first.
+    /// All dead letters, oldest first.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -102,7 +103,7 @@ impl DeadLetters {
         })
     }
 
-    /// The events of those with this number, or else with this id: JSON, each as it would have entered the queue.
+    /// The events of the letters with this number, or else with this id: JSON, as it would enter the queue.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -114,10 +115,10 @@ impl DeadLetters {
         })
     }
 
-    /// Sends them back, behind all that waits; a gateway that runs takes them up by itself. Returns how many.
+    /// Sends letters back, behind all waiting events; a running gateway picks them up. Returns how many.
     ///
     /// # Errors
-    /// When one of them is not there, or the database refuses.
+    /// When a named letter does not exist, or the database fails.
     pub fn retry(&mut self, which: &Selection) -> Result<BySource, DeadError> {
         self.change(which, |conn, seq| {
             conn.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'spool'", [])?;
@@ -129,10 +130,10 @@ impl DeadLetters {
         })
     }
 
-    /// Deletes them. Returns how many.
+    /// Deletes letters. Returns how many.
     ///
     /// # Errors
-    /// When one of them is not there, or the database refuses.
+    /// When a named letter does not exist, or the database fails.
     pub fn delete(&mut self, which: &Selection) -> Result<BySource, DeadError> {
         self.change(which, |conn, seq| {
             conn.execute("DELETE FROM spool WHERE seq = ?1 AND why IS NOT NULL", [seq])
@@ -161,9 +162,9 @@ impl DeadLetters {
         })?
     }
 
-    /// Oldest first, and so few at once that a gateway that runs never waits long.
+    /// Oldest first, in small transactions, so that a running gateway never waits long.
     fn change_all(&mut self, change: Change) -> Result<BySource, DeadError> {
-        // Of those sent back, a gateway may bury some again meanwhile, under a higher number.
+        // Stop at the highest number of now: a letter sent back may die again under a higher number.
         let last: i64 = self.with(|conn| {
             conn.query_row("SELECT coalesce(max(seq), 0) FROM spool WHERE why IS NOT NULL", [], |row| {
                 row.get(0)
@@ -191,7 +192,7 @@ impl DeadLetters {
     }
 }
 
-/// What is done to a letter: how many there were.
+/// Changes one letter, and returns the number of changed rows.
 type Change = fn(&Connection, i64) -> rusqlite::Result<usize>;
 
 fn change_one(conn: &Connection, seq: i64, change: Change, changed: &mut BySource) -> rusqlite::Result<()> {
@@ -214,7 +215,7 @@ fn named(conn: &Connection, name: &str) -> rusqlite::Result<Vec<i64>> {
     if found.is_empty() { by("id") } else { Ok(found) }
 }
 
-/// The oldest letters, up to this number: as many as a transaction takes.
+/// The oldest letters up to this number: as many as one transaction may change.
 fn some_up_to(conn: &Connection, last: i64) -> rusqlite::Result<Vec<i64>> {
     let mut select = conn.prepare_cached(
         "SELECT seq, bytes FROM spool INDEXED BY spool_dead WHERE why IS NOT NULL AND seq <= ?1 ORDER BY seq LIMIT ?2",
@@ -231,8 +232,7 @@ fn some_up_to(conn: &Connection, last: i64) -> rusqlite::Result<Vec<i64>> {
     Ok(letters)
 }
 
-/// Letters in one transaction.
 const AT_ONCE: i64 = 200;
 const AT_ONCE_BYTES: i64 = 4 << 20;
-/// Between two transactions, so that a gateway gets its turn.
+/// Pause between two transactions, so that a running gateway can write.
 const BETWEEN: Duration = Duration::from_millis(20);

@@ -1,8 +1,8 @@
-//! Takes one source's spooled events to the inbox, oldest first.
+//! Moves one source's spooled events to the inbox, oldest first.
 //!
-//! Keeps true: a row goes only when the inbox has its event, or it is given up; what cannot be taken now is tried again, alone
-//! and with growing pauses, and nothing behind it is begun meanwhile, unless it is suspected itself, and then nothing of its
-//! partition key; what the queue returns for ever ends as a dead letter and holds nobody up.
+//! Keeps true: a row is deleted only when the inbox has its event. An event that fails is retried alone, with growing
+//! pauses, and later ones wait. If it is suspect, later ones are tried too, except those with its partition key or
+//! identity. An event that the queue never takes becomes a dead letter and no longer blocks the others.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,43 +12,42 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::backlog::Attending;
-use super::parallel_groups::{Entry, Older, waves};
+use super::backlog::DrainerSlot;
+use super::parallel_groups::{Entry, Predecessors, parallel_groups};
 use super::tries::Tries;
 use super::{Spool, table};
 use crate::base::clock;
 use crate::durable::inbox::{EnqueueError, Enqueued, Inbox};
 
-/// One source's drainer.
 pub(super) struct Drainer {
-    pub(super) line: Attending,
+    pub(super) slot: DrainerSlot,
     pub(super) spool: Arc<Spool>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) stop: CancellationToken,
 }
 
-/// What a look at the spool came to.
+/// The result of one round.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Round {
-    /// Everything it took is settled.
-    Moved,
-    /// Something has to be tried again.
+    /// Every row of the round is enqueued or dead.
+    Progressed,
+    /// A row must be retried.
     Stuck,
-    /// So it has, and has failed so often that it may be its own fault.
+    /// A row must be retried, and has failed so often that the event itself may be to blame.
     Suspect,
-    /// Nothing is left.
+    /// The backlog is empty.
     Empty,
 }
 
-/// What is known of rows, to be written down.
+/// Results that are not in the database yet.
 #[derive(Default)]
 struct Settled {
-    /// The inbox has them.
-    on_enqueued: Vec<i64>,
+    /// Rows whose events the inbox has.
+    enqueued: Vec<i64>,
     dead: Vec<Dead>,
 }
 
-/// A row whose event will never be taken, and why.
+/// A row that becomes a dead letter.
 struct Dead {
     seq: i64,
     id: String,
@@ -56,17 +55,17 @@ struct Dead {
 }
 
 impl Drainer {
-    /// Works until nothing is left, or it is told to stop: then the call in flight is finished.
+    /// Runs until the backlog is empty, or until it is told to stop; calls in flight are finished first.
     pub(super) async fn run(mut self) {
         let (mut tries, mut pause, mut most) = (Tries::default(), PAUSE_MIN, ROUND_ROWS);
         while !self.stop.is_cancelled() {
             match self.round(&mut tries, most).await {
                 Round::Empty => return,
-                Round::Moved => (pause, most) = (PAUSE_MIN, ROUND_ROWS),
-                // Now it is tried once more, and alone.
-                Round::Suspect if self.one_behind(&mut tries).await => (pause, most) = (PAUSE_MIN, 1),
+                Round::Progressed => (pause, most) = (PAUSE_MIN, ROUND_ROWS),
+                // The queue took another event, so retry this one at once, alone.
+                Round::Suspect if self.try_behind(&mut tries).await => (pause, most) = (PAUSE_MIN, 1),
                 Round::Stuck | Round::Suspect => {
-                    // Alone, until it gets through: nothing is to overtake it.
+                    // Alone until it succeeds: no later event may overtake it.
                     most = 1;
                     let [chance] = clock::random::<1>();
                     let pausing = tokio::time::sleep(pause.mul_f64(0.5 + f64::from(chance) / 512.0));
@@ -81,18 +80,18 @@ impl Drainer {
     }
 
     async fn round(&mut self, tries: &mut Tries, most: usize) -> Round {
-        let arrivals = self.line.arrivals();
-        let Some((rows, whole, mut settled)) = self.oldest(most).await else { return Round::Stuck };
+        let arrivals = self.slot.arrivals();
+        let Some((rows, more, mut settled)) = self.oldest(most).await else { return Round::Stuck };
         if rows.is_empty() && settled.dead.is_empty() {
-            return if self.line.leave(arrivals) { Round::Empty } else { Round::Moved };
+            return if self.slot.release(arrivals) { Round::Empty } else { Round::Progressed };
         }
         let mut stuck = None;
-        for wave in waves(rows, self.inbox.drain(), whole) {
-            let answers = in_order(wave.iter().map(|(_, event)| self.inbox.admit(event.clone()))).await;
-            for (row, answer) in wave.iter().zip(answers) {
-                // Beside one that is tried again, a failure is not counted.
+        for group in parallel_groups(rows, self.inbox.drain(), more) {
+            let answers = in_order(group.iter().map(|(_, event)| self.inbox.admit(event.clone()))).await;
+            for (row, answer) in group.iter().zip(answers) {
+                // A failure in the same group as an earlier failure is not counted.
                 let counts = stuck.is_none() || answer.is_ok();
-                if counts && !self.judge(tries, row, answer, &mut settled) {
+                if counts && !self.record_answer(tries, row, answer, &mut settled) {
                     stuck = Some(row.0);
                 }
             }
@@ -101,21 +100,21 @@ impl Drainer {
             }
         }
         match (self.settle(settled).await, stuck) {
-            (true, None) => Round::Moved,
-            (true, Some(row)) if tries.suspects(row) => Round::Suspect,
+            (true, None) => Round::Progressed,
+            (true, Some(row)) if tries.is_suspect(row) => Round::Suspect,
             _ => Round::Stuck,
         }
     }
 
-    /// Tries what is behind the row in front, one at a time, to see whether the queue takes anything at all. Whether it did.
-    /// What has to enter after one that failed is left alone.
-    async fn one_behind(&self, tries: &mut Tries) -> bool {
+    /// Tries the events behind the first one singly, to see whether the queue takes any event. Returns whether it did.
+    /// Skips events that must enter after one that failed.
+    async fn try_behind(&self, tries: &mut Tries) -> bool {
         let Some((rows, _, mut settled)) = self.oldest(ROUND_ROWS).await else { return false };
-        let mut older = Older::default();
-        let free = rows.into_iter().filter(|(_, event)| older.free(event));
+        let mut predecessors = Predecessors::default();
+        let free = rows.into_iter().filter(|(_, event)| predecessors.check_and_add(event));
         let mut behind: Vec<Entry> = free.skip(1).collect();
-        // Those that failed least, so that many bad ones in front do not hide the good one behind them.
-        behind.sort_by_key(|(row, _)| tries.of(*row));
+        // Those that failed least go first, so that many bad events do not hide a good one behind them.
+        behind.sort_by_key(|(row, _)| tries.count(*row));
         let before = self.spool.taken.load(Ordering::Relaxed);
         let taken = || self.spool.taken.load(Ordering::Relaxed) > before;
         for row in behind.iter().take(TRIED_BEHIND) {
@@ -123,83 +122,84 @@ impl Drainer {
                 break;
             }
             let answer = self.inbox.admit(row.1.clone()).await;
-            self.judge(tries, row, answer, &mut settled);
+            self.record_answer(tries, row, answer, &mut settled);
         }
         self.settle(settled).await && taken()
     }
 
-    /// The oldest rows, and whether more may wait. Those that cannot be read are dead.
+    /// The oldest rows, and whether more may wait. Damaged rows are returned as dead.
     async fn oldest(&self, most: usize) -> Option<(Vec<Entry>, bool, Settled)> {
-        let source = self.line.source().clone();
+        let source = self.slot.source().clone();
         let look = move |conn: &_| table::oldest(conn, &source, most, ROUND_BYTES);
-        let (found, whole) = self.spool.database.write(look).await.ok()?;
+        let (found, more) = self.spool.database.write(look).await.ok()?;
         let (mut rows, mut settled) = (Vec::new(), Settled::default());
         for row in found {
-            match row.admission {
-                Some(admission) => rows.push((row.seq, Arc::new(admission))),
+            match row.request {
+                Some(request) => rows.push((row.seq, Arc::new(request))),
                 None => {
                     let why = "its row is damaged".to_owned();
                     settled.dead.push(Dead { seq: row.seq, id: String::new(), why });
                 }
             }
         }
-        Some((rows, whole, settled))
+        Some((rows, more, settled))
     }
 
-    /// Whether a row is settled by what the inbox says of it.
-    fn judge(
+    /// Records the inbox's answer for a row. False if the row must be retried.
+    fn record_answer(
         &self,
         tries: &mut Tries,
-        (seq, admission): &Entry,
+        (seq, request): &Entry,
         answer: Result<Enqueued, EnqueueError>,
         settled: &mut Settled,
     ) -> bool {
         match answer {
-            Ok(verdict) => {
-                self.spool.took(&verdict);
-                // Before its row goes: tried again after a crash, it is a plain duplicate, and not told twice.
-                self.spool.told(|told| told.on_enqueued(admission, &verdict));
-                settled.on_enqueued.push(*seq);
+            Ok(enqueued) => {
+                self.spool.count_accepted(&enqueued);
+                // Before the row is deleted: after a crash in between, the event is a plain duplicate and is not
+                // reported twice.
+                self.spool.notify(|observer| observer.on_enqueued(request, &enqueued));
+                settled.enqueued.push(*seq);
             }
             Err(why) => {
                 let taken = self.spool.taken.load(Ordering::Relaxed);
-                let Some(why) = tries.failed(*seq, &why, taken) else { return false };
-                settled.dead.push(Dead { seq: *seq, id: admission.event.id.clone(), why });
+                let Some(why) = tries.record_failure(*seq, &why, taken) else { return false };
+                settled.dead.push(Dead { seq: *seq, id: request.event.id.clone(), why });
             }
         }
         tries.forget(*seq);
         true
     }
 
-    /// Whether what is known now is in the database too.
-    async fn settle(&self, Settled { on_enqueued, dead }: Settled) -> bool {
-        if on_enqueued.is_empty() && dead.is_empty() {
+    /// Writes the results to the database. False if that failed.
+    async fn settle(&self, Settled { enqueued, dead }: Settled) -> bool {
+        if enqueued.is_empty() && dead.is_empty() {
             return true;
         }
         let settle = move |conn: &_| {
-            table::delete(conn, &on_enqueued)?;
+            table::delete(conn, &enqueued)?;
             for Dead { seq, why, .. } in &dead {
-                table::bury(conn, *seq, why)?;
+                table::mark_dead(conn, *seq, why)?;
             }
             Ok((table::totals(conn)?, dead))
         };
         let Ok((totals, dead)) = self.spool.write(settle).await else { return false };
-        self.spool.level.is(totals);
+        self.spool.level.set_totals(totals);
         for Dead { id, why, .. } in dead {
-            self.spool.on_dead_letter(self.line.source(), &id, &why);
+            self.spool.on_dead_letter(self.slot.source(), &id, &why);
         }
         true
     }
 }
 
-type Admitting<F> = Option<Pin<Box<F>>>;
+type Call<F> = Option<Pin<Box<F>>>;
 
-/// Polls all of them, always in this order, so that the inbox gets them in it.
+/// Polls all calls, always in this order, so that the inbox gets the events in this order.
 async fn in_order<F>(calls: impl Iterator<Item = F>) -> Vec<Result<Enqueued, EnqueueError>>
 where
     F: Future<Output = Result<Enqueued, EnqueueError>>,
 {
-    let mut calls: Vec<Admitting<F>> = calls.map(|call| Some(Box::pin(call))).collect();
+    let mut calls: Vec<Call<F>> = calls.map(|call| Some(Box::pin(call))).collect();
     let mut answers: Vec<_> = calls.iter().map(|_| Err(EnqueueError::Unknown)).collect();
     std::future::poll_fn(|cx| {
         for (call, answer) in calls.iter_mut().zip(&mut answers) {
@@ -215,11 +215,11 @@ where
     answers
 }
 
-/// Between two tries of the same event: doubled each time, and half of it left to chance.
+/// Pause between two tries of the same event. Doubles each time; the actual pause is a random part of it, at least half.
 const PAUSE_MIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 50 });
 const PAUSE_MAX: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 2000 });
-/// Events held in memory at once, and taken out of the database at once.
+/// Events held in memory at once, and deleted in one transaction.
 const ROUND_ROWS: usize = 128;
 const ROUND_BYTES: i64 = 4 << 20;
-/// Events tried behind one that is stuck, each time it fails.
+/// Events tried behind a suspect one, each time it fails.
 const TRIED_BEHIND: usize = 16;

@@ -1,7 +1,7 @@
-//! How full the spool is, and whether it takes events: what metrics and readiness tell of it.
+//! How full the spool is and whether it takes events, for metrics and readiness.
 //!
-//! Keeps true: `full` is said from the first event that was turned away, for want of room or by a failing disk, until one
-//! would be taken again.
+//! Keeps true: readiness says `full` from the first event that was refused, for lack of room or a failing disk, until
+//! the spool would take one again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,25 +9,24 @@ use super::table::Totals;
 use crate::observe::admin::{Readiness, SpoolState};
 use crate::observe::metrics::SpoolMetrics;
 
-/// The spool's level.
 pub(super) struct Level {
     pub(super) max_bytes: i64,
-    /// It takes no event, and readiness says so.
+    /// The spool takes no events; readiness says `off`.
     off: bool,
     readiness: Arc<Readiness>,
     metrics: SpoolMetrics,
-    known: Mutex<Known>,
+    state: Mutex<LevelState>,
 }
 
 #[derive(Default)]
-struct Known {
+struct LevelState {
     totals: Totals,
-    /// An event had no room, nothing has left since, and something is there that can.
+    /// An event had no room, and no room was freed since.
     full: bool,
-    /// The database failed, and no write has worked since.
+    /// The last write failed.
     broken: bool,
-    /// The bytes of the last event that it failed to write.
-    wanted: i64,
+    /// The size of the last event that could not be written.
+    rejected_bytes: i64,
 }
 
 impl Level {
@@ -35,77 +34,77 @@ impl Level {
         let off = max_bytes.is_none();
         let max_bytes = i64::try_from(max_bytes.unwrap_or(0)).unwrap_or(i64::MAX);
         metrics.max_bytes.set(max_bytes);
-        Level { max_bytes, off, readiness, metrics, known: Mutex::default() }
+        Level { max_bytes, off, readiness, metrics, state: Mutex::default() }
     }
 
-    /// Whether it is there to take events at all.
-    pub(super) fn takes(&self) -> bool {
+    /// Whether the spool is on.
+    pub(super) fn is_on(&self) -> bool {
         !self.off
     }
 
-    /// How many events wait.
     pub(super) fn waiting(&self) -> i64 {
         self.lock().totals.waiting
     }
 
-    /// This is in the spool now.
-    pub(super) fn is(&self, totals: Totals) {
-        let mut known = self.lock();
-        // What had no room may have been larger than all of it; with nothing waiting, nothing would ever leave.
+    /// Call with the totals after each change and each refresh.
+    pub(super) fn set_totals(&self, totals: Totals) {
+        let mut state = self.lock();
+        // The refused event may have been larger than the whole spool. With nothing waiting, no room is ever freed, so
+        // end `full` here.
         let room = totals.waiting == 0 && totals.bytes < self.max_bytes;
-        known.full &= totals.bytes >= known.totals.bytes && !room;
-        match (known.totals.waiting, totals.waiting) {
-            (0, 1..) => tracing::warn!("events go to the spool, as the queue does not take them"),
+        state.full &= totals.bytes >= state.totals.bytes && !room;
+        match (state.totals.waiting, totals.waiting) {
+            (0, 1..) => tracing::warn!("events go to the spool, because the queue does not take them"),
             (1.., 0) => tracing::info!("the spool is drained"),
             _ => {}
         }
-        known.totals = totals;
-        self.tell(&known);
+        state.totals = totals;
+        self.publish(&state);
     }
 
-    /// There was room for an event, or none.
-    pub(super) fn room(&self, room: bool) {
-        let mut known = self.lock();
-        if !room && !known.full {
+    /// Call after an event was stored, or had no room.
+    pub(super) fn set_room(&self, room: bool) {
+        let mut state = self.lock();
+        if !room && !state.full {
             tracing::warn!(max_bytes = self.max_bytes, "the spool is full and takes no more events");
         }
-        known.full = !room;
-        self.tell(&known);
+        state.full = !room;
+        self.publish(&state);
     }
 
-    /// A write failed, or worked.
-    pub(super) fn wrote(&self, worked: bool) {
-        let mut known = self.lock();
-        known.broken = !worked;
-        self.tell(&known);
+    /// Call after each write.
+    pub(super) fn on_write(&self, worked: bool) {
+        let mut state = self.lock();
+        state.broken = !worked;
+        self.publish(&state);
     }
 
-    /// The disk did not take an event of so many bytes.
-    pub(super) fn turned_away(&self, bytes: i64) {
-        self.lock().wanted = bytes;
-        self.wrote(false);
+    /// Call when the disk did not take an event of this size.
+    pub(super) fn on_rejected(&self, bytes: i64) {
+        self.lock().rejected_bytes = bytes;
+        self.on_write(false);
     }
 
-    /// Where the last write failed, how many bytes have to be written before it is believed that the disk takes events.
-    pub(super) fn wanted(&self) -> Option<i64> {
-        let known = self.lock();
-        known.broken.then_some(known.wanted)
+    /// If the last write failed: the size that must be written before the disk counts as working.
+    pub(super) fn bytes_to_rehearse(&self) -> Option<i64> {
+        let state = self.lock();
+        state.broken.then_some(state.rejected_bytes)
     }
 
-    /// How long the oldest event has waited, in microseconds.
-    pub(super) fn oldest(&self, age: i64) {
+    /// In microseconds.
+    pub(super) fn set_oldest_age(&self, age: i64) {
         self.metrics.oldest_age.set(age.max(0) as f64 / 1e6);
     }
 
-    fn tell(&self, known: &Known) {
-        let Totals { waiting, dead, bytes } = known.totals;
+    fn publish(&self, state: &LevelState) {
+        let Totals { waiting, dead, bytes } = state.totals;
         self.metrics.events.set(waiting);
         self.metrics.bytes.set(bytes);
         self.metrics.dead_events.set(dead);
         if waiting == 0 {
-            self.oldest(0);
+            self.set_oldest_age(0);
         }
-        let full = known.full || known.broken || bytes >= self.max_bytes;
+        let full = state.full || state.broken || bytes >= self.max_bytes;
         self.readiness.set_spool(match (full, waiting) {
             _ if self.off => SpoolState::Off,
             (true, _) => SpoolState::Full,
@@ -114,7 +113,7 @@ impl Level {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LevelState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,8 @@
-//! Which of a source's events are admitted together.
+//! Which of a source's events are enqueued at the same time.
 //!
-//! Keeps true: an event never goes before, or together with, an older one that must enter before it: any older one, while few
-//! wait; one of its partition key or of its identity, when many do and the inbox keeps no order.
+//! Keeps true: an event never goes before, or together with, an older one that must enter first. While few events wait,
+//! that is every older one. While many wait and the inbox keeps no order, it is one with the same partition key or
+//! identity.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,36 +13,36 @@ use crate::event::Identity;
 /// A row and its event.
 pub(super) type Entry = (i64, Arc<EnqueueRequest>);
 
-/// Parts rows, oldest first, into those that may be in flight at once, in the order in which they go. `many`: more wait.
-pub(super) fn waves(rows: Vec<Entry>, drain: Drain, many: bool) -> Vec<Vec<Entry>> {
+/// Splits rows, oldest first, into groups; the rows of a group may be in flight at once. `many`: more rows wait in the
+/// spool.
+pub(super) fn parallel_groups(rows: Vec<Entry>, drain: Drain, many: bool) -> Vec<Vec<Entry>> {
     let (most, in_order) = match drain {
         Drain::InOrder(most) => (most, true),
         Drain::ByKey(most) if many => (most, false),
         Drain::ByKey(_) => (1, true),
     };
-    let (mut waves, mut left) = (Vec::new(), rows);
+    let (mut groups, mut left) = (Vec::new(), rows);
     while !left.is_empty() {
-        let (mut wave, mut later, mut older) = (Vec::new(), Vec::new(), Older::default());
+        let (mut group, mut later, mut predecessors) = (Vec::new(), Vec::new(), Predecessors::default());
         for row in left {
-            let free = older.free(&row.1) || in_order;
-            if free && wave.len() < most { wave.push(row) } else { later.push(row) }
+            let free = predecessors.check_and_add(&row.1) || in_order;
+            if free && group.len() < most { group.push(row) } else { later.push(row) }
         }
-        waves.push(wave);
+        groups.push(group);
         left = later;
     }
-    waves
+    groups
 }
 
-/// What was seen of the older events.
 #[derive(Default)]
-pub(super) struct Older {
+pub(super) struct Predecessors {
     keys: HashSet<String>,
     identities: HashSet<Identity>,
 }
 
-impl Older {
-    /// Whether no older event has to enter before this one, which is an older one from now on.
-    pub(super) fn free(&mut self, event: &EnqueueRequest) -> bool {
+impl Predecessors {
+    /// Whether this event may enter before all earlier ones. Then adds it to them.
+    pub(super) fn check_and_add(&mut self, event: &EnqueueRequest) -> bool {
         let key = self.keys.insert(event.event.partition_key.clone());
         self.identities.insert(event.identity) && key
     }

@@ -1,7 +1,7 @@
-//! The spool's table: one row an event, waiting or dead, with all that its admission held.
+//! The spool's table: one row for each event, waiting or dead, with everything in its enqueue request.
 //!
-//! Keeps true: a body is in it once per source and identity, waiting or dead; rows wait in the order of `seq`; the totals are
-//! kept by triggers, so that they count what any process does.
+//! Keeps true: the table holds a body once per source and identity, waiting or dead. Rows wait in the order of `seq`.
+//! Triggers keep the totals, so changes by other processes count too.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -14,8 +14,8 @@ use crate::durable::database::pairing;
 use crate::durable::inbox::{EnqueueRequest, Enqueued, Owner};
 use crate::event::{BodyHash, Event, Identity, conflict_id};
 
-/// The tables that the spool needs of the database. `why` is null while a row waits, and says why it is dead; `told` is the
-/// id that its provider was answered.
+/// The spool's tables. `why` is null while a row waits, and else the reason why it is dead. `told` is the event id in
+/// the answer to the provider.
 pub const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS spool (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -58,39 +58,36 @@ CREATE TRIGGER IF NOT EXISTS spool_moved AFTER UPDATE OF why ON spool BEGIN
 END;
 ";
 
-/// What is in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
-    /// Rows that wait.
     pub(super) waiting: i64,
-    /// Dead letters.
     pub(super) dead: i64,
-    /// Of both.
+    /// Of waiting rows and dead letters together.
     pub(super) bytes: i64,
 }
 
-/// What became of an event that was to be put in.
+/// The result of [`put`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Put {
-    /// A row of its own.
+    /// Stored as a new row.
     Kept(Enqueued),
-    /// It was there already.
+    /// This body is in the table already.
     Known(Enqueued),
     /// There is no room.
     Full,
 }
 
-/// A row that waits.
 pub(super) struct Waiting {
     pub(super) seq: i64,
-    /// None when it cannot be read back: the file was tampered with.
-    pub(super) admission: Option<EnqueueRequest>,
+    /// None if the row is damaged.
+    pub(super) request: Option<EnqueueRequest>,
 }
 
-/// Keeps an event unless its body is known or the table is at `max_bytes`; dead at once where `why` says so.
+/// Stores an event, unless its body is known or the table would exceed `max_bytes`. With `why`, it is stored as a dead
+/// letter.
 pub(super) fn put(
     conn: &Connection,
-    of: &EnqueueRequest,
+    request: &EnqueueRequest,
     received: i64,
     why: Option<&str>,
     max_bytes: i64,
@@ -98,44 +95,44 @@ pub(super) fn put(
     let known = "SELECT told FROM spool WHERE source = ?1 AND identity = ?2 AND body = ?3";
     let known = conn
         .prepare_cached(known)?
-        .query_row(params![of.source, of.identity.0, of.body.0], |row| row.get(0))
+        .query_row(params![request.source, request.identity.0, request.body.0], |row| row.get(0))
         .optional()?;
     if let Some(id) = known {
         return Ok(Put::Known(Enqueued::Duplicate { id, dropped: false }));
     }
-    let bytes = row_bytes(&of.event);
+    let bytes = row_bytes(&request.event);
     if totals(conn)?.bytes + bytes > max_bytes {
         return Ok(Put::Full);
     }
-    // Whether the queue knows the identity is seen when it is drained. What is sure now is what waits before it.
+    // The drainer finds out later whether the queue knows this identity. For now, compare only with the rows that wait.
     let first =
         "SELECT told FROM spool WHERE source = ?1 AND identity = ?2 AND why IS NULL ORDER BY seq LIMIT 1";
     let first: Option<String> = conn
         .prepare_cached(first)?
-        .query_row(params![of.source, of.identity.0], |row| row.get(0))
+        .query_row(params![request.source, request.identity.0], |row| row.get(0))
         .optional()?;
-    let verdict = match (first, of.on_conflict) {
-        (None, _) => Enqueued::Accepted { id: of.event.id.clone(), conflict: false },
+    let enqueued = match (first, request.on_conflict) {
+        (None, _) => Enqueued::Accepted { id: request.event.id.clone(), conflict: false },
         (Some(_), OnConflict::Forward) => {
-            // Counted as a conflict when the queue says that it is one.
-            Enqueued::Accepted { id: conflict_id(&of.event.id, &of.body), conflict: false }
+            // Not counted as a conflict yet: the queue decides that when the event is drained.
+            Enqueued::Accepted { id: conflict_id(&request.event.id, &request.body), conflict: false }
         }
         (Some(id), OnConflict::Drop) => Enqueued::Duplicate { id, dropped: false },
     };
-    let (Enqueued::Accepted { id: told, .. } | Enqueued::Duplicate { id: told, .. }) = &verdict;
-    insert(conn, of, received, why, bytes, told)?;
-    Ok(Put::Kept(verdict))
+    let (Enqueued::Accepted { id: told, .. } | Enqueued::Duplicate { id: told, .. }) = &enqueued;
+    insert(conn, request, received, why, bytes, told)?;
+    Ok(Put::Kept(enqueued))
 }
 
 fn insert(
     conn: &Connection,
-    of: &EnqueueRequest,
+    request: &EnqueueRequest,
     received: i64,
     why: Option<&str>,
     bytes: i64,
     told: &str,
 ) -> Result<()> {
-    let (id_end, data_start) = of.event.offsets();
+    let (id_end, data_start) = request.event.offsets();
     let mut insert = conn.prepare_cached(
         "INSERT INTO spool (source, identity, body, why, received, bytes, told, provider, on_conflict, owner, id, path, type,
             partition_key, id_end, data_start, event)
@@ -143,32 +140,32 @@ fn insert(
             :partition_key, :id_end, :data_start, :event)",
     )?;
     insert.execute(named_params! {
-        ":source": of.source,
-        ":identity": of.identity.0,
-        ":body": of.body.0,
+        ":source": request.source,
+        ":identity": request.identity.0,
+        ":body": request.body.0,
         ":why": why,
         ":received": received,
         ":bytes": bytes,
         ":told": told,
-        ":provider": of.provider,
-        ":on_conflict": match of.on_conflict {
+        ":provider": request.provider,
+        ":on_conflict": match request.on_conflict {
             OnConflict::Forward => FORWARD,
             OnConflict::Drop => DROP,
         },
-        ":owner": of.owner.0,
-        ":id": of.event.id,
-        ":path": of.event.source,
-        ":type": of.event.kind,
-        ":partition_key": of.event.partition_key,
+        ":owner": request.owner.0,
+        ":id": request.event.id,
+        ":path": request.event.source,
+        ":type": request.event.kind,
+        ":partition_key": request.event.partition_key,
         ":id_end": id_end as i64,
         ":data_start": data_start as i64,
-        ":event": of.event.json,
+        ":event": request.event.json,
     })?;
     Ok(())
 }
 
-/// A source's oldest waiting rows in their order, at most so many and so many bytes, but one at least; and whether that many
-/// were there.
+/// A source's oldest waiting rows in order, and whether more may wait. At most `rows` rows and `bytes` bytes, but at
+/// least one row.
 pub(super) fn oldest(
     conn: &Connection,
     source: &str,
@@ -186,36 +183,33 @@ pub(super) fn oldest(
             return Ok((oldest, true));
         }
         let seq = row.get("seq")?;
-        oldest.push(Waiting { seq, admission: admission(row).ok().flatten() });
+        oldest.push(Waiting { seq, request: read_request(row).ok().flatten() });
     }
-    let whole = oldest.len() == rows;
-    Ok((oldest, whole))
+    let more = oldest.len() == rows;
+    Ok((oldest, more))
 }
 
-/// Takes rows out.
 pub(super) fn delete(conn: &Connection, rows: &[i64]) -> Result<()> {
     let mut delete = conn.prepare_cached("DELETE FROM spool WHERE seq = ?1")?;
     rows.iter().try_for_each(|seq| delete.execute([seq]).map(drop))
 }
 
-/// Makes a row a dead letter.
-pub(super) fn bury(conn: &Connection, seq: i64, why: &str) -> Result<()> {
+pub(super) fn mark_dead(conn: &Connection, seq: i64, why: &str) -> Result<()> {
     conn.prepare_cached("UPDATE spool SET why = ?2 WHERE seq = ?1")?.execute(params![seq, why]).map(drop)
 }
 
-/// What is in the table.
 pub(super) fn totals(conn: &Connection) -> Result<Totals> {
     conn.prepare_cached("SELECT waiting, dead, bytes FROM spool_totals")?
         .query_row([], |row| Ok(Totals { waiting: row.get(0)?, dead: row.get(1)?, bytes: row.get(2)? }))
 }
 
-/// When the oldest event that waits was received: Unix time in microseconds.
+/// When the oldest waiting event was received: Unix time in microseconds.
 pub(super) fn oldest_received(conn: &Connection) -> Result<Option<i64>> {
     conn.prepare_cached("SELECT min(received) FROM spool WHERE why IS NULL")?.query_row([], |row| row.get(0))
 }
 
-/// How many events wait in a database that is to be used without a spool; none where there is no such file or table. Damage
-/// is for whoever opens it.
+/// How many events wait in a database that is to be used without a spool; 0 if there is no such file or table. Damage
+/// is ignored here: opening the database reports it.
 pub fn left_behind(db: &Path) -> i64 {
     if pairing::check(db).is_err() {
         return 0;
@@ -227,7 +221,7 @@ pub fn left_behind(db: &Path) -> i64 {
     waiting.unwrap_or(0)
 }
 
-/// The sources that have events waiting: one step through the index for each of them, however many events wait.
+/// The sources with waiting events. The query costs one index step for each source, however many events wait.
 pub(super) fn sources(conn: &Connection) -> Result<Vec<String>> {
     conn.prepare_cached(
         "WITH RECURSIVE found (source) AS (
@@ -241,23 +235,23 @@ pub(super) fn sources(conn: &Connection) -> Result<Vec<String>> {
     .collect()
 }
 
-/// Changes when another process has written to the file.
+/// A number that changes when another process writes to the file.
 pub(super) fn foreign_writes(conn: &Connection) -> Result<i64> {
     conn.query_row("PRAGMA data_version", [], |row| row.get(0))
 }
 
-/// Writes as much as an event of so many bytes does, to see whether the disk takes it. It changes nothing that is kept.
+/// Writes as much as an event of this size would, to test whether the disk takes it. Deleted by [`end_rehearsal`].
 pub(super) fn rehearse(conn: &Connection, bytes: i64) -> Result<()> {
     let replace = "INSERT OR REPLACE INTO spool_rehearsal VALUES (1, zeroblob(?1))";
-    conn.execute(replace, [bytes + AROUND_A_ROW]).map(drop)
+    conn.execute(replace, [bytes + ROW_PAGES_BYTES]).map(drop)
 }
 
-/// Takes away what a rehearsal has written. It has to be committed before, or no page of it would reach the disk.
+/// Deletes the rehearsal row. Commit [`rehearse`] first: an uncommitted row may never reach the disk.
 pub(super) fn end_rehearsal(conn: &Connection) -> Result<()> {
     conn.execute("DELETE FROM spool_rehearsal", []).map(drop)
 }
 
-fn admission(row: &Row<'_>) -> Result<Option<EnqueueRequest>> {
+fn read_request(row: &Row<'_>) -> Result<Option<EnqueueRequest>> {
     let source: Arc<str> = row.get("source")?;
     let offset = |column| row.get::<_, i64>(column).map(|at| usize::try_from(at).unwrap_or(usize::MAX));
     let event = Event::restore(
@@ -285,16 +279,16 @@ fn admission(row: &Row<'_>) -> Result<Option<EnqueueRequest>> {
     }))
 }
 
-/// What a row takes, roughly: its texts, and all the rest of it.
+/// About how many bytes a row takes.
 pub(super) fn row_bytes(event: &Event) -> i64 {
     let texts = event.json.len() + 2 * event.id.len() + event.partition_key.len() + event.kind.len();
-    (texts + REST) as i64
+    (texts + FIXED_BYTES) as i64
 }
 
-/// The pages of the table, its indexes and the totals that a row changes, with room for those that have to be split. A log that
-/// has grown before takes a page or two even on a full disk.
-const AROUND_A_ROW: i64 = 64 * 1024;
+/// Pages that one row changes: the table's, its indexes' and the totals', with room for page splits. Without this
+/// margin a rehearsal could fit into the log's free pages, even on a full disk.
+const ROW_PAGES_BYTES: i64 = 64 * 1024;
 
 const FORWARD: &str = "forward";
 const DROP: &str = "drop";
-const REST: usize = 256;
+const FIXED_BYTES: usize = 256;

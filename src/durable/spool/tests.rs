@@ -1,4 +1,4 @@
-//! The hand-over against an inbox that does what it is told, and a real database.
+//! Tests the hand-over with a scripted inbox and a real database.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -20,22 +20,22 @@ struct Bench {
     inbox: Scripted,
     readiness: Arc<Readiness>,
     metrics: Metrics,
-    told: Told,
+    observed: Observed,
     max_bytes: Option<u64>,
 }
 
 /// What was told of those drained.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<String>>>);
+struct Observed(Arc<Mutex<Vec<String>>>);
 
-impl SpoolObserver for Told {
-    fn on_enqueued(&self, admission: &EnqueueRequest, verdict: &Enqueued) {
-        let conflict = matches!(verdict, Enqueued::Accepted { conflict: true, .. });
-        self.0.lock().unwrap().push(format!("{} {conflict}", admission.event.id));
+impl SpoolObserver for Observed {
+    fn on_enqueued(&self, request: &EnqueueRequest, enqueued: &Enqueued) {
+        let conflict = matches!(enqueued, Enqueued::Accepted { conflict: true, .. });
+        self.0.lock().unwrap().push(format!("{} {conflict}", request.event.id));
     }
 
     fn on_dead_letter(&self, source: &str) {
-        self.0.lock().unwrap().push(format!("buried: {source}"));
+        self.0.lock().unwrap().push(format!("dead: {source}"));
     }
 }
 
@@ -50,7 +50,7 @@ impl Bench {
             inbox,
             readiness: Arc::default(),
             metrics,
-            told: Told::default(),
+            observed: Observed::default(),
             max_bytes: Some(1 << 20),
         }
     }
@@ -64,13 +64,13 @@ impl Bench {
     }
 
     async fn started(&self) -> (Enqueuer, Arc<Database>) {
-        let (handover, database) = self.open().await;
-        handover.start(self.told.clone());
-        (handover, database)
+        let (enqueuer, database) = self.open().await;
+        enqueuer.start(self.observed.clone());
+        (enqueuer, database)
     }
 
-    async fn close(&self, (handover, database): (Enqueuer, Arc<Database>)) {
-        handover.close().await;
+    async fn close(&self, (enqueuer, database): (Enqueuer, Arc<Database>)) {
+        enqueuer.close().await;
         Arc::into_inner(database).unwrap().close().await;
     }
 
@@ -83,7 +83,7 @@ impl Bench {
     }
 
     fn taken(&self) -> Vec<String> {
-        self.inbox.taken().into_iter().map(|admission| admission.event.id).collect()
+        self.inbox.taken().into_iter().map(|request| request.event.id).collect()
     }
 
     async fn drained(&self) {
@@ -127,57 +127,57 @@ fn duplicate(id: &str) -> Result<Enqueued, EnqueueError> {
 #[tokio::test]
 async fn what_the_inbox_does_not_take_is_kept_and_drained_as_it_came() {
     let bench = Bench::new();
-    let (handover, database) = bench.started().await;
+    let (enqueuer, database) = bench.started().await;
     let came: Vec<EnqueueRequest> = (0..50).map(|n| event(&format!("e{n:02}"))).collect();
     for one in &came {
-        assert_eq!(handover.enqueue(one.clone()).await, accepted(&one.event.id));
+        assert_eq!(enqueuer.enqueue(one.clone()).await, accepted(&one.event.id));
     }
     assert_eq!(bench.taken(), [""; 0]);
     bench.inbox.all(None);
     bench.drained().await;
     let taken = bench.inbox.taken();
     assert_eq!(format!("{came:?}"), format!("{taken:?}").replace("Owned", "Borrowed"));
-    // Now that the line is gone, the inbox is asked first.
-    until("the line is gone", || !handover.spool.as_ref().unwrap().lines.wait_at("src")).await;
+    // Now that the backlog is gone, the inbox is asked first.
+    until("the backlog is gone", || !enqueuer.spool.as_ref().unwrap().backlog.must_queue("src")).await;
     bench.inbox.all(Some(EnqueueError::Overloaded));
-    assert_eq!(handover.enqueue(event("f")).await, Err(EnqueueError::Overloaded));
+    assert_eq!(enqueuer.enqueue(event("f")).await, Err(EnqueueError::Overloaded));
     bench.inbox.all(Some(EnqueueError::InProgress));
-    assert_eq!(handover.enqueue(event("f")).await, Err(EnqueueError::InProgress));
-    bench.close((handover, database)).await;
+    assert_eq!(enqueuer.enqueue(event("f")).await, Err(EnqueueError::InProgress));
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn new_events_of_a_source_queue_behind_its_spooled_ones_and_no_others() {
     let bench = Bench::new();
-    let (handover, database) = bench.open().await;
-    handover.enqueue(event("old")).await.unwrap();
+    let (enqueuer, database) = bench.open().await;
+    enqueuer.enqueue(event("old")).await.unwrap();
     bench.inbox.all(None);
-    handover.enqueue(event("new")).await.unwrap();
-    handover.enqueue(of("other", "free", "1")).await.unwrap();
+    enqueuer.enqueue(event("new")).await.unwrap();
+    enqueuer.enqueue(of("other", "free", "1")).await.unwrap();
     assert_eq!(bench.taken(), ["free"]);
-    handover.start(bench.told.clone());
+    enqueuer.start(bench.observed.clone());
     bench.drained().await;
     assert_eq!(bench.taken(), ["free", "old", "new"]);
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn nothing_overtakes_what_is_tried_again() {
     let bench = Bench::new();
-    let (handover, database) = bench.open().await;
+    let (enqueuer, database) = bench.open().await;
     for id in ["a", "b", "c"] {
-        handover.enqueue(event(id)).await.unwrap();
+        enqueuer.enqueue(event(id)).await.unwrap();
     }
     bench.inbox.one("b", Some(EnqueueError::Refused("not now".to_owned())));
     bench.inbox.all(None);
-    handover.start(bench.told.clone());
+    enqueuer.start(bench.observed.clone());
     let before = bench.inbox.refused();
     until("it is tried again", || bench.inbox.refused() >= before + 3).await;
     assert_eq!(bench.taken(), ["a"]);
     bench.inbox.one("b", None);
     bench.drained().await;
     assert_eq!(bench.taken(), ["a", "b", "c"]);
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
@@ -189,70 +189,70 @@ async fn a_restart_goes_on_where_it_stood() {
     }
     bench.close(before).await;
     bench.inbox.all(None);
-    let (handover, database) = bench.open().await;
-    assert_eq!(handover.enqueue(event("c")).await, accepted("c"));
+    let (enqueuer, database) = bench.open().await;
+    assert_eq!(enqueuer.enqueue(event("c")).await, accepted("c"));
     assert_eq!(bench.taken(), [""; 0], "it waits behind those of before");
-    handover.start(bench.told.clone());
+    enqueuer.start(bench.observed.clone());
     bench.drained().await;
     assert_eq!(bench.taken(), ["a", "b", "c"]);
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn redeliveries_and_conflicts_are_known_before_the_queue_is_asked() {
     let bench = Bench::new();
-    let (handover, database) = bench.started().await;
+    let (enqueuer, database) = bench.started().await;
     let body = |body| of("src", "a", body);
     let dropping = |id| EnqueueRequest { on_conflict: OnConflict::Drop, ..body(id) };
     let second = conflict_id("a", &body("2").body);
-    assert_eq!(handover.enqueue(body("1")).await, accepted("a"));
-    assert_eq!(handover.enqueue(body("1")).await, duplicate("a"));
-    assert_eq!(handover.enqueue(body("2")).await, accepted(&second));
-    assert_eq!(handover.enqueue(body("2")).await, duplicate(&second));
-    assert_eq!(handover.enqueue(dropping("3")).await, duplicate("a"));
-    assert_eq!(handover.enqueue(of("other", "a", "1")).await, accepted("a"), "another source's");
+    assert_eq!(enqueuer.enqueue(body("1")).await, accepted("a"));
+    assert_eq!(enqueuer.enqueue(body("1")).await, duplicate("a"));
+    assert_eq!(enqueuer.enqueue(body("2")).await, accepted(&second));
+    assert_eq!(enqueuer.enqueue(body("2")).await, duplicate(&second));
+    assert_eq!(enqueuer.enqueue(dropping("3")).await, duplicate("a"));
+    assert_eq!(enqueuer.enqueue(of("other", "a", "1")).await, accepted("a"), "another source's");
     assert_eq!(bench.metrics.spool.events.get(), 4);
     bench.inbox.all(None);
     bench.drained().await;
-    let told = bench.told.0.lock().unwrap().iter().filter(|told| *told == "a true").count();
+    let told = bench.observed.0.lock().unwrap().iter().filter(|told| *told == "a true").count();
     assert_eq!(told, 2, "the queue's word, told once each");
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn a_full_spool_turns_away_and_drops_nothing() {
     let mut bench = Bench::new();
     bench.max_bytes = Some(2000);
-    let (handover, database) = bench.started().await;
+    let (enqueuer, database) = bench.started().await;
     let mut kept = Vec::new();
-    while let Ok(verdict) = handover.enqueue(event(&format!("e{}", kept.len()))).await {
+    while let Ok(enqueued) = enqueuer.enqueue(event(&format!("e{}", kept.len()))).await {
         assert!(bench.readiness.ready(), "the inbox is down, the spool takes");
-        kept.push(verdict);
+        kept.push(enqueued);
     }
     assert!(!bench.readiness.ready() && !kept.is_empty());
-    assert_eq!(handover.enqueue(event("e0")).await, duplicate("e0"), "that one is kept");
-    assert_eq!(handover.enqueue(of("other", "x", "1")).await, Err(EnqueueError::Unreachable));
+    assert_eq!(enqueuer.enqueue(event("e0")).await, duplicate("e0"), "that one is kept");
+    assert_eq!(enqueuer.enqueue(of("other", "x", "1")).await, Err(EnqueueError::Unreachable));
     assert!(bench.metrics.spool.bytes.get() <= 2000);
     bench.inbox.all(None);
     bench.drained().await;
     assert_eq!(bench.taken().len(), kept.len());
     assert_eq!(bench.metrics.spool.bytes.get(), 0);
     assert!(bench.readiness.ready());
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn a_failing_database_is_no_acceptance_and_shows_until_it_works() {
     let bench = Bench::new();
-    let (handover, database) = bench.started().await;
+    let (enqueuer, database) = bench.started().await;
     let intruder = Connection::open(bench.file()).unwrap();
     intruder.execute_batch("BEGIN IMMEDIATE").unwrap();
-    assert_eq!(handover.enqueue(event("a")).await, Err(EnqueueError::Unreachable));
+    assert_eq!(enqueuer.enqueue(event("a")).await, Err(EnqueueError::Unreachable));
     assert!(!bench.readiness.ready());
     intruder.execute_batch("ROLLBACK").unwrap();
     until("a write works again", || bench.readiness.ready()).await;
-    assert_eq!(handover.enqueue(event("a")).await, accepted("a"));
-    bench.close((handover, database)).await;
+    assert_eq!(enqueuer.enqueue(event("a")).await, accepted("a"));
+    bench.close((enqueuer, database)).await;
 }
 
 /// Whoever gives up waiting may have been written all the same: then it must be drained.
@@ -260,48 +260,48 @@ async fn a_failing_database_is_no_acceptance_and_shows_until_it_works() {
 #[tokio::test]
 async fn a_disk_with_room_for_less_than_an_event_is_full_until_it_has_more() {
     let bench = Bench::new();
-    let (handover, database) = bench.open().await;
+    let (enqueuer, database) = bench.open().await;
     let limit = async |pages: &'static str| {
         let set = move |conn: &Connection| conn.query_row(pages, [], |row| row.get::<_, i64>(0));
         database.write(set).await.unwrap();
     };
     limit("PRAGMA max_page_count = 1").await;
     let event = of("a", "evt", &"x".repeat(10_000));
-    assert!(handover.enqueue(event.clone()).await.is_err());
-    let spool = handover.spool.clone().unwrap();
+    assert!(enqueuer.enqueue(event.clone()).await.is_err());
+    let spool = enqueuer.spool.clone().unwrap();
     for _ in 0..3 {
-        let _ = spool.look(None).await;
+        let _ = spool.refresh(None).await;
         assert!(!bench.readiness.ready());
     }
     limit("PRAGMA max_page_count = 1000000").await;
-    spool.look(None).await.unwrap();
+    spool.refresh(None).await.unwrap();
     assert!(bench.readiness.ready());
-    assert!(handover.enqueue(event).await.is_ok());
+    assert!(enqueuer.enqueue(event).await.is_ok());
     drop(spool);
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn an_event_whose_request_has_gone_is_drained_too() {
     let bench = Bench::new();
-    let (handover, database) = bench.started().await;
-    let mut enqueue = Box::pin(handover.enqueue(event("a")));
+    let (enqueuer, database) = bench.started().await;
+    let mut enqueue = Box::pin(enqueuer.enqueue(event("a")));
     assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(enqueue.as_mut().poll(cx))).await.is_pending());
     drop(enqueue);
     bench.inbox.all(None);
     until("it is drained", || bench.taken() == ["a"]).await;
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
-async fn what_can_never_be_taken_is_a_dead_letter_and_holds_nobody_up() {
+async fn what_can_never_be_taken_is_a_dead_letter_and_blocks_no_other() {
     let bench = Bench::new();
     bench.inbox.one("large", Some(EnqueueError::Unacceptable("too large".to_owned())));
-    bench.inbox.one("nowhere", Some(EnqueueError::Unroutable("no such queue".to_owned())));
-    let (handover, database) = bench.started().await;
-    assert_eq!(handover.enqueue(event("large")).await, accepted("large"), "dead at once, and kept");
-    for id in ["a", "nowhere", "b", "large-2"] {
-        handover.enqueue(event(id)).await.unwrap();
+    bench.inbox.one("unroutable", Some(EnqueueError::Unroutable("no such queue".to_owned())));
+    let (enqueuer, database) = bench.started().await;
+    assert_eq!(enqueuer.enqueue(event("large")).await, accepted("large"), "dead at once, and kept");
+    for id in ["a", "unroutable", "b", "large-2"] {
+        enqueuer.enqueue(event(id)).await.unwrap();
     }
     bench.inbox.one("large-2", Some(EnqueueError::Unacceptable("too large".to_owned())));
     bench.inbox.all(None);
@@ -309,34 +309,34 @@ async fn what_can_never_be_taken_is_a_dead_letter_and_holds_nobody_up() {
     assert_eq!(bench.taken(), ["a", "b"]);
     assert_eq!(bench.metrics.spool.dead_events.get(), 3);
     assert_eq!(
-        handover.enqueue(event("nowhere")).await,
-        Err(EnqueueError::Unroutable(String::new())).or(duplicate("nowhere"))
+        enqueuer.enqueue(event("unroutable")).await,
+        Err(EnqueueError::Unroutable(String::new())).or(duplicate("unroutable"))
     );
-    let on_dead_letter = bench.told.0.lock().unwrap().iter().filter(|told| *told == "buried: src").count();
+    let on_dead_letter = bench.observed.0.lock().unwrap().iter().filter(|told| *told == "dead: src").count();
     assert_eq!(on_dead_letter, 3);
 
     let mut dead = bench.dead();
     let listed = dead.list().unwrap();
     let ids: Vec<&str> = listed.iter().map(|letter| &*letter.id).collect();
-    assert_eq!(ids, ["large", "nowhere", "large-2"]);
+    assert_eq!(ids, ["large", "unroutable", "large-2"]);
     assert!(listed[1].why.contains("no such queue; tried 11 times"), "{}", listed[1].why);
-    assert_eq!(dead.events("nowhere").unwrap(), [event("nowhere").event.json]);
-    assert_eq!(dead.events(&listed[1].seq.to_string()).unwrap(), [event("nowhere").event.json]);
+    assert_eq!(dead.events("unroutable").unwrap(), [event("unroutable").event.json]);
+    assert_eq!(dead.events(&listed[1].seq.to_string()).unwrap(), [event("unroutable").event.json]);
 
     // Sent back, while the gateway runs: it takes it up by itself.
-    until("the line is gone", || !handover.spool.as_ref().unwrap().lines.wait_at("src")).await;
-    bench.inbox.one("nowhere", None);
+    until("the backlog is gone", || !enqueuer.spool.as_ref().unwrap().backlog.must_queue("src")).await;
+    bench.inbox.one("unroutable", None);
     assert!(
         matches!(dead.retry(&these(&[&listed[1].seq.to_string(), "99", "no"])), Err(DeadError::NoSuch(them)) if them == ["99", "no"])
     );
     assert_eq!(dead.list().unwrap().len(), 3, "all or none");
     let one = BTreeMap::from([("src".to_owned(), 1)]);
-    assert_eq!(dead.retry(&these(&["nowhere"])).unwrap(), one);
-    until("it is taken", || bench.taken() == ["a", "b", "nowhere"]).await;
+    assert_eq!(dead.retry(&these(&["unroutable"])).unwrap(), one);
+    until("it is taken", || bench.taken() == ["a", "b", "unroutable"]).await;
     assert_eq!(dead.delete(&Selection::All).unwrap()["src"], 2);
     until("they are gone", || bench.metrics.spool.dead_events.get() == 0).await;
     assert_eq!(bench.metrics.spool.bytes.get(), 0);
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 fn these(names: &[&str]) -> Selection {
@@ -347,72 +347,72 @@ fn these(names: &[&str]) -> Selection {
 async fn a_letter_sent_back_goes_behind_all_that_waits() {
     let bench = Bench::new();
     bench.inbox.one("bad", Some(EnqueueError::Unacceptable("no".to_owned())));
-    let (handover, database) = bench.open().await;
+    let (enqueuer, database) = bench.open().await;
     for id in ["bad", "a", "b"] {
-        handover.enqueue(event(id)).await.unwrap();
+        enqueuer.enqueue(event(id)).await.unwrap();
     }
     assert_eq!(bench.dead().retry(&Selection::All).unwrap()["src"], 1);
-    handover.enqueue(event("c")).await.unwrap();
+    enqueuer.enqueue(event("c")).await.unwrap();
     bench.inbox.one("bad", None);
     bench.inbox.all(None);
-    handover.start(bench.told.clone());
+    enqueuer.start(bench.observed.clone());
     bench.drained().await;
     assert_eq!(bench.taken(), ["a", "b", "bad", "c"]);
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn a_damaged_row_is_set_aside() {
     let bench = Bench::new();
-    let (handover, database) = bench.open().await;
+    let (enqueuer, database) = bench.open().await;
     for id in ["a", "b"] {
-        handover.enqueue(event(id)).await.unwrap();
+        enqueuer.enqueue(event(id)).await.unwrap();
     }
     let hand = Connection::open(bench.file()).unwrap();
     hand.execute("UPDATE spool SET id_end = 2 WHERE id = 'a'", []).unwrap();
     bench.inbox.all(None);
-    handover.start(bench.told.clone());
+    enqueuer.start(bench.observed.clone());
     bench.drained().await;
     assert_eq!(bench.taken(), ["b"]);
     assert_eq!(bench.dead().list().unwrap()[0].id, "a");
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 /// Its write went by all that would have told of it.
 #[tokio::test]
-async fn a_row_nobody_knows_of_is_found() {
+async fn a_row_from_another_writer_is_found() {
     let bench = Bench::new();
     bench.inbox.all(None);
-    let (handover, database) = bench.started().await;
+    let (enqueuer, database) = bench.started().await;
     let hand = Connection::open(bench.file()).unwrap();
     table::put(&hand, &event("seen"), 0, None, 1 << 20).unwrap();
-    let line = || handover.spool.as_ref().unwrap().lines.wait_at("src");
-    until("the first looks are over", || bench.taken() == ["seen"] && !line()).await;
+    let queued = || enqueuer.spool.as_ref().unwrap().backlog.must_queue("src");
+    until("the first looks are over", || bench.taken() == ["seen"] && !queued()).await;
     database.write(|conn| table::put(conn, &event("a"), 0, None, 1 << 20)).await.unwrap();
     until("it is drained", || bench.taken() == ["seen", "a"]).await;
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 /// A queue that is up and takes nothing, as without its quorum: no event is to blame.
 #[tokio::test]
-async fn an_outage_that_looks_like_a_bad_event_buries_none() {
+async fn an_outage_that_looks_like_a_bad_event_makes_no_dead_letter() {
     for why in [EnqueueError::Unknown, EnqueueError::Unroutable("not bound yet".to_owned())] {
         let bench = Bench::new();
         bench.readiness.set_queue(true);
         bench.inbox.all(Some(why));
-        let (handover, database) = bench.started().await;
+        let (enqueuer, database) = bench.started().await;
         let ids: Vec<String> = (0..20).map(|n| format!("e{n:02}")).collect();
         for id in &ids {
-            handover.enqueue(event(id)).await.unwrap();
+            enqueuer.enqueue(event(id)).await.unwrap();
         }
-        handover.enqueue(of("other", "x", "1")).await.unwrap();
+        enqueuer.enqueue(of("other", "x", "1")).await.unwrap();
         until("they were tried often", || bench.inbox.refused() >= 1500).await;
         assert_eq!(bench.metrics.spool.dead_events.get(), 0);
         bench.inbox.all(None);
         bench.drained().await;
         assert_eq!(bench.taken().len(), ids.len() + 1);
         assert_eq!(bench.metrics.spool.dead_events.get(), 0);
-        bench.close((handover, database)).await;
+        bench.close((enqueuer, database)).await;
     }
 }
 
@@ -420,21 +420,21 @@ async fn an_outage_that_looks_like_a_bad_event_buries_none() {
 async fn bad_events_are_given_up_once_another_is_taken() {
     for source in ["src", "other"] {
         let bench = Bench::new();
-        let (handover, database) = bench.open().await;
+        let (enqueuer, database) = bench.open().await;
         for n in 0..20 {
             let id = format!("bad{n}");
             bench.inbox.one(&id, Some(EnqueueError::Unknown));
-            handover.enqueue(event(&id)).await.unwrap();
+            enqueuer.enqueue(event(&id)).await.unwrap();
         }
         bench.inbox.all(None);
-        handover.start(bench.told.clone());
+        enqueuer.start(bench.observed.clone());
         until("they were tried often", || bench.inbox.refused() >= 800).await;
         assert_eq!(bench.metrics.spool.dead_events.get(), 0, "no other one was taken");
-        handover.enqueue(of(source, "good", "1")).await.unwrap();
+        enqueuer.enqueue(of(source, "good", "1")).await.unwrap();
         bench.drained().await;
         assert_eq!(bench.taken(), ["good"]);
         assert_eq!(bench.metrics.spool.dead_events.get(), 20);
-        bench.close((handover, database)).await;
+        bench.close((enqueuer, database)).await;
     }
 }
 
@@ -448,15 +448,15 @@ fn about(subject: usize, n: usize) -> EnqueueRequest {
 async fn many_waiting_go_side_by_side_and_each_subject_in_its_order() {
     let bench = Bench::new();
     bench.inbox.slow();
-    let (handover, database) = bench.open().await;
+    let (enqueuer, database) = bench.open().await;
     for n in 0..60 {
         for subject in 0..5 {
-            handover.enqueue(about(subject, n)).await.unwrap();
+            enqueuer.enqueue(about(subject, n)).await.unwrap();
         }
     }
     let alone = bench.inbox.most_in_flight();
     bench.inbox.all(None);
-    handover.start(bench.told.clone());
+    enqueuer.start(bench.observed.clone());
     bench.drained().await;
     assert_eq!((alone, bench.inbox.most_in_flight()), (1, 5));
     let taken = bench.taken();
@@ -465,24 +465,24 @@ async fn many_waiting_go_side_by_side_and_each_subject_in_its_order() {
         let came: Vec<String> = (0..60).map(|n| format!("{subject}-{n}")).collect();
         assert_eq!(own, came.iter().collect::<Vec<_>>());
     }
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn a_few_waiting_go_one_at_a_time() {
     let bench = Bench::new();
     bench.inbox.slow();
-    let (handover, database) = bench.open().await;
+    let (enqueuer, database) = bench.open().await;
     for n in 0..100 {
-        handover.enqueue(about(n % 5, n)).await.unwrap();
+        enqueuer.enqueue(about(n % 5, n)).await.unwrap();
     }
     bench.inbox.all(None);
-    handover.start(bench.told.clone());
+    enqueuer.start(bench.observed.clone());
     bench.drained().await;
     assert_eq!(bench.inbox.most_in_flight(), 1);
     let came: Vec<String> = (0..100).map(|n| format!("{}-{n}", n % 5)).collect();
     assert_eq!(bench.taken(), came);
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
@@ -492,37 +492,37 @@ async fn a_spool_that_is_off_is_drained_and_takes_no_more() {
     before.0.enqueue(event("old")).await.unwrap();
     bench.close(before).await;
     bench.max_bytes = None;
-    let (handover, database) = bench.started().await;
-    assert_eq!(handover.enqueue(event("new")).await, Err(EnqueueError::Unreachable));
+    let (enqueuer, database) = bench.started().await;
+    assert_eq!(enqueuer.enqueue(event("new")).await, Err(EnqueueError::Unreachable));
     assert!(!bench.readiness.ready(), "nobody can fall back on it");
     assert_eq!(bench.metrics.spool.events.get(), 1);
     bench.inbox.all(None);
     bench.drained().await;
-    assert_eq!(handover.enqueue(event("new")).await, accepted("new"));
+    assert_eq!(enqueuer.enqueue(event("new")).await, accepted("new"));
     assert_eq!(bench.taken(), ["old", "new"]);
     assert!(!bench.readiness.ready());
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn an_event_larger_than_the_whole_spool_does_not_make_it_full_for_ever() {
     let mut bench = Bench::new();
     bench.max_bytes = Some(2000);
-    let (handover, database) = bench.started().await;
+    let (enqueuer, database) = bench.started().await;
     let large = of("src", "large", &"x".repeat(3000));
-    assert_eq!(handover.enqueue(large).await, Err(EnqueueError::Unreachable));
+    assert_eq!(enqueuer.enqueue(large).await, Err(EnqueueError::Unreachable));
     until("it takes events again", || bench.readiness.ready()).await;
-    assert_eq!(handover.enqueue(event("small")).await, accepted("small"));
-    bench.close((handover, database)).await;
+    assert_eq!(enqueuer.enqueue(event("small")).await, accepted("small"));
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn all_letters_are_handled_some_at_a_time() {
     let bench = Bench::new();
-    let (handover, database) = bench.open().await;
+    let (enqueuer, database) = bench.open().await;
     let ids: Vec<String> = (0..450).map(|n| format!("e{n:03}")).collect();
     for id in &ids {
-        handover.enqueue(event(id)).await.unwrap();
+        enqueuer.enqueue(event(id)).await.unwrap();
     }
     let hand = Connection::open(bench.file()).unwrap();
     hand.execute_batch("UPDATE spool SET why = 'by hand'").unwrap();
@@ -536,26 +536,26 @@ async fn all_letters_are_handled_some_at_a_time() {
     hand.execute_batch("DROP TRIGGER no_more").unwrap();
     assert_eq!(bench.dead().retry(&Selection::All).unwrap()["src"], 50);
     bench.inbox.all(None);
-    handover.start(bench.told.clone());
+    enqueuer.start(bench.observed.clone());
     bench.drained().await;
     assert_eq!(bench.taken(), ids);
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }
 
 #[tokio::test]
 async fn a_subject_never_overtakes_itself_not_even_for_evidence() {
     let bench = Bench::new();
-    let (handover, database) = bench.open().await;
+    let (enqueuer, database) = bench.open().await;
     bench.inbox.one("1-0", Some(EnqueueError::Unknown));
     for n in 0..2 {
-        handover.enqueue(about(1, n)).await.unwrap();
+        enqueuer.enqueue(about(1, n)).await.unwrap();
     }
     bench.inbox.all(None);
-    handover.start(bench.told.clone());
+    enqueuer.start(bench.observed.clone());
     until("it was tried often", || bench.inbox.refused() >= 60).await;
     assert_eq!(bench.taken(), [""; 0]);
     bench.inbox.one("1-0", None);
     bench.drained().await;
     assert_eq!(bench.taken(), ["1-0", "1-1"]);
-    bench.close((handover, database)).await;
+    bench.close((enqueuer, database)).await;
 }

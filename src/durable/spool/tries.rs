@@ -1,42 +1,42 @@
-//! How often an event was tried in vain, and whether that is the event's own fault.
+//! How often an event failed, and whether the event itself is to blame.
 //!
-//! Keeps true: but for what the queue itself says it will never take, an event is given up only when it fails again after the
-//! queue has taken another one: a queue that takes nothing condemns nobody, whatever it answers.
+//! Keeps true: an event is given up in two cases only. Either the queue says that it will never take the event, or the
+//! event fails again after the queue took another one. While the queue takes nothing, no event is given up.
 
 use std::collections::HashMap;
 
 use crate::durable::inbox::EnqueueError;
 
-/// The rows of one source that have failed.
+/// The rows of one source that have failures.
 #[derive(Default)]
-pub(super) struct Tries(HashMap<i64, Failed>);
+pub(super) struct Tries(HashMap<i64, Failures>);
 
-/// How a row has fared.
 #[derive(Default)]
-struct Failed {
+struct Failures {
     unroutable: u32,
     unknown: u32,
-    /// How many events the queue had taken when this one had failed often enough.
+    /// How many events the queue had taken when this one reached its number of failures.
     suspect_since: Option<u64>,
 }
 
 impl Tries {
-    /// A row has failed; the queue has taken so many events by now. Why it is to be given up, if it has come to that.
-    pub(super) fn failed(&mut self, row: i64, why: &EnqueueError, taken: u64) -> Option<String> {
-        let failed = self.0.entry(row).or_default();
+    /// Records a failure; `taken` is how many events the queue has taken so far. Returns the reason if the event is now
+    /// given up.
+    pub(super) fn record_failure(&mut self, row: i64, why: &EnqueueError, taken: u64) -> Option<String> {
+        let failures = self.0.entry(row).or_default();
         match why {
             EnqueueError::Unacceptable(_) => return Some(why.to_string()),
-            EnqueueError::Unroutable(_) => failed.unroutable += 1,
-            EnqueueError::Unknown | EnqueueError::Unclear(_) => failed.unknown += 1,
-            // As it would say to any event: that explains the tries before, too.
-            EnqueueError::Unreachable | EnqueueError::Refused(_) => *failed = Failed::default(),
+            EnqueueError::Unroutable(_) => failures.unroutable += 1,
+            EnqueueError::Unknown | EnqueueError::Unclear(_) => failures.unknown += 1,
+            // The queue would refuse any event, which explains the earlier failures too.
+            EnqueueError::Unreachable | EnqueueError::Refused(_) => *failures = Failures::default(),
             EnqueueError::Overloaded | EnqueueError::InProgress => return None,
         }
-        if failed.unroutable < UNROUTABLE_TRIES && failed.unknown < UNKNOWN_TRIES {
+        if failures.unroutable < UNROUTABLE_TRIES && failures.unknown < UNKNOWN_TRIES {
             return None;
         }
-        let since = *failed.suspect_since.get_or_insert(taken);
-        let tries = failed.unroutable + failed.unknown;
+        let since = *failures.suspect_since.get_or_insert(taken);
+        let tries = failures.unroutable + failures.unknown;
         let maybe_in = match why {
             EnqueueError::Unknown | EnqueueError::Unclear(_) => {
                 "; it may be in: a retry is safe within the dedupe window"
@@ -46,17 +46,15 @@ impl Tries {
         (taken > since).then(|| format!("{why}; tried {tries} times, while the queue took others{maybe_in}"))
     }
 
-    /// Whether a row has failed so often that only evidence is wanting.
-    pub(super) fn suspects(&self, row: i64) -> bool {
-        self.0.get(&row).is_some_and(|failed| failed.suspect_since.is_some())
+    /// Whether a row has failed often enough; to give it up, the queue must also take another event.
+    pub(super) fn is_suspect(&self, row: i64) -> bool {
+        self.0.get(&row).is_some_and(|failures| failures.suspect_since.is_some())
     }
 
-    /// How often a row has failed.
-    pub(super) fn of(&self, row: i64) -> u32 {
-        self.0.get(&row).map_or(0, |failed| failed.unroutable + failed.unknown)
+    pub(super) fn count(&self, row: i64) -> u32 {
+        self.0.get(&row).map_or(0, |failures| failures.unroutable + failures.unknown)
     }
 
-    /// A row is settled.
     pub(super) fn forget(&mut self, row: i64) {
         self.0.remove(&row);
     }
@@ -70,7 +68,7 @@ mod tests {
     use super::*;
 
     fn given_up(tries: &mut Tries, why: &EnqueueError, taken: u64, times: u32) -> bool {
-        (0..times).any(|_| tries.failed(7, why, taken).is_some())
+        (0..times).any(|_| tries.record_failure(7, why, taken).is_some())
     }
 
     #[test]
@@ -86,13 +84,13 @@ mod tests {
 
     #[test]
     fn a_queue_that_takes_nothing_condemns_nobody() {
-        let nowhere = EnqueueError::Unroutable("no queue".to_owned());
-        for (why, enough) in [(&nowhere, UNROUTABLE_TRIES), (&EnqueueError::Unknown, UNKNOWN_TRIES)] {
+        let unroutable = EnqueueError::Unroutable("no queue".to_owned());
+        for (why, enough) in [(&unroutable, UNROUTABLE_TRIES), (&EnqueueError::Unknown, UNKNOWN_TRIES)] {
             let tries = &mut Tries::default();
             assert!(!given_up(tries, why, 5, 1));
             assert!(!given_up(tries, why, 6, enough - 1), "what was taken before it had failed enough");
-            assert!(tries.suspects(7) && !given_up(tries, why, 6, 1000), "whatever it answers");
-            assert!(tries.failed(8, why, 7).is_none(), "another row's tries are its own");
+            assert!(tries.is_suspect(7) && !given_up(tries, why, 6, 1000), "whatever it answers");
+            assert!(tries.record_failure(8, why, 7).is_none(), "another row's tries are its own");
             assert!(given_up(tries, why, 7, 1), "{why}");
         }
     }
@@ -101,7 +99,7 @@ mod tests {
     fn what_the_queue_said_is_the_reason() {
         let (tries, reset) = (&mut Tries::default(), EnqueueError::Unclear("connection reset".to_owned()));
         assert!(!given_up(tries, &reset, 0, UNKNOWN_TRIES));
-        let why = tries.failed(7, &reset, 1).unwrap();
+        let why = tries.record_failure(7, &reset, 1).unwrap();
         assert!(why.contains("connection reset") && why.contains("a retry is safe"), "{why}");
     }
 
@@ -109,7 +107,7 @@ mod tests {
     fn an_outage_explains_what_went_before() {
         let tries = &mut Tries::default();
         assert!(!given_up(tries, &EnqueueError::Unknown, 0, UNKNOWN_TRIES));
-        assert!(!given_up(tries, &EnqueueError::Unreachable, 1, 1) && !tries.suspects(7));
+        assert!(!given_up(tries, &EnqueueError::Unreachable, 1, 1) && !tries.is_suspect(7));
         assert!(!given_up(tries, &EnqueueError::Unknown, 1, UNKNOWN_TRIES));
         assert!(!given_up(tries, &EnqueueError::Overloaded, 2, 1), "says nothing of either");
         assert!(given_up(tries, &EnqueueError::Unknown, 2, 1));

@@ -1,13 +1,13 @@
-//! The latches that readiness is read from.
+//! The state behind `/readyz`.
 //!
-//! Keeps true: readiness is what the parts say of themselves, set at the moment they learn it; nothing here guesses.
+//! Keeps true: each part sets its own state when it changes. Nothing is guessed here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-/// What each part says of itself. All start down; the part that opens sets its own.
+/// The state of each part. Everything starts as down until its part reports otherwise.
 #[derive(Debug, Default)]
 pub struct Readiness {
     /// A [`QueueState`].
@@ -17,20 +17,20 @@ pub struct Readiness {
     draining: AtomicBool,
     /// A [`SpoolState`].
     spool: AtomicU8,
-    /// Why the queue takes no events, where it says so.
+    /// Why the queue takes no events, if it reports a reason.
     queue_detail: ArcSwapOption<String>,
 }
 
-/// What the queue says of itself.
+/// The queue's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum QueueState {
-    /// It is away, or refuses events.
+    /// It is unreachable, or refuses events.
     #[default]
     Down,
     /// It takes events.
     Up,
-    /// It answers, and takes no more for want of room.
+    /// It answers, but has no room for events.
     Full,
 }
 
@@ -52,20 +52,20 @@ impl From<bool> for QueueState {
     }
 }
 
-/// What the spool says of itself.
+/// The spool's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SpoolState {
-    /// There is none.
+    /// There is no spool.
     #[default]
     Off,
-    /// It would be on the queue's own disk, so that it cannot stand in for the queue: it stays empty.
+    /// The spool would be on the queue's own disk, so it could not replace the queue. It stays empty.
     Beside,
-    /// Nothing waits in it.
+    /// No event waits.
     Empty,
-    /// Events wait in it: they are drained while the queue takes them.
+    /// Events wait; they are drained when the queue takes them.
     Draining,
-    /// It takes no more: at its bound, or its disk fails.
+    /// It takes no events: it is full, or its disk fails.
     Full,
 }
 
@@ -73,8 +73,8 @@ impl SpoolState {
     const ALL: [SpoolState; 5] =
         [SpoolState::Off, SpoolState::Beside, SpoolState::Empty, SpoolState::Draining, SpoolState::Full];
 
-    /// Whether an event that the queue does not take can go there.
-    fn takes(self) -> bool {
+    /// Whether it takes an event that the queue does not.
+    fn takes_events(self) -> bool {
         matches!(self, SpoolState::Empty | SpoolState::Draining)
     }
 
@@ -90,22 +90,22 @@ impl SpoolState {
 }
 
 impl Readiness {
-    /// Whether the queue takes events.
+    /// Sets the queue's state.
     pub fn set_queue(&self, state: impl Into<QueueState>) {
         self.queue.store(state.into() as u8, Ordering::Relaxed);
     }
 
-    /// What the queue said last.
+    /// The queue's last state.
     pub fn queue(&self) -> QueueState {
         QueueState::ALL.get(usize::from(self.queue.load(Ordering::Relaxed))).copied().unwrap_or_default()
     }
 
-    /// Why the queue takes no events, and what to do; none: it takes them, or does not say.
+    /// Why the queue takes no events, with the remedy. None if it takes them or gives no reason.
     pub fn set_queue_detail(&self, why: Option<&str>) {
         self.queue_detail.store(why.map(|why| Arc::new(why.to_owned())));
     }
 
-    /// Why the queue takes no events, where it says so.
+    /// Why the queue takes no events, if it reports a reason.
     pub fn queue_detail(&self) -> Option<String> {
         self.queue_detail.load().as_deref().cloned()
     }
@@ -115,12 +115,12 @@ impl Readiness {
         self.dedupe.store(up, Ordering::Relaxed);
     }
 
-    /// Whether the reject log can be written. A detail: it never makes the gateway unready.
+    /// Whether the reject log can be written. This never makes the gateway unready.
     pub fn set_audit(&self, up: bool) {
         self.audit.store(up, Ordering::Relaxed);
     }
 
-    /// What the spool is like.
+    /// Sets the spool's state.
     pub fn set_spool(&self, state: SpoolState) {
         self.spool.store(state as u8, Ordering::Relaxed);
     }
@@ -129,27 +129,27 @@ impl Readiness {
         SpoolState::ALL.get(usize::from(self.spool.load(Ordering::Relaxed))).copied().unwrap_or_default()
     }
 
-    /// The gateway is on its way out.
+    /// Marks the gateway as draining before its exit.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is on its way out.
+    /// Whether the gateway drains before its exit.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether a new event could be put in the queue.
+    /// Whether the queue would take a new event.
     pub fn is_up(&self) -> bool {
         self.queue() == QueueState::Up && self.dedupe.load(Ordering::Relaxed)
     }
 
-    /// Whether a new event could be made durable.
+    /// Whether a new event can be made durable, in the queue or the spool.
     pub fn ready(&self) -> bool {
-        (self.is_up() || self.spool().takes()) && !self.draining()
+        (self.is_up() || self.spool().takes_events()) && !self.draining()
     }
 
-    /// `/readyz`: the parts by name.
+    /// The body of `/readyz`.
     pub(super) fn report(&self) -> String {
         let word = |part: &AtomicBool| if part.load(Ordering::Relaxed) { "up" } else { "down" };
         let report = Report {

@@ -1,11 +1,11 @@
-//! The reject log's series.
+//! Metrics of the reject log.
 
 use prometheus::IntCounter;
 
 use super::family::metrics;
 
 metrics! {
-    /// What the reject log feeds.
+    /// Updated by the reject log.
     #[derive(Clone)]
     pub struct AuditMetrics from AuditFamilies for () {
         /// Records written to the reject log, without anchors.

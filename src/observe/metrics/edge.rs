@@ -1,4 +1,4 @@
-//! The listener's series.
+//! Metrics of the listener.
 
 use prometheus::{Gauge, IntCounter, IntGauge};
 
@@ -6,7 +6,7 @@ use super::family::{By, metrics};
 use super::labels::{Http2Error, TlsResult};
 
 metrics! {
-    /// What the listener feeds.
+    /// Updated by the listener.
     #[derive(Clone)]
     pub struct EdgeMetrics from EdgeFamilies for () {
         /// Open client connections.
@@ -30,7 +30,7 @@ impl EdgeMetrics {
         self.tls_handshakes.at(result).inc();
     }
 
-    /// Counts so many errors of clients in HTTP/2.
+    /// Counts HTTP/2 errors of clients.
     pub fn http2_errors(&self, error: Http2Error, many: usize) {
         self.http2_errors.at(error).inc_by(many as u64);
     }

@@ -1,6 +1,6 @@
-//! How a row becomes a metric: its family in the registry, and the handles that count.
+//! Turns a row of `metrics!` into a metric: its family in the registry, and the handles that count.
 //!
-//! Keeps true: every family comes from a row; a handle counts without a look-up, except an [`Open`] one.
+//! Keeps true: every family comes from a row. A handle counts without a look-up, except an [`Open`] one.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -14,7 +14,8 @@ use prometheus::{
 use super::source::Retain;
 use crate::base::label::Label;
 
-/// Declares the metrics of one kind of owner, such as a source or a queue; `()` owns what there is once. A row is one metric:
+/// Declares the metrics of one kind of owner, such as a source or a queue. The owner `()` exists once. A row is one
+/// metric:
 ///
 /// - its doc comment is the help text; the field, the type of its handle and the metric's name follow;
 /// - `of` names labels whose values are the owner's fields of the same names;
@@ -48,7 +49,7 @@ macro_rules! metrics {
                 })
             }
 
-            /// The owner's handles. Those of its series whose labels are known now are there from now on, at zero.
+            /// The owner's handles. Series whose labels are already known start at zero.
             pub(super) fn of(&self, owner: &$Owner) -> $Handles {
                 let _ = owner;
                 $Handles {
@@ -90,7 +91,7 @@ macro_rules! kinds {
             }
 
             fn remove(of: &$Family, values: &[&str]) {
-                // It is an error to remove a series that is not there, and no harm.
+                // Removing a missing series is an error, but harmless.
                 let _ = of.remove_label_values(values);
             }
         }
@@ -107,10 +108,10 @@ kinds! {
 /// The family of a handle.
 pub(super) type Family<H> = <<H as Handle>::Metric as Kind>::Family;
 
-/// What a row's field counts with: one series of a family, or several.
+/// A row's field: one series of a family, or several.
 pub(super) trait Handle: Sized {
     type Metric: Kind;
-    /// What the row has after `in`.
+    /// The type of the values after `in` in a row.
     type Values<'v>;
 
     /// `own`: the values of the owner's labels.
@@ -127,7 +128,7 @@ impl<M: Kind> Handle for M {
     }
 }
 
-/// A series that is not there until it is asked for.
+/// A series that is created on first use.
 impl<M: Kind> Handle for OnceLock<M> {
     type Metric = M;
     type Values<'v> = ();
@@ -160,7 +161,7 @@ impl<L: Label, M: Kind> Handle for By<L, M> {
     }
 }
 
-/// A series for each of some texts.
+/// A series for each text of a list.
 impl<M: Kind> Handle for HashMap<&'static str, M> {
     type Metric = M;
     type Values<'v> = &'v [&'static str];
@@ -170,7 +171,7 @@ impl<M: Kind> Handle for HashMap<&'static str, M> {
     }
 }
 
-/// A series for each number below one.
+/// A series for each number from 0 to below the given one.
 impl<M: Kind> Handle for Vec<M> {
     type Metric = M;
     type Values<'v> = usize;
@@ -180,7 +181,7 @@ impl<M: Kind> Handle for Vec<M> {
     }
 }
 
-/// Series that come and go. Each use looks one up.
+/// Series whose labels are not known in advance. Each use looks one up.
 pub(super) struct Open<M: Kind> {
     family: M::Family,
     own: Vec<String>,
@@ -215,7 +216,7 @@ impl<M: Kind> Handle for Open<M> {
     }
 }
 
-/// Every family that a row made.
+/// Every registered family.
 #[derive(Default)]
 pub(super) struct Families {
     pub(super) registry: Registry,

@@ -1,4 +1,4 @@
-//! The series of the gateway as a whole: its build, its config, and what its servers' settings put at risk.
+//! Metrics of the whole gateway: its build, its config, and unsafe settings of its servers.
 
 use prometheus::{Gauge, IntCounter, IntGauge};
 
@@ -6,7 +6,7 @@ use super::family::{By, Open, metrics};
 use super::labels::ReloadResult;
 
 metrics! {
-    /// What the start, the reload and the look at the servers' settings feed.
+    /// Updated by the start, by reloads, and by the check of the servers' settings.
     pub struct GatewayMetrics from GatewayFamilies for () {
         /// The version and revision that runs.
         pub(super) build: Open<IntGauge> = "hookgate_build_info" by version, revision;
@@ -25,12 +25,12 @@ impl GatewayMetrics {
         self.reloads.at(result).inc();
     }
 
-    /// Puts a setting's series at zero, if it is not there yet.
-    pub fn unsafe_setting_is_asked(&self, setting: &'static str) {
+    /// Creates the setting's series at zero, if it is missing.
+    pub fn init_unsafe_setting(&self, setting: &'static str) {
         let _ = self.unsafe_settings.at(&[setting]);
     }
 
-    /// Says of one setting whether it is unsafe.
+    /// Reports whether a setting is unsafe.
     pub fn unsafe_setting(&self, setting: &'static str, found: bool) {
         self.unsafe_settings.at(&[setting]).set(i64::from(found));
     }

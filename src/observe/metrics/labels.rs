@@ -1,13 +1,13 @@
-//! The label values that are not names from the config: enums, so that their number is known.
+//! Label values that are not names from the config. They are enums, so their number is known.
 
 use crate::base::label::labels;
 
 labels! {
-    /// How a request ended, as `hookgate_requests_total` tells it.
+    /// How a request ended, in `hookgate_requests_total`.
     pub enum OutcomeLabel {
-        /// In the queue now.
+        /// Now in the queue or the spool.
         Accepted = "accepted",
-        /// Was there already.
+        /// The queue had it already.
         Duplicate = "duplicate",
         /// A provider's health check.
         Ignored = "ignored",
@@ -19,43 +19,43 @@ labels! {
 }
 
 labels! {
-    /// Why an enqueue failed, as `hookgate_enqueue_failures_total` tells it.
+    /// Why an enqueue failed, in `hookgate_enqueue_failures_total`.
     pub enum EnqueueFailure {
-        /// The queue answered, and said no.
+        /// The queue refused the event.
         Refused = "refused",
-        /// The queue could not be reached: nothing was sent.
+        /// The queue was unreachable, and nothing was sent.
         Unreachable = "unreachable",
-        /// No answer in time: whether it is in is not known.
+        /// No answer in time: the queue may have the event.
         Timeout = "timeout",
     }
 }
 
 labels! {
-    /// How a TLS handshake ended, as `hookgate_tls_handshakes_total` tells it. One that the client left counts nowhere.
+    /// How a TLS handshake ended, in `hookgate_tls_handshakes_total`. A handshake that the client left is not counted.
     pub enum TlsResult {
-        /// With a connection.
+        /// The connection was established.
         Completed = "completed",
-        /// With an alert.
+        /// The handshake ended with an alert.
         Failed = "failed",
-        /// Not in time.
+        /// The handshake took too long.
         TimedOut = "timed_out",
     }
 }
 
 labels! {
-    /// What HTTP/2 itself refused, as `hookgate_http2_errors_total` tells it: a stream, or a connection by its error code.
+    /// HTTP/2 errors, in `hookgate_http2_errors_total`: a refused stream, or a connection's error code.
     pub enum Http2Error {
-        /// A stream: its request was malformed, its header list too large, or too many were open.
+        /// A refused stream: the request was malformed, its header list too large, or too many streams were open.
         Stream = "stream",
-        /// A frame that cannot be there.
+        /// A frame that is not allowed there.
         Protocol = "protocol",
-        /// More than a window allows.
+        /// More data than the window allows.
         FlowControl = "flow_control",
-        /// A frame of a wrong size.
+        /// A frame of the wrong size.
         FrameSize = "frame_size",
-        /// A head that cannot be decoded.
+        /// A header block that cannot be decoded.
         Compression = "compression",
-        /// A flood of frames, streams or resets, or a header list far over its limit.
+        /// A flood of frames, streams or resets, or a header list far above its limit.
         EnhanceYourCalm = "enhance_your_calm",
         /// Any other code.
         Other = "other",
@@ -63,11 +63,11 @@ labels! {
 }
 
 labels! {
-    /// How a reload of the config ended, as `hookgate_config_reloads_total` tells it.
+    /// How a reload ended, in `hookgate_config_reloads_total`.
     pub enum ReloadResult {
-        /// The gateway serves by the new config.
+        /// The new config is in use.
         Applied = "applied",
-        /// The new config has an error, and the gateway serves by the old one.
+        /// The new config has an error, so the old one stays in use.
         Refused = "refused",
     }
 }

@@ -1,14 +1,14 @@
-//! The quarantine's series.
+//! Metrics of the quarantine.
 //!
-//! Keeps true: a source's series are at zero from the start of a quarantine that serves it until a
-//! reload takes the source away.
+//! Keeps true: a source's series exist, from zero, while the quarantine serves the source; a reload that removes the
+//! source removes them.
 
 use prometheus::{IntCounter, IntGauge};
 
 use super::family::{Open, metrics};
 
 metrics! {
-    /// What the quarantine feeds.
+    /// Updated by the quarantine.
     #[derive(Clone)]
     pub struct QuarantineMetrics from QuarantineFamilies for () {
         /// Refused requests that were kept.
@@ -25,24 +25,24 @@ metrics! {
 }
 
 impl QuarantineMetrics {
-    /// Puts a source's series at zero, if they are not there yet.
+    /// Creates a source's series at zero, if they are missing.
     pub fn source(&self, source: &str) {
         for counters in [&self.kept, &self.dropped, &self.admitted] {
             let _ = counters.at(&[source]);
         }
     }
 
-    /// One was kept.
+    /// Counts a kept request.
     pub fn kept(&self, source: &str) {
         self.kept.at(&[source]).inc();
     }
 
-    /// One was not kept, or pushed out.
+    /// Counts a request that was not kept, or was deleted to make room.
     pub fn dropped(&self, source: &str) {
         self.dropped.at(&[source]).inc();
     }
 
-    /// One entered the queue after all.
+    /// Counts a request that entered the queue after all.
     pub fn admitted(&self, source: &str) {
         self.admitted.at(&[source]).inc();
     }

@@ -1,6 +1,6 @@
-//! A queue's series, and those of its streams and their consumer groups.
+//! Metrics of a queue, its streams and their consumer groups.
 //!
-//! Keeps true: a stream or a group that is gone has none; how many groups have their own is for the caller to bound.
+//! Keeps true: a deleted stream or group has no series. The caller bounds the number of groups.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::DURATIONS;
 use super::family::{By, Open, metrics};
 use super::labels::EnqueueFailure;
 
-/// Whose series they are.
+/// Labels of a queue's series.
 pub(super) struct QueueLabels {
     /// The queue's kind.
     pub(super) queue: &'static str,
 }
 
 metrics! {
-    /// What an inbox feeds.
+    /// Updated by an inbox.
     #[derive(Clone)]
     pub struct QueueMetrics from QueueFamilies for QueueLabels {
         /// Seconds of a batch's durable write, from hand-over to confirmation.
@@ -47,25 +47,25 @@ impl QueueMetrics {
         self.failures.at(kind).inc_by(events as u64);
     }
 
-    /// A stream is so long, and may get so long.
+    /// Sets a stream's length and its limit.
     pub fn stream(&self, stream: &str, events: u64, max: u64) {
         self.events.at(&[stream]).set(number(events));
         self.max_events.at(&[stream]).set(number(max));
     }
 
-    /// There is no such stream.
+    /// Removes a stream's series.
     pub fn no_stream(&self, stream: &str) {
         self.events.remove(&[stream]);
         self.max_events.remove(&[stream]);
     }
 
-    /// A group has not acknowledged so many events of a stream, of which the oldest is so old.
+    /// Sets how many events of a stream a group has not acknowledged, and the age of the oldest.
     pub fn group(&self, stream: &str, group: &str, lag: u64, oldest: Duration) {
         self.lag.at(&[stream, group]).set(number(lag));
         self.oldest_age.at(&[stream, group]).set(oldest.as_secs_f64());
     }
 
-    /// There is no such group.
+    /// Removes a group's series.
     pub fn no_group(&self, stream: &str, group: &str) {
         self.lag.remove(&[stream, group]);
         self.oldest_age.remove(&[stream, group]);

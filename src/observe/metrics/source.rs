@@ -1,6 +1,6 @@
-//! The series of one source.
+//! Metrics of one source.
 //!
-//! Keeps true: a source's series are there from the start, at zero; their labels come from the config and from enums.
+//! Keeps true: a source's series exist from the start, at zero. Their labels come from the config and from enums.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use crate::base::label::UNMAPPED;
 use crate::base::reason::Reason;
 
 metrics! {
-    /// What one source's requests and events feed.
+    /// Updated by one source's requests and events.
     pub struct SourceMetrics from SourceFamilies for SourceLabels<'_> {
         /// Requests answered.
         requests: By<OutcomeLabel, IntCounter> = "hookgate_requests_total" of source, provider by outcome;
@@ -78,7 +78,7 @@ impl SourceMetrics {
         self.rejects.at(reason).inc();
     }
 
-    /// Counts what would have been refused for this reason, and was let in since the source only observes it.
+    /// Counts a request that was accepted only because the source has this reason set to report only.
     pub fn observed(&self, reason: Reason) {
         if let Some(counter) = self.observed.get(reason.label()) {
             counter.inc();
@@ -90,17 +90,17 @@ impl SourceMetrics {
         self.events.known.get(kind).unwrap_or(&self.events.unmapped).inc();
     }
 
-    /// Notes an accepted event that came in at `received`, if none came in later; both in seconds of Unix time.
+    /// Updates the time of the last accepted event. Both times are seconds of Unix time.
     pub fn accepted_at(&self, received: f64, now: f64) {
         let Some(last) = self.last_accepted.get() else { return };
         let before = last.get();
-        // A time later than now comes from a clock that was wrong, and would hide a silence until then.
+        // A time in the future comes from a wrong clock. It would hide that the source is silent.
         if before < received || before > now {
             last.set(received);
         }
     }
 
-    /// Counts which secret verified.
+    /// Counts a request that the secret in this slot verified.
     pub fn secret_matched(&self, slot: usize) {
         if let Some(counter) = self.secret_matches.get(slot) {
             counter.inc();
@@ -108,41 +108,42 @@ impl SourceMetrics {
     }
 }
 
-/// What a source's series need to be known at the start.
+/// The labels that a source's series need at the start.
 pub struct SourceLabels<'a> {
     /// The configured name, or [`UNKNOWN`](crate::base::label::UNKNOWN).
     pub source: &'a str,
     /// The provider's name, or [`UNKNOWN`](crate::base::label::UNKNOWN).
     pub provider: &'a str,
-    /// How many secrets it has.
+    /// The number of secrets.
     pub secrets: usize,
-    /// The canonical types its provider's table knows.
+    /// The canonical types in the provider's table.
     pub types: &'a [&'static str],
-    /// The reasons that it only observes, or did.
+    /// The reasons that are, or were, set to report only.
     pub observed: &'a [&'static str],
 }
 
 impl SourceFamilies {
-    /// Shows when the source last had an event accepted, from now on: at 0, unless it was shown before. Until it is known what an
-    /// earlier run has left, it would be read as a long silence.
+    /// Exports when the source last had an event accepted: 0, unless it was exported before. Not exported earlier,
+    /// because a 0 before the stored time is loaded would look like a long silence.
     pub(super) fn show_last_accepted(&self, source: &str, handles: &SourceMetrics) -> Gauge {
         handles.last_accepted.get_or_init(|| self.last_accepted.with_label_values(&[source])).clone()
     }
 }
 
-/// One of a source's series, by those of its labels that the config decides.
+/// One of a source's series, by the labels that come from the config.
 pub struct SourceSeries<'a> {
     /// The source's name.
     pub source: &'a str,
-    /// Its provider's, where the series tells.
+    /// Its provider, if the series has that label.
     pub provider: Option<&'a str>,
-    /// The place of one of its secrets, where the series is of one.
+    /// The secret's slot, if the series has that label.
     pub slot: Option<usize>,
 }
 
-/// A family that can let go of series.
+/// A family whose series can be removed.
 pub(super) trait Retain: Collector {
-    /// Removes the series of sources for which `keep` is false. A handle to one keeps counting, and is no longer exported.
+    /// Removes the series of sources for which `keep` is false. Handles still held keep counting but are no longer
+    /// exported.
     fn retain(&self, keep: &dyn Fn(&SourceSeries<'_>) -> bool);
 }
 
@@ -154,7 +155,7 @@ impl<B: MetricVecBuilder> Retain for MetricVec<B> {
             let Some(source) = labels.get("source") else { continue };
             let slot = labels.get("slot").and_then(|slot| slot.parse().ok());
             if !keep(&SourceSeries { source, provider: labels.get("provider").copied(), slot }) {
-                // It was there a moment ago, and only a reload takes series away.
+                // Cannot fail: the series was just listed, and only a reload removes series.
                 let _ = self.remove(&labels);
             }
         }
@@ -178,7 +179,7 @@ mod tests {
             types: &[],
             observed: &[],
         });
-        // Nothing is shown yet, and nothing is noted.
+        // Nothing is exported yet, so nothing is recorded.
         source.accepted_at(5.0, 5.0);
         assert!(!metrics.render().unwrap().0.contains("hookgate_last_accepted"));
         let gauge = metrics.last_accepted("a", &source);

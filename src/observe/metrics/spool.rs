@@ -1,11 +1,11 @@
-//! The spool's series, but for those of a source.
+//! Metrics of the spool, except those of a source.
 
 use prometheus::{Gauge, IntGauge};
 
 use super::family::metrics;
 
 metrics! {
-    /// What the spool feeds.
+    /// Updated by the spool.
     #[derive(Clone)]
     pub struct SpoolMetrics from SpoolFamilies for () {
         /// Events that wait for the queue on disk.

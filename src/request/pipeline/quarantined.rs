@@ -66,7 +66,7 @@ fn kept_headers(headers: &HeaderMap) -> HeaderMap {
 }
 
 impl Reverifier for Weak<Pipeline> {
-    async fn judge(&self, kept: &Kept, dry_run: bool) -> Judgement {
+    async fn reverify(&self, kept: &Kept, dry_run: bool) -> Judgement {
         match self.upgrade() {
             Some(pipeline) => pipeline.reverify(kept, dry_run).await,
             None => Judgement::NotAdmitted { why: "the gateway is about to end".to_owned() },

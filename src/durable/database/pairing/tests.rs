@@ -6,7 +6,7 @@ use crate::durable::database::{Layout, open};
 const TABLES: &str = "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS u (id INTEGER PRIMARY KEY);";
 
-/// A database that a gateway writes to, and what a crash would leave of it.
+/// A database that a gateway writes to, and its state after a simulated crash.
 struct Written {
     dir: tempfile::TempDir,
     conn: Connection,
@@ -37,7 +37,7 @@ impl Written {
         self.conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())).unwrap();
     }
 
-    /// The files as they are on disk now, in a folder of their own.
+    /// Copies the files as they are on disk now to a new folder.
     fn crash(&self) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for name in ["hookgate.db", "hookgate.db-wal", "hookgate.lock"] {
@@ -46,7 +46,7 @@ impl Written {
         dir
     }
 
-    /// The same with this file put back over the database.
+    /// The same, with this file copied over the database.
     fn put_back(&self, copy: &Path) -> Result<(), OpenError> {
         let dir = self.crash();
         fs::copy(copy, dir.path().join("hookgate.db")).unwrap();
@@ -86,7 +86,7 @@ fn a_copy_put_back_is_refused_whatever_has_happened_since() {
             };
             assert!(log.ends_with("hookgate.db-wal"));
         }
-        // The next write begins a new log, which a crash may come before.
+        // The next write begins a new log. A crash may come before it.
         written.checkpoint("PASSIVE");
         for copy in &copies {
             assert!(written.put_back(copy).is_err(), "{}", copy.display());
@@ -112,7 +112,7 @@ fn a_file_copied_in_an_earlier_time_of_the_log_is_refused() {
     }
 }
 
-/// A file copied while no gateway ran, or the backup that the database was restored from.
+/// The file was copied while no gateway ran, or is the backup that the database was restored from.
 #[test]
 fn a_file_copied_before_a_start_is_refused() {
     let mut written = Written::new();
@@ -137,7 +137,7 @@ fn a_file_copied_before_a_start_is_refused() {
             assert!(matches!(check(&db), Err(OpenError::ForeignLog { .. })));
         }
         written.conn.close().unwrap();
-        // What `restore` does.
+        // As `restore` does.
         fs::copy(&file, &db).unwrap();
     }
 }
@@ -163,7 +163,7 @@ fn no_crash_is_refused_wherever_it_comes() {
     }
 }
 
-/// A checkpoint writes page after page, and may be cut short after each.
+/// A checkpoint writes page after page, and may stop after any of them.
 #[test]
 fn no_checkpoint_that_is_cut_short_is_refused() {
     let mut written = Written::new();
@@ -207,7 +207,7 @@ fn without_a_log_that_holds_anything_whatever_is_put_back_is_taken() {
     let bytes = fs::read(&log).unwrap();
     for copy in &copies {
         fs::copy(copy, &db).unwrap();
-        // No transaction in it is complete: SQLite would not apply it either.
+        // The log has no complete transaction, so SQLite would not apply it either.
         for length in [0, 31, 32, 100] {
             fs::write(&log, &bytes[..length]).unwrap();
             check(&db).unwrap();
@@ -215,7 +215,7 @@ fn without_a_log_that_holds_anything_whatever_is_put_back_is_taken() {
         fs::write(&log, &bytes).unwrap();
         assert!(check(&db).is_err());
     }
-    // A lock file without a note tells nothing of the log.
+    // A lock file without a note says nothing about the log.
     fs::write(crashed.path().join("hookgate.lock"), "").unwrap();
     check(&db).unwrap();
     fs::remove_file(crashed.path().join("hookgate.lock")).unwrap();

@@ -183,14 +183,14 @@ impl RedisHealth {
         loop {
             tokio::select! {
                 () = self.refused.notified() => self.tell_of_each(&mut spell),
-                refused = spell.over() => tracing::info!(refused, "redis has refused no event for 10 s"),
+                refused = spell.wait_until_quiet() => tracing::info!(refused, "redis has refused no event for 10 s"),
             }
         }
     }
 
     fn tell_of_each(&self, spell: &mut LogThrottle) {
         let Some(Refusals { count, stream, why }) = self.state().refusals.take() else { return };
-        for refused in (0..count).filter_map(|_| spell.again()) {
+        for refused in (0..count).filter_map(|_| spell.record()) {
             match &stream {
                 Some(stream) => tracing::warn!(%stream, %why, refused, "redis refuses events"),
                 None => tracing::warn!(%why, refused, "redis refuses claims"),
