@@ -42,7 +42,7 @@ pub struct EnqueueRequest {
     pub event: Event,
 }
 
-/// Tells one admission from another of the same event.
+/// Tells one request from another of the same event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner(pub [u8; 16]);
 
@@ -101,7 +101,7 @@ pub enum EnqueueError {
     InProgress,
 }
 
-/// How many admissions of one source may be in flight at once.
+/// How many requests of one source may be in flight at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drain {
     /// So many: they enter in the order they were begun in.
@@ -142,14 +142,14 @@ impl Inbox {
     ///
     /// # Errors
     /// When the store could not do it, or did not say whether it did.
-    pub async fn admit(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
-        let admission = admission.into();
+    pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
+        let request = request.into();
         match self {
-            Inbox::Embedded(store) => store.admit(admission).await,
-            Inbox::Redis(store) => store.admit(admission).await,
-            Inbox::Claimed(store) => store.admit(admission).await,
+            Inbox::Embedded(store) => store.enqueue(request).await,
+            Inbox::Redis(store) => store.enqueue(request).await,
+            Inbox::Claimed(store) => store.enqueue(request).await,
             #[cfg(test)]
-            Inbox::Scripted(scripted) => scripted.admit(&admission).await,
+            Inbox::Scripted(scripted) => scripted.enqueue(&request).await,
         }
     }
 

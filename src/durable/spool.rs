@@ -96,15 +96,15 @@ impl Enqueuer {
     /// When neither the inbox nor the spool took it.
     pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let request = request.into();
-        let Some(spool) = &self.spool else { return self.inbox.admit(request).await };
+        let Some(spool) = &self.spool else { return self.inbox.enqueue(request).await };
         if !spool.level.is_on() {
-            return self.inbox.admit(request).await.inspect(|enqueued| spool.count_accepted(enqueued));
+            return self.inbox.enqueue(request).await.inspect(|enqueued| spool.count_accepted(enqueued));
         }
         if spool.backlog.must_queue(&request.source) {
             let full = EnqueueError::Refused("older events wait, and the spool takes no more".to_owned());
             return spool.store(request, None).await.ok_or(full);
         }
-        let why = match self.inbox.admit(request.clone()).await {
+        let why = match self.inbox.enqueue(request.clone()).await {
             Err(why) => why,
             Ok(enqueued) => {
                 spool.count_accepted(&enqueued);

@@ -136,14 +136,14 @@ impl Claimed {
     ///
     /// # Errors
     /// When it could not be published, nobody knows whether it was, or another delivery of it is at it.
-    pub async fn admit(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
-        let admission = admission.into();
+    pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
+        let request = request.into();
         let Ok(place) = self.room.clone().try_acquire_owned() else { return Err(EnqueueError::Overloaded) };
         let desk = self.desk.clone();
         // A task of its own: whoever asked may go, but a claim wants its end.
         let work = async move {
             let _place = place;
-            desk.admit(&admission).await
+            desk.enqueue(&request).await
         };
         let task = self.tasks.spawn_on(work, &self.runtime);
         // A task that ends without an answer, as when the runtime goes down, may have published.
@@ -187,9 +187,9 @@ struct ClaimingPublisher {
 }
 
 impl ClaimingPublisher {
-    async fn admit(&self, admission: &EnqueueRequest) -> Result<Enqueued, EnqueueError> {
+    async fn enqueue(&self, request: &EnqueueRequest) -> Result<Enqueued, EnqueueError> {
         let asked = clock::instant();
-        let done = self.hand_over(admission, asked).await;
+        let done = self.hand_over(request, asked).await;
         match &done {
             Ok(Enqueued::Accepted { .. }) => {
                 self.metrics.duration.observe(asked.elapsed().as_secs_f64());
@@ -206,30 +206,30 @@ impl ClaimingPublisher {
     }
 
     /// Claims, publishes, commits. `asked` is when it began: the lease runs from then on at the earliest.
-    async fn hand_over(&self, admission: &EnqueueRequest, asked: Instant) -> Result<Enqueued, EnqueueError> {
-        let id = || admission.event.id.clone();
-        let grant = match self.claims.claim(admission, &self.options).await? {
+    async fn hand_over(&self, request: &EnqueueRequest, asked: Instant) -> Result<Enqueued, EnqueueError> {
+        let id = || request.event.id.clone();
+        let grant = match self.claims.claim(request, &self.options).await? {
             Claim::Granted(grant) => grant,
             Claim::Entered(place) => {
-                return Ok(Enqueued::Duplicate { id: entering(admission, place).id.clone(), dropped: false });
+                return Ok(Enqueued::Duplicate { id: entering(request, place).id.clone(), dropped: false });
             }
             Claim::Dropped { anew } => return Ok(Enqueued::Duplicate { id: id(), dropped: anew }),
             Claim::InProgress => return Err(EnqueueError::InProgress),
         };
-        let (place, event) = (grant.place, entering(admission, grant.place));
-        if let Err(why) = self.publish(admission, &event, grant.naming, asked).await {
+        let (place, event) = (grant.place, entering(request, grant.place));
+        if let Err(why) = self.publish(request, &event, grant.naming, asked).await {
             if !matches!(why, PublishError::Unknown | PublishError::Unvouched(_)) {
-                self.release(admission, grant.again).await;
+                self.release(request, grant.again).await;
             }
             return Err(why.into());
         }
-        self.commit(admission, place, asked).await?;
+        self.commit(request, place, asked).await?;
         Ok(Enqueued::Accepted { id: event.id.clone(), conflict: place == EntryKind::Conflict })
     }
 
     async fn publish(
         &self,
-        admission: &EnqueueRequest,
+        request: &EnqueueRequest,
         event: &Event,
         naming: Naming,
         asked: Instant,
@@ -240,22 +240,22 @@ impl ClaimingPublisher {
             return Err(PublishError::Unreachable);
         }
         let id = match naming {
-            Naming::WithSource => Cow::Owned(format!("{}/{}", admission.source, event.id)),
+            Naming::WithSource => Cow::Owned(format!("{}/{}", request.source, event.id)),
             Naming::Plain => Cow::Borrowed(&*event.id),
         };
-        self.broker.publish(Message { id: &id, names: admission.names(), event }, deadline).await
+        self.broker.publish(Message { id: &id, names: request.names(), event }, deadline).await
     }
 
     /// The message is in the queue: what remains is to remember that, and that is worth a few tries.
     async fn commit(
         &self,
-        admission: &EnqueueRequest,
+        request: &EnqueueRequest,
         place: EntryKind,
         asked: Instant,
     ) -> Result<(), EnqueueError> {
         let mut pauses = COMMIT_PAUSES.into_iter();
         loop {
-            let Err(why) = self.claims.commit(admission, place, &self.options).await else { return Ok(()) };
+            let Err(why) = self.claims.commit(request, place, &self.options).await else { return Ok(()) };
             match pauses.next() {
                 Some(pause) if asked.elapsed() + pause < self.options.lease => {
                     tokio::time::sleep(pause).await;
@@ -265,7 +265,7 @@ impl ClaimingPublisher {
                         self.unremembered.lock().unwrap_or_else(PoisonError::into_inner).record()
                     {
                         tracing::warn!(
-                            source = &*admission.source, %why, events,
+                            source = &*request.source, %why, events,
                             "events are in the queue and cannot be remembered; they may enter again under their ids"
                         );
                     }
@@ -275,9 +275,9 @@ impl ClaimingPublisher {
         }
     }
 
-    async fn release(&self, admission: &EnqueueRequest, again: bool) {
-        if let Err(why) = self.claims.release(admission, again).await {
-            tracing::debug!(source = &*admission.source, %why, "a claim is not released; its lease will end");
+    async fn release(&self, request: &EnqueueRequest, again: bool) {
+        if let Err(why) = self.claims.release(request, again).await {
+            tracing::debug!(source = &*request.source, %why, "a claim is not released; its lease will end");
         }
     }
 }
@@ -290,10 +290,10 @@ impl Options {
 }
 
 /// The event as it enters at this place.
-fn entering(admission: &EnqueueRequest, place: EntryKind) -> Cow<'_, Event> {
+fn entering(request: &EnqueueRequest, place: EntryKind) -> Cow<'_, Event> {
     match place {
-        EntryKind::First => Cow::Borrowed(&admission.event),
-        EntryKind::Conflict => Cow::Owned(admission.event.conflicting(&admission.body)),
+        EntryKind::First => Cow::Borrowed(&request.event),
+        EntryKind::Conflict => Cow::Owned(request.event.conflicting(&request.body)),
     }
 }
 
@@ -312,32 +312,32 @@ impl From<PublishError> for EnqueueError {
 
 impl Claims {
     /// Looks, and claims what may be published. An error means that there is nothing to publish.
-    async fn claim(&self, admission: &EnqueueRequest, options: &Options) -> Result<Claim, EnqueueError> {
+    async fn claim(&self, request: &EnqueueRequest, options: &Options) -> Result<Claim, EnqueueError> {
         match self {
-            Claims::Embedded(claims) => claims.claim(admission, options).await,
-            Claims::Redis(claims) => claims.claim(admission, options).await,
+            Claims::Embedded(claims) => claims.claim(request, options).await,
+            Claims::Redis(claims) => claims.claim(request, options).await,
         }
     }
 
     /// Remembers the body and ends the owner's claim; where another owner's claim lasts, it does nothing.
     async fn commit(
         &self,
-        admission: &EnqueueRequest,
+        request: &EnqueueRequest,
         place: EntryKind,
         options: &Options,
     ) -> Result<(), EnqueueError> {
         match self {
-            Claims::Embedded(claims) => claims.commit(admission, place, options).await,
-            Claims::Redis(claims) => claims.commit(admission, place, options).await,
+            Claims::Embedded(claims) => claims.commit(request, place, options).await,
+            Claims::Redis(claims) => claims.commit(request, place, options).await,
         }
     }
 
     /// Ends the claim if it is this owner's. One that was claimed `again` is kept, as if its lease were over: what an earlier try
     /// came to is still not known.
-    async fn release(&self, admission: &EnqueueRequest, again: bool) -> Result<(), EnqueueError> {
+    async fn release(&self, request: &EnqueueRequest, again: bool) -> Result<(), EnqueueError> {
         match self {
-            Claims::Embedded(claims) => claims.release(admission, again).await,
-            Claims::Redis(claims) => claims.release(admission, again).await,
+            Claims::Embedded(claims) => claims.release(request, again).await,
+            Claims::Redis(claims) => claims.release(request, again).await,
         }
     }
 

@@ -97,16 +97,16 @@ impl Embedded {
     ///
     /// # Errors
     /// When the database refuses, or too much waits for it.
-    pub async fn admit(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
-        let admission = admission.into();
-        let (reply, verdict) = reply();
-        match self.jobs.try_send(Job { admission, reply }) {
+    pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
+        let request = request.into();
+        let (reply, enqueued) = reply();
+        match self.jobs.try_send(Job { request, reply }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(EnqueueError::Overloaded),
             Err(TrySendError::Disconnected(_)) => return Err(EnqueueError::Unreachable),
         }
         // The writer answers all it takes; only its death, by a bug, leaves one without.
-        verdict.await.unwrap_or(Err(EnqueueError::Unknown))
+        enqueued.await.unwrap_or(Err(EnqueueError::Unknown))
     }
 
     /// Takes no more, commits what waits, moves the log into the database and lets go of the file.

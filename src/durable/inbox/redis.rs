@@ -3,7 +3,7 @@
 //! Keeps true: an event is in its stream and remembered, or neither; a dead Redis is known within a second, and from then
 //! on nobody waits for it. Not here: what is done with an event that Redis did not take.
 //!
-//! An admission goes to the lane of its partition (`lane`), which takes everything that waits to the script (`script`,
+//! An request goes to the lane of its partition (`lane`), which takes everything that waits to the script (`script`,
 //! `admit.lua`) in one call over the connection (`link`) to the server that has the stream (`links`, `topology`); how that is
 //! found and reached is for `servers`. What is remembered of an identity lies under
 //! `{STREAM}:seen:SOURCE:IDENTITY`: of each body seen, its SHA-256 and one letter (`F` the first, `C` entered as a conflict,
@@ -205,16 +205,16 @@ impl RedisInbox {
     ///
     /// # Errors
     /// When Redis refused, is away, or did not answer.
-    pub async fn admit(&self, admission: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
-        let admission = admission.into();
+    pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
+        let request = request.into();
         if !self.links.is_up() {
             self.metrics.failed(EnqueueFailure::Unreachable, 1);
             return Err(EnqueueError::Unreachable);
         }
-        let partition = self.streams.partition(&admission.event.partition_key);
+        let partition = self.streams.partition(&request.event.partition_key);
         let lane = self.lanes.get(partition as usize).ok_or(EnqueueError::Unreachable)?;
         let (reply, answered) = reply();
-        lane.try_send(Waiting { admission, reply }).map_err(|why| match why {
+        lane.try_send(Waiting { request, reply }).map_err(|why| match why {
             mpsc::error::TrySendError::Full(_) => EnqueueError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => EnqueueError::Unreachable,
         })?;

@@ -57,11 +57,11 @@ impl Scripted {
         self.0.lock().unwrap().most_in_flight
     }
 
-    pub(super) async fn admit(&self, admission: &EnqueueRequest) -> Result<Enqueued, EnqueueError> {
+    pub(super) async fn enqueue(&self, request: &EnqueueRequest) -> Result<Enqueued, EnqueueError> {
         if self.begin() {
             tokio::task::yield_now().await;
         }
-        let answer = self.answer(admission);
+        let answer = self.answer(request);
         self.0.lock().unwrap().in_flight -= 1;
         answer
     }
@@ -73,18 +73,18 @@ impl Scripted {
         state.slow
     }
 
-    fn answer(&self, admission: &EnqueueRequest) -> Result<Enqueued, EnqueueError> {
+    fn answer(&self, request: &EnqueueRequest) -> Result<Enqueued, EnqueueError> {
         let mut state = self.0.lock().unwrap();
-        let id = admission.event.id.clone();
+        let id = request.event.id.clone();
         if let Some(why) = state.some.get(&id).or(state.all.as_ref()).cloned() {
             state.refused += 1;
             return Err(why);
         }
-        if state.taken.iter().any(|known| known.body == admission.body && known.event.id == id) {
+        if state.taken.iter().any(|known| known.body == request.body && known.event.id == id) {
             return Ok(Enqueued::Duplicate { id, dropped: false });
         }
-        let conflict = state.taken.iter().any(|known| known.identity == admission.identity);
-        state.taken.push(admission.clone());
+        let conflict = state.taken.iter().any(|known| known.identity == request.identity);
+        state.taken.push(request.clone());
         Ok(Enqueued::Accepted { id, conflict })
     }
 }

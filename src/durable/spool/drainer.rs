@@ -87,7 +87,7 @@ impl Drainer {
         }
         let mut stuck = None;
         for group in parallel_groups(rows, self.inbox.drain(), more) {
-            let answers = in_order(group.iter().map(|(_, event)| self.inbox.admit(event.clone()))).await;
+            let answers = in_order(group.iter().map(|(_, event)| self.inbox.enqueue(event.clone()))).await;
             for (row, answer) in group.iter().zip(answers) {
                 // A failure in the same group as an earlier failure is not counted.
                 let counts = stuck.is_none() || answer.is_ok();
@@ -121,7 +121,7 @@ impl Drainer {
             if taken() || self.stop.is_cancelled() {
                 break;
             }
-            let answer = self.inbox.admit(row.1.clone()).await;
+            let answer = self.inbox.enqueue(row.1.clone()).await;
             self.record_answer(tries, row, answer, &mut settled);
         }
         self.settle(settled).await && taken()

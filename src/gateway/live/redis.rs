@@ -196,7 +196,7 @@ fn of_writes(why: &str) -> Finding {
 fn of_streams(streams: &[String], doors: Vec<Option<WriteProbe>>) -> Vec<Finding> {
     let mut shut: BTreeMap<String, Vec<&String>> = BTreeMap::new();
     for (stream, door) in streams.iter().zip(doors) {
-        if let Some(WriteProbe::Shut(why)) = door {
+        if let Some(WriteProbe::Rejected(why)) = door {
             shut.entry(why).or_default().push(stream);
         }
     }

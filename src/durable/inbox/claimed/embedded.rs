@@ -149,8 +149,8 @@ struct Asker {
 }
 
 impl Asker {
-    fn of(admission: &EnqueueRequest) -> Asker {
-        let EnqueueRequest { identity, owner, body, .. } = *admission;
+    fn of(request: &EnqueueRequest) -> Asker {
+        let EnqueueRequest { identity, owner, body, .. } = *request;
         Asker { identity, owner, body, naming: Naming::Plain }
     }
 }

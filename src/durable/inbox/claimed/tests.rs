@@ -126,20 +126,20 @@ impl Stage {
         confirm
     }
 
-    /// Starts an admission, and gives it back once the broker has that many messages, this one not yet confirmed.
+    /// Starts an request, and gives it back once the broker has that many messages, this one not yet confirmed.
     async fn start<'a>(
         &self,
         gateway: &'a Claimed,
-        admission: EnqueueRequest,
+        request: EnqueueRequest,
         messages: usize,
     ) -> Pin<Box<impl Future<Output = Result<Enqueued, EnqueueError>> + use<'a>>> {
-        let mut admit = Box::pin(gateway.admit(admission));
+        let mut enqueue = Box::pin(gateway.enqueue(request));
         tokio::select! {
             biased;
-            told = &mut admit => panic!("not confirmed yet, and told {told:?}"),
+            told = &mut enqueue => panic!("not confirmed yet, and told {told:?}"),
             () = until("it is published", async || self.broker.taken().len() == messages) => {}
         }
-        admit
+        enqueue
     }
 
     /// Whether a metric's line is there.
@@ -229,25 +229,25 @@ over_both_stores! {
 async fn a_body_enters_once_and_its_redelivery_has_its_id(stage: Stage) {
     let gateway = stage.gateway().await;
     let second = conflict_id("2");
-    assert_eq!(gateway.admit(delivery("1")).await, accepted("e"));
-    assert_eq!(gateway.admit(delivery("1")).await, duplicate("e"));
-    assert_eq!(gateway.admit(delivery("2")).await, accepted(&second));
-    assert_eq!(gateway.admit(delivery("2")).await, duplicate(&second));
-    assert_eq!(gateway.admit(dropping("3")).await, dropped());
-    assert_eq!(gateway.admit(delivery("3")).await, duplicate("e"), "dropped once, dropped for good");
-    assert_eq!(gateway.admit(delivery("1")).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(delivery("1")).await, accepted("e"));
+    assert_eq!(gateway.enqueue(delivery("1")).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(delivery("2")).await, accepted(&second));
+    assert_eq!(gateway.enqueue(delivery("2")).await, duplicate(&second));
+    assert_eq!(gateway.enqueue(dropping("3")).await, dropped());
+    assert_eq!(gateway.enqueue(delivery("3")).await, duplicate("e"), "dropped once, dropped for good");
+    assert_eq!(gateway.enqueue(delivery("1")).await, duplicate("e"));
     assert_eq!(stage.broker.taken(), ["e".to_owned(), second]);
     assert_eq!(stage.claims().await, 0);
     let other = EnqueueRequest { identity: Identity([7; 16]), ..delivery("1") };
-    assert_eq!(gateway.admit(other).await, accepted("e"), "another identity is another event");
+    assert_eq!(gateway.enqueue(other).await, accepted("e"), "another identity is another event");
 }
 
 async fn where_conflicts_are_dropped_only_the_first_body_enters(stage: Stage) {
     let gateway = stage.gateway().await;
-    assert_eq!(gateway.admit(dropping("1")).await, accepted("e"));
-    assert_eq!(gateway.admit(dropping("2")).await, dropped());
-    assert_eq!(gateway.admit(dropping("2")).await, duplicate("e"));
-    assert_eq!(gateway.admit(dropping("1")).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(dropping("1")).await, accepted("e"));
+    assert_eq!(gateway.enqueue(dropping("2")).await, dropped());
+    assert_eq!(gateway.enqueue(dropping("2")).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(dropping("1")).await, duplicate("e"));
     assert_eq!(stage.broker.taken(), ["e"]);
 }
 
@@ -256,17 +256,17 @@ async fn between_claim_and_confirm_every_other_delivery_is_told_so(stage: Stage)
     let confirm = stage.then_slowly();
     let first = stage.start(&one, delivery("1"), 1).await;
     for asked in [delivery("1"), delivery("2"), dropping("1"), dropping("2")] {
-        assert_eq!(other.admit(asked).await, IN_PROGRESS);
+        assert_eq!(other.enqueue(asked).await, IN_PROGRESS);
     }
     confirm.send(()).unwrap();
     assert_eq!(first.await, accepted("e"));
-    assert_eq!(other.admit(delivery("1")).await, duplicate("e"));
+    assert_eq!(other.enqueue(delivery("1")).await, duplicate("e"));
 
     let confirm = stage.then_slowly();
     let second = stage.start(&one, delivery("2"), 2).await;
-    assert_eq!(other.admit(delivery("1")).await, duplicate("e"), "what is in, is in");
-    assert_eq!(other.admit(delivery("2")).await, IN_PROGRESS);
-    assert_eq!(other.admit(dropping("3")).await, IN_PROGRESS);
+    assert_eq!(other.enqueue(delivery("1")).await, duplicate("e"), "what is in, is in");
+    assert_eq!(other.enqueue(delivery("2")).await, IN_PROGRESS);
+    assert_eq!(other.enqueue(dropping("3")).await, IN_PROGRESS);
     confirm.send(()).unwrap();
     assert_eq!(second.await, accepted(&conflict_id("2")));
     assert!(stage.counts("hookgate_enqueue_batch_events_sum{queue=\"nats\"} 2"));
@@ -277,7 +277,7 @@ async fn fifty_deliveries_at_once_are_one_message(stage: Stage) {
     let mut all = tokio::task::JoinSet::new();
     for n in 0..50 {
         let gateway = gateways[n % 2].clone();
-        all.spawn(async move { gateway.admit(delivery("1")).await });
+        all.spawn(async move { gateway.enqueue(delivery("1")).await });
     }
     let told = all.join_all().await;
     assert_eq!(told.iter().filter(|told| **told == accepted("e")).count(), 1);
@@ -291,18 +291,18 @@ async fn an_unknown_outcome_keeps_the_claim_for_its_owner(stage: Stage) {
         stage.then(takes, Err(PublishError::Unknown));
     }
     let (gateway, first) = (stage.gateway().await, delivery("1"));
-    assert_eq!(gateway.admit(first.clone()).await, UNKNOWN);
-    assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS);
-    assert_eq!(gateway.admit(delivery("2")).await, IN_PROGRESS);
-    assert_eq!(gateway.admit(first.clone()).await, UNKNOWN, "a retry may end the same way");
-    assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS);
+    assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
+    assert_eq!(gateway.enqueue(delivery("1")).await, IN_PROGRESS);
+    assert_eq!(gateway.enqueue(delivery("2")).await, IN_PROGRESS);
+    assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN, "a retry may end the same way");
+    assert_eq!(gateway.enqueue(delivery("1")).await, IN_PROGRESS);
     stage.then(false, Err(PublishError::Unvouched("nack".to_owned())));
-    assert_eq!(gateway.admit(first.clone()).await, Err(EnqueueError::Unclear("nack".to_owned())));
-    assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS, "what the broker said is no end");
+    assert_eq!(gateway.enqueue(first.clone()).await, Err(EnqueueError::Unclear("nack".to_owned())));
+    assert_eq!(gateway.enqueue(delivery("1")).await, IN_PROGRESS, "what the broker said is no end");
     // Another gateway, as after a crash: the owner is who shows the token.
     let restarted = stage.gateway().await;
-    assert_eq!(restarted.admit(first.clone()).await, accepted("e"));
-    assert_eq!(restarted.admit(first).await, duplicate("e"));
+    assert_eq!(restarted.enqueue(first.clone()).await, accepted("e"));
+    assert_eq!(restarted.enqueue(first).await, duplicate("e"));
     assert_eq!(stage.broker.taken(), ["e", "e"], "twice, under one id");
     assert_eq!(stage.claims().await, 0);
 }
@@ -310,10 +310,10 @@ async fn an_unknown_outcome_keeps_the_claim_for_its_owner(stage: Stage) {
 async fn after_the_lease_another_owner_gets_in_under_the_same_id(stage: Stage) {
     stage.then(true, Err(PublishError::Unknown));
     let (gateway, first) = (stage.gateway().await, delivery("1"));
-    assert_eq!(gateway.admit(first.clone()).await, UNKNOWN);
+    assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
     stage.leases_end().await;
-    assert_eq!(gateway.admit(delivery("1")).await, accepted("e"));
-    assert_eq!(gateway.admit(first).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(delivery("1")).await, accepted("e"));
+    assert_eq!(gateway.enqueue(first).await, duplicate("e"));
     assert_eq!(stage.broker.taken(), ["e", "e"]);
 }
 
@@ -327,10 +327,10 @@ async fn a_definite_failure_lets_the_next_in_at_once(stage: Stage) {
         (PublishError::Unreachable, EnqueueError::Unreachable),
     ] {
         stage.then(false, Err(why));
-        assert_eq!(gateway.admit(delivery("1")).await, Err(told));
+        assert_eq!(gateway.enqueue(delivery("1")).await, Err(told));
         assert_eq!(stage.claims().await, 0);
     }
-    assert_eq!(gateway.admit(delivery("2")).await, accepted("e"), "nothing is remembered of the first");
+    assert_eq!(gateway.enqueue(delivery("2")).await, accepted("e"), "nothing is remembered of the first");
     assert_eq!(stage.broker.taken(), ["e"]);
 }
 
@@ -343,10 +343,10 @@ async fn a_slow_owner_leaves_the_later_claim_alone(stage: Stage) {
     let later = stage.start(&gateway, delivery("1"), 2).await;
     confirm_slow.send(()).unwrap();
     assert_eq!(slow.await, accepted("e"), "it is in the queue");
-    assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS, "the later claim stands");
+    assert_eq!(gateway.enqueue(delivery("1")).await, IN_PROGRESS, "the later claim stands");
     confirm_later.send(()).unwrap();
     assert_eq!(later.await, accepted("e"));
-    assert_eq!(gateway.admit(delivery("1")).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(delivery("1")).await, duplicate("e"));
     assert_eq!(stage.claims().await, 0);
 
     // The same, but what the slow one is told in the end is a definite failure.
@@ -356,9 +356,9 @@ async fn a_slow_owner_leaves_the_later_claim_alone(stage: Stage) {
     stage.leases_end().await;
     assert!(is_conflict(claims.claim(&later, options).await));
     claims.release(&slow, false).await.unwrap();
-    assert_eq!(gateway.admit(delivery("2")).await, IN_PROGRESS);
+    assert_eq!(gateway.enqueue(delivery("2")).await, IN_PROGRESS);
     claims.release(&later, false).await.unwrap();
-    assert_eq!(gateway.admit(delivery("2")).await, accepted(&conflict_id("2")));
+    assert_eq!(gateway.enqueue(delivery("2")).await, accepted(&conflict_id("2")));
 }
 
 async fn a_slow_owner_whom_nobody_followed_still_commits(stage: Stage) {
@@ -368,7 +368,7 @@ async fn a_slow_owner_whom_nobody_followed_still_commits(stage: Stage) {
     stage.leases_end().await;
     confirm.send(()).unwrap();
     assert_eq!(slow.await, accepted("e"));
-    assert_eq!(gateway.admit(delivery("1")).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(delivery("1")).await, duplicate("e"));
     assert_eq!(stage.claims().await, 0);
 }
 
@@ -376,18 +376,18 @@ async fn a_slow_owner_whom_nobody_followed_still_commits(stage: Stage) {
 async fn a_first_body_of_unknown_outcome_keeps_its_plain_id(stage: Stage) {
     stage.then(true, Err(PublishError::Unknown));
     let (gateway, first) = (stage.gateway().await, delivery("1"));
-    assert_eq!(gateway.admit(first.clone()).await, UNKNOWN);
+    assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
     stage.leases_end().await;
     let (second, third) = (conflict_id("2"), conflict_id("3"));
-    assert_eq!(gateway.admit(delivery("2")).await, accepted(&second));
-    assert_eq!(gateway.admit(delivery("3")).await, accepted(&third), "that second claim is no matter");
+    assert_eq!(gateway.enqueue(delivery("2")).await, accepted(&second));
+    assert_eq!(gateway.enqueue(delivery("3")).await, accepted(&third), "that second claim is no matter");
     // A definite failure of the retry says nothing of the try before.
     stage.then(false, Err(PublishError::Unreachable));
-    assert_eq!(gateway.admit(first.clone()).await, Err(EnqueueError::Unreachable));
-    assert_eq!(gateway.admit(delivery("4")).await, accepted(&conflict_id("4")));
-    assert_eq!(gateway.admit(first).await, accepted("e"));
-    assert_eq!(gateway.admit(delivery("1")).await, duplicate("e"));
-    assert_eq!(gateway.admit(delivery("2")).await, duplicate(&second));
+    assert_eq!(gateway.enqueue(first.clone()).await, Err(EnqueueError::Unreachable));
+    assert_eq!(gateway.enqueue(delivery("4")).await, accepted(&conflict_id("4")));
+    assert_eq!(gateway.enqueue(first).await, accepted("e"));
+    assert_eq!(gateway.enqueue(delivery("1")).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(delivery("2")).await, duplicate(&second));
     assert_eq!(stage.broker.taken(), ["e", &*second, &third, &conflict_id("4"), "e"]);
 }
 
@@ -395,12 +395,12 @@ async fn a_first_body_of_unknown_outcome_keeps_its_plain_id(stage: Stage) {
 async fn where_conflicts_are_dropped_an_unknown_first_body_keeps_none_out(stage: Stage) {
     stage.then(false, Err(PublishError::Unknown));
     let (gateway, first) = (stage.gateway().await, dropping("1"));
-    assert_eq!(gateway.admit(first.clone()).await, UNKNOWN);
+    assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
     stage.leases_end().await;
-    assert_eq!(gateway.admit(dropping("2")).await, accepted("e"));
-    assert_eq!(gateway.admit(first.clone()).await, dropped());
-    assert_eq!(gateway.admit(first).await, duplicate("e"));
-    assert_eq!(gateway.admit(dropping("2")).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(dropping("2")).await, accepted("e"));
+    assert_eq!(gateway.enqueue(first.clone()).await, dropped());
+    assert_eq!(gateway.enqueue(first).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(dropping("2")).await, duplicate("e"));
     assert_eq!(stage.broker.taken(), ["e"]);
 }
 
@@ -408,17 +408,17 @@ async fn an_event_whose_caller_left_is_still_published_and_committed(stage: Stag
     let gateway = stage.gateway().await;
     let confirm = stage.then_slowly();
     drop(stage.start(&gateway, delivery("1"), 1).await);
-    assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS);
+    assert_eq!(gateway.enqueue(delivery("1")).await, IN_PROGRESS);
     confirm.send(()).unwrap();
-    until("it is committed", async || gateway.admit(delivery("1")).await == duplicate("e")).await;
+    until("it is committed", async || gateway.enqueue(delivery("1")).await == duplicate("e")).await;
     assert_eq!(stage.broker.taken(), ["e"]);
 }
 
 async fn a_shared_provider_has_its_source_in_the_message_id(stage: Stage) {
     let gateway = stage.gateway().await;
     let shared = |body| EnqueueRequest { source: Arc::from("shared"), ..delivery(body) };
-    assert_eq!(gateway.admit(shared("1")).await, accepted("e"), "the event's id stays its own");
-    assert_eq!(gateway.admit(shared("2")).await, accepted(&conflict_id("2")));
+    assert_eq!(gateway.enqueue(shared("1")).await, accepted("e"), "the event's id stays its own");
+    assert_eq!(gateway.enqueue(shared("2")).await, accepted(&conflict_id("2")));
     assert_eq!(stage.broker.taken(), ["shared/e".to_owned(), format!("shared/{}", conflict_id("2"))]);
 }
 
@@ -430,19 +430,19 @@ async fn a_message_of_unknown_outcome_keeps_its_id_when_sources_come_and_go(stag
         let taken = stage.broker.taken().len();
         stage.then(true, Err(PublishError::Unknown));
         let gateway = stage.gateway().await;
-        assert_eq!(gateway.admit(first.clone()).await, UNKNOWN);
+        assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
         let qualified = if after { HashSet::from([source.to_owned()]) } else { HashSet::new() };
         stage.qualified.store(qualified.into());
         // The broker is away meanwhile, and says so.
         stage.then(false, Err(PublishError::Unreachable));
-        assert_eq!(gateway.admit(first.clone()).await, Err(EnqueueError::Unreachable));
+        assert_eq!(gateway.enqueue(first.clone()).await, Err(EnqueueError::Unreachable));
         // Another delivery of it, by another gateway.
         let redelivered = EnqueueRequest { owner: Owner(clock::random()), ..first.clone() };
         stage.then(true, Err(PublishError::Unknown));
         let other = stage.gateway().await;
-        assert_eq!(other.admit(redelivered.clone()).await, UNKNOWN, "a known end is not waited for");
-        assert_eq!(other.admit(redelivered).await, accepted("e"));
-        assert_eq!(gateway.admit(first).await, duplicate("e"));
+        assert_eq!(other.enqueue(redelivered.clone()).await, UNKNOWN, "a known end is not waited for");
+        assert_eq!(other.enqueue(redelivered).await, accepted("e"));
+        assert_eq!(gateway.enqueue(first).await, duplicate("e"));
         assert_eq!(stage.broker.taken()[taken..], [id, id, id], "{source}");
         assert_eq!(stage.claims().await, 0);
         stage.qualified.store(HashSet::from(["shared".to_owned()]).into());
@@ -461,14 +461,14 @@ async fn closing_waits_for_what_is_in_flight(stage: Stage) {
     }
     confirm.send(()).unwrap();
     close.await;
-    assert_eq!(stage.gateway().await.admit(delivery("1")).await, duplicate("e"));
+    assert_eq!(stage.gateway().await.enqueue(delivery("1")).await, duplicate("e"));
 }
 
 /// A store that answers when half the lease is over already: here all of none.
 async fn what_could_arrive_after_its_lease_is_not_published(stage: Stage) {
     let stage = Stage { lease: Duration::ZERO, ..stage };
     let gateway = stage.gateway().await;
-    assert_eq!(gateway.admit(delivery("1")).await, Err(EnqueueError::Unreachable));
+    assert_eq!(gateway.enqueue(delivery("1")).await, Err(EnqueueError::Unreachable));
     assert_eq!(stage.broker.taken().len(), 0);
     assert_eq!(stage.claims().await, 0);
 }
@@ -478,15 +478,15 @@ async fn claims_in_the_data_folder_survive_a_restart() {
     let mut stage = Stage::embedded();
     stage.then(true, Err(PublishError::Unknown));
     let (gateway, first) = (stage.gateway().await, delivery("1"));
-    assert_eq!(gateway.admit(first.clone()).await, UNKNOWN);
+    assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
     gateway.close().await;
     if let Store::Embedded { folder, database: place, .. } = &mut stage.store {
         Arc::into_inner(place.take().unwrap()).unwrap().close().await;
         *place = Some(database(folder));
     }
     let gateway = stage.gateway().await;
-    assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS);
-    assert_eq!(gateway.admit(first).await, accepted("e"));
+    assert_eq!(gateway.enqueue(delivery("1")).await, IN_PROGRESS);
+    assert_eq!(gateway.enqueue(first).await, accepted("e"));
 }
 
 #[tokio::test]
@@ -496,17 +496,17 @@ async fn past_the_window_a_body_enters_again_and_old_rows_go() {
     let other = |n: u8| EnqueueRequest { identity: Identity([n; 16]), ..delivery("1") };
     for n in 0..20 {
         stage.then(true, if n % 2 == 0 { Ok(()) } else { Err(PublishError::Unknown) });
-        let _ = gateway.admit(other(n)).await;
+        let _ = gateway.enqueue(other(n)).await;
     }
     assert_eq!((stage.rows("seen").await, stage.rows("claims").await), (10, 10));
     stage.pass(WINDOW - Duration::from_micros(1));
-    assert_eq!(gateway.admit(other(0)).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(other(0)).await, duplicate("e"));
     stage.pass(LEASE + Duration::from_micros(1));
     for n in 100..110 {
-        assert_eq!(gateway.admit(other(n)).await, accepted("e"));
+        assert_eq!(gateway.enqueue(other(n)).await, accepted("e"));
     }
     assert_eq!((stage.rows("seen").await, stage.rows("claims").await), (10, 0));
-    assert_eq!(gateway.admit(other(0)).await, accepted("e"));
+    assert_eq!(gateway.enqueue(other(0)).await, accepted("e"));
 }
 
 #[test]
@@ -523,15 +523,15 @@ async fn an_event_that_cannot_be_remembered_is_unknown_and_tried_again() {
     let refuse = "CREATE TRIGGER no BEFORE INSERT ON seen BEGIN SELECT RAISE(ABORT, 'no'); END";
     database.write(|conn| conn.execute_batch(refuse)).await.unwrap();
     let (first, asked) = (delivery("1"), clock::instant());
-    assert_eq!(gateway.admit(first.clone()).await, UNKNOWN);
+    assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
     assert!(asked.elapsed() >= COMMIT_PAUSES.iter().sum::<Duration>(), "not without all its tries");
-    assert_eq!(gateway.admit(delivery("1")).await, IN_PROGRESS);
+    assert_eq!(gateway.enqueue(delivery("1")).await, IN_PROGRESS);
     assert!(stage.counts("hookgate_enqueue_failures_total{kind=\"timeout\",queue=\"nats\"} 1"));
     database.write(|conn| conn.execute_batch("DROP TRIGGER no")).await.unwrap();
-    assert_eq!(gateway.admit(first).await, accepted("e"));
+    assert_eq!(gateway.enqueue(first).await, accepted("e"));
     assert_eq!(stage.broker.taken(), ["e", "e"]);
     database.write(|conn| conn.execute_batch("DROP TABLE claims")).await.unwrap();
-    assert!(matches!(gateway.admit(delivery("2")).await, Err(EnqueueError::Refused(_))));
+    assert!(matches!(gateway.enqueue(delivery("2")).await, Err(EnqueueError::Refused(_))));
     assert_eq!(stage.broker.taken().len(), 2, "what cannot be claimed is not published");
 }
 
@@ -567,17 +567,17 @@ async fn a_lease_in_redis_ends_by_the_servers_clock_and_dead_redis_is_unreachabl
     let mut stage = Stage { lease: Duration::from_secs(1), ..Stage::redis().await };
     stage.then(true, Err(PublishError::Unknown));
     let (gateway, first) = (stage.gateway().await, delivery("1"));
-    until("it is published", async || gateway.admit(first.clone()).await == UNKNOWN).await;
-    until("the lease ends", async || gateway.admit(delivery("1")).await == accepted("e")).await;
+    until("it is published", async || gateway.enqueue(first.clone()).await == UNKNOWN).await;
+    until("the lease ends", async || gateway.enqueue(delivery("1")).await == accepted("e")).await;
     let Store::Redis(server) = &mut stage.store else { panic!("a server") };
     server.run::<()>(&["SCRIPT", "FLUSH"]).await;
-    assert_eq!(gateway.admit(delivery("1")).await, duplicate("e"), "a forgotten script is loaded again");
+    assert_eq!(gateway.enqueue(delivery("1")).await, duplicate("e"), "a forgotten script is loaded again");
     let keys: Vec<String> = server.run(&["KEYS", "*"]).await;
     let identity = hex::encode(delivery("1").identity.0);
     assert_eq!(keys, [format!("hookgate:{{src:{identity}}}:hooks.{{source}}:seen")]);
     server.kill();
-    assert_eq!(gateway.admit(delivery("2")).await, Err(EnqueueError::Unreachable));
+    assert_eq!(gateway.enqueue(delivery("2")).await, Err(EnqueueError::Unreachable));
     server.restart().await;
-    until("it is back", async || gateway.admit(delivery("2")).await.is_ok()).await;
+    until("it is back", async || gateway.enqueue(delivery("2")).await.is_ok()).await;
     assert!(!stage.counts("hookgate_enqueue_failures_total{kind=\"unreachable\",queue=\"nats\"} 0"));
 }

@@ -41,7 +41,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Decides and records.
-    pub(super) fn admit(&mut self, delivery: &EnqueueRequest) -> Result<Enqueued> {
+    pub(super) fn enqueue(&mut self, delivery: &EnqueueRequest) -> Result<Enqueued> {
         let Some(known) = self.find(&delivery.identity)? else {
             let event = &delivery.event;
             self.record(delivery, FIRST, event, None)?;

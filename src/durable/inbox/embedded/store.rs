@@ -1,6 +1,6 @@
-//! The database as the writer thread uses it: batches in, verdicts out.
+//! The database as the writer thread uses it: batches in, results out.
 //!
-//! Keeps true: a verdict leaves here only after COMMIT returned. After a transaction that failed, everything held in memory is
+//! Keeps true: a enqueued leaves here only after COMMIT returned. After a transaction that failed, everything held in memory is
 //! thrown away and read again from what was committed, so memory never knows more than the disk.
 
 use std::path::Path;
@@ -47,10 +47,10 @@ impl Store {
     }
 
     /// Admits a batch in one transaction: all of it or nothing.
-    pub(super) fn admit(&mut self, batch: &[&EnqueueRequest], now: i64) -> Result<Vec<Enqueued>> {
-        let bytes: usize = batch.iter().map(|admission| admission.event.json.len() + ROW).sum();
+    pub(super) fn enqueue(&mut self, batch: &[&EnqueueRequest], now: i64) -> Result<Vec<Enqueued>> {
+        let bytes: usize = batch.iter().map(|request| request.event.json.len() + ROW).sum();
         self.transact(now, bytes, batch.len(), |ledger| {
-            batch.iter().map(|admission| ledger.admit(admission)).collect()
+            batch.iter().map(|request| ledger.enqueue(request)).collect()
         })
     }
 

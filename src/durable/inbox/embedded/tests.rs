@@ -64,12 +64,12 @@ fn store(dir: &TempDir, options: Options) -> Store {
     Store::open(&dir.path().join("hookgate.db"), options, tiny()).unwrap()
 }
 
-fn admit(store: &mut Store, batch: &[EnqueueRequest], now: i64) -> Vec<Enqueued> {
-    store.admit(&batch.iter().collect::<Vec<_>>(), now).unwrap()
+fn enqueue(store: &mut Store, batch: &[EnqueueRequest], now: i64) -> Vec<Enqueued> {
+    store.enqueue(&batch.iter().collect::<Vec<_>>(), now).unwrap()
 }
 
-fn one(store: &mut Store, admission: EnqueueRequest, now: i64) -> Enqueued {
-    admit(store, &[admission], now).remove(0)
+fn one(store: &mut Store, request: EnqueueRequest, now: i64) -> Enqueued {
+    enqueue(store, &[request], now).remove(0)
 }
 
 fn readable(dir: &TempDir) -> Vec<(i64, String)> {
@@ -135,7 +135,7 @@ fn one_batch_sees_itself() {
     let mut store = store(&dir, days(7, 7));
     let batch = [forward(1, "a"), forward(1, "a"), delivery(1, "b", OnConflict::Drop), forward(2, "a")];
     let dropped = Enqueued::Duplicate { id: "e1".to_owned(), dropped: true };
-    assert_eq!(admit(&mut store, &batch, START), [new("e1"), duplicate("e1"), dropped, new("e2")]);
+    assert_eq!(enqueue(&mut store, &batch, START), [new("e1"), duplicate("e1"), dropped, new("e2")]);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn a_full_disk_refuses_loses_nothing_and_passes() {
     let (mut accepted, mut refused) = (HashSet::new(), Vec::new());
     for n in 0..60 {
         let body = format!("{n} {}", "x".repeat(700));
-        match store.admit(&[&forward(n, &body), &forward(n + 1000, &body)], START) {
+        match store.enqueue(&[&forward(n, &body), &forward(n + 1000, &body)], START) {
             Ok(_) => accepted.extend([n, n + 1000]),
             Err(error) => {
                 assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull));
@@ -243,22 +243,22 @@ fn start(dir: &TempDir) -> (Embedded, QueueMetrics) {
 async fn the_thread_recovers_by_itself_from_a_failing_database() {
     let dir = tempfile::tempdir().unwrap();
     let (inbox, metrics) = start(&dir);
-    assert_eq!(inbox.admit(forward(1, "a")).await.unwrap(), new("e1"));
+    assert_eq!(inbox.enqueue(forward(1, "a")).await.unwrap(), new("e1"));
     let other = rusqlite::Connection::open(dir.path().join("hookgate.db")).unwrap();
     other
         .execute_batch(
             "CREATE TRIGGER broken BEFORE INSERT ON events BEGIN SELECT raise(ABORT, 'broken'); END",
         )
         .unwrap();
-    assert!(matches!(inbox.admit(forward(2, "a")).await, Err(EnqueueError::Refused(_))));
+    assert!(matches!(inbox.enqueue(forward(2, "a")).await, Err(EnqueueError::Refused(_))));
     assert_eq!(metrics.up.get(), 0);
-    assert!(matches!(inbox.admit(forward(2, "a")).await, Err(EnqueueError::Refused(_))));
+    assert!(matches!(inbox.enqueue(forward(2, "a")).await, Err(EnqueueError::Refused(_))));
     other.execute_batch("DROP TRIGGER broken").unwrap();
     while metrics.up.get() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(inbox.admit(forward(2, "a")).await.unwrap(), new("e2"));
-    assert_eq!(inbox.admit(forward(1, "a")).await.unwrap(), duplicate("e1"));
+    assert_eq!(inbox.enqueue(forward(2, "a")).await.unwrap(), new("e2"));
+    assert_eq!(inbox.enqueue(forward(1, "a")).await.unwrap(), duplicate("e1"));
     inbox.close().await;
 }
 
@@ -267,14 +267,14 @@ async fn dropping_the_future_cancels_nothing_and_close_drains() {
     let dir = tempfile::tempdir().unwrap();
     let (inbox, _) = start(&dir);
     for n in 0..500 {
-        let admission = inbox.admit(forward(n, "a"));
-        let _ = tokio::time::timeout(Duration::ZERO, admission).await;
+        let request = inbox.enqueue(forward(n, "a"));
+        let _ = tokio::time::timeout(Duration::ZERO, request).await;
     }
     inbox.close().await;
     assert!(!dir.path().join("hookgate.db-wal").exists());
     assert_eq!(readable(&dir).len(), 500);
     let (inbox, _) = start(&dir);
-    assert_eq!(inbox.admit(forward(499, "a")).await.unwrap(), duplicate("e499"));
+    assert_eq!(inbox.enqueue(forward(499, "a")).await.unwrap(), duplicate("e499"));
     inbox.close().await;
 }
 

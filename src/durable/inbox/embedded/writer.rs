@@ -18,10 +18,10 @@ use crate::observe::metrics::{EnqueueFailure, QueueMetrics};
 use super::Tuning;
 use super::store::Store;
 
-/// A delivery and who waits for its verdict.
+/// A delivery and who waits for its enqueued.
 pub(super) struct Job {
     /// The delivery.
-    pub(super) admission: Arc<EnqueueRequest>,
+    pub(super) request: Arc<EnqueueRequest>,
     pub(super) reply: Reply<Result<Enqueued, EnqueueError>>,
 }
 
@@ -98,13 +98,13 @@ impl Writer {
     }
 
     fn gather(&self, first: Job, batch: &mut Vec<Job>) {
-        let mut bytes = first.admission.event.json.len();
+        let mut bytes = first.request.event.json.len();
         batch.push(first);
         while batch.len() < self.tuning.batch
             && bytes < BATCH_BYTES
             && let Ok(job) = self.jobs.try_recv()
         {
-            bytes += job.admission.event.json.len();
+            bytes += job.request.event.json.len();
             batch.push(job);
         }
     }
@@ -117,14 +117,14 @@ impl Writer {
             return;
         }
         let started = clock::instant();
-        let admissions: Vec<&EnqueueRequest> = batch.iter().map(|job| &*job.admission).collect();
-        match self.store.admit(&admissions, self.now()) {
-            Ok(verdicts) => {
+        let requests: Vec<&EnqueueRequest> = batch.iter().map(|job| &*job.request).collect();
+        match self.store.enqueue(&requests, self.now()) {
+            Ok(results) => {
                 self.watch.metrics.duration.observe(started.elapsed().as_secs_f64());
                 self.watch.metrics.batch.observe(batch.len() as f64);
                 let mut answers = Answers::default();
-                for (job, verdict) in batch.drain(..).zip(verdicts) {
-                    answers.reply(job.reply, Ok(verdict));
+                for (job, enqueued) in batch.drain(..).zip(results) {
+                    answers.reply(job.reply, Ok(enqueued));
                 }
                 answers.send();
                 self.store.checkpoint();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn job(number: u64, bytes: usize) -> Job {
-        Job { admission: forward(number, &"x".repeat(bytes)).into(), reply: reply().0 }
+        Job { request: forward(number, &"x".repeat(bytes)).into(), reply: reply().0 }
     }
 
     #[test]

@@ -260,9 +260,9 @@ impl NodeConnection {
             let slots = self.slots();
             for (stream, door) in streams.iter().zip(doors).filter(|(stream, _)| has(&slots, stream)) {
                 match door {
-                    Some(WriteProbe::Open) => self.board.takes_events(stream),
+                    Some(WriteProbe::Writable) => self.board.takes_events(stream),
                     Some(WriteProbe::Full(holders)) => self.board.is_full(stream, &holders),
-                    Some(WriteProbe::Shut(why)) => self.board.refuses(stream, &why),
+                    Some(WriteProbe::Rejected(why)) => self.board.refuses(stream, &why),
                     None => {}
                 }
             }

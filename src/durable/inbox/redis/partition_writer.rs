@@ -1,7 +1,7 @@
-//! A lane: the admissions of one partition, taken to Redis in the order they came, everything that waits in one call.
+//! A lane: the requests of one partition, taken to Redis in the order they came, everything that waits in one call.
 //!
 //! Keeps true: one call of a lane is in flight at a time, so that a partition's order is its order of arrival; every
-//! admission taken gets exactly one answer, and an answer of acceptance only from the script's own.
+//! request taken gets exactly one answer, and an answer of acceptance only from the script's own.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,16 +25,16 @@ use super::retention::{self, Room, Written};
 use super::script::{self, Answer, Form, Outcome, Scripts};
 use super::stream::Streams;
 
-/// An admission and where its answer goes.
+/// An request and where its answer goes.
 pub(super) struct Waiting {
-    pub(super) admission: Arc<EnqueueRequest>,
+    pub(super) request: Arc<EnqueueRequest>,
     pub(super) reply: Reply<Result<Enqueued, EnqueueError>>,
 }
 
 impl Entry {
     /// The form in which it is offered.
     fn event(&self) -> &Event {
-        self.conflict.as_ref().unwrap_or(&self.waiting.admission.event)
+        self.conflict.as_ref().unwrap_or(&self.waiting.request.event)
     }
 }
 
@@ -81,7 +81,7 @@ impl PartitionWriter {
         }
     }
 
-    /// Calls until each of the admissions has its answer.
+    /// Calls until each of the requests has its answer.
     async fn work(&mut self, waiting: Vec<Waiting>) {
         let mut batches = self.by_stream(waiting);
         // Twice for conflicts, once more where room has to be made, and once more for each of those when the server has
@@ -178,19 +178,19 @@ impl PartitionWriter {
 
     fn call(&self, batch: &Batch) -> redis::Cmd {
         let bytes = batch.entries.iter().map(|entry| entry.event().json.len()).sum();
-        let mut call = self.scripts.admit(&batch.stream, batch.entries.len(), bytes);
+        let mut call = self.scripts.enqueue(&batch.stream, batch.entries.len(), bytes);
         for Entry { waiting, .. } in &batch.entries {
-            let admission = &*waiting.admission;
-            call.key(&batch.stream, &admission.source, &admission.identity);
+            let request = &*waiting.request;
+            call.key(&batch.stream, &request.source, &request.identity);
         }
         call.bounds(self.window_ms, self.backlog.max());
         for entry in &batch.entries {
-            let form = match (&entry.conflict, entry.waiting.admission.on_conflict) {
+            let form = match (&entry.conflict, entry.waiting.request.on_conflict) {
                 (Some(_), _) => Form::Conflict,
                 (None, OnConflict::Forward) => Form::OrTell,
                 (None, OnConflict::Drop) => Form::OrDrop,
             };
-            call.event(&entry.waiting.admission.body, form, entry.event());
+            call.event(&entry.waiting.request.body, form, entry.event());
         }
         call.0
     }
@@ -205,21 +205,21 @@ impl PartitionWriter {
         }
         let mut again = Vec::new();
         for (mut entry, answer) in batch.entries.into_iter().zip(answers) {
-            let admission = &entry.waiting.admission;
-            let id = || admission.event.id.clone();
-            let verdict = match answer {
+            let request = &entry.waiting.request;
+            let id = || request.event.id.clone();
+            let enqueued = match answer {
                 Answer::Entered => match &entry.conflict {
                     Some(conflict) => Enqueued::Accepted { id: conflict.id.clone(), conflict: true },
                     None => Enqueued::Accepted { id: id(), conflict: false },
                 },
                 Answer::KnownFirst | Answer::KnownDropped => Enqueued::Duplicate { id: id(), dropped: false },
                 Answer::KnownConflict => {
-                    let conflict = admission.event.conflicting(&admission.body);
+                    let conflict = request.event.conflicting(&request.body);
                     Enqueued::Duplicate { id: conflict.id, dropped: false }
                 }
                 Answer::Dropped => Enqueued::Duplicate { id: id(), dropped: true },
                 Answer::Conflict => {
-                    entry.conflict = Some(admission.event.conflicting(&admission.body));
+                    entry.conflict = Some(request.event.conflicting(&request.body));
                     entry.full = false;
                     again.push(entry);
                     continue;
@@ -240,7 +240,7 @@ impl PartitionWriter {
                 self.fail(entry, EnqueueError::Unknown);
                 continue;
             }
-            self.answers.reply(entry.waiting.reply, Ok(verdict));
+            self.answers.reply(entry.waiting.reply, Ok(enqueued));
         }
         Batch { stream: batch.stream, entries: again }
     }
@@ -314,7 +314,7 @@ impl PartitionWriter {
     fn by_stream(&self, waiting: Vec<Waiting>) -> Vec<Batch> {
         let mut batches: Vec<Batch> = Vec::new();
         for waiting in waiting {
-            let stream = self.streams.stream(&waiting.admission, self.partition);
+            let stream = self.streams.stream(&waiting.request, self.partition);
             let entry = Entry { waiting, conflict: None, full: false };
             // Few streams a batch: a walk is cheaper than a map.
             match batches.iter_mut().find(|batch| batch.stream == stream) {
@@ -330,7 +330,7 @@ impl PartitionWriter {
 fn fitting(waiting: &[Waiting]) -> usize {
     let mut bytes = 0;
     let within = waiting.iter().take_while(|one| {
-        bytes += one.admission.event.json.len();
+        bytes += one.request.event.json.len();
         bytes <= BATCH_BYTES
     });
     within.count().max(1)
@@ -345,7 +345,7 @@ const REPLICAS_WITHIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::admission;
+    use super::super::tests::request;
     use super::*;
     use crate::base::runtime::reply;
     use crate::event::Event;
@@ -355,10 +355,7 @@ mod tests {
         let fits = |bytes: &[usize]| {
             let waiting = bytes.iter().map(|bytes| {
                 let event = Event::with_payload("e", &format!("\"{}\"", "x".repeat(*bytes)));
-                Waiting {
-                    admission: EnqueueRequest { event, ..admission("e", "1") }.into(),
-                    reply: reply().0,
-                }
+                Waiting { request: EnqueueRequest { event, ..request("e", "1") }.into(), reply: reply().0 }
             });
             fitting(&waiting.collect::<Vec<_>>())
         };

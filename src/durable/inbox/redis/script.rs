@@ -10,7 +10,7 @@ use crate::event::{BodyHash, Event, Identity};
 
 /// The scripts and the hashes that Redis knows them by.
 pub(super) struct Scripts {
-    admit: Script,
+    enqueue: Script,
     trim: Script,
     /// The texts of all that is called by its hash.
     texts: [&'static str; 5],
@@ -71,9 +71,9 @@ pub(super) enum Outcome {
 
 impl Scripts {
     pub(super) fn new() -> Scripts {
-        let texts = [ADMIT, TRIM, LOOK, COUNT, PENDING];
-        let [admit, trim, look, count, pending] = texts.map(Script::new);
-        Scripts { admit, trim, texts, look, count, pending }
+        let texts = [ENQUEUE, TRIM, LOOK, COUNT, PENDING];
+        let [enqueue, trim, look, count, pending] = texts.map(Script::new);
+        Scripts { enqueue, trim, texts, look, count, pending }
     }
 
     /// The commands that make them known.
@@ -86,9 +86,9 @@ impl Scripts {
     }
 
     /// A call for so many events, their JSON so long in all.
-    pub(super) fn admit(&self, stream: &str, events: usize, bytes: usize) -> Call {
+    pub(super) fn enqueue(&self, stream: &str, events: usize, bytes: usize) -> Call {
         let mut call = Cmd::with_capacity(6 + events * 7, bytes + events * PER_EVENT);
-        call.arg("EVALSHA").arg(self.admit.get_hash()).arg(events + 1).arg(stream);
+        call.arg("EVALSHA").arg(self.enqueue.get_hash()).arg(events + 1).arg(stream);
         Call(call)
     }
 
@@ -169,7 +169,7 @@ fn on(script: &Script, stream: &str) -> Cmd {
     call
 }
 
-/// Reads the reply to [`Scripts::admit`].
+/// Reads the reply to [`Scripts::enqueue`].
 pub(super) fn read(reply: Value, asked: usize) -> Outcome {
     match reply {
         Value::Array(answers) if answers.len() == asked => {
@@ -221,7 +221,7 @@ const TRIM_AT_ONCE: u32 = 10_000;
 /// The same while events wait for it: so many enter before the next call, so that what it looks up first costs each little.
 const ROOM_AT_ONCE: usize = 1000;
 
-const ADMIT: &str = include_str!("admit.lua");
+const ENQUEUE: &str = include_str!("admit.lua");
 const TRIM: &str = concat!(include_str!("groups.lua"), include_str!("trim.lua"));
 const LOOK: &str = concat!(include_str!("groups.lua"), include_str!("look.lua"));
 const COUNT: &str = include_str!("count.lua");

@@ -42,8 +42,8 @@ impl Streams {
     }
 
     /// The stream that an event goes to, given its partition.
-    pub(super) fn stream(&self, admission: &EnqueueRequest, partition: u32) -> String {
-        let mut stream = self.name.fill(admission.names());
+    pub(super) fn stream(&self, request: &EnqueueRequest, partition: u32) -> String {
+        let mut stream = self.name.fill(request.names());
         number(&mut stream, partition, self.partitions);
         stream
     }

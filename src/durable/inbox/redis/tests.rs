@@ -37,7 +37,7 @@ async fn inbox_counted_by(metrics: &Metrics, server: &Server, options: Options) 
     inbox
 }
 
-pub(super) fn admission(id: &str, body: &str) -> EnqueueRequest {
+pub(super) fn request(id: &str, body: &str) -> EnqueueRequest {
     let hash = BodyHash::of(id.as_bytes()).0;
     let mut identity = [0; 16];
     identity.copy_from_slice(&hash[..16]);
@@ -53,7 +53,7 @@ pub(super) fn admission(id: &str, body: &str) -> EnqueueRequest {
 }
 
 fn dropping(id: &str, body: &str) -> EnqueueRequest {
-    EnqueueRequest { on_conflict: OnConflict::Drop, ..admission(id, body) }
+    EnqueueRequest { on_conflict: OnConflict::Drop, ..request(id, body) }
 }
 
 fn accepted(id: &str, conflict: bool) -> Enqueued {
@@ -76,17 +76,17 @@ async fn remembered(server: &Server) -> usize {
 async fn each_body_enters_once_and_every_redelivery_has_its_id() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
-    let admit = async |one: EnqueueRequest| inbox.admit(one).await.unwrap();
-    assert_eq!(admit(admission("a", "1")).await, accepted("a", false));
-    assert_eq!(admit(admission("a", "1")).await, duplicate("a", false));
+    let enqueue = async |one: EnqueueRequest| inbox.enqueue(one).await.unwrap();
+    assert_eq!(enqueue(request("a", "1")).await, accepted("a", false));
+    assert_eq!(enqueue(request("a", "1")).await, duplicate("a", false));
     let second = conflict_id("a", "2");
-    assert_eq!(admit(admission("a", "2")).await, accepted(&second, true));
-    assert_eq!(admit(admission("a", "2")).await, duplicate(&second, false));
-    assert_eq!(admit(dropping("a", "3")).await, duplicate("a", true));
-    assert_eq!(admit(dropping("a", "3")).await, duplicate("a", false));
-    assert_eq!(admit(admission("a", "1")).await, duplicate("a", false));
+    assert_eq!(enqueue(request("a", "2")).await, accepted(&second, true));
+    assert_eq!(enqueue(request("a", "2")).await, duplicate(&second, false));
+    assert_eq!(enqueue(dropping("a", "3")).await, duplicate("a", true));
+    assert_eq!(enqueue(dropping("a", "3")).await, duplicate("a", false));
+    assert_eq!(enqueue(request("a", "1")).await, duplicate("a", false));
     let third = conflict_id("a", "4");
-    assert_eq!(admit(admission("a", "4")).await, accepted(&third, true));
+    assert_eq!(enqueue(request("a", "4")).await, accepted(&third, true));
     let entries: Vec<(String, Vec<String>)> = server.run(&["XRANGE", "hooks", "-", "+"]).await;
     let ids: Vec<&String> = entries.iter().map(|(_, fields)| &fields[1]).collect();
     assert_eq!(ids, [&"a".to_owned(), &second, &third]);
@@ -107,12 +107,12 @@ async fn two_gateways_take_one_event_once_however_concurrently() {
         let mut all = tokio::task::JoinSet::new();
         for n in 0..200 {
             let gateway = gateways[n % 2].clone();
-            let one = admission("same", body);
-            all.spawn(async move { gateway.admit(one).await.unwrap() });
+            let one = request("same", body);
+            all.spawn(async move { gateway.enqueue(one).await.unwrap() });
         }
-        let verdicts = all.join_all().await;
-        let new = verdicts.iter().filter(|one| matches!(one, Enqueued::Accepted { .. })).count();
-        assert_eq!((new, verdicts.len()), (1, 200), "{round}");
+        let results = all.join_all().await;
+        let new = results.iter().filter(|one| matches!(one, Enqueued::Accepted { .. })).count();
+        assert_eq!((new, results.len()), (1, 200), "{round}");
     }
     assert_eq!(server.run::<u64>(&["XLEN", "hooks"]).await, 2);
 }
@@ -121,7 +121,7 @@ async fn two_gateways_take_one_event_once_however_concurrently() {
 async fn one_batch_may_hold_an_identity_more_than_once() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
-    let one = |body: &str| inbox.admit(admission("a", body));
+    let one = |body: &str| inbox.enqueue(request("a", body));
     let (first, again, other, other_again) = tokio::join!(one("1"), one("1"), one("2"), one("2"));
     assert_eq!(inbox.metrics.batch.get_sample_sum() as u64, 4 + 2, "one batch, and the conflicts again");
     assert_eq!((first.unwrap(), again.unwrap()), (accepted("a", false), duplicate("a", false)));
@@ -137,7 +137,7 @@ async fn a_caller_that_goes_away_cancels_nothing_and_close_finishes_what_waits()
         // Polled once and dropped: the lane has had no turn yet.
         tokio::select! {
             biased;
-            answer = inbox.admit(admission(&format!("e{n}"), "1")) => panic!("too early: {answer:?}"),
+            answer = inbox.enqueue(request(&format!("e{n}"), "1")) => panic!("too early: {answer:?}"),
             () = std::future::ready(()) => {}
         }
     }
@@ -149,15 +149,15 @@ async fn a_caller_that_goes_away_cancels_nothing_and_close_finishes_what_waits()
 async fn an_xadd_that_fails_leaves_nothing_remembered_and_spoils_nothing_else() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
-    assert_eq!(inbox.admit(admission("known", "1")).await.unwrap(), accepted("known", false));
+    assert_eq!(inbox.enqueue(request("known", "1")).await.unwrap(), accepted("known", false));
     let _: String = server.run(&["SET", "hooks", "no stream"]).await;
-    let (new, known) = tokio::join!(inbox.admit(admission("a", "1")), inbox.admit(admission("known", "1")));
+    let (new, known) = tokio::join!(inbox.enqueue(request("a", "1")), inbox.enqueue(request("known", "1")));
     let said = new.unwrap_err().to_string();
     assert!(said.contains("WRONGTYPE"), "{said}");
     assert_eq!(known.unwrap(), duplicate("known", false));
     assert_eq!(remembered(&server).await, 1);
     let _: u64 = server.run(&["DEL", "hooks"]).await;
-    assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), accepted("a", false));
+    assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
 }
 
 /// A user who may not do one of the two may not be able to undo the other either.
@@ -165,7 +165,7 @@ async fn an_xadd_that_fails_leaves_nothing_remembered_and_spoils_nothing_else() 
 async fn without_the_right_to_remember_nothing_enters_and_without_that_to_enter_nothing_is_remembered() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
-    assert_eq!(inbox.admit(admission("known", "1")).await.unwrap(), accepted("known", false));
+    assert_eq!(inbox.enqueue(request("known", "1")).await.unwrap(), accepted("known", false));
     let state = async || {
         let known: Vec<u8> = server.run(&["GET", &seen("known")]).await;
         (server.run::<u64>(&["XLEN", "hooks"]).await, remembered(&server).await, known)
@@ -178,20 +178,20 @@ async fn without_the_right_to_remember_nothing_enters_and_without_that_to_enter_
         let user = ["ACL", "SETUSER", "default"];
         let _: String = server.run(&[&user[..], &[takes_away], &may_not].concat()).await;
         for (id, body) in [("new", "1"), ("known", "2"), ("new", "1")] {
-            let said = inbox.admit(admission(id, body)).await.unwrap_err();
+            let said = inbox.enqueue(request(id, body)).await.unwrap_err();
             assert!(matches!(said, EnqueueError::Refused(_)), "{takes_away}: {said}");
         }
         let gives_back = takes_away.replace('-', "+");
         let _: String = server.run(&[&user[..], &[&gives_back], &may_undo].concat()).await;
         assert_eq!(state().await, before, "{takes_away}");
     }
-    assert_eq!(inbox.admit(admission("new", "1")).await.unwrap(), accepted("new", false));
+    assert_eq!(inbox.enqueue(request("new", "1")).await.unwrap(), accepted("new", false));
     let conflict = accepted(&conflict_id("known", "2"), true);
-    assert_eq!(inbox.admit(admission("known", "2")).await.unwrap(), conflict);
+    assert_eq!(inbox.enqueue(request("known", "2")).await.unwrap(), conflict);
 }
 
 fn seen(id: &str) -> String {
-    stream::seen_key("hooks", "src", &admission(id, "").identity)
+    stream::seen_key("hooks", "src", &request(id, "").identity)
 }
 
 #[tokio::test]
@@ -199,24 +199,24 @@ async fn out_of_memory_is_a_refusal_that_leaves_nothing_remembered() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    let said = inbox.admit(admission("a", "1")).await.unwrap_err();
+    let said = inbox.enqueue(request("a", "1")).await.unwrap_err();
     assert!(matches!(&said, EnqueueError::Refused(why) if why.starts_with("OOM")), "{said}");
     assert_eq!(remembered(&server).await, 0);
     assert!(inbox.links.is_up());
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), accepted("a", false));
+    assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
 }
 
 #[tokio::test]
 async fn a_full_stream_takes_no_more_and_still_knows_what_it_has() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, Options { max_backlog: 2, ..options() }).await;
-    let one = |id: &str| inbox.admit(admission(id, "1"));
+    let one = |id: &str| inbox.enqueue(request(id, "1"));
     let (a, b, c) = tokio::join!(one("a"), one("b"), one("c"));
     assert!(a.is_ok() && b.is_ok());
     let said = c.unwrap_err().to_string();
     assert!(said.contains("the stream is at max_backlog"), "{said}");
-    assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), duplicate("a", false));
+    assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), duplicate("a", false));
     assert_eq!(server.run::<u64>(&["XLEN", "hooks"]).await, 2);
     assert_eq!(inbox.metrics.up.get(), 0, "no stream is left that takes events");
     server.run::<u64>(&["XTRIM", "hooks", "MAXLEN", "1"]).await;
@@ -229,12 +229,12 @@ async fn a_stopped_redis_is_known_within_a_second_and_then_at_once() {
     let (server, metrics) = (Server::start(&[]).await, Metrics::new().unwrap());
     let inbox = inbox_counted_by(&metrics, &server, options()).await;
     server.signal("-STOP");
-    let said = inbox.admit(admission("a", "1")).await.unwrap_err();
+    let said = inbox.enqueue(request("a", "1")).await.unwrap_err();
     assert!(matches!(said, EnqueueError::Unknown), "{said}");
     assert_eq!(inbox.metrics.up.get(), 0);
     // Unreachable is said without sending anything, hence without waiting.
     for n in 0..100 {
-        let said = inbox.admit(admission(&format!("b{n}"), "1")).await.unwrap_err();
+        let said = inbox.enqueue(request(&format!("b{n}"), "1")).await.unwrap_err();
         assert!(matches!(said, EnqueueError::Unreachable), "{said}");
     }
     let counted = metrics.render().unwrap().0;
@@ -245,7 +245,7 @@ async fn a_stopped_redis_is_known_within_a_second_and_then_at_once() {
     server.signal("-CONT");
     until("the link is up again", async || inbox.links.is_up() && inbox.metrics.up.get() == 1).await;
     // Whether the unanswered one got in or not, it is there once after its retry.
-    inbox.admit(admission("a", "1")).await.unwrap();
+    inbox.enqueue(request("a", "1")).await.unwrap();
     assert_eq!(server.run::<u64>(&["XLEN", "hooks"]).await, 1);
 }
 
@@ -253,13 +253,13 @@ async fn a_stopped_redis_is_known_within_a_second_and_then_at_once() {
 async fn a_redis_killed_and_started_again_is_found_again() {
     let mut server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
-    inbox.admit(admission("a", "1")).await.unwrap();
+    inbox.enqueue(request("a", "1")).await.unwrap();
     server.kill();
     until("the link is down", async || !inbox.links.is_up()).await;
-    assert!(matches!(inbox.admit(admission("b", "1")).await, Err(EnqueueError::Unreachable)));
+    assert!(matches!(inbox.enqueue(request("b", "1")).await, Err(EnqueueError::Unreachable)));
     server.restart().await;
     until("the link is up", async || inbox.links.is_up()).await;
-    assert_eq!(inbox.admit(admission("b", "1")).await.unwrap(), accepted("b", false));
+    assert_eq!(inbox.enqueue(request("b", "1")).await.unwrap(), accepted("b", false));
 }
 
 #[tokio::test]
@@ -268,10 +268,10 @@ async fn an_inbox_opens_before_its_redis_does() {
     server.kill();
     let metrics = Metrics::new().unwrap().queue("redis");
     let inbox = RedisInbox::open(server.servers(), options(), metrics, Arc::default()).unwrap();
-    assert!(matches!(inbox.admit(admission("a", "1")).await, Err(EnqueueError::Unreachable)));
+    assert!(matches!(inbox.enqueue(request("a", "1")).await, Err(EnqueueError::Unreachable)));
     server.restart().await;
     until("the link is up", async || inbox.links.is_up()).await;
-    assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), accepted("a", false));
+    assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn forgotten_scripts_are_loaded_again_unseen() {
     let inbox = inbox(&server, options()).await;
     for id in ["a", "b"] {
         let _: String = server.run(&["SCRIPT", "FLUSH"]).await;
-        assert_eq!(inbox.admit(admission(id, "1")).await.unwrap(), accepted(id, false));
+        assert_eq!(inbox.enqueue(request(id, "1")).await.unwrap(), accepted(id, false));
     }
 }
 
@@ -290,21 +290,21 @@ async fn a_server_that_may_not_be_written_to_is_down() {
     let inbox = inbox(&server, options()).await;
     // Of a master that does not answer: it becomes a replica all the same.
     let _: String = server.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
-    assert!(matches!(inbox.admit(admission("a", "1")).await, Err(EnqueueError::Unreachable)));
+    assert!(matches!(inbox.enqueue(request("a", "1")).await, Err(EnqueueError::Unreachable)));
     assert!(!inbox.links.is_up());
     let _: String = server.run(&["REPLICAOF", "NO", "ONE"]).await;
     until("the link is up", async || inbox.links.is_up()).await;
-    assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), accepted("a", false));
+    assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
 }
 
 #[tokio::test]
 async fn what_the_window_has_left_behind_enters_again() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, Options { window: Duration::from_millis(200), ..options() }).await;
-    assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), accepted("a", false));
-    assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), duplicate("a", false));
+    assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
+    assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), duplicate("a", false));
     until("the window is over", async || remembered(&server).await == 0).await;
-    assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), accepted("a", false));
+    assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
 }
 
 #[tokio::test]
@@ -328,7 +328,7 @@ async fn trimming_stops_at_what_a_group_has_not_read_or_acknowledged() {
     oldest(Some("1000-2")).await;
     let _: u64 = server.run(&["XACK", "hooks", "readers", "1000-2", "1000-3"]).await;
     oldest(Some("1000-4")).await;
-    inbox.admit(admission("young", "1")).await.unwrap();
+    inbox.enqueue(request("young", "1")).await.unwrap();
     let _: u64 = server.run(&["XGROUP", "DESTROY", "hooks", "readers"]).await;
     until("the young one alone is left", async || first().await.len() == 1).await;
     assert_ne!(first().await[0].0, "1000-4");
@@ -345,7 +345,7 @@ async fn streams_of_a_template_are_trimmed_too_those_of_before_and_those_that_an
         ..options()
     };
     let inbox = inbox(&server, options).await;
-    assert_eq!(inbox.admit(admission("a", "1")).await.unwrap(), accepted("a", false));
+    assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
     // What the server does not know any more is loaded again for that too.
     server.run::<()>(&["SCRIPT", "FLUSH"]).await;
     for stream in ["hooks.before", "hooks.src"] {
@@ -359,7 +359,7 @@ async fn partitions_spread_and_a_reader_merges_and_resumes() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, Options { partitions: 4, ..options() }).await;
     for n in 0..40 {
-        inbox.admit(admission(&format!("e{n}"), "1")).await.unwrap();
+        inbox.enqueue(request(&format!("e{n}"), "1")).await.unwrap();
     }
     for partition in 0..4 {
         assert!(server.run::<u64>(&["XLEN", &format!("hooks.{partition}")]).await > 0);
@@ -394,8 +394,8 @@ async fn a_template_makes_a_stream_each_and_the_reader_finds_them() {
     let name = "hooks.{source}.{type}".to_owned();
     let inbox = inbox(&server, Options { name: name.clone(), ..options() }).await;
     let _: u64 = server.run(&["XLEN", "none"]).await;
-    let of = |source: &str| EnqueueRequest { source: Arc::from(source), ..admission(source, "1") };
-    let (a, b) = tokio::join!(inbox.admit(of("a")), inbox.admit(of("b")));
+    let of = |source: &str| EnqueueRequest { source: Arc::from(source), ..request(source, "1") };
+    let (a, b) = tokio::join!(inbox.enqueue(of("a")), inbox.enqueue(of("b")));
     assert!(a.is_ok() && b.is_ok());
     assert_eq!(server.run::<u64>(&["XLEN", "hooks.a.kyc.verified"]).await, 1);
     assert_eq!(server.run::<u64>(&["XLEN", "hooks.b.kyc.verified"]).await, 1);
@@ -408,7 +408,7 @@ async fn a_stream_and_what_is_remembered_of_it_share_a_slot() {
     let server = Server::start(&["--cluster-enabled", "yes"]).await;
     let streams = Streams::parse("h.{provider}.{type}", 16).unwrap();
     for n in 0..16 {
-        let one = admission(&format!("e{n}"), "1");
+        let one = request(&format!("e{n}"), "1");
         let stream = streams.stream(&one, n);
         let seen = stream::seen_key(&stream, &one.source, &one.identity);
         let slot: u64 = server.run(&["CLUSTER", "KEYSLOT", &stream]).await;
@@ -416,12 +416,12 @@ async fn a_stream_and_what_is_remembered_of_it_share_a_slot() {
     }
 }
 
-/// Not a test of right and wrong: prints what 64 admitters get through, and what it costs Redis.
+/// Not a test of right and wrong: prints what 64 callers get through, and what it costs Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn throughput() {
     let partitions = std::env::var("PARTITIONS").map_or(1, |n| n.parse().unwrap());
-    let admitters = std::env::var("ADMITTERS").map_or(64, |n| n.parse().unwrap());
+    let callers = std::env::var("CALLERS").map_or(64, |n| n.parse().unwrap());
     let server = Server::start(&[]).await;
     let inbox = Arc::new(inbox(&server, Options { partitions, max_backlog: 10_000_000, ..options() }).await);
     let cpu = || {
@@ -431,13 +431,13 @@ async fn throughput() {
     };
     let (start, before) = (clock::instant(), cpu());
     let mut all = tokio::task::JoinSet::new();
-    for a in 0..admitters {
+    for a in 0..callers {
         let inbox = inbox.clone();
         all.spawn(async move {
-            for n in 0..120_000 / admitters {
-                let mut one = admission(&format!("e{a}-{n}"), "1");
+            for n in 0..120_000 / callers {
+                let mut one = request(&format!("e{a}-{n}"), "1");
                 one.event.json.push_str(&" ".repeat(1700 - one.event.json.len()));
-                inbox.admit(one).await.unwrap();
+                inbox.enqueue(one).await.unwrap();
             }
         });
     }
@@ -446,7 +446,7 @@ async fn throughput() {
     let mean = inbox.metrics.batch.get_sample_sum() / inbox.metrics.batch.get_sample_count() as f64;
     let events = inbox.metrics.batch.get_sample_sum();
     println!(
-        "{partitions} partitions, {admitters} admitters: {:.0} events/s, {mean:.1} events a call, redis {:.1} us/event",
+        "{partitions} partitions, {callers} callers: {:.0} events/s, {mean:.1} events a call, redis {:.1} us/event",
         events / seconds,
         used * 1e6 / events
     );

@@ -18,11 +18,11 @@ use super::stream::probe_key;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteProbe {
     /// It takes events.
-    Open,
+    Writable,
     /// It is at `max_backlog`, and nothing in it may go, for these consumer groups; without any, nothing is acknowledged.
     Full(Vec<String>),
     /// It takes none. Redis' own words, after the command that it refused.
-    Shut(String),
+    Rejected(String),
 }
 
 /// Asks of each stream, in order; none where there is no answer. Not one of them is changed.
@@ -48,7 +48,7 @@ pub async fn ask(
         load.cmd("SCRIPT").arg("LOAD").arg(TEXT);
         let loaded = connection.send_packed_commands(&load, 0, 1).await?.pop();
         if let Some(Value::ServerError(why)) = loaded {
-            let shut = is_of_the_stream(why.code()).then(|| WriteProbe::Shut(said(&why)));
+            let shut = is_of_the_stream(why.code()).then(|| WriteProbe::Rejected(said(&why)));
             return Ok(vec![shut; streams.len()]);
         }
         replies = connection.send_packed_commands(&asks, 0, streams.len()).await?;
@@ -60,19 +60,19 @@ pub async fn ask(
 fn answer(reply: Value) -> Option<WriteProbe> {
     match reply {
         Value::Array(parts) => match &parts[..] {
-            [Value::Int(_)] => Some(WriteProbe::Open),
+            [Value::Int(_)] => Some(WriteProbe::Writable),
             [Value::Int(_), Value::Array(holders)] => Some(WriteProbe::Full(names(holders))),
             [_, Value::BulkString(command), Value::BulkString(why)] => {
                 let [command, why] = [command, why].map(|text| String::from_utf8_lossy(text).into_owned());
                 let why = short(&why);
-                is_of_the_stream(&why).then(|| WriteProbe::Shut(format!("{command}: {why}")))
+                is_of_the_stream(&why).then(|| WriteProbe::Rejected(format!("{command}: {why}")))
             }
             _ => None,
         },
         Value::ServerError(why) => {
             let why = said(&why);
             // The code of everything without one of its own.
-            (!why.starts_with("ERR ") && is_of_the_stream(&why)).then_some(WriteProbe::Shut(why))
+            (!why.starts_with("ERR ") && is_of_the_stream(&why)).then_some(WriteProbe::Rejected(why))
         }
         _ => None,
     }
@@ -105,11 +105,11 @@ mod tests {
         }
         for why in ["NOPERM no right", "WRONGTYPE no stream", "ERR whatever"] {
             assert!(
-                matches!(refused(why), Some(WriteProbe::Shut(told)) if told == format!("XADD: {why}")),
+                matches!(refused(why), Some(WriteProbe::Rejected(told)) if told == format!("XADD: {why}")),
                 "{why}"
             );
         }
-        assert_eq!(answer(Value::Array(vec![Value::Int(7)])), Some(WriteProbe::Open));
+        assert_eq!(answer(Value::Array(vec![Value::Int(7)])), Some(WriteProbe::Writable));
         let holder = Value::Array(vec![Value::BulkString(b"alice".to_vec())]);
         let full = WriteProbe::Full(vec!["alice".to_owned()]);
         assert_eq!(answer(Value::Array(vec![Value::Int(7), holder])), Some(full));

@@ -15,7 +15,7 @@ struct Model {
 }
 
 impl Model {
-    fn admit(&mut self, identity: u64, body: u8, drop: bool, now: i64, window: i64) -> Enqueued {
+    fn enqueue(&mut self, identity: u64, body: u8, drop: bool, now: i64, window: i64) -> Enqueued {
         let id = format!("e{identity}");
         let Some((first_body, first_id, newest)) =
             self.first.get_mut(&identity).filter(|(_, _, newest)| *newest > now - window)
@@ -65,7 +65,7 @@ fn simulate(seed: u64, batches: usize) {
             let (identity, body) =
                 (random.random_range(0..3_000), random.random_range(0..40u8).saturating_sub(36));
             let drop = random.random_bool(0.5);
-            expected.push(model.admit(identity, body, drop, now, window));
+            expected.push(model.enqueue(identity, body, drop, now, window));
             let policy = if drop { OnConflict::Drop } else { OnConflict::Forward };
             batch.push(delivery(identity, &body.to_string(), policy));
         }
@@ -74,7 +74,7 @@ fn simulate(seed: u64, batches: usize) {
                           CREATE TEMP TRIGGER broken2 BEFORE INSERT ON events WHEN new.seq % 5 = 0 \
                           BEGIN SELECT raise(ABORT, 'x'); END";
             store.conn.execute_batch(poison).unwrap();
-            let failed = store.admit(&batch.iter().collect::<Vec<_>>(), now).is_err();
+            let failed = store.enqueue(&batch.iter().collect::<Vec<_>>(), now).is_err();
             store.conn.execute_batch("DROP TRIGGER broken; DROP TRIGGER broken2").unwrap();
             if failed {
                 store.recover(now).unwrap();
@@ -82,7 +82,7 @@ fn simulate(seed: u64, batches: usize) {
                 continue;
             }
         }
-        assert_eq!(admit(&mut store, &batch, now), expected, "seed {seed} step {step}");
+        assert_eq!(enqueue(&mut store, &batch, now), expected, "seed {seed} step {step}");
         let level: Option<i64> = store
             .conn
             .query_row("SELECT max(level) FROM runs WHERE state = 1", [], |row| row.get(0))

@@ -41,7 +41,7 @@ fn round(store: &mut Store, batches: usize, size: usize, data: &str) -> String {
         let batch: Vec<&EnqueueRequest> = batch.iter().collect();
         let now = Clock::System.now().as_microsecond();
         let (started, ran) = (crate::base::clock::instant(), cpu());
-        store.admit(&batch, now).unwrap();
+        store.enqueue(&batch, now).unwrap();
         store.checkpoint();
         let took = started.elapsed();
         spent += took;

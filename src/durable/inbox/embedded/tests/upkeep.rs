@@ -20,7 +20,7 @@ fn after_a_month(dir: &TempDir) -> (Store, i64) {
     for step in 0..300 {
         now += DAY / 14;
         let batch: Vec<EnqueueRequest> = (0..1 + step % 19).map(|n| forward(step * 100 + n, "a")).collect();
-        admit(&mut store, &batch, now);
+        enqueue(&mut store, &batch, now);
         for level in 0..run::LEVELS {
             let runs = count(&store, &format!("runs WHERE state = 1 AND level = {level}"));
             assert!(runs <= 2 * tiny().fan_out as i64, "{runs} runs at level {level} wait to be merged");
@@ -211,12 +211,12 @@ async fn the_window_is_told_by_the_clock_and_a_closed_store_is_down() {
     let clock = Clock::manual(Timestamp::from_microsecond(START).unwrap());
     let inbox =
         Embedded::tuned(&dir.path().join("hookgate.db"), days(7, 7), clock.clone(), watch, tiny()).unwrap();
-    assert_eq!(inbox.admit(forward(1, "a")).await.unwrap(), new("e1"));
+    assert_eq!(inbox.enqueue(forward(1, "a")).await.unwrap(), new("e1"));
     let Clock::Manual(micros) = &clock else { unreachable!() };
     micros.fetch_add(7 * DAY - 1, std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(inbox.admit(forward(1, "a")).await.unwrap(), duplicate("e1"));
+    assert_eq!(inbox.enqueue(forward(1, "a")).await.unwrap(), duplicate("e1"));
     micros.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(inbox.admit(forward(1, "a")).await.unwrap(), new("e1"));
+    assert_eq!(inbox.enqueue(forward(1, "a")).await.unwrap(), new("e1"));
     assert_eq!(metrics.up.get(), 1);
     inbox.close().await;
     assert_eq!(metrics.up.get(), 0);

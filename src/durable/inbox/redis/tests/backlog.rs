@@ -44,7 +44,7 @@ async fn at_its_bound_a_stream_loses_what_every_group_has_acknowledged_and_nothi
     }
     let inbox = inbox(&server, bounded(10)).await;
     for n in 0..100 {
-        inbox.admit(admission(&format!("e{n}"), "1")).await.unwrap();
+        inbox.enqueue(request(&format!("e{n}"), "1")).await.unwrap();
         for name in ["a", "b"] {
             let ids = read(&server, name, 10).await;
             acknowledge(&server, name, &ids).await;
@@ -54,21 +54,21 @@ async fn at_its_bound_a_stream_loses_what_every_group_has_acknowledged_and_nothi
     // Acknowledged by one, read by the other, and acknowledged by neither.
     let _: u64 = server.run(&["XTRIM", "hooks", "MAXLEN", "0"]).await;
     for n in 0..10 {
-        inbox.admit(admission(&format!("f{n}"), "1")).await.unwrap();
+        inbox.enqueue(request(&format!("f{n}"), "1")).await.unwrap();
     }
     let ids = read(&server, "a", 100).await;
     acknowledge(&server, "a", &ids).await;
     read(&server, "b", 4).await;
     let full = kept(&server).await;
-    let said = inbox.admit(admission("more", "1")).await.unwrap_err().to_string();
+    let said = inbox.enqueue(request("more", "1")).await.unwrap_err().to_string();
     assert!(said.contains("max_backlog") && said.contains("consumer group b"), "{said}");
     assert_eq!(kept(&server).await, full);
     until("it shows", async || inbox.metrics.up.get() == 0 && inbox.metrics.full.get() == 1).await;
     // The third of those that b has been given.
     acknowledge(&server, "b", &ids[2..3]).await;
-    assert!(inbox.admit(admission("more", "1")).await.is_err(), "older ones are pending");
+    assert!(inbox.enqueue(request("more", "1")).await.is_err(), "older ones are pending");
     acknowledge(&server, "b", &ids[..2]).await;
-    inbox.admit(admission("more", "1")).await.unwrap();
+    inbox.enqueue(request("more", "1")).await.unwrap();
     assert_eq!(kept(&server).await[..7], full[3..], "no more than is acknowledged");
     until("it shows", async || inbox.metrics.up.get() == 1 && inbox.metrics.full.get() == 0).await;
 }
@@ -82,7 +82,7 @@ async fn a_stream_that_only_has_to_be_trimmed_takes_events_whoever_looks() {
     let first = Arc::new(first);
     for n in 0..200 {
         let inbox = first.clone();
-        all.spawn(async move { inbox.admit(admission(&format!("e{n}"), "1")).await.unwrap() });
+        all.spawn(async move { inbox.enqueue(request(&format!("e{n}"), "1")).await.unwrap() });
     }
     all.join_all().await;
     let ids = read(&server, "a", 1000).await;
@@ -94,7 +94,7 @@ async fn a_stream_that_only_has_to_be_trimmed_takes_events_whoever_looks() {
     let mut all = tokio::task::JoinSet::new();
     for n in 0..200 {
         let inbox = second.clone();
-        all.spawn(async move { inbox.admit(admission(&format!("f{n}"), "1")).await });
+        all.spawn(async move { inbox.enqueue(request(&format!("f{n}"), "1")).await });
     }
     let refused = all.join_all().await.into_iter().filter(Result::is_err).count();
     assert_eq!((refused, length(&server).await), (0, 200));
@@ -107,16 +107,16 @@ async fn what_is_deleted_holds_nothing_back_though_it_is_pending() {
     group(&server, "a").await;
     let inbox = inbox(&server, bounded(4)).await;
     for n in 0..4 {
-        inbox.admit(admission(&format!("e{n}"), "1")).await.unwrap();
+        inbox.enqueue(request(&format!("e{n}"), "1")).await.unwrap();
     }
     let ids = read(&server, "a", 3).await;
     let _: u64 = server.run(&["XDEL", "hooks", &ids[1]]).await;
     acknowledge(&server, "a", &[ids[0].clone(), ids[2].clone()]).await;
     for n in 4..7 {
-        inbox.admit(admission(&format!("e{n}"), "1")).await.unwrap();
+        inbox.enqueue(request(&format!("e{n}"), "1")).await.unwrap();
     }
     assert_eq!(kept(&server).await, ["e3", "e4", "e5", "e6"]);
-    assert!(inbox.admit(admission("e7", "1")).await.is_err());
+    assert!(inbox.enqueue(request("e7", "1")).await.is_err());
 }
 
 #[tokio::test]
@@ -131,29 +131,29 @@ async fn a_group_that_was_not_seen_for_long_enough_holds_nothing_back() {
     let patient = inbox(&server, bounded(3)).await;
     let inbox = inbox(&server, Options { ignore_idle_groups: Some(idle), ..bounded(3) }).await;
     for n in 0..3 {
-        inbox.admit(admission(&format!("e{n}"), "1")).await.unwrap();
+        inbox.enqueue(request(&format!("e{n}"), "1")).await.unwrap();
     }
     read(&server, "debug-alice", 1).await;
     let ids = read(&server, "a", 3).await;
     acknowledge(&server, "a", &ids).await;
-    assert!(inbox.admit(admission("early", "1")).await.is_err(), "both were seen just now");
+    assert!(inbox.enqueue(request("early", "1")).await.is_err(), "both were seen just now");
     let start = clock::instant();
-    until("they are ignored", async || inbox.admit(admission("late", "1")).await.is_ok()).await;
+    until("they are ignored", async || inbox.enqueue(request("late", "1")).await.is_ok()).await;
     assert!(start.elapsed() >= idle - Duration::from_millis(100), "{:?}", start.elapsed());
     assert_eq!(kept(&server).await.last().unwrap(), "late");
     // What the others have not acknowledged stays, since they are seen.
     let mut ids = read(&server, "a", 1).await;
     for n in 0..2 {
-        inbox.admit(admission(&format!("f{n}"), "1")).await.unwrap();
+        inbox.enqueue(request(&format!("f{n}"), "1")).await.unwrap();
     }
-    assert!(inbox.admit(admission("more", "1")).await.is_err());
+    assert!(inbox.enqueue(request("more", "1")).await.is_err());
     // A gateway without the key ignores nobody.
     ids.extend(read(&server, "a", 3).await);
     acknowledge(&server, "a", &ids).await;
-    assert!(patient.admit(admission("more", "1")).await.is_err());
+    assert!(patient.enqueue(request("more", "1")).await.is_err());
     // One that reads again holds again, at once.
     read(&server, "debug-alice", 1).await;
-    assert!(inbox.admit(admission("more", "1")).await.is_err());
+    assert!(inbox.enqueue(request("more", "1")).await.is_err());
 }
 
 const FUTURE: &str = "1999999999999-0";
@@ -165,7 +165,7 @@ async fn an_id_from_the_future_does_not_end_the_trimming() {
     let _: String = server.run(&["XADD", "hooks", FUTURE, "id", "x"]).await;
     let inbox = inbox(&server, Options { retain: Duration::from_secs(1), ..options() }).await;
     for n in 0..5 {
-        inbox.admit(admission(&format!("e{n}"), "1")).await.unwrap();
+        inbox.enqueue(request(&format!("e{n}"), "1")).await.unwrap();
     }
     let ids = read(&server, "a", 4).await;
     acknowledge(&server, "a", &[ids[0].clone(), ids[1].clone(), ids[3].clone()]).await;
@@ -183,7 +183,7 @@ async fn without_a_group_ids_from_the_future_age_from_when_they_were_seen() {
     let _: String = server.run(&["XADD", "hooks", FUTURE, "id", "x"]).await;
     let inbox = inbox(&server, Options { retain: Duration::from_secs(2), ..options() }).await;
     let start = clock::instant();
-    inbox.admit(admission("young", "1")).await.unwrap();
+    inbox.enqueue(request("young", "1")).await.unwrap();
     until("both are gone", async || length(&server).await == 0).await;
     assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
 }
