@@ -1,8 +1,10 @@
-//! Brokers without a dedupe of their own that could be relied on: publish, and await the confirm.
+//! Publishes to a broker and awaits its confirm. These brokers have no dedupe that hookgate could rely on.
 //!
-//! Keeps true: `Ok` is the broker's confirm that it has the message, durably where its own settings make it so; an error
-//! says what is known of the message, and never better than it is; every publish ends by its deadline. Each broker
-//! reconnects by itself, and tells metrics and readiness whether it takes messages.
+//! Keeps true:
+//! - `Ok` means that the broker confirmed the message. The broker's own settings decide how durable that is.
+//! - An error never claims more about the message than is known.
+//! - Every publish ends by its deadline.
+//! - Each broker reconnects by itself, and reports to metrics and readiness whether it accepts messages.
 
 pub mod amqp;
 mod health;
@@ -23,14 +25,14 @@ use crate::event::Event;
 use crate::observe::admin::{QueueState, Readiness};
 use crate::observe::metrics::QueueMetrics;
 
-/// A message on its way.
+/// A message to publish.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
-    /// Under which the broker, or a consumer, may drop a second copy: the same at every try.
+    /// The message id, by which the broker or a consumer may drop a second copy. Every retry has the same one.
     pub id: &'a str,
-    /// What fills in the subject, exchange or topic.
+    /// The values for the placeholders in the subject, exchange or topic.
     pub names: Filling<'a>,
-    /// What is sent: its JSON, and attributes for the broker's own fields.
+    /// The event. Its JSON is the payload, and its attributes fill the broker's own fields.
     pub event: &'a Event,
 }
 
@@ -43,35 +45,36 @@ pub enum Broker {
     /// Kafka.
     #[cfg(feature = "kafka")]
     Kafka(kafka::Kafka),
-    /// What a test says.
+    /// Answers as a test tells it to.
     #[cfg(test)]
     Scripted(scripted::Scripted),
 }
 
-/// What a broker is configured with.
+/// The settings of a broker.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Subject, exchange or topic.
     pub name: QueueName,
-    /// Every name that it can stand for, as far as these are known: one of them has to have a place for messages.
+    /// The names that the template can expand to, as far as they are known. At least one of them must exist on the
+    /// broker.
     pub names: BTreeSet<String>,
-    /// Servers, each as its client library takes it. Never shown: it may hold a password.
+    /// The servers, as the client library expects them. Never shown: the URL may hold a password.
     pub url: crate::config::secret::Secret,
-    /// How long before its deadline a publish begins, at most.
+    /// The longest time from the start of a publish to its deadline.
     pub within: Duration,
 }
 
-/// Where a broker tells how it fares.
+/// Where a broker reports its state.
 #[derive(Clone)]
 pub struct Watch {
     /// The queue's metrics.
     pub metrics: QueueMetrics,
-    /// Its `queue`.
+    /// The readiness whose `queue` part the broker sets.
     pub readiness: Arc<Readiness>,
 }
 
 impl Watch {
-    /// Tells how the queue stands, and why it takes no messages.
+    /// Reports the queue's state, and why it accepts no messages.
     pub fn set(&self, state: QueueState, why: Option<&str>) {
         self.metrics.up.set(i64::from(state == QueueState::Up));
         self.metrics.full.set(i64::from(state == QueueState::Full));
@@ -80,36 +83,36 @@ impl Watch {
     }
 }
 
-/// Why a message is not known to be in the queue.
+/// Why a publish was not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// The broker said no, as it would to any message now. It does not have it.
+    /// The broker refused, as it would refuse any message now. It does not have this one.
     #[error("the broker refused: {0}")]
     Refused(String),
-    /// The broker has nowhere to put this message, as things stand. It does not have it.
+    /// The broker has no destination for this message now, for example no bound queue. It does not have the message.
     #[error("the broker returned the message: {0}")]
     Unroutable(String),
-    /// The broker will never take this message. It does not have it.
+    /// The broker will never accept this message, for example because it is too large. It does not have it.
     #[error("the broker can never take this message: {0}")]
     Unacceptable(String),
     /// There is no connection; nothing was sent.
     #[error("the broker is unreachable")]
     Unreachable,
-    /// Sent, and no answer by the deadline or before the connection was lost: it may have it.
+    /// The message was sent, but the deadline passed or the connection was lost first. The broker may have it.
     #[error("the broker gave no answer in time")]
     Unknown,
-    /// It answered, but does not vouch for the message: it may have it.
-    #[error("the broker does not vouch for the message: {0}")]
-    Unvouched(String),
+    /// The broker answered without confirming the message. It may have it.
+    #[error("the broker did not confirm the message: {0}")]
+    Unconfirmed(String),
 }
 
-/// Why a broker cannot be opened. Never holds the URL.
+/// Why a broker cannot be opened. No text holds the URL.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The URL cannot be used.
     #[error("unusable queue.url: {0}")]
     Url(String),
-    /// The name cannot be one of this broker's.
+    /// The broker does not allow such a name.
     #[error("unusable queue.name: {0}")]
     Name(String),
     /// The client library did not start.
@@ -117,10 +120,10 @@ pub enum OpenError {
     Client(String),
 }
 
-/// Whether a queue of this kind can have such a name.
+/// Checks that a queue of this kind can have this name.
 ///
 /// # Errors
-/// What the name may not hold.
+/// The rule that the name breaks.
 pub fn check_name(kind: QueueKind, name: &QueueName) -> Result<(), &'static str> {
     match kind {
         QueueKind::Nats => nats::check(name),
@@ -146,7 +149,7 @@ impl Broker {
         }
     }
 
-    /// From now on the queue's name stands for these names.
+    /// Replaces the names that the queue's name template expands to.
     pub fn set_names(&self, names: &BTreeSet<String>) {
         match self {
             Broker::Nats(nats) => nats.set_names(names),
@@ -158,7 +161,7 @@ impl Broker {
         }
     }
 
-    /// Lets go of the connection. Nothing may be in flight any more.
+    /// Closes the connection. No publish may be in flight.
     pub async fn close(self) {
         match self {
             Broker::Nats(nats) => nats.close().await,

@@ -1,12 +1,11 @@
-//! The one durable step: "have we seen it, and if not, put it in the queue", as one atomic act of the store.
+//! The one durable step: "have we seen this event, and if not, put it in the queue", as one atomic act of the store.
 //!
-//! Invariants, whichever variant:
-//! - An answer `Ok` is given only after the store has confirmed: what it says of an event survives a crash.
+//! Keeps true, for every store:
+//! - `Ok` is given only after the store confirmed. The answer then survives a crash.
 //! - Per identity, a body enters the queue at most once within the window, however concurrently it is delivered.
-//! - A failure leaves nothing remembered that is not in the queue; where the outcome is unknown, the error says so, and
-//!   admitting the same delivery again is safe.
-//! - [`Inbox::admit`] does its work whether or not its caller still waits: once it has been polled, dropping the future
-//!   cancels nothing.
+//! - A failure leaves nothing remembered that is not in the queue. If the outcome is unknown, the error says so, and
+//!   enqueueing the same delivery again is safe.
+//! - [`Inbox::enqueue`] finishes its work even if the caller drops the future after the first poll.
 
 pub mod claimed;
 pub mod embedded;
@@ -23,95 +22,95 @@ use crate::config::queue_name::Filling;
 use crate::event::{BodyHash, Event, Identity};
 use crate::observe::metrics::EnqueueFailure;
 
-/// A verified, normalized delivery, asking to enter the queue.
+/// A verified, normalized delivery that is to enter the queue.
 #[derive(Clone, Debug)]
 pub struct EnqueueRequest {
     /// The configured source's name.
     pub source: Arc<str>,
     /// The provider's name.
     pub provider: Cow<'static, str>,
-    /// Under which it is deduped.
+    /// The key for dedupe.
     pub identity: Identity,
     /// The raw body's hash.
     pub body: BodyHash,
-    /// What to do when the identity is known with another body.
+    /// What to do if the identity is known with another body.
     pub on_conflict: OnConflict,
-    /// Drawn at random when it came in, and kept wherever it waits: whoever shows it is the owner of its claim.
+    /// Drawn at random on arrival and kept while the delivery waits. It marks the delivery's own claim.
     pub owner: Owner,
-    /// The event as it enters when nothing is known of its identity.
+    /// The event to enqueue if its identity is new.
     pub event: Event,
 }
 
-/// Tells one request from another of the same event.
+/// Tells apart two deliveries of the same event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner(pub [u8; 16]);
 
 impl EnqueueRequest {
-    /// What fills in the name of its queue.
+    /// The values for the placeholders in the queue's name.
     pub fn names(&self) -> Filling<'_> {
         Filling { provider: &self.provider, source: &self.source, kind: &self.event.kind }
     }
 }
 
-/// What the store did.
+/// What the store did with a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Enqueued {
-    /// It is in the queue now, under this id. `conflict`: as another body under a known identity.
+    /// The event is in the queue now. `conflict`: its identity was known with another body.
     Accepted {
         /// The event's id.
         id: String,
-        /// Marked as a conflict.
+        /// Whether the event is marked as a conflict.
         conflict: bool,
     },
-    /// It is not put in the queue (again).
+    /// The event was not put in the queue.
     Duplicate {
-        /// The id that this body entered under; for a dropped conflict, the id that its identity entered under.
+        /// The id under which this body entered. For a dropped conflict, the id of the identity's first event.
         id: String,
-        /// True once per body: now, for the first time, a new body under a known identity was dropped.
+        /// True when a new body of a known identity was dropped now. Later deliveries of that body get false.
         dropped: bool,
     },
 }
 
-/// Why nothing can be said to be in the queue.
+/// Why an event did not, or perhaps did not, enter the queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnqueueError {
-    /// The store answered, and said no, as it would to any event now: full, read-only, out of space.
+    /// The store refused, as it would refuse any event now: it is full, read-only or out of space.
     #[error("the queue refused: {0}")]
     Refused(String),
-    /// The queue has nowhere to put this event, as things stand: its operator can change that.
-    #[error("the queue has no place for this event: {0}")]
+    /// The queue has no destination for this event now. Its operator can change that.
+    #[error("the queue has no destination for this event: {0}")]
     Unroutable(String),
-    /// The queue refuses this very event, and always will: too large.
+    /// The queue will never accept this event, for example because it is too large.
     #[error("the queue can never take this event: {0}")]
     Unacceptable(String),
-    /// The store is known to be away; nothing was sent.
+    /// The store is known to be down. Nothing was sent.
     #[error("the queue is unreachable")]
     Unreachable,
-    /// Sent, and no answer: it may be in.
+    /// The event was sent, but no answer came. It may be in the queue.
     #[error("the queue gave no answer in time")]
     Unknown,
-    /// Sent, and what came back does not say whether it is in. What came back.
+    /// The event was sent, but the answer (given here) does not tell whether it is in the queue.
     #[error("the queue did not say whether it has the event: {0}")]
     Unclear(String),
-    /// Too much is waiting already; nothing was sent.
+    /// Too many events wait already. Nothing was sent.
     #[error("too many events wait for the queue")]
     Overloaded,
-    /// Another delivery of the same event is between claim and confirm.
+    /// Another delivery of the same event has claimed it and awaits its confirm.
     #[error("another delivery of this event is in progress")]
     InProgress,
 }
 
-/// How many requests of one source may be in flight at once.
+/// How many events of one source the drainer may enqueue at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drain {
-    /// So many: they enter in the order they were begun in.
+    /// This many. They enter in the order in which they were enqueued.
     InOrder(usize),
-    /// So many, in whatever order they enter: those of one partition key or identity only one after the other.
+    /// This many, in any order. Events with the same partition key or identity go one after the other.
     ByKey(usize),
 }
 
 impl EnqueueError {
-    /// As what it counts in `hookgate_enqueue_failures_total`; none where the queue did not fail.
+    /// The label in `hookgate_enqueue_failures_total`; none if the queue did not fail.
     fn counted(&self) -> Option<EnqueueFailure> {
         match self {
             EnqueueError::Refused(_) | EnqueueError::Unroutable(_) | EnqueueError::Unacceptable(_) => {
@@ -130,18 +129,18 @@ pub enum Inbox {
     Embedded(embedded::Embedded),
     /// Redis streams.
     Redis(redis::RedisInbox),
-    /// A claim in a dedupe store around a broker's publish.
+    /// A claim in a dedupe store, then a broker's publish.
     Claimed(claimed::Claimed),
-    /// What a test says.
+    /// Answers as a test tells it to.
     #[cfg(test)]
     Scripted(scripted::Scripted),
 }
 
 impl Inbox {
-    /// Admits a delivery: looks, enqueues and remembers in one atomic step.
+    /// Looks up the delivery, enqueues it if it is new, and remembers it, in one atomic step.
     ///
     /// # Errors
-    /// When the store could not do it, or did not say whether it did.
+    /// When the store failed, or did not answer.
     pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let request = request.into();
         match self {
@@ -153,7 +152,7 @@ impl Inbox {
         }
     }
 
-    /// From now on the queue's name stands for these names.
+    /// Replaces the names that the queue's name template expands to.
     pub fn set_names(&self, names: &BTreeSet<String>) {
         match self {
             Inbox::Redis(store) => store.set_names(names),
@@ -164,10 +163,10 @@ impl Inbox {
         }
     }
 
-    /// How the events of one source may be admitted when many of them wait.
+    /// How the drainer may enqueue the waiting events of one source.
     pub fn drain(&self) -> Drain {
         match self {
-            // A lane keeps the order of arrival, and takes this many in one call.
+            // A partition writer keeps the order of arrival, and takes this many in one call.
             Inbox::Redis(_) => Drain::InOrder(redis::BATCH_EVENTS),
             Inbox::Embedded(_) => Drain::InOrder(1),
             Inbox::Claimed(_) => Drain::ByKey(CLAIMED_AT_ONCE),
@@ -176,7 +175,7 @@ impl Inbox {
         }
     }
 
-    /// Takes no more and waits for what it has.
+    /// Accepts no more deliveries, and finishes the pending ones.
     pub async fn close(self) {
         match self {
             Inbox::Embedded(store) => store.close().await,
@@ -188,5 +187,5 @@ impl Inbox {
     }
 }
 
-/// Enough to share the commits of their claims.
+/// Enough that concurrent claims share a commit.
 const CLAIMED_AT_ONCE: usize = 32;

@@ -234,7 +234,7 @@ async fn a_template_is_up_while_one_of_its_names_has_a_place() {
     .await;
     until("it has looked", async || to.readiness.queue_detail().is_some_and(|why| why.contains("hooks.a")))
         .await;
-    to.says("(nor is there a place for any of 2 other names)");
+    to.says("(2 other names have none either)");
     assert!(!to.readiness.ready());
     server.create_stream("SOME", &["hooks.b"]).await;
     to.is_up().await;
@@ -430,7 +430,7 @@ async fn rabbitmq_says_what_a_full_queue_said(server: &Rabbitmq) {
     until("it is full", async || {
         number += 1;
         let told = to.publish(&number.to_string()).await;
-        matches!(told, Err(PublishError::Unvouched(why)) if why.contains("basic.nack"))
+        matches!(told, Err(PublishError::Unconfirmed(why)) if why.contains("basic.nack"))
     })
     .await;
     assert!(!to.readiness.ready());

@@ -1,8 +1,12 @@
-//! How a broker stands: whether it takes messages, and why not.
+//! Whether a broker accepts messages, and why not.
 //!
-//! Keeps true: the watch is told at once, in the order in which things happened, and "up" only while there is a connection, the
-//! broker holds nothing against it, it answers what is published, and there is a place for messages. Where each event has a
-//! place of its own, one of the known places is enough: what has none is one event's misfortune, and `live` names it.
+//! Keeps true:
+//! - Every change is reported to the watch at once and in order.
+//! - "Up" means: connected, not blocked, confirming publishes, and with a destination for messages.
+//! - Where the name is a template, one existing destination is enough. Missing ones concern single events, and `live`
+//!   reports them.
+//!
+//! A destination is a NATS stream, a RabbitMQ exchange or a Kafka topic.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,202 +18,192 @@ use super::{PublishError, Watch};
 use crate::base::clock;
 use crate::observe::admin::QueueState;
 
-/// The state, and the watch that is told of it.
 pub(super) struct BrokerHealth {
     watch: Watch,
-    /// Every message goes to one name.
+    /// The queue's name is no template: every message goes to the same destination.
     fixed: bool,
-    /// The names that messages go to, as far as they are known.
+    /// The known names of destinations.
     names: Mutex<Arc<[String]>>,
-    known: Mutex<Known>,
-    /// There may be something to look for.
+    state: Mutex<State>,
+    /// Asks for a lookup of the destinations soon.
     look: Notify,
-    /// For the one that may try while the broker is silent.
-    turn: Semaphore,
-    /// What ends a silence, or a refusal; they hold nothing up.
-    doubts: TaskTracker,
+    /// Held by the one publish that may try while the broker is silent.
+    trial: Semaphore,
+    /// Timers that clear `silent` and `refused`.
+    suspicions: TaskTracker,
 }
 
-/// What the broker has under one name.
+/// The result of looking up one destination.
 pub(super) enum Lookup {
-    /// Messages have a place there.
-    There,
-    /// They have none: why, and what to do.
-    Absent(String),
-    /// The broker does not let us look: the next publish will tell.
-    Hidden,
-    /// There was no answer: why.
+    /// It exists.
+    Found,
+    /// It does not exist: why, and how to fix it.
+    Missing(String),
+    /// The broker does not allow the lookup. The next publish will show whether it exists.
+    NotAllowed,
+    /// The broker did not answer: why.
     NoAnswer(&'static str),
 }
 
 #[derive(Default)]
-struct Known {
+struct State {
     connected: bool,
-    /// Why there is no connection, where that is known.
+    /// Why there is no connection, if that is known.
     unconnected: Option<String>,
-    /// What the broker says while it has no room for anything.
+    /// The broker's reason while it blocks all publishers.
     blocked: Option<String>,
-    /// Why no message has a place, as of the last look.
-    placeless: Option<String>,
-    /// Why what was published last was not taken, where any other message would have met the same.
+    /// Why the last lookup found no destination.
+    no_destination: Option<String>,
+    /// Why the last message was refused, if any other message would be refused too.
     refused: Option<Refusal>,
-    /// When a message was taken last.
+    /// When the last message was confirmed.
     taken: Option<Instant>,
-    /// What was published last was not answered.
+    /// The last publish got no answer.
     silent: bool,
-    /// How often it refused or fell silent.
-    doubts: u64,
-    /// What was logged last, while it takes nothing.
+    /// Counts refusals and silences, so that a timer clears only its own.
+    suspicions: u64,
+    /// The reason logged last while the broker is not up.
     logged: Option<String>,
 }
 
-/// Why a message was not taken.
 struct Refusal {
     why: String,
-    /// There is a place for it, and no room there.
+    /// The destination exists but has no room.
     full: bool,
 }
 
-impl Known {
-    /// Whether messages are taken, and why not.
-    fn state(&self) -> (QueueState, Option<&str>) {
+impl State {
+    /// The state to report, and why the broker accepts no messages.
+    fn report(&self) -> (QueueState, Option<&str>) {
         match self {
-            Known { connected: false, unconnected, .. } => {
+            State { connected: false, unconnected, .. } => {
                 (QueueState::Down, Some(unconnected.as_deref().unwrap_or(NO_CONNECTION)))
             }
-            Known { blocked: Some(why), .. } => (QueueState::Full, Some(why)),
-            Known { placeless: Some(why), .. } => (QueueState::Down, Some(why)),
-            Known { refused: Some(Refusal { why, full: true }), .. } => (QueueState::Full, Some(why)),
-            Known { refused: Some(Refusal { why, full: false }), .. } => (QueueState::Down, Some(why)),
-            Known { silent: true, .. } => (QueueState::Down, Some("it does not answer what is published")),
+            State { blocked: Some(why), .. } => (QueueState::Full, Some(why)),
+            State { no_destination: Some(why), .. } => (QueueState::Down, Some(why)),
+            State { refused: Some(Refusal { why, full: true }), .. } => (QueueState::Full, Some(why)),
+            State { refused: Some(Refusal { why, full: false }), .. } => (QueueState::Down, Some(why)),
+            State { silent: true, .. } => (QueueState::Down, Some("it does not answer publishes")),
             _ => (QueueState::Up, None),
         }
     }
 }
 
 impl BrokerHealth {
-    /// Not connected yet. Until one of these names is found to have a place, none has.
+    /// Starts unconnected, with no destination until a lookup finds one of `names`.
     pub(super) fn new(watch: Watch, fixed: bool, names: impl IntoIterator<Item = String>) -> BrokerHealth {
         watch.set(QueueState::Down, Some(NO_CONNECTION));
         let names: Arc<[String]> = names.into_iter().collect();
-        let placeless = (!names.is_empty()).then(|| NOT_LOOKED.to_owned());
+        let no_destination = (!names.is_empty()).then(|| NOT_LOOKED_UP.to_owned());
         BrokerHealth {
             watch,
             fixed,
             names: Mutex::new(names),
-            known: Mutex::new(Known { placeless, ..Known::default() }),
+            state: Mutex::new(State { no_destination, ..State::default() }),
             look: Notify::new(),
-            turn: Semaphore::new(1),
-            doubts: TaskTracker::new(),
+            trial: Semaphore::new(1),
+            suspicions: TaskTracker::new(),
         }
     }
 
-    /// From now on messages go to these names, as far as they are known.
+    /// Replaces the known names of destinations.
     pub(super) fn set_names(&self, names: impl IntoIterator<Item = String>) {
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names.into_iter().collect();
         self.look.notify_one();
     }
 
-    /// The names that messages go to, as far as they are known.
     pub(super) fn names(&self) -> Arc<[String]> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// There is a connection now.
-    pub(super) fn connected(&self) {
-        self.change(|known| {
-            (known.connected, known.unconnected, known.blocked, known.silent) = (true, None, None, false);
+    pub(super) fn on_connected(&self) {
+        self.change(|state| {
+            (state.connected, state.unconnected, state.blocked, state.silent) = (true, None, None, false);
         });
         self.look.notify_one();
     }
 
-    /// Publishes, and draws the conclusion: a broker that is connected and confirms nothing takes no messages. While it is
-    /// silent one message at a time is tried, and the others are told at once.
-    ///
-    /// # Errors
-    /// Those of `publish`.
-    pub(super) async fn watch(
+    /// Runs a publish and records its result. A connected broker that does not answer counts as down. While it is
+    /// silent, one publish at a time tries; the others fail at once as unreachable.
+    pub(super) async fn observe(
         self: &Arc<Self>,
         publish: impl Future<Output = Result<(), PublishError>>,
     ) -> Result<(), PublishError> {
-        let _turn = match self.known().silent {
-            true => Some(self.turn.try_acquire().map_err(|_| PublishError::Unreachable)?),
+        let _trial = match self.state().silent {
+            true => Some(self.trial.try_acquire().map_err(|_| PublishError::Unreachable)?),
             false => None,
         };
         let done = publish.await;
         match &done {
-            Err(PublishError::Unknown) => self.doubt(SILENCE, |known| known.silent = true),
+            Err(PublishError::Unknown) => self.suspect(SILENT_FOR, |state| state.silent = true),
             Err(PublishError::Unreachable) => {}
-            _ if self.known().silent => self.change(|known| known.silent = false),
+            _ if self.state().silent => self.change(|state| state.silent = false),
             _ => {}
         }
         done
     }
 
-    /// Not for ever: while readiness keeps all deliveries away, no publish would show that the broker takes messages again.
-    fn doubt(self: &Arc<Self>, lasts: Duration, change: impl FnOnce(&mut Known)) {
-        let mut doubt = 0;
-        self.change(|known| {
-            change(known);
-            known.doubts += 1;
-            doubt = known.doubts;
+    /// Applies `change` for a limited time. While hookgate is not ready no deliveries come, so no publish would clear
+    /// it.
+    fn suspect(self: &Arc<Self>, lasts: Duration, change: impl FnOnce(&mut State)) {
+        let mut suspicion = 0;
+        self.change(|state| {
+            change(state);
+            state.suspicions += 1;
+            suspicion = state.suspicions;
         });
-        let standing = Arc::downgrade(self);
-        self.doubts.spawn(async move {
+        let health = Arc::downgrade(self);
+        self.suspicions.spawn(async move {
             tokio::time::sleep(lasts).await;
-            if let Some(standing) = standing.upgrade()
-                && standing.known().doubts == doubt
+            if let Some(health) = health.upgrade()
+                && health.state().suspicions == suspicion
             {
-                standing.change(|known| (known.silent, known.refused) = (false, None));
+                health.change(|state| (state.silent, state.refused) = (false, None));
             }
         });
     }
 
-    /// Whether there is a connection.
     #[cfg(feature = "kafka")]
     pub(super) fn is_connected(&self) -> bool {
-        self.known().connected
+        self.state().connected
     }
 
-    /// There is no connection any more.
-    pub(super) fn lost(&self) {
-        self.change(|known| known.connected = false);
+    pub(super) fn on_disconnected(&self) {
+        self.change(|state| state.connected = false);
     }
 
-    /// There is no connection, for this reason.
-    pub(super) fn unconnected(&self, why: String) {
-        self.change(|known| (known.connected, known.unconnected) = (false, Some(why)));
+    pub(super) fn on_connect_failed(&self, why: String) {
+        self.change(|state| (state.connected, state.unconnected) = (false, Some(why)));
     }
 
-    /// The broker has no room for anything, for this reason; or it takes messages again.
-    pub(super) fn blocked(&self, reason: Option<String>) {
-        self.change(|known| known.blocked = reason);
+    /// Sets or clears the broker's reason to block all publishers.
+    pub(super) fn set_blocked(&self, reason: Option<String>) {
+        self.change(|state| state.blocked = reason);
     }
 
-    /// Why the broker takes nothing, if it says so.
     pub(super) fn why_blocked(&self) -> Option<String> {
-        self.known().blocked.clone()
+        self.state().blocked.clone()
     }
 
-    /// A message was refused as any other would be now.
-    pub(super) fn refused(self: &Arc<Self>, why: String) {
-        self.doubt(REFUSED, |known| known.refused = Some(Refusal { why, full: false }));
+    /// Records a refusal that any other message would meet too.
+    pub(super) fn on_refused(self: &Arc<Self>, why: String) {
+        self.suspect(REFUSED_FOR, |state| state.refused = Some(Refusal { why, full: false }));
     }
 
-    /// The place of a message did not take it: it has no room (`full`), or another reason to take none now. Where each event
-    /// has a place of its own, others may take theirs: that counts for all only while none has taken any.
-    pub(super) fn refused_there(self: &Arc<Self>, why: String, full: bool) {
-        let taken = self.known().taken;
-        if self.fixed || taken.is_none_or(|taken| taken.elapsed() >= REFUSED) {
-            self.doubt(REFUSED, |known| known.refused = Some(Refusal { why, full }));
+    /// Records that one destination refused a message, for lack of room if `full`. Where the name is a template, this
+    /// counts for all messages only if no destination has confirmed one lately.
+    pub(super) fn on_destination_refused(self: &Arc<Self>, why: String, full: bool) {
+        let taken = self.state().taken;
+        if self.fixed || taken.is_none_or(|taken| taken.elapsed() >= REFUSED_FOR) {
+            self.suspect(REFUSED_FOR, |state| state.refused = Some(Refusal { why, full }));
         }
     }
 
-    /// A message could not go where it should: there is no such thing, or we may not use it. Where each event has its own,
-    /// others may have theirs.
-    pub(super) fn nowhere(self: &Arc<Self>, what: String) -> PublishError {
+    /// Records that a message's destination is missing or forbidden, and gives the publish error. Where the name is a
+    /// template, other messages may still have a destination.
+    pub(super) fn unroutable(self: &Arc<Self>, what: String) -> PublishError {
         if self.fixed {
-            self.refused(what.clone());
+            self.on_refused(what.clone());
         }
         self.look.notify_one();
         match self.fixed {
@@ -218,124 +212,123 @@ impl BrokerHealth {
         }
     }
 
-    /// A message went where it should, or could have.
-    pub(super) fn found(&self) {
-        let mut known = self.known();
-        known.taken = Some(clock::instant());
-        if known.placeless.is_some() || known.refused.is_some() {
-            drop(known);
-            self.change(|known| (known.placeless, known.refused) = (None, None));
+    /// Records a confirmed message.
+    pub(super) fn on_confirmed(&self) {
+        let mut state = self.state();
+        state.taken = Some(clock::instant());
+        if state.no_destination.is_some() || state.refused.is_some() {
+            drop(state);
+            self.change(|state| (state.no_destination, state.refused) = (None, None));
         }
     }
 
-    /// Looks for a place for messages, for ever: when there is a connection, when a message found none, and now and then.
-    pub(super) async fn keep_looking<F: Future<Output = Lookup>>(&self, look: impl Fn(String) -> F) {
+    /// Looks up the destinations forever: after a connect, after an unroutable message, and every 5 s.
+    pub(super) async fn watch_destinations<F: Future<Output = Lookup>>(&self, look: impl Fn(String) -> F) {
         loop {
-            if self.known().connected {
+            if self.state().connected {
                 let began = clock::instant();
-                self.look_at_all(&look).await;
-                // Where there are many names, they are not all that the broker has to answer.
-                tokio::time::sleep(LOOK_AGAIN.max(began.elapsed() * 4)).await;
-                if self.known().placeless.is_some() {
+                self.look_up_all(&look).await;
+                // With many names, the pause limits the lookups to a fifth of the time.
+                tokio::time::sleep(RETRY_LOOKUP.max(began.elapsed() * 4)).await;
+                if self.state().no_destination.is_some() {
                     continue;
                 }
             }
-            let _ = tokio::time::timeout(LOOK_EVERY, self.look.notified()).await;
+            let _ = tokio::time::timeout(LOOKUP_INTERVAL, self.look.notified()).await;
         }
     }
 
-    /// One name that has a place is enough.
-    async fn look_at_all<F: Future<Output = Lookup>>(&self, look: &impl Fn(String) -> F) {
+    /// Looks the names up until one is found.
+    async fn look_up_all<F: Future<Output = Lookup>>(&self, look: &impl Fn(String) -> F) {
         let (mut absent, mut others) = (None, 0);
         for name in self.names().iter() {
             match look(name.clone()).await {
-                Lookup::There => return self.has_place(),
-                Lookup::Hidden => return self.change(|known| known.placeless = None),
-                Lookup::NoAnswer(why) => return self.gave_no_answer(why),
-                Lookup::Absent(why) if absent.is_none() => absent = Some(why),
-                Lookup::Absent(_) => others += 1,
+                Lookup::Found => return self.on_destination_found(),
+                Lookup::NotAllowed => return self.change(|state| state.no_destination = None),
+                Lookup::NoAnswer(why) => return self.on_lookup_unanswered(why),
+                Lookup::Missing(why) if absent.is_none() => absent = Some(why),
+                Lookup::Missing(_) => others += 1,
             }
         }
         match absent {
             Some(why) if others > 0 => {
-                self.has_none(format!("{why} (nor is there a place for any of {others} other names)"));
+                self.on_destination_missing(format!("{why} ({others} other names have none either)"));
             }
-            Some(why) => self.has_none(why),
-            None => self.has_place(),
+            Some(why) => self.on_destination_missing(why),
+            None => self.on_destination_found(),
         }
     }
 
-    /// A look found a place. What was refused for want of one will be taken.
-    pub(super) fn has_place(&self) {
-        let known = self.known();
-        if let Some(why) = &known.placeless {
-            let was_looked_for = why != NOT_LOOKED;
-            drop(known);
-            self.change(|known| {
-                known.placeless = None;
+    /// Clears a missing destination, and the refusal that it caused.
+    pub(super) fn on_destination_found(&self) {
+        let state = self.state();
+        if let Some(why) = &state.no_destination {
+            let was_looked_for = why != NOT_LOOKED_UP;
+            drop(state);
+            self.change(|state| {
+                state.no_destination = None;
                 if was_looked_for {
-                    known.refused = None;
+                    state.refused = None;
                 }
             });
         }
     }
 
-    /// A look found no place: why, and what to do.
-    pub(super) fn has_none(&self, why: String) {
-        if self.known().placeless.as_ref() != Some(&why) {
-            self.change(|known| known.placeless = Some(why));
+    pub(super) fn on_destination_missing(&self, why: String) {
+        if self.state().no_destination.as_ref() != Some(&why) {
+            self.change(|state| state.no_destination = Some(why));
         }
     }
 
-    /// A place that was there may be there still.
-    fn gave_no_answer(&self, why: &str) {
-        let not_looked = self.known().placeless.as_deref() == Some(NOT_LOOKED);
-        if not_looked && self.known().connected {
-            self.has_none(why.to_owned());
+    /// Without an answer, a destination that was found before still counts as found.
+    fn on_lookup_unanswered(&self, why: &str) {
+        let not_looked = self.state().no_destination.as_deref() == Some(NOT_LOOKED_UP);
+        if not_looked && self.state().connected {
+            self.on_destination_missing(why.to_owned());
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Known)) {
-        let mut known = self.known();
-        let (before, _) = known.state();
-        change(&mut known);
-        let (state, why) = known.state();
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        let (before, _) = state.report();
+        change(&mut state);
+        let (now, why) = state.report();
         let (was_up, why) = (before == QueueState::Up, why.map(str::to_owned));
         match &why {
             None if !was_up => {
                 tracing::info!("the broker takes messages");
-                known.logged = None;
+                state.logged = None;
             }
             None => {}
-            // At the start that is a matter of time.
-            Some(why) if !was_up && (why == NO_CONNECTION || why == NOT_LOOKED) => {}
-            Some(why) if known.logged.as_ref() != Some(why) => {
-                match state {
+            // Not logged at the start, when this is expected.
+            Some(why) if !was_up && (why == NO_CONNECTION || why == NOT_LOOKED_UP) => {}
+            Some(why) if state.logged.as_ref() != Some(why) => {
+                match now {
                     QueueState::Full => tracing::warn!(why, "the broker has no room for messages"),
                     QueueState::Down | QueueState::Up => tracing::warn!(why, "the broker takes no messages"),
                 }
-                known.logged = Some(why.clone());
+                state.logged = Some(why.clone());
             }
             Some(_) => {}
         }
-        self.watch.set(state, why.as_deref());
+        self.watch.set(now, why.as_deref());
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 const NO_CONNECTION: &str = "there is no connection";
-const NOT_LOOKED: &str = "it is not known yet whether it has a place for messages";
-/// How long a broker that does not answer is not asked, but for one message at a time.
-const SILENCE: Duration = Duration::from_secs(3);
-/// How long one refusal counts for all messages: longer than the spool waits before it tries again.
-const REFUSED: Duration = Duration::from_secs(10);
-/// Between two looks while there is no place.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Between two looks while there is one.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const NOT_LOOKED_UP: &str = "its destination was not looked up yet";
+/// How long only one publish at a time tries a silent broker.
+const SILENT_FOR: Duration = Duration::from_secs(3);
+/// How long one refusal counts for all messages. Longer than the spool's retry pause.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// The pause between lookups while no destination is found.
+const RETRY_LOOKUP: Duration = Duration::from_millis(500);
+/// The pause between lookups while one is found.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -346,36 +339,36 @@ mod tests {
     use crate::observe::metrics::Metrics;
 
     #[tokio::test(start_paused = true)]
-    async fn looks_that_the_broker_does_not_allow_do_not_end_a_refusal() {
+    async fn a_forbidden_lookup_does_not_clear_a_refusal() {
         let readiness = Arc::<Readiness>::default();
         readiness.set_dedupe(true);
         let watch = Watch { metrics: Metrics::new().unwrap().queue("nats"), readiness: readiness.clone() };
-        let standing = Arc::new(BrokerHealth::new(watch, true, ["hooks".to_owned()]));
+        let health = Arc::new(BrokerHealth::new(watch, true, ["hooks".to_owned()]));
         let looks = Arc::new(AtomicU32::new(0));
-        let (looking, count) = (standing.clone(), looks.clone());
+        let (looking, count) = (health.clone(), looks.clone());
         let looking = TaskTracker::new().spawn(async move {
             let hidden = |_| {
                 count.fetch_add(1, Ordering::Relaxed);
-                std::future::ready(Lookup::Hidden)
+                std::future::ready(Lookup::NotAllowed)
             };
-            looking.keep_looking(hidden).await;
+            looking.watch_destinations(hidden).await;
         });
         let looked = async |times| {
             while looks.load(Ordering::Relaxed) < times {
-                tokio::time::sleep(LOOK_AGAIN / 10).await;
+                tokio::time::sleep(RETRY_LOOKUP / 10).await;
             }
         };
-        standing.connected();
+        health.on_connected();
         looked(1).await;
-        assert!(readiness.ready(), "the next publish will tell");
+        assert!(readiness.ready(), "the next publish will show it");
         let began = tokio::time::Instant::now();
-        assert!(matches!(standing.nowhere("no stream".to_owned()), PublishError::Refused(_)));
+        assert!(matches!(health.unroutable("no stream".to_owned()), PublishError::Refused(_)));
         looked(2).await;
-        assert!(!readiness.ready(), "a look that shows nothing ends the refusal");
+        assert!(!readiness.ready(), "a forbidden lookup must not clear the refusal");
         while !readiness.ready() {
-            tokio::time::sleep(LOOK_AGAIN / 10).await;
+            tokio::time::sleep(RETRY_LOOKUP / 10).await;
         }
-        assert!(began.elapsed() >= REFUSED && looks.load(Ordering::Relaxed) > 2);
+        assert!(began.elapsed() >= REFUSED_FOR && looks.load(Ordering::Relaxed) > 2);
         looking.abort();
     }
 }

@@ -1,10 +1,12 @@
 //! Kafka: produce to a topic with an idempotent producer, await the delivery report.
 //!
-//! Keeps true: `Ok` is the report that every in-sync replica has the record; nothing is handed to the producer while no broker
-//! answers; the producer gives up a record by itself before the deadline of whoever awaits it. What was handed over and is not
-//! known to be refused may be in the topic.
+//! Keeps true:
+//! - `Ok` means that every in-sync replica has the record.
+//! - The producer gets no record while no broker answers.
+//! - The producer gives up a record before the publish's deadline.
+//! - A produced record that was not certainly refused counts as possibly in the topic.
 //!
-//! librdkafka connects by itself. It is asked for metadata every second: that is what "up" means here.
+//! librdkafka connects by itself. hookgate asks it for metadata every second; "up" means that a broker answered.
 
 mod producers;
 pub(crate) mod reasons;
@@ -27,17 +29,17 @@ use super::{Message, OpenError, Options, PublishError, Watch};
 use crate::config::queue_name::{Part, QueueName};
 use crate::config::secret::Secret;
 
-/// The connection.
+/// A Kafka topic.
 pub struct Kafka {
     topic: QueueName,
     producers: Arc<Producers>,
-    standing: Arc<BrokerHealth>,
-    keepers: TaskTracker,
+    health: Arc<BrokerHealth>,
+    tasks: TaskTracker,
     stop: DropGuard,
 }
 
 impl Kafka {
-    /// Starts to connect, and returns at once: whether the broker is there shows in readiness.
+    /// Starts to connect, and returns at once. Readiness reports whether the broker is reachable.
     ///
     /// # Errors
     /// When the URL or the name is unusable.
@@ -49,29 +51,29 @@ impl Kafka {
             config.set(*key, *value);
         }
         config.set("bootstrap.servers", servers);
-        // It gives a record up before whoever waits for it does.
+        // librdkafka gives up a record before the publish does.
         let within = options.within.mul_f64(0.9).as_millis().max(1).to_string();
         config.set("message.timeout.ms", &within).set("request.timeout.ms", &within);
         let fixed = options.name.fixed().map(str::to_owned);
-        let standing = Arc::new(BrokerHealth::new(watch, fixed.is_some(), options.names));
-        let producers = Producers::new(config, standing.clone())
+        let health = Arc::new(BrokerHealth::new(watch, fixed.is_some(), options.names));
+        let producers = Producers::new(config, health.clone())
             .map_err(|error: KafkaError| OpenError::Client(error.to_string()))?;
         let producers = Arc::new(producers);
-        let (keepers, stop) = (TaskTracker::new(), CancellationToken::new());
-        keepers.spawn(stop.clone().run_until_cancelled_owned(look(
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(watch_metadata(
             producers.clone(),
-            standing.clone(),
+            health.clone(),
             fixed,
         )));
-        Ok(Kafka { topic: options.name, producers, standing, keepers, stop: stop.drop_guard() })
+        Ok(Kafka { topic: options.name, producers, health, tasks, stop: stop.drop_guard() })
     }
 
     pub(super) async fn publish(&self, message: Message<'_>, deadline: Instant) -> Result<(), PublishError> {
-        self.standing.watch(self.send(message, deadline)).await
+        self.health.observe(self.send(message, deadline)).await
     }
 
     async fn send(&self, message: Message<'_>, deadline: Instant) -> Result<(), PublishError> {
-        if !self.standing.is_connected() {
+        if !self.health.is_connected() {
             return Err(PublishError::Unreachable);
         }
         let topic = self.topic.fill(message.names);
@@ -82,17 +84,17 @@ impl Kafka {
             )
         };
         let (mut producer, confirmed) = (self.producers.current(), self.producers.confirmed());
-        let mut handed = hand_over(&producer, record());
-        if handed.is_err() && self.producers.replace_if_fatal() {
-            // It had taken nothing: the next one has its turn at once.
+        let mut produced = produce(&producer, record());
+        if produced.is_err() && self.producers.replace_if_fatal() {
+            // The failed producer kept nothing, so the new one may try at once.
             producer = self.producers.current();
-            handed = hand_over(&producer, record());
+            produced = produce(&producer, record());
         }
-        let report = handed.map_err(|code| self.untaken(code, &topic))?;
+        let report = produced.map_err(|code| self.explain_rejection(code, &topic))?;
         match timeout_at(deadline.into(), report).await {
             Ok(Ok(Ok(_))) => {
-                self.producers.has_confirmed();
-                self.standing.found();
+                self.producers.count_confirmed();
+                self.health.on_confirmed();
                 Ok(())
             }
             Ok(Ok(Err((error, _)))) => Err(self.explain(&error, &topic, confirmed)),
@@ -103,10 +105,10 @@ impl Kafka {
         }
     }
 
-    /// What the producer says of a record that it did not take.
-    fn untaken(&self, code: Option<Code>, topic: &str) -> PublishError {
+    /// Turns the producer's rejection of a record into an error.
+    fn explain_rejection(&self, code: Option<Code>, topic: &str) -> PublishError {
         match code {
-            // Said of this record alone, before it is in any batch.
+            // The producer checks this record's own size before it batches.
             Some(code @ Code::MessageSizeTooLarge) => PublishError::Unacceptable(code.to_string()),
             Some(Code::UnknownTopic | Code::UnknownPartition) => self.no_topic(topic),
             Some(code) => PublishError::Refused(code.to_string()),
@@ -115,18 +117,19 @@ impl Kafka {
     }
 
     fn no_topic(&self, topic: &str) -> PublishError {
-        // A topic that is made anew is another one, which the producer does not know.
-        self.producers.outdated();
-        self.standing.nowhere(no_topic(topic))
+        // The producer does not recognize a topic that was deleted and recreated.
+        self.producers.mark_outdated();
+        self.health.unroutable(no_topic(topic))
     }
 
-    /// What a report says of a record. `confirmed` is how many had been confirmed when it was handed over.
+    /// Turns a failed delivery report into an error. `confirmed` is the number of confirmed records when this one was
+    /// produced.
     fn explain(&self, error: &KafkaError, topic: &str, confirmed: u64) -> PublishError {
         self.producers.replace_if_fatal();
         let Some(code) = error.rdkafka_error_code() else { return PublishError::Unknown };
         match code {
             Code::InvalidRecord => PublishError::Unacceptable(code.to_string()),
-            // It may be the batch that is too large, of which this was one.
+            // Perhaps only the batch that held this record was too large.
             Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
                 PublishError::Unroutable(code.to_string())
             }
@@ -134,7 +137,7 @@ impl Kafka {
                 self.no_topic(topic)
             }
             Code::InvalidTopic | Code::TopicAuthorizationFailed => {
-                self.standing.nowhere(format!("the topic {topic}: {code}"))
+                self.health.unroutable(format!("the topic {topic}: {code}"))
             }
             Code::QueueFull
             | Code::InvalidMessage
@@ -145,63 +148,68 @@ impl Kafka {
                 self.producers.replace_if_stuck(confirmed);
                 PublishError::Unknown
             }
-            // Not enough replicas after it was appended, say: some broker may have it.
-            _ => PublishError::Unvouched(code.to_string()),
+            // For example too few replicas after the append: some broker may have the record.
+            _ => PublishError::Unconfirmed(code.to_string()),
         }
     }
 
     pub(super) fn set_names(&self, names: &BTreeSet<String>) {
-        self.standing.set_names(names.iter().cloned());
+        self.health.set_names(names.iter().cloned());
     }
 
     pub(super) async fn close(self) {
         drop(self.stop);
-        self.keepers.close();
-        self.keepers.wait().await;
+        self.tasks.close();
+        self.tasks.wait().await;
         let producers = self.producers;
-        // It joins the producer's thread.
+        // Dropping a producer blocks: it joins the producer's thread.
         let _ = tokio::task::spawn_blocking(move || drop(producers)).await;
-        self.standing.lost();
+        self.health.on_disconnected();
     }
 }
 
-/// Hands a record to a producer. An error means that it did not take it.
-fn hand_over(
+/// Hands a record to a producer. On an error the producer does not have it.
+fn produce(
     producer: &Idempotent,
     record: FutureRecord<'_, String, String>,
 ) -> Result<DeliveryFuture, Option<Code>> {
     producer.send_result(record).map_err(|(error, _)| error.rdkafka_error_code())
 }
 
-/// Asks for metadata every second, and tells what that shows.
-async fn look(producers: Arc<Producers>, standing: Arc<BrokerHealth>, fixed: Option<String>) {
+/// Asks for metadata every second and reports the result to the health.
+async fn watch_metadata(producers: Arc<Producers>, health: Arc<BrokerHealth>, fixed: Option<String>) {
     loop {
-        let (producer, fixed, names) = (producers.current(), fixed.clone(), standing.names());
-        // The one call that tells is a blocking one.
-        let asked = tokio::task::spawn_blocking(move || why_none(&producer, fixed.as_deref(), &names)).await;
+        let (producer, fixed, names) = (producers.current(), fixed.clone(), health.names());
+        // librdkafka's metadata call blocks.
+        let asked =
+            tokio::task::spawn_blocking(move || missing_topics(&producer, fixed.as_deref(), &names)).await;
         match asked {
             Ok(Ok(None)) => {
                 producers.replace_if_outdated();
-                standing.has_place();
-                standing.connected();
+                health.on_destination_found();
+                health.on_connected();
             }
             Ok(Ok(Some(why))) => {
-                producers.outdated();
-                standing.has_none(why);
-                standing.connected();
+                producers.mark_outdated();
+                health.on_destination_missing(why);
+                health.on_connected();
             }
-            Ok(Err(_)) => standing.unconnected(format!("Kafka {}", producers.why_unreachable())),
-            Err(_) => standing.lost(),
+            Ok(Err(_)) => health.on_connect_failed(format!("Kafka {}", producers.why_unreachable())),
+            Err(_) => health.on_disconnected(),
         }
         producers.replace_if_fatal();
-        producers.let_go().await;
-        sleep(LOOK_AGAIN).await;
+        producers.drop_idle().await;
+        sleep(METADATA_INTERVAL).await;
     }
 }
 
-/// Why no record has a topic, if so. An error when no broker answers.
-fn why_none(producer: &Idempotent, fixed: Option<&str>, names: &[String]) -> KafkaResult<Option<String>> {
-    let metadata = producer.client().fetch_metadata(fixed, LOOK_TIMEOUT)?;
+/// Why none of the topics can be used; `None` if one can. An error when no broker answers.
+fn missing_topics(
+    producer: &Idempotent,
+    fixed: Option<&str>,
+    names: &[String],
+) -> KafkaResult<Option<String>> {
+    let metadata = producer.client().fetch_metadata(fixed, METADATA_TIMEOUT)?;
     let found = |name: &str| metadata.topics().iter().find(|topic| topic.name() == name);
     let why = |name: &String| match found(name) {
         None => Some(no_topic(name)),
@@ -216,7 +224,7 @@ fn why_none(producer: &Idempotent, fixed: Option<&str>, names: &[String]) -> Kaf
     let Some(Some(first)) = reasons.next() else { return Ok(None) };
     let others = names.len() - 1;
     Ok(match reasons.all(|why| why.is_some()) {
-        true if others > 0 => Some(format!("{first} (nor is there one for any of {others} other names)")),
+        true if others > 0 => Some(format!("{first} ({others} other names have none either)")),
         true => Some(first),
         false => None,
     })
@@ -226,7 +234,8 @@ pub(crate) fn no_topic(topics: &str) -> String {
     format!("no such topic: {topics}; make it")
 }
 
-/// Reads the bootstrap servers, each with or without `kafka://`, as librdkafka takes them. The error does not repeat them.
+/// Parses the bootstrap servers, each with or without `kafka://`, into librdkafka's form. The error does not repeat
+/// them.
 pub(crate) fn servers(url: &Secret) -> Result<String, &'static str> {
     let one = |url: &'_ str| url.trim().trim_start_matches("kafka://").trim_end_matches('/').to_owned();
     let servers = url.expose().split(',').map(one).collect::<Vec<_>>().join(",");
@@ -242,7 +251,7 @@ pub(crate) fn servers(url: &Secret) -> Result<String, &'static str> {
     }
 }
 
-/// Says what no topic may hold; it may be filled in with anything else.
+/// Checks the topic's name, with `x` for each placeholder.
 pub(super) fn check(name: &QueueName) -> Result<(), &'static str> {
     let texts = name.parts().iter().map(|part| match part {
         Part::Text(text) => text.as_str(),
@@ -264,16 +273,16 @@ const SETTINGS: &[(&str, &str)] = &[
     ("linger.ms", "1"),
     ("reconnect.backoff.ms", "50"),
     ("reconnect.backoff.max.ms", "1000"),
-    // What one record may be is for the broker to say.
+    // High enough that the broker's own limit decides.
     ("message.max.bytes", "20000000"),
     ("queue.buffering.max.messages", "4096"),
     ("queue.buffering.max.kbytes", "262144"),
     ("topic.metadata.propagation.max.ms", "1000"),
-    // Nothing it logs is needed, and a log may name more than it should.
+    // librdkafka's log is not needed, and could hold secrets.
     ("log_level", "2"),
 ];
-const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
+const METADATA_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -290,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_is_of_the_characters_that_kafka_takes() {
+    fn a_topic_has_only_the_characters_that_kafka_allows() {
         for good in ["hookgate.events", "h.{provider}.{type}", "{source}"] {
             assert_eq!(check(&QueueName::parse(good).unwrap()), Ok(()), "{good}");
         }

@@ -1,11 +1,12 @@
 //! NATS JetStream: publish to a subject, await the stream's ack.
 //!
-//! Keeps true: `Ok` is the ack of a stream that has the message, under this id or from an earlier try; nothing is sent while the
-//! connection is known to be away, so nothing waits in the client to go out later; a server that hangs is known to be away
-//! within about a second, and whoever waits for its ack is told so then.
+//! Keeps true:
+//! - `Ok` means that a stream has the message, from this try or from an earlier one with the same id.
+//! - Nothing is sent while the connection is down, so the client never queues a message to send it later.
+//! - A hanging server counts as down after about a second, and its pending publishes then end.
 //!
-//! The client library connects, and reconnects for ever. While it does not get there, a connection of our own tells why. Which
-//! stream takes a subject is looked up when that is in doubt, and now and then.
+//! The client library reconnects forever. While it fails, a connection of our own finds out why. The streams are looked
+//! up when in doubt, and every 5 s.
 
 pub(crate) mod servers;
 
@@ -34,21 +35,21 @@ use crate::base::clock;
 use crate::config::queue_name::{Part, QueueName};
 use crate::config::secret::Secret;
 
-/// The connection.
+/// A NATS subject.
 pub struct Nats {
     subject: QueueName,
-    /// Large, and a broker is moved about.
+    /// Boxed because it is large and `Broker` is moved.
     client: Box<Client>,
     jetstream: Arc<jetstream::Context>,
-    standing: Arc<BrokerHealth>,
-    /// How often the connection was lost.
+    health: Arc<BrokerHealth>,
+    /// Counts lost connections, so that a publish notices a loss.
     losses: watch::Sender<u64>,
-    keepers: TaskTracker,
+    tasks: TaskTracker,
     stop: DropGuard,
 }
 
 impl Nats {
-    /// Starts to connect, and returns at once: whether the broker is there shows in readiness.
+    /// Starts to connect, and returns at once. Readiness reports whether the broker is reachable.
     ///
     /// # Errors
     /// When the URL or the name is unusable.
@@ -56,9 +57,9 @@ impl Nats {
         check(&options.name).map_err(|why| OpenError::Name(why.to_owned()))?;
         let (servers, connect) = servers::read(&options.url).map_err(|why| OpenError::Url(why.to_owned()))?;
         let subjects = options.names.iter().map(|name| filled(name));
-        let standing = Arc::new(BrokerHealth::new(watch, options.name.fixed().is_some(), subjects));
+        let health = Arc::new(BrokerHealth::new(watch, options.name.fixed().is_some(), subjects));
         let losses = watch::Sender::new(0);
-        let (told, lost) = (standing.clone(), losses.clone());
+        let (told, lost) = (health.clone(), losses.clone());
         let forbidden = watch::Sender::new(false);
         let forbids = forbidden.clone();
         let client = connect
@@ -66,7 +67,7 @@ impl Nats {
             .retry_on_initial_connect()
             .max_reconnects(None)
             .connection_timeout(CONNECT_TIMEOUT)
-            // What is in the client's own queue outlives a reconnect, and would go out long after everybody gave it up.
+            // The client's own queue outlives a reconnect and would send messages after their publishes failed.
             .client_capacity(1)
             .reconnect_delay_callback(reconnect_delay)
             .ping_interval(PING_INTERVAL)
@@ -74,15 +75,15 @@ impl Nats {
                 match event {
                     Event::Connected => {
                         forbids.send_replace(false);
-                        told.connected();
+                        told.on_connected();
                     }
                     Event::Disconnected | Event::Closed => {
-                        told.lost();
+                        told.on_disconnected();
                         lost.send_modify(|count| *count += 1);
                     }
-                    Event::ServerError(ServerError::Other(what)) => match servers::violated(&what) {
+                    Event::ServerError(ServerError::Other(what)) => match servers::forbidden_subject(&what) {
                         Some(subject) if subject.starts_with("$JS.") => drop(forbids.send_replace(true)),
-                        Some(subject) => told.refused(format!(
+                        Some(subject) => told.on_refused(format!(
                             "its user may not use the subject {subject}: grant it to publish the events' subjects and to \
                              subscribe to _INBOX.>"
                         )),
@@ -103,25 +104,17 @@ impl Nats {
             .build(client.clone());
         let jetstream = Arc::new(jetstream);
         let client = Box::new(client);
-        let (keepers, stop) = (TaskTracker::new(), CancellationToken::new());
-        let search = search(jetstream.clone(), standing.clone(), forbidden);
-        keepers.spawn(stop.clone().run_until_cancelled_owned(search));
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let search = search(jetstream.clone(), health.clone(), forbidden);
+        tasks.spawn(stop.clone().run_until_cancelled_owned(search));
         let (lost, url) = (losses.subscribe(), options.url);
-        let diagnosis = diagnose(url, client.as_ref().clone(), lost, standing.clone());
-        keepers.spawn(stop.clone().run_until_cancelled_owned(diagnosis));
-        Ok(Nats {
-            subject: options.name,
-            client,
-            jetstream,
-            standing,
-            losses,
-            keepers,
-            stop: stop.drop_guard(),
-        })
+        let diagnosis = diagnose(url, client.as_ref().clone(), lost, health.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(diagnosis));
+        Ok(Nats { subject: options.name, client, jetstream, health, losses, tasks, stop: stop.drop_guard() })
     }
 
     pub(super) async fn publish(&self, message: Message<'_>, deadline: Instant) -> Result<(), PublishError> {
-        self.standing.watch(self.send(message, deadline)).await
+        self.health.observe(self.send(message, deadline)).await
     }
 
     async fn send(&self, message: Message<'_>, deadline: Instant) -> Result<(), PublishError> {
@@ -141,16 +134,16 @@ impl Nats {
         let answer = tokio::select! {
             biased;
             answer = confirmed => answer,
-            // What was sent over a connection is never answered over the next one.
+            // A new connection never answers for messages sent over the old one.
             _ = losses.changed() => return Err(PublishError::Unknown),
             () = tokio::time::sleep_until(deadline.into()) => return Err(PublishError::Unknown),
         };
-        answer.map(|_| self.standing.found()).map_err(|failure| self.explain(&failure, &subject))
+        answer.map(|_| self.health.on_confirmed()).map_err(|failure| self.explain(&failure, &subject))
     }
 
     fn explain(&self, failure: &Failure, subject: &str) -> PublishError {
         match failure.kind() {
-            FailureKind::StreamNotFound => self.standing.nowhere(no_stream(subject)),
+            FailureKind::StreamNotFound => self.health.unroutable(no_stream(subject)),
             FailureKind::MaxPayloadExceeded => PublishError::Unacceptable(format!(
                 "larger than the server's max_payload, which is {} bytes",
                 self.client.max_payload()
@@ -163,13 +156,13 @@ impl Nats {
         }
     }
 
-    /// What the stream said instead of an ack: it does not have the message.
+    /// Turns a stream's error into a publish error. The stream does not have the message.
     fn said(&self, error: &jetstream::Error, subject: &str) -> PublishError {
         match error.error_code() {
             ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
                 PublishError::Unacceptable(error.to_string())
             }
-            // Another try under this id is under way inside the broker.
+            // The broker is still processing an earlier try with this id.
             ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT => PublishError::Unknown,
             _ => {
                 let said = error.to_string();
@@ -181,25 +174,26 @@ impl Nats {
                     ),
                     false => format!("the stream that takes {subject} does not take messages: {said}"),
                 };
-                self.standing.refused_there(why.clone(), full);
+                self.health.on_destination_refused(why.clone(), full);
                 PublishError::Refused(why)
             }
         }
     }
 
     pub(super) fn set_names(&self, names: &BTreeSet<String>) {
-        self.standing.set_names(names.iter().map(|name| filled(name)));
+        self.health.set_names(names.iter().map(|name| filled(name)));
     }
 
     pub(super) async fn close(self) {
         drop(self.stop);
-        self.keepers.close();
-        self.keepers.wait().await;
-        self.standing.lost();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.health.on_disconnected();
     }
 }
 
-/// Whether the stream, or its account's share of the server, has no room. One code stands for all that keeps a stream from storing.
+/// Whether the stream, or its account's share of the server, is full. `STREAM_STORE_FAILED` covers every storage error,
+/// so for that code the text decides.
 fn is_full(error: &jetstream::Error, why: &str) -> bool {
     match error.error_code() {
         ErrorCode::STREAM_STORE_FAILED => {
@@ -216,39 +210,39 @@ fn is_full(error: &jetstream::Error, why: &str) -> bool {
     }
 }
 
-/// Looks for a stream for the subjects.
+/// Looks up the streams of the subjects, forever.
 async fn search(
     jetstream: Arc<jetstream::Context>,
-    standing: Arc<BrokerHealth>,
+    health: Arc<BrokerHealth>,
     forbidden: watch::Sender<bool>,
 ) {
     let (jetstream, forbidden) = (&jetstream, &forbidden);
     let look = |subject: String| async move {
         if *forbidden.borrow() {
-            return Lookup::Hidden;
+            return Lookup::NotAllowed;
         }
         match timeout(LOOKUP_TIMEOUT, stream_of(jetstream, &subject)).await {
-            Ok(Ok(Some(_))) => Lookup::There,
-            Ok(Ok(None)) => Lookup::Absent(no_stream(&subject)),
-            Ok(Err(Refusal::Disabled)) => Lookup::Absent(DISABLED.to_owned()),
+            Ok(Ok(Some(_))) => Lookup::Found,
+            Ok(Ok(None)) => Lookup::Missing(no_stream(&subject)),
+            Ok(Err(Refusal::Disabled)) => Lookup::Missing(DISABLED.to_owned()),
             Ok(Err(Refusal::Other)) => Lookup::NoAnswer(NO_ANSWER),
-            // What we may not ask is not answered, and the server says so beside.
-            Err(_) if *forbidden.borrow() => Lookup::Hidden,
+            // The server does not answer a forbidden request. It reports it in a separate event.
+            Err(_) if *forbidden.borrow() => Lookup::NotAllowed,
             Err(_) => Lookup::NoAnswer(NO_ANSWER),
         }
     };
-    standing.keep_looking(look).await;
+    health.watch_destinations(look).await;
 }
 
-/// Why JetStream does not say which stream takes a subject.
+/// Why JetStream does not tell which stream stores a subject.
 pub(crate) enum Refusal {
-    /// There is no JetStream.
+    /// JetStream is not enabled.
     Disabled,
-    /// It answers with an error, or not at all.
+    /// JetStream answered with another error, or not at all.
     Other,
 }
 
-/// The stream that takes a subject, where there is one.
+/// The stream that stores a subject, if there is one.
 pub(crate) async fn stream_of(
     jetstream: &jetstream::Context,
     subject: &str,
@@ -280,24 +274,24 @@ pub(crate) fn no_stream(subjects: &str) -> String {
     )
 }
 
-/// Finds out why there is no connection, while there is none. The client library, which reconnects, reports little of it.
-async fn diagnose(url: Secret, client: Client, mut lost: watch::Receiver<u64>, standing: Arc<BrokerHealth>) {
+/// While the client is disconnected, finds out why. The client library itself reports little about it.
+async fn diagnose(url: Secret, client: Client, mut lost: watch::Receiver<u64>, health: Arc<BrokerHealth>) {
     loop {
         sleep(DIAGNOSE_AFTER).await;
         if client.connection_state() == State::Connected {
-            // An error means that the client is gone, and we are about to go.
+            // An error means that the client was dropped, so this task is about to end too.
             let _ = lost.changed().await;
             continue;
         }
         if let Err(why) = servers::connect(&url, "hookgate", CONNECT_TIMEOUT, |_| {}).await
             && client.connection_state() != State::Connected
         {
-            standing.unconnected(format!("NATS {why}"));
+            health.on_connect_failed(format!("NATS {why}"));
         }
     }
 }
 
-/// Says what no subject may hold; for each event it may be filled in with anything else.
+/// Checks the subject, with `x` for each placeholder.
 pub(super) fn check(name: &QueueName) -> Result<(), &'static str> {
     let texts = name.parts().iter().map(|part| match part {
         Part::Text(text) => text,
@@ -316,18 +310,18 @@ pub(super) fn check(name: &QueueName) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A provider's type may have dots wherever it likes; a subject may not.
+/// Fills empty tokens with `_`. A provider's type may begin with a dot or hold two in a row; a subject may not.
 fn filled(subject: &str) -> String {
     let tokens = subject.split('.').map(|token| if token.is_empty() { "_" } else { token });
     tokens.collect::<Vec<_>>().join(".")
 }
 
-/// Line breaks end a header.
+/// Escapes line breaks, which would end the header.
 fn header_value(text: &str) -> String {
     text.replace('\r', "%0D").replace('\n', "%0A")
 }
 
-/// 50 ms, then twice as long each time up to 1 s, less up to a half of it so that gateways do not come together.
+/// Doubles from 50 ms to 1 s, minus up to half at random, so that gateways do not reconnect at the same time.
 fn reconnect_delay(attempts: usize) -> Duration {
     let doublings = attempts.saturating_sub(1).min(5) as u32;
     let delay = (RECONNECT_FIRST * 2_u32.pow(doublings)).min(RECONNECT_MAX);
@@ -338,22 +332,22 @@ fn reconnect_delay(attempts: usize) -> Duration {
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A silent server is pinged this often; at the third ping without an answer it is taken for dead.
+/// How often a silent server is pinged. After three unanswered pings it counts as down.
 const PING_INTERVAL: Duration = Duration::from_millis(400);
-/// Messages that may await their ack.
+/// How many messages may await their ack.
 const IN_FLIGHT: usize = 4096;
-/// The deadline of each publish rules.
+/// Each publish has a deadline of its own, so the client library's timeout must not end it first.
 const LONGER_THAN_ANY_DEADLINE: Duration = Duration::from_secs(60);
-/// How long a message that nobody awaits any more takes up its place.
+/// How long an abandoned message still counts as in flight.
 const FORGET_AFTER: Duration = Duration::from_secs(1);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 const DIAGNOSE_AFTER: Duration = Duration::from_secs(2);
 pub(crate) const DISABLED: &str =
     "JetStream is not enabled, on this server or for this account; start nats-server with --jetstream";
-/// With "exceeded" after them (nats-server, `ErrMaxMsgs`, `ErrMaxBytes`, `ErrMaxMsgsPerSubject`).
+/// nats-server follows them with "exceeded" (`ErrMaxMsgs`, `ErrMaxBytes`, `ErrMaxMsgsPerSubject`).
 const NO_ROOM: [&str; 2] = ["maximum messages", "maximum bytes"];
 const NO_ANSWER: &str = "JetStream does not answer which stream takes the subject";
-/// The server ends a connection that sends it a line of over 4096 bytes; besides the subject it holds an inbox and sizes.
+/// The server closes a connection that sends a line of over 4096 bytes. The line also holds an inbox and sizes.
 const MAX_SUBJECT: usize = 3072;
 
 #[cfg(test)]

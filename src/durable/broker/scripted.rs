@@ -1,38 +1,38 @@
-//! A broker that does what a test tells it, and keeps what it took.
+//! A broker for tests. It answers as told, and keeps the messages it accepted.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::{Message, PublishError};
 
-/// The broker; clones are the same broker.
+/// The broker. Clones share its state.
 #[derive(Clone, Default)]
 pub struct Scripted(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// What the next publishes end in; past its end they are confirmed.
+    /// The results of the next publishes. When it is empty, publishes are confirmed.
     next: VecDeque<Turn>,
     taken: Vec<String>,
 }
 
-/// What a publish comes to.
+/// The result of one publish.
 pub struct Turn {
-    /// Whether the broker has the message.
+    /// Whether the broker keeps the message.
     pub takes: bool,
-    /// What the publisher is told.
+    /// The publisher's result.
     pub tells: Result<(), PublishError>,
-    /// Awaited before it is told, where there is one.
+    /// If set, the broker answers only after this resolves.
     pub after: Option<tokio::sync::oneshot::Receiver<()>>,
 }
 
 impl Scripted {
-    /// Says what the next publish comes to that nothing was said of yet.
+    /// Queues the result of a later publish.
     pub fn then(&self, turn: Turn) {
         self.0.lock().unwrap().next.push_back(turn);
     }
 
-    /// The ids of the messages taken, in order.
+    /// The ids of the accepted messages, in order.
     pub fn taken(&self) -> Vec<String> {
         self.0.lock().unwrap().taken.clone()
     }

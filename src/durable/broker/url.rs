@@ -1,4 +1,4 @@
-//! The likely mistake in a broker's URL, or at the server that it names.
+//! Explains the likely mistake in a broker's URL, or at its server.
 //!
 //! Keeps true: no text repeats a part of the URL.
 
@@ -8,17 +8,17 @@ use std::iter::successors;
 
 use crate::config::secret::Secret;
 
-/// Finds a user or password with a sign at which a parser ends it, before its `@`.
+/// Finds a user or password that holds an unescaped delimiter, such as `/` in `me:pa/ss@host`.
 ///
 /// # Errors
-/// What to write instead.
+/// How to escape it.
 pub(super) fn check(url: &Secret) -> Result<(), &'static str> {
     let cut = url.expose().split("://").skip(1).any(|server| {
         let host = server.split(['/', '?', '#', ',']).next().unwrap_or_default();
         let Some((_, port)) = host.split_once(':').filter(|_| !host.contains('@')) else { return false };
         let after = &server[host.len()..];
         match after.strip_prefix(',') {
-            // It may be the next server.
+            // After the comma the next server may begin.
             Some(after) => port.parse::<u16>().is_err() && after.contains('@'),
             None => after.split(',').next().is_some_and(|own| own.contains('@')),
         }
@@ -26,7 +26,7 @@ pub(super) fn check(url: &Secret) -> Result<(), &'static str> {
     if cut { Err(SPECIAL) } else { Ok(()) }
 }
 
-/// Why a connection failed, as far as the system and TLS tell; `plain` and `secured` are the schemes without and with TLS.
+/// Explains a failed connection from its I/O or TLS error. `plain` and `secured` are the schemes without and with TLS.
 pub(super) fn failed(why: &(dyn Error + 'static), tls: bool, plain: &str, secured: &str) -> String {
     let causes = || successors(Some(why), |cause| inner(*cause));
     if let Some(why) = causes().find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
@@ -56,7 +56,7 @@ pub(super) fn failed(why: &(dyn Error + 'static), tls: bool, plain: &str, secure
     }
 }
 
-/// The server does not speak what it is spoken to, or ends the connection at once.
+/// The server speaks another protocol, or closes the connection at once.
 pub(super) fn closes(plain: &str, secured: &str, tls: bool) -> String {
     let (ours, other) = if tls { (secured, plain) } else { (plain, secured) };
     format!(
@@ -72,7 +72,7 @@ fn not_tls(plain: &str, secured: &str) -> String {
     )
 }
 
-/// The cause of an error. `io::Error` does not give the error that it wraps as its source.
+/// The cause of an error. `io::Error::source` skips the error that it wraps, so this asks `get_ref` first.
 fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(carried) => Some(carried),
@@ -80,7 +80,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
-/// The usual mistake in a login that a server refuses.
+/// The usual reason why a server refuses a login.
 pub(super) const IN_A_LOGIN: &str = "in a URL, % @ : / in a password are written %25 %40 %3A %2F";
 const SPECIAL: &str = "its user or password is cut off: in a URL, / ? # , @ : % in them are written %2F %3F %23 %2C %40 %3A %25";
 
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_login_that_is_cut_off_is_told() {
+    fn a_login_with_an_unescaped_delimiter_is_refused() {
         for bad in [
             "amqp://me:pa/ss@host:5672/v",
             "nats://me:1?2@host",

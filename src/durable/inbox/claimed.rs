@@ -1,21 +1,21 @@
-//! A dedupe store before a broker: claim, publish and await the confirm, commit.
+//! A dedupe store before a broker: claim the identity, publish and await the confirm, commit.
 //!
 //! Keeps true:
-//! - Nothing is remembered as seen before the broker has confirmed it. So nobody is told "duplicate" of what is not there.
-//! - While one owner's claim lasts, nobody else publishes under its identity; they are told "in progress".
-//! - Each step compares and acts within the store, in one piece. A claim ends by its owner's commit, by its owner's release,
-//!   or by the end of its lease; a slow owner never touches the claim of the one that came after it.
-//! - A claim is released only when the broker said that it did not take the message. As long as nobody knows, it stays, and its
-//!   owner tries again under the same message id. So a message may be in the queue twice (after an unknown outcome, when the
-//!   lease is over or a further try is refused), but only under one id.
-//! - That message id does not change with the config: the claim says whether it names the source.
-//! - A publish ends before its lease does: both are counted from before the claim was asked for, and the publish has at most
-//!   half of it.
-//! - A first body whose publish nobody knows the end of keeps its plain id: another body of its identity enters as a conflict,
-//!   or a broker that drops the second message of one id would drop it.
+//! - An event is remembered as seen only after the broker confirmed it. So no delivery is called a duplicate of an
+//!   event that is not in the queue.
+//! - While an owner's claim lasts, other deliveries of its identity are not published; they get "in progress".
+//! - Each step compares and acts atomically in the store. A claim ends by its owner's commit or release, or with its
+//!   lease. A slow owner never touches a later owner's claim.
+//! - A claim is released only if the broker said that it does not have the message. After an unknown outcome the claim
+//!   stays, and its owner retries under the same message id. So a message may be in the queue twice, but only under one
+//!   id. This happens after an unknown outcome if the lease ends or a retry is refused.
+//! - The message id does not change with the config: the claim records whether the id names the source.
+//! - A publish ends before its lease. Both count from before the claim, and the publish gets at most half of the lease.
+//! - A first body with an unknown outcome keeps its plain id. Another body of its identity enters as a conflict;
+//!   otherwise a broker that drops a repeated id would drop it.
 //!
-//! The order of events that are admitted at the same time is not kept. `tests/pure/model.rs` tries every order of these steps, with
-//! every fault between them.
+//! Events that are enqueued at the same time may enter in any order. `tests/pure/model.rs` tries every order of these
+//! steps, with every fault between them.
 
 mod embedded;
 mod records;
@@ -43,27 +43,28 @@ use crate::observe::telemetry::LogThrottle;
 pub use embedded::EmbeddedClaims;
 pub use redis::RedisClaims;
 
-/// The tables that claims in the data folder need.
+/// The tables for claims in the data folder.
 pub const TABLES: &str = embedded::TABLES;
 
-/// What a claimed inbox is configured with.
+/// The settings of a claimed inbox.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How long a body is remembered.
     pub window: Duration,
-    /// How long a claim lasts: within it the owner publishes and commits, and nobody else can claim.
+    /// How long a claim lasts. Within it the owner publishes and commits, and no other owner can claim.
     pub lease: Duration,
-    /// The sources whose events' ids may also be another source's: their message ids name the source too.
+    /// The sources that share their provider with another source. Event ids may collide, so their message ids name the
+    /// source too.
     pub qualified: Arc<ArcSwap<HashSet<String>>>,
 }
 
-/// A dedupe store before a broker.
+/// The inbox of a dedupe store and a broker.
 pub struct Claimed {
-    desk: Arc<ClaimingPublisher>,
+    publisher: Arc<ClaimingPublisher>,
     tasks: TaskTracker,
-    /// Where a claim is carried to its end, whatever becomes of the thread that asked.
+    /// Runs each claim to its end, even if the caller's runtime ends.
     runtime: Handle,
-    room: Arc<Semaphore>,
+    in_flight: Arc<Semaphore>,
 }
 
 /// The configured dedupe store.
@@ -74,122 +75,124 @@ pub enum Claims {
     Redis(RedisClaims),
 }
 
-/// As what a body enters the queue.
+/// Whether a body enters the queue as the first of its identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EntryKind {
-    /// Under the event's own id.
+    /// It enters under the event's own id.
     First,
-    /// As another body of a known identity.
+    /// It enters as another body of a known identity.
     Conflict,
 }
 
-/// What a message is called, for a broker that drops the second one of a name. A body of unknown outcome keeps its own: a config
-/// that is read meanwhile changes those of others only.
+/// The form of a message id, by which a broker may drop a repeated message. After an unknown outcome a body keeps its
+/// form, even if the config changes meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Naming {
     /// The event's id.
     Plain,
-    /// `SOURCE/ID`: another source may have an event of that id.
+    /// `SOURCE/ID`, because another source may have an event with this id.
     WithSource,
 }
 
 /// What the owner of a claim may publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Grant {
-    place: EntryKind,
+    kind: EntryKind,
     naming: Naming,
-    /// The same body was claimed before, and that came to no known end: it may be in the queue.
-    again: bool,
+    /// The same body was claimed before with an unknown outcome, so it may be in the queue.
+    claimed_before: bool,
 }
 
-/// What the store says to a claim.
+/// The store's answer to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
-    /// It is the owner's for the lease: it may publish.
+    /// The owner has the claim for the lease, and may publish.
     Granted(Grant),
-    /// This body is in the queue already.
+    /// This body is already in the queue.
     Entered(EntryKind),
-    /// This body is not in the queue, nor will it be. `anew`: that was decided just now.
-    Dropped { anew: bool },
-    /// Another owner has it.
+    /// This body is dropped as a conflict. `newly`: this claim decided it.
+    Dropped { newly: bool },
+    /// Another owner has the claim.
     InProgress,
 }
 
 impl Claimed {
-    /// Both parts are open already. Must be called inside the tokio runtime that is to serve them.
+    /// Takes an open store and an open broker. Must be called inside the tokio runtime that is to serve them.
     pub fn new(claims: Claims, broker: Broker, options: Options, metrics: QueueMetrics) -> Claimed {
         Claimed {
-            desk: Arc::new(ClaimingPublisher {
+            publisher: Arc::new(ClaimingPublisher {
                 claims,
                 broker,
                 options,
                 metrics,
-                unremembered: Mutex::default(),
+                uncommitted: Mutex::default(),
             }),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
-            room: Arc::new(Semaphore::new(IN_FLIGHT)),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
         }
     }
 
-    /// Admits a delivery.
+    /// Enqueues a delivery, unless it is a duplicate.
     ///
     /// # Errors
-    /// When it could not be published, nobody knows whether it was, or another delivery of it is at it.
+    /// When the publish failed, its outcome is unknown, or another delivery of the event is in progress.
     pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let request = request.into();
-        let Ok(place) = self.room.clone().try_acquire_owned() else { return Err(EnqueueError::Overloaded) };
-        let desk = self.desk.clone();
-        // A task of its own: whoever asked may go, but a claim wants its end.
+        let Ok(permit) = self.in_flight.clone().try_acquire_owned() else {
+            return Err(EnqueueError::Overloaded);
+        };
+        let publisher = self.publisher.clone();
+        // A task of its own, so that the claim ends properly even if the caller drops the future.
         let work = async move {
-            let _place = place;
-            desk.enqueue(&request).await
+            let _permit = permit;
+            publisher.enqueue(&request).await
         };
         let task = self.tasks.spawn_on(work, &self.runtime);
-        // A task that ends without an answer, as when the runtime goes down, may have published.
+        // A task that ends without an answer, for example at a shutdown, may have published.
         task.await.unwrap_or(Err(EnqueueError::Unknown))
     }
 
-    /// From now on the queue's name stands for these names.
+    /// Replaces the names that the queue's name template expands to.
     pub fn set_names(&self, names: &BTreeSet<String>) {
-        self.desk.broker.set_names(names);
+        self.publisher.broker.set_names(names);
     }
 
-    /// Ends what it runs: waits for what is in flight, but not for ever.
+    /// Waits a bounded time for the pending events, then closes the store and the broker.
     pub async fn close(self) {
         self.tasks.close();
         if tokio::time::timeout(CLOSE_WITHIN, self.tasks.wait()).await.is_err() {
             tracing::warn!(
                 events = self.tasks.len(),
-                "the broker or the dedupe store does not let go of events"
+                "events are still in progress at the broker or the dedupe store; closing without them"
             );
         }
-        if let Some(desk) = Arc::into_inner(self.desk) {
-            desk.claims.close().await;
-            desk.broker.close().await;
+        if let Some(publisher) = Arc::into_inner(self.publisher) {
+            publisher.claims.close().await;
+            publisher.broker.close().await;
         }
     }
 }
 
-/// What a publish may take, counted from the claim: it ends before the lease can.
+/// The time for a publish, counted from the claim. It ends before the lease can.
 pub fn publish_within(lease: Duration) -> Duration {
     PUBLISH_WITHIN.min(lease / 2)
 }
 
-/// Where claims are turned into messages.
+/// Claims, publishes and commits.
 struct ClaimingPublisher {
     claims: Claims,
     broker: Broker,
     options: Options,
     metrics: QueueMetrics,
-    /// Events that are in the queue and that the store could not note.
-    unremembered: Mutex<LogThrottle>,
+    /// Throttles the log about published events that the store could not commit.
+    uncommitted: Mutex<LogThrottle>,
 }
 
 impl ClaimingPublisher {
     async fn enqueue(&self, request: &EnqueueRequest) -> Result<Enqueued, EnqueueError> {
         let asked = clock::instant();
-        let done = self.hand_over(request, asked).await;
+        let done = self.claim_and_publish(request, asked).await;
         match &done {
             Ok(Enqueued::Accepted { .. }) => {
                 self.metrics.duration.observe(asked.elapsed().as_secs_f64());
@@ -205,26 +208,30 @@ impl ClaimingPublisher {
         done
     }
 
-    /// Claims, publishes, commits. `asked` is when it began: the lease runs from then on at the earliest.
-    async fn hand_over(&self, request: &EnqueueRequest, asked: Instant) -> Result<Enqueued, EnqueueError> {
+    /// Claims, publishes, commits. `asked` is the start time. The lease begins then or later.
+    async fn claim_and_publish(
+        &self,
+        request: &EnqueueRequest,
+        asked: Instant,
+    ) -> Result<Enqueued, EnqueueError> {
         let id = || request.event.id.clone();
         let grant = match self.claims.claim(request, &self.options).await? {
             Claim::Granted(grant) => grant,
-            Claim::Entered(place) => {
-                return Ok(Enqueued::Duplicate { id: entering(request, place).id.clone(), dropped: false });
+            Claim::Entered(kind) => {
+                return Ok(Enqueued::Duplicate { id: event_as(request, kind).id.clone(), dropped: false });
             }
-            Claim::Dropped { anew } => return Ok(Enqueued::Duplicate { id: id(), dropped: anew }),
+            Claim::Dropped { newly } => return Ok(Enqueued::Duplicate { id: id(), dropped: newly }),
             Claim::InProgress => return Err(EnqueueError::InProgress),
         };
-        let (place, event) = (grant.place, entering(request, grant.place));
+        let (kind, event) = (grant.kind, event_as(request, grant.kind));
         if let Err(why) = self.publish(request, &event, grant.naming, asked).await {
-            if !matches!(why, PublishError::Unknown | PublishError::Unvouched(_)) {
-                self.release(request, grant.again).await;
+            if !matches!(why, PublishError::Unknown | PublishError::Unconfirmed(_)) {
+                self.release(request, grant.claimed_before).await;
             }
             return Err(why.into());
         }
-        self.commit(request, place, asked).await?;
-        Ok(Enqueued::Accepted { id: event.id.clone(), conflict: place == EntryKind::Conflict })
+        self.commit(request, kind, asked).await?;
+        Ok(Enqueued::Accepted { id: event.id.clone(), conflict: kind == EntryKind::Conflict })
     }
 
     async fn publish(
@@ -236,7 +243,7 @@ impl ClaimingPublisher {
     ) -> Result<(), PublishError> {
         let deadline = asked + publish_within(self.options.lease);
         if clock::instant() >= deadline {
-            // The store took too long. What was sent now could arrive after the lease.
+            // The store took too long. A message sent now could arrive after the lease.
             return Err(PublishError::Unreachable);
         }
         let id = match naming {
@@ -246,23 +253,23 @@ impl ClaimingPublisher {
         self.broker.publish(Message { id: &id, names: request.names(), event }, deadline).await
     }
 
-    /// The message is in the queue: what remains is to remember that, and that is worth a few tries.
+    /// Commits a confirmed message. It retries, because an uncommitted event may enter the queue again.
     async fn commit(
         &self,
         request: &EnqueueRequest,
-        place: EntryKind,
+        kind: EntryKind,
         asked: Instant,
     ) -> Result<(), EnqueueError> {
         let mut pauses = COMMIT_PAUSES.into_iter();
         loop {
-            let Err(why) = self.claims.commit(request, place, &self.options).await else { return Ok(()) };
+            let Err(why) = self.claims.commit(request, kind, &self.options).await else { return Ok(()) };
             match pauses.next() {
                 Some(pause) if asked.elapsed() + pause < self.options.lease => {
                     tokio::time::sleep(pause).await;
                 }
                 _ => {
                     if let Some(events) =
-                        self.unremembered.lock().unwrap_or_else(PoisonError::into_inner).record()
+                        self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner).record()
                     {
                         tracing::warn!(
                             source = &*request.source, %why, events,
@@ -275,23 +282,23 @@ impl ClaimingPublisher {
         }
     }
 
-    async fn release(&self, request: &EnqueueRequest, again: bool) {
-        if let Err(why) = self.claims.release(request, again).await {
+    async fn release(&self, request: &EnqueueRequest, claimed_before: bool) {
+        if let Err(why) = self.claims.release(request, claimed_before).await {
             tracing::debug!(source = &*request.source, %why, "a claim is not released; its lease will end");
         }
     }
 }
 
 impl Options {
-    /// What a message of this source is called, where nothing else is known of it.
+    /// The form of a new message id of this source.
     fn naming(&self, source: &str) -> Naming {
         if self.qualified.load().contains(source) { Naming::WithSource } else { Naming::Plain }
     }
 }
 
-/// The event as it enters at this place.
-fn entering(request: &EnqueueRequest, place: EntryKind) -> Cow<'_, Event> {
-    match place {
+/// The event in the form for this kind.
+fn event_as(request: &EnqueueRequest, kind: EntryKind) -> Cow<'_, Event> {
+    match kind {
         EntryKind::First => Cow::Borrowed(&request.event),
         EntryKind::Conflict => Cow::Owned(request.event.conflicting(&request.body)),
     }
@@ -305,13 +312,13 @@ impl From<PublishError> for EnqueueError {
             PublishError::Unacceptable(why) => EnqueueError::Unacceptable(why),
             PublishError::Unreachable => EnqueueError::Unreachable,
             PublishError::Unknown => EnqueueError::Unknown,
-            PublishError::Unvouched(why) => EnqueueError::Unclear(why),
+            PublishError::Unconfirmed(why) => EnqueueError::Unclear(why),
         }
     }
 }
 
 impl Claims {
-    /// Looks, and claims what may be published. An error means that there is nothing to publish.
+    /// Looks up the identity, and claims it if it may be published. An error means that nothing may be published.
     async fn claim(&self, request: &EnqueueRequest, options: &Options) -> Result<Claim, EnqueueError> {
         match self {
             Claims::Embedded(claims) => claims.claim(request, options).await,
@@ -319,25 +326,25 @@ impl Claims {
         }
     }
 
-    /// Remembers the body and ends the owner's claim; where another owner's claim lasts, it does nothing.
+    /// Remembers the body and ends the owner's claim. Does nothing while another owner's claim lasts.
     async fn commit(
         &self,
         request: &EnqueueRequest,
-        place: EntryKind,
+        kind: EntryKind,
         options: &Options,
     ) -> Result<(), EnqueueError> {
         match self {
-            Claims::Embedded(claims) => claims.commit(request, place, options).await,
-            Claims::Redis(claims) => claims.commit(request, place, options).await,
+            Claims::Embedded(claims) => claims.commit(request, kind, options).await,
+            Claims::Redis(claims) => claims.commit(request, kind, options).await,
         }
     }
 
-    /// Ends the claim if it is this owner's. One that was claimed `again` is kept, as if its lease were over: what an earlier try
-    /// came to is still not known.
-    async fn release(&self, request: &EnqueueRequest, again: bool) -> Result<(), EnqueueError> {
+    /// Ends this owner's claim. If the body was `claimed_before`, only the lease ends, because the earlier try's
+    /// outcome is still unknown.
+    async fn release(&self, request: &EnqueueRequest, claimed_before: bool) -> Result<(), EnqueueError> {
         match self {
-            Claims::Embedded(claims) => claims.release(request, again).await,
-            Claims::Redis(claims) => claims.release(request, again).await,
+            Claims::Embedded(claims) => claims.release(request, claimed_before).await,
+            Claims::Redis(claims) => claims.release(request, claimed_before).await,
         }
     }
 
@@ -349,7 +356,7 @@ impl Claims {
     }
 }
 
-/// Events between claim and commit at most.
+/// The most events between claim and commit.
 const IN_FLIGHT: usize = 4096;
 const PUBLISH_WITHIN: Duration = Duration::from_secs(5);
 const COMMIT_PAUSES: [Duration; 5] = [
@@ -359,5 +366,5 @@ const COMMIT_PAUSES: [Duration; 5] = [
     Duration::from_millis(250),
     Duration::from_millis(500),
 ];
-/// Longer than a claim, a publish and the tries of a commit take together.
+/// Longer than a claim, a publish and all tries of a commit together.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);

@@ -1,11 +1,12 @@
-//! The embedded inbox: one SQLite file that is dedupe store and queue at once.
+//! The embedded inbox: one SQLite file that is both dedupe store and queue.
 //!
-//! Keeps true: an event and the memory of its identity are one row, written in one synced transaction; one thread writes,
-//! so "seen before?" and "enqueue" cannot come apart. How the parts divide it:
+//! Keeps true: an event and the memory of its identity are one row, written in one synced transaction. One thread
+//! writes, so nothing comes between "seen before?" and "enqueue".
+//!
 //! - `writer`: the thread, group commit, failure and recovery. `store`: one transaction.
-//! - `ledger`: new, duplicate or conflict. `identities`, `run`, `merge`, `filter`, `block`: the index of
-//!   identities, which writes sequentially however random they are. `purge`: retention.
-//! - `reader`: the queue's consumers.
+//! - `ledger`: new, duplicate or conflict. `identities`, `run`, `merge`, `filter`, `block`: the index of identities,
+//!   which writes sequentially although identities are random. `purge`: retention.
+//! - `reader`: reads the queue for consumers.
 
 mod block;
 mod checkpoint;
@@ -41,14 +42,14 @@ use super::{EnqueueError, EnqueueRequest, Enqueued};
 pub use reader::Reader;
 
 use store::Store;
-use writer::{Job, Watch, Writer};
+use writer::{Job, StoreHealth, Writer};
 
-/// What the operator decides.
+/// The operator's settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How long an identity is remembered.
     pub window: Duration,
-    /// How long an event is kept for readers.
+    /// How long readers can read an event.
     pub retain: Duration,
 }
 
@@ -60,10 +61,10 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens or makes the database, and starts its writer. Blocks while it reads what an earlier run left.
+    /// Opens or creates the database, and starts its writer thread. Blocks while it loads the index of an earlier run.
     ///
     /// # Errors
-    /// When another gateway has it, it cannot be written, or it is not a database this build knows.
+    /// When another gateway has it open, it cannot be written, or its version is unknown.
     pub fn open(
         db: &Path,
         options: Options,
@@ -71,21 +72,21 @@ impl Embedded {
         metrics: QueueMetrics,
         readiness: Arc<Readiness>,
     ) -> Result<Embedded, OpenError> {
-        Embedded::tuned(db, options, clock, Watch { metrics, readiness }, Tuning::default())
+        Embedded::tuned(db, options, clock, StoreHealth { metrics, readiness }, Tuning::default())
     }
 
     fn tuned(
         db: &Path,
         options: Options,
         clock: Clock,
-        watch: Watch,
+        health: StoreHealth,
         tuning: Tuning,
     ) -> Result<Embedded, OpenError> {
         let lock = database::lock(db)?;
         let store = Store::open(db, options, tuning)?;
         let (jobs, waiting) = crossbeam_channel::bounded(CAPACITY);
         let (finished, done) = oneshot::channel();
-        let writer = Writer::new(store, waiting, clock, watch, tuning);
+        let writer = Writer::new(store, waiting, clock, health, tuning);
         let thread = std::thread::Builder::new()
             .name("embedded-inbox".to_owned())
             .spawn(move || work(writer, lock, finished))
@@ -93,10 +94,11 @@ impl Embedded {
         Ok(Embedded { jobs, done, thread })
     }
 
-    /// Admits a delivery: looks, enqueues and remembers in one transaction. Once polled it happens, whoever waits.
+    /// Looks up the delivery, enqueues it if it is new, and remembers it, in one transaction. After the first poll it
+    /// happens even if the caller drops the future.
     ///
     /// # Errors
-    /// When the database refuses, or too much waits for it.
+    /// When the database refuses, or too many deliveries wait.
     pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let request = request.into();
         let (reply, enqueued) = reply();
@@ -105,14 +107,14 @@ impl Embedded {
             Err(TrySendError::Full(_)) => return Err(EnqueueError::Overloaded),
             Err(TrySendError::Disconnected(_)) => return Err(EnqueueError::Unreachable),
         }
-        // The writer answers all it takes; only its death, by a bug, leaves one without.
+        // The writer answers every job. Only a panic of its thread leaves one unanswered.
         enqueued.await.unwrap_or(Err(EnqueueError::Unknown))
     }
 
-    /// Takes no more, commits what waits, moves the log into the database and lets go of the file.
+    /// Accepts no more deliveries, commits the pending ones, checkpoints and closes the file.
     pub async fn close(self) {
         drop(self.jobs);
-        // Sent, or dropped by a thread that died: either way it is at its end, and joining it takes no time.
+        // The thread signalled its end or died, so joining it does not block.
         let _ = self.done.await;
         if self.thread.join().is_err() {
             tracing::error!("the embedded inbox's thread died");
@@ -120,27 +122,27 @@ impl Embedded {
     }
 }
 
-/// The thread. The lock goes last, when the database is closed.
+/// Runs the thread. The lock is released last, when the database is closed.
 fn work(writer: Writer, lock: File, finished: oneshot::Sender<()>) {
     writer.run();
     drop(lock);
     let _ = finished.send(());
 }
 
-/// What is fixed but for tests and measurements.
+/// Constants that only tests and measurements change.
 #[derive(Clone, Copy, Debug)]
 struct Tuning {
-    /// Events a transaction takes at most.
+    /// The most events in a transaction.
     batch: usize,
-    /// Identities gathered in memory before they are written as a run.
+    /// The number of identities kept in memory before they are written as a run.
     memtable: usize,
-    /// Runs of one level that are merged into one of the next.
+    /// How many runs of one level merge into one of the next.
     fan_out: usize,
-    /// Entries a block; as many as fill a page unless told.
+    /// Entries per block. `None`: as many as fill a page.
     per_block: Option<usize>,
-    /// Of the file.
+    /// The layout of the file.
     layout: Layout,
-    /// Between two attempts at a database that refuses.
+    /// The pause between two tries while the database refuses.
     probe: Duration,
 }
 

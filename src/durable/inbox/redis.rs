@@ -1,13 +1,14 @@
 //! Redis: dedupe and queue in one script, per stream.
 //!
-//! Keeps true: an event is in its stream and remembered, or neither; a dead Redis is known within a second, and from then
-//! on nobody waits for it. Not here: what is done with an event that Redis did not take.
+//! Keeps true: an event is in its stream and remembered, or neither. A dead Redis is noticed within a second; from then
+//! on, enqueues fail at once.
 //!
-//! An request goes to the lane of its partition (`lane`), which takes everything that waits to the script (`script`,
-//! `admit.lua`) in one call over the connection (`link`) to the server that has the stream (`links`, `topology`); how that is
-//! found and reached is for `servers`. What is remembered of an identity lies under
-//! `{STREAM}:seen:SOURCE:IDENTITY`: of each body seen, its SHA-256 and one letter (`F` the first, `C` entered as a conflict,
-//! `D` dropped), for the window counted from the latest new body.
+//! An enqueue goes to the writer of its partition (`partition_writer`). The writer sends everything that waits in one
+//! call of the script (`script`, `admit.lua`). `cluster_client` and `topology` find the master that has the stream,
+//! `node_connection` keeps the connection to it, and `servers` knows the addresses and TLS.
+//!
+//! `{STREAM}:seen:SOURCE:IDENTITY` remembers an identity: for each body seen, its SHA-256 and one letter (`F` the
+//! first, `C` entered as a conflict, `D` dropped). It expires one window after the latest new body.
 
 pub(crate) mod advice;
 pub mod backlog;
@@ -61,55 +62,55 @@ pub use stream::numbered;
 
 /// The inbox on Redis streams.
 pub struct RedisInbox {
-    lanes: Vec<mpsc::Sender<Waiting>>,
+    writers: Vec<mpsc::Sender<Waiting>>,
     streams: Arc<Streams>,
-    links: Arc<ClusterClient>,
+    client: Arc<ClusterClient>,
     metrics: QueueMetrics,
-    /// The lanes' tasks: they end by themselves when the lanes are closed and empty.
+    /// The writers' tasks. They end when their channels are closed and empty.
     workers: TaskTracker,
-    /// The links' and retention's tasks: they end when told, or when the inbox is dropped.
-    keepers: TaskTracker,
+    /// The tasks for connections, retention and consumer groups. They end on `stop`, or when the inbox is dropped.
+    background: TaskTracker,
     stop: DropGuard,
 }
 
-/// What a Redis queue is configured with.
+/// The settings of a Redis queue.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The stream's name; may hold `{provider}`, `{source}`, `{type}`.
     pub name: String,
-    /// What the name stands for, where it holds any of these.
+    /// The names that a template expands to, as far as they are known.
     pub names: BTreeSet<String>,
-    /// How many streams; above one, they are numbered.
+    /// The number of streams per name. If above one, a number ends each stream's name.
     pub partitions: u32,
-    /// At this length a stream loses its acknowledged entries. Where it has none, it takes no more.
+    /// At this length a stream drops its acknowledged entries. If it has none, it accepts no more events.
     pub max_backlog: u64,
     /// How long a body is remembered.
     pub window: Duration,
-    /// How old an entry gets that everybody has read.
+    /// The age at which an entry is trimmed that every consumer group has acknowledged.
     pub retain: Duration,
-    /// A consumer group that was not seen for so long keeps nothing in a stream.
+    /// A consumer group that was idle for this long no longer keeps entries in the stream.
     pub ignore_idle_groups: Option<Duration>,
     /// How many replicas must have an event before it counts as queued.
     pub ack_replicas: u32,
 }
 
-/// Why Redis cannot be used as configured. Never holds a URL.
+/// Why Redis cannot be used as configured. No text holds a URL.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A URL that is a secret cannot be read.
     #[error("url: {0}")]
     Secret(#[from] crate::config::secret::SecretError),
-    /// A URL is not one.
+    /// A URL is malformed.
     #[error(
         "a redis url is not of the form redis://[[user]:password@]host[:port][/database], or rediss://… for TLS"
     )]
     Url,
-    /// The same, with the mistake.
+    /// A URL is malformed in this way.
     #[error(
         "a redis url is not of the form redis://[[user]:password@]host[:port][/database], or rediss://… for TLS: it {0}"
     )]
     Flawed(&'static str),
-    /// A password in it holds a sign that ends the host.
+    /// A password holds an unescaped character that ends the host.
     #[error("a redis url {}", crate::config::PASSWORD_BREAKS_URL)]
     Password,
     /// Some URLs ask for TLS and some do not.
@@ -118,12 +119,12 @@ pub enum OpenError {
     /// A cluster's URL names a database.
     #[error("a redis url names a database, and a cluster has none but 0; leave it out")]
     Database,
-    /// The file of authorities cannot be used.
+    /// The file of certificate authorities cannot be used.
     #[error("redis.ca: cannot use {path}: {why}")]
     Ca {
-        /// The file.
+        /// The file's path.
         path: String,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         why: String,
     },
     /// The stream name is unusable.
@@ -132,7 +133,7 @@ pub enum OpenError {
 }
 
 impl RedisInbox {
-    /// Starts the lanes and the links, and returns at once: whether Redis is there shows in `readiness`.
+    /// Starts the tasks, and returns at once. `readiness` reports whether Redis is reachable.
     ///
     /// Must be called inside a tokio runtime.
     ///
@@ -150,38 +151,38 @@ impl RedisInbox {
         let written = Arc::new(Written::with(all.iter().cloned()));
         let backlog = Arc::new(Backlog::new(options.max_backlog, options.ignore_idle_groups));
         let queue = Queue { metrics: metrics.clone(), streams: all, backlog: backlog.clone() };
-        let (board, replicas) = (RedisHealth::new(readiness, Some(queue)), Replicas(options.ack_replicas));
-        let links = Arc::new(ClusterClient::new(servers, scripts.loads(), board, replicas, None));
-        let (workers, keepers, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
-        keepers.spawn(links.clone().keep(stop.clone()));
+        let (health, replicas) = (RedisHealth::new(readiness, Some(queue)), Replicas(options.ack_replicas));
+        let client = Arc::new(ClusterClient::new(servers, scripts.load_all(), health, replicas, None));
+        let (workers, background, stop) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
+        background.spawn(client.clone().run(stop.clone()));
         let retention = Retention {
-            links: links.clone(),
+            client: client.clone(),
             scripts: scripts.clone(),
             written: written.clone(),
             backlog: backlog.clone(),
             retain: options.retain,
         };
-        keepers.spawn(retention.run(stop.clone()));
-        let watch = groups::Watch {
-            links: links.clone(),
+        background.spawn(retention.run(stop.clone()));
+        let monitor = groups::GroupMonitor {
+            client: client.clone(),
             scripts: scripts.clone(),
             written: written.clone(),
             backlog: backlog.clone(),
             metrics: metrics.clone(),
             fixed: streams.fixed().into_iter().flatten().collect(),
         };
-        keepers.spawn(watch.run(stop.clone()));
+        background.spawn(monitor.run(stop.clone()));
         // Redis takes no PX of zero.
         let window_ms = u64::try_from(options.window.as_millis()).unwrap_or(u64::MAX).clamp(1, WINDOW_MAX_MS);
-        let lanes = (0..options.partitions)
+        let writers = (0..options.partitions)
             .map(|partition| {
-                let (sender, queue) = mpsc::channel(LANE_CAPACITY);
-                let lane = PartitionWriter {
+                let (sender, queue) = mpsc::channel(WRITER_CAPACITY);
+                let writer = PartitionWriter {
                     partition,
                     streams: streams.clone(),
                     window_ms,
                     backlog: backlog.clone(),
-                    links: links.clone(),
+                    client: client.clone(),
                     replicas,
                     scripts: scripts.clone(),
                     written: written.clone(),
@@ -189,56 +190,56 @@ impl RedisInbox {
                     known: HashSet::new(),
                     answers: Answers::default(),
                 };
-                workers.spawn(lane.run(queue));
+                workers.spawn(writer.run(queue));
                 sender
             })
             .collect();
-        Ok(RedisInbox { lanes, streams, links, metrics, workers, keepers, stop: stop.drop_guard() })
+        Ok(RedisInbox { writers, streams, client, metrics, workers, background, stop: stop.drop_guard() })
     }
 
-    /// From now on the queue's name stands for these names.
+    /// Replaces the names that the queue's name template expands to.
     pub fn set_names(&self, names: &BTreeSet<String>) {
-        self.links.board().set_streams(self.streams.all(names));
+        self.client.health().set_streams(self.streams.all(names));
     }
 
-    /// Admits a delivery.
+    /// Enqueues a delivery, unless it is a duplicate.
     ///
     /// # Errors
-    /// When Redis refused, is away, or did not answer.
+    /// When Redis refused, is down, or did not answer.
     pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let request = request.into();
-        if !self.links.is_up() {
+        if !self.client.is_up() {
             self.metrics.failed(EnqueueFailure::Unreachable, 1);
             return Err(EnqueueError::Unreachable);
         }
         let partition = self.streams.partition(&request.event.partition_key);
-        let lane = self.lanes.get(partition as usize).ok_or(EnqueueError::Unreachable)?;
+        let writer = self.writers.get(partition as usize).ok_or(EnqueueError::Unreachable)?;
         let (reply, answered) = reply();
-        lane.try_send(Waiting { request, reply }).map_err(|why| match why {
+        writer.try_send(Waiting { request, reply }).map_err(|why| match why {
             mpsc::error::TrySendError::Full(_) => EnqueueError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => EnqueueError::Unreachable,
         })?;
-        // A lane that ends without an answer, as when the runtime goes down, may have sent it.
+        // A writer that ends without an answer, for example at a shutdown, may have sent the event.
         answered.await.unwrap_or(Err(EnqueueError::Unknown))
     }
 
-    /// Takes no more, finishes what waits, and ends the tasks.
+    /// Accepts no more deliveries, finishes the pending ones, and ends the tasks.
     pub async fn close(self) {
-        drop(self.lanes);
+        drop(self.writers);
         self.workers.close();
         self.workers.wait().await;
         drop(self.stop);
-        self.keepers.close();
-        self.keepers.wait().await;
+        self.background.close();
+        self.background.wait().await;
     }
 }
 
-/// Whether an error's code says that the server does not serve now, or is not the one to ask.
+/// Whether an error code means that this server does not serve now, or that another server has the key.
 pub(in crate::durable::inbox) fn is_away(code: &str) -> bool {
-    node_connection::is_down(code) || node_connection::is_astray(code)
+    node_connection::is_down(code) || node_connection::is_redirect(code)
 }
 
-/// Admissions that may wait in a lane.
-const LANE_CAPACITY: usize = 16384;
+/// How many deliveries may wait for one writer.
+const WRITER_CAPACITY: usize = 16384;
 /// 100 years: Redis refuses an expiry that overflows its clock.
 const WINDOW_MAX_MS: u64 = 100 * 365 * 86_400_000;

@@ -1,19 +1,19 @@
-//! An inbox that does what a test tells it, and keeps what it took.
+//! An inbox for tests. It answers as told, and keeps the deliveries it accepted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::{EnqueueError, EnqueueRequest, Enqueued};
 
-/// The inbox; clones are the same inbox.
+/// The inbox. Clones share its state.
 #[derive(Clone, Default)]
 pub struct Scripted(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// What every event meets.
+    /// The error for every event.
     all: Option<EnqueueError>,
-    /// What those with these ids meet.
+    /// The errors for events with these ids.
     some: HashMap<String, EnqueueError>,
     taken: Vec<EnqueueRequest>,
     refused: usize,
@@ -23,12 +23,12 @@ struct State {
 }
 
 impl Scripted {
-    /// From now on every event meets this; none: it takes them.
+    /// Sets the error for every event. `None` accepts them.
     pub fn all(&self, why: Option<EnqueueError>) {
         self.0.lock().unwrap().all = why;
     }
 
-    /// From now on the event with this id meets this; none: as all.
+    /// Sets the error for the event with this id. `None` treats it like every event.
     pub fn one(&self, id: &str, why: Option<EnqueueError>) {
         let some = &mut self.0.lock().unwrap().some;
         match why {
@@ -37,22 +37,22 @@ impl Scripted {
         };
     }
 
-    /// What it took, in order.
+    /// The accepted deliveries, in order.
     pub fn taken(&self) -> Vec<EnqueueRequest> {
         self.0.lock().unwrap().taken.clone()
     }
 
-    /// How often it took none.
+    /// How many deliveries failed.
     pub fn refused(&self) -> usize {
         self.0.lock().unwrap().refused
     }
 
-    /// From now on an answer takes a while.
+    /// Makes later answers yield to other tasks first.
     pub fn slow(&self) {
         self.0.lock().unwrap().slow = true;
     }
 
-    /// How many were asked for at once, at most.
+    /// The highest number of concurrent deliveries.
     pub fn most_in_flight(&self) -> usize {
         self.0.lock().unwrap().most_in_flight
     }

@@ -63,7 +63,7 @@ impl Server {
         let forbids = forbidden.clone();
         let hear = move |event: &Event| {
             if let Event::ServerError(ServerError::Other(what)) = event
-                && nats::servers::violated(what).is_some()
+                && nats::servers::forbidden_subject(what).is_some()
             {
                 forbids.store(true, Ordering::Relaxed);
             }

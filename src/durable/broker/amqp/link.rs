@@ -1,7 +1,10 @@
-//! The connection to RabbitMQ: made, watched, and made again for ever.
+//! Opens the connection to RabbitMQ, watches it, and reconnects forever.
 //!
-//! Keeps true: no error text repeats a part of a URL; other parts get a link only while its connection is open; a broker that hangs
-//! counts as away after two missed heartbeats; a channel is idle, or in one publish's hands.
+//! Keeps true:
+//! - No error text repeats a part of a URL.
+//! - A channel pool is available only while its connection is open.
+//! - A hanging broker counts as down after two missed heartbeats.
+//! - A channel is either idle or used by one publish.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,15 +25,15 @@ use super::routed::Routed;
 use crate::base::clock;
 use crate::config::secret::Secret;
 
-/// A connection, and the channels on it that nobody uses.
-pub(super) struct Link {
+/// A connection and its idle channels.
+pub(super) struct ChannelPool {
     connection: Connection,
     idle: Mutex<Vec<Channel>>,
 }
 
-impl Link {
-    /// A channel to be used by the caller alone, with confirms on.
-    pub(super) async fn channel(&self) -> lapin::Result<Channel> {
+impl ChannelPool {
+    /// Gives the caller a channel of its own, with publisher confirms on.
+    pub(super) async fn acquire(&self) -> lapin::Result<Channel> {
         while let Some(channel) = self.idle().pop() {
             if channel.status().connected() {
                 return Ok(channel);
@@ -41,8 +44,8 @@ impl Link {
         Ok(channel)
     }
 
-    /// Takes back a channel that owes no answer.
-    pub(super) fn give_back(&self, channel: Channel) {
+    /// Takes back a channel on which no answer is pending.
+    pub(super) fn release(&self, channel: Channel) {
         self.idle().push(channel);
     }
 
@@ -51,35 +54,35 @@ impl Link {
     }
 }
 
-/// Keeps a link up.
-pub(super) struct Keeper {
+/// Connects, and reconnects whenever the connection ends.
+pub(super) struct Reconnector {
     pub(super) uris: Vec<AMQPUri>,
-    pub(super) standing: Arc<BrokerHealth>,
+    pub(super) health: Arc<BrokerHealth>,
     pub(super) routed: Arc<Routed>,
-    pub(super) link: watch::Sender<Option<Arc<Link>>>,
+    pub(super) pool: watch::Sender<Option<Arc<ChannelPool>>>,
 }
 
-impl Keeper {
-    /// Connects, and connects again whenever that fails or ends, until stopped.
+impl Reconnector {
+    /// Runs until stopped, then closes the connection.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let _ = stop.run_until_cancelled(self.keep()).await;
-        if let Some(link) = self.link.send_replace(None) {
-            let _ = timeout(CLOSE_TIMEOUT, link.connection.close(200, "OK".into())).await;
+        let _ = stop.run_until_cancelled(self.reconnect_forever()).await;
+        if let Some(pool) = self.pool.send_replace(None) {
+            let _ = timeout(CLOSE_TIMEOUT, pool.connection.close(200, "OK".into())).await;
         }
     }
 
-    async fn keep(&self) {
-        let (mut delay, mut patience) = (RECONNECT_FIRST, PATIENCE_FIRST);
+    async fn reconnect_forever(&self) {
+        let (mut delay, mut connect_timeout) = (RECONNECT_FIRST, CONNECT_TIMEOUT_MIN);
         for uri in self.uris.iter().cycle() {
-            match connect(uri, "hookgate", patience).await {
+            match connect(uri, "hookgate", connect_timeout).await {
                 Ok(connection) => {
                     self.serve(connection).await;
-                    (delay, patience) = (RECONNECT_FIRST, PATIENCE_FIRST);
+                    (delay, connect_timeout) = (RECONNECT_FIRST, CONNECT_TIMEOUT_MIN);
                 }
                 Err(Unconnected { why, timed_out }) => {
-                    self.standing.unconnected(format!("RabbitMQ {why}"));
+                    self.health.on_connect_failed(format!("RabbitMQ {why}"));
                     if timed_out {
-                        patience = (patience * 2).min(PATIENCE_MAX);
+                        connect_timeout = (connect_timeout * 2).min(CONNECT_TIMEOUT_MAX);
                     }
                 }
             }
@@ -89,33 +92,33 @@ impl Keeper {
         }
     }
 
-    /// Tells of a connection for as long as it lasts.
+    /// Reports the connection's events to the health until the connection ends.
     async fn serve(&self, connection: Connection) {
         let mut events = pin!(connection.events_listener());
-        let link = Arc::new(Link { connection, idle: Mutex::default() });
-        self.link.send_replace(Some(link.clone()));
-        self.routed.forget();
-        self.standing.connected();
-        while link.connection.status().connected() {
+        let pool = Arc::new(ChannelPool { connection, idle: Mutex::default() });
+        self.pool.send_replace(Some(pool.clone()));
+        self.routed.clear();
+        self.health.on_connected();
+        while pool.connection.status().connected() {
             match events.next().await {
                 Some(Event::ConnectionBlocked(reason)) => {
-                    self.standing.blocked(Some(format!("it has blocked publishers: {reason}")));
+                    self.health.set_blocked(Some(format!("it has blocked publishers: {reason}")));
                 }
-                Some(Event::ConnectionUnblocked) => self.standing.blocked(None),
+                Some(Event::ConnectionUnblocked) => self.health.set_blocked(None),
                 Some(_) => {}
                 None => break,
             }
         }
-        self.link.send_replace(None);
-        self.standing.lost();
+        self.pool.send_replace(None);
+        self.health.on_disconnected();
     }
 }
 
-/// Why there is no connection.
+/// Why a connect failed.
 pub(crate) struct Unconnected {
-    /// In words, with what to look at.
+    /// The reason, and what to check.
     pub(crate) why: String,
-    /// Nothing was said within the time.
+    /// The broker did not answer in time.
     timed_out: bool,
 }
 
@@ -123,17 +126,17 @@ pub(crate) struct Unconnected {
 pub(crate) async fn connect(
     uri: &AMQPUri,
     name: &str,
-    patience: Duration,
+    connect_timeout: Duration,
 ) -> Result<Connection, Unconnected> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    match timeout(patience, Connection::connect_uri(uri.clone(), properties)).await {
+    match timeout(connect_timeout, Connection::connect_uri(uri.clone(), properties)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(Unconnected { why: explain(&error, uri), timed_out: false }),
         Err(_) => Err(Unconnected {
             why: format!(
                 "cannot be reached: nothing answers as RabbitMQ does within {} s; check host, port and scheme (amqp, or amqps for \
                  TLS) in queue.url",
-                patience.as_secs()
+                connect_timeout.as_secs()
             ),
             timed_out: true,
         }),
@@ -163,7 +166,7 @@ fn explain(error: &lapin::Error, uri: &AMQPUri) -> String {
     }
 }
 
-/// Reads one or several URLs, separated by commas. The error does not repeat them.
+/// Parses one or several URLs, separated by commas. The error does not repeat them.
 pub(crate) fn read(url: &Secret) -> Result<Vec<AMQPUri>, &'static str> {
     url::check(url)?;
     let uris = url.expose().split(',').map(|one| {
@@ -175,12 +178,12 @@ pub(crate) fn read(url: &Secret) -> Result<Vec<AMQPUri>, &'static str> {
 }
 
 const MALFORMED: &str = "it is not of the form amqp://[user:password@]host[:port][/vhost], or several of these with commas between them";
-/// Unless the URL says otherwise. The broker is taken for dead after twice this time without a sign of life.
+/// The default when the URL sets no heartbeat. After twice this time without traffic, the broker counts as down.
 const HEARTBEAT_SECONDS: u16 = 2;
-/// How long connecting may take. An attempt that is given up holds a thread and a socket for as long as the broker accepts and
-/// says nothing, so the longer that lasts, the rarer they get.
-const PATIENCE_FIRST: Duration = Duration::from_secs(3);
-const PATIENCE_MAX: Duration = Duration::from_secs(15);
+/// An abandoned attempt keeps its thread and socket while the broker accepts the connection but stays silent.
+/// So each timeout doubles the next one: fewer attempts pile up.
+const CONNECT_TIMEOUT_MIN: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(15);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);

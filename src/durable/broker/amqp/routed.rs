@@ -1,28 +1,28 @@
-//! Which messages the exchanges had a queue for: what a returned message says of the others.
+//! Remembers which routing keys had a queue, to judge what a returned message means for the others.
 //!
-//! Keeps true: one type of event that no queue is bound for says nothing of the others as long as any type is routed; it is
+//! Keeps true: an unroutable event type does not make the broker unready while another type is routed. The size is
 //! bounded.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The exchanges and routing keys of messages that were routed, and not returned since.
+/// By exchange, the routing keys of messages that were routed and not returned since.
 #[derive(Default)]
 pub(super) struct Routed(Mutex<HashMap<String, HashSet<String>>>);
 
 impl Routed {
-    /// A message went to a queue.
-    pub(super) fn took(&self, exchange: &str, key: &str) {
+    /// Records that a message reached a queue.
+    pub(super) fn add(&self, exchange: &str, key: &str) {
         let mut routed = self.lock();
-        // Almost every message is of a known type, and costs no allocation.
+        // Almost every message has a known type, so this usually allocates nothing.
         let known = routed.get(exchange).is_some_and(|keys| keys.contains(key));
-        if !known && routed.values().map(HashSet::len).sum::<usize>() < MOST {
+        if !known && routed.values().map(HashSet::len).sum::<usize>() < MAX_KEYS {
             routed.entry(exchange.to_owned()).or_default().insert(key.to_owned());
         }
     }
 
-    /// A message was returned. Whether nothing is known to be routed any more.
-    pub(super) fn returned(&self, exchange: &str, key: &str) -> bool {
+    /// Records that a message was returned. True when no key is known to be routed any more.
+    pub(super) fn remove(&self, exchange: &str, key: &str) -> bool {
         let mut routed = self.lock();
         if let Some(keys) = routed.get_mut(exchange) {
             keys.remove(key);
@@ -33,8 +33,8 @@ impl Routed {
         routed.is_empty()
     }
 
-    /// What was routed before a connection was lost may have no queue after it.
-    pub(super) fn forget(&self) {
+    /// Forgets all keys: after a reconnect, a queue may be gone.
+    pub(super) fn clear(&self) {
         self.lock().clear();
     }
 
@@ -43,28 +43,28 @@ impl Routed {
     }
 }
 
-/// More than there are types; unmapped ones are as many as providers like.
-const MOST: usize = 1024;
+/// More than hookgate's own types. Unmapped types are unbounded, since providers invent them.
+const MAX_KEYS: usize = 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_type_without_a_queue_says_nothing_of_those_that_have_one() {
+    fn a_returned_key_matters_only_when_no_other_key_is_routed() {
         let routed = Routed::default();
-        assert!(routed.returned("hooks", "a"), "none was routed yet");
-        routed.took("hooks", "a");
-        routed.took("hooks", "b");
-        assert!(!routed.returned("hooks", "c"));
-        assert!(!routed.returned("hooks", "a"), "b had a queue last");
-        assert!(routed.returned("hooks", "b"), "and has none any more");
-        routed.took("hooks", "a");
-        routed.forget();
-        assert!(routed.returned("hooks", "c"));
-        for n in 0..2 * MOST {
-            routed.took("hooks", &n.to_string());
+        assert!(routed.remove("hooks", "a"), "none was routed yet");
+        routed.add("hooks", "a");
+        routed.add("hooks", "b");
+        assert!(!routed.remove("hooks", "c"));
+        assert!(!routed.remove("hooks", "a"), "b had a queue last");
+        assert!(routed.remove("hooks", "b"), "and has none any more");
+        routed.add("hooks", "a");
+        routed.clear();
+        assert!(routed.remove("hooks", "c"));
+        for n in 0..2 * MAX_KEYS {
+            routed.add("hooks", &n.to_string());
         }
-        assert_eq!(routed.lock()["hooks"].len(), MOST);
+        assert_eq!(routed.lock()["hooks"].len(), MAX_KEYS);
     }
 }

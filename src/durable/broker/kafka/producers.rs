@@ -1,8 +1,8 @@
-//! The producer, and how it is made anew: one that met a fatal error never works again, and one whose topic was deleted and made
-//! anew may wait for the old one for ever.
+//! Replaces a Kafka producer that cannot recover: after a fatal error, or when its topic was deleted and recreated.
 //!
-//! Keeps true: what an old producer still holds runs to its end, and its publishers are told by it; an old producer is dropped on
-//! a thread that may block, as it waits for a thread of its own.
+//! Keeps true:
+//! - A replaced producer finishes the records that it holds, and reports each to its publisher.
+//! - A producer is dropped on a thread that may block, because it joins its own thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,18 +16,17 @@ use super::super::health::BrokerHealth;
 use super::reasons::Reasons;
 use crate::base::clock;
 
-/// A producer that never writes a record twice by itself.
+/// A producer that never writes a record twice on its own retries.
 pub(super) type Idempotent = FutureProducer<Reasons>;
 
-/// The producer of now, and those of before that still hold records.
+/// The current producer, and replaced ones that still hold records.
 pub(super) struct Producers {
     config: ClientConfig,
     reasons: Reasons,
     current: Mutex<Current>,
-    retired: Mutex<Vec<Arc<Idempotent>>>,
-    /// Records confirmed so far.
+    draining: Mutex<Vec<Arc<Idempotent>>>,
     confirmed: AtomicU64,
-    /// The topic went away since the producer of now was made.
+    /// The topic disappeared after the current producer was created.
     outdated: AtomicBool,
 }
 
@@ -37,53 +36,50 @@ struct Current {
 }
 
 impl Producers {
-    /// Makes the first one.
-    pub(super) fn new(config: ClientConfig, standing: Arc<BrokerHealth>) -> KafkaResult<Producers> {
-        let reasons = Reasons::new(move |why| standing.unconnected(format!("Kafka {why}")));
+    pub(super) fn new(config: ClientConfig, health: Arc<BrokerHealth>) -> KafkaResult<Producers> {
+        let reasons = Reasons::new(move |why| health.on_connect_failed(format!("Kafka {why}")));
         let producer = Arc::new(config.create_with_context(reasons.clone())?);
         Ok(Producers {
             config,
             reasons,
             current: Mutex::new(Current { producer, since: clock::instant() }),
-            retired: Mutex::default(),
+            draining: Mutex::default(),
             confirmed: AtomicU64::new(0),
             outdated: AtomicBool::new(false),
         })
     }
 
-    /// The producer of now.
     pub(super) fn current(&self) -> Arc<Idempotent> {
         self.lock().producer.clone()
     }
 
-    /// How many records were confirmed so far.
+    /// The number of records confirmed so far.
     pub(super) fn confirmed(&self) -> u64 {
         self.confirmed.load(Ordering::Relaxed)
     }
 
-    /// A record was confirmed.
-    pub(super) fn has_confirmed(&self) {
+    pub(super) fn count_confirmed(&self) {
         self.confirmed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Why no broker answers, as far as is known.
+    /// The last known reason why no broker answers.
     pub(super) fn why_unreachable(&self) -> &'static str {
         self.reasons.last()
     }
 
-    /// The topic is away: when it is back, it is another one.
-    pub(super) fn outdated(&self) {
+    /// The topic is missing. When it returns it is a new one, which needs a new producer.
+    pub(super) fn mark_outdated(&self) {
         self.outdated.store(true, Ordering::Relaxed);
     }
 
-    /// Another producer, where the topic was away. It is there now.
+    /// The topic exists: replaces the producer if it was missing before.
     pub(super) fn replace_if_outdated(&self) {
         if self.outdated.swap(false, Ordering::Relaxed) {
-            self.replace(&mut self.lock(), "its topic was away");
+            self.replace(&mut self.lock(), "its topic was missing");
         }
     }
 
-    /// Another producer in place of one that met a fatal error. Whether there is one.
+    /// Replaces the producer if it met a fatal error. True if it was replaced.
     pub(super) fn replace_if_fatal(&self) -> bool {
         let mut current = self.lock();
         match current.producer.client().fatal_error() {
@@ -92,11 +88,11 @@ impl Producers {
         }
     }
 
-    /// Another producer in place of one that confirmed nothing while a record ran out of time; `confirmed` is how many had been
-    /// confirmed when that record was handed over. Not again and again: it may be the broker.
+    /// Replaces the producer if it confirmed nothing since a timed-out record was produced. `confirmed` is the count at
+    /// that time. A young producer stays: the broker may be at fault.
     pub(super) fn replace_if_stuck(&self, confirmed: u64) {
         let mut current = self.lock();
-        if self.confirmed() == confirmed && current.since.elapsed() > STUCK {
+        if self.confirmed() == confirmed && current.since.elapsed() > STUCK_AFTER {
             self.replace(&mut current, "it confirms nothing");
         }
     }
@@ -104,25 +100,25 @@ impl Producers {
     fn replace(&self, current: &mut Current, why: &str) -> bool {
         match self.config.create_with_context(self.reasons.clone()) {
             Ok(producer) => {
-                tracing::warn!(why, "the Kafka producer is made anew");
+                tracing::warn!(why, "the Kafka producer is recreated");
                 let old = std::mem::replace(
                     current,
                     Current { producer: Arc::new(producer), since: clock::instant() },
                 );
-                self.retired().push(old.producer);
+                self.draining().push(old.producer);
                 true
             }
             Err(error) => {
-                tracing::error!(%error, why, "the Kafka producer cannot be made anew");
+                tracing::error!(%error, why, "the Kafka producer cannot be recreated");
                 false
             }
         }
     }
 
-    /// Drops the producers that hold nothing any more.
-    pub(super) async fn let_go(&self) {
+    /// Drops replaced producers that hold no records.
+    pub(super) async fn drop_idle(&self) {
         let idle: Vec<_> =
-            self.retired().extract_if(.., |producer| Arc::strong_count(producer) == 1).collect();
+            self.draining().extract_if(.., |producer| Arc::strong_count(producer) == 1).collect();
         if !idle.is_empty() {
             let _ = tokio::task::spawn_blocking(move || drop(idle)).await;
         }
@@ -132,10 +128,10 @@ impl Producers {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn retired(&self) -> MutexGuard<'_, Vec<Arc<Idempotent>>> {
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    fn draining(&self) -> MutexGuard<'_, Vec<Arc<Idempotent>>> {
+        self.draining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How old a producer is, at least, that is replaced for its silence.
-const STUCK: Duration = Duration::from_secs(10);
+/// A producer younger than this is not replaced for confirming nothing.
+const STUCK_AFTER: Duration = Duration::from_secs(10);

@@ -1,13 +1,13 @@
-//! Why no broker answers, from the errors that librdkafka reports.
+//! Explains why no Kafka broker answers, from the errors that librdkafka reports.
 //!
-//! Keeps true: a reason is one of the sentences in this file, never librdkafka's text.
+//! Keeps true: every reason is a fixed sentence of this file, never librdkafka's text.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-/// Hears what librdkafka has to say of its connections.
+/// Receives librdkafka's connection errors.
 #[derive(Clone)]
 pub(crate) struct Reasons {
     last: Arc<Mutex<&'static str>>,
@@ -15,12 +15,11 @@ pub(crate) struct Reasons {
 }
 
 impl Reasons {
-    /// `all_down` is called when no broker can be reached any more.
+    /// Calls `all_down` with the last reason when no broker is reachable any more.
     pub(crate) fn new(all_down: impl Fn(&'static str) + Send + Sync + 'static) -> Reasons {
         Reasons { last: Arc::new(Mutex::new(UNREACHABLE)), all_down: Arc::new(all_down) }
     }
 
-    /// The last reason.
     pub(crate) fn last(&self) -> &'static str {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -40,7 +39,6 @@ impl ClientContext for Reasons {
     }
 }
 
-/// What librdkafka means.
 fn explain(code: Code, reason: &str) -> Option<&'static str> {
     Some(match code {
         Code::Resolve => "cannot be reached: its host name is not known; check queue.url",

@@ -1,7 +1,7 @@
-//! The servers that a URL names, and what they are told of us.
+//! Parses the NATS servers and the login from the URL, and connects.
 //!
-//! Keeps true: what authenticates us is cut out of the addresses, which the client library may write to its log; no reason that
-//! is given repeats a part of the URL.
+//! Keeps true: the addresses hold no login, because the client library may log them. No error repeats a part of the
+//! URL.
 
 use std::future::ready;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, 
 use super::super::url::{self, IN_A_LOGIN};
 use crate::config::secret::{Secret, percent_decoded};
 
-/// Reads one or several URLs, separated by commas. Whoever we are stands in the first of them that says so: `user:password@`,
-/// or `token@`. The error does not repeat the URL.
+/// Parses one or several URLs, separated by commas. The first URL with a login decides it: `user:password@` or
+/// `token@`. The error does not repeat the URL.
 pub(crate) fn read(url: &Secret) -> Result<(Vec<ServerAddr>, ConnectOptions), &'static str> {
     url::check(url)?;
-    let (mut servers, mut who) = (Vec::new(), None);
+    let (mut servers, mut login) = (Vec::new(), None);
     for one in url.expose().split(',') {
         let address: ServerAddr = one.trim().parse().map_err(|_| MALFORMED)?;
         if !matches!(address.scheme(), "nats" | "tls") || address.host().is_empty() {
             return Err(MALFORMED);
         }
         if let Some(user) = address.username() {
-            who.get_or_insert((decoded(user)?, address.password().map(decoded).transpose()?));
+            login.get_or_insert((decoded(user)?, address.password().map(decoded).transpose()?));
         }
         let mut bare = address.into_inner();
         if bare.set_username("").is_err() || bare.set_password(None).is_err() {
@@ -30,7 +30,7 @@ pub(crate) fn read(url: &Secret) -> Result<(Vec<ServerAddr>, ConnectOptions), &'
         }
         servers.push(ServerAddr::from_url(bare).map_err(|_| MALFORMED)?);
     }
-    let options = match who {
+    let options = match login {
         Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
         Some((token, None)) => ConnectOptions::with_token(token),
         None => ConnectOptions::new(),
@@ -38,17 +38,17 @@ pub(crate) fn read(url: &Secret) -> Result<(Vec<ServerAddr>, ConnectOptions), &'
     Ok((servers, options))
 }
 
-/// Connects once; `hear` gets what the server says later. The error says why not, and what to look at.
+/// Connects once. `on_event` gets the connection's later events. The error says why, and what to check.
 pub(crate) async fn connect(
     url: &Secret,
     name: &str,
-    patience: Duration,
-    hear: impl Fn(&Event) + Send + Sync + 'static,
+    timeout: Duration,
+    on_event: impl Fn(&Event) + Send + Sync + 'static,
 ) -> Result<Client, String> {
     let (servers, options) = read(url)?;
     let tls = servers.iter().any(ServerAddr::tls_required);
-    let options = options.name(name).connection_timeout(patience).event_callback(move |event| {
-        hear(&event);
+    let options = options.name(name).connection_timeout(timeout).event_callback(move |event| {
+        on_event(&event);
         ready(())
     });
     options.connect(servers).await.map_err(|why| explain(&why, tls))
@@ -67,8 +67,8 @@ fn explain(why: &ConnectError, tls: bool) -> String {
     }
 }
 
-/// The subject that our user may not use, where this is what the server says.
-pub(crate) fn violated(said: &str) -> Option<&str> {
+/// The subject in a server's "Permissions Violation" error; `None` for any other error.
+pub(crate) fn forbidden_subject(said: &str) -> Option<&str> {
     let (_, subject) = said.split_once("ermissions Violation for ")?;
     subject.split('"').nth(1)
 }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_we_are_stays_out_of_the_addresses() {
+    fn login_stays_out_of_the_addresses() {
         let url = Secret::new("nats://me:s%40cret@one:4222,tls://two, three:4333");
         let (servers, _) = read(&url).unwrap();
         let shown: Vec<_> = servers.iter().map(|server| (server.host(), server.port())).collect();
@@ -102,11 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_may_not_use_is_read() {
+    fn a_forbidden_subject_is_read_from_the_error() {
         let said = r#"Permissions Violation for Publish to "hooks.a""#;
-        assert_eq!(violated(said), Some("hooks.a"));
-        assert_eq!(violated(r#"permissions violation for subscription to "_INBOX.x""#), None);
-        assert_eq!(violated(r#"Permissions Violation for Subscription to "_INBOX.x.*""#), Some("_INBOX.x.*"));
-        assert_eq!(violated("Unknown Protocol Operation"), None);
+        assert_eq!(forbidden_subject(said), Some("hooks.a"));
+        assert_eq!(forbidden_subject(r#"permissions violation for subscription to "_INBOX.x""#), None);
+        assert_eq!(
+            forbidden_subject(r#"Permissions Violation for Subscription to "_INBOX.x.*""#),
+            Some("_INBOX.x.*")
+        );
+        assert_eq!(forbidden_subject("Unknown Protocol Operation"), None);
     }
 }

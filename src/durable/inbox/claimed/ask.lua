@@ -1,8 +1,9 @@
--- Asks whether claims would be taken, and changes nothing: each command of claim.lua, commit.lua and release.lua, so taken that
--- it comes to nothing. KEYS: a seen key and a claim key that nobody uses. Answers the command that was refused and why, if one was.
+-- Asks whether claims would be accepted, and changes nothing. It runs each command of claim.lua, commit.lua and
+-- release.lua in a form without effect. KEYS: an unused seen key and an unused claim key. Answers the refused command
+-- and the reason, or nothing.
 local seen, claim = KEYS[1], KEYS[2]
 
--- Only where it is set already, and nothing sets it.
+-- XX sets only an existing key, and these keys never exist.
 local commands = {
   {'TIME'},
   {'GET', seen},

@@ -1,8 +1,10 @@
--- Looks, and claims an identity for its owner. KEYS: seen, claim. ARGV: owner, body, 'forward' or 'drop' (what to do with
--- another body of a known identity), lease in ms, window in ms, what a message is called (1 or 2) that has no name yet. Answers a
--- number, or for a claim that is granted three (redis.rs names them).
--- The records in seen, 33 bytes a body, and their letters are those of records.rs. A claim is owner (16 bytes), body (32),
--- 'F' or 'C', and the end of its lease, with what the message is called as its fraction: a number to any version.
+-- Looks up an identity, and claims it for its owner.
+-- KEYS: seen, claim. ARGV: owner, body, 'forward' or 'drop' (for another body of a known identity), lease in ms, window
+-- in ms, form of a new message id (1 or 2).
+-- Answers a number, or three numbers for a granted claim (redis.rs parses them).
+-- The value of seen is records of 33 bytes a body, with the letters of records.rs. The value of claim is owner (16
+-- bytes), body (32), 'F' or 'C', and the end of the lease with the form of the message id as its fraction. Any version
+-- can read that as a number.
 local seen, claim = KEYS[1], KEYS[2]
 local owner, body, on_conflict, lease, window = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
@@ -30,7 +32,7 @@ if flag == 'D' then return 5 end
 
 if held then
   if string.sub(held, 1, 16) ~= owner and tonumber(string.sub(held, 50)) > now then return 7 end
-  -- Neither committed nor released: its body may be in the queue as the first.
+  -- The claim was neither committed nor released, so its body may be in the queue as the first.
   local before = string.sub(held, 17, 48)
   if string.sub(held, 49, 49) == 'F' and not flag_of(before) then
     known = known .. before .. 'P'
@@ -40,7 +42,7 @@ end
 
 local first = body_with('F') or (on_conflict == 'forward' and body_with('P')) or body
 if first ~= body and on_conflict == 'drop' then
-  -- Its record may be there already, with a 'P'.
+  -- The body may already have a record, with a 'P'.
   flag, at = flag_of(body)
   if flag then known = string.sub(known, 1, at - 1) .. string.sub(known, at + 33) end
   redis.call('SET', seen, known .. body .. 'D', 'PX', window)

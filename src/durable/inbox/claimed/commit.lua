@@ -1,5 +1,6 @@
--- The broker has confirmed: remembers the body and ends the owner's claim. Where another owner's claim lasts it does nothing.
--- KEYS: seen, claim. ARGV: owner, body, 'F' or 'C', window in ms. See claim.lua for what the keys hold.
+-- After the broker's confirm: remembers the body and ends the owner's claim. Does nothing while another owner's claim
+-- lasts.
+-- KEYS: seen, claim. ARGV: owner, body, 'F' or 'C', window in ms. claim.lua describes the values of the keys.
 local seen, claim = KEYS[1], KEYS[2]
 local owner, body, place, window = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
@@ -19,7 +20,7 @@ for from = 1, #known, 33 do
   end
 end
 
--- First remember, then let go: a script that fails in between is not rolled back.
+-- Remembers first and deletes then, because Redis does not roll back a script that fails in between.
 if not flag or flag == 'P' then
   redis.call('SET', seen, before .. body .. place .. after, 'PX', window)
 end

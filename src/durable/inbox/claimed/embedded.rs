@@ -1,11 +1,13 @@
 //! Claims in the data folder's database.
 //!
-//! Keeps true: each step is one piece of work of the database's only writer, so that nothing comes between its look and its
-//! act; what it did is on disk when it answers. A claim is a row, and outlives the gateway that made it. Leases and windows go
-//! by the wall clock, as nothing else outlives a process: a clock set forward ends them early, one set back late.
+//! Keeps true: the database's only writer runs each step as a whole, so nothing comes between its comparison and its
+//! action. An answered step is on disk. A claim is a row and outlives its gateway.
 //!
-//! A claim whose lease is over stays as a row until the identity is claimed again or the window is over: it tells that its
-//! body may be in the queue.
+//! Leases and windows use the wall clock, the only clock that outlives a process. A clock set forward ends them early;
+//! one set back, late.
+//!
+//! A claim with an ended lease stays until its identity is claimed again or the window ends. It records that its body
+//! may be in the queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +25,8 @@ use crate::durable::inbox::{EnqueueError, EnqueueRequest, Owner};
 use crate::event::{BodyHash, Identity};
 use crate::observe::admin::Readiness;
 
-/// The tables that claims need of the database. Times are microseconds since 1970. `first` is 1 for the first body, and besides 2
-/// for a plain message id, or 4 for one with the source; neither where an older version has claimed.
+/// The tables for claims. Times are microseconds since 1970. `first` holds bits: 1 for the first body, 2 for a plain
+/// message id, 4 for an id with the source. Rows of an older version have neither 2 nor 4.
 pub(super) const TABLES: &str = "\
 CREATE TABLE IF NOT EXISTS seen (
     identity BLOB PRIMARY KEY,
@@ -47,14 +49,14 @@ pub struct EmbeddedClaims {
     database: Arc<Database>,
     clock: Clock,
     readiness: Arc<Readiness>,
-    /// There is one task at most, which asks a database that fails whether it works again.
+    /// Holds at most one task, which retries a failing database.
     prober: TaskTracker,
     stop: CancellationToken,
 }
 
 impl EmbeddedClaims {
-    /// Claims in a database that was opened with [`super::TABLES`].
-    /// Whether the database works shows in `readiness`. Must be called inside a tokio runtime.
+    /// Expects a database that was opened with [`super::TABLES`]. `readiness` reports whether it works. Must be called
+    /// inside a tokio runtime.
     pub fn new(database: Arc<Database>, clock: Clock, readiness: Arc<Readiness>) -> EmbeddedClaims {
         readiness.set_dedupe(true);
         let (prober, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -67,37 +69,42 @@ impl EmbeddedClaims {
 
     /// See [`super::Claims::claim`].
     pub(super) async fn claim(&self, of: &EnqueueRequest, options: &Options) -> Result<Claim, EnqueueError> {
-        let (asker, on_conflict) = (Asker::of(of), of.on_conflict);
-        let asker = Asker { naming: options.naming(&of.source), ..asker };
+        let (claimant, on_conflict) = (Claimant::of(of), of.on_conflict);
+        let claimant = Claimant { naming: options.naming(&of.source), ..claimant };
         let (lease, window) = (micros(options.lease), micros(options.window));
-        self.step(move |ledger| ledger.claim(&asker, on_conflict, lease, window)).await
+        self.step(move |tables| tables.claim(&claimant, on_conflict, lease, window)).await
     }
 
     /// See [`super::Claims::commit`].
     pub(super) async fn commit(
         &self,
         of: &EnqueueRequest,
-        place: EntryKind,
+        kind: EntryKind,
         options: &Options,
     ) -> Result<(), EnqueueError> {
-        let (asker, window) = (Asker::of(of), micros(options.window));
-        self.step(move |ledger| ledger.commit(&asker, place, window)).await
+        let (claimant, window) = (Claimant::of(of), micros(options.window));
+        self.step(move |tables| tables.commit(&claimant, kind, window)).await
     }
 
     /// See [`super::Claims::release`].
-    pub(super) async fn release(&self, of: &EnqueueRequest, again: bool) -> Result<(), EnqueueError> {
-        let asker = Asker::of(of);
-        self.step(move |ledger| if again { ledger.expire(&asker) } else { ledger.end(&asker) }).await
+    pub(super) async fn release(
+        &self,
+        of: &EnqueueRequest,
+        claimed_before: bool,
+    ) -> Result<(), EnqueueError> {
+        let claimant = Claimant::of(of);
+        self.step(move |tables| if claimed_before { tables.expire(&claimant) } else { tables.end(&claimant) })
+            .await
     }
 
     async fn step<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Ledger<'_>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&ClaimTables<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T, EnqueueError> {
         let clock = self.clock.clone();
         let done = self.database.write(move |conn| {
-            // Read when it runs, so that waiting for the writer takes nothing off the lease.
-            work(&Ledger { conn, now: clock.now().as_microsecond() })
+            // Read when the step runs, so that waiting for the writer does not shorten the lease.
+            work(&ClaimTables { conn, now: clock.now().as_microsecond() })
         });
         done.await.map_err(|Failure(why)| {
             self.probe();
@@ -105,7 +112,7 @@ impl EmbeddedClaims {
         })
     }
 
-    /// Tells that no claim is taken, until one would be.
+    /// Sets dedupe to not ready, and retries the database until it accepts a claim.
     fn probe(&self) {
         self.readiness.set_dedupe(false);
         if !self.prober.is_empty() {
@@ -126,7 +133,6 @@ impl EmbeddedClaims {
         self.prober.spawn(self.stop.clone().run_until_cancelled_owned(probing));
     }
 
-    /// Ends what it runs.
     pub(super) async fn close(self) {
         self.stop.cancel();
         self.prober.close();
@@ -135,28 +141,28 @@ impl EmbeddedClaims {
 }
 
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// A claim of nobody's, of no identity, long over: the next sweep takes it.
+/// An expired claim with zeros for identity and owner. The next sweep deletes it.
 const TOUCH: &str =
     "INSERT OR REPLACE INTO claims (identity, owner, body, first, until) VALUES (?1, ?2, ?3, 0, 0)";
 
-/// Who asks, and about what.
-struct Asker {
+/// The delivery that claims: its identity, owner and body.
+struct Claimant {
     identity: Identity,
     owner: Owner,
     body: BodyHash,
-    /// For a message that has no name yet.
+    /// The form of the message id if the claim has none yet.
     naming: Naming,
 }
 
-impl Asker {
-    fn of(request: &EnqueueRequest) -> Asker {
+impl Claimant {
+    fn of(request: &EnqueueRequest) -> Claimant {
         let EnqueueRequest { identity, owner, body, .. } = *request;
-        Asker { identity, owner, body, naming: Naming::Plain }
+        Claimant { identity, owner, body, naming: Naming::Plain }
     }
 }
 
-/// A claim as it is kept.
-struct Held {
+/// A row of `claims`.
+struct ClaimRow {
     owner: Owner,
     body: BodyHash,
     first: bool,
@@ -164,47 +170,47 @@ struct Held {
     until: i64,
 }
 
-/// The tables within a transaction, at a time.
-struct Ledger<'a> {
+/// The tables within a transaction. `now` is in microseconds.
+struct ClaimTables<'a> {
     conn: &'a Connection,
     now: i64,
 }
 
-impl Ledger<'_> {
-    fn claim(&self, asker: &Asker, on_conflict: OnConflict, lease: i64, window: i64) -> Result<Claim> {
-        let mut records = self.records(&asker.identity)?;
-        match records.flag(&asker.body) {
+impl ClaimTables<'_> {
+    fn claim(&self, claimant: &Claimant, on_conflict: OnConflict, lease: i64, window: i64) -> Result<Claim> {
+        let mut records = self.records(&claimant.identity)?;
+        match records.flag(&claimant.body) {
             Some(Flag::First) => return Ok(Claim::Entered(EntryKind::First)),
             Some(Flag::Conflict) => return Ok(Claim::Entered(EntryKind::Conflict)),
-            Some(Flag::Dropped) => return Ok(Claim::Dropped { anew: false }),
+            Some(Flag::Dropped) => return Ok(Claim::Dropped { newly: false }),
             Some(Flag::Perhaps) | None => {}
         }
-        let held = self.held(&asker.identity)?;
-        if held.as_ref().is_some_and(|held| self.is_anothers(held, asker)) {
+        let held = self.held(&claimant.identity)?;
+        if held.as_ref().is_some_and(|held| self.is_anothers(held, claimant)) {
             return Ok(Claim::InProgress);
         }
-        let before = held.as_ref().filter(|held| held.body == asker.body);
-        let (again, kept) = (before.is_some(), before.and_then(|held| held.naming));
-        let naming = kept.unwrap_or(asker.naming);
+        let before = held.as_ref().filter(|held| held.body == claimant.body);
+        let (claimed_before, kept) = (before.is_some(), before.and_then(|held| held.naming));
+        let naming = kept.unwrap_or(claimant.naming);
         if let Some(held) = held.filter(|held| held.first && records.flag(&held.body).is_none()) {
             records.set(&held.body, Flag::Perhaps);
-            self.remember(&asker.identity, &records, window)?;
+            self.remember(&claimant.identity, &records, window)?;
         }
-        let place = match records.first(on_conflict) {
-            Some(first) if first != asker.body => EntryKind::Conflict,
+        let kind = match records.first(on_conflict) {
+            Some(first) if first != claimant.body => EntryKind::Conflict,
             _ => EntryKind::First,
         };
-        if place == EntryKind::Conflict && on_conflict == OnConflict::Drop {
-            records.set(&asker.body, Flag::Dropped);
-            self.remember(&asker.identity, &records, window)?;
-            return Ok(Claim::Dropped { anew: true });
+        if kind == EntryKind::Conflict && on_conflict == OnConflict::Drop {
+            records.set(&claimant.body, Flag::Dropped);
+            self.remember(&claimant.identity, &records, window)?;
+            return Ok(Claim::Dropped { newly: true });
         }
         self.conn.prepare_cached("INSERT OR REPLACE INTO claims VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(
             params![
-                asker.identity.0,
-                asker.owner.0,
-                asker.body.0,
-                i64::from(place == EntryKind::First)
+                claimant.identity.0,
+                claimant.owner.0,
+                claimant.body.0,
+                i64::from(kind == EntryKind::First)
                     | match naming {
                         Naming::Plain => PLAIN,
                         Naming::WithSource => WITH_SOURCE,
@@ -212,54 +218,54 @@ impl Ledger<'_> {
                 self.now.saturating_add(lease)
             ],
         )?;
-        Ok(Claim::Granted(Grant { place, naming, again }))
+        Ok(Claim::Granted(Grant { kind, naming, claimed_before }))
     }
 
-    fn commit(&self, asker: &Asker, place: EntryKind, window: i64) -> Result<()> {
-        if self.held(&asker.identity)?.is_some_and(|held| self.is_anothers(&held, asker)) {
+    fn commit(&self, claimant: &Claimant, kind: EntryKind, window: i64) -> Result<()> {
+        if self.held(&claimant.identity)?.is_some_and(|held| self.is_anothers(&held, claimant)) {
             return Ok(());
         }
-        let mut records = self.records(&asker.identity)?;
-        if matches!(records.flag(&asker.body), None | Some(Flag::Perhaps)) {
+        let mut records = self.records(&claimant.identity)?;
+        if matches!(records.flag(&claimant.body), None | Some(Flag::Perhaps)) {
             records.set(
-                &asker.body,
-                match place {
+                &claimant.body,
+                match kind {
                     EntryKind::First => Flag::First,
                     EntryKind::Conflict => Flag::Conflict,
                 },
             );
-            self.remember(&asker.identity, &records, window)?;
+            self.remember(&claimant.identity, &records, window)?;
         }
-        self.end(asker)?;
+        self.end(claimant)?;
         self.sweep(window)
     }
 
-    /// Ends the claim if it is the asker's.
-    fn end(&self, asker: &Asker) -> Result<()> {
+    /// Ends the claimant's own claim.
+    fn end(&self, claimant: &Claimant) -> Result<()> {
         self.conn
             .prepare_cached("DELETE FROM claims WHERE identity = ?1 AND owner = ?2")?
-            .execute(params![asker.identity.0, asker.owner.0])?;
+            .execute(params![claimant.identity.0, claimant.owner.0])?;
         Ok(())
     }
 
-    /// Ends the lease of the asker's claim, and keeps the claim.
-    fn expire(&self, asker: &Asker) -> Result<()> {
+    /// Ends the lease of the claimant's own claim, and keeps the claim.
+    fn expire(&self, claimant: &Claimant) -> Result<()> {
         self.conn
             .prepare_cached("UPDATE claims SET until = ?3 WHERE identity = ?1 AND owner = ?2")?
-            .execute(params![asker.identity.0, asker.owner.0, self.now])?;
+            .execute(params![claimant.identity.0, claimant.owner.0, self.now])?;
         Ok(())
     }
 
-    fn is_anothers(&self, held: &Held, asker: &Asker) -> bool {
-        held.owner != asker.owner && held.until > self.now
+    fn is_anothers(&self, held: &ClaimRow, claimant: &Claimant) -> bool {
+        held.owner != claimant.owner && held.until > self.now
     }
 
-    fn held(&self, identity: &Identity) -> Result<Option<Held>> {
+    fn held(&self, identity: &Identity) -> Result<Option<ClaimRow>> {
         self.conn
             .prepare_cached("SELECT owner, body, first, until FROM claims WHERE identity = ?1")?
             .query_row([identity.0], |row| {
                 let first: i64 = row.get(2)?;
-                Ok(Held {
+                Ok(ClaimRow {
                     owner: Owner(row.get(0)?),
                     body: BodyHash(row.get(1)?),
                     first: first & 1 == 1,
@@ -292,13 +298,13 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// Deletes some of what is past its time: more than one commit adds, so that it all goes in the end.
+    /// Deletes a few expired rows. It deletes more than a commit adds, so all go in time.
     fn sweep(&self, window: i64) -> Result<()> {
         for (table, past) in [("seen", self.now), ("claims", self.now.saturating_sub(window))] {
             self.conn
                 .prepare_cached(&format!(
                     "DELETE FROM {table} WHERE identity IN \
-                     (SELECT identity FROM {table} WHERE until <= ?1 LIMIT {SWEPT})"
+                     (SELECT identity FROM {table} WHERE until <= ?1 LIMIT {SWEPT_PER_COMMIT})"
                 ))?
                 .execute([past])?;
         }
@@ -310,8 +316,8 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Of `first`, beside 1.
+/// Bits of `first`, beside 1.
 const PLAIN: i64 = 2;
 const WITH_SOURCE: i64 = 4;
-/// Rows of a table that go with a commit.
-const SWEPT: u32 = 4;
+/// The most rows of a table that one commit deletes.
+const SWEPT_PER_COMMIT: u32 = 4;

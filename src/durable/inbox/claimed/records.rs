@@ -1,6 +1,6 @@
-//! What is remembered of an identity: of each body its hash and a letter, 33 bytes a body.
+//! The records of an identity: for each body its hash and a letter, 33 bytes a body.
 //!
-//! Keeps true: a body has one record. `claim.lua` and `commit.lua` read and write the same records.
+//! Keeps true: a body has one record. `claim.lua` and `commit.lua` use the same format.
 
 use crate::config::OnConflict;
 use crate::event::BodyHash;
@@ -12,9 +12,9 @@ pub(super) enum Flag {
     First,
     /// It is in the queue as a conflict.
     Conflict,
-    /// It was dropped.
+    /// It was dropped as a conflict.
     Dropped,
-    /// It may be in the queue under the event's own id: it was claimed so, and that claim was neither committed nor released.
+    /// It may be in the queue under the event's own id: its claim ended without commit or release.
     Perhaps,
 }
 
@@ -23,12 +23,12 @@ pub(super) enum Flag {
 pub(super) struct Records(Vec<u8>);
 
 impl Records {
-    /// As they were kept.
+    /// Parses stored records.
     pub(super) fn of(bytes: Vec<u8>) -> Records {
         Records(bytes)
     }
 
-    /// As they are to be kept.
+    /// The bytes to store.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -38,8 +38,9 @@ impl Records {
         self.iter().find(|(hash, _)| *hash == body.0).and_then(|(_, letter)| Flag::of(letter))
     }
 
-    /// The body that has the event's own id. One that perhaps has it counts where other bodies are to be forwarded: under the
-    /// same id they could get lost. Where they are dropped any one body will do, and one must get in.
+    /// The body with the event's own id. If conflicts are forwarded, a body that perhaps has it counts too, because a
+    /// broker may drop another body under the same id. If they are dropped, it does not count, because one body must
+    /// enter.
     pub(super) fn first(&self, on_conflict: OnConflict) -> Option<BodyHash> {
         let with = |flag: Flag| {
             let found = self.iter().find(|(_, letter)| *letter == flag.letter());
@@ -51,7 +52,7 @@ impl Records {
         })
     }
 
-    /// Keeps how a body was taken, instead of what was kept of it.
+    /// Sets how a body was taken.
     pub(super) fn set(&mut self, body: &BodyHash, flag: Flag) {
         match self.0.chunks_exact_mut(RECORD).find(|record| record.starts_with(&body.0)) {
             Some(record) => record[HASH] = flag.letter(),
@@ -68,7 +69,7 @@ impl Records {
 }
 
 impl Flag {
-    /// The letter that stands for it.
+    /// The letter in the record.
     pub(super) fn letter(self) -> u8 {
         match self {
             Flag::First => b'F',

@@ -1,15 +1,15 @@
 //! Claims in Redis.
 //!
-//! Keeps true: each step is one script (`claim.lua`, `commit.lua`, `release.lua`), so that nothing comes between its look and
-//! its act; both keys of an identity lie in one slot; leases and windows go by the server's clock. As durable as the server
-//! is: what it loses in a failover may enter again, under the same message id.
+//! Keeps true: each step is one script (`claim.lua`, `commit.lua`, `release.lua`), so nothing comes between its
+//! comparison and its action. Both keys of an identity share a slot. Leases and windows use the server's clock. What a
+//! failover loses may enter again, under the same message id.
 //!
-//! Whether a server would take claims, its link asks with `ask.lua` (`claims` in the inbox on Redis).
+//! The connection asks with `ask.lua` whether the server would accept claims (`claims` in the inbox on Redis).
 //!
-//! `hookgate:{SOURCE:IDENTITY}:QUEUE:seen` holds the records of an identity, `…:claim` its claim: owner, body, `F` or `C`, and
-//! the end of its lease in milliseconds since 1970, whose fraction says what the message is called: `.1` by its id, `.2` with the
-//! source (none where an older version has claimed). A claim is kept past its lease, for the window: it tells that its body may
-//! be in the queue.
+//! `hookgate:{SOURCE:IDENTITY}:QUEUE:seen` holds the records of an identity, and `…:claim` its claim: owner, body, `F`
+//! or `C`, and the end of its lease in milliseconds since 1970. The fraction of that number is the form of the message
+//! id: `.1` plain, `.2` with the source; an older version's claim has none. A claim outlives its lease by the window,
+//! because its body may be in the queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,17 +31,16 @@ use crate::observe::admin::Readiness;
 
 /// Claims in Redis.
 pub struct RedisClaims {
-    links: Arc<ClusterClient>,
-    /// The queue's name, part of every key: fleets with different queues may share a server.
+    client: Arc<ClusterClient>,
+    /// The queue's name. It is part of every key, because fleets with different queues may share a server.
     queue: String,
     claim: Step,
     commit: Step,
     release: Step,
-    keeper: TaskTracker,
+    background: TaskTracker,
     stop: DropGuard,
 }
 
-/// A script.
 struct Step {
     text: &'static str,
     hash: String,
@@ -54,31 +53,31 @@ impl Step {
 }
 
 impl RedisClaims {
-    /// Starts the links to Redis, and returns at once: whether it is there shows in `readiness`. `queue` is the queue's
+    /// Starts to connect, and returns at once. `readiness` reports whether Redis is reachable. `queue` is the queue's
     /// configured name.
     ///
     /// Must be called inside a tokio runtime.
     pub fn open(servers: Servers, queue: &str, readiness: Arc<Readiness>) -> RedisClaims {
-        let board = RedisHealth::new(readiness, None);
+        let health = RedisHealth::new(readiness, None);
         let claims = Some(queue.to_owned());
-        let links = Arc::new(ClusterClient::new(servers, Pipeline::new(), board, Replicas(0), claims));
-        let (keeper, stop) = (TaskTracker::new(), CancellationToken::new());
-        keeper.spawn(links.clone().keep(stop.clone()));
+        let client = Arc::new(ClusterClient::new(servers, Pipeline::new(), health, Replicas(0), claims));
+        let (background, stop) = (TaskTracker::new(), CancellationToken::new());
+        background.spawn(client.clone().run(stop.clone()));
         RedisClaims {
-            links,
+            client,
             queue: queue.to_owned(),
             claim: Step::new(include_str!("claim.lua")),
             commit: Step::new(include_str!("commit.lua")),
             release: Step::new(include_str!("release.lua")),
-            keeper,
+            background,
             stop: stop.drop_guard(),
         }
     }
 
-    /// Whether Redis takes claims.
+    /// Whether Redis is connected.
     #[cfg(test)]
     pub(super) fn is_up(&self) -> bool {
-        self.links.is_up()
+        self.client.is_up()
     }
 
     /// See [`super::Claims::claim`].
@@ -96,8 +95,8 @@ impl RedisClaims {
         });
         match answer.await {
             Ok(answer) => read(&answer),
-            // Perhaps it is claimed: that ends with its lease, and does not hinder the same owner. Not released, since an
-            // earlier try may have published, and the claim is all that tells of it.
+            // The claim may exist. It ends with its lease, and does not hinder its own owner. It is not released,
+            // because an earlier try may have published, and only the claim records that.
             Err(EnqueueError::Unknown | EnqueueError::Unclear(_)) => Err(EnqueueError::Unreachable),
             Err(why) => Err(why),
         }
@@ -107,10 +106,10 @@ impl RedisClaims {
     pub(super) async fn commit(
         &self,
         of: &EnqueueRequest,
-        place: EntryKind,
+        kind: EntryKind,
         options: &Options,
     ) -> Result<(), EnqueueError> {
-        let flag = match place {
+        let flag = match kind {
             EntryKind::First => "F",
             EntryKind::Conflict => "C",
         };
@@ -121,22 +120,26 @@ impl RedisClaims {
     }
 
     /// See [`super::Claims::release`].
-    pub(super) async fn release(&self, of: &EnqueueRequest, again: bool) -> Result<(), EnqueueError> {
-        let keep = if again { "keep" } else { "" };
+    pub(super) async fn release(
+        &self,
+        of: &EnqueueRequest,
+        claimed_before: bool,
+    ) -> Result<(), EnqueueError> {
+        let keep = if claimed_before { "keep" } else { "" };
         let done = self.run(&self.release, of, |call| {
             call.arg(keep);
         });
         done.await.map(drop)
     }
 
-    /// Ends the links.
+    /// Closes the connections.
     pub(super) async fn close(self) {
         drop(self.stop);
-        self.keeper.close();
-        self.keeper.wait().await;
+        self.background.close();
+        self.background.wait().await;
     }
 
-    /// Runs a script for an identity; its first arguments are the owner and the body.
+    /// Runs a script for an identity. Its first arguments are the owner and the body.
     async fn run(
         &self,
         step: &Step,
@@ -144,7 +147,7 @@ impl RedisClaims {
         arguments: impl Fn(&mut Cmd),
     ) -> Result<Value, EnqueueError> {
         let stem = stem(&format!("{}:{}", of.source, hex::encode(of.identity.0)), &self.queue);
-        // By its text when the server does not know it by its hash: from then on it does.
+        // First by hash. If the server does not know the hash, by text, which also loads it.
         let mut answer = Value::Nil;
         for (command, script) in [("EVALSHA", &*step.hash), ("EVAL", step.text)] {
             let mut call = redis::cmd(command);
@@ -161,14 +164,14 @@ impl RedisClaims {
             return Err(EnqueueError::Unreachable);
         }
         let why = said(&why);
-        self.links.board().has_refused_claim(&why);
+        self.client.health().on_claim_refused(&why);
         Err(EnqueueError::Refused(why))
     }
 
     async fn call(&self, key: &str, call: Cmd) -> Result<Value, EnqueueError> {
         let mut commands = Pipeline::new();
         commands.add_command(call);
-        match self.links.call(key, &commands).await.map(|mut replies| replies.pop()) {
+        match self.client.call(key, &commands).await.map(|mut replies| replies.pop()) {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) | Err(Fault::Unknown) => Err(EnqueueError::Unknown),
             Err(Fault::Unclear(why)) => Err(EnqueueError::Unclear(why)),
@@ -177,34 +180,34 @@ impl RedisClaims {
     }
 }
 
-/// What `claim.lua` answers.
+/// Parses the answer of `claim.lua`.
 fn read(answer: &Value) -> Result<Claim, EnqueueError> {
     Ok(match answer {
         Value::Array(grant) => Claim::Granted(granted(grant).ok_or_else(strange)?),
         Value::Int(3) => Claim::Entered(EntryKind::First),
         Value::Int(4) => Claim::Entered(EntryKind::Conflict),
-        Value::Int(5) => Claim::Dropped { anew: false },
-        Value::Int(6) => Claim::Dropped { anew: true },
+        Value::Int(5) => Claim::Dropped { newly: false },
+        Value::Int(6) => Claim::Dropped { newly: true },
         Value::Int(7) => Claim::InProgress,
         _ => return Err(strange()),
     })
 }
 
-/// Place, naming, and whether it was claimed before.
+/// Parses a granted claim: kind, naming, and whether the body was claimed before.
 fn granted(grant: &[Value]) -> Option<Grant> {
-    let [Value::Int(place), Value::Int(naming), Value::Int(again)] = grant else { return None };
+    let [Value::Int(kind), Value::Int(naming), Value::Int(claimed_before)] = grant else { return None };
     Some(Grant {
-        place: if *place == 1 { EntryKind::First } else { EntryKind::Conflict },
+        kind: if *kind == 1 { EntryKind::First } else { EntryKind::Conflict },
         naming: if *naming == 1 { Naming::Plain } else { Naming::WithSource },
-        again: *again == 1,
+        claimed_before: *claimed_before == 1,
     })
 }
 
 fn strange() -> EnqueueError {
-    EnqueueError::Refused("an answer that the script does not give".to_owned())
+    EnqueueError::Refused("an answer that the script never gives".to_owned())
 }
 
-/// Redis takes no expiry of zero, and none that overflows its clock.
+/// Redis refuses an expiry of zero, and one that overflows its clock.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_MS)
 }

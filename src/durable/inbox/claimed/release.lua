@@ -1,5 +1,5 @@
--- Ends a claim if it is this owner's. KEYS: seen, claim. ARGV: owner, body, 'keep' where its body may be in the queue from an
--- earlier try: then only its lease ends.
+-- Ends a claim if it is this owner's. KEYS: seen, claim. ARGV: owner, body, 'keep' if an earlier try may have put the
+-- body in the queue. With 'keep' only the lease ends.
 local held = redis.call('GET', KEYS[2])
 if not held or string.sub(held, 1, 16) ~= ARGV[1] then return 0 end
 if ARGV[3] ~= 'keep' then return redis.call('DEL', KEYS[2]) end

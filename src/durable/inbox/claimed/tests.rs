@@ -1,4 +1,4 @@
-//! The claimed inbox, over either store: every test runs twice. The broker does what the test says.
+//! The claimed inbox over either store: every test runs twice. The broker answers as the test tells it.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::event::{BodyHash, Identity};
 use crate::observe::admin::Readiness;
 use crate::observe::metrics::Metrics;
 
-/// So long that none ends by itself within a test.
+/// So long that no lease ends by itself within a test.
 const LEASE: Duration = Duration::from_secs(600);
 const WINDOW: Duration = Duration::from_secs(7 * 86_400);
 
-/// A dedupe store, and a broker. Gateways on it come and go.
+/// A dedupe store and a broker, which several gateways can share.
 struct Stage {
     store: Store,
     broker: Scripted,
@@ -69,7 +69,7 @@ impl Stage {
             )),
             Store::Redis(server) => {
                 let claims = RedisClaims::open(server.servers(), "hooks.{source}", Arc::default());
-                until("the link is up", async || claims.is_up()).await;
+                until("the node is up", async || claims.is_up()).await;
                 Claims::Redis(claims)
             }
         };
@@ -79,7 +79,7 @@ impl Stage {
         Claimed::new(claims, broker, options, self.metrics.queue("nats"))
     }
 
-    /// Ends every lease, as time would.
+    /// Ends every lease.
     async fn leases_end(&self) {
         match &self.store {
             Store::Embedded { .. } => self.pass(LEASE),
@@ -100,7 +100,7 @@ impl Stage {
         micros.fetch_add(time.as_micros() as i64, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Claims that lie in the store, live or not.
+    /// The number of claims in the store, expired or not.
     async fn claims(&self) -> u32 {
         match &self.store {
             Store::Embedded { .. } => self.rows("claims").await,
@@ -114,19 +114,19 @@ impl Stage {
         database.write(move |conn| conn.query_row(&count, [], |row| row.get(0))).await.unwrap()
     }
 
-    /// The next publish ends so; whether the broker has the message is said too.
+    /// Sets the next publish's result, and whether the broker keeps the message.
     fn then(&self, takes: bool, tells: Result<(), PublishError>) {
         self.broker.then(Turn { takes, tells, after: None });
     }
 
-    /// The broker takes the next message, and confirms it when told to.
+    /// The broker keeps the next message, and confirms it when the sender is used.
     fn then_slowly(&self) -> oneshot::Sender<()> {
         let (confirm, after) = oneshot::channel();
         self.broker.then(Turn { takes: true, tells: Ok(()), after: Some(after) });
         confirm
     }
 
-    /// Starts an request, and gives it back once the broker has that many messages, this one not yet confirmed.
+    /// Starts an enqueue, and returns it once the broker has `messages` messages. The last one is not confirmed yet.
     async fn start<'a>(
         &self,
         gateway: &'a Claimed,
@@ -142,7 +142,7 @@ impl Stage {
         enqueue
     }
 
-    /// Whether a metric's line is there.
+    /// Whether the metrics hold this line.
     fn counts(&self, line: &str) -> bool {
         self.metrics.render().unwrap().0.lines().any(|found| found == line)
     }
@@ -152,7 +152,7 @@ fn database(folder: &tempfile::TempDir) -> Arc<Database> {
     Arc::new(Database::open(&folder.path().join("hookgate.db"), TABLES).unwrap())
 }
 
-/// A delivery of event `e` with this body; each has an owner of its own.
+/// A delivery of event `e` with this body and an owner of its own.
 fn delivery(body: &str) -> EnqueueRequest {
     let identity = BodyHash::of(b"e").0;
     EnqueueRequest {
@@ -183,7 +183,7 @@ fn duplicate(id: &str) -> Result<Enqueued, EnqueueError> {
 }
 
 fn is_conflict(claim: Result<Claim, EnqueueError>) -> bool {
-    matches!(claim, Ok(Claim::Granted(Grant { place: EntryKind::Conflict, .. })))
+    matches!(claim, Ok(Claim::Granted(Grant { kind: EntryKind::Conflict, .. })))
 }
 
 fn dropped() -> Result<Enqueued, EnqueueError> {
@@ -216,9 +216,9 @@ over_both_stores! {
     after_the_lease_another_owner_gets_in_under_the_same_id
     a_definite_failure_lets_the_next_in_at_once
     a_slow_owner_leaves_the_later_claim_alone
-    a_slow_owner_whom_nobody_followed_still_commits
+    a_slow_owner_without_a_successor_still_commits
     a_first_body_of_unknown_outcome_keeps_its_plain_id
-    where_conflicts_are_dropped_an_unknown_first_body_keeps_none_out
+    where_conflicts_are_dropped_an_unknown_first_body_does_not_block_the_next
     an_event_whose_caller_left_is_still_published_and_committed
     a_shared_provider_has_its_source_in_the_message_id
     a_message_of_unknown_outcome_keeps_its_id_when_sources_come_and_go
@@ -296,10 +296,10 @@ async fn an_unknown_outcome_keeps_the_claim_for_its_owner(stage: Stage) {
     assert_eq!(gateway.enqueue(delivery("2")).await, IN_PROGRESS);
     assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN, "a retry may end the same way");
     assert_eq!(gateway.enqueue(delivery("1")).await, IN_PROGRESS);
-    stage.then(false, Err(PublishError::Unvouched("nack".to_owned())));
+    stage.then(false, Err(PublishError::Unconfirmed("nack".to_owned())));
     assert_eq!(gateway.enqueue(first.clone()).await, Err(EnqueueError::Unclear("nack".to_owned())));
     assert_eq!(gateway.enqueue(delivery("1")).await, IN_PROGRESS, "what the broker said is no end");
-    // Another gateway, as after a crash: the owner is who shows the token.
+    // Another gateway, as after a crash. The same token makes it the owner.
     let restarted = stage.gateway().await;
     assert_eq!(restarted.enqueue(first.clone()).await, accepted("e"));
     assert_eq!(restarted.enqueue(first).await, duplicate("e"));
@@ -349,8 +349,8 @@ async fn a_slow_owner_leaves_the_later_claim_alone(stage: Stage) {
     assert_eq!(gateway.enqueue(delivery("1")).await, duplicate("e"));
     assert_eq!(stage.claims().await, 0);
 
-    // The same, but what the slow one is told in the end is a definite failure.
-    let (claims, options) = (&gateway.desk.claims, &gateway.desk.options);
+    // The same, but the slow publish ends in a definite failure.
+    let (claims, options) = (&gateway.publisher.claims, &gateway.publisher.options);
     let (slow, later) = (delivery("2"), delivery("2"));
     assert!(is_conflict(claims.claim(&slow, options).await));
     stage.leases_end().await;
@@ -361,7 +361,7 @@ async fn a_slow_owner_leaves_the_later_claim_alone(stage: Stage) {
     assert_eq!(gateway.enqueue(delivery("2")).await, accepted(&conflict_id("2")));
 }
 
-async fn a_slow_owner_whom_nobody_followed_still_commits(stage: Stage) {
+async fn a_slow_owner_without_a_successor_still_commits(stage: Stage) {
     let gateway = stage.gateway().await;
     let confirm = stage.then_slowly();
     let slow = stage.start(&gateway, delivery("1"), 1).await;
@@ -372,7 +372,7 @@ async fn a_slow_owner_whom_nobody_followed_still_commits(stage: Stage) {
     assert_eq!(stage.claims().await, 0);
 }
 
-/// Were the second body to get the plain id, a broker would drop it as a copy of the first.
+/// With the plain id, a broker would drop the second body as a copy of the first.
 async fn a_first_body_of_unknown_outcome_keeps_its_plain_id(stage: Stage) {
     stage.then(true, Err(PublishError::Unknown));
     let (gateway, first) = (stage.gateway().await, delivery("1"));
@@ -381,7 +381,7 @@ async fn a_first_body_of_unknown_outcome_keeps_its_plain_id(stage: Stage) {
     let (second, third) = (conflict_id("2"), conflict_id("3"));
     assert_eq!(gateway.enqueue(delivery("2")).await, accepted(&second));
     assert_eq!(gateway.enqueue(delivery("3")).await, accepted(&third), "that second claim is no matter");
-    // A definite failure of the retry says nothing of the try before.
+    // A definite failure of the retry says nothing about the earlier try.
     stage.then(false, Err(PublishError::Unreachable));
     assert_eq!(gateway.enqueue(first.clone()).await, Err(EnqueueError::Unreachable));
     assert_eq!(gateway.enqueue(delivery("4")).await, accepted(&conflict_id("4")));
@@ -391,8 +391,8 @@ async fn a_first_body_of_unknown_outcome_keeps_its_plain_id(stage: Stage) {
     assert_eq!(stage.broker.taken(), ["e", &*second, &third, &conflict_id("4"), "e"]);
 }
 
-/// Nobody was told that the first body is in, so another one must be able to stand for the event.
-async fn where_conflicts_are_dropped_an_unknown_first_body_keeps_none_out(stage: Stage) {
+/// No sender got a success for the first body, so another body may enter for the event.
+async fn where_conflicts_are_dropped_an_unknown_first_body_does_not_block_the_next(stage: Stage) {
     stage.then(false, Err(PublishError::Unknown));
     let (gateway, first) = (stage.gateway().await, dropping("1"));
     assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
@@ -422,7 +422,7 @@ async fn a_shared_provider_has_its_source_in_the_message_id(stage: Stage) {
     assert_eq!(stage.broker.taken(), ["shared/e".to_owned(), format!("shared/{}", conflict_id("2"))]);
 }
 
-/// The config is read again between the tries: a second source of the provider comes, or goes.
+/// A reload between the tries adds or removes a second source of the provider.
 async fn a_message_of_unknown_outcome_keeps_its_id_when_sources_come_and_go(stage: Stage) {
     for (source, id, after) in [("src", "e", true), ("shared", "shared/e", false)] {
         let first = EnqueueRequest { source: Arc::from(source), ..delivery("1") };
@@ -433,10 +433,10 @@ async fn a_message_of_unknown_outcome_keeps_its_id_when_sources_come_and_go(stag
         assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
         let qualified = if after { HashSet::from([source.to_owned()]) } else { HashSet::new() };
         stage.qualified.store(qualified.into());
-        // The broker is away meanwhile, and says so.
+        // Meanwhile the broker is unreachable.
         stage.then(false, Err(PublishError::Unreachable));
         assert_eq!(gateway.enqueue(first.clone()).await, Err(EnqueueError::Unreachable));
-        // Another delivery of it, by another gateway.
+        // A redelivery, through another gateway.
         let redelivered = EnqueueRequest { owner: Owner(clock::random()), ..first.clone() };
         stage.then(true, Err(PublishError::Unknown));
         let other = stage.gateway().await;
@@ -464,7 +464,7 @@ async fn closing_waits_for_what_is_in_flight(stage: Stage) {
     assert_eq!(stage.gateway().await.enqueue(delivery("1")).await, duplicate("e"));
 }
 
-/// A store that answers when half the lease is over already: here all of none.
+/// A store that answers only when half the lease is over: here the lease is zero.
 async fn what_could_arrive_after_its_lease_is_not_published(stage: Stage) {
     let stage = Stage { lease: Duration::ZERO, ..stage };
     let gateway = stage.gateway().await;
@@ -480,9 +480,9 @@ async fn claims_in_the_data_folder_survive_a_restart() {
     let (gateway, first) = (stage.gateway().await, delivery("1"));
     assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
     gateway.close().await;
-    if let Store::Embedded { folder, database: place, .. } = &mut stage.store {
-        Arc::into_inner(place.take().unwrap()).unwrap().close().await;
-        *place = Some(database(folder));
+    if let Store::Embedded { folder, database: slot, .. } = &mut stage.store {
+        Arc::into_inner(slot.take().unwrap()).unwrap().close().await;
+        *slot = Some(database(folder));
     }
     let gateway = stage.gateway().await;
     assert_eq!(gateway.enqueue(delivery("1")).await, IN_PROGRESS);
@@ -555,7 +555,7 @@ async fn a_database_that_refuses_claims_is_told_until_it_takes_them() {
     assert!(!ready());
     database.write(|conn| conn.execute_batch("DROP TRIGGER no")).await.unwrap();
     until("it is ready again", async || ready()).await;
-    // Nor does one that never takes any hinder the end.
+    // A database that never recovers does not delay the close either.
     refuse().await;
     let closed = tokio::time::timeout(Duration::from_secs(20), claims.close());
     assert!(closed.await.is_ok() && !ready());

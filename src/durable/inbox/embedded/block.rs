@@ -1,26 +1,25 @@
-//! Packed identity entries: the fixed-width records that blocks of a run are made of.
+//! Packed identity entries: the fixed-width records in the blocks of a run.
 //!
-//! Keeps true: within a block the keys ascend strictly, so that one binary search over the bytes finds an entry without
-//! unpacking the others.
+//! Keeps true: the keys of a block ascend strictly, so a binary search finds an entry without unpacking the others.
 
 use crate::event::Identity;
 
 /// Where an identity was last recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// The identity, or the key derived for a conflicting body.
+    /// The identity, or the derived key of a conflicting body.
     pub(super) key: Identity,
-    /// The row in `events` that holds the body's hash and the id.
+    /// The row of `events` that holds the body's hash and the id.
     pub(super) seq: i64,
-    /// When, in microseconds of Unix time.
+    /// The time of receipt, in microseconds since 1970.
     pub(super) received: i64,
 }
 
 /// An entry's width in bytes.
 pub(super) const WIDTH: usize = 32;
 
-/// How many entries fill a database page and no more: a row that spills onto a second page would cost twice the
-/// writes. The slack is the page's and the cell's headers.
+/// How many entries fit in one database page, after its headers. A row that spills onto a second page would double the
+/// writes.
 pub(super) fn per_page(page_size: usize) -> usize {
     (page_size.saturating_sub(64) / WIDTH).max(1)
 }
@@ -32,9 +31,9 @@ pub(super) fn push(block: &mut Vec<u8>, entry: &Entry) {
     block.extend_from_slice(&entry.received.to_le_bytes());
 }
 
-/// The entry at a place; `None` past the end.
-pub(super) fn entry(block: &[u8], place: usize) -> Option<Entry> {
-    let bytes = block.get(place * WIDTH..(place + 1) * WIDTH)?;
+/// The entry at an index; `None` past the end.
+pub(super) fn entry(block: &[u8], index: usize) -> Option<Entry> {
+    let bytes = block.get(index * WIDTH..(index + 1) * WIDTH)?;
     let (key, rest) = bytes.split_first_chunk::<16>()?;
     let (seq, rest) = rest.split_first_chunk::<8>()?;
     let (received, _) = rest.split_first_chunk::<8>()?;

@@ -1,7 +1,7 @@
-//! The thread that moves the log into the database while the writer goes on.
+//! A thread that checkpoints the write-ahead log into the database while the writer goes on.
 //!
-//! Keeps true: the log starts anew now and then, however busy the writer is. A checkpoint beside a writer never reaches the end
-//! of the log, so the writer moves the rest: when little is left, or when the log is too long to wait.
+//! Keeps true: the log restarts regularly, however busy the writer is. A checkpoint beside a writer never reaches the
+//! end of the log. So the writer moves the rest, when little is left or the log is too long.
 
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -11,16 +11,16 @@ use rusqlite::Connection;
 
 use crate::durable::database;
 
-/// The thread, and how far it is.
+/// The checkpoint thread and its progress.
 pub(super) struct Checkpoints {
     thread: Option<Thread>,
-    /// A checkpoint is due when the log has grown by so many bytes.
+    /// A checkpoint is due when the log has grown by this many bytes.
     due: i64,
-    /// Roughly the length of the log.
+    /// The approximate length of the log.
     length: i64,
-    /// What of it the passes have moved.
+    /// How much of the log was checkpointed.
     moved: i64,
-    /// The length when the pass under way began.
+    /// The length when the current pass began.
     at_start: Option<i64>,
 }
 
@@ -31,7 +31,7 @@ struct Thread {
 }
 
 impl Checkpoints {
-    /// Starts the thread. Without one the writer does all of it.
+    /// Starts the thread. If that fails, the writer does all checkpoints.
     pub(super) fn start(db: &Path, due: i64) -> Checkpoints {
         let thread = Thread::start(db)
             .inspect_err(|why| tracing::warn!(%why, "the writer of the embedded store checkpoints by itself"))
@@ -39,41 +39,41 @@ impl Checkpoints {
         Checkpoints { thread, due, length: 0, moved: 0, at_start: None }
     }
 
-    /// The writer has committed so many bytes.
     pub(super) fn wrote(&mut self, bytes: i64) {
         self.length += bytes;
     }
 
-    /// Begins a pass if one is due. Whether the writer has to move what is left now.
+    /// Begins a pass if one is due. True if the writer must checkpoint the rest now.
     pub(super) fn is_writers_turn(&mut self) -> bool {
         let Some(thread) = &self.thread else { return self.length >= self.due };
         if let Some(at_start) = self.at_start {
-            let too_long = self.length >= MOST * self.due;
+            let too_long = self.length >= WRITER_WAITS_AT * self.due;
             if too_long {
-                // An error means that the thread is gone, and then its pass has ended too.
+                // An error means that the thread has ended, and its pass too.
                 let _ = thread.ended.recv();
             } else if thread.ended.try_recv().is_err() {
                 return false;
             }
             self.at_start = None;
             self.moved = at_start;
-            if too_long || self.length - self.moved <= self.due / LITTLE {
+            if too_long || self.length - self.moved <= self.due / WRITER_SHARE {
                 return true;
             }
         } else if self.length - self.moved < self.due {
             return false;
         }
         self.at_start = Some(self.length);
-        // A thread that has ended leaves the writer to do it.
+        // If the thread has ended, the writer must do it.
         thread.begin.try_send(()).is_err()
     }
 
-    /// The writer has moved all that was left.
+    /// Records that the writer checkpointed the rest.
     pub(super) fn moved(&mut self) {
         (self.length, self.moved) = (0, 0);
     }
 
-    /// Ends the thread and its connection, so that the writer's is the last and removes the log.
+    /// Ends the thread and its connection. The writer's connection is then the last, and removes the log when it
+    /// closes.
     pub(super) fn stop(&mut self) {
         let Some(Thread { begin, handle, .. }) = self.thread.take() else { return };
         drop(begin);
@@ -108,7 +108,7 @@ impl Thread {
     }
 }
 
-/// Runs a checkpoint. A failure costs no event: the log keeps them.
+/// Runs a checkpoint. A failure loses no event: the log keeps them.
 pub(super) fn run(conn: &Connection, mode: &str) {
     if let Err(error) = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())) {
         let why = database::reason(&error);
@@ -116,7 +116,7 @@ pub(super) fn run(conn: &Connection, mode: &str) {
     }
 }
 
-/// One part in so many of a whole checkpoint is little enough for the writer.
-const LITTLE: i64 = 32;
-/// A log of so many times what is due stops the writer until the thread's pass ends: the log takes disk space.
-const MOST: i64 = 6;
+/// The writer checkpoints the rest when it is at most this part of `due`.
+const WRITER_SHARE: i64 = 32;
+/// At this many times `due`, the writer waits for the thread's pass to end, because the log takes disk space.
+const WRITER_WAITS_AT: i64 = 6;

@@ -1,8 +1,10 @@
-//! A run's bloom filter: says of most identities that the run does not hold them, without a read.
+//! A run's bloom filter: it tells without a read that the run does not hold a key.
 //!
-//! Keeps true: never "no" for a key that was put in. About ten bits a key, one cache line a look-up. Keys are prefixes of
-//! SHA-256, so their own bytes serve as the hashes: the first eight choose the line, the last eight the bits in it. The
-//! line ascends with the key, so a filter built in key order is built from its start to its end, and can be written out
+//! Keeps true: a key that was added is never reported as absent. It takes about ten bits a key and reads one cache line
+//! per look-up.
+//!
+//! Keys are prefixes of SHA-256, so their own bytes serve as hashes: the first eight choose the line, the last eight
+//! the bits in it. Lines ascend with the keys. So a filter built in key order is built from start to end and written
 //! piece by piece.
 
 use crate::event::Identity;
@@ -18,17 +20,17 @@ pub(super) struct Filter {
     lines: Vec<Line>,
 }
 
-/// How many lines serve so many keys.
+/// The number of lines for this many keys.
 pub(super) fn lines_for(keys: u64) -> u64 {
     (keys * BITS_PER_KEY).div_ceil(512).max(1)
 }
 
-/// The line of a key in a filter of `lines` lines.
+/// The line of a key in a filter of this many lines.
 pub(super) fn line_of(key: &Identity, lines: u64) -> u64 {
     ((u128::from(block::prefix(key)) * u128::from(lines)) >> 64) as u64
 }
 
-/// Puts a key into its line.
+/// Adds a key to its line.
 pub(super) fn mark(line: &mut Line, key: &Identity) {
     for bit in bits(key) {
         line[bit >> 6] |= 1 << (bit & 63);
@@ -36,12 +38,12 @@ pub(super) fn mark(line: &mut Line, key: &Identity) {
 }
 
 impl Filter {
-    /// Room for so many lines, none there yet.
+    /// An empty filter with room for this many lines.
     pub(super) fn with_capacity(lines: u64) -> Filter {
         Filter { lines: Vec::with_capacity(usize::try_from(lines).unwrap_or(0)) }
     }
 
-    /// Appends lines as `to_bytes` wrote them.
+    /// Appends lines from the bytes that `to_bytes` wrote.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         let (lines, _) = bytes.as_chunks::<64>();
         self.lines.extend(lines.iter().map(|bytes| {
@@ -53,7 +55,7 @@ impl Filter {
         }));
     }
 
-    /// False when the key is certainly not there.
+    /// False if the run certainly does not hold the key.
     pub(super) fn may_hold(&self, key: &Identity) -> bool {
         let line = line_of(key, self.lines.len() as u64) as usize;
         let Some(line) = self.lines.get(line) else { return false };
@@ -61,7 +63,7 @@ impl Filter {
     }
 }
 
-/// Lines as bytes, for the database.
+/// The lines as bytes, for the database.
 pub(super) fn to_bytes(lines: &[Line]) -> Vec<u8> {
     lines.iter().flatten().flat_map(|word| word.to_le_bytes()).collect()
 }

@@ -1,9 +1,10 @@
-//! Every identity within the window, and where it was recorded: a log-structured index inside the database.
+//! The index of identities: every identity within the window, and the row that recorded it. It is log-structured.
 //!
-//! Keeps true: the rows of `events` are the record; this index can always be had again from what was committed. So a
-//! transaction that fails costs nothing but a reload: whoever holds an `Identities` through a failed commit must throw
-//! it away. Nothing here writes in the place where a random key would fall: new entries gather in memory, go out as
-//! sorted runs, and runs merge a little with every commit, in proportion to what it took in.
+//! Keeps true: the rows of `events` are the truth, and the index can be rebuilt from what was committed. After a failed
+//! commit the caller must drop its `Identities` and load them again.
+//!
+//! Identities are random, so writing each at its sorted position would touch a page each. Instead new entries gather in
+//! memory, are written as sorted runs, and the runs merge a little with every commit.
 
 use std::collections::HashMap;
 
@@ -17,10 +18,9 @@ use super::ledger;
 use super::merge::Merge;
 use super::run::{self, Run, RunWriter};
 
-/// The index.
 pub(super) struct Identities {
-    memtable: HashMap<Identity, Place>,
-    /// The newest row of `events` that the runs account for; the memtable accounts for the rest.
+    memtable: HashMap<Identity, Location>,
+    /// The newest row of `events` covered by the runs. The memtable covers later rows.
     flushed: i64,
     /// Newest first.
     runs: Vec<Run>,
@@ -32,13 +32,13 @@ pub(super) struct Identities {
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct Location {
     seq: i64,
     received: i64,
 }
 
 impl Identities {
-    /// Reads the index as committed. What an interrupted merge left behind is garbage.
+    /// Loads the index as committed. Rests of an interrupted merge become garbage.
     pub(super) fn load(conn: &Connection, tuning: Tuning) -> Result<Identities> {
         let page_size: u32 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let mut select = conn.prepare("SELECT run, level, state FROM runs")?;
@@ -61,14 +61,14 @@ impl Identities {
         Ok(index)
     }
 
-    /// The newest row of `events` that was ever indexed.
+    /// The newest row of `events` covered by a run.
     pub(super) fn flushed(&self) -> i64 {
         self.flushed
     }
 
-    /// The newest entry under a key, expired or not.
+    /// The newest entry of a key, expired or not.
     pub(super) fn find(&self, conn: &Connection, key: &Identity) -> Result<Option<Entry>> {
-        if let Some(Place { seq, received }) = self.memtable.get(key).copied() {
+        if let Some(Location { seq, received }) = self.memtable.get(key).copied() {
             return Ok(Some(Entry { key: *key, seq, received }));
         }
         for run in &self.runs {
@@ -79,14 +79,14 @@ impl Identities {
         Ok(None)
     }
 
-    /// Remembers that a key was recorded in a row of `events` written by the open transaction.
+    /// Adds a key that the open transaction recorded in a row of `events`.
     pub(super) fn insert(&mut self, key: Identity, seq: i64, received: i64) {
-        self.memtable.insert(key, Place { seq, received });
+        self.memtable.insert(key, Location { seq, received });
     }
 
-    /// Does the upkeep that falls due with so many new entries: flush, merge, drop. `last` is the newest row of `events`,
-    /// `expired` the time at or before which an entry no longer counts.
-    pub(super) fn tend(&mut self, conn: &Connection, new: usize, last: i64, expired: i64) -> Result<()> {
+    /// Does the upkeep for `new` entries: flush, merge, drop. `last` is the newest row of `events`. Entries received at
+    /// or before `expired` no longer count.
+    pub(super) fn upkeep(&mut self, conn: &Connection, new: usize, last: i64, expired: i64) -> Result<()> {
         if self.memtable.len() >= self.tuning.memtable {
             self.flush(conn, last, expired)?;
         }
@@ -96,7 +96,7 @@ impl Identities {
         self.sweep(conn, new)
     }
 
-    /// Whether merging or sweeping is under way, so that an idle moment is well spent on it.
+    /// Whether a merge or sweep is pending, for an idle moment.
     pub(super) fn busy(&self) -> bool {
         !self.merges.is_empty() || !self.garbage.is_empty()
     }
@@ -120,7 +120,7 @@ impl Identities {
         let mut entries: Vec<Entry> = self
             .memtable
             .iter()
-            .map(|(key, place)| Entry { key: *key, seq: place.seq, received: place.received })
+            .map(|(key, location)| Entry { key: *key, seq: location.seq, received: location.received })
             .filter(|entry| entry.received > expired)
             .collect();
         entries.sort_unstable_by_key(|entry| entry.key);
@@ -136,7 +136,7 @@ impl Identities {
     }
 
     fn begin_merges(&mut self, conn: &Connection) -> Result<()> {
-        // The last level has nowhere to go; at eight times more entries each it is never full.
+        // The last level has no next one. With eight times more entries per level it never fills up.
         for level in 0..run::LEVELS - 1 {
             if self.merges.iter().any(|merge| merge.level == level) {
                 continue;
@@ -150,10 +150,10 @@ impl Identities {
         Ok(())
     }
 
-    /// Every merge advances by twice what came in, so it is done before its level has filled up again.
+    /// Every merge advances by twice the new entries, so it ends before its level is full again.
     fn step_merges(&mut self, conn: &Connection, new: usize, expired: i64) -> Result<()> {
         self.credit += 2 * new;
-        // Less than a block at a time is not worth its look-ups.
+        // A step smaller than a block is not worth its look-ups.
         if self.credit < self.per_block {
             return Ok(());
         }
@@ -180,15 +180,15 @@ impl Identities {
     }
 
     fn discard(&mut self, conn: &Connection, id: i64) -> Result<()> {
-        if let Some(place) = self.runs.iter().position(|run| run.id == id) {
-            let run = self.runs.remove(place);
+        if let Some(index) = self.runs.iter().position(|run| run.id == id) {
+            let run = self.runs.remove(index);
             conn.prepare_cached("UPDATE runs SET state = 2 WHERE run = ?1")?.execute([id])?;
             self.garbage.push(Garbage { run: id, level: run.level, done: 0 });
         }
         Ok(())
     }
 
-    /// Frees garbage at a rate above that at which merging makes it.
+    /// Deletes garbage faster than merging produces it.
     fn sweep(&mut self, conn: &Connection, new: usize) -> Result<()> {
         let budget = (2 * new / self.per_block) as i64 + 1;
         for _ in 0..SWEEPS {
@@ -206,7 +206,7 @@ impl Identities {
     }
 }
 
-/// A run that nobody looks at any more, on its way out.
+/// A run that is no longer searched and is being deleted.
 struct Garbage {
     run: i64,
     level: usize,
@@ -214,7 +214,7 @@ struct Garbage {
 }
 
 impl Garbage {
-    /// Deletes up to so many blocks, or else filter chunks; true when the run is gone.
+    /// Deletes up to `budget` blocks, or else filter chunks. True when the run is gone.
     fn sweep(&mut self, conn: &Connection, budget: i64) -> Result<bool> {
         let start = run::first_block(self.run) + self.done;
         let end = run::first_block(self.run + 1);
@@ -224,7 +224,7 @@ impl Garbage {
         if deleted > 0 {
             return Ok(false);
         }
-        // Blocks deleted before a restart leave a gap at the start: jump over it.
+        // Blocks deleted before a restart leave a gap at the start, which this skips.
         let sql = format!("SELECT min(id) FROM blocks{} WHERE id >= ?1 AND id < ?2", self.level);
         let next: Option<i64> = conn.prepare_cached(&sql)?.query_row([start, end], |row| row.get(0))?;
         if let Some(next) = next {
@@ -250,5 +250,5 @@ impl Garbage {
 }
 
 const LIVE: i64 = 1;
-/// Rounds of sweeping a commit; a small run takes three or four.
+/// Sweep rounds per commit. A small run takes three or four.
 const SWEEPS: usize = 4;

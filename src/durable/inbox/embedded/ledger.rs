@@ -1,8 +1,8 @@
-//! What is decided of one delivery, within the open transaction: look, enqueue, remember.
+//! Decides on one delivery within the open transaction: look up, enqueue, remember.
 //!
-//! Keeps true: a row of `events` is both the queued event and the memory of its body. A conflicting body's row carries a copy
-//! of the identity's first body and id, so each row stands alone and may be purged by its own age. The identity then
-//! counts from its newest row on: as long as any of its bodies is remembered, so is the identity.
+//! Keeps true: a row of `events` is both the queued event and the memory of its body. A conflict's row copies the
+//! identity's first body and id, so each row can be purged by its own age. The identity is remembered as long as any of
+//! its bodies.
 
 use rusqlite::types::Null;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
@@ -14,8 +14,8 @@ use crate::event::{BodyHash, Event, Identity};
 
 use super::identities::Identities;
 
-/// One transaction's worth of decisions.
-pub(super) struct Ledger<'a> {
+/// The `events` table and the index, within one transaction.
+pub(super) struct EventLedger<'a> {
     conn: &'a Connection,
     insert: CachedStatement<'a>,
     identities: &'a mut Identities,
@@ -24,23 +24,23 @@ pub(super) struct Ledger<'a> {
     window: i64,
 }
 
-impl<'a> Ledger<'a> {
-    /// Opens the ledger at a time, in microseconds; `next` is the next row's `seq`.
+impl<'a> EventLedger<'a> {
+    /// `now` and `window` are in microseconds. `next` is the next row's `seq`.
     pub(super) fn open(
         conn: &'a Connection,
         identities: &'a mut Identities,
         next: &'a mut i64,
         now: i64,
         window: i64,
-    ) -> Result<Ledger<'a>> {
+    ) -> Result<EventLedger<'a>> {
         let insert = conn.prepare_cached(
             "INSERT INTO events (seq, identity, body, received, state, id, type, source, first_body, first_id, event) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
-        Ok(Ledger { conn, insert, identities, next, now, window })
+        Ok(EventLedger { conn, insert, identities, next, now, window })
     }
 
-    /// Decides and records.
+    /// Decides on a delivery and records it.
     pub(super) fn enqueue(&mut self, delivery: &EnqueueRequest) -> Result<Enqueued> {
         let Some(known) = self.find(&delivery.identity)? else {
             let event = &delivery.event;
@@ -70,13 +70,13 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// What is known under a key within the window.
+    /// The row under a key, if it is within the window.
     fn find(&self, key: &Identity) -> Result<Option<Known>> {
         let entry = self.identities.find(self.conn, key)?;
         let Some(entry) = entry.filter(|entry| entry.received > self.now - self.window) else {
             return Ok(None);
         };
-        // A clock set back may ask for a row that is purged already: that is no longer known.
+        // After the clock was set back, the row may be purged already. Then the key is unknown.
         self.conn
             .prepare_cached("SELECT body, id, first_body, first_id FROM events WHERE seq = ?1")?
             .query_row([entry.seq], |row| {
@@ -92,7 +92,7 @@ impl<'a> Ledger<'a> {
             .optional()
     }
 
-    /// Writes the row and indexes it. A dropped conflict has no text, and the id of its identity.
+    /// Writes the row and indexes it. A dropped conflict has no event text, and the id of its identity's first event.
     fn record(
         &mut self,
         delivery: &EnqueueRequest,
@@ -126,15 +126,15 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// What a row remembers.
+/// The dedupe columns of a row.
 struct Known {
     body: BodyHash,
     id: String,
-    /// The identity's first body and id, where this row is a later one's.
+    /// The identity's first body and id, if this row is a conflict.
     first: Option<(BodyHash, String)>,
 }
 
-/// Under which a second or later body of an identity is indexed. As uniform as an identity, and as unlikely to meet one.
+/// The index key of a conflicting body. It is a hash, so it practically never equals an identity.
 pub(super) fn conflict_key(identity: &Identity, body: &[u8; 32]) -> Identity {
     let digest: [u8; 32] = Sha256::new().chain_update(identity.0).chain_update(body).finalize().into();
     Identity(digest.first_chunk::<16>().copied().unwrap_or_default())

@@ -1,7 +1,7 @@
-//! Merging runs of one level into one of the next, a few entries at a time.
+//! Merges runs of one level into one of the next, a few entries at a time.
 //!
-//! Keeps true: the inputs serve look-ups until the commit in which the output goes live; of two entries of one key the newer
-//! stays; an expired one goes. A merge cut short by a crash or a failed transaction is begun anew.
+//! Keeps true: the inputs serve look-ups until the commit that makes the output live. Of two entries with one key the
+//! newer stays. Expired entries are dropped. A merge that a crash or failed transaction interrupts starts over.
 
 use rusqlite::{Connection, Result};
 
@@ -10,12 +10,12 @@ use crate::event::Identity;
 use super::block::{self, Entry};
 use super::run::{self, Run, RunWriter};
 
-/// A merge under way.
+/// A merge in progress.
 #[derive(Debug)]
 pub(super) struct Merge {
-    /// The level of its inputs.
+    /// The level of the inputs.
     pub(super) level: usize,
-    /// The ids of its inputs.
+    /// The ids of the input runs.
     pub(super) inputs: Vec<i64>,
     cursors: Vec<Cursor>,
     output: RunWriter,
@@ -23,7 +23,7 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// Begins to merge these runs of one level.
+    /// Begins a merge of these runs of one level.
     pub(super) fn begin(conn: &Connection, inputs: &[&Run], per_block: usize) -> Result<Merge> {
         let level = inputs.iter().map(|run| run.level).max().unwrap_or(0);
         let entries: u64 = inputs.iter().map(|run| run.entries.unsigned_abs()).sum();
@@ -37,7 +37,7 @@ impl Merge {
         })
     }
 
-    /// Takes in up to `budget` entries, leaving out those received at or before `expired`; true when there are no more.
+    /// Merges up to `budget` keys, without entries received at or before `expired`. True when nothing is left.
     pub(super) fn step(&mut self, conn: &Connection, budget: usize, expired: i64) -> Result<bool> {
         for _ in 0..budget {
             let Some(least) = self.least() else { return Ok(true) };
@@ -49,7 +49,6 @@ impl Merge {
         Ok(self.least().is_none())
     }
 
-    /// Makes the output live.
     pub(super) fn finish(self, conn: &Connection) -> Result<Run> {
         self.output.finish(conn, self.max_seq)
     }
@@ -58,7 +57,7 @@ impl Merge {
         self.cursors.iter().filter_map(|cursor| cursor.head).map(|entry| entry.key).min()
     }
 
-    /// Passes over a key in every input and gives its newest entry.
+    /// Consumes a key in every input and gives its newest entry.
     fn take(&mut self, conn: &Connection, key: &Identity) -> Result<Option<Entry>> {
         let mut newest: Option<Entry> = None;
         for cursor in &mut self.cursors {
@@ -71,14 +70,14 @@ impl Merge {
     }
 }
 
-/// A place in an input.
+/// A position in an input run.
 #[derive(Debug)]
 struct Cursor {
     level: usize,
     block: i64,
     end: i64,
     bytes: Vec<u8>,
-    place: usize,
+    index: usize,
     head: Option<Entry>,
 }
 
@@ -87,14 +86,14 @@ impl Cursor {
         let start = run::first_block(run.id);
         let end = start + run.blocks();
         let mut cursor =
-            Cursor { level: run.level, block: start, end, bytes: Vec::new(), place: 0, head: None };
+            Cursor { level: run.level, block: start, end, bytes: Vec::new(), index: 0, head: None };
         cursor.load(conn)?;
         Ok(cursor)
     }
 
     fn advance(&mut self, conn: &Connection) -> Result<()> {
-        self.place += 1;
-        self.head = block::entry(&self.bytes, self.place);
+        self.index += 1;
+        self.head = block::entry(&self.bytes, self.index);
         if self.head.is_none() && self.block < self.end {
             self.block += 1;
             self.load(conn)?;
@@ -103,7 +102,7 @@ impl Cursor {
     }
 
     fn load(&mut self, conn: &Connection) -> Result<()> {
-        self.place = 0;
+        self.index = 0;
         self.bytes.clear();
         if self.block < self.end {
             let bytes = &mut self.bytes;

@@ -1,24 +1,24 @@
 //! Retention: events leave the queue oldest first, a few with every commit.
 //!
-//! Keeps true: an event is readable for at least `retain`; its row, which remembers the body and the id, stays for at least
-//! the window. Where the window is the longer one, the event's text goes first and the row later. The newest row always
-//! stays, so that no cursor is ever given out twice.
+//! Keeps true: an event is readable for at least `retain`. Its row, which remembers the body and the id, stays for at
+//! least the window. If the window is longer, the event's text goes first and the row later. The newest row always
+//! stays, so that no cursor is reused.
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
-/// What is due to go.
+/// The progress of the purge.
 pub(super) struct Purge {
     retain: i64,
     keep: i64,
-    /// Rows up to this one have lost their text.
+    /// The event text is deleted up to this row.
     blanked: i64,
-    /// Nothing is due to be deleted, or blanked, before the row received then is old enough.
+    /// The receipt time of the next row to delete, or to blank. Until it is old enough, nothing is due.
     next_delete: i64,
     next_blank: i64,
 }
 
 impl Purge {
-    /// Reads how far an earlier run came. Times in microseconds.
+    /// Loads the progress of an earlier run. Times are in microseconds.
     pub(super) fn load(conn: &Connection, retain: i64, window: i64) -> Result<Purge> {
         Ok(Purge {
             retain,
@@ -29,7 +29,7 @@ impl Purge {
         })
     }
 
-    /// Deletes and blanks up to so many rows each. `last` is the newest row.
+    /// Deletes up to `rows` rows, and blanks up to `rows` rows. `last` is the newest row.
     pub(super) fn step(&mut self, conn: &Connection, now: i64, last: i64, rows: usize) -> Result<()> {
         let old = now.saturating_sub(self.keep);
         if self.next_delete <= old {
@@ -65,11 +65,11 @@ impl Purge {
     }
 }
 
-/// The oldest rows of a range that are old enough.
+/// The oldest rows of a range that are due.
 struct Due {
-    /// The last of them; none when not even the first is.
+    /// The last due row, if any.
     through: Option<i64>,
-    /// When the row after them was received; none when there is no such row.
+    /// The receipt time of the row after them, if there is one.
     next: Option<i64>,
 }
 

@@ -1,7 +1,7 @@
-//! The embedded queue as a consumer reads it.
+//! Reads the embedded queue for a consumer.
 //!
-//! Keeps true: it only reads, sees committed events alone, and holds no transaction open between two calls, so it never
-//! keeps a running gateway from reclaiming its log.
+//! Keeps true: it only reads, and sees only committed events. It holds no transaction open between two calls, so it
+//! never keeps a running gateway from truncating its log.
 
 use std::path::Path;
 
@@ -15,16 +15,16 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the database, whether or not a gateway has it open.
+    /// Opens the database, even while a gateway has it open.
     ///
     /// # Errors
-    /// When there is no database, or it is not one of ours.
+    /// When there is no database, or it is not one of hookgate's.
     pub fn open(db: &Path) -> Result<Reader, OpenError> {
         database::pairing::check(db)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || {
             let conn = Connection::open_with_flags(db, flags)?;
-            conn.busy_timeout(BUSY)?;
+            conn.busy_timeout(BUSY_TIMEOUT)?;
             conn.pragma_update(None, "cache_size", -512)?;
             let version = database::version(&conn)?;
             Ok((conn, version))
@@ -37,8 +37,8 @@ impl Reader {
         }
     }
 
-    /// Up to `limit` events after a cursor, oldest first, each with its own cursor; 0 is before all. Events that were purged
-    /// are skipped.
+    /// Up to `limit` events after a cursor, oldest first, each with its own cursor. Cursor 0 is before all events.
+    /// Purged events are skipped.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -47,8 +47,8 @@ impl Reader {
             .map_err(|error| OpenError::of(Path::new(self.conn.path().unwrap_or_default()), error))
     }
 
-    /// How many events there are, and the cursor before the last `last` of them. Of very many, conflicts that were dropped are
-    /// counted along.
+    /// The number of events, and the cursor before the last `last` of them. Above 100,000 rows, the number includes
+    /// dropped conflicts.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -58,7 +58,8 @@ impl Reader {
     }
 
     fn read_end(&self, last: usize) -> rusqlite::Result<(u64, i64)> {
-        // Rows are numbered without a gap. The oldest of them have lost their event; a dropped conflict never had one.
+        // Rows are numbered without gaps. The oldest rows have lost their event text, and a dropped conflict never had
+        // one.
         let (newest, purged): (i64, i64) = self.conn.query_row(
             "SELECT coalesce((SELECT max(seq) FROM events), 0),
                 max((SELECT value FROM meta WHERE name = 'blanked'), coalesce((SELECT min(seq) FROM events), 1) - 1)",
@@ -66,7 +67,7 @@ impl Reader {
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         let mut total = (newest - purged).max(0);
-        if total <= COUNTED {
+        if total <= COUNT_EXACTLY_UP_TO {
             let count = "SELECT count(*) FROM events WHERE seq > ?1 AND event IS NOT NULL";
             total = self.conn.query_row(count, [purged], |row| row.get(0))?;
         }
@@ -82,13 +83,13 @@ impl Reader {
             .prepare_cached(
                 "SELECT seq, event FROM events WHERE seq > ?1 AND event IS NOT NULL ORDER BY seq LIMIT ?2",
             )?
-            .query_map(params![cursor, limit.min(MOST) as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .query_map(params![cursor, limit.min(MAX_LIMIT) as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect()
     }
 }
 
-const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
-/// However many are asked for, no more are held in memory at once.
-const MOST: usize = 10_000;
-/// Counting more takes too long.
-const COUNTED: i64 = 100_000;
+const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+/// The most events held in memory at once.
+const MAX_LIMIT: usize = 10_000;
+/// Counting more rows would take too long.
+const COUNT_EXACTLY_UP_TO: i64 = 100_000;

@@ -1,10 +1,10 @@
 //! A run: an immutable, sorted set of identity entries in blocks of one database page.
 //!
-//! Keeps true: a run is seen only once it is live, and then never changes. In memory it is its bloom filter and the first
-//! key of each block, so that a look-up reads at most one block (but for keys that share eight bytes).
+//! Keeps true: a run is searched only once it is live, and then never changes. Its bloom filter and the first key of
+//! each block are in memory. So a look-up reads at most one block, except for keys that share eight bytes.
 //!
-//! Each level has a table of its own, and only one run at a time is written into it, under ascending ids: so every block is
-//! appended at its table's end, where SQLite fills pages without splitting any.
+//! Each level has its own table, written by one run at a time under ascending ids. So every block is appended at the
+//! table's end, where SQLite fills pages without splitting them.
 
 use rusqlite::{Connection, Result, params};
 
@@ -16,22 +16,22 @@ use super::filter::{self, Filter, Line};
 /// A live run.
 #[derive(Debug)]
 pub(super) struct Run {
-    /// Ascending in the order in which runs were begun.
+    /// Ids ascend in the order in which runs were begun.
     pub(super) id: i64,
-    /// How many merges its entries went through.
+    /// The number of merges that its entries went through.
     pub(super) level: usize,
-    /// How many entries it holds.
+    /// The number of entries.
     pub(super) entries: i64,
-    /// The newest row of `events` it accounts for; of two runs, the one with the greater holds the newer entry.
+    /// The newest row of `events` that it covers. Of two runs, the one with the greater value has the newer entry.
     pub(super) max_seq: i64,
-    /// Past the window from here on, nothing in it counts.
+    /// The newest receipt time in it. One window later, the whole run is expired.
     pub(super) max_received: i64,
     filter: Filter,
     fences: Vec<u64>,
 }
 
 impl Run {
-    /// Reads a live run's filter and fences.
+    /// Loads a live run's filter and fences (the first key of each block).
     pub(super) fn load(conn: &Connection, id: i64) -> Result<Run> {
         let mut run = conn
             .prepare_cached(
@@ -60,7 +60,7 @@ impl Run {
         Ok(run)
     }
 
-    /// How many blocks it has.
+    /// The number of blocks.
     pub(super) fn blocks(&self) -> i64 {
         self.fences.len() as i64
     }
@@ -71,22 +71,22 @@ impl Run {
             return Ok(None);
         }
         let prefix = block::prefix(key);
-        let mut place = self.fences.partition_point(|fence| *fence <= prefix);
-        // Where a block starts with the very prefix looked for, the key may still stand at the end of the one before.
-        while let Some(before) = place.checked_sub(1) {
+        let mut index = self.fences.partition_point(|fence| *fence <= prefix);
+        // If a block starts with this very prefix, the key may also stand at the end of the previous block.
+        while let Some(before) = index.checked_sub(1) {
             let found = read(conn, self.level, first_block(self.id) + before as i64, |bytes| {
                 block::search(bytes, key)
             })?;
             if found.is_some() || self.fences.get(before) != Some(&prefix) {
                 return Ok(found);
             }
-            place = before;
+            index = before;
         }
         Ok(None)
     }
 }
 
-/// Hands a block's bytes to `look`; an absent block reads as empty.
+/// Passes a block's bytes to `look`. A missing block reads as empty.
 pub(super) fn read<T>(conn: &Connection, level: usize, id: i64, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
     let sql = READ.get(level).copied().unwrap_or(READ[LEVELS - 1]);
     let mut select = conn.prepare_cached(sql)?;
@@ -107,7 +107,7 @@ pub(super) fn first_chunk(run: i64) -> i64 {
     run << 20
 }
 
-/// A run being written, over one transaction or many; invisible until finished.
+/// A run that is being written, in one or many transactions. It is invisible until finished.
 #[derive(Debug)]
 pub(super) struct RunWriter {
     id: i64,
@@ -124,7 +124,7 @@ pub(super) struct RunWriter {
 }
 
 impl RunWriter {
-    /// Begins a run of at most so many entries.
+    /// Begins a run of at most `most` entries.
     pub(super) fn begin(conn: &Connection, level: usize, most: u64, per_block: usize) -> Result<RunWriter> {
         let lines = filter::lines_for(most);
         let id = conn
@@ -148,17 +148,17 @@ impl RunWriter {
         })
     }
 
-    /// Appends an entry; its key must be greater than all before.
+    /// Appends an entry. Its key must be greater than all before.
     pub(super) fn push(&mut self, conn: &Connection, entry: &Entry) -> Result<()> {
         let line = filter::line_of(&entry.key, self.lines) as usize;
         while line >= (self.chunks as usize + 1) * CHUNK_LINES {
             self.write_chunk(conn, CHUNK_LINES)?;
         }
-        let place = line - self.chunks as usize * CHUNK_LINES;
-        if self.chunk.len() <= place {
-            self.chunk.resize(place + 1, Line::default());
+        let index = line - self.chunks as usize * CHUNK_LINES;
+        if self.chunk.len() <= index {
+            self.chunk.resize(index + 1, Line::default());
         }
-        filter::mark(&mut self.chunk[place], &entry.key);
+        filter::mark(&mut self.chunk[index], &entry.key);
         if self.block.is_empty() {
             self.fences.extend_from_slice(&block::prefix(&entry.key).to_le_bytes());
         }
@@ -168,7 +168,7 @@ impl RunWriter {
         if self.block.len() >= self.per_block * block::WIDTH { self.write_block(conn) } else { Ok(()) }
     }
 
-    /// Makes the run live, as what accounts for `events` up to `max_seq`.
+    /// Makes the run live. It covers `events` up to `max_seq`.
     pub(super) fn finish(mut self, conn: &Connection, max_seq: i64) -> Result<Run> {
         if !self.block.is_empty() {
             self.write_block(conn)?;
@@ -208,10 +208,10 @@ impl RunWriter {
     }
 }
 
-/// 32 KiB of a filter a row: some 26,000 keys.
+/// 32 KiB of filter per row, for about 26,000 keys.
 const CHUNK_LINES: usize = 512;
 
-/// More than can be filled: eight times as many entries each.
+/// More levels than can fill up: each holds eight times more entries.
 pub(super) const LEVELS: usize = 8;
 
 const READ: [&str; LEVELS] = [

@@ -1,7 +1,7 @@
-//! The database as the writer thread uses it: batches in, results out.
+//! The database as the writer thread uses it: one transaction per batch.
 //!
-//! Keeps true: a enqueued leaves here only after COMMIT returned. After a transaction that failed, everything held in memory is
-//! thrown away and read again from what was committed, so memory never knows more than the disk.
+//! Keeps true: a result is returned only after COMMIT returned. After a failed transaction, all state in memory is
+//! dropped and loaded again from what was committed.
 
 use std::path::Path;
 
@@ -13,23 +13,23 @@ use crate::durable::inbox::{EnqueueRequest, Enqueued};
 
 use super::checkpoint::{self, Checkpoints};
 use super::identities::Identities;
-use super::ledger::Ledger;
+use super::ledger::EventLedger;
 use super::purge::Purge;
 use super::{Options, Tuning, run};
 
-/// An open database.
+/// The open database.
 pub(super) struct Store {
-    /// Before the connection, which has to be closed last.
+    /// Dropped before `conn`, which must be closed last.
     checkpoints: Checkpoints,
     pub(super) conn: Connection,
     pairing: Pairing,
-    /// None after a failure, until it is read again.
+    /// None after a failure, until it is loaded again.
     state: Option<State>,
     options: Options,
     tuning: Tuning,
 }
 
-/// What is held in memory of what is committed.
+/// State in memory that mirrors what is committed.
 struct State {
     identities: Identities,
     purge: Purge,
@@ -37,7 +37,7 @@ struct State {
 }
 
 impl Store {
-    /// Opens the database; the lock is the caller's.
+    /// Opens the database. The caller holds the lock.
     pub(super) fn open(db: &Path, options: Options, tuning: Tuning) -> Result<Store, OpenError> {
         let (conn, pairing) = database::open(db, tuning.layout, &tables())?;
         let checkpoints = Checkpoints::start(db, tuning.layout.checkpoint_bytes);
@@ -46,7 +46,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Admits a batch in one transaction: all of it or nothing.
+    /// Enqueues a batch in one transaction: all of it or nothing.
     pub(super) fn enqueue(&mut self, batch: &[&EnqueueRequest], now: i64) -> Result<Vec<Enqueued>> {
         let bytes: usize = batch.iter().map(|request| request.event.json.len() + ROW).sum();
         self.transact(now, bytes, batch.len(), |ledger| {
@@ -54,27 +54,27 @@ impl Store {
         })
     }
 
-    /// Upkeep in an idle moment.
-    pub(super) fn tend(&mut self, now: i64) -> Result<()> {
+    /// Does some upkeep in an idle moment.
+    pub(super) fn upkeep(&mut self, now: i64) -> Result<()> {
         if !self.busy(now) {
             return Ok(());
         }
         self.transact(now, IDLE_WORK * 64, IDLE_WORK, |_| Ok(()))
     }
 
-    /// Whether there is upkeep to do.
+    /// Whether upkeep is pending.
     pub(super) fn busy(&self, now: i64) -> bool {
         self.state.as_ref().is_some_and(|state| state.identities.busy() || state.purge.busy(now))
     }
 
-    /// After a failure: writes a little, and reads everything again.
+    /// After a failure: tests a small write, and loads the state again.
     pub(super) fn recover(&mut self, now: i64) -> Result<()> {
         self.conn.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'probe'")?.execute([now])?;
         self.state = Some(self.load()?);
         Ok(())
     }
 
-    /// Moves the log into the database once enough of it has gathered.
+    /// Checkpoints the log once it is long enough.
     pub(super) fn checkpoint(&mut self) {
         if self.checkpoints.is_writers_turn() {
             checkpoint::run(&self.conn, "PASSIVE");
@@ -82,7 +82,7 @@ impl Store {
         }
     }
 
-    /// The last checkpoint; dropping the connection then removes the log.
+    /// Runs the last checkpoint. Dropping the connection then removes the log.
     pub(super) fn close(mut self) {
         self.checkpoints.stop();
         checkpoint::run(&self.conn, "TRUNCATE");
@@ -98,15 +98,15 @@ impl Store {
         })
     }
 
-    /// Runs `work` and, in the same transaction, the upkeep that falls due with so many events.
+    /// Runs `work` and, in the same transaction, the upkeep for this many events.
     fn transact<T>(
         &mut self,
         now: i64,
         bytes: usize,
         events: usize,
-        work: impl FnOnce(&mut Ledger<'_>) -> Result<T>,
+        work: impl FnOnce(&mut EventLedger<'_>) -> Result<T>,
     ) -> Result<T> {
-        // Taken, and put back only after the commit: an early return leaves none, which `recover` mends.
+        // Put back only after the commit. After an early return it is none, and `recover` loads it again.
         let mut state = match self.state.take() {
             Some(state) => state,
             None => self.load()?,
@@ -114,9 +114,9 @@ impl Store {
         let window = micros(self.options.window);
         let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
         let State { identities, purge, next } = &mut state;
-        let done = work(&mut Ledger::open(&transaction, identities, next, now, window)?)?;
+        let done = work(&mut EventLedger::open(&transaction, identities, next, now, window)?)?;
         let last = *next - 1;
-        identities.tend(&transaction, events, last, now - window)?;
+        identities.upkeep(&transaction, events, last, now - window)?;
         purge.step(&transaction, now, last, 2 * events + 8)?;
         transaction.commit()?;
         self.pairing.committed(&self.conn);
@@ -126,7 +126,7 @@ impl Store {
     }
 }
 
-/// The tables, made where they are not there yet.
+/// The SQL that creates missing tables.
 pub(super) fn tables() -> String {
     let blocks: String = (0..run::LEVELS)
         .map(|level| {
@@ -142,12 +142,12 @@ fn micros(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
 }
 
-/// What a row and its share of the index add to an event's own bytes.
+/// The bytes that a row and its index entry add to the event's own.
 const ROW: usize = 400;
-/// An idle moment's upkeep, in events that would have brought as much.
+/// An idle moment does the upkeep of this many events.
 const IDLE_WORK: usize = 1024;
 
-// `event` stands last: what looks a row up by its key then never reads the pages of a long event.
+// `event` is the last column, so that a look-up by key never reads the overflow pages of a long event.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY,

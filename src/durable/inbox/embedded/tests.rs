@@ -76,7 +76,7 @@ fn readable(dir: &TempDir) -> Vec<(i64, String)> {
     Reader::open(&dir.path().join("hookgate.db")).unwrap().after(0, 100_000).unwrap()
 }
 
-/// What a crash would leave on disk now.
+/// A copy of the files, as a crash would leave them now.
 fn crash_image(dir: &TempDir) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for name in ["hookgate.db", "hookgate.db-wal"] {
@@ -158,17 +158,17 @@ fn events_outlive_retain_only_as_memory_and_cursors_are_never_reused() {
     for n in 0..200 {
         one(&mut store, forward(n, "a"), START);
     }
-    // First what is due now, so that what is due then is seen to be.
+    // First the upkeep due at START, so that the later one starts from there.
     for now in [START, START + 2 * DAY] {
         assert!(store.busy(now));
         while store.busy(now) {
-            store.tend(now).unwrap();
+            store.upkeep(now).unwrap();
         }
     }
     assert!(readable(&dir).is_empty());
     assert_eq!(one(&mut store, forward(7, "a"), START + 2 * DAY), duplicate("e7"));
     while store.busy(START + 30 * DAY) {
-        store.tend(START + 30 * DAY).unwrap();
+        store.upkeep(START + 30 * DAY).unwrap();
     }
     let rows =
         |store: &Store| store.conn.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0));
@@ -187,12 +187,12 @@ fn a_short_window_does_not_shorten_retain() {
     for n in 0..100 {
         one(&mut store, forward(n, "a"), START);
     }
-    store.tend(START + 7 * DAY - 1).unwrap();
+    store.upkeep(START + 7 * DAY - 1).unwrap();
     while store.busy(START + 7 * DAY - 1) {
-        store.tend(START + 7 * DAY - 1).unwrap();
+        store.upkeep(START + 7 * DAY - 1).unwrap();
     }
     assert_eq!(readable(&dir).len(), 100);
-    store.tend(START + 7 * DAY).unwrap();
+    store.upkeep(START + 7 * DAY).unwrap();
     assert!(!store.busy(START + 7 * DAY));
     assert_eq!(readable(&dir).len(), 1, "the newest row stays");
 }
@@ -228,15 +228,15 @@ fn a_full_disk_refuses_loses_nothing_and_passes() {
     assert_eq!(readable(&dir).len(), accepted.len());
 }
 
-pub(super) fn watched() -> (Watch, QueueMetrics) {
+pub(super) fn watched() -> (StoreHealth, QueueMetrics) {
     let metrics = Metrics::new().unwrap().queue("embedded");
-    (Watch { metrics: metrics.clone(), readiness: Arc::default() }, metrics)
+    (StoreHealth { metrics: metrics.clone(), readiness: Arc::default() }, metrics)
 }
 
 fn start(dir: &TempDir) -> (Embedded, QueueMetrics) {
-    let (watch, metrics) = watched();
+    let (health, metrics) = watched();
     let clock = Clock::manual(Timestamp::from_microsecond(START).unwrap());
-    (Embedded::tuned(&dir.path().join("hookgate.db"), days(7, 7), clock, watch, tiny()).unwrap(), metrics)
+    (Embedded::tuned(&dir.path().join("hookgate.db"), days(7, 7), clock, health, tiny()).unwrap(), metrics)
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
-//! The writer thread: takes what waits, commits it as one transaction, answers all of it.
+//! The writer thread: it takes the waiting jobs, commits them as one transaction, and answers them.
 //!
-//! Keeps true: whoever is taken from the channel is answered, whatever happens to the disk. While the database refuses,
-//! nobody waits for it: all are refused at once, and the thread tries by itself, once a second, whether it is back.
+//! Keeps true: every job taken is answered, whatever happens to the disk. While the database refuses, jobs fail at
+//! once, and the thread retries the database once a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,33 +18,32 @@ use crate::observe::metrics::{EnqueueFailure, QueueMetrics};
 use super::Tuning;
 use super::store::Store;
 
-/// A delivery and who waits for its enqueued.
+/// A delivery, and the channel for its result.
 pub(super) struct Job {
-    /// The delivery.
     pub(super) request: Arc<EnqueueRequest>,
     pub(super) reply: Reply<Result<Enqueued, EnqueueError>>,
 }
 
-/// What the thread owns.
+/// The writer thread's state.
 pub(super) struct Writer {
     store: Store,
     jobs: Receiver<Job>,
     clock: Clock,
-    watch: Watch,
+    health: StoreHealth,
     tuning: Tuning,
-    /// Why the database refuses, and when to try again.
+    /// Why the database refuses, and when to retry.
     down: Option<(String, Instant)>,
 }
 
-/// Where the thread tells how it fares.
-pub(super) struct Watch {
+/// Publishes whether the store works.
+pub(super) struct StoreHealth {
     /// The queue's metrics.
     pub(super) metrics: QueueMetrics,
-    /// One store is both queue and dedupe.
+    /// The readiness, of which it sets both `queue` and `dedupe`.
     pub(super) readiness: Arc<Readiness>,
 }
 
-impl Watch {
+impl StoreHealth {
     fn set(&self, up: bool) {
         self.metrics.up.set(i64::from(up));
         self.readiness.set_queue(up);
@@ -52,48 +51,48 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
-    /// However the thread ends, by a bug too: nobody believes that it still takes events.
+impl Drop for StoreHealth {
+    /// Reports down however the thread ends, even by a panic.
     fn drop(&mut self) {
         self.set(false);
     }
 }
 
 impl Writer {
-    /// A writer that is up.
+    /// The writer starts as up.
     pub(super) fn new(
         store: Store,
         jobs: Receiver<Job>,
         clock: Clock,
-        watch: Watch,
+        health: StoreHealth,
         tuning: Tuning,
     ) -> Writer {
-        watch.set(true);
-        Writer { store, jobs, clock, watch, tuning, down: None }
+        health.set(true);
+        Writer { store, jobs, clock, health, tuning, down: None }
     }
 
-    /// Works until every sender is gone and the channel is empty.
+    /// Runs until every sender is gone and the channel is empty.
     pub(super) fn run(mut self) {
         let mut batch = Vec::new();
         loop {
-            match self.jobs.recv_timeout(self.patience()) {
+            match self.jobs.recv_timeout(self.next_wait()) {
                 Ok(job) => {
                     self.gather(job, &mut batch);
-                    self.serve(&mut batch);
+                    self.commit(&mut batch);
                 }
-                Err(RecvTimeoutError::Timeout) => self.idle(),
+                Err(RecvTimeoutError::Timeout) => self.on_idle(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         self.store.close();
     }
 
-    /// How long to wait for work before looking after the database.
-    fn patience(&self) -> Duration {
+    /// How long to wait for a job before the next upkeep or retry.
+    fn next_wait(&self) -> Duration {
         match &self.down {
             Some((_, retry)) => retry.saturating_duration_since(clock::instant()),
-            None if self.store.busy(self.now()) => BREATH,
-            None => REST,
+            None if self.store.busy(self.now()) => UPKEEP_INTERVAL,
+            None => IDLE_INTERVAL,
         }
     }
 
@@ -109,19 +108,19 @@ impl Writer {
         }
     }
 
-    fn serve(&mut self, batch: &mut Vec<Job>) {
+    fn commit(&mut self, batch: &mut Vec<Job>) {
         self.retry();
         if let Some((why, _)) = &self.down {
-            self.watch.metrics.failed(EnqueueFailure::Refused, batch.len());
-            refuse(batch, why);
+            self.health.metrics.failed(EnqueueFailure::Refused, batch.len());
+            reject(batch, why);
             return;
         }
         let started = clock::instant();
         let requests: Vec<&EnqueueRequest> = batch.iter().map(|job| &*job.request).collect();
         match self.store.enqueue(&requests, self.now()) {
             Ok(results) => {
-                self.watch.metrics.duration.observe(started.elapsed().as_secs_f64());
-                self.watch.metrics.batch.observe(batch.len() as f64);
+                self.health.metrics.duration.observe(started.elapsed().as_secs_f64());
+                self.health.metrics.batch.observe(batch.len() as f64);
                 let mut answers = Answers::default();
                 for (job, enqueued) in batch.drain(..).zip(results) {
                     answers.reply(job.reply, Ok(enqueued));
@@ -130,27 +129,27 @@ impl Writer {
                 self.store.checkpoint();
             }
             Err(error) => {
-                self.watch.metrics.failed(EnqueueFailure::Refused, batch.len());
-                let why = self.fail(&error);
-                refuse(batch, &why);
+                self.health.metrics.failed(EnqueueFailure::Refused, batch.len());
+                let why = self.on_failure(&error);
+                reject(batch, &why);
             }
         }
     }
 
-    fn idle(&mut self) {
+    fn on_idle(&mut self) {
         self.retry();
         if self.down.is_some() {
             return;
         }
-        match self.store.tend(self.now()) {
+        match self.store.upkeep(self.now()) {
             Ok(()) => self.store.checkpoint(),
             Err(error) => {
-                self.fail(&error);
+                self.on_failure(&error);
             }
         }
     }
 
-    /// Once the database has been left alone for a while: is it back?
+    /// Retries the database when its pause is over.
     fn retry(&mut self) {
         if self.down.as_ref().is_none_or(|(_, retry)| *retry > clock::instant()) {
             return;
@@ -159,21 +158,21 @@ impl Writer {
             Ok(()) => {
                 tracing::info!("the embedded store takes events again");
                 self.down = None;
-                self.watch.set(true);
+                self.health.set(true);
             }
             Err(error) => {
-                self.fail(&error);
+                self.on_failure(&error);
             }
         }
     }
 
-    fn fail(&mut self, error: &rusqlite::Error) -> String {
+    fn on_failure(&mut self, error: &rusqlite::Error) -> String {
         let why = database::reason(error).to_owned();
         if self.down.is_none() {
             tracing::error!(%error, "the embedded store refuses events");
         }
         self.down = Some((why.clone(), clock::instant() + self.tuning.probe));
-        self.watch.set(false);
+        self.health.set(false);
         why
     }
 
@@ -182,19 +181,19 @@ impl Writer {
     }
 }
 
-fn refuse(batch: &mut Vec<Job>, why: &str) {
+fn reject(batch: &mut Vec<Job>, why: &str) {
     let mut answers = Answers::default();
     for job in batch.drain(..) {
         answers.reply(job.reply, Err(EnqueueError::Refused(why.to_owned())));
     }
 }
 
-/// Few large events make a batch as well as many small ones.
+/// A batch also ends at this size, so that a few large events fill one too.
 const BATCH_BYTES: usize = 4 << 20;
-/// Between two rounds of upkeep while nothing comes in.
-const BREATH: Duration = Duration::from_millis(20);
-/// Between two looks at whether something has come of age.
-const REST: Duration = Duration::from_secs(5);
+/// The pause between two rounds of upkeep while no jobs come.
+const UPKEEP_INTERVAL: Duration = Duration::from_millis(20);
+/// The pause between two checks for new upkeep.
+const IDLE_INTERVAL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_what_waits_up_to_so_many_events_or_bytes() {
+    fn a_batch_takes_the_waiting_jobs_up_to_a_number_or_size() {
         let dir = tempfile::tempdir().unwrap();
         let (writer, send) = writer(dir.path(), Tuning { batch: 3, ..tiny() });
         let gathered = |bytes: &[usize]| {
@@ -237,14 +236,18 @@ mod tests {
     }
 
     #[test]
-    fn it_waits_for_what_is_to_do_next() {
+    fn the_writer_waits_until_the_next_upkeep_or_retry() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut writer, _send) = writer(dir.path(), Tuning { probe: REST * 9, ..tiny() });
-        assert_eq!(writer.patience(), BREATH, "whether something is past its time is not known yet");
-        writer.idle();
-        assert_eq!(writer.patience(), REST);
-        writer.fail(&rusqlite::Error::InvalidQuery);
-        assert!(writer.patience() > REST);
+        let (mut writer, _send) = writer(dir.path(), Tuning { probe: IDLE_INTERVAL * 9, ..tiny() });
+        assert_eq!(
+            writer.next_wait(),
+            UPKEEP_INTERVAL,
+            "whether something is past its time is not known yet"
+        );
+        writer.on_idle();
+        assert_eq!(writer.next_wait(), IDLE_INTERVAL);
+        writer.on_failure(&rusqlite::Error::InvalidQuery);
+        assert!(writer.next_wait() > IDLE_INTERVAL);
         writer.retry();
         assert!(writer.down.is_some(), "it is left alone for a while");
         writer.down = Some((String::new(), clock::instant()));

@@ -1,17 +1,19 @@
--- Looks, remembers (SET) and enters (XADD) a batch of events, each on its own and in that order. Redis rolls no script back, so
--- a step that fails after another has to be undone here. A SET is undone by another SET: a user who was allowed the first is
--- allowed the second, and it needs no memory. Most events are new, so the first SET looks and remembers in one command. The other order would need XDEL, a right that this user may lack, and a consumer
--- that XREAD serves may have the entry by then. So when XADD fails, nothing is remembered; when SET fails, nothing entered.
+-- Looks up, remembers (SET) and enqueues (XADD) each event of a batch.
+-- Redis does not roll back a script, so a step that fails after another is undone here. When XADD fails, nothing is
+-- remembered; when SET fails, nothing is enqueued. A SET is undone by another SET, which needs no further right and no
+-- memory. The other order would need XDEL to undo an XADD: the user may lack that right, and a consumer may have read
+-- the entry by then.
+-- Most events are new, so the first SET both looks up and remembers.
 -- KEYS: the stream, then each event's seen key. ARGV: window in ms, max_backlog, then six for each event: the body's
--- hash, what to do under a known identity (F tell, D drop, C enter: this is the conflict form), id, type, source, JSON.
--- Answers a number an event (answer.rs names them), or a text saying why it was refused.
+-- hash, what to do under a known identity (F report, D drop, C enqueue this conflict form), id, type, source, JSON.
+-- Answers a number for each event (script.rs names them), or a text with the reason of a refusal.
 local stream, window, room = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local answers = {}
 
--- A stream that is no stream refuses what would enter it; what is known already is still told.
+-- If the key is no stream, new events are refused, and known ones are still recognized.
 local length = redis.pcall('XLEN', stream)
 
--- 'source' and 'line' of the error would tell the operator nothing; the text starts with Redis' error code.
+-- Only the text, which starts with Redis' error code. 'source' and 'line' of the error would not help the operator.
 local function why(refusal)
   return refusal.err
 end
@@ -32,14 +34,14 @@ for i = 1, #KEYS - 1 do
     known = redis.pcall('SET', seen, body .. 'F', 'PX', window, 'NX', 'GET')
     kept = not known or refused(known) and known
   end
-  -- A server that is out of memory refuses SET, and still tells what is known.
+  -- A server without memory refuses SET but still answers GET.
   if kept == nil or refused(kept) then
     known = redis.pcall('GET', seen)
   end
 
   local flag
   if type(known) == 'string' then
-    -- Records of 33 bytes: a body's hash, and how it was taken.
+    -- Records of 33 bytes: a body's hash, and a letter for how it was taken.
     for from = 1, #known, 33 do
       if string.sub(known, from, from + 31) == body then
         flag = string.sub(known, from + 32, from + 32)
@@ -79,7 +81,7 @@ for i = 1, #KEYS - 1 do
         if known then
           redis.call('SET', seen, known, 'PX', window)
         else
-          -- Long past: it is gone at once.
+          -- An expiry in the past deletes the key at once.
           redis.call('SET', seen, '', 'PXAT', 1)
         end
       else

@@ -1,7 +1,7 @@
-//! The likely mistake where Redis cannot be used, and its fix.
+//! Explains the likely mistake when Redis cannot be used, and its fix.
 //!
-//! Keeps true: nothing here holds a URL or a password, and no password is sent. A server is asked only which protocol it
-//! speaks, on a connection of its own, and only after the configured way has failed.
+//! Keeps true: no text holds a URL or a password, and no password is sent. A server is only asked which protocol it
+//! speaks, over a new connection, and only after the configured way failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::servers::{Address, Kind, Server, Servers};
 
-/// What to do about a stream that takes no events, for this reason.
+/// How to fix a stream that accepts no events for this reason.
 pub(crate) fn of_stream(why: &str) -> &'static str {
     if why.contains("exhausted the last possible ID") {
         "an entry with the largest id that there can be was added by hand; XDEL it and XSETID the stream to the id of the \
@@ -25,9 +25,9 @@ pub(crate) fn of_stream(why: &str) -> &'static str {
 }
 
 impl Servers {
-    /// The failure `why` of a server, with the likely mistake where there is one.
+    /// Adds the likely mistake, if there is one, to a server's failure `why`.
     pub(super) async fn advise(&self, server: &Server, why: String) -> String {
-        // The driver's words on an answer that it cannot read have several lines.
+        // The driver describes an unreadable answer in several lines.
         let why = why.lines().map(str::trim).collect::<Vec<_>>().join(", ");
         let address = match (server, self.kind()) {
             (Server::Node(address), _) => Some(address),
@@ -50,7 +50,7 @@ impl Servers {
         }
     }
 
-    /// The answer `why` of a server, with the likely mistake where its words show one.
+    /// Adds the likely mistake, if its words show one, to a server's answer `why`.
     pub fn explain(&self, why: &str) -> String {
         match self.known(why) {
             Some(advice) => format!("{why}: {advice}"),
@@ -58,7 +58,7 @@ impl Servers {
         }
     }
 
-    /// The likely mistake that the words of the server, or of the driver, show.
+    /// The likely mistake that the words of the server or the driver show.
     fn known(&self, why: &str) -> Option<&'static str> {
         let (user, password) = self.has_credentials();
         let says = |part: &str| why.contains(part);
@@ -121,7 +121,7 @@ impl Servers {
         advice.into_iter().find(|(part, _)| says(part)).map(|(_, advice)| advice)
     }
 
-    /// Whether the server speaks TLS where the URL says that it does not, or the other way round.
+    /// Checks whether the server speaks TLS although the URL says it does not, or the other way round.
     async fn other_protocol(&self, address: &Address) -> Option<&'static str> {
         if self.speaks_tls() {
             let plain = answer(address, b"PING\r\n").await?;
@@ -139,24 +139,24 @@ impl Servers {
     }
 }
 
-/// Whether an answer came, so that the protocol is the right one.
+/// Whether the server answered, so that the protocol is right.
 fn is_settled(why: &str) -> bool {
     ["NOPERM", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "certificate"]
         .iter()
         .any(|word| why.contains(word))
 }
 
-/// The first byte that comes back; none if nothing does in time.
+/// The first byte of the answer; none without an answer in time.
 async fn answer(address: &Address, question: &[u8]) -> Option<u8> {
     let asked = async {
         let mut stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
         stream.write_all(question).await?;
         stream.read_u8().await
     };
-    timeout(PATIENCE, asked).await.ok()?.ok()
+    timeout(TIMEOUT, asked).await.ok()?.ok()
 }
 
-/// The first record of a TLS client. It trusts no certificate, since its handshake ends here.
+/// A TLS client's first record. It trusts no certificate, because the handshake ends here.
 fn hello(address: &Address) -> Option<Vec<u8>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
@@ -168,4 +168,4 @@ fn hello(address: &Address) -> Option<Vec<u8>> {
     Some(hello)
 }
 
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);

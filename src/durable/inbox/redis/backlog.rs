@@ -1,7 +1,7 @@
-//! How long a stream may get, and which of its consumer groups keep nothing in it.
+//! How long a stream may get, and which consumer groups are ignored when it is trimmed.
 //!
-//! Keeps true: a group is ignored only where the config says so; a group that has consumers is judged by the server at the
-//! moment of trimming, and one that has none only after it has stood still, under this gateway's eyes, for the whole time.
+//! Keeps true: a group is ignored only if the config says so. For a group with consumers the server decides at the time
+//! of trimming. A group without consumers must have stood still for the whole time while this gateway watched.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,45 +9,45 @@ use std::time::{Duration, Instant};
 
 use redis::Cmd;
 
-/// The bound of every stream of a queue.
+/// The limit of every stream of a queue.
 #[derive(Debug)]
 pub struct Backlog {
     max: u64,
     ignore_idle: Option<Duration>,
-    /// The groups of each stream, by name, as they were seen last.
+    /// By stream and group name, how each group was seen last.
     seen: Mutex<BTreeMap<String, BTreeMap<Vec<u8>, Seen>>>,
 }
 
 /// How a group was seen last.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    /// The last entry that it was given.
+    /// The id of the last entry that the group read.
     pub(super) read: String,
-    /// How long ago one of its consumers was seen; none without consumers.
+    /// How long ago a consumer of the group was active; none without consumers.
     pub(super) idle: Option<Duration>,
-    /// When it was first seen, when it moved, or when a consumer was there: the latest of these.
+    /// The latest of: first seen, last moved, last consumer active.
     since: Instant,
 }
 
 impl Seen {
-    /// As of now.
+    /// The group's state at `now`.
     pub(super) fn new(read: String, idle: Option<Duration>, now: Instant) -> Seen {
         Seen { read, idle, since: now }
     }
 }
 
 impl Backlog {
-    /// A stream takes no more at `max` entries; a group that was not seen for `ignore_idle` keeps nothing.
+    /// A stream accepts no more events at `max` entries. A group that was idle for `ignore_idle` is ignored.
     pub fn new(max: u64, ignore_idle: Option<Duration>) -> Backlog {
         Backlog { max, ignore_idle, seen: Mutex::default() }
     }
 
-    /// At this length a stream takes no more.
+    /// The length at which a stream accepts no more events.
     pub fn max(&self) -> u64 {
         self.max
     }
 
-    /// Takes in how the groups of a stream stand now; those that are not named are gone.
+    /// Records a stream's groups. Groups that are not listed are forgotten.
     pub(super) fn has_groups(&self, stream: &str, mut groups: BTreeMap<Vec<u8>, Seen>) {
         let mut seen = self.seen();
         let before = seen.remove(stream).unwrap_or_default();
@@ -62,7 +62,7 @@ impl Backlog {
         }
     }
 
-    /// Adds the scripts' arguments: the limit in ms, 0 for none, and each group without consumers that is past it.
+    /// Adds the scripts' arguments: the idle limit in ms (0 for none), and each consumer-less group past it.
     pub(super) fn ignoring(&self, stream: &str, call: &mut Cmd) {
         self.ignoring_at(stream, call, crate::base::clock::instant());
     }

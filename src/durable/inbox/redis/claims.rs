@@ -1,7 +1,7 @@
-//! The question whether a server would take claims.
+//! Asks whether a server would accept claims.
 //!
-//! Keeps true: asking changes nothing, and needs the same rights, on keys of the same shape, as a claim, its commit and its
-//! release do; what says nothing of claims (the server is away, or another has the keys) is no refusal.
+//! Keeps true: asking changes nothing. It needs the same rights, on keys of the same shape, as a claim, its commit and
+//! its release. An answer that says nothing about claims, for example that the server is down, is no refusal.
 
 use std::sync::LazyLock;
 
@@ -11,28 +11,28 @@ use redis::{Cmd, RedisResult, Script, Value};
 use super::is_away;
 use super::script::{said, short};
 
-/// The question, about the claims of one queue.
+/// The question about the claims of one queue.
 pub struct Claims {
     stem: String,
 }
 
-/// The stem of an identity's keys. Before the braces what all share, in them what the slot comes from.
+/// The common prefix of an identity's keys. The braces hold the part that decides the slot.
 pub(in crate::durable::inbox) fn stem(of: &str, queue: &str) -> String {
     format!("hookgate:{{{of}}}:{queue}")
 }
 
 impl Claims {
-    /// Of a queue, by its configured name; `key` is one that the server has.
+    /// `queue` is the queue's configured name, and `key` a key of the server.
     pub fn new(queue: &str, key: &str) -> Claims {
         Claims { stem: stem(key, queue) }
     }
 
-    /// Why claims are refused, if they are: Redis' own words, after the command that it refused.
+    /// Why claims are refused, if so: the refused command, and Redis' own words.
     ///
     /// # Errors
-    /// When the server is away or silent.
+    /// When the server is down or silent.
     pub async fn ask(&self, connection: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
-        // As claims do it.
+        // First by hash and then by text, as claims do.
         let mut reply = Value::Nil;
         for (command, script) in [("EVALSHA", SCRIPT.get_hash()), ("EVAL", TEXT)] {
             let mut ask = redis::pipe();

@@ -1,7 +1,7 @@
-//! The ways to Redis: one, and in a cluster one to each master.
+//! The connections to Redis: one, or in a cluster one to each master.
 //!
-//! Keeps true: a master that is away stops nobody but those whose keys it has; when a replica has taken its place, or slots
-//! have moved, that is found out by itself. A view of the cluster that is older than the present one is not believed.
+//! Keeps true: a master that is down affects only its own keys. Failovers and moved slots are discovered automatically.
+//! A topology older than the current one is ignored.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -19,199 +19,206 @@ use super::replicas::Replicas;
 use super::servers::{Address, Kind, Server, Servers};
 use super::topology::{Master, Topology, slot};
 
-/// The ways to all that the configured servers are.
+/// The connections to all masters of the configured servers.
 pub(in crate::durable::inbox) struct ClusterClient {
     servers: Arc<Servers>,
-    /// Sent on every new connection: the scripts.
-    loads: Arc<Pipeline>,
-    board: Arc<RedisHealth>,
-    /// A server with fewer that keep up takes no writes.
+    /// The commands that load the scripts, sent on every new connection.
+    load_scripts: Arc<Pipeline>,
+    health: Arc<RedisHealth>,
+    /// A server with fewer replicas than this counts as down.
     replicas: Replicas,
-    /// The queue whose claims are taken there, if any are.
+    /// The queue whose claims are kept there, if any.
     claims: Option<String>,
-    routes: RwLock<Vec<NodeEntry>>,
-    astray: Notify,
+    entries: RwLock<Vec<NodeEntry>>,
+    redirected: Notify,
 }
 
 struct NodeEntry {
     master: Master,
-    /// A key that this master has: asking for it also tells when the cluster is down, or the master is none any more.
+    /// A key of this master. Probing it also shows a cluster that is down, and a master that was replaced.
     probe: Option<String>,
-    link: Arc<NodeConnection>,
+    node: Arc<NodeConnection>,
     _stop: DropGuard,
 }
 
 impl ClusterClient {
-    /// Ways that are down until [`ClusterClient::keep`] runs.
+    /// The connections are opened by [`ClusterClient::run`].
     pub(in crate::durable::inbox) fn new(
         servers: Servers,
-        loads: Pipeline,
-        board: RedisHealth,
+        load_scripts: Pipeline,
+        health: RedisHealth,
         replicas: Replicas,
         claims: Option<String>,
     ) -> ClusterClient {
-        let (servers, loads, board) = (Arc::new(servers), Arc::new(loads), Arc::new(board));
+        let (servers, load_scripts, health) = (Arc::new(servers), Arc::new(load_scripts), Arc::new(health));
         ClusterClient {
             servers,
-            loads,
-            board,
+            load_scripts,
+            health,
             replicas,
             claims,
-            routes: RwLock::default(),
-            astray: Notify::new(),
+            entries: RwLock::default(),
+            redirected: Notify::new(),
         }
     }
 
-    /// Whether calls are sent at all, be it only to some of the masters.
+    /// Whether at least one master is connected.
     pub(in crate::durable::inbox) fn is_up(&self) -> bool {
-        self.routes().iter().any(|route| route.link.is_up())
+        self.entries().iter().any(|entry| entry.node.is_up())
     }
 
-    /// The way to the master that has a key.
-    pub(super) fn of(&self, key: &str) -> Option<Arc<NodeConnection>> {
+    /// The connection to the master that has a key.
+    pub(super) fn node_of(&self, key: &str) -> Option<Arc<NodeConnection>> {
         let slot = slot(key);
-        let routes = self.routes();
-        routes.iter().find(|route| route.master.has(slot)).map(|route| route.link.clone())
+        let entries = self.entries();
+        entries.iter().find(|entry| entry.master.has(slot)).map(|entry| entry.node.clone())
     }
 
-    /// Sends commands, whose keys are all of the slot of `key`, in one write and waits for all their replies; a refusal is
-    /// one of the replies.
+    /// Sends commands in one write and waits for all replies. All their keys share the slot of `key`. A refusal is one
+    /// of the replies.
     ///
     /// # Errors
-    /// When nothing was sent, or not all was answered.
+    /// When nothing was sent, or a reply is missing.
     pub(in crate::durable::inbox) async fn call(
         &self,
         key: &str,
         commands: &Pipeline,
     ) -> Result<Vec<Value>, Fault> {
-        let link = self.of(key).ok_or(Fault::Unreachable)?;
-        let replies = link.call(commands).await?;
+        let node = self.node_of(key).ok_or(Fault::Unreachable)?;
+        let replies = node.call(commands).await?;
         for reply in &replies {
             if let Value::ServerError(why) = reply {
-                self.heed(&link, why.code(), why.details().unwrap_or_default());
+                self.handle_redirect(&node, why.code(), why.details().unwrap_or_default());
             }
         }
         Ok(replies)
     }
 
-    /// Does what an error's code asks for, and says whether the server cannot serve for now, whatever is asked of it.
-    pub(in crate::durable::inbox) fn heed(&self, link: &NodeConnection, code: &str, text: &str) -> bool {
-        let (down, astray) = (node_connection::is_down(code), node_connection::is_astray(code));
+    /// Reacts to an error code: disconnects a server that is down, and refreshes the topology. True if the server
+    /// cannot serve the key now.
+    pub(in crate::durable::inbox) fn handle_redirect(
+        &self,
+        node: &NodeConnection,
+        code: &str,
+        text: &str,
+    ) -> bool {
+        let (down, redirected) = (node_connection::is_down(code), node_connection::is_redirect(code));
         if down {
-            link.give_up(text);
+            node.disconnect(text);
         }
-        if down || astray {
-            self.astray.notify_one();
+        if down || redirected {
+            self.redirected.notify_one();
         }
-        down || astray
+        down || redirected
     }
 
-    pub(in crate::durable::inbox) fn board(&self) -> &RedisHealth {
-        &self.board
+    pub(in crate::durable::inbox) fn health(&self) -> &RedisHealth {
+        &self.health
     }
 
-    /// Holds all ways up until stopped.
-    pub(in crate::durable::inbox) async fn keep(self: Arc<ClusterClient>, stop: CancellationToken) {
+    /// Keeps all connections up until stopped.
+    pub(in crate::durable::inbox) async fn run(self: Arc<ClusterClient>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.follow(&tasks) => {}
-            () = self.board.tell_refusals() => {}
+            () = self.follow_topology(&tasks) => {}
+            () = self.health.log_refusals() => {}
         }
-        self.routes.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).clear();
         tasks.close();
         tasks.wait().await;
     }
 
-    /// Asks one node after the other who has what: soon again while something is amiss.
-    async fn follow(&self, tasks: &TaskTracker) {
+    /// Asks the nodes in turn for the topology: every 5 s, or every 200 ms while something is wrong.
+    async fn follow_topology(&self, tasks: &TaskTracker) {
         let (mut turn, mut epoch, mut failed) = (0, 0, 0);
         loop {
-            let nodes = self.nodes();
-            let Some(node) = nodes.get(turn % nodes.len().max(1)) else { return };
+            let addresses = self.addresses();
+            let Some(address) = addresses.get(turn % addresses.len().max(1)) else { return };
             turn += 1;
             if !self.is_up() {
-                // A cluster that was made anew counts from the start.
+                // A recreated cluster counts its epochs from zero.
                 epoch = 0;
             }
-            match Topology::look(&self.servers, node, node_connection::PATIENCE).await {
+            match Topology::look(&self.servers, address, node_connection::TIMEOUTS).await {
                 Ok(topology) => {
                     failed = 0;
                     if topology.epoch >= epoch && !topology.masters.is_empty() {
                         epoch = topology.epoch;
-                        self.set(topology, tasks);
+                        self.apply(topology, tasks);
                     }
                 }
                 Err(why) => {
                     failed += 1;
-                    if failed == nodes.len() {
-                        let why = self.servers.advise(&Server::Node(node.clone()), why).await;
-                        tracing::warn!(%why, "no node of the redis cluster can be reached; trying on");
+                    if failed == addresses.len() {
+                        let why = self.servers.advise(&Server::Node(address.clone()), why).await;
+                        tracing::warn!(%why, "no node of the redis cluster can be reached; retrying");
                     }
                 }
             }
             if *self.servers.kind() != Kind::Cluster {
                 return std::future::pending().await;
             }
-            let pause = if self.board.is_all_up() { LOOK_EVERY } else { LOOK_SOON };
+            let pause = if self.health.is_all_up() { LOOK_EVERY } else { LOOK_SOON };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // Not at once: the slots may be on their way.
-                () = self.astray.notified() => tokio::time::sleep(LOOK_SOON).await,
+                // Waits a little, because the slots may still be moving.
+                () = self.redirected.notified() => tokio::time::sleep(LOOK_SOON).await,
             }
         }
     }
 
-    /// Whom to ask: those known as masters, and those configured.
-    fn nodes(&self) -> Vec<Address> {
-        let mut nodes = self.servers.given().to_vec();
-        for route in self.routes().iter() {
-            if let Server::Node(address) = &route.master.server
-                && !nodes.contains(address)
+    /// The addresses to ask: the configured nodes and the known masters.
+    fn addresses(&self) -> Vec<Address> {
+        let mut addresses = self.servers.given().to_vec();
+        for entry in self.entries().iter() {
+            if let Server::Node(address) = &entry.master.server
+                && !addresses.contains(address)
             {
-                nodes.push(address.clone());
+                addresses.push(address.clone());
             }
         }
-        nodes
+        addresses
     }
 
-    /// Opens the ways that are new, and closes those that lead nowhere now.
-    fn set(&self, topology: Topology, tasks: &TaskTracker) {
+    /// Opens the new connections, and closes those to former masters.
+    fn apply(&self, topology: Topology, tasks: &TaskTracker) {
         let whole = topology.is_whole();
-        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        let mut before = std::mem::take(&mut *routes);
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *entries);
         for master in topology.masters {
-            let kept = before.iter().position(|route| {
-                let probed = route.probe.as_ref().is_none_or(|key| master.has(slot(key)));
-                route.master.server == master.server && probed
+            let kept = before.iter().position(|entry| {
+                let probed = entry.probe.as_ref().is_none_or(|key| master.has(slot(key)));
+                entry.master.server == master.server && probed
             });
-            routes.push(match kept {
+            entries.push(match kept {
                 Some(at) => {
-                    let route = before.swap_remove(at);
-                    route.link.set_slots(&master.slots);
-                    NodeEntry { master, ..route }
+                    let entry = before.swap_remove(at);
+                    entry.node.set_slots(&master.slots);
+                    NodeEntry { master, ..entry }
                 }
-                None => self.route(master, tasks),
+                None => self.open_node(master, tasks),
             });
         }
-        drop(routes);
-        self.board.set_whole(whole);
+        drop(entries);
+        self.health.set_whole(whole);
     }
 
-    fn route(&self, master: Master, tasks: &TaskTracker) -> NodeEntry {
+    fn open_node(&self, master: Master, tasks: &TaskTracker) -> NodeEntry {
         let key = master.probe_key();
         let claims = self.claims.as_ref().map(|queue| Claims::new(queue, &key));
         let probe = matches!(master.server, Server::Node(_)).then_some(key);
-        let (servers, loads, board) = (self.servers.clone(), self.loads.clone(), self.board.clone());
-        let ask = Probe::new(probe.as_deref(), self.replicas, claims);
-        let link = Arc::new(NodeConnection::new(servers, &master, loads, board, ask));
+        let (servers, load_scripts, health) =
+            (self.servers.clone(), self.load_scripts.clone(), self.health.clone());
+        let node_probe = Probe::new(probe.as_deref(), self.replicas, claims);
+        let node = Arc::new(NodeConnection::new(servers, &master, load_scripts, health, node_probe));
         let stop = CancellationToken::new();
-        tasks.spawn(link.clone().keep(stop.clone()));
-        NodeEntry { master, probe, link, _stop: stop.drop_guard() }
+        tasks.spawn(node.clone().run(stop.clone()));
+        NodeEntry { master, probe, node, _stop: stop.drop_guard() }
     }
 
-    fn routes(&self) -> RwLockReadGuard<'_, Vec<NodeEntry>> {
-        self.routes.read().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> RwLockReadGuard<'_, Vec<NodeEntry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

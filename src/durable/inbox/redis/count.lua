@@ -1,6 +1,6 @@
--- Counts the entries of a range of a stream, a page at a time, and changes nothing.
--- KEYS: the stream. ARGV: the ends of the range, how many entries at most. Answers how many there are, the last one's id (or
--- nothing), and how many bytes they hold.
+-- Counts the entries of a range of a stream, one page at a time, and changes nothing.
+-- KEYS: the stream. ARGV: the ends of the range, the most entries to count. Answers the number of entries, the last
+-- one's id (or an empty text), and their bytes.
 local page = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3])
 local bytes = 0
 for _, entry in ipairs(page) do

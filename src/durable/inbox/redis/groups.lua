@@ -1,6 +1,6 @@
--- What the other scripts know of a stream and its consumer groups. It stands before the text of each of them.
+-- Functions about a stream and its consumer groups. This text precedes each of the other scripts.
 
--- An id is two numbers of 64 bits, more than a Lua number holds: they are compared as digits.
+-- An id is two 64-bit numbers, which a Lua number cannot hold. So they are compared as digits.
 local function less(a, b)
   if #a ~= #b then
     return #a < #b
@@ -43,10 +43,10 @@ local function clock()
   return tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
 end
 
--- What XINFO says of a stream, and its first id, if it has an entry.
+-- The fields of XINFO STREAM, and the first id if there is an entry.
 local function state(stream)
   local known = named(redis.call('XINFO', 'STREAM', stream))
-  -- Redis before 7.0 does not tell it: then each pending entry is looked for.
+  -- Redis before 7.0 does not report it. Then each pending entry is looked up.
   known['max-deleted-entry-id'] = known['max-deleted-entry-id'] or known['last-generated-id']
   known.first = known['first-entry'] and known['first-entry'][1]
   return known
@@ -60,7 +60,7 @@ local function groups(stream)
   return all
 end
 
--- The least time in ms since one of its consumers was seen; none if it has no consumers.
+-- The time in ms since any of its consumers was active; nil without consumers.
 local function idle(stream, group)
   local least
   for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group.name)) do
@@ -72,9 +72,9 @@ local function idle(stream, group)
   return least
 end
 
--- The first entry that was given to a group, is not acknowledged, and is still in the stream. Redis keeps the ids of deleted
--- entries in a group's list: those before the first entry are skipped at once, of the others a thousand. Where there are
--- more, what comes after them counts as pending.
+-- The first entry that the group has read, has not acknowledged, and that still exists. Redis keeps the ids of deleted
+-- entries in a group's pending list. Ids before the stream's first entry are skipped at once, and up to a thousand
+-- others are looked up. If there are more, the rest counts as pending.
 local function pending(stream, of, group)
   if group.pending == 0 or not of.first then
     return nil
@@ -97,7 +97,7 @@ local function pending(stream, of, group)
   return after(last)
 end
 
--- The first id that a group needs; none if it has acknowledged all there is.
+-- The first id that a group needs; nil if it has acknowledged everything.
 local function needed(stream, of, group)
   local waits = pending(stream, of, group)
   local read = group['last-delivered-id']
@@ -110,9 +110,9 @@ local function needed(stream, of, group)
   return waits
 end
 
--- Of a stream: the first id that some group needs, else the one after its last; the names of the groups that need its first
--- entry (at most eight); how many groups there are. `limit`: after so many ms without being seen a group needs nothing; 0 for
--- never. `still`: of groups that have no consumers and were not seen for so long, the last id that they had read by then.
+-- About a stream: the first id that some group needs (or else the id after the last), the names of at most eight groups
+-- that need the first entry, and the number of groups. `limit`: a group that was idle for this many ms needs nothing; 0
+-- turns this off. `still`: for groups without consumers that stood still this long, the last id that they had read.
 local function held(stream, of, limit, still)
   local first, holders = after(of['last-generated-id']), {}
   local all = groups(stream)
@@ -136,7 +136,7 @@ local function held(stream, of, limit, still)
   return first, holders, #all
 end
 
--- The arguments of `held`, which stand in ARGV from here on: the limit, then pairs of a group and an id.
+-- The arguments of `held`, from ARGV[at] on: the limit, then pairs of a group and an id.
 local function ignoring(at)
   local still = {}
   for i = at + 1, #ARGV, 2 do

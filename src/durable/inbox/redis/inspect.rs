@@ -1,6 +1,6 @@
-//! A connection to every master, to be asked about itself.
+//! Connects to every master for the checks of `live`.
 //!
-//! Keeps true: these connections are used by nobody else, and wait longer than the gateway's.
+//! Keeps true: nothing else uses these connections, and their timeouts are longer than the gateway's.
 
 use std::time::Duration;
 
@@ -9,33 +9,33 @@ use redis::aio::MultiplexedConnection;
 
 use super::probe::Probe;
 use super::replicas::Replicas;
-use super::servers::{self, Patience, Server, Servers};
+use super::servers::{self, Server, Servers, Timeouts};
 use super::topology::Topology;
 
-/// A master. One where there is no cluster.
+/// A master. Without a cluster there is one.
 pub struct Inspected {
-    /// What it is called.
+    /// The server's name in texts.
     pub name: String,
-    /// A key that it has, and nobody uses.
+    /// An unused key that belongs to this master.
     pub key: String,
-    /// Or why there is none.
+    /// The connection, or why it failed.
     pub connection: Result<MultiplexedConnection, String>,
 }
 
 /// Connects to every master.
 ///
 /// # Errors
-/// When no node says which masters there are.
+/// When no node answers with the topology.
 pub async fn masters(servers: &Servers) -> Result<Vec<Inspected>, String> {
     let mut failed = "no server is configured".to_owned();
     for node in servers.given() {
-        match Topology::look(servers, node, PATIENCE).await {
+        match Topology::look(servers, node, TIMEOUTS).await {
             Ok(topology) => {
                 let mut masters = Vec::new();
                 for master in topology.masters {
-                    let connection = match servers.find(&master.server, PATIENCE).await {
+                    let connection = match servers.find(&master.server, TIMEOUTS).await {
                         Ok(client) => {
-                            servers::connect(&client, PATIENCE).await.map_err(|why| why.to_string())
+                            servers::connect(&client, TIMEOUTS).await.map_err(|why| why.to_string())
                         }
                         Err(why) => Err(why),
                     };
@@ -54,11 +54,11 @@ pub async fn masters(servers: &Servers) -> Result<Vec<Inspected>, String> {
     Err(failed)
 }
 
-/// Why a server takes no writes from any user now, in its own words; none if it takes them. In a cluster it serves `key`.
-/// Asking changes nothing.
+/// Why a server accepts no writes from any user now, in its own words; none if it does. In a cluster, `key` must belong
+/// to the server. Asking changes nothing.
 ///
 /// # Errors
-/// When the server is away or silent.
+/// When the server is down or silent.
 pub async fn refusal(
     connection: &mut MultiplexedConnection,
     key: Option<&str>,
@@ -66,4 +66,4 @@ pub async fn refusal(
     Probe::new(key, Replicas(0), None).refusal(connection).await
 }
 
-const PATIENCE: Patience = Patience { connect: Duration::from_secs(2), response: Duration::from_secs(5) };
+const TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(2), response: Duration::from_secs(5) };

@@ -1,10 +1,13 @@
-//! How far the consumer groups of a stream are: how many entries each has not acknowledged, and since when.
+//! How many entries of a stream each consumer group has not acknowledged, and since when.
 //!
-//! Redis' own `lag` goes wrong once entries are deleted, so entries are counted. A group that has read nothing, or all, costs
-//! no counting. Of the others the entries behind its last id are counted, or those before it where these are fewer.
+//! Redis' own `lag` is wrong once entries are deleted, so entries are counted here. A group that has read nothing or
+//! everything needs no counting. For the others, the shorter side of the last read id is counted.
 //!
-//! Keeps true: a deleted entry does not count; nothing in Redis is changed; what Redis reads for it is within a budget, a
-//! page of 256 KiB at a time. A count that would cost more is Redis' own, held between the bounds that were counted.
+//! Keeps true:
+//! - A deleted entry does not count.
+//! - Nothing in Redis is changed.
+//! - Redis reads within a budget, in pages of 256 KiB. Past the budget the result is Redis' own `lag`, clamped to the
+//!   counted bounds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,42 +19,42 @@ use redis::{Cmd, FromRedisValue, Pipeline, Value};
 use super::retention::shown;
 use super::script::Scripts;
 
-/// Where the questions go. None where there is no answer.
-pub(super) trait Asked {
-    /// Sends commands that are all about one stream.
-    async fn ask(&mut self, stream: &str, commands: &Pipeline) -> Option<Vec<Value>>;
+/// Sends commands to the server of a stream. `None` without an answer.
+pub(super) trait CommandSender {
+    /// Sends commands that all concern one stream.
+    async fn send(&mut self, stream: &str, commands: &Pipeline) -> Option<Vec<Value>>;
 }
 
-/// A stream and its groups.
+/// A stream and its consumer groups.
 #[derive(Clone, Debug, Default)]
 pub struct StreamInfo {
-    /// Whether there is such a stream.
+    /// Whether the stream exists.
     pub exists: bool,
-    /// The server's clock when it was asked, in milliseconds since 1970.
+    /// The server's clock at that time, in milliseconds since 1970.
     pub now_ms: u64,
-    /// How many entries it has.
+    /// The number of entries.
     pub length: u64,
-    /// The last id that it gave.
+    /// The last id that the stream assigned.
     pub last: String,
-    /// Its consumer groups; of very many the first thousand by name.
+    /// Its consumer groups, at most the first thousand by name.
     pub groups: Vec<Group>,
 }
 
 /// A consumer group.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Its name, as it can be shown.
+    /// The name, cut and made printable.
     pub name: String,
-    /// Entries that it has not acknowledged.
+    /// The number of entries that the group has not acknowledged.
     pub behind: u64,
-    /// The id of the first of these; none if there are none.
+    /// The id of the oldest such entry, if there is one.
     pub oldest: Option<String>,
     pub(super) raw: Vec<u8>,
     pub(super) read: String,
     pub(super) idle: Option<Duration>,
 }
 
-/// What Redis may still be made to read.
+/// How much Redis may still be asked to read.
 pub(super) struct Budget {
     entries: usize,
     bytes: usize,
@@ -59,17 +62,17 @@ pub(super) struct Budget {
 
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { entries: MOST_ENTRIES, bytes: MOST_BYTES }
+        Budget { entries: MAX_ENTRIES, bytes: MAX_BYTES }
     }
 }
 
-/// What was counted before, by group: what it depends on, and the count.
+/// Earlier counts by group. A count is valid while its key is unchanged.
 #[derive(Default)]
 pub(super) struct Counted(BTreeMap<Vec<u8>, (Key, u64)>);
 
 type Key = (String, String, u64, String);
 
-/// What `look.lua` answers of a group.
+/// The answer of `look.lua` about a group.
 struct Row {
     raw: Vec<u8>,
     read: String,
@@ -81,7 +84,7 @@ struct Row {
     idle: i64,
 }
 
-/// What `look.lua` answers of the stream.
+/// The answer of `look.lua` about the stream.
 struct Bounds {
     length: u64,
     first: String,
@@ -90,46 +93,47 @@ struct Bounds {
     added: u64,
 }
 
-impl Asked for MultiplexedConnection {
-    async fn ask(&mut self, _: &str, commands: &Pipeline) -> Option<Vec<Value>> {
+impl CommandSender for MultiplexedConnection {
+    async fn send(&mut self, _: &str, commands: &Pipeline) -> Option<Vec<Value>> {
         self.send_packed_commands(commands, 0, commands.len()).await.ok()
     }
 }
 
 impl StreamInfo {
-    /// Looks at a stream of the server that a connection leads to. None if the stream is not there, or without an answer.
+    /// Reads a stream over a connection to its server. `None` if the stream does not exist, or without an answer.
     pub async fn of(connection: &mut MultiplexedConnection, stream: &str) -> Option<StreamInfo> {
         let (mut counted, mut budget) = (Counted::default(), Budget::default());
         let scripts = Scripts::new();
-        let look = StreamInfo::look(connection, &scripts, stream, &mut counted, &mut budget);
-        look.await.filter(|standing| standing.exists)
+        let look = StreamInfo::read(connection, &scripts, stream, &mut counted, &mut budget);
+        look.await.filter(|info| info.exists)
     }
 
-    /// How long ago an id was given, by the server's clock; zero for one from the future.
+    /// The age of an id by the server's clock; zero for a future id.
     pub fn age(&self, id: &str) -> Duration {
         Duration::from_millis(self.now_ms.saturating_sub(millis(id)))
     }
 
-    /// When an id was given; none for a time that cannot be.
+    /// The time in an id; none if it is out of range.
     pub fn time(id: &str) -> Option<Timestamp> {
         Timestamp::from_millisecond(i64::try_from(millis(id)).ok()?).ok()
     }
 
-    /// How far the last id is ahead of the server's clock, if that is over a minute: it came by hand, or the clock was wrong.
+    /// How far the last id is ahead of the server's clock, if by more than a minute. Then an entry was added by hand,
+    /// or the clock was wrong.
     pub fn ahead(&self) -> Option<Duration> {
         let ahead = Duration::from_millis(millis(&self.last).saturating_sub(self.now_ms));
         (ahead > MAX_AHEAD).then_some(ahead)
     }
 
-    /// Looks at a stream. None without an answer.
-    pub(super) async fn look(
-        asked: &mut impl Asked,
+    /// Reads a stream. `None` without an answer.
+    pub(super) async fn read(
+        sender: &mut impl CommandSender,
         scripts: &Scripts,
         stream: &str,
         before: &mut Counted,
         budget: &mut Budget,
     ) -> Option<StreamInfo> {
-        let Value::Array(parts) = call(asked, stream, scripts.look(stream)).await? else { return None };
+        let Value::Array(parts) = call(sender, stream, scripts.look(stream)).await? else { return None };
         if parts.is_empty() {
             return Some(StreamInfo::default());
         }
@@ -142,7 +146,7 @@ impl StreamInfo {
             deleted: take(&mut parts)?,
             added: take(&mut parts)?,
         };
-        let mut counting = Counting { asked, scripts, stream, bounds: &bounds, budget };
+        let mut counting = Counting { sender, scripts, stream, bounds: &bounds, budget };
         let (mut groups, mut counted) = (Vec::new(), Counted::default());
         for row in parts.filter_map(row) {
             let key = (row.read.clone(), bounds.last.clone(), bounds.length, bounds.deleted.clone());
@@ -152,12 +156,12 @@ impl StreamInfo {
                     *count
                 }
                 _ => {
-                    let (least, most, told) = counting.unread(&row).await?;
-                    // An estimate is counted again: another turn may have the budget.
+                    let (least, most, estimate) = counting.unread(&row).await?;
+                    // An estimate is not kept, so a later turn with more budget can count exactly.
                     if least == most {
                         counted.0.insert(row.raw.clone(), (key, most));
                     }
-                    told.clamp(least, most)
+                    estimate.clamp(least, most)
                 }
             };
             let behind = unread + counting.pending(&row).await?;
@@ -176,17 +180,17 @@ impl StreamInfo {
     }
 }
 
-/// The counting at one stream.
+/// Counts the entries of one stream.
 struct Counting<'a, A> {
-    asked: &'a mut A,
+    sender: &'a mut A,
     scripts: &'a Scripts,
     stream: &'a str,
     bounds: &'a Bounds,
     budget: &'a mut Budget,
 }
 
-impl<A: Asked> Counting<'_, A> {
-    /// Entries that a group was never given: at least, at most, and in between as many as Redis itself thinks.
+impl<A: CommandSender> Counting<'_, A> {
+    /// Entries that the group has not read: the lower bound, the upper bound, and Redis' own number.
     async fn unread(&mut self, row: &Row) -> Option<(u64, u64, u64)> {
         let Bounds { length, first, last, added, .. } = self.bounds;
         if row.first_unread.is_empty() {
@@ -195,11 +199,11 @@ impl<A: Asked> Counting<'_, A> {
         if order(&row.read) < order(first) {
             return Some((*length, *length, *length));
         }
-        // The side on which Redis itself thinks there are fewer first.
-        let told =
+        // Counts the side first that Redis believes to be shorter.
+        let estimate =
             u64::try_from(row.entries_read).map_or(*length, |read| added.saturating_sub(read)).min(*length);
         let (mut least, mut most) = (1, *length);
-        let behind_first = told <= length / 2;
+        let behind_first = estimate <= length / 2;
         for behind in [behind_first, !behind_first] {
             let half = self.budget.entries / 2;
             if behind {
@@ -215,17 +219,17 @@ impl<A: Asked> Counting<'_, A> {
                 return Some((most, most, most));
             }
         }
-        Some((least, most, told))
+        Some((least, most, estimate))
     }
 
-    /// Entries from one id to another, of `most` at most, and whether these are all.
+    /// Counts the entries between two ids, at most `most`. True if all were counted.
     async fn range(&mut self, from: &str, to: &str, most: usize) -> Option<(u64, bool)> {
         let (mut from, mut count, mut page) = (from.to_owned(), 0, PAGE_FIRST);
         let mut left = most;
         while left > 0 && self.budget.bytes > 0 {
             let asked = page.min(left);
             let reply =
-                call(self.asked, self.stream, self.scripts.count(self.stream, &from, to, asked)).await?;
+                call(self.sender, self.stream, self.scripts.count(self.stream, &from, to, asked)).await?;
             let (got, last, bytes): (usize, String, usize) = FromRedisValue::from_redis_value(reply).ok()?;
             count += got as u64;
             if got < asked {
@@ -234,14 +238,14 @@ impl<A: Asked> Counting<'_, A> {
             left -= got;
             self.budget.entries = self.budget.entries.saturating_sub(got);
             self.budget.bytes = self.budget.bytes.saturating_sub(bytes);
-            // As many as a page holds if they are like these.
-            page = (PAGE_BYTES / (bytes / got).max(1)).clamp(1, PAGE_MOST);
+            // The next page holds as many entries of this average size as fit.
+            page = (PAGE_BYTES / (bytes / got).max(1)).clamp(1, PAGE_MAX);
             from = format!("({last}");
         }
         Some((count, false))
     }
 
-    /// Entries that a group was given, has not acknowledged, and that are still there.
+    /// Entries that the group has read but not acknowledged, and that still exist.
     async fn pending(&mut self, row: &Row) -> Option<u64> {
         if row.first_pending.is_empty() || row.all_there {
             return Some(if row.first_pending.is_empty() { 0 } else { row.pending });
@@ -251,7 +255,7 @@ impl<A: Asked> Counting<'_, A> {
             let most = PAGE_FIRST.min(self.budget.entries);
             let ends = (&*from, &*row.read);
             let ask = self.scripts.pending(self.stream, &row.raw, ends, most, &self.bounds.deleted);
-            let reply = call(self.asked, self.stream, ask).await?;
+            let reply = call(self.sender, self.stream, ask).await?;
             let (got, last, found): (usize, String, u64) = FromRedisValue::from_redis_value(reply).ok()?;
             (seen, there) = (seen + got as u64, there + found);
             if got < most {
@@ -264,14 +268,14 @@ impl<A: Asked> Counting<'_, A> {
     }
 }
 
-/// One call; its script is loaded again where the server has forgotten it.
-async fn call(asked: &mut impl Asked, stream: &str, call: Cmd) -> Option<Value> {
+/// Runs one script call, loading the scripts again if the server has forgotten them.
+async fn call(sender: &mut impl CommandSender, stream: &str, call: Cmd) -> Option<Value> {
     let mut commands = redis::pipe();
     commands.add_command(call);
-    let mut reply = asked.ask(stream, &commands).await?.pop()?;
+    let mut reply = sender.send(stream, &commands).await?.pop()?;
     if matches!(&reply, Value::ServerError(why) if why.code() == "NOSCRIPT") {
-        asked.ask(stream, &Scripts::new().loads()).await?;
-        reply = asked.ask(stream, &commands).await?.pop()?;
+        sender.send(stream, &Scripts::new().load_all()).await?;
+        reply = sender.send(stream, &commands).await?.pop()?;
     }
     match reply {
         Value::ServerError(why) => {
@@ -311,12 +315,12 @@ fn order(id: &str) -> (u64, u64) {
     (ms.parse().unwrap_or_default(), seq.parse().unwrap_or_default())
 }
 
-/// Two servers' clocks are never that far apart, nor does one jump so far while it is kept by NTP.
+/// More than clocks kept by NTP ever differ or jump.
 const MAX_AHEAD: Duration = Duration::from_secs(60);
-/// For all streams together, each time: some tens of milliseconds of the server's time.
-const MOST_ENTRIES: usize = 40_000;
-const MOST_BYTES: usize = 32 << 20;
-/// Bytes in a call, about: less than a millisecond of the server's time.
+/// The budget of one turn for all streams. It takes some tens of milliseconds of the server's time.
+const MAX_ENTRIES: usize = 40_000;
+const MAX_BYTES: usize = 32 << 20;
+/// The approximate bytes of one call, which take the server less than a millisecond.
 const PAGE_BYTES: usize = 256 << 10;
 const PAGE_FIRST: usize = 32;
-const PAGE_MOST: usize = 512;
+const PAGE_MAX: usize = 512;

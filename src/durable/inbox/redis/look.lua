@@ -1,9 +1,10 @@
--- Tells how far each consumer group of a stream is, and changes nothing.
--- KEYS: the stream. Answers nothing if there is no such stream; else the server's clock in ms, the stream's length, its first
--- id (or nothing), its last, the greatest that was deleted, how many entries it has ever had; then of each group, of a thousand
--- at most: its name; the last id that it was given; how many that was, as Redis counts, or -1; how many are pending, and
--- whether all of these are still in the stream and none is after that id; the first pending and the first unread entry there
--- is, each or nothing; in ms how long ago one of its consumers was seen, or -1 without consumers.
+-- Reports how far each consumer group of a stream is, and changes nothing.
+-- KEYS: the stream. Answers nothing if the stream does not exist. Otherwise the server's clock in ms, the length, the
+-- first id (or an empty text), the last id, the greatest deleted id, and the number of entries ever added. Then, for at
+-- most a thousand groups:
+-- name; last read id; number of entries read as Redis counts, or -1; number pending; whether all pending entries still
+-- exist and none is after the last read id; first pending and first unread entry, each or an empty text; ms since any
+-- consumer was active, or -1 without consumers.
 local stream = KEYS[1]
 if redis.call('EXISTS', stream) == 0 then
   return {}

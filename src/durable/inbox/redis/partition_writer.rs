@@ -1,7 +1,7 @@
-//! A lane: the requests of one partition, taken to Redis in the order they came, everything that waits in one call.
+//! Writes one partition's events to Redis in the order of arrival. Each call takes everything that waits.
 //!
-//! Keeps true: one call of a lane is in flight at a time, so that a partition's order is its order of arrival; every
-//! request taken gets exactly one answer, and an answer of acceptance only from the script's own.
+//! Keeps true: a writer has one call in flight at a time, which keeps the order. Every request gets exactly one answer,
+//! and only the script's own answer counts as accepted.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,44 +18,44 @@ use crate::observe::metrics::QueueMetrics;
 
 use super::backlog::Backlog;
 use super::cluster_client::ClusterClient;
-use super::health::holding;
+use super::health::describe_holders;
 use super::node_connection::{Fault, NodeConnection};
 use super::replicas::Replicas;
 use super::retention::{self, Room, Written};
 use super::script::{self, Answer, Form, Outcome, Scripts};
 use super::stream::Streams;
 
-/// An request and where its answer goes.
+/// A request, and the channel for its answer.
 pub(super) struct Waiting {
     pub(super) request: Arc<EnqueueRequest>,
     pub(super) reply: Reply<Result<Enqueued, EnqueueError>>,
 }
 
 impl Entry {
-    /// The form in which it is offered.
+    /// The event, in conflict form if there is a conflict.
     fn event(&self) -> &Event {
         self.conflict.as_ref().unwrap_or(&self.waiting.request.event)
     }
 }
 
-/// What a lane works with.
+/// The writer of one partition.
 pub(super) struct PartitionWriter {
     pub(super) partition: u32,
     pub(super) streams: Arc<Streams>,
     pub(super) window_ms: u64,
     pub(super) backlog: Arc<Backlog>,
-    pub(super) links: Arc<ClusterClient>,
+    pub(super) client: Arc<ClusterClient>,
     pub(super) replicas: Replicas,
     pub(super) scripts: Arc<Scripts>,
     pub(super) written: Arc<Written>,
     pub(super) metrics: QueueMetrics,
-    /// Streams that are known to take events.
+    /// Streams that have accepted an event from this writer.
     pub(super) known: HashSet<String>,
-    /// Of the batch under way.
+    /// Answers of the current batch that are not sent yet.
     pub(super) answers: Answers<Answered<Result<Enqueued, EnqueueError>>>,
 }
 
-/// Admissions that go to one stream in one call.
+/// Requests that go to one stream in one call.
 struct Batch {
     stream: String,
     entries: Vec<Entry>,
@@ -63,14 +63,14 @@ struct Batch {
 
 struct Entry {
     waiting: Waiting,
-    /// The conflict form, once the script said that there is a conflict.
+    /// The event in conflict form, after the script reported a conflict.
     conflict: Option<Event>,
-    /// The stream had no room for it.
+    /// The stream was full.
     full: bool,
 }
 
 impl PartitionWriter {
-    /// Works until the queue is closed and empty.
+    /// Runs until the queue is closed and empty.
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
         let mut waiting = Vec::with_capacity(BATCH_EVENTS);
         while queue.recv_many(&mut waiting, BATCH_EVENTS).await > 0 {
@@ -81,22 +81,22 @@ impl PartitionWriter {
         }
     }
 
-    /// Calls until each of the requests has its answer.
+    /// Calls the script until every request has its answer.
     async fn work(&mut self, waiting: Vec<Waiting>) {
         let mut batches = self.by_stream(waiting);
-        // Twice for conflicts, once more where room has to be made, and once more for each of those when the server has
-        // forgotten the scripts in between.
+        // A conflict needs a second call, and a full stream a third. Each can repeat once if the server forgot the
+        // scripts.
         for _ in 0..ROUNDS {
             if batches.is_empty() {
                 return;
             }
             batches = self.round(batches).await;
-            // Those that are done do not wait for those that are not.
+            // Sends the answers so far; they do not wait for the next round.
             self.answers.send();
         }
         for entry in batches.into_iter().flat_map(|batch| batch.entries) {
             let why = if entry.full {
-                "the stream is at max_backlog, and others take the room that is made"
+                "the stream is at max_backlog, and other gateways fill the room that is made"
             } else {
                 "the server keeps forgetting the script"
             };
@@ -105,16 +105,16 @@ impl PartitionWriter {
         self.answers.send();
     }
 
-    /// One call a stream, those to one server in one write; what has to be called again is what it returns.
+    /// Makes one call per stream, with one write per server. Returns the batches to call again.
     async fn round(&mut self, batches: Vec<Batch>) -> Vec<Batch> {
         let mut again = Vec::new();
-        for (link, batches) in self.by_link(batches) {
-            again.extend(self.call_all(&link, batches).await);
+        for (node, batches) in self.by_node(batches) {
+            again.extend(self.call_all(&node, batches).await);
         }
         again
     }
 
-    async fn call_all(&mut self, link: &NodeConnection, batches: Vec<Batch>) -> Vec<Batch> {
+    async fn call_all(&mut self, node: &NodeConnection, batches: Vec<Batch>) -> Vec<Batch> {
         let mut calls = redis::pipe();
         for batch in &batches {
             calls.add_command(self.call(batch));
@@ -123,7 +123,7 @@ impl PartitionWriter {
             self.replicas.wait(&mut calls, &format!("{{{}}}:ack", first.stream), REPLICAS_WITHIN);
         }
         let start = clock::instant();
-        let mut replies = match link.call(&calls).await {
+        let mut replies = match node.call(&calls).await {
             Ok(replies) => replies,
             Err(Fault::Unreachable) => return self.fail_all(batches, &EnqueueError::Unreachable),
             Err(Fault::Unknown) => return self.fail_all(batches, &EnqueueError::Unknown),
@@ -140,16 +140,16 @@ impl PartitionWriter {
             self.metrics.batch.observe(batch.entries.len() as f64);
             match script::read(reply, batch.entries.len()) {
                 Outcome::Answers(answers) => {
-                    let batch = self.settle(link, batch, answers, held);
-                    again.extend(self.with_room(link, batch).await);
+                    let batch = self.settle(node, batch, answers, held);
+                    again.extend(self.with_room(node, batch).await);
                 }
                 Outcome::NotLoaded => {
                     load = true;
                     again.push(batch);
                 }
                 Outcome::NotRun(code, text) => {
-                    let unavailable = self.not_run(link, &batch.stream, &code, text);
-                    self.fail_all(vec![batch], &unavailable);
+                    let error = self.not_run(node, &batch.stream, &code, text);
+                    self.fail_all(vec![batch], &error);
                 }
                 Outcome::Unclear(text) => {
                     tracing::warn!(stream = %batch.stream, %text, "redis answered a batch with an error");
@@ -158,20 +158,21 @@ impl PartitionWriter {
                 Outcome::NotRead(text) => {
                     let alone = batch.entries.len() == 1;
                     tracing::warn!(stream = %batch.stream, %text, events = batch.entries.len(), "redis cannot read a batch");
-                    // It says so and hangs up. Of several events one is the cause: each is tried alone the next time.
+                    // Redis reports this and closes the connection. One of several events is the cause, so each is
+                    // retried alone.
                     let why =
                         if alone { EnqueueError::Unacceptable(text) } else { EnqueueError::Unclear(text) };
                     self.fail_all(vec![batch], &why);
-                    link.give_up("it closes a connection over what it cannot read");
+                    node.disconnect("it cannot read a call and closes the connection");
                 }
             }
         }
         if load {
-            // Whether it worked is seen by the next round.
-            let _ = link.call(&self.scripts.loads()).await;
+            // The next round shows whether it worked.
+            let _ = node.call(&self.scripts.load_all()).await;
         }
         if !held {
-            link.give_up("fewer replicas than ack_replicas have what was written");
+            node.disconnect("fewer than ack_replicas replicas have the write");
         }
         again
     }
@@ -195,13 +196,13 @@ impl PartitionWriter {
         call.0
     }
 
-    /// Answers what the script settled. The conflicts come back, in conflict form, and those that had no room. What is not
-    /// `held` by enough replicas may be lost again, be it new or known.
-    fn settle(&mut self, link: &NodeConnection, batch: Batch, answers: Vec<Answer>, held: bool) -> Batch {
+    /// Sends the script's final answers, and returns the conflicts (in conflict form) and the events that had no room.
+    /// If too few replicas have the write (`held` is false), every outcome is unknown.
+    fn settle(&mut self, node: &NodeConnection, batch: Batch, answers: Vec<Answer>, held: bool) -> Batch {
         if answers.contains(&Answer::Entered) && !self.known.contains(&batch.stream) {
             self.known.insert(batch.stream.clone());
             self.written.note(&batch.stream);
-            self.links.board().heard_of(&batch.stream);
+            self.client.health().track(&batch.stream);
         }
         let mut again = Vec::new();
         for (mut entry, answer) in batch.entries.into_iter().zip(answers) {
@@ -231,8 +232,8 @@ impl PartitionWriter {
                 }
                 Answer::Refused(text) => {
                     let code = text.split(' ').next().unwrap_or_default().to_owned();
-                    let unavailable = self.not_run(link, &batch.stream, &code, text);
-                    self.fail(entry, unavailable);
+                    let error = self.not_run(node, &batch.stream, &code, text);
+                    self.fail(entry, error);
                     continue;
                 }
             };
@@ -245,20 +246,21 @@ impl PartitionWriter {
         Batch { stream: batch.stream, entries: again }
     }
 
-    /// The events of a batch to call again. Where the stream was full, it makes room first; without room those events fail.
-    async fn with_room(&mut self, link: &NodeConnection, mut batch: Batch) -> Option<Batch> {
+    /// Gives the events of a batch to call again. If the stream was full, it first makes room; if that fails, those
+    /// events fail.
+    async fn with_room(&mut self, node: &NodeConnection, mut batch: Batch) -> Option<Batch> {
         let wanted = batch.entries.iter().filter(|entry| entry.full).count();
         if wanted > 0 {
-            let made = retention::make_room(link, &self.scripts, &batch.stream, wanted, &self.backlog).await;
+            let made = retention::make_room(node, &self.scripts, &batch.stream, wanted, &self.backlog).await;
             let why = match made {
                 Room::Made => None,
                 Room::None(holders) => {
-                    self.links.board().was_full(&batch.stream, &holders);
-                    Some(format!("the stream is at max_backlog: {}", holding(&holders)))
+                    self.client.health().on_event_found_full(&batch.stream, &holders);
+                    Some(format!("the stream is at max_backlog: {}", describe_holders(&holders)))
                 }
                 Room::Refused(why) => {
                     let why = format!("the stream is at max_backlog, and cannot be trimmed: {why}");
-                    self.links.board().has_refused(&batch.stream, &why);
+                    self.client.health().on_event_refused(&batch.stream, &why);
                     Some(why)
                 }
             };
@@ -272,12 +274,12 @@ impl PartitionWriter {
         (!batch.entries.is_empty()).then_some(batch)
     }
 
-    /// What an error of Redis means for an event that it kept out.
-    fn not_run(&self, link: &NodeConnection, stream: &str, code: &str, text: String) -> EnqueueError {
-        if self.links.heed(link, code, &text) {
+    /// Turns a Redis error into the error of the event that it kept out.
+    fn not_run(&self, node: &NodeConnection, stream: &str, code: &str, text: String) -> EnqueueError {
+        if self.client.handle_redirect(node, code, &text) {
             return EnqueueError::Unreachable;
         }
-        self.links.board().has_refused(stream, &text);
+        self.client.health().on_event_refused(stream, &text);
         EnqueueError::Refused(text)
     }
 
@@ -295,17 +297,17 @@ impl PartitionWriter {
         self.answers.reply(entry.waiting.reply, Err(why));
     }
 
-    /// Which server each batch goes to; those that have none are answered.
-    fn by_link(&mut self, batches: Vec<Batch>) -> Vec<(Arc<NodeConnection>, Vec<Batch>)> {
+    /// Groups the batches by server. Batches without a server fail at once.
+    fn by_node(&mut self, batches: Vec<Batch>) -> Vec<(Arc<NodeConnection>, Vec<Batch>)> {
         let mut ways: Vec<(Arc<NodeConnection>, Vec<Batch>)> = Vec::new();
         for batch in batches {
-            let Some(link) = self.links.of(&batch.stream) else {
+            let Some(node) = self.client.node_of(&batch.stream) else {
                 self.fail_all(vec![batch], &EnqueueError::Unreachable);
                 continue;
             };
-            match ways.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link)) {
+            match ways.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &node)) {
                 Some((_, batches)) => batches.push(batch),
-                None => ways.push((link, vec![batch])),
+                None => ways.push((node, vec![batch])),
             }
         }
         ways
@@ -316,7 +318,7 @@ impl PartitionWriter {
         for waiting in waiting {
             let stream = self.streams.stream(&waiting.request, self.partition);
             let entry = Entry { waiting, conflict: None, full: false };
-            // Few streams a batch: a walk is cheaper than a map.
+            // A batch has few streams, so a linear search is cheaper than a map.
             match batches.iter_mut().find(|batch| batch.stream == stream) {
                 Some(batch) => batch.entries.push(entry),
                 None => batches.push(Batch { stream, entries: vec![entry] }),
@@ -326,7 +328,7 @@ impl PartitionWriter {
     }
 }
 
-/// How many of those that wait go in one call: at least one, and no more than Redis swallows between two probes.
+/// How many waiting requests go in one call: at least one, and no more than Redis can process between two probes.
 fn fitting(waiting: &[Waiting]) -> usize {
     let mut bytes = 0;
     let within = waiting.iter().take_while(|one| {
@@ -336,11 +338,11 @@ fn fitting(waiting: &[Waiting]) -> usize {
     within.count().max(1)
 }
 
-/// Events that go in one call.
+/// The most events in one call.
 pub(crate) const BATCH_EVENTS: usize = 128;
 const BATCH_BYTES: usize = 4 << 20;
 const ROUNDS: usize = 6;
-/// Shorter than what counts as a dead server: short of replicas is another thing to tell.
+/// Shorter than the response timeout, so that missing replicas are not reported as a dead server.
 const REPLICAS_WITHIN: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
@@ -351,7 +353,7 @@ mod tests {
     use crate::event::Event;
 
     #[test]
-    fn a_call_takes_what_redis_swallows_between_two_probes_and_one_event_at_least() {
+    fn a_call_is_bounded_in_bytes_and_takes_at_least_one_event() {
         let fits = |bytes: &[usize]| {
             let waiting = bytes.iter().map(|bytes| {
                 let event = Event::with_payload("e", &format!("\"{}\"", "x".repeat(*bytes)));

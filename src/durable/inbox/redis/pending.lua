@@ -1,6 +1,6 @@
--- Counts the pending entries of a group that are still in the stream, a page at a time, and changes nothing.
--- KEYS: the stream. ARGV: the group, the ends of the range, how many at most, the greatest id that was deleted. Answers how many
--- are pending, the last one's id (or nothing), and how many of them are there.
+-- Counts the pending entries of a group that still exist, one page at a time, and changes nothing.
+-- KEYS: the stream. ARGV: the group, the ends of the range, the most entries to count, the greatest deleted id. Answers
+-- the number of pending ids, the last one (or an empty text), and how many of them still exist.
 local stream, deleted = KEYS[1], ARGV[5]
 local page = redis.call('XPENDING', stream, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 local there = 0

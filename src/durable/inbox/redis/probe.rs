@@ -1,7 +1,7 @@
-//! The question whether a server would take a write now.
+//! Asks whether a server would accept a write now.
 //!
-//! Keeps true: the answer is no from a replica, a demoted master, a server without memory, disk or enough replicas, and
-//! from a cluster that is down; asking changes nothing but, with `ack_replicas`, one key that goes by itself.
+//! Keeps true: the answer is no from a replica, a demoted master, a cluster that is down, and a server without memory,
+//! disk or enough replicas. Asking changes nothing, except that `ack_replicas` writes one key that expires.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -10,20 +10,19 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, Script, Value};
 
 use super::claims::Claims;
-use super::node_connection::{is_astray, is_down};
+use super::node_connection::{is_down, is_redirect};
 use super::replicas::Replicas;
 use super::script::said;
 
-/// The question.
 pub(super) struct Probe {
     commands: Pipeline,
     replicas: Replicas,
-    /// Where claims are taken: asked about them too.
+    /// Set where claims are kept: then the probe asks about them too.
     claims: Option<Claims>,
 }
 
 impl Probe {
-    /// With a key that the server has, in a cluster: then a server that has it no more says so.
+    /// In a cluster, `key` belongs to the server. If the key moves away, the answer shows it.
     pub(super) fn new(key: Option<&str>, replicas: Replicas, claims: Option<Claims>) -> Probe {
         let mut commands = redis::pipe();
         // By its hash, as events are entered.
@@ -32,22 +31,23 @@ impl Probe {
         Probe { commands, replicas, claims }
     }
 
-    /// Asks: why no writes are taken, if so; an error if nothing is served at all. A PING would also be answered by a
-    /// replica or past a demotion, and the link would then go up and down with every batch.
+    /// Asks why the server refuses writes; none if it accepts them. An error means that the server is down. A PING
+    /// would not do: replicas and demoted masters answer it too, so the connection would flap.
     pub(super) async fn ask(&self, connection: &mut MultiplexedConnection) -> Result<Option<String>, String> {
         let mut replies = match tokio::time::timeout(WITHIN, self.replies(connection)).await {
             Err(_) => return Err(format!("no answer to a probe within {} ms", WITHIN.as_millis())),
             Ok(replies) => replies.map_err(|why| why.to_string())?,
         };
         match replies.first() {
-            Some(Value::ServerError(why)) if is_down(why.code()) || is_astray(why.code()) => {
+            Some(Value::ServerError(why)) if is_down(why.code()) || is_redirect(why.code()) => {
                 return Err(said(why));
             }
-            // Events are still sent: each one's own refusal says it best. But nothing is ready that takes none.
+            // Events are still sent, since each one's own refusal says best why. But the server does not count as
+            // ready.
             Some(Value::ServerError(why)) if refuses(why.code()) => return Ok(Some(why.code().to_owned())),
             _ => {}
         }
-        // Here none are sent: each would get in, wait in vain, and have to be told as unknown.
+        // No events are sent: each would enter, wait for replicas in vain, and end as unknown.
         if let Some(why) = replies.iter().find_map(|reply| match reply {
             Value::ServerError(why) => Some(said(why)),
             _ => None,
@@ -65,7 +65,7 @@ impl Probe {
         }
     }
 
-    /// Why no writes are taken, in the server's words, replicas and claims apart.
+    /// Why the server refuses writes, in its own words. Replicas and claims are not considered.
     pub(super) async fn refusal(
         &self,
         connection: &mut MultiplexedConnection,
@@ -83,27 +83,27 @@ impl Probe {
         }
         let mut load = redis::pipe();
         load.cmd("SCRIPT").arg("LOAD").arg(WRITE_PROBE);
-        // Whether it worked is seen by asking again.
+        // The second try shows whether it worked.
         connection.send_packed_commands(&load, 0, 1).await?;
         connection.send_packed_commands(&self.commands, 0, self.commands.len()).await
     }
 }
 
-/// Whether an error's code says that this server takes no writes of anybody now: no memory, no disk, no replicas. Of a right
-/// that is missing the streams tell, and claims.
+/// Whether an error code means that the server refuses writes from every user now: no memory, disk or replicas. The
+/// probes of streams and claims report missing rights.
 fn refuses(code: &str) -> bool {
     matches!(code, OUT_OF_MEMORY | "MISCONF" | "NOREPLICAS")
 }
 
-/// The code of a server whose memory is full.
+/// The error code of a server without memory.
 pub(super) const OUT_OF_MEMORY: &str = "OOM";
 
-/// Where there is no cluster, any key will do.
+/// Without a cluster any key will do.
 const PROBE_KEY: &str = "hookgate:probe";
 const WITHIN: Duration = Duration::from_millis(500);
-/// Leaves the probe's answer the time to arrive.
+/// Shorter than the probe's timeout, so that its answer can arrive in time.
 const REPLICAS_WITHIN: Duration = Duration::from_millis(300);
-/// A script with a shebang and no flags may write, so that Redis 7 refuses it wherever a write would be refused; it does
-/// nothing. An older server does not know the shebang: an error like any other, hence an answer.
+/// A script with a shebang and no flags may write, so Redis 7 refuses it wherever it would refuse a write. It does
+/// nothing. An older server does not know the shebang and answers with another error, which counts as up.
 const WRITE_PROBE: &str = "#!lua\nreturn 1";
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(WRITE_PROBE));

@@ -1,7 +1,7 @@
-//! Reads the events out of the streams again, oldest first over all of them.
+//! Reads the events back from the streams, oldest first across all of them.
 //!
-//! Keeps true: a cursor tells of every stream how far it was read, so that going on from it neither repeats nor skips, even
-//! where a partition gets an entry with a lower id than another's last. Reading changes nothing in Redis.
+//! Keeps true: a cursor holds each stream's position, so reading on neither repeats nor skips an event. This holds even
+//! if one partition's next id is lower than another's last. Reading changes nothing in Redis.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,17 +10,17 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 
 use super::OpenError;
-use super::servers::{self, Patience, Servers};
+use super::servers::{self, Servers, Timeouts};
 use super::stream::Streams;
 use super::topology::{Master, Topology, slot};
 
-/// A reader of every stream of a queue.
+/// Reads every stream of a queue.
 pub struct Reader {
     masters: Vec<(Master, MultiplexedConnection)>,
     streams: Streams,
 }
 
-/// Why nothing can be read.
+/// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The name is unusable.
@@ -29,21 +29,21 @@ pub enum ReadError {
     /// Redis did not answer, or refused.
     #[error("cannot read from redis: {0}")]
     Redis(String),
-    /// Not a cursor, or one of another queue.
+    /// The text is no cursor of this queue.
     #[error("{0:?} is not a cursor of this queue; take one that `events tail --json` printed")]
     Cursor(String),
 }
 
-/// How far each stream was read: the id of its last entry.
+/// The id of the last entry read from each stream.
 type Position = BTreeMap<String, EntryId>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct EntryId(u64, u64);
 
-/// What XRANGE gives of an entry: its id, and its fields with their values.
+/// An entry as XRANGE gives it: its id, and its fields with their values.
 type Row = (String, Vec<(String, Vec<u8>)>);
 
-/// An entry's id, its stream, and its event, if a gateway wrote it.
+/// An entry's id, its stream, and its event. An entry that no gateway wrote has no event.
 type Entry = (EntryId, String, Option<String>);
 
 impl Reader {
@@ -56,8 +56,8 @@ impl Reader {
         let topology = look(servers).await?;
         let mut masters = Vec::new();
         for master in topology.masters {
-            let connection = match servers.find(&master.server, PATIENCE).await {
-                Ok(client) => servers::connect(&client, PATIENCE).await.map_err(|why| why.to_string()),
+            let connection = match servers.find(&master.server, TIMEOUTS).await {
+                Ok(client) => servers::connect(&client, TIMEOUTS).await.map_err(|why| why.to_string()),
                 Err(why) => Err(why),
             };
             let connection = match connection {
@@ -72,11 +72,11 @@ impl Reader {
         Ok(Reader { masters, streams })
     }
 
-    /// The events after a cursor (all, after an empty one), each with the cursor to go on after it: at most `limit`, and at
-    /// most 1000 a call. None is the end, for now.
+    /// The events after a cursor, each with its own cursor. An empty cursor starts at the oldest. At most `limit`
+    /// events, and at most 1000 a call; an empty result means that there are no more for now.
     ///
     /// # Errors
-    /// When the cursor is none, or Redis does not answer.
+    /// When the cursor is invalid, or Redis does not answer.
     pub async fn after(&mut self, cursor: &str, limit: usize) -> Result<Vec<(String, String)>, ReadError> {
         let mut position = self.parse(cursor)?;
         let limit = limit.min(AT_ONCE);
@@ -86,10 +86,10 @@ impl Reader {
             if entries.is_empty() {
                 break;
             }
-            // Each stream gave its first `limit`: the first `limit` of them all are among these.
+            // Each stream gave its first `limit` entries, so the first `limit` of all streams are among them.
             for (id, stream, event) in entries.into_iter().take(limit) {
                 position.insert(stream, id);
-                // An entry that no gateway wrote is passed over.
+                // Skips an entry that no gateway wrote.
                 if let Some(event) = event {
                     events.push((print(&position), event));
                 }
@@ -98,8 +98,7 @@ impl Reader {
         Ok(events)
     }
 
-    /// How many entries there are, and the cursor before the last `last` of them: in the order in which [`Reader::after`] gives
-    /// them, over all streams.
+    /// The number of entries, and the cursor before the last `last` of them, in the order of [`Reader::after`].
     ///
     /// # Errors
     /// When Redis does not answer.
@@ -114,7 +113,7 @@ impl Reader {
             tails.push(tail);
         }
         for passed in 0..last {
-            // The newest of all; of one id, the stream that is given last.
+            // Takes the newest id. If streams share an id, the stream that `after` gives last comes first.
             let newest =
                 tails.iter_mut().max_by(|a, b| (a.ids.front(), &a.stream).cmp(&(b.ids.front(), &b.stream)));
             let Some(newest) = newest else { break };
@@ -127,7 +126,7 @@ impl Reader {
         Ok((total, print(&before.collect())))
     }
 
-    /// Reads a stream's ids on backwards from before `id`: one more than are left to be passed, so that one stays.
+    /// Reads older ids of a stream, before `id`. It reads one more than `left`, so that one remains as the cursor.
     async fn fill(&mut self, tail: &mut Tail, id: Option<EntryId>, left: usize) -> Result<(), ReadError> {
         let count = left.saturating_add(1).min(IDS_AT_ONCE);
         let end = id.map_or("+".to_owned(), |id| format!("({}-{}", id.0, id.1));
@@ -140,7 +139,6 @@ impl Reader {
         Ok(())
     }
 
-    /// Asks the master that has the stream.
     async fn ask<T: redis::FromRedisValue>(
         &mut self,
         stream: &str,
@@ -153,7 +151,7 @@ impl Reader {
         }
     }
 
-    /// The next entries of every stream, by id and then by stream.
+    /// The next entries of every stream, ordered by id and then by stream.
     async fn entries(&mut self, position: &Position, limit: usize) -> Result<Vec<Entry>, ReadError> {
         let mut streams = self.find().await?;
         let mut entries = Vec::new();
@@ -179,7 +177,7 @@ impl Reader {
         Ok(entries)
     }
 
-    /// The streams there are.
+    /// The existing streams.
     async fn find(&mut self) -> Result<Vec<String>, ReadError> {
         if let Some(fixed) = self.streams.fixed() {
             return Ok(fixed);
@@ -216,11 +214,11 @@ impl Reader {
     }
 }
 
-/// Asks one configured node after the other who has what.
+/// Asks the configured nodes in turn for the topology.
 async fn look(servers: &Servers) -> Result<Topology, ReadError> {
     let mut failed = String::new();
     for node in servers.given() {
-        match Topology::look(servers, node, PATIENCE).await {
+        match Topology::look(servers, node, TIMEOUTS).await {
             Ok(topology) => return Ok(topology),
             Err(why) => failed = why,
         }
@@ -228,7 +226,7 @@ async fn look(servers: &Servers) -> Result<Topology, ReadError> {
     Err(ReadError::Redis(failed))
 }
 
-/// Reads what XRANGE gives.
+/// Parses a reply of XRANGE.
 fn rows(stream: &str, reply: Value) -> Result<Vec<Entry>, ReadError> {
     let wrong = |why: String| ReadError::Redis(format!("stream {stream}: {why}"));
     if let Value::ServerError(why) = &reply {
@@ -243,11 +241,11 @@ fn rows(stream: &str, reply: Value) -> Result<Vec<Entry>, ReadError> {
     rows.into_iter().map(entry).collect()
 }
 
-/// The end of a stream: ids, newest first.
+/// The last ids of a stream, newest first.
 struct Tail {
     stream: String,
     ids: VecDeque<EntryId>,
-    /// There may be older ones.
+    /// Whether older ids may exist.
     more: bool,
 }
 
@@ -259,7 +257,7 @@ fn failed(why: redis::RedisError) -> ReadError {
     ReadError::Redis(why.to_string())
 }
 
-/// `ID@STREAM`, comma between them: stream names hold no comma.
+/// A cursor, such as `5-0@hooks.0,7-1@hooks.1`. Stream names hold no comma.
 fn print(position: &Position) -> String {
     let parts: Vec<String> =
         position.iter().map(|(stream, id)| format!("{}-{}@{stream}", id.0, id.1)).collect();
@@ -272,7 +270,7 @@ fn entry_id(text: &str) -> Option<EntryId> {
 }
 
 const AT_ONCE: usize = 1000;
-/// Redis gives the whole entries with them.
+/// A small page, because Redis sends whole entries with the ids.
 const IDS_AT_ONCE: usize = if cfg!(test) { 5 } else { 200 };
-/// Longer than the gateway's: here a busy server is waited for.
-const PATIENCE: Patience = Patience { connect: Duration::from_secs(2), response: Duration::from_secs(5) };
+/// Longer than the gateway's timeouts: a command-line reader waits for a busy server.
+const TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(2), response: Duration::from_secs(5) };

@@ -1,20 +1,21 @@
 //! How many replicas must have a write before it counts.
 //!
-//! Keeps true: a reply that is not a number says that none has it; asking for none costs nothing. WAIT waits for what its own
-//! connection wrote last, and since Redis 7.2 a script that changes nothing is no write: for an event that is known already
-//! it would be answered at once. So each is led by a small write.
+//! Keeps true: a reply that is no number counts as no replica. Zero replicas cost nothing.
+//!
+//! WAIT waits for the last write of its own connection. Since Redis 7.2 a script that changes nothing is no write, so
+//! WAIT would return at once for a duplicate event. A small write therefore precedes each WAIT.
 
 use std::time::Duration;
 
 use redis::{Pipeline, Value};
 
-/// That many.
+/// The number of replicas; 0 turns the wait off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::durable::inbox) struct Replicas(pub(in crate::durable::inbox) u32);
 
 impl Replicas {
-    /// Adds the commands that wait until they have all that the commands before wrote; none if there is nothing to wait
-    /// for. `key` is one that the server has, and nobody else uses.
+    /// Adds commands that wait until the replicas have everything written before; none for zero replicas. `key` must be
+    /// on this server and unused.
     pub(super) fn wait(self, commands: &mut Pipeline, key: &str, within: Duration) {
         if self.0 > 0 {
             commands.cmd("SET").arg(key).arg(1).arg("PX").arg(1000);
@@ -23,7 +24,7 @@ impl Replicas {
         }
     }
 
-    /// Takes the replies to [`Replicas::wait`] off the end: whether they have it.
+    /// Takes the replies to [`Replicas::wait`] off the end. True if enough replicas have the writes.
     pub(super) fn have_it(self, replies: &mut Vec<Value>) -> bool {
         if self.0 == 0 {
             return true;

@@ -1,7 +1,7 @@
-//! Trimming: streams lose what every consumer group has acknowledged, past an age, or as soon as room is wanted.
+//! Trims streams of entries that every consumer group has acknowledged, by age or to make room.
 //!
-//! Keeps true: nothing that a group has still to read or to acknowledge is trimmed, however old, but for a group that the
-//! config says to ignore; age is told by the server's clock. A stream without consumer groups is trimmed by age alone.
+//! Keeps true: an entry that a group has not acknowledged is never trimmed, however old. Groups that the config ignores
+//! do not count. The server's clock decides the age. A stream without consumer groups is trimmed by age alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,17 +16,15 @@ use super::node_connection::{Fault, NodeConnection};
 use super::script::{self, Scripts};
 use crate::base::clock;
 
-/// The streams to look after: those that the name tells, and those that this process has written to.
+/// The streams to trim: those known from the config, and those that this process wrote to.
 #[derive(Default)]
 pub(super) struct Written(Mutex<BTreeSet<String>>);
 
 impl Written {
-    /// Starts with these.
     pub(super) fn with(streams: impl IntoIterator<Item = String>) -> Written {
         Written(Mutex::new(streams.into_iter().collect()))
     }
 
-    /// Adds one.
     pub(super) fn note(&self, stream: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.to_owned());
     }
@@ -36,20 +34,21 @@ impl Written {
     }
 }
 
-/// Trims every stream by age now and then.
+/// Trims every stream by age periodically.
 pub(super) struct Retention {
-    pub(super) links: Arc<ClusterClient>,
+    pub(super) client: Arc<ClusterClient>,
     pub(super) scripts: Arc<Scripts>,
     pub(super) written: Arc<Written>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) retain: Duration,
 }
 
-/// Last ids of a stream whose ids are ahead of the clock, each with the time at which it was seen. Its entry is at least that old.
+/// For a stream whose ids are ahead of the clock: last ids, each with the time when it was seen. An entry is at least
+/// as old as its mark.
 type Marks = Vec<(Instant, String)>;
 
 impl Retention {
-    /// Until stopped.
+    /// Runs until stopped.
     pub(super) async fn run(self, stop: CancellationToken) {
         let every = (self.retain / 10).clamp(EVERY_MIN, EVERY_MAX);
         let mut ahead: BTreeMap<String, Marks> = BTreeMap::new();
@@ -71,8 +70,8 @@ impl Retention {
         }
     }
 
-    /// Trims one stream, a bounded number of entries a call. Where its ids are ahead of the clock, they tell no age: then the marks
-    /// of this process do.
+    /// Trims one stream, a bounded number of entries a call. If its ids are ahead of the clock, this process's marks
+    /// decide the age.
     async fn trim(&self, stream: &str, mut marks: Marks) -> Marks {
         let retain_ms = u64::try_from(self.retain.as_millis()).unwrap_or(u64::MAX);
         let now = clock::instant();
@@ -81,13 +80,13 @@ impl Retention {
         loop {
             let mut call = redis::pipe();
             call.add_command(self.scripts.trim_old(stream, retain_ms, &aged, &self.backlog));
-            let Ok(reply) = self.links.call(stream, &call).await.map(|mut replies| replies.pop()) else {
+            let Ok(reply) = self.client.call(stream, &call).await.map(|mut replies| replies.pop()) else {
                 return marks;
             };
             match reply {
                 Some(Value::ServerError(why)) if why.code() == "NOSCRIPT" => {
-                    // The next turn trims; a lane may have loaded it by then anyway.
-                    let _ = self.links.call(stream, &self.scripts.loads()).await;
+                    // The next turn trims the stream.
+                    let _ = self.client.call(stream, &self.scripts.load_all()).await;
                     return marks;
                 }
                 Some(Value::ServerError(why)) => {
@@ -114,19 +113,19 @@ impl Retention {
     }
 }
 
-/// Whether there is room in a stream again.
+/// The result of making room in a stream.
 pub(super) enum Room {
-    /// Some entries went.
+    /// Some entries were trimmed.
     Made,
-    /// Nothing may go, for these consumer groups; without any, nothing is acknowledged.
+    /// These consumer groups need every entry. If the list is empty there is no group, so nothing is acknowledged.
     None(Vec<String>),
-    /// Redis did not say, or refused, in these words.
+    /// Redis refused, or did not answer.
     Refused(String),
 }
 
-/// Makes room for so many events in a stream that is full.
+/// Makes room for `wanted` events in a full stream.
 pub(super) async fn make_room(
-    link: &NodeConnection,
+    node: &NodeConnection,
     scripts: &Scripts,
     stream: &str,
     wanted: usize,
@@ -135,9 +134,9 @@ pub(super) async fn make_room(
     let mut call = redis::pipe();
     call.add_command(scripts.make_room(stream, wanted, backlog));
     for _ in 0..2 {
-        match link.call(&call).await.map(|mut replies| replies.pop()) {
+        match node.call(&call).await.map(|mut replies| replies.pop()) {
             Ok(Some(Value::ServerError(why))) if why.code() == "NOSCRIPT" => {
-                let _ = link.call(&scripts.loads()).await;
+                let _ = node.call(&scripts.load_all()).await;
             }
             Ok(Some(Value::ServerError(why))) => return Room::Refused(script::said(&why)),
             Ok(reply) => match reply.and_then(read) {
@@ -148,10 +147,10 @@ pub(super) async fn make_room(
             Err(Fault::Unreachable | Fault::Unknown | Fault::Unclear(_)) => break,
         }
     }
-    Room::Refused("no answer to whether it can be trimmed".to_owned())
+    Room::Refused("no answer to the trim".to_owned())
 }
 
-/// What `trim.lua` answers.
+/// The answer of `trim.lua`.
 struct Trimmed {
     gone: u64,
     ahead: String,
@@ -163,7 +162,7 @@ fn read(reply: Value) -> Option<Trimmed> {
     Some(Trimmed { gone, ahead, holders: names(&holders) })
 }
 
-/// Names of consumer groups, as they can be shown.
+/// The printable names of consumer groups.
 pub(super) fn names(groups: &[Value]) -> Vec<String> {
     let text = |name: &Value| match name {
         Value::BulkString(name) => Some(shown(name)),
@@ -172,12 +171,12 @@ pub(super) fn names(groups: &[Value]) -> Vec<String> {
     groups.iter().filter_map(text).collect()
 }
 
-/// The name of a consumer group, as it can be shown: it may be of any bytes, and long.
+/// A consumer group's name, cut and made printable. It may hold any bytes and be long.
 pub(super) fn shown(group: &[u8]) -> String {
     String::from_utf8_lossy(group).chars().take(NAME_CHARS).collect()
 }
 
-/// Marks that a stream has at most, over `queue.retain`.
+/// The most marks of a stream within `queue.retain`.
 const MARKS: u32 = 16;
 const NAME_CHARS: usize = 128;
 const EVERY_MIN: Duration = Duration::from_secs(1);

@@ -1,71 +1,71 @@
-//! The scripts as they are called: what goes out for an event and what an answer means.
+//! Builds the script calls, and parses their answers.
 //!
-//! Keeps true: every key a script touches is passed as a key and lies in one slot; an answer is never read as better than
-//! the script gave it.
+//! Keeps true: every key that a script touches is passed as a key and lies in one slot. An answer is never read as
+//! better than the script gave it.
 
 use redis::{Cmd, Script, Value};
 
 use super::backlog::Backlog;
 use crate::event::{BodyHash, Event, Identity};
 
-/// The scripts and the hashes that Redis knows them by.
+/// The scripts, with the hashes by which Redis knows them.
 pub(super) struct Scripts {
     enqueue: Script,
     trim: Script,
-    /// The texts of all that is called by its hash.
+    /// The texts of all scripts that are called by hash.
     texts: [&'static str; 5],
     look: Script,
     count: Script,
     pending: Script,
 }
 
-/// A call that admits events to one stream, as it is written: every key, the bounds, every event.
+/// A call that enqueues events to one stream. Arguments are written in this order: every key, the bounds, every event.
 pub(super) struct Call(pub(super) Cmd);
 
-/// In which form an event is offered, and so what happens when its identity is known with another body.
+/// The form of an event, which decides what happens if its identity is known with another body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As it is; tell of a conflict.
+    /// The event as it is. A conflict is reported.
     OrTell,
-    /// As it is; drop it on a conflict.
+    /// The event as it is. A conflict is dropped.
     OrDrop,
-    /// As a conflict.
+    /// The event in conflict form.
     Conflict,
 }
 
 /// What the script did with one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It is in the stream.
+    /// The event is in the stream now.
     Entered,
-    /// This body is known as the first under its identity.
+    /// This body entered before, as the first of its identity.
     KnownFirst,
-    /// This body is known; it entered as a conflict.
+    /// This body entered before, as a conflict.
     KnownConflict,
-    /// This body is known; it was dropped.
+    /// This body was dropped before.
     KnownDropped,
-    /// The identity is known with another body, and nothing was done.
+    /// The identity is known with another body. Nothing was done.
     Conflict,
-    /// The identity is known with another body, and this one is now remembered as dropped.
+    /// The identity is known with another body. This one is now remembered as dropped.
     Dropped,
-    /// The stream is as long as it may be.
+    /// The stream is at `max_backlog`.
     Full,
-    /// Redis' own words, its error code first.
+    /// Redis refused. Its own words, the error code first.
     Refused(String),
 }
 
-/// What a call came to.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// An answer for each event, in order.
     Answers(Vec<Answer>),
-    /// The script has to be loaded again; it did not run.
+    /// The script did not run, because the server has forgotten it.
     NotLoaded,
-    /// Redis did not run it; the code and the text.
+    /// Redis did not run the script: the error code and the text.
     NotRun(String, String),
-    /// It may have run in part.
+    /// The script may have run in part.
     Unclear(String),
-    /// Redis did not read the call: an argument is longer than it takes. It ran nothing, and closes the connection.
+    /// Redis did not read the call, because an argument is too long. It ran nothing, and closes the connection.
     NotRead(String),
 }
 
@@ -76,8 +76,8 @@ impl Scripts {
         Scripts { enqueue, trim, texts, look, count, pending }
     }
 
-    /// The commands that make them known.
-    pub(super) fn loads(&self) -> redis::Pipeline {
+    /// The commands that load the scripts.
+    pub(super) fn load_all(&self) -> redis::Pipeline {
         let mut loads = redis::pipe();
         for text in self.texts {
             loads.cmd("SCRIPT").arg("LOAD").arg(text);
@@ -85,14 +85,14 @@ impl Scripts {
         loads
     }
 
-    /// A call for so many events, their JSON so long in all.
+    /// Begins a call for this many events. `bytes` is the size of their JSON.
     pub(super) fn enqueue(&self, stream: &str, events: usize, bytes: usize) -> Call {
         let mut call = Cmd::with_capacity(6 + events * 7, bytes + events * PER_EVENT);
         call.arg("EVALSHA").arg(self.enqueue.get_hash()).arg(events + 1).arg(stream);
         Call(call)
     }
 
-    /// One call that trims one stream by age: entries older than `retain_ms`, and those up to the id `aged`.
+    /// Trims one stream by age: entries older than `retain_ms`, and entries up to the id `aged`.
     pub(super) fn trim_old(&self, stream: &str, retain_ms: u64, aged: &str, backlog: &Backlog) -> Cmd {
         let mut call = on(&self.trim, stream);
         call.arg(retain_ms).arg(TRIM_AT_ONCE).arg(1).arg(aged);
@@ -100,7 +100,7 @@ impl Scripts {
         call
     }
 
-    /// One call that makes room in one stream, for `wanted` events at least if so many may go.
+    /// Makes room in one stream, for at least `wanted` events if so many entries may go.
     pub(super) fn make_room(&self, stream: &str, wanted: usize, backlog: &Backlog) -> Cmd {
         let mut call = on(&self.trim, stream);
         call.arg(-1).arg(ROOM_AT_ONCE.max(wanted * 2)).arg(wanted).arg("");
@@ -108,19 +108,19 @@ impl Scripts {
         call
     }
 
-    /// One call that tells how far a stream's groups are.
+    /// Reads how far a stream's groups are.
     pub(super) fn look(&self, stream: &str) -> Cmd {
         on(&self.look, stream)
     }
 
-    /// One call that counts entries from one id to another, `(` before an id for those beyond it.
+    /// Counts entries from one id to another. A `(` before an id excludes it.
     pub(super) fn count(&self, stream: &str, from: &str, to: &str, most: usize) -> Cmd {
         let mut call = on(&self.count, stream);
         call.arg(from).arg(to).arg(most);
         call
     }
 
-    /// One call that counts a group's pending entries; `deleted` is the greatest id that was deleted.
+    /// Counts a group's pending entries. `deleted` is the greatest deleted id.
     pub(super) fn pending(
         &self,
         stream: &str,
@@ -136,17 +136,17 @@ impl Scripts {
 }
 
 impl Call {
-    /// The key under which an event is remembered.
+    /// Adds the key that remembers an event.
     pub(super) fn key(&mut self, stream: &str, source: &str, identity: &Identity) {
         self.0.arg(super::stream::seen_key(stream, source, identity));
     }
 
-    /// How long it is remembered, and how long the stream may get.
+    /// Adds the window, and the limit of the stream.
     pub(super) fn bounds(&mut self, window_ms: u64, max_backlog: u64) {
         self.0.arg(window_ms).arg(max_backlog);
     }
 
-    /// An event; the keys have the same order.
+    /// Adds an event. The events have the order of the keys.
     pub(super) fn event(&mut self, body: &BodyHash, form: Form, event: &Event) {
         let form = match form {
             Form::OrTell => "F",
@@ -169,7 +169,7 @@ fn on(script: &Script, stream: &str) -> Cmd {
     call
 }
 
-/// Reads the reply to [`Scripts::enqueue`].
+/// Parses the reply to [`Scripts::enqueue`].
 pub(super) fn read(reply: Value, asked: usize) -> Outcome {
     match reply {
         Value::Array(answers) if answers.len() == asked => {
@@ -180,12 +180,12 @@ pub(super) fn read(reply: Value, asked: usize) -> Outcome {
             match &*code {
                 "NOSCRIPT" => Outcome::NotLoaded,
                 "ERR" if text.starts_with(TOO_LONG) => Outcome::NotRead(text),
-                // The code of everything without one of its own, an error inside the script among them.
+                // `ERR` is the code of every error without a code of its own, including errors inside the script.
                 "ERR" => Outcome::Unclear(text),
                 _ => Outcome::NotRun(code, text),
             }
         }
-        _ => Outcome::Unclear("an answer that the script does not give".to_owned()),
+        _ => Outcome::Unclear("an answer that the script never gives".to_owned()),
     }
 }
 
@@ -199,11 +199,11 @@ fn answer(value: Value) -> Answer {
         Value::Int(6) => Answer::Dropped,
         Value::Int(7) => Answer::Full,
         Value::BulkString(text) => Answer::Refused(short(&String::from_utf8_lossy(&text))),
-        _ => Answer::Refused("an answer that the script does not give".to_owned()),
+        _ => Answer::Refused("an answer that the script never gives".to_owned()),
     }
 }
 
-/// An error as Redis said it.
+/// An error in Redis' own words.
 pub(in crate::durable::inbox) fn said(why: &redis::ServerError) -> String {
     short(&format!("{} {}", why.code(), why.details().unwrap_or_default()))
 }
@@ -212,13 +212,13 @@ pub(super) fn short(text: &str) -> String {
     text.trim().trim_start_matches('-').chars().take(120).collect()
 }
 
-/// Of an argument longer than `proto-max-bulk-len`.
+/// Redis' error for an argument longer than `proto-max-bulk-len`.
 const TOO_LONG: &str = "ERR Protocol error: invalid bulk length";
-/// Keys, hashes, ids and the protocol's own marks of one event, about.
+/// The approximate size of one event's keys, hashes, ids and protocol bytes.
 const PER_EVENT: usize = 512;
-/// Entries a call trims, about: some milliseconds of the server's time.
+/// The approximate number of entries that one call trims. It takes the server some milliseconds.
 const TRIM_AT_ONCE: u32 = 10_000;
-/// The same while events wait for it: so many enter before the next call, so that what it looks up first costs each little.
+/// The same limit while events wait for room. A larger one amortizes the look-ups of each call over more events.
 const ROOM_AT_ONCE: usize = 1000;
 
 const ENQUEUE: &str = include_str!("admit.lua");
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_script_does_not_answer_leaves_it_unclear_what_it_did() {
+    fn an_unexpected_answer_is_unclear() {
         let error = |line: &str| redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
         let answers = |count| Value::Array(vec![Value::Int(1); count]);
         assert!(matches!(read(answers(2), 2), Outcome::Answers(answers) if answers.len() == 2));

@@ -1,8 +1,11 @@
-//! Where Redis is: one server, the master that Sentinels know, or a cluster; over TLS where the URLs say so.
+//! The Redis servers: one server, the master that Sentinels name, or a cluster. TLS if the URLs ask for it.
 //!
-//! Keeps true: no error and no log holds a URL or a password; over TLS the certificate is always checked, its name too;
-//! Sentinels are asked at every connection and while it lasts; of what they name the newest counts, and a server that they name
-//! is believed only once it says itself that it is the master. Every connection has a time to be made and a time to answer.
+//! Keeps true:
+//! - No error and no log line holds a URL or a password.
+//! - Over TLS the certificate is always checked, including its name.
+//! - Sentinels are asked at each connect and while the connection lasts. The newest vote wins, and a named server is
+//!   used only after it says that it is the master.
+//! - Every connect and every command has a timeout.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,23 +31,22 @@ use super::{OpenError, said};
 pub struct Servers {
     kind: Kind,
     given: Vec<Address>,
-    /// The first URL, for what holds for every server: credentials, database.
+    /// The first URL. Its credentials and database hold for every server.
     like: ConnectionInfo,
     tls: Option<TlsCertificates>,
 }
 
-/// What the URLs are of.
+/// What the URLs name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The one server.
+    /// One server.
     Single,
-    /// The Sentinels that know a master by this name.
+    /// Sentinels that know a master by this name.
     Sentinel(String),
-    /// Nodes of a cluster, from which the others are found.
+    /// Nodes of a cluster, from which the others are discovered.
     Cluster,
 }
 
-/// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Address {
     pub(super) host: String,
@@ -54,21 +56,20 @@ pub(super) struct Address {
 /// A server to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Server {
-    /// The only one, or whichever the Sentinels name.
+    /// The only server, or the master that the Sentinels name.
     Master,
     /// A node of a cluster.
     Node(Address),
 }
 
-/// How long a connection may take to be made, and a command to be answered.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     pub(super) connect: Duration,
     pub(super) response: Duration,
 }
 
 impl Servers {
-    /// The servers of a config.
+    /// Reads the servers from a config.
     ///
     /// # Errors
     /// When a URL cannot be read, or [`Servers::open`] fails.
@@ -82,17 +83,16 @@ impl Servers {
         Servers::open(&urls, kind, config.ca.as_ref().map(|ca| ca.value.as_path()))
     }
 
-    /// Reads the URLs, at least one; `ca` is the PEM file of the authorities to trust, instead of the system's.
+    /// Reads the URLs, at least one. `ca` is a PEM file of the authorities to trust instead of the system's.
     ///
-    /// User and password are those of the first URL; for Sentinels they are the master's, and are shown to a Sentinel
-    /// only if it asks for them.
+    /// The first URL's user and password hold for all servers. A Sentinel gets them only if it asks for them.
     ///
     /// # Errors
-    /// When a URL is none, they do not go together, or the file holds no certificate.
+    /// When a URL is malformed, the URLs do not go together, or the file holds no certificate.
     pub fn open(urls: &[Secret], kind: Kind, ca: Option<&Path>) -> Result<Servers, OpenError> {
         let (mut given, mut like, mut schemes) = (Vec::new(), None, Vec::new());
         for url in urls {
-            // The driver takes the text before such a sign for the host, and would connect to a stranger.
+            // The driver would take the text before the character as the host, and connect to another server.
             if config::password_breaks_url(url.expose()) {
                 return Err(OpenError::Password);
             }
@@ -106,7 +106,7 @@ impl Servers {
                 ConnectionAddr::TcpTls { host, port, insecure: false, .. } => (host, port, true),
                 _ => return Err(flawed()),
             };
-            // A URL has an IPv6 address in brackets, a socket has not.
+            // A URL writes an IPv6 address in brackets; a socket address has none.
             let host = host.trim_matches(['[', ']']).to_owned();
             given.push(Address { host, port: *port });
             schemes.push(tls);
@@ -128,12 +128,11 @@ impl Servers {
         &self.kind
     }
 
-    /// The servers as configured.
+    /// The configured addresses.
     pub(super) fn given(&self) -> &[Address] {
         &self.given
     }
 
-    /// Whether the URLs ask for TLS.
     pub(super) fn speaks_tls(&self) -> bool {
         self.tls.is_some()
     }
@@ -144,12 +143,12 @@ impl Servers {
         (settings.username().is_some(), settings.password().is_some())
     }
 
-    /// Whether they are nodes of a cluster, as configured.
+    /// Whether the servers are configured as a cluster.
     pub fn is_cluster(&self) -> bool {
         self.kind == Kind::Cluster
     }
 
-    /// What a server is called in the log.
+    /// The name of a server in the log.
     pub(super) fn name(&self, server: &Server) -> String {
         match (server, &self.kind, self.given.first()) {
             (Server::Node(address), _, _) => address.to_string(),
@@ -159,17 +158,16 @@ impl Servers {
         }
     }
 
-    /// A client for a server, which is asked for if it has to be. The error is for the log.
-    pub(super) async fn find(&self, server: &Server, patience: Patience) -> Result<Client, String> {
+    /// Makes a client for a server, asking the Sentinels if necessary. The error is for the log.
+    pub(super) async fn find(&self, server: &Server, timeouts: Timeouts) -> Result<Client, String> {
         match (server, &self.kind, self.given.first()) {
             (Server::Node(address), _, _) => self.node(address),
-            (Server::Master, Kind::Sentinel(name), _) => self.master(name, patience).await,
+            (Server::Master, Kind::Sentinel(name), _) => self.master(name, timeouts).await,
             (Server::Master, _, Some(address)) => self.node(address),
             (Server::Master, _, None) => Err("no server is configured".to_owned()),
         }
     }
 
-    /// A client for the server at an address.
     fn node(&self, address: &Address) -> Result<Client, String> {
         self.client(address, self.like.redis_settings().clone()).map_err(|why| why.to_string())
     }
@@ -186,14 +184,15 @@ impl Servers {
         }
     }
 
-    /// The master of the newest vote that the Sentinels know of, and that agrees; half of them and one more are enough to tell.
+    /// Asks the Sentinels until more than half have answered, and takes the newest vote's master that confirms its
+    /// role.
     ///
-    /// One that is cut off from the others, with the old master on its side, knows of older votes only.
-    async fn master(&self, name: &str, patience: Patience) -> Result<Client, String> {
+    /// A Sentinel that is cut off together with an old master knows only older votes.
+    async fn master(&self, name: &str, timeouts: Timeouts) -> Result<Client, String> {
         let mut asked: FuturesUnordered<_> = self
             .given
             .iter()
-            .map(async |sentinel| (sentinel, self.named_by(sentinel, name, patience).await))
+            .map(async |sentinel| (sentinel, self.named_by(sentinel, name, timeouts).await))
             .collect();
         let (mut named, mut failed) = (Vec::new(), "no Sentinel is configured".to_owned());
         while named.len() <= self.given.len() / 2
@@ -204,11 +203,11 @@ impl Servers {
                 Err(why) => failed = format!("sentinel {sentinel}: {why}"),
             }
         }
-        // The newest first; of one vote there is one master.
+        // The newest vote first. Each vote has one master.
         named.sort_by(|a, b| b.cmp(a));
         named.dedup_by(|a, b| a.1 == b.1);
         for (_, address) in named {
-            match self.agreed(&address, patience).await {
+            match self.agreed(&address, timeouts).await {
                 Ok(master) => return Ok(master),
                 Err(why) => failed = format!("the Sentinels name {address}: {why}"),
             }
@@ -216,23 +215,23 @@ impl Servers {
         Err(failed)
     }
 
-    /// The master that a Sentinel knows, after the number of the vote that made it one.
+    /// The master that a Sentinel names, and the number of the vote that elected it.
     async fn named_by(
         &self,
         sentinel: &Address,
         name: &str,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<(u64, Address), String> {
         let mut question = redis::pipe();
         question.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
         question.cmd("SENTINEL").arg("MASTER").arg(name);
         let open = RedisConnectionInfo::default();
-        let mut answer = self.ask(sentinel, open, &question, patience).await;
+        let mut answer = self.ask(sentinel, open, &question, timeouts).await;
         let wants_credentials = |replies: &Vec<Value>| matches!(replies.first(), Some(Value::ServerError(why)) if why.code() == "NOAUTH");
         if answer.as_ref().map_or_else(|why| why.code() == Some("NOAUTH"), wants_credentials) {
-            // A Sentinel has no databases, but users like any server.
+            // A Sentinel has users like any server, but no databases.
             let credentials = self.like.redis_settings().clone().set_db(0);
-            answer = self.ask(sentinel, credentials, &question, patience).await;
+            answer = self.ask(sentinel, credentials, &question, timeouts).await;
         }
         let mut replies = answer.map_err(|why| why.to_string())?.into_iter();
         let known = match replies.next() {
@@ -241,20 +240,20 @@ impl Servers {
             None => None,
         };
         let (host, port) = known.ok_or_else(|| format!("it knows no master by the name {name:?}"))?;
-        // A user may not be allowed to ask for it.
+        // The user may lack the right to ask for the vote's number.
         let of = replies.next().and_then(|reply| HashMap::<String, Value>::from_redis_value(reply).ok());
         let vote = of.and_then(|mut of| u64::from_redis_value(of.remove("config-epoch")?).ok());
         Ok((vote.unwrap_or_default(), Address { host, port }))
     }
 
-    /// A client for a server that says itself that it is a master: after a failover a Sentinel may for a moment still name the
-    /// old one.
-    async fn agreed(&self, address: &Address, patience: Patience) -> Result<Client, String> {
+    /// Makes a client for a server after it says that it is a master. After a failover, a Sentinel may briefly still
+    /// name the old one.
+    async fn agreed(&self, address: &Address, timeouts: Timeouts) -> Result<Client, String> {
         let settings = self.like.redis_settings().clone();
         let mut question = redis::pipe();
         question.cmd("ROLE");
         let mut replies =
-            self.ask(address, settings, &question, patience).await.map_err(|why| why.to_string())?;
+            self.ask(address, settings, &question, timeouts).await.map_err(|why| why.to_string())?;
         match replies.pop() {
             Some(Value::ServerError(why)) => Err(said(&why)),
             Some(Value::Array(role)) if role.first() == Some(&Value::BulkString(b"master".to_vec())) => {
@@ -264,20 +263,20 @@ impl Servers {
         }
     }
 
-    /// Commands on a connection of their own; a refusal is one of the replies.
+    /// Sends commands over a new connection. A refusal is one of the replies.
     async fn ask(
         &self,
         address: &Address,
         settings: RedisConnectionInfo,
         commands: &Pipeline,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> RedisResult<Vec<Value>> {
-        let mut connection = connect(&self.client(address, settings)?, patience).await?;
+        let mut connection = connect(&self.client(address, settings)?, timeouts).await?;
         connection.send_packed_commands(commands, 0, commands.len()).await
     }
 }
 
-/// Where a client leads to.
+/// The address that a client connects to.
 pub(super) fn leads_to(client: &Client) -> Option<Address> {
     match client.get_connection_info().addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
@@ -287,20 +286,19 @@ pub(super) fn leads_to(client: &Client) -> Option<Address> {
     }
 }
 
-/// Opens a connection.
 pub(super) async fn connect(
     client: &Client,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Result<MultiplexedConnection, RedisError> {
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(patience.connect))
-        .set_response_timeout(Some(patience.response));
+        .set_connection_timeout(Some(timeouts.connect))
+        .set_response_timeout(Some(timeouts.response));
     client.get_multiplexed_async_connection_with_config(&config).await
 }
 
-/// What a server's certificate is held against.
+/// The authorities that may sign a server's certificate.
 fn certificates(ca: Option<&Path>) -> Result<TlsCertificates, OpenError> {
-    // The process may have a provider already; which it is does not matter here.
+    // An error only means that the process has a provider already. Any provider will do.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Some(path) = ca else { return Ok(TlsCertificates { client_tls: None, root_cert: None }) };
     let failed = |why: String| OpenError::Ca { path: path.display().to_string(), why };
@@ -312,7 +310,7 @@ fn certificates(ca: Option<&Path>) -> Result<TlsCertificates, OpenError> {
     Ok(TlsCertificates { client_tls: None, root_cert: Some(pem) })
 }
 
-/// Every authority of a system fits in.
+/// Larger than a file of all authorities of a system.
 const LONGEST: u64 = 4 << 20;
 
 impl fmt::Display for Address {

@@ -1,7 +1,7 @@
-//! Stream names: which stream an event goes to, which keys go with it, and which streams a template stands for.
+//! Stream names: which stream an event goes to, which keys belong to it, and which streams a template covers.
 //!
-//! Keeps true: an event and what is remembered of it share a hash slot, whatever the template and the number of
-//! partitions; the same delivery goes to the same stream in every gateway, as long as name and partitions stay.
+//! Keeps true: an event and the memory of its identity share a hash slot, for every template and number of partitions.
+//! Every gateway sends the same delivery to the same stream while name and partitions stay.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use crate::config::queue_name::{Part, QueueName};
 use crate::durable::inbox::EnqueueRequest;
 use crate::event::Identity;
 
-/// A stream's name with what is to be filled in, and its number of partitions.
+/// A stream's name, which may be a template, and its number of partitions.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
     name: QueueName,
@@ -18,10 +18,10 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Reads a template.
+    /// Parses a template.
     ///
-    /// Commas are refused because cursors are made of stream names; other braces than the placeholders' would be a hash
-    /// tag that tears the stream from its dedupe keys.
+    /// Commas are refused because they separate the streams in a cursor. Braces other than the placeholders' are
+    /// refused because they would form a hash tag and separate the stream from its dedupe keys.
     pub(super) fn parse(name: &str, partitions: u32) -> Result<Streams, String> {
         if partitions == 0 {
             return Err("partitions is 0; at least one is needed".to_owned());
@@ -32,7 +32,7 @@ impl Streams {
         Ok(Streams { name: QueueName::parse(name)?, partitions })
     }
 
-    /// The lane, and partition, of an event: the FNV-1a hash (64 bits) of its partition key, modulo the partitions.
+    /// The partition of an event: the 64-bit FNV-1a hash of its partition key, modulo the number of partitions.
     pub(super) fn partition(&self, partition_key: &str) -> u32 {
         let hash = partition_key
             .bytes()
@@ -41,25 +41,25 @@ impl Streams {
         (hash % u64::from(self.partitions)) as u32
     }
 
-    /// The stream that an event goes to, given its partition.
+    /// The stream of an event in this partition.
     pub(super) fn stream(&self, request: &EnqueueRequest, partition: u32) -> String {
         let mut stream = self.name.fill(request.names());
         number(&mut stream, partition, self.partitions);
         stream
     }
 
-    /// Every stream, where the name alone tells them; none for a template.
+    /// Every stream, if the name is no template.
     pub(super) fn fixed(&self) -> Option<Vec<String>> {
         Some(numbered(self.name.fixed()?, self.partitions).collect())
     }
 
-    /// Every stream that there is while the name stands for these names.
+    /// Every stream when the template expands to these names.
     pub(super) fn all(&self, names: &BTreeSet<String>) -> Vec<String> {
         let filled = || names.iter().flat_map(|name| numbered(name, self.partitions)).collect();
         self.fixed().unwrap_or_else(filled)
     }
 
-    /// The glob for SCAN that finds every stream. It finds too much; [`Streams::covers`] says what is meant.
+    /// The glob for SCAN. It matches too much, so [`Streams::covers`] decides.
     pub(super) fn pattern(&self) -> String {
         let mut pattern = String::new();
         for part in self.name.parts() {
@@ -81,7 +81,7 @@ impl Streams {
         pattern
     }
 
-    /// Whether a stream can be one of these.
+    /// Whether the template can produce this stream.
     pub(super) fn covers(&self, stream: &str) -> bool {
         if self.partitions == 1 {
             return self.name.covers(stream);
@@ -92,7 +92,7 @@ impl Streams {
     }
 }
 
-/// The streams that a queue of this name has, with so many partitions.
+/// The streams of a queue with this name and number of partitions.
 pub fn numbered(name: &str, partitions: u32) -> impl Iterator<Item = String> {
     (0..partitions).map(move |partition| {
         let mut stream = name.to_owned();
@@ -108,7 +108,7 @@ fn number(stream: &mut String, partition: u32, partitions: u32) {
     }
 }
 
-/// What is remembered of an identity. The braces make the stream's name the hash tag, so that it shares the stream's slot.
+/// The key that remembers an identity. The braces make the stream's name the hash tag, so that both share a slot.
 pub(super) fn seen_key(stream: &str, source: &str, identity: &Identity) -> String {
     let mut hex = [0; 32];
     // Cannot fail: the slice is twice as long.
@@ -117,7 +117,7 @@ pub(super) fn seen_key(stream: &str, source: &str, identity: &Identity) -> Strin
     ["{", stream, "}:seen:", source, ":", hex].concat()
 }
 
-/// A key like those of [`seen_key`], under which nothing is remembered.
+/// A key of the same shape as [`seen_key`] that is never written.
 pub(super) fn probe_key(stream: &str) -> String {
     format!("{{{stream}}}:seen:probe")
 }

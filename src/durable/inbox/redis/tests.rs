@@ -33,7 +33,7 @@ async fn inbox(server: &Server, options: Options) -> RedisInbox {
 
 async fn inbox_counted_by(metrics: &Metrics, server: &Server, options: Options) -> RedisInbox {
     let inbox = RedisInbox::open(server.servers(), options, metrics.queue("redis"), Arc::default()).unwrap();
-    until("the link is up", async || inbox.links.is_up()).await;
+    until("the node is up", async || inbox.client.is_up()).await;
     inbox
 }
 
@@ -134,7 +134,7 @@ async fn a_caller_that_goes_away_cancels_nothing_and_close_finishes_what_waits()
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
     for n in 0..300 {
-        // Polled once and dropped: the lane has had no turn yet.
+        // Polled once and dropped, before the writer had a turn.
         tokio::select! {
             biased;
             answer = inbox.enqueue(request(&format!("e{n}"), "1")) => panic!("too early: {answer:?}"),
@@ -146,7 +146,7 @@ async fn a_caller_that_goes_away_cancels_nothing_and_close_finishes_what_waits()
 }
 
 #[tokio::test]
-async fn an_xadd_that_fails_leaves_nothing_remembered_and_spoils_nothing_else() {
+async fn a_failed_xadd_leaves_nothing_remembered_and_affects_no_other_event() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
     assert_eq!(inbox.enqueue(request("known", "1")).await.unwrap(), accepted("known", false));
@@ -160,9 +160,9 @@ async fn an_xadd_that_fails_leaves_nothing_remembered_and_spoils_nothing_else() 
     assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
 }
 
-/// A user who may not do one of the two may not be able to undo the other either.
+/// A user without one of the two rights may also lack the rights to undo the other step.
 #[tokio::test]
-async fn without_the_right_to_remember_nothing_enters_and_without_that_to_enter_nothing_is_remembered() {
+async fn a_missing_right_to_set_or_xadd_leaves_nothing_half_done() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
     assert_eq!(inbox.enqueue(request("known", "1")).await.unwrap(), accepted("known", false));
@@ -202,7 +202,7 @@ async fn out_of_memory_is_a_refusal_that_leaves_nothing_remembered() {
     let said = inbox.enqueue(request("a", "1")).await.unwrap_err();
     assert!(matches!(&said, EnqueueError::Refused(why) if why.starts_with("OOM")), "{said}");
     assert_eq!(remembered(&server).await, 0);
-    assert!(inbox.links.is_up());
+    assert!(inbox.client.is_up());
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
     assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
 }
@@ -232,7 +232,7 @@ async fn a_stopped_redis_is_known_within_a_second_and_then_at_once() {
     let said = inbox.enqueue(request("a", "1")).await.unwrap_err();
     assert!(matches!(said, EnqueueError::Unknown), "{said}");
     assert_eq!(inbox.metrics.up.get(), 0);
-    // Unreachable is said without sending anything, hence without waiting.
+    // Unreachable comes without sending anything, hence at once.
     for n in 0..100 {
         let said = inbox.enqueue(request(&format!("b{n}"), "1")).await.unwrap_err();
         assert!(matches!(said, EnqueueError::Unreachable), "{said}");
@@ -243,8 +243,8 @@ async fn a_stopped_redis_is_known_within_a_second_and_then_at_once() {
         assert!(counted.contains(&line), "{line}{counted}");
     }
     server.signal("-CONT");
-    until("the link is up again", async || inbox.links.is_up() && inbox.metrics.up.get() == 1).await;
-    // Whether the unanswered one got in or not, it is there once after its retry.
+    until("the node is up again", async || inbox.client.is_up() && inbox.metrics.up.get() == 1).await;
+    // Whether or not the unanswered event entered, it is there once after its retry.
     inbox.enqueue(request("a", "1")).await.unwrap();
     assert_eq!(server.run::<u64>(&["XLEN", "hooks"]).await, 1);
 }
@@ -255,10 +255,10 @@ async fn a_redis_killed_and_started_again_is_found_again() {
     let inbox = inbox(&server, options()).await;
     inbox.enqueue(request("a", "1")).await.unwrap();
     server.kill();
-    until("the link is down", async || !inbox.links.is_up()).await;
+    until("the node is down", async || !inbox.client.is_up()).await;
     assert!(matches!(inbox.enqueue(request("b", "1")).await, Err(EnqueueError::Unreachable)));
     server.restart().await;
-    until("the link is up", async || inbox.links.is_up()).await;
+    until("the node is up", async || inbox.client.is_up()).await;
     assert_eq!(inbox.enqueue(request("b", "1")).await.unwrap(), accepted("b", false));
 }
 
@@ -270,12 +270,12 @@ async fn an_inbox_opens_before_its_redis_does() {
     let inbox = RedisInbox::open(server.servers(), options(), metrics, Arc::default()).unwrap();
     assert!(matches!(inbox.enqueue(request("a", "1")).await, Err(EnqueueError::Unreachable)));
     server.restart().await;
-    until("the link is up", async || inbox.links.is_up()).await;
+    until("the node is up", async || inbox.client.is_up()).await;
     assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
 }
 
 #[tokio::test]
-async fn forgotten_scripts_are_loaded_again_unseen() {
+async fn forgotten_scripts_are_loaded_again() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
     for id in ["a", "b"] {
@@ -285,20 +285,20 @@ async fn forgotten_scripts_are_loaded_again_unseen() {
 }
 
 #[tokio::test]
-async fn a_server_that_may_not_be_written_to_is_down() {
+async fn a_server_that_refuses_writes_is_down() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, options()).await;
-    // Of a master that does not answer: it becomes a replica all the same.
+    // The named master does not exist. The server becomes its replica all the same.
     let _: String = server.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
     assert!(matches!(inbox.enqueue(request("a", "1")).await, Err(EnqueueError::Unreachable)));
-    assert!(!inbox.links.is_up());
+    assert!(!inbox.client.is_up());
     let _: String = server.run(&["REPLICAOF", "NO", "ONE"]).await;
-    until("the link is up", async || inbox.links.is_up()).await;
+    until("the node is up", async || inbox.client.is_up()).await;
     assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
 }
 
 #[tokio::test]
-async fn what_the_window_has_left_behind_enters_again() {
+async fn an_identity_enters_again_after_the_window() {
     let server = Server::start(&[]).await;
     let inbox = inbox(&server, Options { window: Duration::from_millis(200), ..options() }).await;
     assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
@@ -346,7 +346,7 @@ async fn streams_of_a_template_are_trimmed_too_those_of_before_and_those_that_an
     };
     let inbox = inbox(&server, options).await;
     assert_eq!(inbox.enqueue(request("a", "1")).await.unwrap(), accepted("a", false));
-    // What the server does not know any more is loaded again for that too.
+    // A script that the server forgot is loaded again for trimming too.
     server.run::<()>(&["SCRIPT", "FLUSH"]).await;
     for stream in ["hooks.before", "hooks.src"] {
         until(&format!("{stream} is trimmed"), async || server.run::<u64>(&["XLEN", stream]).await == 0)
@@ -379,7 +379,7 @@ async fn partitions_spread_and_a_reader_merges_and_resumes() {
             reader.after(&cursor, 100).await.unwrap().into_iter().map(|(_, event)| event).collect();
         assert_eq!((total, end.as_slice()), (40, &read[40 - last.min(40)..]), "the last {last}");
     }
-    // Sent one after another; those of one millisecond in different streams may change places.
+    // Events of one millisecond in different streams may be read in another order.
     let mut sent: Vec<String> = (0..40).map(|n| Event::for_test(&format!("e{n}")).json).collect();
     sent.sort();
     read.sort();
@@ -416,7 +416,7 @@ async fn a_stream_and_what_is_remembered_of_it_share_a_slot() {
     }
 }
 
-/// Not a test of right and wrong: prints what 64 callers get through, and what it costs Redis.
+/// A measurement: prints the throughput of 64 callers, and what it costs Redis.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn throughput() {

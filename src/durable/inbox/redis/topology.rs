@@ -1,17 +1,17 @@
 //! Which master has which hash slots.
 //!
-//! Keeps true: a key's slot is the one that Redis computes; without a cluster the one server has them all.
+//! Keeps true: a key's slot is the one that Redis computes. Without a cluster the one server has all slots.
 
 use std::ops::RangeInclusive;
 
 use redis::{RedisResult, Value};
 
-use super::servers::{self, Address, Kind, Patience, Server, Servers};
+use super::servers::{self, Address, Kind, Server, Servers, Timeouts};
 
-/// Who has what, as one node of a cluster sees it.
+/// The masters and their slots, as one node sees them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Topology {
-    /// Counts the cluster's votes: of two nodes' views the one with the higher number is right.
+    /// The cluster's election counter. Of two nodes' views, the one with the higher epoch is newer.
     pub(super) epoch: u64,
     pub(super) masters: Vec<Master>,
 }
@@ -24,20 +24,20 @@ pub(super) struct Master {
 }
 
 impl Topology {
-    /// Looks, in a cluster by asking the node at `address`. The error is for the log.
+    /// Reads the topology, in a cluster from the node at `address`. The error is for the log.
     pub(super) async fn look(
         servers: &Servers,
         address: &Address,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<Topology, String> {
         if *servers.kind() != Kind::Cluster {
             let all = Master { server: Server::Master, slots: vec![0..=SLOTS - 1] };
             return Ok(Topology { epoch: 0, masters: vec![all] });
         }
         let failed = |why: String| format!("node {address}: {why}");
-        let node = servers.find(&Server::Node(address.clone()), patience).await.map_err(failed)?;
+        let node = servers.find(&Server::Node(address.clone()), timeouts).await.map_err(failed)?;
         let asked: RedisResult<(String, Vec<Value>)> = async {
-            let mut connection = servers::connect(&node, patience).await?;
+            let mut connection = servers::connect(&node, timeouts).await?;
             let mut ask = redis::pipe();
             ask.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("SLOTS");
             ask.query_async(&mut connection).await
@@ -61,14 +61,14 @@ impl Master {
         self.slots.iter().any(|range| range.contains(&slot))
     }
 
-    /// A key that it has, for questions. A master has a slot, and a few thousand keys are in every one.
+    /// A key of this master, for probes. A few thousand candidates cover every slot.
     pub(super) fn probe_key(&self) -> String {
         let mut keys = (0..u32::MAX).map(|n| format!("hookgate:probe:{n}"));
         keys.find(|key| self.has(slot(key))).unwrap_or_default()
     }
 }
 
-/// Reads CLUSTER SLOTS: of each range its ends and its nodes, the master first, each with host and port.
+/// Parses CLUSTER SLOTS: each range has its ends and its nodes, the master first, each with host and port.
 fn masters(slots: &[Value], asked: &Address) -> Vec<Master> {
     let mut masters: Vec<Master> = Vec::new();
     for range in slots {
@@ -78,7 +78,7 @@ fn masters(slots: &[Value], asked: &Address) -> Vec<Master> {
         let host = match host {
             Value::BulkString(host) if host == b"?" => continue,
             Value::BulkString(host) if !host.is_empty() => String::from_utf8_lossy(host).into_owned(),
-            // The one that was asked: it does not know itself by name.
+            // An empty host means the node that was asked.
             _ => asked.host.clone(),
         };
         let (Ok(first), Ok(last), Ok(port)) =
@@ -95,7 +95,7 @@ fn masters(slots: &[Value], asked: &Address) -> Vec<Master> {
     masters
 }
 
-/// The slot of a key: CRC-16 (XMODEM) of what stands in its first braces, else of the whole.
+/// The slot of a key: CRC-16 (XMODEM) of the text in its first braces, or else of the whole key.
 pub(super) fn slot(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
     let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
@@ -132,7 +132,7 @@ mod tests {
         let of = |slots: &[Value]| Topology { epoch: 0, masters: masters(slots, &asked) };
         assert!(of(&[range(0, 99, "a"), range(100, 16383, "b")]).is_whole());
         assert!(!of(&[range(0, 99, "a"), range(101, 16383, "b")]).is_whole());
-        // A master whose address nobody knows is none.
+        // A master with an unknown address does not count.
         assert!(!of(&[range(0, 99, "a"), range(100, 16383, "?")]).is_whole());
     }
 

@@ -1,10 +1,12 @@
--- Trims a stream, never past an entry that a consumer group has not acknowledged: entries older than an age by the server's own
--- clock, or, to make room, the oldest, however young. Without a consumer group nothing is acknowledged, and age alone counts.
--- KEYS: the stream. ARGV: the age in ms, or -1 to make room; how many entries go at most, about; how many are wanted at least,
--- where there are so many; an id of which it is known otherwise that it is older than the age, or nothing; `ignoring`.
--- Answers how many went, the last id if it is ahead of the clock, else nothing, and the groups that need the first entry.
+-- Trims a stream, but never an entry that a consumer group has not acknowledged. It trims entries older than an age by
+-- the server's clock or, to make room, the oldest entries of any age. Without a consumer group nothing is acknowledged,
+-- and only age counts.
+-- KEYS: the stream. ARGV: the age in ms, or -1 to make room; the approximate most entries to trim; the least wanted, if
+-- so many may go; an id known to be older than the age, or an empty text; the arguments of `ignoring`.
+-- Answers the number of trimmed entries, the last id if it is ahead of the clock (or an empty text), and the groups
+-- that need the first entry.
 
--- So far ahead of the clock an id says nothing of its entry's age.
+-- An id this many ms ahead of the clock says nothing about its entry's age.
 local AHEAD = 60000
 
 local stream, age, limit, wanted, aged = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -30,7 +32,7 @@ if age < 0 then
 else
   local young = id_at(clock() - age)
   if is_ahead and count > 0 and earlier(ahead, keep) then
-    -- These would never be old enough: that they are acknowledged has to do.
+    -- These entries would never reach the age, so being acknowledged is enough.
     young = keep
   elseif is_ahead and aged ~= '' and earlier(young, after(aged)) then
     young = after(aged)
@@ -42,8 +44,8 @@ end
 
 local gone = 0
 if earlier(of.first, keep) then
-  -- Whole nodes first, a bounded number at a time, so that a great backlog never stops the server; then the rest exactly, which
-  -- is less than a node, unless `stream-node-max-entries` was set above the limit.
+  -- Whole nodes first and a bounded number, so that a large backlog never blocks the server. Then the rest exactly:
+  -- less than a node, unless `stream-node-max-entries` is above the limit.
   gone = redis.call('XTRIM', stream, 'MINID', '~', keep, 'LIMIT', limit)
   if gone < wanted then
     gone = gone + redis.call('XTRIM', stream, 'MINID', '=', keep)

@@ -1,7 +1,7 @@
-//! The question whether a stream would take an event, asked of the stream itself.
+//! Asks each stream whether it would accept an event.
 //!
-//! Keeps true: asking changes nothing, and needs the same rights on the same keys, and a key of the same type, as an event
-//! does; what says nothing of the stream (its server is away, or another has it) is no answer.
+//! Keeps true: asking changes nothing. It needs the same rights on keys of the same types as an event does. An answer
+//! that says nothing about the stream, for example that its server is down, counts as no answer.
 
 use std::sync::LazyLock;
 
@@ -9,26 +9,27 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script, Value};
 
 use super::backlog::Backlog;
-use super::node_connection::{is_astray, is_down};
+use super::node_connection::{is_down, is_redirect};
 use super::retention::names;
 use super::script::{said, short};
 use super::stream::probe_key;
 
-/// What a stream's server says of it.
+/// A stream's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteProbe {
-    /// It takes events.
+    /// The stream accepts events.
     Writable,
-    /// It is at `max_backlog`, and nothing in it may go, for these consumer groups; without any, nothing is acknowledged.
+    /// The stream is at `max_backlog`, and these consumer groups need every entry. If the list is empty there is no
+    /// group, so nothing is acknowledged.
     Full(Vec<String>),
-    /// It takes none. Redis' own words, after the command that it refused.
+    /// The stream accepts no events: the refused command, and Redis' own words.
     Rejected(String),
 }
 
-/// Asks of each stream, in order; none where there is no answer. Not one of them is changed.
+/// Probes the streams, in order. `None` stands for a stream without an answer. No stream is changed.
 ///
 /// # Errors
-/// When the server is away or silent.
+/// When the server is down or silent.
 pub async fn ask(
     connection: &mut MultiplexedConnection,
     streams: &[String],
@@ -36,7 +37,7 @@ pub async fn ask(
 ) -> RedisResult<Vec<Option<WriteProbe>>> {
     let mut asks = redis::pipe();
     for stream in streams {
-        // By its hash, since that is how events are entered.
+        // By its hash, as events are enqueued.
         let mut ask = redis::cmd("EVALSHA");
         ask.arg(SCRIPT.get_hash()).arg(2).arg(stream).arg(probe_key(stream)).arg(backlog.max());
         backlog.ignoring(stream, &mut ask);
@@ -56,7 +57,7 @@ pub async fn ask(
     Ok(replies.into_iter().map(answer).collect())
 }
 
-/// Reads an answer; none if it says nothing of the stream.
+/// Parses an answer; none if it says nothing about the stream.
 fn answer(reply: Value) -> Option<WriteProbe> {
     match reply {
         Value::Array(parts) => match &parts[..] {
@@ -71,18 +72,18 @@ fn answer(reply: Value) -> Option<WriteProbe> {
         },
         Value::ServerError(why) => {
             let why = said(&why);
-            // The code of everything without one of its own.
+            // `ERR` is the code of every error without a code of its own.
             (!why.starts_with("ERR ") && is_of_the_stream(&why)).then_some(WriteProbe::Rejected(why))
         }
         _ => None,
     }
 }
 
-/// The link's own probe tells of the server.
+/// Whether an error concerns the stream. The connection's own probe reports errors of the server.
 fn is_of_the_stream(why: &str) -> bool {
     let code = why.split(' ').next().unwrap_or_default();
     let is_of_the_server = matches!(code, "OOM" | "MISCONF" | "NOREPLICAS" | "NOSCRIPT");
-    !is_of_the_server && !is_down(code) && !is_astray(code)
+    !is_of_the_server && !is_down(code) && !is_redirect(code)
 }
 
 const TEXT: &str = concat!(include_str!("groups.lua"), include_str!("ask.lua"));
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_the_server_is_not_put_down_to_the_stream() {
+    fn an_error_of_the_server_says_nothing_about_the_stream() {
         let refused = |why: &str| {
             let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
             answer(Value::Array(vec![Value::Int(0), text("XADD"), text(why)]))

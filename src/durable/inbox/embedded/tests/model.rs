@@ -1,4 +1,4 @@
-//! Random deliveries, crashes, failures and passing time against a map in memory.
+//! Compares the store with a map in memory, over random deliveries, crashes, failures and passing time.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 
-/// What a gateway without a disk would remember: per identity and body, the id and when.
+/// The expected memory: per identity and body, the id and the time.
 #[derive(Default)]
 struct Model {
     bodies: HashMap<(u64, u8), (String, i64)>,

@@ -21,7 +21,7 @@ fn resident_kib() -> String {
     format!("{} {}", line("VmRSS"), line("VmHWM"))
 }
 
-/// This thread's CPU time: on a machine that others use too, it tells more than the clock on the wall.
+/// This thread's CPU time. On a shared machine it says more than the wall clock.
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
@@ -32,7 +32,7 @@ fn rate(events: usize, spent: Duration, busy: Duration) -> String {
     format!("{:.0}/s, CPU {:.2} us each", events / spent.as_secs_f64(), busy.as_secs_f64() * 1e6 / events)
 }
 
-/// One round: events a second, the slowest batch.
+/// Runs one round and reports events per second and the slowest batch.
 fn round(store: &mut Store, batches: usize, size: usize, data: &str) -> String {
     let (mut spent, mut slowest, mut busy) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for n in 0..batches {
@@ -51,7 +51,7 @@ fn round(store: &mut Store, batches: usize, size: usize, data: &str) -> String {
     format!("{}, slowest batch {slowest:?}", rate(batches * size, spent, busy))
 }
 
-/// The same rows and the same policy of checkpoints, without any index.
+/// Appends the same rows with the same checkpoints, but without an index.
 fn append(dir: &TempDir, tuning: &Tuning, batches: usize, size: usize, data: &str) -> String {
     let (conn, _) =
         database::open(&dir.path().join("append.db"), tuning.layout, &super::super::store::tables()).unwrap();

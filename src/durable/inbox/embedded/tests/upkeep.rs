@@ -1,4 +1,4 @@
-//! What is past its time goes, in a bounded time, and leaves nothing behind.
+//! Expired data is deleted in a bounded time and completely.
 
 use super::super::block::Entry;
 use super::super::run::RunWriter;
@@ -13,7 +13,7 @@ fn blocks(store: &Store) -> i64 {
     (0..run::LEVELS).map(|level| count(store, &format!("blocks{level}"))).sum()
 }
 
-/// Three weeks of events, and one a month later, when all but that one is past its time.
+/// Three weeks of events, and one event a month later. All but that one are expired.
 fn after_a_month(dir: &TempDir) -> (Store, i64) {
     let mut store = store(dir, days(7, 7));
     let mut now = START;
@@ -38,19 +38,19 @@ fn assert_empty(store: &Store) {
 }
 
 #[test]
-fn idle_moments_sweep_what_no_longer_counts() {
+fn idle_moments_delete_expired_data() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, now) = after_a_month(&dir);
     let mut moments = 0;
     while store.busy(now) {
-        store.tend(now).unwrap();
+        store.upkeep(now).unwrap();
         moments += 1;
         assert!(moments < 100, "it is never done");
     }
     assert!(moments > 1);
     assert_empty(&store);
     let changes = store.conn.total_changes();
-    store.tend(now).unwrap();
+    store.upkeep(now).unwrap();
     assert_eq!(store.conn.total_changes(), changes, "an idle store writes nothing");
 }
 
@@ -60,7 +60,7 @@ fn each_delivery_sweeps_a_little_and_a_crash_only_begins_it_anew() {
     let (mut store, now) = after_a_month(&dir);
     let mut at = dir;
     for step in 0..1500 {
-        // The same again writes no event, and sweeps as well.
+        // A duplicate writes no event, and sweeps as well.
         assert_eq!(one(&mut store, forward(9_999_999, "a"), now), duplicate("e9999999"));
         if !store.busy(now) {
             break;
@@ -90,7 +90,7 @@ fn a_conflict_is_remembered_over_a_restart() {
 }
 
 #[test]
-fn cursors_go_on_where_somebody_emptied_the_queue() {
+fn cursors_are_not_reused_after_the_events_were_deleted_by_hand() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = store(&dir, days(7, 7));
     for n in 0..40 {
@@ -106,7 +106,7 @@ fn cursors_go_on_where_somebody_emptied_the_queue() {
     assert_eq!(one(&mut store, forward(50, "a"), START), duplicate("e50"));
 }
 
-/// A run of these keys, begun for so many.
+/// A run of these keys, begun for `most` keys.
 fn written(store: &Store, keys: &[Identity], most: u64) -> run::Run {
     let mut writer = RunWriter::begin(&store.conn, 0, most, 254).unwrap();
     for (seq, key) in keys.iter().enumerate() {
@@ -121,7 +121,7 @@ fn a_run_of_several_filter_chunks_holds_all_its_keys() {
     let store = store(&dir, days(7, 7));
     let mut keys: Vec<Identity> = (0..60_000).map(|_| Identity(crate::base::clock::random())).collect();
     keys.sort_unstable();
-    // Begun for as many, or for many more: of expired entries a merge leaves fewer.
+    // A merge begins for all entries, but expired ones are left out. So a run may have fewer.
     for (keys, most, chunks) in
         [(&keys[..], 60_000, 3), (&keys[..20_000], 90_000, 4), (&keys[..1], 60_000, 3)]
     {
@@ -184,7 +184,7 @@ fn the_log_is_moved_into_the_database_before_it_is_long_and_at_the_end() {
         before = size;
     }
     assert!((3..50).contains(&moved), "moved {moved} times");
-    // Whoever else has it open keeps the log from being removed, not from being moved.
+    // An open reader prevents the log's removal, but not its checkpoint.
     let mut reader = Reader::open(&db).unwrap();
     assert!(log() > 0);
     store.close();
@@ -206,11 +206,11 @@ fn a_store_that_cannot_write_is_not_back() {
 #[tokio::test]
 async fn the_window_is_told_by_the_clock_and_a_closed_store_is_down() {
     let dir = tempfile::tempdir().unwrap();
-    let (watch, metrics) = watched();
-    let readiness = watch.readiness.clone();
+    let (health, metrics) = watched();
+    let readiness = health.readiness.clone();
     let clock = Clock::manual(Timestamp::from_microsecond(START).unwrap());
     let inbox =
-        Embedded::tuned(&dir.path().join("hookgate.db"), days(7, 7), clock.clone(), watch, tiny()).unwrap();
+        Embedded::tuned(&dir.path().join("hookgate.db"), days(7, 7), clock.clone(), health, tiny()).unwrap();
     assert_eq!(inbox.enqueue(forward(1, "a")).await.unwrap(), new("e1"));
     let Clock::Manual(micros) = &clock else { unreachable!() };
     micros.fetch_add(7 * DAY - 1, std::sync::atomic::Ordering::Relaxed);

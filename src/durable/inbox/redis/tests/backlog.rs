@@ -1,11 +1,11 @@
-//! How a stream is kept within its bound, and what is told of its consumer groups, against a real Redis.
+//! The bound of a stream, and the metrics of its consumer groups, against a real Redis.
 
 use super::*;
 
 /// An entry's id, and its fields and values.
 type Entry = (String, Vec<String>);
 
-/// Reads and does not acknowledge.
+/// Reads without acknowledging.
 async fn read(server: &Server, group: &str, count: usize) -> Vec<String> {
     let count = count.to_string();
     let read = ["XREADGROUP", "GROUP", group, "me", "COUNT", &count, "STREAMS", "hooks", ">"];
@@ -26,7 +26,7 @@ async fn length(server: &Server) -> u64 {
     server.run(&["XLEN", "hooks"]).await
 }
 
-/// The names of the events in the stream.
+/// The ids of the events in the stream.
 async fn kept(server: &Server) -> Vec<String> {
     let entries: Vec<(String, Vec<String>)> = server.run(&["XRANGE", "hooks", "-", "+"]).await;
     entries.into_iter().map(|(_, fields)| fields[1].clone()).collect()
@@ -51,7 +51,7 @@ async fn at_its_bound_a_stream_loses_what_every_group_has_acknowledged_and_nothi
         }
         assert!(length(&server).await <= 10);
     }
-    // Acknowledged by one, read by the other, and acknowledged by neither.
+    // The ten entries: acknowledged by a, and four of them read by b.
     let _: u64 = server.run(&["XTRIM", "hooks", "MAXLEN", "0"]).await;
     for n in 0..10 {
         inbox.enqueue(request(&format!("f{n}"), "1")).await.unwrap();
@@ -64,7 +64,7 @@ async fn at_its_bound_a_stream_loses_what_every_group_has_acknowledged_and_nothi
     assert!(said.contains("max_backlog") && said.contains("consumer group b"), "{said}");
     assert_eq!(kept(&server).await, full);
     until("it shows", async || inbox.metrics.up.get() == 0 && inbox.metrics.full.get() == 1).await;
-    // The third of those that b has been given.
+    // The third entry that b has read.
     acknowledge(&server, "b", &ids[2..3]).await;
     assert!(inbox.enqueue(request("more", "1")).await.is_err(), "older ones are pending");
     acknowledge(&server, "b", &ids[..2]).await;
@@ -74,7 +74,7 @@ async fn at_its_bound_a_stream_loses_what_every_group_has_acknowledged_and_nothi
 }
 
 #[tokio::test]
-async fn a_stream_that_only_has_to_be_trimmed_takes_events_whoever_looks() {
+async fn a_full_stream_of_acknowledged_entries_accepts_events_from_any_gateway() {
     let server = Server::start(&[]).await;
     group(&server, "a").await;
     let first = inbox(&server, bounded(200)).await;
@@ -88,7 +88,7 @@ async fn a_stream_that_only_has_to_be_trimmed_takes_events_whoever_looks() {
     let ids = read(&server, "a", 1000).await;
     acknowledge(&server, "a", &ids).await;
     assert_eq!((ids.len(), length(&server).await), (200, 200));
-    // This inbox has taken no event yet, so it takes all that comes in one call.
+    // This inbox has enqueued no event yet, so its first call takes all that waits.
     let second = Arc::new(inbox(&server, bounded(200)).await);
     until("it is up", async || second.metrics.up.get() == 1).await;
     let mut all = tokio::task::JoinSet::new();
@@ -102,7 +102,7 @@ async fn a_stream_that_only_has_to_be_trimmed_takes_events_whoever_looks() {
 }
 
 #[tokio::test]
-async fn what_is_deleted_holds_nothing_back_though_it_is_pending() {
+async fn a_deleted_pending_entry_does_not_block_trimming() {
     let server = Server::start(&[]).await;
     group(&server, "a").await;
     let inbox = inbox(&server, bounded(4)).await;
@@ -120,10 +120,10 @@ async fn what_is_deleted_holds_nothing_back_though_it_is_pending() {
 }
 
 #[tokio::test]
-async fn a_group_that_was_not_seen_for_long_enough_holds_nothing_back() {
+async fn an_idle_group_does_not_block_trimming() {
     let server = Server::start(&[]).await;
     group(&server, "a").await;
-    // One that has a consumer, and one that has none.
+    // One group with a consumer, and one without.
     for name in ["debug-alice", "debug-bob"] {
         group(&server, name).await;
     }
@@ -141,17 +141,17 @@ async fn a_group_that_was_not_seen_for_long_enough_holds_nothing_back() {
     until("they are ignored", async || inbox.enqueue(request("late", "1")).await.is_ok()).await;
     assert!(start.elapsed() >= idle - Duration::from_millis(100), "{:?}", start.elapsed());
     assert_eq!(kept(&server).await.last().unwrap(), "late");
-    // What the others have not acknowledged stays, since they are seen.
+    // An active group still keeps its entries.
     let mut ids = read(&server, "a", 1).await;
     for n in 0..2 {
         inbox.enqueue(request(&format!("f{n}"), "1")).await.unwrap();
     }
     assert!(inbox.enqueue(request("more", "1")).await.is_err());
-    // A gateway without the key ignores nobody.
+    // A gateway without `ignore_idle_groups` ignores no group.
     ids.extend(read(&server, "a", 3).await);
     acknowledge(&server, "a", &ids).await;
     assert!(patient.enqueue(request("more", "1")).await.is_err());
-    // One that reads again holds again, at once.
+    // A group that reads again keeps its entries again at once.
     read(&server, "debug-alice", 1).await;
     assert!(inbox.enqueue(request("more", "1")).await.is_err());
 }
@@ -188,7 +188,7 @@ async fn without_a_group_ids_from_the_future_age_from_when_they_were_seen() {
     assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
-/// The series of a group: how much it has not acknowledged, and how old that is.
+/// A group's series: the number of entries that it has not acknowledged, and the age of the oldest.
 async fn shown(metrics: &Metrics, group: &str) -> Option<(f64, f64)> {
     let text = metrics.render().unwrap().0;
     let value = |family: &str| {
@@ -199,7 +199,7 @@ async fn shown(metrics: &Metrics, group: &str) -> Option<(f64, f64)> {
 }
 
 #[tokio::test]
-async fn the_metrics_tell_what_each_group_has_not_acknowledged_and_of_none_that_is_gone() {
+async fn the_metrics_show_each_groups_lag_and_no_group_that_is_gone() {
     let (server, metrics) = (Server::start(&[]).await, Metrics::new().unwrap());
     for n in 1..=12 {
         let _: String = server.run(&["XADD", "hooks", &format!("{n}-0"), "id", "x"]).await;
@@ -211,7 +211,7 @@ async fn the_metrics_tell_what_each_group_has_not_acknowledged_and_of_none_that_
     read(&server, "pending", 6).await;
     acknowledge(&server, "pending", &["1-0".to_owned(), "4-0".to_owned()]).await;
     read(&server, "trimmed", 12).await;
-    // Deleted are one that is pending, one that is unread, and from the beginning two.
+    // Deletes one pending entry, one unread entry, and the first two.
     let _: u64 = server.run(&["XDEL", "hooks", "5-0", "8-0"]).await;
     let _: u64 = server.run(&["XTRIM", "hooks", "MINID", "3"]).await;
     for n in 0..40 {
@@ -220,7 +220,7 @@ async fn the_metrics_tell_what_each_group_has_not_acknowledged_and_of_none_that_
     let inbox = inbox_counted_by(&metrics, &server, bounded(77)).await;
     until("they are shown", async || shown(&metrics, "other").await.is_some()).await;
     let lag = async |group: &str| shown(&metrics, group).await.unwrap().0;
-    // There are 3, 4, 6, 7, 9, 10, 11, 12.
+    // The entries 3, 4, 6, 7, 9, 10, 11 and 12 are left.
     assert_eq!(
         (lag("new").await, lag("done").await, lag("odd").await, lag("deletes").await),
         (8.0, 0.0, 6.0, 6.0)
@@ -229,7 +229,7 @@ async fn the_metrics_tell_what_each_group_has_not_acknowledged_and_of_none_that_
     assert_eq!(shown(&metrics, "done").await, Some((0.0, 0.0)));
     let age = shown(&metrics, "new").await.unwrap().1;
     assert!(age > 1e9, "since 1970: {age}");
-    // Six of the others come before them.
+    // Six other groups come before them by name.
     assert_eq!((lag("z25").await, shown(&metrics, "z26").await, lag("other").await), (1.0, None, 14.0));
     let text = metrics.render().unwrap().0;
     for line in [
@@ -246,7 +246,7 @@ async fn the_metrics_tell_what_each_group_has_not_acknowledged_and_of_none_that_
 }
 
 #[tokio::test]
-async fn far_behind_is_counted_exactly_from_the_nearer_end_and_at_the_least_told_in_bounds() {
+async fn a_large_lag_is_counted_exactly_from_the_shorter_side() {
     let server = Server::start(&[]).await;
     let add = "for n = 1, 3000 do redis.call('XADD', KEYS[1], n .. '-0', 'id', 'x') end return 1";
     let _: u64 = server.run(&["EVAL", add, "1", "hooks"]).await;
@@ -256,9 +256,9 @@ async fn far_behind_is_counted_exactly_from_the_nearer_end_and_at_the_least_told
     let _: u64 = server.run(&["XDEL", "hooks", "1000-0", "2600-0", "100-0"]).await;
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let standing = lag::StreamInfo::of(&mut connection, "hooks").await.unwrap();
-    let behind: Vec<u64> = standing.groups.iter().map(|group| group.behind).collect();
+    let info = lag::StreamInfo::of(&mut connection, "hooks").await.unwrap();
+    let behind: Vec<u64> = info.groups.iter().map(|group| group.behind).collect();
     assert_eq!(behind, [499, 2298]);
-    assert_eq!(standing.groups[0].oldest.as_deref(), Some("2501-0"));
-    assert_eq!(lag::StreamInfo::of(&mut connection, "absent").await.map(|standing| standing.length), None);
+    assert_eq!(info.groups[0].oldest.as_deref(), Some("2501-0"));
+    assert_eq!(lag::StreamInfo::of(&mut connection, "absent").await.map(|info| info.length), None);
 }

@@ -1,4 +1,4 @@
-//! A Redis server of a test's own, on a free port with its data in a temporary folder; ended by its process id.
+//! A Redis server for one test, on a free port and with a temporary folder. Drop ends it by its process id.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Server {
         self.answers().await;
     }
 
-    /// Runs one command; for what a test looks at or breaks.
+    /// Runs one command, for a test to inspect or break the server.
     pub(in crate::durable::inbox) async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
         self.try_run(command).await.unwrap()
     }
@@ -85,7 +85,7 @@ fn spawn(port: u16, folder: &tempfile::TempDir, extra: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// Waits for a condition, and fails the test when it does not come.
+/// Waits for a condition, and fails the test after 10 s.
 pub(in crate::durable::inbox) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(10), async {
         while !holds().await {
