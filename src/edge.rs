@@ -1,16 +1,18 @@
-//! The public listener: accepts connections, finds out whose they are, tells HTTP/1.1 from HTTP/2 by their first bytes, holds
-//! both to their deadlines.
+//! The public listener: accepts connections, determines the client's address, detects HTTP/1.1 or HTTP/2, enforces deadlines.
 //!
-//! Keeps true: a connection on which no whole head comes is closed at the header timeout, and a kept one without a request at the
-//! idle timeout, or earlier where its place is wanted. Connections past a limit are answered 503 and closed. A client has the
-//! address of its socket, unless a trusted proxy names another; no request that begins after a reload of the rules for that is
-//! served by the old ones. Nothing is accepted after the drain is over.
+//! Keeps true:
+//! - A connection without a complete request head is closed at the header timeout.
+//! - An idle connection is closed at the idle timeout, or earlier when connections run short.
+//! - A connection over a limit is answered with 503 and closed.
+//! - The client address is the socket's, unless a trusted proxy supplied another. If a reload changes how it is determined,
+//!   existing connections close after the current request.
+//! - No connection is accepted after the drain.
 
-mod busy;
 mod chunks;
 pub mod connection_limit;
 pub mod descriptors;
 mod first_bytes;
+mod frame_guard;
 mod frames;
 pub mod head;
 mod hpack;
@@ -19,10 +21,10 @@ mod http2;
 pub mod proxy_protocol;
 pub mod request_guard;
 mod secure;
+mod stream_activity;
 #[cfg(test)]
 mod tests;
 pub mod threads;
-mod watched;
 mod write_timeout;
 
 use std::io::{self, Write};
@@ -43,15 +45,15 @@ use crate::observe::telemetry::LogThrottle;
 use crate::request::outcome::Rejection;
 use crate::request::pipeline::{Pipeline, RuntimeConfig};
 pub use connection_limit::ConnectionLimit;
-use connection_limit::{ConnectionPermit, Crowd};
+use connection_limit::{ConnectionPermit, ConnectionPressure};
 use first_bytes::Protocol;
 use proxy_protocol::Begun;
 pub use threads::EdgeThreads;
 
-/// Binds an address, port 0 for a free one. `shared`: other sockets that say so too may listen on the same port.
+/// Binds an address; port 0 picks a free port. `shared` sets SO_REUSEPORT: other such sockets may listen on the same port.
 ///
 /// # Errors
-/// What the system says: the port is in use, the address is not ours, permission denied.
+/// The system's error, such as "address in use" or "permission denied".
 pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -63,30 +65,30 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 /// The two moments at which a drain reaches connections.
 #[derive(Clone, Default)]
 pub struct Stop {
-    /// Accept no more, and let connections go when their request is answered.
+    /// Stop accepting, and close each connection once its requests are answered.
     pub accepting: CancellationToken,
-    /// Drop what is still open.
+    /// Drop the connections that are still open.
     pub everything: CancellationToken,
 }
 
-/// Accepts until told to stop, and gives each connection to one of the threads.
+/// Accepts connections until `stop`, and serves each on one of the threads.
 pub async fn serve(
     listener: TcpListener,
     pipeline: Arc<Pipeline>,
     threads: Arc<EdgeThreads>,
-    places: Arc<ConnectionLimit>,
+    limit: Arc<ConnectionLimit>,
     stop: Stop,
 ) {
     let take = |stream: std::net::TcpStream, peer: SocketAddr| {
         let rules = pipeline.rules.load_full();
-        let place = places.take(rules.edge.max_connections, &pipeline.metrics.edge.connections);
+        let permit = limit.acquire(rules.edge.max_connections, &pipeline.metrics.edge.connections);
         let connection = Connection {
             pipeline: pipeline.clone(),
             peer: Peer::at(peer.ip()),
             rules,
             stop: stop.clone(),
-            places: places.clone(),
-            place,
+            limit: limit.clone(),
+            permit,
         };
         threads.spawn(pipeline.tasks.track_future(connection.run(stream)));
     };
@@ -115,7 +117,7 @@ pub async fn serve(
             }
         }
     }
-    // Who has connected and was not accepted yet would be reset by the close. Not one await from here to there.
+    // Closing the listener resets connections that are still in its backlog, so accept them first. No await may come between.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
         if stream.set_nonblocking(true).is_ok() {
@@ -126,13 +128,13 @@ pub async fn serve(
 
 struct Connection {
     pipeline: Arc<Pipeline>,
-    /// As of when it was accepted.
+    /// The config at the time of accept.
     rules: Arc<RuntimeConfig>,
     peer: Peer,
     stop: Stop,
-    places: Arc<ConnectionLimit>,
-    /// None: there was none left.
-    place: Option<ConnectionPermit>,
+    limit: Arc<ConnectionLimit>,
+    /// None when the connection limit was reached.
+    permit: Option<ConnectionPermit>,
 }
 
 impl Connection {
@@ -141,14 +143,14 @@ impl Connection {
             Ok(stream) => stream,
             Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
         };
-        // Answers are one small write each; waiting to fill a segment would only delay them.
+        // Each answer is one small write. Nagle's algorithm would only delay it.
         let _ = stream.set_nodelay(true);
         let everything = self.stop.everything.clone();
-        // What only some connections need is boxed: every connection holds the rest for as long as it is open.
+        // Futures that only some connections need are boxed, so that every connection's own future stays small.
         let served = async {
-            match self.admit(&mut stream).await {
-                Ok(()) => self.opened(stream).await,
-                Err(Some(refusal)) => Box::pin(self.turn_away(stream, refusal)).await,
+            match self.accept_client(&mut stream).await {
+                Ok(()) => self.serve_stream(stream).await,
+                Err(Some(refusal)) => Box::pin(self.refuse(stream, refusal)).await,
                 Err(None) => {}
             }
         };
@@ -158,24 +160,24 @@ impl Connection {
         }
     }
 
-    /// Finds out who the client is, and whether it may have a place.
+    /// Determines the client's address (reading a PROXY header where configured) and applies the connection limits.
     ///
     /// # Errors
-    /// The refusal; none where the client is gone, or nothing is owed to it.
-    async fn admit(&mut self, stream: &mut TcpStream) -> Result<(), Option<Rejection>> {
+    /// The refusal to answer with; none when the client closed the connection or the drain ended the wait.
+    async fn accept_client(&mut self, stream: &mut TcpStream) -> Result<(), Option<Rejection>> {
         let refused = |reason, detail: &str| Err(Some(Rejection::new(reason, detail)));
         let edge = &self.rules.edge;
-        if self.place.is_none() {
+        if self.permit.is_none() {
             return refused(Reason::Overloaded, "over edge.max_connections");
         }
         if edge.proxy_protocol && peer::within(self.peer.address, &edge.trusted_proxies) {
             let begun = tokio::select! {
                 begun = tokio::time::timeout(edge.header_timeout, Box::pin(proxy_protocol::read(stream))) => begun,
-                () = self.stopping_for(LAST_WORDS) => return Err(None),
+                () = self.until_stopping_for(DRAIN_GRACE) => return Err(None),
             };
             match begun {
                 Ok(Begun::Header(Some(source))) => self.peer = Peer::at(source.ip()),
-                // The proxy passes on bytes that it does not read: what they say of their client it has not seen.
+                // The proxy forwards the bytes unread, so any X-Forwarded-For in them is the client's own.
                 Ok(Begun::Header(None)) => self.peer.hidden = true,
                 Ok(Begun::Invalid(why)) => {
                     let detail = format!("no PROXY protocol header from a trusted proxy: {why}");
@@ -188,38 +190,37 @@ impl Connection {
                 }
             }
         }
-        // Connections of a proxy are those of many clients.
+        // A proxy's connections carry many clients, so the limit for one client does not apply.
         if !peer::within(self.peer.address, &edge.trusted_proxies)
-            && let Some(place) = &mut self.place
-            && !place.belongs_to(self.peer.address, edge.max_connections_per_client)
+            && let Some(permit) = &mut self.permit
+            && !permit.assign_client(self.peer.address, edge.max_connections_per_client)
         {
             return refused(Reason::Overloaded, "over edge.max_connections_per_client");
         }
         Ok(())
     }
 
-    /// From a connection to a stream of requests.
-    async fn opened(&mut self, stream: TcpStream) {
+    async fn serve_stream(&mut self, stream: TcpStream) {
         let rules = self.rules.clone();
         match &rules.tls {
-            Some(tls) => Box::pin(self.secured(tls, stream, rules.edge.header_timeout)).await,
-            None => Box::pin(self.http(stream, None)).await,
+            Some(tls) => Box::pin(self.serve_tls(tls, stream, rules.edge.header_timeout)).await,
+            None => Box::pin(self.serve_http(stream, None)).await,
         }
     }
 
-    async fn secured(&mut self, tls: &tls::Server, stream: TcpStream, within: Duration) {
+    async fn serve_tls(&mut self, tls: &tls::Server, stream: TcpStream, within: Duration) {
         let secured = tokio::select! {
-            secured = secure::shake(tls, stream, &self.pipeline, &self.peer, within) => secured,
-            () = self.stopping_for(LAST_WORDS) => return,
+            secured = secure::handshake(tls, stream, &self.pipeline, &self.peer, within) => secured,
+            () = self.until_stopping_for(DRAIN_GRACE) => return,
         };
         let Some(secured) = secured else { return };
         let agreed = secure::protocol(&secured);
         self.peer.certificate = secured.certificate;
-        Box::pin(self.http(secured.stream, agreed)).await;
+        Box::pin(self.serve_http(secured.stream, agreed)).await;
     }
 
-    /// `agreed`: what a client has said that it would speak; without that the first bytes tell.
-    async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    /// `agreed` is the protocol from ALPN. Without it, the first bytes decide.
+    async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         mut stream: S,
         agreed: Option<Protocol>,
@@ -228,67 +229,72 @@ impl Connection {
         let mut bytes = Vec::new();
         let told = tokio::select! {
             told = tokio::time::timeout(within, first_bytes::read(&mut stream, &mut bytes)) => told,
-            // Nothing was asked yet, so nothing is owed; but who has only just come is about to ask.
-            () = self.stopping_for(LAST_WORDS) => return,
+            // A client that has just connected is about to send its request, so it gets the grace period.
+            () = self.until_stopping_for(DRAIN_GRACE) => return,
         };
         let protocol = match told {
             Ok(Ok(protocol)) => protocol,
-            // A client that went away has not made a request.
+            // The client closed the connection without a request.
             Ok(Err(_)) => return,
             Err(_) => {
-                let what = if bytes.is_empty() { "nothing came in time" } else { "half of HTTP/2's preface" };
+                let what = if bytes.is_empty() {
+                    "the client sent nothing in time"
+                } else {
+                    "the client sent only part of the HTTP/2 preface in time"
+                };
                 return self.pipeline.drop_connection(&self.peer, Reason::HeaderTimeout, what);
             }
         };
         match agreed.unwrap_or(protocol) {
-            // An idle connection holds what its own protocol needs, and not the largest of all.
+            // Boxed, so that an idle connection holds only the state of its own protocol.
             Protocol::Http1 => Box::pin(self.http1(stream, bytes, opened)).await,
             Protocol::Http2 => Box::pin(self.http2(stream, bytes, opened)).await,
         }
     }
 
-    fn crowd(&self) -> Crowd {
-        self.places.crowd(self.rules.edge.max_connections)
+    fn pressure(&self) -> ConnectionPressure {
+        self.limit.pressure(self.rules.edge.max_connections)
     }
 
-    /// Returns once no more is to be asked here: the drain has begun, or who the client is would be found out by other rules.
-    async fn stopping(&self) {
+    /// Returns once this connection must take no more requests: at the drain, or when a reload changed how the client
+    /// address is determined.
+    async fn until_stopping(&self) {
         tokio::select! {
             () = self.stop.accepting.cancelled() => {}
             () = self.rules.stale.cancelled() => {}
         }
     }
 
-    /// Whether it has come to that.
     fn is_stopping(&self) -> bool {
         self.stop.accepting.is_cancelled() || self.rules.stale.is_cancelled()
     }
 
-    /// Returns once that has gone on for so long.
-    async fn stopping_for(&self, long: Duration) {
-        self.stopping().await;
+    /// Returns once [`Connection::until_stopping`] has returned and `long` has passed.
+    async fn until_stopping_for(&self, long: Duration) {
+        self.until_stopping().await;
         tokio::time::sleep(long).await;
     }
 
-    /// Who asks, and the rules to hold it against; none where they would find out in another way who it is: such a client is
-    /// owed nothing, and may ask again on another connection.
-    fn asker(&self) -> Option<(Peer, Arc<RuntimeConfig>)> {
-        // The very rules that are looked at here are those that the request is held against: no reload comes between.
+    /// The peer and the current config for the next request. None when a reload changed how the client address is
+    /// determined: the client must open a new connection.
+    fn next_request(&self) -> Option<(Peer, Arc<RuntimeConfig>)> {
+        // The request gets the same config that is checked here, so no reload can come between.
         let rules = self.pipeline.rules.load_full();
         rules.same_peer_rules(&self.rules).then(|| (self.peer.clone(), rules))
     }
 
-    /// Refuses what has not come as far as a request.
-    async fn turn_away(&mut self, mut stream: TcpStream, refusal: Rejection) {
-        // Clients that were turned away may linger; their number must not keep the next one out.
-        self.place = None;
+    /// Refuses a connection before its first request.
+    async fn refuse(&mut self, mut stream: TcpStream, refusal: Rejection) {
+        // A refused client may linger. It must not use up a connection permit meanwhile.
+        self.permit = None;
         if self.rules.tls.is_some() {
-            // Who is about to shake hands would not understand it.
+            // The client expects a TLS handshake and could not read a plain HTTP answer.
             return self.pipeline.drop_connection(&self.peer, refusal.reason, &refusal.detail);
         }
         let answer = self.pipeline.refuse_connection(&self.peer, refusal.reason, &refusal.detail);
-        let Some(_turned_away) = self.places.turn_away() else {
-            // Whether it gets there is no longer worth a file. tokio would not try before it has seen the socket writable.
+        let Some(_refusal) = self.limit.acquire_refusal() else {
+            // Too many refused connections linger already: try one write and close. tokio's own write would first wait until it
+            // has seen the socket writable.
             let _ = stream.into_std().and_then(|mut stream| stream.write(answer.as_bytes()));
             return;
         };
@@ -297,9 +303,9 @@ impl Connection {
 }
 
 const BACKLOG: u32 = 4096;
-/// For a connection that was accepted last to send its request.
-const LAST_WORDS: Duration = Duration::from_millis(250);
-/// How much longer than `edge.idle_timeout` a kept connection stays open. The answer names the timeout, and a client may use all of
-/// it: its last request is on its way while our time runs out, and would be lost.
+/// The time that a connection accepted just before the drain gets to send its request.
+const DRAIN_GRACE: Duration = Duration::from_millis(250);
+/// How much longer than `edge.idle_timeout` an idle connection stays open. The `Keep-Alive` header tells clients the timeout, so
+/// a client may send a request at its very end. Without the grace, that request would be lost.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

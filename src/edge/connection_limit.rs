@@ -1,7 +1,7 @@
-//! The places that connections take: so many in all, so many of one client, so many that are only being turned away.
+//! Limits open connections: in total, for each client, and those that only wait for their client to read a refusal.
 //!
-//! Keeps true: a place is given back by dropping it, whatever became of its connection; a client is remembered no longer than
-//! it has a place, so the map is never larger than the connections are many.
+//! Keeps true: dropping a permit releases it, however its connection ended. A client is remembered only while it has a permit,
+//! so the map is never larger than the number of connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,31 +12,31 @@ use prometheus::IntGauge;
 
 use crate::base::peer;
 
-/// What is taken, all listeners together.
+/// The connections of all public listeners together.
 #[derive(Default)]
 pub struct ConnectionLimit {
     taken: AtomicUsize,
-    turned_away: AtomicUsize,
+    refusing: AtomicUsize,
     clients: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl ConnectionLimit {
-    /// A place, unless `max` are taken. The gauge tells of it.
-    pub(super) fn take(self: &Arc<Self>, max: usize, gauge: &IntGauge) -> Option<ConnectionPermit> {
-        one_more(&self.taken, max).then(|| {
+    /// Acquires a permit, unless `max` are in use. The gauge counts permits in use.
+    pub(super) fn acquire(self: &Arc<Self>, max: usize, gauge: &IntGauge) -> Option<ConnectionPermit> {
+        increment_below(&self.taken, max).then(|| {
             gauge.inc();
-            ConnectionPermit { places: self.clone(), gauge: gauge.clone(), client: None }
+            ConnectionPermit { limit: self.clone(), gauge: gauge.clone(), client: None }
         })
     }
 
-    /// A place for a connection that is only to read its refusal, unless [`MAX_TURNED_AWAY`] are taken.
-    pub(super) fn turn_away(self: &Arc<Self>) -> Option<TurnedAway> {
-        one_more(&self.turned_away, MAX_TURNED_AWAY).then(|| TurnedAway(self.clone()))
+    /// Acquires a permit for a connection whose client has yet to read its refusal, unless [`MAX_REFUSING`] are in use.
+    pub(super) fn acquire_refusal(self: &Arc<Self>) -> Option<RefusalPermit> {
+        increment_below(&self.refusing, MAX_REFUSING).then(|| RefusalPermit(self.clone()))
     }
 
-    /// How many are left of `max`, for a connection to look at.
-    pub(super) fn crowd(self: &Arc<Self>, max: usize) -> Crowd {
-        Crowd { places: self.clone(), max }
+    /// A view for one connection of how many of `max` permits are left.
+    pub(super) fn pressure(self: &Arc<Self>, max: usize) -> ConnectionPressure {
+        ConnectionPressure { limit: self.clone(), max }
     }
 
     fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -45,18 +45,18 @@ impl ConnectionLimit {
     }
 }
 
-/// A connection's place.
+/// One open connection.
 pub(super) struct ConnectionPermit {
-    places: Arc<ConnectionLimit>,
+    limit: Arc<ConnectionLimit>,
     gauge: IntGauge,
     client: Option<IpAddr>,
 }
 
 impl ConnectionPermit {
-    /// Counts it as this client's. False, and not counted, where the client has `max` already.
-    pub(super) fn belongs_to(&mut self, address: IpAddr, max: usize) -> bool {
+    /// Counts the connection towards its client. Returns false, and counts nothing, if the client has `max` already.
+    pub(super) fn assign_client(&mut self, address: IpAddr, max: usize) -> bool {
         let client = peer::network(address);
-        let mut clients = self.places.clients();
+        let mut clients = self.limit.clients();
         let has = clients.get(&client).copied().unwrap_or(0);
         if has >= max {
             return false;
@@ -71,58 +71,58 @@ impl ConnectionPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(client) = self.client {
-            let mut clients = self.places.clients();
+            let mut clients = self.limit.clients();
             match clients.get_mut(&client) {
                 Some(has @ 2..) => *has -= 1,
                 _ => _ = clients.remove(&client),
             }
         }
-        self.places.taken.fetch_sub(1, Ordering::Relaxed);
+        self.limit.taken.fetch_sub(1, Ordering::Relaxed);
         self.gauge.dec();
     }
 }
 
-/// All connections, as one of them sees them.
+/// Tells an idle connection whether it must close to make room for others.
 #[derive(Clone)]
-pub(super) struct Crowd {
-    places: Arc<ConnectionLimit>,
+pub(super) struct ConnectionPressure {
+    limit: Arc<ConnectionLimit>,
     max: usize,
 }
 
-impl Crowd {
-    /// Whether so few places are left that a connection has to give its own back on which nothing is asked.
-    pub(super) fn is_dense(&self) -> bool {
-        self.places.taken.load(Ordering::Relaxed) + self.max / SPARE >= self.max
+impl ConnectionPressure {
+    /// Whether so few permits are left that idle connections must close.
+    pub(super) fn is_high(&self) -> bool {
+        self.limit.taken.load(Ordering::Relaxed) + self.max / SPARE >= self.max
     }
 }
 
-/// The place of a connection that is being turned away.
-pub(super) struct TurnedAway(Arc<ConnectionLimit>);
+/// One refused connection that lingers.
+pub(super) struct RefusalPermit(Arc<ConnectionLimit>);
 
-impl Drop for TurnedAway {
+impl Drop for RefusalPermit {
     fn drop(&mut self) {
-        self.0.turned_away.fetch_sub(1, Ordering::Relaxed);
+        self.0.refusing.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// One place in so many is kept free of idle connections.
+/// One in 16 permits is kept free of idle connections.
 const SPARE: usize = 16;
 
-fn one_more(count: &AtomicUsize, max: usize) -> bool {
+fn increment_below(count: &AtomicUsize, max: usize) -> bool {
     let more = |taken| (taken < max).then_some(taken + 1);
     count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
 }
 
-/// Connections that are turned away wait for their client to read why. Past so many they are closed at once: they take no
-/// place of the others', but each is a file, and a flood of them must not use those up.
-pub(super) const MAX_TURNED_AWAY: usize = 256;
+/// Refused connections that may wait for their client to read the refusal. Further ones are closed at once: they need no
+/// permit, but each is an open file, and a flood must not use up all files.
+pub(super) const MAX_REFUSING: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn gauge() -> IntGauge {
-        IntGauge::new("places", "places").unwrap()
+        IntGauge::new("limit", "limit").unwrap()
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -130,25 +130,25 @@ mod tests {
     }
 
     #[test]
-    fn so_many_places_are_there_and_each_is_given_again() {
-        let (places, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
-        let mut taken: Vec<ConnectionPermit> = (0..3).map(|_| places.take(3, &gauge).unwrap()).collect();
-        assert!(places.take(3, &gauge).is_none());
-        assert_eq!(gauge.get(), 3, "one that got no place counts nowhere");
+    fn no_more_than_max_permits_are_in_use_and_a_dropped_one_is_free_again() {
+        let (limit, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
+        let mut taken: Vec<ConnectionPermit> = (0..3).map(|_| limit.acquire(3, &gauge).unwrap()).collect();
+        assert!(limit.acquire(3, &gauge).is_none());
+        assert_eq!(gauge.get(), 3, "a refused connection is not counted");
         taken.pop();
-        assert!(places.take(3, &gauge).is_some());
-        // A reload may leave fewer places than are taken.
-        assert!(places.take(1, &gauge).is_none());
+        assert!(limit.acquire(3, &gauge).is_some());
+        // A reload may lower the limit below the number in use.
+        assert!(limit.acquire(1, &gauge).is_none());
         taken.clear();
-        assert_eq!((gauge.get(), places.taken.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((gauge.get(), limit.taken.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]
-    fn one_client_cannot_take_the_places_of_another_and_is_forgotten_with_its_last() {
-        let (places, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
+    fn each_client_has_its_own_limit_and_is_forgotten_with_its_last_connection() {
+        let (limit, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
         let take = |client: &str| {
-            let mut place = places.take(100, &gauge).unwrap();
-            place.belongs_to(ip(client), 2).then_some(place)
+            let mut permit = limit.acquire(100, &gauge).unwrap();
+            permit.assign_client(ip(client), 2).then_some(permit)
         };
         let (first, second) = (take("203.0.113.7").unwrap(), take("203.0.113.7").unwrap());
         assert!(take("203.0.113.7").is_none());
@@ -161,18 +161,18 @@ mod tests {
         assert!(take("2001:db8:0:1::3").is_none(), "a /64 is one client");
         assert!(take("2001:db8:0:2::3").is_some());
         drop((first, again, other, network));
-        assert!(places.clients().is_empty());
+        assert!(limit.clients().is_empty());
         assert_eq!(gauge.get(), 0);
     }
 
     #[test]
-    fn a_sixteenth_of_the_places_is_kept_free() {
-        let (places, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
-        let (crowd, few) = (places.crowd(32), places.crowd(2));
+    fn a_sixteenth_of_the_permits_is_kept_free() {
+        let (limit, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
+        let (pressure, few) = (limit.pressure(32), limit.pressure(2));
         let mut taken: Vec<ConnectionPermit> = Vec::new();
         let mut dense = |count| {
-            taken.resize_with(count, || places.take(32, &gauge).unwrap());
-            [crowd.is_dense(), few.is_dense()]
+            taken.resize_with(count, || limit.acquire(32, &gauge).unwrap());
+            [pressure.is_high(), few.is_high()]
         };
         assert_eq!(dense(1), [false, false]);
         assert_eq!(dense(2), [false, true]);
@@ -182,27 +182,27 @@ mod tests {
     }
 
     #[test]
-    fn so_many_may_linger() {
-        let places = Arc::<ConnectionLimit>::default();
-        let mut lingering: Vec<_> = (0..MAX_TURNED_AWAY).map(|_| places.turn_away().unwrap()).collect();
-        assert!(places.turn_away().is_none());
+    fn the_number_of_lingering_connections_is_bounded() {
+        let limit = Arc::<ConnectionLimit>::default();
+        let mut lingering: Vec<_> = (0..MAX_REFUSING).map(|_| limit.acquire_refusal().unwrap()).collect();
+        assert!(limit.acquire_refusal().is_none());
         lingering.pop();
-        assert!(places.turn_away().is_some());
-        assert!(places.take(1, &gauge()).is_some(), "they take no place of the others'");
+        assert!(limit.acquire_refusal().is_some());
+        assert!(limit.acquire(1, &gauge()).is_some(), "they use no connection permit");
     }
 
     #[test]
-    fn of_many_at_once_no_more_get_a_place_than_there_are() {
-        let (places, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
+    fn concurrent_threads_cannot_exceed_the_limit() {
+        let (limit, gauge) = (Arc::<ConnectionLimit>::default(), gauge());
         std::thread::scope(|scope| {
             let at_once: Vec<_> = (0..4)
                 .map(|_| {
                     scope.spawn(|| {
                         let mut taken = Vec::new();
                         for _ in 0..1000 {
-                            taken.extend(places.take(50, &gauge));
-                            let mut place = places.take(50, &gauge);
-                            place.as_mut().map(|place| place.belongs_to(ip("203.0.113.7"), 3));
+                            taken.extend(limit.acquire(50, &gauge));
+                            let mut permit = limit.acquire(50, &gauge);
+                            permit.as_mut().map(|permit| permit.assign_client(ip("203.0.113.7"), 3));
                         }
                         taken
                     })
@@ -211,7 +211,7 @@ mod tests {
             let taken: Vec<_> = at_once.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
             assert_eq!((taken.len(), gauge.get()), (50, 50));
         });
-        assert!(places.clients().is_empty());
-        assert_eq!((gauge.get(), places.taken.load(Ordering::Relaxed)), (0, 0));
+        assert!(limit.clients().is_empty());
+        assert_eq!((gauge.get(), limit.taken.load(Ordering::Relaxed)), (0, 0));
     }
 }

@@ -1,18 +1,18 @@
-//! The files that the process may have open: every connection is one.
+//! The limit of open files. Every connection is one open file.
 //!
-//! Keeps true: the process has as many as it may have, and says at its start if those are too few, not when connections fail.
+//! Keeps true: the limit is raised as far as the system allows, and a limit that is too low is reported at the start.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::connection_limit::MAX_TURNED_AWAY;
+use super::connection_limit::MAX_REFUSING;
 
-/// Raises the limit as far as the system lets it be raised, and warns where that is not enough for so many connections.
+/// Raises the limit to its maximum, and warns if that is too low for `max_connections`.
 pub fn raise(max_connections: usize) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    // No number is no limit.
+    // None means unlimited.
     let limit = if raised.is_ok() { maximum } else { current }.unwrap_or(u64::MAX);
-    let wanted = max_connections.saturating_add(MAX_TURNED_AWAY + OWN_FILES) as u64;
+    let wanted = max_connections.saturating_add(MAX_REFUSING + OWN_FILES) as u64;
     if limit < wanted {
         tracing::warn!(
             limit,
@@ -23,5 +23,5 @@ pub fn raise(max_connections: usize) {
     }
 }
 
-/// The store, the reject log, connections to the queue, the admin listener's.
+/// Files for the store, the reject log, the queue connections and the admin listener.
 const OWN_FILES: usize = 256;

@@ -1,20 +1,19 @@
-//! What a connection's first bytes say it speaks.
+//! Tells HTTP/1.x from HTTP/2 by a connection's first bytes.
 //!
-//! Keeps true: the caller can put a deadline on the first bytes, which hyper-util's own detection does not have.
+//! Keeps true: the caller can set a deadline for the first bytes. hyper-util's own detection has none.
 //! Source of the preface: RFC 9113, section 3.4.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http1,
     Http2,
 }
 
-/// Reads until the bytes differ from HTTP/2's preface, or are all of it. They are all put into `bytes`.
+/// Reads until the bytes differ from the HTTP/2 preface or complete it. `bytes` gets everything that was read.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<Protocol> {
     bytes.reserve(FIRST_READ);
     loop {
@@ -56,7 +55,7 @@ mod tests {
         assert_eq!(told(&[b"P", b"R", b"OPFIND"]).await.unwrap(), whole(http1, b"PROPFIND"));
         let more = [&PREFACE[5..], b"rest"].concat();
         assert_eq!(told(&[&PREFACE[..5], &more]).await.unwrap(), whole(http2, &[PREFACE, b"rest"].concat()));
-        assert!(told(&[&PREFACE[..5]]).await.is_err(), "half a preface is nothing");
+        assert!(told(&[&PREFACE[..5]]).await.is_err(), "part of a preface is neither protocol");
         assert!(told(&[]).await.is_err());
     }
 }

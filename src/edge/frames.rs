@@ -1,8 +1,8 @@
-//! The frames that a client sends over HTTP/2, on their way to h2.
+//! Checks a client's HTTP/2 frames before h2 reads them.
 //!
-//! Keeps true: h2 gets a head once it is whole, so that the time for it can be limited and its `:path` looked at. A flood of frames is
-//! found out. h2 itself bounds CONTINUATION frames, DATA frames with little in them, and streams that are reset before hyper accepts
-//! them. It answers or ignores other frames without a bound, so those are counted here. Sources: RFC 9113, sections 4 and 6.
+//! Keeps true: h2 gets a request head only when it is complete, so that its time can be limited and its `:path` checked. A flood
+//! of frames ends the connection. h2 itself bounds CONTINUATION frames, DATA frames with few bytes, and streams that are reset
+//! before hyper accepts them. Other frames have no bound in h2, so they are counted here. Sources: RFC 9113, sections 4 and 6.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -10,20 +10,21 @@ use std::time::{Duration, Instant};
 use super::hpack::Paths;
 use crate::base::clock;
 
-/// The frames of one connection.
+/// The frame state of one connection.
 pub(super) struct Frames {
-    /// Bytes of the preface, or of the frames that are passed on, still to come.
+    /// Bytes still to come of the preface or of the frames that are being passed on.
     left: usize,
     paths: Paths,
-    /// A head has begun that is not whole.
+    /// The last frames are an incomplete head.
     pub(super) in_head: bool,
     /// The first frame was seen.
     begun: bool,
     last_stream: u32,
-    /// How many heads of requests were passed on.
+    /// Request heads passed on so far.
     pub(super) requests: usize,
-    /// Frames of this window, and what answers had earned before it.
+    /// Frames in this window.
     spent: usize,
+    /// Frames that answers had earned before this window.
     earned: usize,
     since: Instant,
 }
@@ -42,7 +43,7 @@ impl Header {
         Some(Header { length, kind, flags, stream: u32::from_be_bytes([a, b, c, d]) & (u32::MAX >> 1) })
     }
 
-    /// Where the frame's payload has the fields of a head, without padding and priority (RFC 9113, section 6.2).
+    /// The range of the payload that holds header fields, without padding and priority (RFC 9113, section 6.2).
     fn fields(&self, payload: &[u8]) -> Option<Range<usize>> {
         let has = |flag| self.kind == HEADERS && self.flags & flag != 0;
         let (mut start, mut end) = (0, payload.len());
@@ -72,11 +73,11 @@ impl Frames {
         }
     }
 
-    /// Reads on: how many of the bytes may be passed on. The rest is to be given again, with more after it. `answers` is how many
-    /// the client was sent so far.
+    /// Returns how many of the bytes may be passed on. The caller passes the rest again, followed by more. `answers` is the
+    /// number of answers sent so far.
     ///
     /// # Errors
-    /// Why the connection has to end.
+    /// The reason to end the connection with.
     pub(super) fn read(&mut self, bytes: &mut [u8], answers: usize) -> Result<usize, h2::Reason> {
         let mut at = 0;
         self.in_head = false;
@@ -86,7 +87,7 @@ impl Frames {
             at += pass;
             let Some(header) = Header::read(&bytes[at..]) else { break };
             if !self.begun && header.kind != SETTINGS {
-                // RFC 9113, section 3.4. h2 takes any frame first.
+                // RFC 9113, section 3.4. h2 accepts any first frame.
                 return Err(h2::Reason::PROTOCOL_ERROR);
             }
             self.begun = true;
@@ -97,7 +98,7 @@ impl Frames {
                     break;
                 };
                 self.left = length;
-                // Trailers come on a stream that is open.
+                // HEADERS on an open stream are trailers, not a new request.
                 self.requests += usize::from(header.stream > self.last_stream);
                 self.last_stream = self.last_stream.max(header.stream);
             }
@@ -106,8 +107,8 @@ impl Frames {
         if self.floods(answers) { Err(h2::Reason::ENHANCE_YOUR_CALM) } else { Ok(at) }
     }
 
-    /// Reads the head that the bytes begin with. Some(length of its frames), or the largest number where h2 ends the connection for
-    /// them; None while they are not whole.
+    /// Reads the head at the start of the bytes and returns the length of its frames; None while they are incomplete. A head for
+    /// which h2 ends the connection counts as `usize::MAX` bytes, so that everything is passed on.
     fn head(&mut self, bytes: &mut [u8]) -> Option<usize> {
         let (mut parts, mut count, mut end) = ([const { 0..0 }; MAX_FRAMES], 0, 0);
         loop {
@@ -142,7 +143,7 @@ impl Frames {
         Some(if read.is_some() { end } else { usize::MAX })
     }
 
-    /// Whether the client sends too many frames beside those of requests that are answered.
+    /// Whether the client sends too many frames beyond those that answered requests have earned.
     fn floods(&mut self, answers: usize) -> bool {
         let earned = answers * EARNED;
         if self.spent <= earned - self.earned + ALLOWED {
@@ -157,9 +158,9 @@ impl Frames {
 
 const PREFACE: usize = 24;
 const HEADER: usize = 9;
-/// Bytes of a payload: the protocol's own default, named so that no version of h2 changes it.
+/// Bytes of a payload. It is the protocol's default, set here so that no version of h2 changes it.
 pub(super) const MAX_FRAME: usize = 16 << 10;
-/// Frames of a head. h2 takes no more.
+/// Frames of a head. h2 accepts no more.
 const MAX_FRAMES: usize = 8;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -168,11 +169,11 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
-/// Bytes: the stream that it depends on, and its weight.
+/// Bytes of the stream dependency and the weight.
 const PRIORITY_FIELDS: usize = 5;
-/// Every frame costs one, but for DATA and for CONTINUATION in a head. An answer earns the head of its request and a few frames
-/// beside it: window updates, a priority, a ping, trailers. A request that h2 refuses, or that its client resets, earns nothing.
+/// Frames that one answer earns: its request's head and a few others, such as window updates, a priority, a ping or trailers.
+/// Every frame costs one, except DATA, and CONTINUATION in a head. A request that h2 refuses or its client resets earns nothing.
 const EARNED: usize = 6;
-/// Frames beyond what answers earn, in one window.
+/// Frames in one window beyond those that answers earn.
 const ALLOWED: usize = 2000;
 const WINDOW: Duration = Duration::from_secs(10);

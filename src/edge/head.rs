@@ -1,7 +1,7 @@
-//! A request's head in HTTP/1.x, read line by line as it comes: valid to the letter, or refused.
+//! Reads an HTTP/1.x request head line by line as it arrives, and refuses every deviation from the syntax.
 //!
-//! Keeps true: what is let through has one meaning for every reader: where it ends, how long its body is, whom it is for. The
-//! bytes of a head are looked at once, however many pieces it comes in.
+//! Keeps true: every reader of a head that passes finds the same end, the same body length and the same host. Each byte is
+//! examined once, even if the head arrives in pieces.
 //! Source: RFC 9112, sections 2 to 6; RFC 9110, section 5.
 
 use hyper::Uri;
@@ -13,26 +13,26 @@ use crate::request::admission::{MAX_HEADERS, MAX_TARGET};
 /// Why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// As metrics and the reject log name it.
+    /// The reason in metrics and in the reject log.
     pub reason: Reason,
-    /// For the record.
+    /// The detail in the reject log.
     pub detail: &'static str,
 }
 
 /// How the body after a head is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     Chunked,
 }
 
-/// A head under way.
+/// A head that is still arriving.
 #[derive(Default)]
 pub(super) struct Head {
-    /// Where the line that is not whole yet begins.
+    /// The start of the current, incomplete line.
     line: usize,
-    /// Up to here there is no line end after `line`.
+    /// No line end occurs between `line` and here.
     searched: usize,
     empty_lines: usize,
     header_lines: usize,
@@ -49,8 +49,8 @@ enum Version {
 }
 
 impl Head {
-    /// Reads on. `bytes` begin where the head begins, and hold all of it that has come. A whole head gives its length in
-    /// bytes and the framing of its body.
+    /// Reads further. `bytes` hold all of the head that has arrived. A complete head gives its length in bytes and the framing
+    /// of its body.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Option<(usize, Framing)>, Refusal> {
         while let Some(found) = memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + found;
@@ -75,16 +75,16 @@ impl Head {
                 }
             }
         }
-        self.so_far(bytes).map(|()| None)
+        self.check_partial_line(bytes).map(|()| None)
     }
 
-    /// Whether more came than empty lines.
+    /// Whether anything but empty lines has arrived.
     pub(super) fn has_begun(&self, bytes: &[u8]) -> bool {
         self.version.is_some() || bytes[self.line..].iter().any(|byte| !b"\r\n".contains(byte))
     }
 
-    /// A line that is not whole yet is refused as soon as it cannot become one.
-    fn so_far(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+    /// Refuses an incomplete line as soon as it can no longer become a valid one.
+    fn check_partial_line(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         if bytes.len() > MAX_HEAD {
             return too_large("the request's head is over 64 KiB");
         }
@@ -111,12 +111,12 @@ impl Head {
         let Some(colon) = memchr(b':', line) else { return malformed("a header line without a colon") };
         let (name, value) = (&line[..colon], &line[colon + 1..]);
         if !is_token(name) {
-            return malformed("a header name that is no token");
+            return malformed("a header name that is not a token");
         }
         if has_controls(value) {
             return malformed("a control character in a header's value");
         }
-        // By length first: almost no header is any of these.
+        // Compare lengths first: few headers have one of these lengths.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.host(value.trim_ascii()),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value.trim_ascii()),
@@ -134,7 +134,7 @@ impl Head {
         }
         let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
         if !value.iter().all(fits) {
-            return malformed("a character in Host that no host has");
+            return malformed("an invalid character in Host");
         }
         Ok(())
     }
@@ -145,7 +145,7 @@ impl Head {
         }
         let digits = (1..=MAX_LENGTH_DIGITS).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
         let number = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
-        let Some(number) = number else { return malformed("a Content-Length that is no number") };
+        let Some(number) = number else { return malformed("a Content-Length that is not a number") };
         self.length = Some(number);
         Ok(())
     }
@@ -174,7 +174,7 @@ impl Head {
     }
 }
 
-/// `METHOD SP target SP HTTP/1.x`, and nothing else.
+/// Accepts exactly `METHOD SP target SP HTTP/1.x`.
 fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     if line.len() > MAX_TARGET {
         return too_large("the request line is over 16 KiB");
@@ -183,10 +183,10 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     let (Some(method), Some(target), Some(version), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {
-        return malformed("a request line that is not method, target and version");
+        return malformed("a request line other than method, target and version");
     };
     if !is_token(method) {
-        return malformed("a method that is no token");
+        return malformed("a method that is not a token");
     }
     check_target(target)?;
     match version {
@@ -196,7 +196,7 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     }
 }
 
-/// No more than hyper takes for a target, so that it never refuses one itself, and nothing that it would cut off.
+/// Accepts only targets that hyper accepts too and passes on unshortened.
 fn check_target(target: &[u8]) -> Result<(), Refusal> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~%?=&:@!$'()*+,;".contains(byte);
     if target.starts_with(b"/") && target.iter().all(plain) {
@@ -210,7 +210,7 @@ fn check_target(target: &[u8]) -> Result<(), Refusal> {
             malformed("userinfo in the request target")
         }
         Ok(_) if target.iter().all(u8::is_ascii_graphic) => Ok(()),
-        _ => malformed("a request target that is no URI"),
+        _ => malformed("a request target that is not a URI"),
     }
 }
 
@@ -219,12 +219,11 @@ pub(super) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
 }
 
-/// A character of a token.
 pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Control characters but for the tab. Written without a branch, for the compiler to look at many bytes at a time.
+/// Whether the text holds a control character other than a tab. It has no branch, so that the compiler can vectorize it.
 fn has_controls(text: &[u8]) -> bool {
     text.iter().fold(false, |found, byte| found | ((*byte < b' ') & (*byte != b'\t')) | (*byte == 0x7f))
 }
@@ -237,9 +236,9 @@ fn too_large<T>(detail: &'static str) -> Result<T, Refusal> {
     Err(Refusal { reason: Reason::HeadersTooLarge, detail })
 }
 
-/// Bytes of a head, its last line included. HTTP/2's header lists are held to it too.
+/// Bytes of a head, including its last line. The limit also applies to HTTP/2 header lists.
 pub(super) const MAX_HEAD: usize = 64 << 10;
-/// RFC 9112, section 2.2, asks for one: some clients end a body with a line end that is not part of it.
+/// RFC 9112, section 2.2, asks for at least one: some clients send an extra line end after a body.
 const MAX_EMPTY_LINES: usize = 4;
-/// More would be over 2^60 bytes.
+/// A longer number would be 10^18 bytes or more.
 const MAX_LENGTH_DIGITS: usize = 18;

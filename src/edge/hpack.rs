@@ -1,23 +1,23 @@
-//! The `:path` in the encoded head of an HTTP/2 request. RFC 9113, section 8.3.1, allows no fragment there. h2 cuts one off, and the
-//! request does not show it.
+//! Finds a fragment in the `:path` of an encoded HTTP/2 head. RFC 9113, section 8.3.1, forbids one. h2 cuts it off silently, so
+//! the request could not show it.
 //!
-//! Keeps true: a `:path` with a fragment is overwritten, in place, by one that is refused as over HTTP/1.1. Heads that name it by its
-//! index get the same from h2's table. No other byte changes, and nothing is decoded: fields are skipped by their lengths.
+//! Keeps true: a `:path` with a fragment is overwritten in place by an invalid path, which is refused as over HTTP/1.1. Heads that
+//! refer to it by index get the invalid path from h2's table. No other byte changes. Fields are skipped by length, not decoded.
 //! Source: RFC 7541, sections 5 and 6.
 
 use std::ops::Range;
 
 use memchr::memchr;
 
-/// Which fields in the dynamic table of a connection have the name `:path`: a bit each, the newest lowest.
+/// Which fields in a connection's dynamic table are named `:path`: one bit each, the newest lowest.
 ///
-/// A field takes at least 33 of the table's 4096 bytes, so no valid index goes beyond these bits. A field that is too large for the
-/// table empties it, so no valid index goes back beyond that field either. Therefore sizes need not be followed.
+/// A field takes at least 33 of the table's 4096 bytes, so 128 bits cover every valid index. A field that is too large for the
+/// table empties it, so no valid index reaches beyond that field either. Therefore sizes need no tracking.
 #[derive(Default)]
 pub(super) struct Paths(u128);
 
 impl Paths {
-    /// Reads the next head. None where it is invalid, for which h2 ends the connection.
+    /// Reads the next head. Returns None if it is invalid; h2 then ends the connection.
     pub(super) fn read(&mut self, head: &mut [u8]) -> Option<()> {
         let mut at = 0;
         while let Some(&first) = head.get(at) {
@@ -43,8 +43,8 @@ impl Paths {
             let start = at;
             let (huffman, value) = string(head, &mut at)?;
             if is_path && has_fragment(huffman, &head[value.clone()]) {
-                // h2's table now has a shorter field than the client's, and so keeps every field that the client can name. Only
-                // a client whose code makes a path longer can lose one.
+                // h2 now stores a field no longer than the client's, so h2 evicts no field that the client can still name. The
+                // exception is a client whose Huffman code made the path longer.
                 head[start] &= !HUFFMAN;
                 head[value].fill(NO_PATH);
             }
@@ -56,7 +56,7 @@ impl Paths {
     }
 }
 
-/// An integer whose first byte has so many bits of it.
+/// Reads an integer whose prefix has this many bits (RFC 7541, section 5.1).
 fn integer(head: &[u8], at: &mut usize, bits: u32) -> Option<usize> {
     let most = (1 << bits) - 1;
     let mut value = usize::from(*head.get(*at)? & most);
@@ -64,7 +64,7 @@ fn integer(head: &[u8], at: &mut usize, bits: u32) -> Option<usize> {
     if value < usize::from(most) {
         return Some(value);
     }
-    // h2 takes no longer ones.
+    // h2 accepts no longer integers.
     for shift in [0, 7, 14, 21] {
         let byte = *head.get(*at)?;
         *at += 1;
@@ -76,7 +76,7 @@ fn integer(head: &[u8], at: &mut usize, bits: u32) -> Option<usize> {
     None
 }
 
-/// Whether a string is in Huffman's code, and where it is.
+/// Reads a string's position, and whether it is Huffman-coded.
 fn string(head: &[u8], at: &mut usize) -> Option<(bool, Range<usize>)> {
     let huffman = *head.get(*at)? & HUFFMAN != 0;
     let length = integer(head, at, 7)?;
@@ -89,13 +89,13 @@ fn has_fragment(huffman: bool, path: &[u8]) -> bool {
     if !huffman {
         return memchr(b'#', path).is_some();
     }
-    // The bits of a code that is not whole, the first one highest.
+    // The bits of the incomplete code, the first bit highest.
     let (mut bits, mut many) = (0u32, 0);
     for byte in path {
         bits |= u32::from(*byte) << (24 - many);
         many += 8;
         loop {
-            // A longer code is that of a byte for which any path is refused.
+            // Longer codes belong to bytes for which any path is refused.
             let Some((_, length)) = CODES.iter().find(|(end, _)| bits < *end) else { return false };
             if *length > many {
                 break;
@@ -109,7 +109,7 @@ fn has_fragment(huffman: bool, path: &[u8]) -> bool {
     false
 }
 
-/// The bits of an integer with which each kind of field begins.
+/// The prefix bits of the integer that begins each kind of field.
 const INDEXED: u32 = 7;
 const ADDED: u32 = 6;
 const TABLE_SIZE: u32 = 5;
@@ -120,10 +120,10 @@ const PATH_IN_HUFFMAN: &[u8] = b"\xb9\x58\xd3\x3f";
 /// The fields of the static table whose name is `:path`.
 const STATIC_PATHS: [usize; 2] = [4, 5];
 const FIRST_DYNAMIC: usize = 62;
-/// h2 takes a path of nothing but these, and `request::admission` refuses it.
+/// h2 accepts a path that consists of these alone, and `request::admission` refuses it.
 const NO_PATH: u8 = b'?';
-/// Where the codes of each length end, and that length, up to the longest code of a visible character. In this code the longer ones
-/// come after the shorter ones.
+/// The upper bound of the codes of each length, and the length, up to the longest code of a visible character. In this code,
+/// longer codes are greater than shorter ones.
 const CODES: [(u32, u32); 11] = [
     (0xa << 27, 5),
     (0x2e << 26, 6),
@@ -144,7 +144,7 @@ const HASH: (u32, u32) = (0xffa, 12);
 mod tests {
     use super::*;
 
-    /// Whether the path, in a head between these bytes, becomes one that is none. All other bytes have to stay.
+    /// Whether the path between these bytes of a head becomes an invalid one. All other bytes must stay.
     fn is_refused(paths: &mut Paths, before: &[u8], path: &[u8], after: &[u8]) -> bool {
         let mut head = [before, path, after].concat();
         paths.read(&mut head).unwrap();
@@ -159,7 +159,7 @@ mod tests {
         true
     }
 
-    /// With its length before it.
+    /// The text preceded by its length.
     fn string(huffman: u8, text: &[u8]) -> Vec<u8> {
         let length = match text.len() as u8 {
             short @ ..0x7f => vec![huffman | short],

@@ -1,6 +1,6 @@
-//! An HTTP/2 connection: its limits, and what becomes of one that breaks them.
+//! Serves an HTTP/2 connection within its limits.
 //!
-//! Keeps true: what a connection can make us hold is bounded; what HTTP/2 itself refuses is counted, and leaves no record; a
+//! Keeps true: the memory of a connection is bounded. Errors at the level of HTTP/2 itself are counted but not recorded. A
 //! fragment in `:path` is refused as over HTTP/1.1.
 
 use std::error::Error as _;
@@ -15,10 +15,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::busy::{Allowed, Busy};
+use super::frame_guard::FrameGuard;
 use super::frames::MAX_FRAME;
 use super::head::MAX_HEAD;
-use super::watched::Watched;
+use super::stream_activity::{QuietTimeouts, StreamActivity};
 use super::write_timeout::WriteTimeout;
 use super::{Connection, IDLE_GRACE};
 use crate::base::clock;
@@ -26,7 +26,7 @@ use crate::base::reason::Reason;
 use crate::config::Edge;
 use crate::net::lingering_close;
 use crate::observe::metrics::Http2Error;
-use crate::request::answer::{Body, HungUp};
+use crate::request::answer::{Body, ClientGone};
 
 impl Connection {
     pub(super) async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -36,30 +36,30 @@ impl Connection {
         opened: Instant,
     ) {
         let stream = WriteTimeout::new(stream, self.rules.edge.body_timeout);
-        let (overdue, busy) = (CancellationToken::new(), Arc::new(Busy::since(opened)));
+        let (overdue, activity) = (CancellationToken::new(), Arc::new(StreamActivity::new(opened)));
         let within = self.rules.edge.header_timeout;
-        let mut watched = Watched::new(stream, first, within, overdue.clone(), busy.clone());
-        match self.multiplex(&mut watched, (opened, overdue), &busy).await {
-            Ended::Broke(error) => {
-                let Some(reason) = watched.ended().or_else(|| client_error(&error)) else { return };
-                tracing::debug!(client = %self.peer.address, %reason, "an HTTP/2 connection ended for its client's error");
+        let mut guard = FrameGuard::new(stream, first, within, overdue.clone(), activity.clone());
+        match self.serve_http2(&mut guard, (opened, overdue), &activity).await {
+            Ended::Broken(error) => {
+                let Some(reason) = guard.ended().or_else(|| client_error(&error)) else { return };
+                tracing::debug!(client = %self.peer.address, %reason, "an HTTP/2 connection ended by a client error");
                 self.pipeline.metrics.edge.http2_errors(kind(reason), 1);
             }
-            Ended::Idle if watched.in_head() => {
-                let detail = "the request's head was not whole in time";
+            Ended::Idle if guard.in_head() => {
+                let detail = "the request's head was not complete in time";
                 self.pipeline.drop_connection(&self.peer, Reason::HeaderTimeout, detail);
             }
-            Ended::Well | Ended::Idle => return,
+            Ended::ByClient | Ended::Idle => return,
         }
-        lingering_close::close(&mut watched.into_inner(), b"").await;
+        lingering_close::close(&mut guard.into_inner(), b"").await;
     }
 
     /// Lets hyper serve the connection's streams.
-    async fn multiplex<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         io: S,
         (opened, overdue): (Instant, CancellationToken),
-        busy: &Arc<Busy>,
+        activity: &Arc<StreamActivity>,
     ) -> Ended {
         let refused = |streams| {
             if streams > 0 {
@@ -70,40 +70,41 @@ impl Connection {
             let bodiless = request.method() == Method::HEAD;
             let malformed = request.headers().values().any(is_padded);
             refused(usize::from(malformed));
-            let working = Busy::enter(busy);
-            let answer = self.asker().map(|(peer, rules)| self.pipeline.clone().handle(request, peer, rules));
+            let processing = StreamActivity::begin(activity);
+            let answer =
+                self.next_request().map(|(peer, rules)| self.pipeline.clone().handle(request, peer, rules));
             async move {
                 if malformed {
                     return Err(h2::Error::from(h2::Reason::PROTOCOL_ERROR));
                 }
-                // A client may ask again at once for what was refused like this.
+                // A client may retry a request at once after REFUSED_STREAM.
                 let answer = answer.ok_or(h2::Error::from(h2::Reason::REFUSED_STREAM))?;
                 let mut answer = answer.await;
-                if answer.extensions().get::<HungUp>().is_some() {
+                if answer.extensions().get::<ClientGone>().is_some() {
                     return Err(h2::Error::from(h2::Reason::CANCEL));
                 }
                 if bodiless {
                     *answer.body_mut() = Body::default();
                 }
-                Ok::<_, h2::Error>(answer.map(|body| working.answered(body)))
+                Ok::<_, h2::Error>(answer.map(|body| processing.answered(body)))
             }
         });
         let Edge { header_timeout, idle_timeout, body_timeout, .. } = self.rules.edge;
         let idle = idle_timeout + IDLE_GRACE;
-        let allowed = Allowed { fresh: header_timeout, sending: body_timeout, idle };
+        let timeouts = QuietTimeouts { fresh: header_timeout, sending: body_timeout, idle };
         let mut connection = pin!(builder().serve_connection(TokioIo::new(io), service));
         let leave = async {
             tokio::select! {
-                () = busy.until_quiet(opened, allowed) => {}
+                () = activity.until_quiet(opened, timeouts) => {}
                 () = overdue.cancelled() => {}
-                () = self.gives_way(busy) => {}
-                () = self.stopping() => {}
+                () = self.until_evictable(activity) => {}
+                () = self.until_stopping() => {}
             }
         };
-        // Once hyper waits, the service has every request that it was given.
+        // Once hyper returns from a poll, the service has every request that h2 did not refuse.
         let serve = poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
-            refused(busy.refused());
+            refused(activity.take_refused());
             polled
         });
         let ended = tokio::select! {
@@ -111,29 +112,29 @@ impl Connection {
             () = leave => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
-                    // First: an answer that is made is to be written.
+                    // First, so that a finished answer is written.
                     biased;
-                    // That h2 serves no more streams is no fault of the client's.
+                    // A close that this side began is not the client's error.
                     ended = connection.as_mut() => match ended {
                         Ok(()) => return Ended::Idle,
                         ended => ended,
                     },
-                    // The farewell is over once the client has acknowledged it; one that is gone never does.
-                    () = busy.until_quiet(clock::instant(), Allowed::always(header_timeout)) => return Ended::Idle,
+                    // A graceful shutdown ends when the client acknowledges it. A client that is gone never does.
+                    () = activity.until_quiet(clock::instant(), QuietTimeouts::same(header_timeout)) => return Ended::Idle,
                 }
             }
         };
-        ended.map_or_else(Ended::Broke, |()| Ended::Well)
+        ended.map_or_else(Ended::Broken, |()| Ended::ByClient)
     }
 }
 
 impl Connection {
-    /// Returns once nothing was asked for as long as a head may take, and the connection's place is wanted.
-    async fn gives_way(&self, busy: &Busy) {
-        let (brief, crowd) = (self.rules.edge.header_timeout, self.crowd());
+    /// Returns once the connection has been idle for the header timeout and connections run short.
+    async fn until_evictable(&self, activity: &StreamActivity) {
+        let (brief, pressure) = (self.rules.edge.header_timeout, self.pressure());
         loop {
             tokio::time::sleep(brief).await;
-            if crowd.is_dense() && busy.is_idle_for(brief) {
+            if pressure.is_high() && activity.is_idle_for(brief) {
                 return;
             }
         }
@@ -141,12 +142,11 @@ impl Connection {
 }
 
 enum Ended {
-    /// By the client.
-    Well,
-    /// By us, since nothing was asked any more.
+    ByClient,
+    /// This side closed an idle connection.
     Idle,
-    /// By an error on either side.
-    Broke(hyper::Error),
+    /// An error on either side.
+    Broken(hyper::Error),
 }
 
 fn builder() -> hyper::server::conn::http2::Builder<TokioExecutor> {
@@ -167,13 +167,13 @@ fn builder() -> hyper::server::conn::http2::Builder<TokioExecutor> {
     builder
 }
 
-/// A value with a space or a tab at its end: malformed (RFC 9113, section 8.2.1), and the library lets it pass.
+/// Whether a value begins or ends with a space or a tab. RFC 9113, section 8.2.1, forbids it, but h2 lets it pass.
 fn is_padded(value: &hyper::header::HeaderValue) -> bool {
     let ends = [value.as_bytes().first(), value.as_bytes().last()];
     ends.into_iter().flatten().any(|byte| matches!(byte, b' ' | b'\t'))
 }
 
-/// Why h2 ended a connection, where that is the client's doing and it did not simply leave.
+/// The reason for which h2 ended the connection, if the client caused it by more than closing.
 fn client_error(error: &hyper::Error) -> Option<h2::Reason> {
     let error = error.source()?.downcast_ref::<h2::Error>()?;
     let reason = error.reason().filter(|_| error.is_go_away() && error.is_library())?;
@@ -192,17 +192,18 @@ fn kind(reason: h2::Reason) -> Http2Error {
 }
 
 const MAX_STREAMS: u32 = 256;
-/// The protocol's own default, named so that no version of h2 changes it.
+/// The protocol's default, set here so that no version of h2 changes it.
 const HEADER_TABLE: u32 = 4096;
-/// What one body, and all of a connection, may have under way beyond what requests have read.
+/// Bytes that one body may send before its request reads them.
 const STREAM_WINDOW: u32 = 256 << 10;
+/// The same for all bodies of a connection together.
 const CONNECTION_WINDOW: u32 = 1 << 20;
-/// Answers are small; this is per stream.
+/// Bytes for each stream. Answers are small.
 const SEND_BUFFER: usize = 64 << 10;
-/// Streams that a client reset before we came to accept them.
+/// Streams that the client reset before hyper accepted them.
 const MAX_PENDING_RESETS: usize = 20;
-/// Streams that h2 resets for the client's mistakes, over the whole life of a connection. A proxy's carries many clients for days, so
-/// the bound is high. It is for DATA on closed streams, as `frames` counts the frames of all other mistakes.
+/// Streams that h2 resets for client errors over the life of a connection. A proxy's connection carries many clients for days,
+/// so the bound is high. It limits DATA on closed streams; `frames` counts the frames of all other errors.
 const MAX_ERROR_RESETS: usize = 1 << 16;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);

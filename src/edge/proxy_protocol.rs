@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: the header in which a proxy says whose connection it passes on.
+//! The PROXY protocol, versions 1 and 2: a header in which a proxy names the client of the connection that it forwards.
 //!
-//! Keeps true: of a connection the header's bytes are read and not one more; a header is taken whole or not at all; no header
-//! is longer than [`MAX_HEADER`]; a checksum that is there is right.
+//! Keeps true: not one byte beyond the header is read; an incomplete header is never used; no header is longer than
+//! [`MAX_HEADER`]; a checksum, if present, is correct.
 //! Source of the rules: HAProxy's `proxy-protocol.txt`, sections 2.1 and 2.2; of the checksum: RFC 9260, appendix A.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,25 +9,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// What a connection's first bytes are.
+/// The result of parsing a connection's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// All of them may be a header's, and more are needed to tell.
+    /// They may begin a header; more bytes are needed.
     Incomplete,
-    /// No header, however they go on. Why.
+    /// They cannot begin a header, for this reason.
     Invalid(&'static str),
-    /// A header.
+    /// A complete header.
     Header {
-        /// Bytes.
+        /// Its length in bytes.
         len: usize,
-        /// The client's address. None where the proxy speaks for itself (LOCAL), or where the connection is not TCP over IP
-        /// (UNKNOWN, UNSPEC, UNIX, datagrams). Version 1 writes UNKNOWN for both, so both are taken alike: the client is then the
-        /// proxy, and its X-Forwarded-For is not read.
+        /// The client's address. None for the proxy's own connection (LOCAL) and for anything but TCP over IP (UNKNOWN, UNSPEC,
+        /// UNIX, datagrams). Version 1 writes UNKNOWN for both, so both are treated alike: the client address is the proxy's,
+        /// and X-Forwarded-For is ignored.
         source: Option<SocketAddr>,
     },
 }
 
-/// Reads a header from a connection's first bytes. Of [`MAX_HEADER`] bytes it always knows what they are.
+/// Parses a header from a connection's first bytes. The result for [`MAX_HEADER`] bytes is never `Incomplete`.
 pub fn parse(bytes: &[u8]) -> Parsed {
     let begins = |with: &[u8]| bytes.iter().zip(with).all(|(is, ought)| is == ought);
     if begins(V2_SIGNATURE) {
@@ -35,21 +35,21 @@ pub fn parse(bytes: &[u8]) -> Parsed {
     } else if begins(V1_PREFIX) {
         v1(bytes)
     } else {
-        Parsed::Invalid("the connection does not begin with one")
+        Parsed::Invalid("the connection begins with other bytes")
     }
 }
 
-/// What a connection began with.
+/// The result of [`read`].
 pub(super) enum Begun {
-    /// A header, and where it says that the connection comes from.
+    /// A header, and the client's address in it.
     Header(Option<SocketAddr>),
-    /// Something else. Nothing is known of how much of it was read.
+    /// No header, for this reason. Some of the bytes may have been read.
     Invalid(&'static str),
-    /// The client went away before it had said anything whole.
+    /// The connection closed before the header was complete.
     Gone,
 }
 
-/// Reads the header, and nothing of what follows it.
+/// Reads the header, and no byte after it.
 pub(super) async fn read(stream: &mut TcpStream) -> Begun {
     let mut bytes = vec![0; MAX_HEADER];
     let mut read = 0;
@@ -59,7 +59,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> Begun {
             Ok(0) | Err(_) => return Begun::Gone,
         };
         let (until, begun) = match parse(&bytes[..read + more]) {
-            // They are the header's, whatever comes. Left where they are they would be seen again at once, over and over.
+            // All these bytes belong to the header. Peeking returns unread bytes again at once, which would be a busy loop.
             Parsed::Incomplete => (read + more, None),
             Parsed::Invalid(why) => return Begun::Invalid(why),
             Parsed::Header { len, source } => (len, Some(Begun::Header(source))),
@@ -90,9 +90,9 @@ fn v1(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// The source in a version 1 line, given without its first word and its end.
+/// The source in a version 1 line, without the prefix and the line end.
 fn v1_source(line: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
-    // Whatever else a proxy says of a connection that it does not know is to be ignored.
+    // Everything after UNKNOWN is to be ignored.
     if line == b"UNKNOWN" || line.starts_with(b"UNKNOWN ") {
         return Ok(None);
     }
@@ -107,13 +107,13 @@ fn v1_source(line: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
     let (Some(source), Some(destination), Some(port), Some(destination_port), None) =
         (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
     else {
-        return Err("version 1: not two addresses and two ports with one space between them");
+        return Err("version 1: not two addresses and two ports separated by single spaces");
     };
     let (Some(source), Some(_)) = (address(source), address(destination)) else {
-        return Err("version 1: an address is none of its family");
+        return Err("version 1: an address does not match the family");
     };
     let (Some(port), Some(_)) = (v1_port(port), v1_port(destination_port)) else {
-        return Err("version 1: a port is no number up to 65535 without leading zeros");
+        return Err("version 1: a port is not a number up to 65535 without leading zeros");
     };
     Ok(Some(SocketAddr::new(source, port)))
 }
@@ -135,7 +135,7 @@ fn v2(bytes: &[u8]) -> Parsed {
     }
     let Some(header) = bytes.get(..len) else { return Parsed::Incomplete };
     let source = match version_and_command & 0xf {
-        // LOCAL: the proxy's own connection, such as a health check. The rest is to be skipped, the family too.
+        // LOCAL is the proxy's own connection, such as a health check. The family and the rest are to be skipped.
         0 => Ok(None),
         1 => v2_source(header, family),
         _ => Err("version 2: the command is neither LOCAL nor PROXY"),
@@ -146,7 +146,7 @@ fn v2(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// The source in a whole version 2 header.
+/// The source in a complete version 2 header.
 fn v2_source(header: &[u8], family: u8) -> Result<Option<SocketAddr>, &'static str> {
     let short = "version 2: the header is shorter than its addresses";
     let after = &header[V2_FIXED..];
@@ -162,13 +162,13 @@ fn v2_source(header: &[u8], family: u8) -> Result<Option<SocketAddr>, &'static s
             (SocketAddr::from((*address, u16::from_be_bytes([*high, *low]))), rest)
         }
         (..=UNIX, ..=DATAGRAM) => return Ok(None),
-        _ => return Err("version 2: the family or the transport is none that version 2 knows"),
+        _ => return Err("version 2: the family or the transport is unknown"),
     };
     check_extensions(header, header.len() - extensions.len())?;
     Ok(Some(source))
 }
 
-/// Walks the extensions, which begin `at` that byte, and checks the header's checksum where one of them is that.
+/// Walks the extensions, which begin at byte `at`, and verifies the checksum if one of them is a checksum.
 fn check_extensions(header: &[u8], mut at: usize) -> Result<(), &'static str> {
     let mut checksum = None;
     while let Some(extension) = header.get(at..).filter(|left| !left.is_empty()) {
@@ -184,12 +184,12 @@ fn check_extensions(header: &[u8], mut at: usize) -> Result<(), &'static str> {
             }
         }
     }
-    let Some((place, told)) = checksum else { return Ok(()) };
-    let bytes = header.iter().enumerate().map(|(at, byte)| if place.contains(&at) { 0 } else { *byte });
-    if crc32c(bytes) == told { Ok(()) } else { Err("version 2: the checksum is wrong") }
+    let Some((range, expected)) = checksum else { return Ok(()) };
+    let bytes = header.iter().enumerate().map(|(at, byte)| if range.contains(&at) { 0 } else { *byte });
+    if crc32c(bytes) == expected { Ok(()) } else { Err("version 2: the checksum is wrong") }
 }
 
-/// Bit by bit: a header is short and comes once a connection.
+/// Works bit by bit, which is fast enough for one short header for each connection.
 fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
     let crc = bytes.fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { CASTAGNOLI } else { 0 })
@@ -197,12 +197,12 @@ fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
     !crc
 }
 
-/// Bytes. Addresses take 232 at most; what a proxy tells besides (host names, certificate names) is much shorter than the rest.
+/// Bytes. Addresses take 232 bytes at most, which leaves ample room for extensions such as host and certificate names.
 pub const MAX_HEADER: usize = 4096;
 const V1_PREFIX: &[u8] = b"PROXY ";
 const V1_MAX: usize = 107;
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, version and command, family and transport, length.
+/// Bytes of the signature, version and command, family and transport, and length.
 const V2_FIXED: usize = 16;
 const INET: u8 = 1;
 const INET6: u8 = 2;
@@ -210,7 +210,7 @@ const UNIX: u8 = 3;
 const STREAM: u8 = 1;
 const DATAGRAM: u8 = 2;
 const CRC32C: u8 = 3;
-/// The polynomial, its bits in the order in which they come.
+/// The CRC-32C polynomial, bit-reversed.
 const CASTAGNOLI: u32 = 0x82f6_3b78;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! What comes of a client's TLS handshake: a secured stream, or a refusal that is counted and recorded.
+//! Runs a client's TLS handshake; counts and records a failed one.
 //!
-//! Keeps true: a handshake ends within its deadline; one that fails is counted once and recorded once, and one whose client merely
-//! went away is neither.
+//! Keeps true: a handshake ends within its deadline. A failed handshake is counted once and recorded once. If the client merely
+//! closes the connection, it is neither.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::net::tls::{Failure, Secured, Server};
 use crate::observe::metrics::TlsResult;
 use crate::request::pipeline::Pipeline;
 
-/// Shakes hands; none where that came to nothing, of which the client has been told.
-pub(super) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+/// Returns the TLS stream; none if the handshake failed, after telling the client.
+pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     tls: &Server,
     stream: S,
     pipeline: &Pipeline,
@@ -54,7 +54,7 @@ pub(super) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
     None
 }
 
-/// What the client has agreed to speak.
+/// The protocol agreed by ALPN.
 pub(super) fn protocol<S>(secured: &Secured<S>) -> Option<Protocol> {
     match secured.agreed() {
         Some(b"h2") => Some(Protocol::Http2),

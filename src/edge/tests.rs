@@ -12,13 +12,13 @@ use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use super::busy::Busy;
-use super::chunks::{Came, Chunks};
+use super::chunks::{ChunkProgress, Chunks};
 use super::connection_limit::ConnectionLimit;
+use super::frame_guard::FrameGuard;
 use super::frames::Frames;
 use super::head::{Framing, Head, MAX_HEAD};
 use super::request_guard::{CloseReason, Framer, RequestGuard, Times};
-use super::watched::Watched;
+use super::stream_activity::StreamActivity;
 use crate::base::clock;
 use crate::base::reason::Reason;
 
@@ -75,18 +75,18 @@ fn what_two_readers_could_read_in_two_ways_is_refused() {
         (post("a: b\r\n folded\r\n"), "a folded header line"),
         (post("a: b\r\n\tfolded\r\n"), "a folded header line"),
         ("POST / HTTP/1.1\r\n host: x\r\n\r\n".into(), "a folded header line"),
-        (post("a : b\r\n"), "a header name that is no token"),
-        (post(": b\r\n"), "a header name that is no token"),
-        (post("a(b): c\r\n"), "a header name that is no token"),
-        (post("caf\u{e9}: c\r\n"), "a header name that is no token"),
+        (post("a : b\r\n"), "a header name that is not a token"),
+        (post(": b\r\n"), "a header name that is not a token"),
+        (post("a(b): c\r\n"), "a header name that is not a token"),
+        (post("caf\u{e9}: c\r\n"), "a header name that is not a token"),
         (post("no colon\r\n"), "a header line without a colon"),
         (post("content-length: 2\r\ncontent-length: 2\r\n"), "more than one Content-Length"),
-        (post("content-length: 5, 5\r\n"), "a Content-Length that is no number"),
-        (post("content-length: +5\r\n"), "a Content-Length that is no number"),
-        (post("content-length: -1\r\n"), "a Content-Length that is no number"),
-        (post("content-length: 0x5\r\n"), "a Content-Length that is no number"),
-        (post("content-length:\r\n"), "a Content-Length that is no number"),
-        (post("content-length: 99999999999999999999\r\n"), "a Content-Length that is no number"),
+        (post("content-length: 5, 5\r\n"), "a Content-Length that is not a number"),
+        (post("content-length: +5\r\n"), "a Content-Length that is not a number"),
+        (post("content-length: -1\r\n"), "a Content-Length that is not a number"),
+        (post("content-length: 0x5\r\n"), "a Content-Length that is not a number"),
+        (post("content-length:\r\n"), "a Content-Length that is not a number"),
+        (post("content-length: 99999999999999999999\r\n"), "a Content-Length that is not a number"),
         (
             post("content-length: 2\r\ntransfer-encoding: chunked\r\n"),
             "both Content-Length and Transfer-Encoding",
@@ -106,18 +106,18 @@ fn what_two_readers_could_read_in_two_ways_is_refused() {
         ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n".into(), "Transfer-Encoding in HTTP/1.0"),
         ("GET / HTTP/1.1\r\n\r\n".into(), "HTTP/1.1 without Host"),
         (post("host: x\r\n"), "more than one Host"),
-        ("GET / HTTP/1.1\r\nhost: x/y\r\n\r\n".into(), "a character in Host that no host has"),
-        ("GET / HTTP/1.1\r\nhost: u@x\r\n\r\n".into(), "a character in Host that no host has"),
-        ("GET / HTTP/1.1\r\nhost: x, y\r\n\r\n".into(), "a character in Host that no host has"),
-        ("GET /\r\n\r\n".into(), "a request line that is not method, target and version"),
-        ("GET  / HTTP/1.1\r\n\r\n".into(), "a request line that is not method, target and version"),
-        ("GET / HTTP/1.1 \r\n\r\n".into(), "a request line that is not method, target and version"),
-        (" GET / HTTP/1.1\r\n\r\n".into(), "a request line that is not method, target and version"),
-        ("GET\t/\tHTTP/1.1\r\n\r\n".into(), "a request line that is not method, target and version"),
-        ("G(T / HTTP/1.1\r\n\r\n".into(), "a method that is no token"),
-        ("GET caf\u{e9} HTTP/1.1\r\n\r\n".into(), "a request target that is no URI"),
-        ("GET /a<b HTTP/1.1\r\n\r\n".into(), "a request target that is no URI"),
-        ("GET /a\tb HTTP/1.1\r\n\r\n".into(), "a request target that is no URI"),
+        ("GET / HTTP/1.1\r\nhost: x/y\r\n\r\n".into(), "an invalid character in Host"),
+        ("GET / HTTP/1.1\r\nhost: u@x\r\n\r\n".into(), "an invalid character in Host"),
+        ("GET / HTTP/1.1\r\nhost: x, y\r\n\r\n".into(), "an invalid character in Host"),
+        ("GET /\r\n\r\n".into(), "a request line other than method, target and version"),
+        ("GET  / HTTP/1.1\r\n\r\n".into(), "a request line other than method, target and version"),
+        ("GET / HTTP/1.1 \r\n\r\n".into(), "a request line other than method, target and version"),
+        (" GET / HTTP/1.1\r\n\r\n".into(), "a request line other than method, target and version"),
+        ("GET\t/\tHTTP/1.1\r\n\r\n".into(), "a request line other than method, target and version"),
+        ("G(T / HTTP/1.1\r\n\r\n".into(), "a method that is not a token"),
+        ("GET caf\u{e9} HTTP/1.1\r\n\r\n".into(), "a request target that is not a URI"),
+        ("GET /a<b HTTP/1.1\r\n\r\n".into(), "a request target that is not a URI"),
+        ("GET /a\tb HTTP/1.1\r\n\r\n".into(), "a request target that is not a URI"),
         ("GET /a#b HTTP/1.1\r\n\r\n".into(), "a fragment in the request target"),
         ("GET /a?b# HTTP/1.1\r\n\r\n".into(), "a fragment in the request target"),
         ("GET http://x.test#b HTTP/1.1\r\n\r\n".into(), "a fragment in the request target"),
@@ -168,17 +168,24 @@ fn a_head_is_held_to_its_limits_to_the_byte() {
 #[test]
 fn chunks_end_where_they_end_and_nothing_else_passes() {
     let ends = |body: &str| {
-        let came = Chunks::default().read(body.as_bytes());
+        let progress = Chunks::default().read(body.as_bytes());
         let mut drops = Chunks::default();
-        let last =
-            body.as_bytes().iter().map(|byte| drops.read(&[*byte])).find(|came| *came != Came::OnAndOn);
+        let last = body
+            .as_bytes()
+            .iter()
+            .map(|byte| drops.read(&[*byte]))
+            .find(|progress| *progress != ChunkProgress::Continues);
         assert_eq!(
-            matches!(came, Came::CloseReason(_)),
-            matches!(last, Some(Came::CloseReason(1))),
+            matches!(progress, ChunkProgress::Ended(_)),
+            matches!(last, Some(ChunkProgress::Ended(1))),
             "{body:?}"
         );
-        assert_eq!(matches!(came, Came::Broken(_)), matches!(last, Some(Came::Broken(0))), "{body:?}");
-        came
+        assert_eq!(
+            matches!(progress, ChunkProgress::Broken(_)),
+            matches!(last, Some(ChunkProgress::Broken(0))),
+            "{body:?}"
+        );
+        progress
     };
     for whole in [
         "0\r\n\r\n",
@@ -186,9 +193,9 @@ fn chunks_end_where_they_end_and_nothing_else_passes() {
         "A;name=value;other=\"q\"\r\n0123456789\r\n000\r\n\r\n",
         "1\r\nx\r\n0;last\r\nx-sum: 1\r\nx-empty:\r\n\r\n",
     ] {
-        assert_eq!(ends(&format!("{whole}GET /")), Came::CloseReason(whole.len()), "{whole:?}");
+        assert_eq!(ends(&format!("{whole}GET /")), ChunkProgress::Ended(whole.len()), "{whole:?}");
     }
-    assert_eq!(ends("5\r\nhel"), Came::OnAndOn);
+    assert_eq!(ends("5\r\nhel"), ChunkProgress::Continues);
     let long = format!("1;{}\r\n", "e".repeat(9 << 10));
     let trailer = format!("0\r\nx: {}\r\n\r\n", "t".repeat(9 << 10));
     let trailers = format!("0\r\n{}\r\n", "x: y\r\n".repeat(65));
@@ -219,7 +226,7 @@ fn chunks_end_where_they_end_and_nothing_else_passes() {
         &trailer,
         &trailers,
     ] {
-        assert!(matches!(ends(broken), Came::Broken(_)), "{broken:?}");
+        assert!(matches!(ends(broken), ChunkProgress::Broken(_)), "{broken:?}");
     }
 }
 
@@ -255,8 +262,8 @@ fn guard(stream: &[u8], cuts: &[usize], first: usize) -> RequestGuard<Pieces> {
         rest = after;
     }
     let hour = Duration::from_secs(3600);
-    let crowd = Arc::<ConnectionLimit>::default().crowd(1);
-    let times = Times { opened: clock::instant(), head: hour, idle: hour, crowd };
+    let pressure = Arc::<ConnectionLimit>::default().pressure(1);
+    let times = Times { opened: clock::instant(), head: hour, idle: hour, pressure };
     RequestGuard::new(Pieces(pieces, true), first.to_vec(), times, Arc::<AtomicBool>::default())
 }
 
@@ -316,7 +323,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (passed, end, failed) = runtime.block_on(through(guard(&stream, &cuts, first), &rooms));
         prop_assert_eq!(&passed, &stream);
-        prop_assert_eq!((end, failed), (Some(CloseReason::Left), false));
+        prop_assert_eq!((end, failed), (Some(CloseReason::ClientClosed), false));
     }
 
     #[test]
@@ -416,7 +423,7 @@ async fn a_broken_chunk_is_an_error_to_hyper_after_what_was_good_of_it() {
 
 fn times(head: u64, idle: u64) -> Times {
     let (head, idle) = (Duration::from_millis(head), Duration::from_millis(idle));
-    Times { opened: clock::instant(), head, idle, crowd: Arc::<ConnectionLimit>::default().crowd(1) }
+    Times { opened: clock::instant(), head, idle, pressure: Arc::<ConnectionLimit>::default().pressure(1) }
 }
 
 #[tokio::test]
@@ -468,7 +475,7 @@ async fn a_head_that_does_not_come_is_told_from_silence_and_from_a_kept_connecti
     assert!(late(end(b"P").await));
     assert!(late(end(b"\r\nPOST / HTTP/1.1\r\nhost: x\r\n").await));
     assert!(late(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nG").await));
-    assert_eq!(end(b"\r\n\r").await, CloseReason::Silent);
+    assert_eq!(end(b"\r\n\r").await, CloseReason::NoRequest);
     assert_eq!(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await, CloseReason::Idle);
     assert_eq!(end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n\r\n").await, CloseReason::Idle);
 }
@@ -615,16 +622,16 @@ async fn the_frames_of_a_connection_pass_however_they_are_cut() {
     for (first, size, room) in [(24, 1, 100), (24, 7, 3), (30, 40, 8192), (all.len(), 1, 5)] {
         let pieces = all[first..].chunks(size).map(<[u8]>::to_vec).collect();
         let (opened, hour) = (clock::instant(), Duration::from_secs(3600));
-        let busy = Arc::new(Busy::since(opened));
+        let activity = Arc::new(StreamActivity::new(opened));
         let overdue = CancellationToken::new();
         let stream = Pieces(pieces, true);
-        let mut watched = Watched::new(stream, all[..first].to_vec(), hour, overdue, busy.clone());
+        let mut guard = FrameGuard::new(stream, all[..first].to_vec(), hour, overdue, activity.clone());
         let mut got: Vec<u8> = Vec::new();
         let mut buffer = vec![0; room];
-        while let read @ 1.. = watched.read(&mut buffer).await.unwrap() {
+        while let read @ 1.. = guard.read(&mut buffer).await.unwrap() {
             got.extend(&buffer[..read]);
         }
         assert_eq!(got, passed(), "{size}");
-        assert_eq!((busy.refused(), busy.refused()), (4, 0), "none of them was served");
+        assert_eq!((activity.take_refused(), activity.take_refused()), (4, 0), "none of them was served");
     }
 }

@@ -1,7 +1,7 @@
-//! The threads that serve connections, and which of them gets the next one.
+//! The threads that serve connections.
 //!
-//! Keeps true: a connection stays on the thread that it was given to; the thread with the fewest connections gets the next
-//! one, so that a handful of HTTP/2 connections is spread as evenly as thousands.
+//! Keeps true: a connection stays on its thread. The thread with the fewest connections gets the next one, so that even a few
+//! HTTP/2 connections are spread evenly.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::base::runtime::RuntimeThread;
 /// The edge's threads.
 pub struct EdgeThreads {
     threads: Vec<EdgeThread>,
-    /// Where the search for the least busy one begins, so that equals take turns.
+    /// Where the search for the least busy thread begins, so that equally busy threads take turns.
     next: AtomicUsize,
 }
 
@@ -22,10 +22,10 @@ struct EdgeThread {
 }
 
 impl EdgeThreads {
-    /// Starts `count` threads, one at least.
+    /// Starts `count` threads, at least one.
     ///
     /// # Errors
-    /// When the system gives no thread or no event queue.
+    /// When the system cannot create a thread or an event queue.
     pub fn start(count: usize) -> io::Result<EdgeThreads> {
         let start = |number| {
             let runtime = RuntimeThread::start(&format!("edge-{number}"))?;
@@ -35,7 +35,7 @@ impl EdgeThreads {
         Ok(EdgeThreads { threads, next: AtomicUsize::new(0) })
     }
 
-    /// Runs a connection on the thread that has the fewest.
+    /// Runs a connection on the thread with the fewest connections.
     pub(super) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let in_turn = (0..self.threads.len()).map(|at| &self.threads[(first + at) % self.threads.len()]);
@@ -49,7 +49,7 @@ impl EdgeThreads {
         });
     }
 
-    /// Ends what is still open, and the threads.
+    /// Drops the open connections and ends the threads.
     pub async fn stop(self) {
         for thread in self.threads {
             thread.runtime.stop().await;
@@ -57,7 +57,7 @@ impl EdgeThreads {
     }
 }
 
-/// Counts a connection of a thread until it is dropped.
+/// Counts one connection of a thread until dropped.
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection that tells its thread, and ends when told to.
+    /// Opens a connection that reports its thread, and ends on request.
     fn open(threads: &EdgeThreads, on: &mpsc::UnboundedSender<ThreadId>) -> oneshot::Sender<()> {
         let (end, ended) = oneshot::channel();
         let on = on.clone();

@@ -1,6 +1,6 @@
-//! A stream that gives up on a client which does not take what it is sent.
+//! A stream that fails when its client stops reading.
 //!
-//! Keeps true: bytes that wait to be written wait no longer than the deadline for the next of them to leave.
+//! Keeps true: a write that makes no progress within the timeout fails.
 
 use std::io;
 use std::pin::Pin;
@@ -12,11 +12,11 @@ use tokio::time::Sleep;
 
 use crate::net::forward::forward_writes;
 
-/// The stream, and how long a write may hang.
+/// A stream with a timeout for writes that make no progress.
 pub(super) struct WriteTimeout<S> {
     stream: S,
     within: Duration,
-    /// While a write hangs.
+    /// Set while a write makes no progress.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -25,7 +25,7 @@ impl<S: AsyncWrite + Unpin> WriteTimeout<S> {
         WriteTimeout { stream, within, timer: None }
     }
 
-    fn poll_or_give_up<T>(
+    fn poll_or_time_out<T>(
         &mut self,
         cx: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
@@ -37,7 +37,7 @@ impl<S: AsyncWrite + Unpin> WriteTimeout<S> {
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.within)));
         ready!(timer.as_mut().poll(cx));
-        tracing::debug!("a client does not take its answers; its connection is dropped");
+        tracing::debug!("a client does not read its answers; its connection is dropped");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -54,15 +54,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_or_give_up(cx, |stream, cx| stream.poll_write(cx, bytes))
+        self.poll_or_time_out(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_or_give_up(cx, AsyncWrite::poll_flush)
+        self.poll_or_time_out(cx, AsyncWrite::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_or_give_up(cx, AsyncWrite::poll_shutdown)
+        self.poll_or_time_out(cx, AsyncWrite::poll_shutdown)
     }
 
     fn poll_write_vectored(
@@ -70,7 +70,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_or_give_up(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
+        self.poll_or_time_out(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
     }
 
     forward_writes!(is_write_vectored);

@@ -260,10 +260,10 @@ fn heads_that_come_too_slowly_are_told_from_silence_and_from_idle_connections() 
     // Nothing that could be answered.
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let silences = [
-        ("", "nothing came in time"),
-        ("P", "half of HTTP/2's preface"),
-        (&preface[..23], "half of HTTP/2's preface"),
-        ("\r\n\r\n", "nothing but empty lines came in time"),
+        ("", "the client sent nothing in time"),
+        ("P", "the client sent only part of the HTTP/2 preface in time"),
+        (&preface[..23], "the client sent only part of the HTTP/2 preface in time"),
+        ("\r\n\r\n", "the client sent only empty lines in time"),
     ];
     let mut silent: Vec<Connection> = (0..5).flat_map(|_| silences.map(|(part, _)| begun(part))).collect();
     // Drop by drop for ever.

@@ -1,7 +1,7 @@
-//! Between an HTTP/2 connection and hyper: a stream whose incoming frames are followed.
+//! A stream between an HTTP/2 connection and hyper that checks incoming frames.
 //!
-//! Keeps true: hyper gets nothing of a head before it is whole. What [`Frames`] finds wrong ends the connection. Bytes are copied
-//! only where a head came in pieces.
+//! Keeps true: hyper gets a head only when it is complete. An error that [`Frames`] finds ends the connection. Bytes are copied
+//! only if a head arrives in pieces.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -14,49 +14,59 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::busy::Busy;
 use super::frames::Frames;
+use super::stream_activity::StreamActivity;
 use crate::net::forward::forward_writes;
 
-/// The stream, as hyper gets it.
-pub(super) struct Watched<S> {
+/// The stream that hyper reads.
+pub(super) struct FrameGuard<S> {
     stream: S,
     frames: Frames,
-    /// Bytes read and not given to hyper: `valid` of them may be, the rest is of a frame or a head that is not whole.
+    /// Bytes read and not yet passed to hyper.
     held: BytesMut,
+    /// How many of `held` may be passed on. The rest is an incomplete frame or head.
     valid: usize,
-    /// How long a head may take.
+    /// The time limit for a head.
     within: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    /// Cancelled once a head takes longer. Other streams may still be answered.
+    /// Cancelled when a head takes longer. Other streams may still be answered.
     overdue: CancellationToken,
-    busy: Arc<Busy>,
-    /// Why the connection was ended here.
+    activity: Arc<StreamActivity>,
+    /// Why this guard ended the connection.
     ended: Option<h2::Reason>,
 }
 
-impl<S: AsyncRead + Unpin> Watched<S> {
-    /// A stream of which `first` was read already.
+impl<S: AsyncRead + Unpin> FrameGuard<S> {
+    /// Guards a stream of which `first` was read already.
     pub(super) fn new(
         stream: S,
         first: Vec<u8>,
         within: Duration,
         overdue: CancellationToken,
-        busy: Arc<Busy>,
-    ) -> Watched<S> {
+        activity: Arc<StreamActivity>,
+    ) -> FrameGuard<S> {
         let (frames, held) = (Frames::new(), BytesMut::from(&first[..]));
-        let mut watched =
-            Watched { stream, frames, held, valid: 0, within, timer: None, overdue, busy, ended: None };
-        watched.look();
-        watched
+        let mut guard = FrameGuard {
+            stream,
+            frames,
+            held,
+            valid: 0,
+            within,
+            timer: None,
+            overdue,
+            activity,
+            ended: None,
+        };
+        guard.frame_held();
+        guard
     }
 
-    /// The connection ended in the middle of a head.
+    /// Whether a head is incomplete.
     pub(super) fn in_head(&self) -> bool {
         self.frames.in_head
     }
 
-    /// Why the connection was ended here, if it was.
+    /// Why this guard ended the connection, if it did.
     pub(super) fn ended(&self) -> Option<h2::Reason> {
         self.ended
     }
@@ -65,26 +75,26 @@ impl<S: AsyncRead + Unpin> Watched<S> {
         self.stream
     }
 
-    /// Reads the frames that are held.
-    fn look(&mut self) {
-        match self.frames.read(&mut self.held, self.busy.answers()) {
+    /// Checks the held bytes.
+    fn frame_held(&mut self) {
+        match self.frames.read(&mut self.held, self.activity.answers()) {
             Ok(valid) => self.valid = valid,
             Err(reason) => self.ended = Some(reason),
         }
     }
 
-    fn give(&mut self, buf: &mut ReadBuf<'_>) {
-        let give = self.valid.min(buf.remaining());
-        buf.put_slice(&self.held[..give]);
-        self.held.advance(give);
-        self.valid -= give;
+    fn copy_out(&mut self, buf: &mut ReadBuf<'_>) {
+        let length = self.valid.min(buf.remaining());
+        buf.put_slice(&self.held[..length]);
+        self.held.advance(length);
+        self.valid -= length;
         if self.held.is_empty() {
-            // Kept connections live long; the memory need not.
+            // Free the buffer: a connection may stay idle for long.
             self.held = BytesMut::new();
         }
     }
 
-    /// Reads into hyper's own memory, and takes back what may not be passed on. False at the stream's end.
+    /// Reads into hyper's own buffer, and takes back the bytes that may not be passed on. False at the end of the stream.
     fn poll_directly(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -92,7 +102,7 @@ impl<S: AsyncRead + Unpin> Watched<S> {
         if new.is_empty() {
             return Poll::Ready(Ok(false));
         }
-        match self.frames.read(new, self.busy.answers()) {
+        match self.frames.read(new, self.activity.answers()) {
             Ok(passed) => {
                 self.held.extend_from_slice(&new[passed..]);
                 buf.set_filled(before + passed);
@@ -105,16 +115,16 @@ impl<S: AsyncRead + Unpin> Watched<S> {
         Poll::Ready(Ok(true))
     }
 
-    /// Reads on after a frame or a head that is not whole. False at the stream's end.
+    /// Reads more of an incomplete frame or head. False at the end of the stream.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.held.reserve(READ);
-        // Without a state of its own, so that it may be dropped while it waits.
+        // This future keeps no state, so it may be dropped while it waits.
         let read = ready!(pin!(self.stream.read_buf(&mut self.held)).poll(cx))?;
-        self.look();
+        self.frame_held();
         Poll::Ready(Ok(read > 0))
     }
 
-    /// Registers to be woken when the head under way is overdue.
+    /// Cancels `overdue` when the incomplete head has taken too long; otherwise registers a wakeup for that time.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) {
         if !self.frames.in_head {
             return;
@@ -126,34 +136,33 @@ impl<S: AsyncRead + Unpin> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let watched = &mut *self;
+        let guard = &mut *self;
         let before = buf.filled().len();
         loop {
-            if let Some(reason) = watched.ended {
+            if let Some(reason) = guard.ended {
                 return Poll::Ready(Err(io::Error::other(reason.description())));
             }
-            if watched.valid > 0 {
-                watched.give(buf);
+            if guard.valid > 0 {
+                guard.copy_out(buf);
             }
             if buf.filled().len() > before {
-                watched.timer = None;
+                guard.timer = None;
                 return Poll::Ready(Ok(()));
             }
-            // h2 asks for more once it has read all that it was given.
-            watched.busy.has_read(watched.frames.requests);
-            let read =
-                if watched.held.is_empty() { watched.poll_directly(cx, buf) } else { watched.poll_held(cx) };
+            // h2 reads more only after it has processed everything before.
+            guard.activity.set_read(guard.frames.requests);
+            let read = if guard.held.is_empty() { guard.poll_directly(cx, buf) } else { guard.poll_held(cx) };
             match read {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(ended) => return Poll::Ready(ended.map(|_| ())),
                 Poll::Pending => {
-                    watched.poll_overdue(cx);
+                    guard.poll_overdue(cx);
                     return Poll::Pending;
                 }
             }
@@ -161,7 +170,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrameGuard<S> {
     forward_writes!();
 }
 
