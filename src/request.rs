@@ -1,4 +1,4 @@
-//! One request's way, from its head to its answer.
+//! Handles a request from its head to its answer.
 
 pub mod admission;
 pub mod answer;

@@ -141,7 +141,7 @@ impl Findings {
         body: Option<&[u8]>,
         at: Timestamp,
     ) -> Result<(), Rejection> {
-        admission::encoding(headers)?;
+        admission::check_encoding(headers)?;
         let body = body.ok_or_else(|| {
             let what = format!("the body is over edge.max_body, {} bytes", config.edge.max_body);
             Rejection::new(Reason::BodyTooLarge, what)

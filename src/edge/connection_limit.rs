@@ -152,7 +152,7 @@ mod tests {
         };
         let (first, second) = (take("203.0.113.7").unwrap(), take("203.0.113.7").unwrap());
         assert!(take("203.0.113.7").is_none());
-        assert!(take("::ffff:203.0.113.7").is_none(), "the same address, written otherwise");
+        assert!(take("::ffff:203.0.113.7").is_none(), "the same address in another notation");
         let other = take("203.0.113.8").unwrap();
         drop(second);
         let again = take("203.0.113.7").unwrap();

@@ -151,7 +151,7 @@ impl Gateway {
         let metrics = self.pipeline.metrics.clone();
         let applied = self.apply(loaded);
         // What was built and refused has left series of its own too.
-        self.pipeline.rules.load().keep_series(&metrics);
+        self.pipeline.rules.load().retain_series(&metrics);
         applied
     }
 
@@ -184,7 +184,7 @@ impl Gateway {
             edge::descriptors::raise(config.edge.max_connections);
         }
         let before = self.pipeline.rules.load_full();
-        let goes_on = rules.take_over(&before);
+        let goes_on = rules.adopt_connections(&before);
         self.last_accepted.serve(rules.last_accepted(&self.pipeline.metrics));
         self.pipeline.rules.store(rules.into());
         // Only now, so that whoever comes next comes by the new ones.

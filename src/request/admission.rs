@@ -1,8 +1,7 @@
-//! What a request must pass before anything of it is looked at: method, client, rate, encoding, a place among those in flight,
-//! and a body that is small and quick enough.
+//! Checks a request before its body is parsed: method, client, rate, encoding. Reads the body within its limits.
 //!
-//! Keeps true: no more than `max_body` bytes are ever held for a request, and none that are not counted first; a body that is
-//! refused is drained for a bounded while, so that a client which is still sending gets to read its answer.
+//! Keeps true: no more than `max_body` bytes are held for a request, and every byte is counted before it is held. A refused body
+//! is drained for a bounded time, so that a client which is still sending can read its answer.
 
 pub mod in_flight;
 
@@ -24,10 +23,9 @@ use crate::request::outcome::{Outcome, Rejection};
 use crate::request::source::Source;
 use in_flight::InFlightPermit;
 
-/// One host, the same wherever it stands: two readers of a request must not take it for two hosts'. Of HTTP/1.x the listener
-/// has seen to it that there is one; beside a target that has a host of its own it is not read (RFC 9112, section 3.2.2).
-/// Nothing here goes by either.
-pub fn host(head: &Parts) -> Result<(), Rejection> {
+/// Checks that an HTTP/2 request names exactly one host, so that two readers cannot see different hosts. The listener has checked
+/// HTTP/1.x already, where an absolute target overrides Host (RFC 9112, section 3.2.2). The gateway itself ignores the host.
+pub fn check_host(head: &Parts) -> Result<(), Rejection> {
     if head.version < Version::HTTP_2 {
         return Ok(());
     }
@@ -37,16 +35,14 @@ pub fn host(head: &Parts) -> Result<(), Rejection> {
         (_, _, Some(_)) => "more than one Host",
         (None, None, _) => "neither :authority nor Host",
         (Some(named), ..) if named.contains(&b'@') => "userinfo in :authority",
-        (Some(named), Some(host), _) if !named.eq_ignore_ascii_case(host) => {
-            "Host is another than :authority"
-        }
+        (Some(named), Some(host), _) if !named.eq_ignore_ascii_case(host) => "Host differs from :authority",
         _ => return Ok(()),
     };
     Err(Rejection::new(Reason::HttpMalformed, detail))
 }
 
-/// As much of a head as HTTP/1.x may have, where the listener holds it to that: over HTTP/2 it knows the size alone.
-pub fn head(head: &Parts) -> Result<(), Rejection> {
+/// Applies the limits of HTTP/1.x heads to an HTTP/2 head. The listener limits only its total size.
+pub fn check_head(head: &Parts) -> Result<(), Rejection> {
     if head.version < Version::HTTP_2 {
         return Ok(());
     }
@@ -58,8 +54,9 @@ pub fn head(head: &Parts) -> Result<(), Rejection> {
         !target.bytes().all(|byte| byte.is_ascii_graphic()) || !target.starts_with('/') && target != "*"
     };
     if head.uri.path_and_query().is_some_and(|target| no_uri(target.as_str())) {
-        // RFC 9113, section 8.3.1. h2 checks none of this; of one with a fragment the listener has made one that is no path.
-        let detail = "a :path that is no path, has a fragment, or holds other than visible ASCII";
+        // RFC 9113, section 8.3.1. h2 checks none of this. The listener has replaced a path with a fragment by an invalid one.
+        let detail =
+            "a :path that is not a path, has a fragment, or has a character other than visible ASCII";
         return Err(Rejection::new(Reason::HttpMalformed, detail));
     }
     if head.headers.len() > MAX_HEADERS {
@@ -68,8 +65,8 @@ pub fn head(head: &Parts) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// POST; GET where the provider has a handshake; OPTIONS where the source has one.
-pub fn method(source: &Source, method: &Method) -> Result<(), Rejection> {
+/// Allows POST; GET if the provider has a handshake; OPTIONS if the source lists `webhook_origins`.
+pub fn check_method(source: &Source, method: &Method) -> Result<(), Rejection> {
     let challenge = *method == Method::GET && source.provider.challenge_header.is_some();
     let validation = *method == Method::OPTIONS && !source.webhook_origins.is_empty();
     if *method == Method::POST || challenge || validation {
@@ -78,16 +75,16 @@ pub fn method(source: &Source, method: &Method) -> Result<(), Rejection> {
     Err(Rejection::new(Reason::MethodNotAllowed, format!("this path takes {}", source.methods())))
 }
 
-/// The client's address, against `allow_ips`.
-pub fn client(source: &Source, client: IpAddr) -> Result<(), Rejection> {
+/// Checks the client's address against `allow_ips`.
+pub fn check_address(source: &Source, client: IpAddr) -> Result<(), Rejection> {
     if source.allow_ips.is_empty() || peer::within(client, &source.allow_ips) {
         return Ok(());
     }
     Err(Rejection::new(Reason::ClientNotAllowed, "the client's address is outside allow_ips"))
 }
 
-/// The names in the client's certificate, against `client_certificate`.
-pub fn certificate(source: &Source, client: &Peer) -> Result<(), Rejection> {
+/// Checks the names in the client's certificate against `client_certificate`.
+pub fn check_certificate(source: &Source, client: &Peer) -> Result<(), Rejection> {
     let Some(expected) = &source.client_certificate else { return Ok(()) };
     let detail = match &client.certificate {
         Some(certificate) if certificate.matches(expected) => return Ok(()),
@@ -100,15 +97,15 @@ pub fn certificate(source: &Source, client: &Peer) -> Result<(), Rejection> {
     Err(Rejection::new(Reason::ClientNotAllowed, detail))
 }
 
-/// The client's rate, then the source's. No client: a proxy that carries many.
-pub fn rate(source: &Source, client: Option<IpAddr>) -> Result<(), Rejection> {
+/// Checks the client's rate, then the source's. `client` is None for a proxy that carries many clients.
+pub fn check_rate(source: &Source, client: Option<IpAddr>) -> Result<(), Rejection> {
     let over = |key| Rejection::new(Reason::RateLimited, format!("over the source's {key}"));
     source.rates.check(client).map_err(over)
 }
 
-/// Refuses a compressed body. A signature covers the raw bytes, and unpacking before verifying would let any client cause work.
-/// Words that name no compression (`identity`, `utf-8`, `aws-chunked`) change no byte, and senders write them: they pass.
-pub fn encoding(headers: &HeaderMap) -> Result<(), Rejection> {
+/// Refuses a compressed body. A signature covers the raw bytes, and decompressing before verifying would let any client cause
+/// work. Some senders write words that change no byte, such as `identity`, `utf-8` or `aws-chunked`. Those pass.
+pub fn check_encoding(headers: &HeaderMap) -> Result<(), Rejection> {
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     let compressed = headers.get_all(CONTENT_ENCODING).iter().any(|value| {
         let mut words = value.as_bytes().split(|byte| !is_word(byte));
@@ -123,8 +120,7 @@ pub fn encoding(headers: &HeaderMap) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Whether a word of a Content-Encoding names this coding, in either case, with or without `x-` before it (RFC 9110, section
-/// 8.4.1).
+/// Whether a word of Content-Encoding names this coding, ignoring case and an `x-` prefix (RFC 9110, section 8.4.1).
 fn names(word: &[u8], coding: &str) -> bool {
     let plain = match word.split_at_checked(2) {
         Some((prefix, rest)) if prefix.eq_ignore_ascii_case(b"x-") => rest,
@@ -133,14 +129,14 @@ fn names(word: &[u8], coding: &str) -> bool {
     plain.eq_ignore_ascii_case(coding.as_bytes())
 }
 
-/// Reads a body whole, at most `max` bytes and `within` that time, past which it is refused for that reason. From then on
-/// `place` holds its bytes.
+/// Reads a whole body of at most `max` bytes. After the time `within` it is refused with the reason `late`. `permit` then holds
+/// the body's bytes.
 ///
 /// # Errors
-/// [`Outcome::HungUp`] where the client went away; else the refusal.
-pub async fn body(
+/// [`Outcome::ClientGone`] if the client closed the connection; else the refusal.
+pub async fn read_body(
     incoming: &mut Incoming,
-    place: &mut InFlightPermit,
+    permit: &mut InFlightPermit,
     max: usize,
     (within, late): (Duration, Reason),
 ) -> Result<Bytes, Outcome> {
@@ -149,10 +145,9 @@ pub async fn body(
     if declared.lower() > most {
         return Err(too_large());
     }
-    // Nothing is kept that is not counted. A declared length is no more than a promise: to count all of it before it comes
-    // would let promises alone fill what there is.
+    // Bytes are reserved as they arrive. Reserving the declared length at once would let bare declarations use up the limit.
     let most = declared.exact().unwrap_or(most);
-    place.hold(STEP.min(most)).map_err(Outcome::Rejected)?;
+    permit.reserve(RESERVE_STEP.min(most)).map_err(Outcome::Rejected)?;
     let read = async {
         let mut first = Bytes::new();
         let mut whole = BytesMut::new();
@@ -162,11 +157,11 @@ pub async fn body(
             if length > max {
                 return Err(too_large());
             }
-            if length as u64 > place.bytes() {
-                let step = (length as u64).next_multiple_of(STEP).min(most);
-                place.hold(step).map_err(Outcome::Rejected)?;
+            if length as u64 > permit.bytes() {
+                let reserve = (length as u64).next_multiple_of(RESERVE_STEP).min(most);
+                permit.reserve(reserve).map_err(Outcome::Rejected)?;
             }
-            // Most bodies come in one piece, and are used where they are.
+            // Most bodies arrive in one piece and need no copy.
             if whole.is_empty() && first.is_empty() {
                 first = data;
                 continue;
@@ -177,7 +172,7 @@ pub async fn body(
             whole.extend_from_slice(&data);
         }
         let body = if whole.is_empty() { first } else { whole.freeze() };
-        place.hold(body.len() as u64).map_err(Outcome::Rejected)?;
+        permit.reserve(body.len() as u64).map_err(Outcome::Rejected)?;
         Ok(body)
     };
     match tokio::time::timeout(within, read).await {
@@ -186,10 +181,10 @@ pub async fn body(
     }
 }
 
-/// Reads on and throws away what a refused client still sends, for a bounded number of bytes and a bounded time.
-pub async fn discard(mut incoming: Incoming, within: Duration) {
+/// Reads and discards the rest of a refused body, up to a bounded number of bytes and a bounded time.
+pub async fn drain_body(mut incoming: Incoming, within: Duration) {
     let drain = async {
-        let mut left = DISCARD_BYTES;
+        let mut left = DRAIN_BYTES;
         while let Some(Ok(frame)) = incoming.frame().await {
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
             if left == 0 {
@@ -197,18 +192,18 @@ pub async fn discard(mut incoming: Incoming, within: Duration) {
             }
         }
     };
-    // Out of time means the same as out of bytes: the connection is dropped with the body.
+    // After the timeout, as after the last byte, dropping the body drops the connection.
     let _ = tokio::time::timeout(within, drain).await;
 }
 
-/// A body that ended in an error: broken chunks are the client's fault and answered; anything else is a client that is gone.
+/// The outcome of a body that ended in an error. Broken chunks are answered; any other error means that the client is gone.
 fn broken(error: &hyper::Error) -> Outcome {
     let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
     match kind {
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
             rejected(Reason::HttpMalformed, "the chunked body is broken")
         }
-        _ => Outcome::HungUp,
+        _ => Outcome::ClientGone,
     }
 }
 
@@ -216,11 +211,11 @@ fn rejected(reason: Reason, detail: impl Into<String>) -> Outcome {
     Outcome::Rejected(Rejection::new(reason, detail))
 }
 
-/// Bytes of a path and its query; of HTTP/1.x, of the whole line that they are on.
+/// Bytes of a path and its query; for HTTP/1.x, of the whole request line.
 pub const MAX_TARGET: usize = 16 << 10;
-/// Headers, each value by itself. hyper has room for as many without an allocation.
+/// Headers, each value counted separately. hyper stores this many without an allocation.
 pub const MAX_HEADERS: usize = 100;
 const COMPRESSIONS: [&str; 5] = ["gzip", "deflate", "br", "zstd", "compress"];
-const DISCARD_BYTES: usize = 16 << 20;
-/// What a body holds at first, if it is not shorter, and grows by.
-const STEP: u64 = 64 << 10;
+const DRAIN_BYTES: usize = 16 << 20;
+/// A body reserves bytes in steps of this size.
+const RESERVE_STEP: u64 = 64 << 10;

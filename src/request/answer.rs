@@ -1,7 +1,7 @@
-//! The answers, rendered.
+//! Renders outcomes as HTTP answers.
 //!
-//! Keeps true: nothing in an answer comes from a secret, a body or a check but its title; the id in a refusal is the id of
-//! its record.
+//! Keeps true: an answer reveals nothing of a secret or a body, and of a failed check only its title. The id in a refusal is the
+//! id of its record.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,19 +13,19 @@ use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::request::outcome::Outcome;
 
-/// An answer's body: whole, in memory.
+/// An answer's body, held whole in memory.
 pub type Body = Full<Bytes>;
 
-/// Among an answer's extensions: its client is gone, so that it is not sent.
+/// An extension of answers that need not be sent, because the client closed the connection.
 #[derive(Clone, Copy, Debug)]
-pub struct HungUp;
+pub struct ClientGone;
 
-/// Renders an outcome. `reject` is the id of a refusal's record; `allow` the methods that its path takes.
+/// Renders an outcome. `reject` is the id of a refusal's record; `allow` lists the methods of its path.
 pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<Body> {
     match outcome {
-        Outcome::Accepted { id } => told(&Told { status: "accepted", id: Some(id) }),
-        Outcome::Duplicate { id } => told(&Told { status: "duplicate", id: Some(id) }),
-        Outcome::Ignored => told(&Told { status: "ignored", id: None }),
+        Outcome::Accepted { id } => success(&Success { status: "accepted", id: Some(id) }),
+        Outcome::Duplicate { id } => success(&Success { status: "duplicate", id: Some(id) }),
+        Outcome::Ignored => success(&Success { status: "ignored", id: None }),
         Outcome::Handshake { headers } => {
             let mut answer = Response::new(Body::default());
             let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.clone()));
@@ -33,17 +33,17 @@ pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<
             answer
         }
         Outcome::Rejected(rejection) => problem(rejection.reason, reject, allow),
-        Outcome::HungUp => {
+        Outcome::ClientGone => {
             let mut answer = with_status(StatusCode::BAD_REQUEST);
-            answer.extensions_mut().insert(HungUp);
+            answer.extensions_mut().insert(ClientGone);
             answer
         }
     }
 }
 
-/// A refusal's body, which is also what a connection over the limit is sent.
+/// A refusal's body, also for a connection over the limit.
 pub fn problem_body(reason: Reason, reject: &str) -> String {
-    // RFC 9457; `reject` is ours.
+    // RFC 9457 defines all members but `reject`.
     let problem = Problem {
         kind: reason.problem_type(),
         title: reason.title(),
@@ -77,29 +77,29 @@ struct Problem<'a> {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct Success<'a> {
     status: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
 }
 
-/// Strings and numbers alone cannot fail to serialise.
+/// Strings and numbers always serialise.
 fn to_json(body: &impl Serialize) -> String {
     serde_json::to_string(body).unwrap_or_default()
 }
 
-fn told(body: &Told<'_>) -> Response<Body> {
-    // A text that fills its buffer becomes a body as it is.
-    let mut text = Vec::with_capacity(TOLD + body.status.len() + body.id.map_or(0, str::len));
-    // Writing into memory does not fail.
+fn success(body: &Success<'_>) -> Response<Body> {
+    // The exact capacity lets the buffer become the body without a copy.
+    let mut text = Vec::with_capacity(SUCCESS_BYTES + body.status.len() + body.id.map_or(0, str::len));
+    // Writing into memory cannot fail.
     let _ = serde_json::to_writer(&mut text, body);
     let mut answer = Response::new(Body::from(text));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
 
-/// The bytes of an answer beside its status and its id.
-const TOLD: usize = r#"{"status":"","id":""}"#.len();
+/// Bytes of a success answer without its status and id.
+const SUCCESS_BYTES: usize = r#"{"status":"","id":""}"#.len();
 
 fn with_status(status: StatusCode) -> Response<Body> {
     let mut answer = Response::new(Body::default());

@@ -1,6 +1,6 @@
-//! How a request ends, and which reason each error is refused with.
+//! The outcomes of a request, and the refusal reason of each error.
 //!
-//! Keeps true: the matches are total, so a new error does not compile until it has a reason.
+//! Keeps true: the matches are exhaustive, so a new error does not compile until it has a reason.
 
 use hyper::header::HeaderValue;
 
@@ -13,31 +13,31 @@ use crate::provider::signature::SignatureError;
 /// How a request ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// In the queue, durably.
+    /// The event is durable: in the queue or in the spool.
     Accepted {
         /// The event's id.
         id: String,
     },
-    /// Was in the queue already, or is a conflict that the source drops.
+    /// The event was accepted before, or is a conflict that the source drops.
     Duplicate {
-        /// The id it entered under.
+        /// The id of the event accepted before.
         id: String,
     },
     /// A provider's health check.
     Ignored,
-    /// A question before the first delivery, answered.
+    /// A validation request before the first delivery.
     Handshake {
-        /// The answer.
+        /// The answer's headers.
         headers: Vec<(&'static str, HeaderValue)>,
     },
     /// Refused.
     Rejected(Rejection),
-    /// The client went away before its request was whole: there is nobody to answer, and nothing to count.
-    HungUp,
+    /// The client closed the connection before its request was complete. Nothing is answered or counted.
+    ClientGone,
 }
 
 impl Outcome {
-    /// The label of `hookgate_requests_total`; none where nothing is counted.
+    /// The label in `hookgate_requests_total`; none if the outcome is not counted.
     pub fn label(&self) -> Option<OutcomeLabel> {
         match self {
             Outcome::Accepted { .. } => Some(OutcomeLabel::Accepted),
@@ -45,17 +45,17 @@ impl Outcome {
             Outcome::Ignored => Some(OutcomeLabel::Ignored),
             Outcome::Handshake { .. } => Some(OutcomeLabel::Handshake),
             Outcome::Rejected(_) => Some(OutcomeLabel::Rejected),
-            Outcome::HungUp => None,
+            Outcome::ClientGone => None,
         }
     }
 }
 
-/// A refusal: its reason, and what the record says besides. The detail never reaches the client.
+/// A refusal.
 #[derive(Debug)]
 pub struct Rejection {
-    /// Why.
+    /// The reason, which the client sees.
     pub reason: Reason,
-    /// For the record: what was found. Never a secret, a digest or a body.
+    /// The finding, for the record alone. It never holds a secret, a digest or a body.
     pub detail: String,
 }
 

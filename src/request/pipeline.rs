@@ -1,7 +1,8 @@
-//! The way of a request, from its head to its answer.
+//! Processes a request from its head to its answer.
 //!
-//! Keeps true: nothing is parsed before it is verified; a 200 is rendered only from what the inbox said; every request is
-//! counted once and every refusal recorded once; once a body is read, a client that hangs up cancels nothing.
+//! Keeps true: nothing is parsed before it is verified. A delivery gets a 200 only after the enqueuer has confirmed it. Every
+//! request is counted once, and every refusal recorded once. After its body is read, a request is finished even if the client
+//! disconnects.
 
 mod context;
 mod counts;
@@ -37,35 +38,35 @@ use crate::provider::normalize::{Forward, Normalized};
 use crate::request::admission::{self, in_flight::InFlightPermit};
 use crate::request::answer::{self, Body};
 use crate::request::outcome::{Outcome, Rejection};
-use crate::request::source::{Found, Source};
+use crate::request::source::{RouteMatch, Source};
 pub use context::RequestContext;
-use counts::Counts;
+use counts::EventCounts;
 use delivery::Delivery;
 pub(crate) use delivery::{ANY_AGE, subscription_allowed};
 pub use runtime_config::RuntimeConfig;
 
-/// Everything a request needs, shared by all of them.
+/// The parts that all requests share.
 pub struct Pipeline {
-    /// What requests are held against, as of the last load of the config.
+    /// The current config; a reload replaces it.
     pub rules: Arc<ArcSwap<RuntimeConfig>>,
-    /// The durable step.
+    /// Makes events durable.
     pub enqueuer: Arc<Enqueuer>,
     /// The reject log.
     pub audit: Audit,
-    /// What keeps refused requests that may be genuine; none unless it is enabled.
+    /// Keeps refused requests that may be genuine; none if it is disabled.
     pub quarantine: Option<Quarantine>,
-    /// Counts.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Says whether the gateway is draining.
+    /// Whether the gateway is ready or draining.
     pub readiness: Arc<Readiness>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// What must be finished before the process may end.
+    /// Tasks that must finish before the process ends.
     pub tasks: TaskTracker,
 }
 
 impl Pipeline {
-    /// Answers a request, held against these rules.
+    /// Answers a request under the config `rules`.
     pub async fn handle(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -78,11 +79,11 @@ impl Pipeline {
         }
         let mut context = RequestContext::begin(&self, head, peer, rules);
         match self.receive(&mut context, &mut incoming).await {
-            Ok((body, place)) => {
+            Ok((body, permit)) => {
                 let tasks = self.tasks.clone();
                 detach_on_drop::detach_on_drop(tasks, async move {
-                    let mut place = Some(place);
-                    let outcome = self.process(&context, &body, &mut place).await;
+                    let mut permit = Some(permit);
+                    let outcome = self.process(&context, &body, &mut permit).await;
                     context.conclude(&self, Some(&body), outcome.unwrap_or_else(Outcome::Rejected))
                 })
                 .await
@@ -90,81 +91,81 @@ impl Pipeline {
             Err(outcome) => {
                 let expects = context.head.headers.contains_key(EXPECT);
                 let unread = !incoming.is_end_stream();
-                // A client that is still sending would lose the answer to a connection reset. One that waits to be asked
-                // for its body is not asked.
+                // Drain the body: if a client is still sending, a connection reset would lose the answer. A client that
+                // expects 100 Continue sends no body before it gets that.
                 if unread && !expects {
-                    self.tasks.spawn(admission::discard(incoming, context.rules.edge.body_timeout));
+                    self.tasks.spawn(admission::drain_body(incoming, context.rules.edge.body_timeout));
                 }
-                // After a broken body, or before one that was not asked for and may come all the same.
+                // The next request cannot be found after a broken body, or if an unrequested body may still follow.
                 let broken =
                     matches!(&outcome, Outcome::Rejected(why) if why.reason == Reason::HttpMalformed);
-                context.last = broken || unread && expects;
+                context.close_connection = broken || unread && expects;
                 context.conclude(&self, None, outcome)
             }
         }
     }
 
-    /// What is refused before a body is believed, and the body with its place among those in flight.
+    /// Applies all checks that need no authentication, then reads the body.
     async fn receive(
         &self,
         context: &mut RequestContext,
         incoming: &mut Incoming,
     ) -> Result<(Bytes, InFlightPermit), Outcome> {
         let rules = context.rules.clone();
-        admission::head(&context.head)
-            .and_then(|()| admission::host(&context.head))
+        admission::check_head(&context.head)
+            .and_then(|()| admission::check_host(&context.head))
             .map_err(Outcome::Rejected)?;
         let source = match rules.routes.find(context.head.uri.path()) {
-            Found::Source(source) => context.belongs_to(source),
-            Found::WrongToken(source) => {
-                context.belongs_to(source);
+            RouteMatch::Source(source) => context.set_source(source),
+            RouteMatch::WrongToken(source) => {
+                context.set_source(source);
                 let detail = match context.head.uri.path().strip_prefix(&*source.path) {
-                    Some("" | "/") => "the path ends where the source's token has to follow",
+                    Some("" | "/") => "the path ends where the source's token must follow",
                     _ => "the path's last segment is not the source's token",
                 };
                 return Err(rejected(Reason::PathTokenMismatch, detail));
             }
-            Found::Nothing if health::is_asked(&context.head.uri, &rules) => {
+            RouteMatch::Nothing if health::is_asked(&context.head.uri, &rules) => {
                 return Err(rejected(Reason::MethodNotAllowed, "edge.health_path takes GET and HEAD"));
             }
-            Found::Nothing => {
-                let detail = context.is_near(rules.routes.near(context.head.uri.path()));
+            RouteMatch::Nothing => {
+                let detail = context.note_near_miss(rules.routes.near_miss(context.head.uri.path()));
                 return Err(rejected(Reason::UnknownPath, &detail));
             }
         };
         let refused = Outcome::Rejected;
-        admission::method(&source, &context.head.method).map_err(refused)?;
+        admission::check_method(&source, &context.head.method).map_err(refused)?;
         let client = context.peer.address;
-        context.enforce(admission::client(&source, client)).map_err(refused)?;
-        // Never only observed: it may be what authenticates the source.
-        admission::certificate(&source, &context.peer).map_err(refused)?;
-        // What a trusted proxy tells no client of is that of many.
+        context.enforce(admission::check_address(&source, client)).map_err(refused)?;
+        // Enforced even if observed: the certificate may be all that authenticates the source.
+        admission::check_certificate(&source, &context.peer).map_err(refused)?;
+        // A trusted proxy that names no client carries many, so no limit for one client applies.
         let one = (!peer::within(client, &rules.edge.trusted_proxies)).then_some(client);
-        context.enforce(admission::rate(&source, one)).map_err(refused)?;
-        admission::encoding(&context.head.headers).map_err(refused)?;
-        let mut place = rules.shares.enter(&source.name, one).map_err(refused)?;
+        context.enforce(admission::check_rate(&source, one)).map_err(refused)?;
+        admission::check_encoding(&context.head.headers).map_err(refused)?;
+        let mut permit = rules.in_flight.acquire(&source.name, one).map_err(refused)?;
         let edge = &rules.edge;
-        // The time for all of a request may be shorter than that for its body.
+        // The request timeout may be shorter than the body timeout.
         let within = match edge.request_timeout {
             all if all < edge.body_timeout => (all, Reason::Overloaded),
             _ => (edge.body_timeout, Reason::BodyTimeout),
         };
-        let body = admission::body(incoming, &mut place, edge.max_body, within).await;
+        let body = admission::read_body(incoming, &mut permit, edge.max_body, within).await;
         if let Err(Outcome::Rejected(rejection)) = &body
             && rejection.reason == Reason::HttpMalformed
         {
-            // Whose request it was is no more certain than the rest of it.
-            context.belongs_to_nobody();
+            // After broken framing, the head is not trusted either, so the refusal is not attributed to the source.
+            context.clear_source();
         }
-        Ok((body?, place))
+        Ok((body?, permit))
     }
 
-    /// From a whole request to its outcome. What goes on after that takes its place along.
+    /// Turns a complete request into an outcome. If the enqueue outlives the deadline, it keeps the in-flight permit.
     async fn process(
         self: &Arc<Self>,
         context: &RequestContext,
         body: &Bytes,
-        place: &mut Option<InFlightPermit>,
+        permit: &mut Option<InFlightPermit>,
     ) -> Result<Outcome, Rejection> {
         let Some(source) = &context.source else {
             return Err(Rejection::new(Reason::UnknownPath, "no source has this path"));
@@ -180,39 +181,41 @@ impl Pipeline {
         let delivery = Delivery { source, headers, body, received, redactor, counted: true };
         match delivery.read(&|checked| context.enforce(checked))? {
             Normalized::HealthCheck => Ok(Outcome::Ignored),
-            Normalized::Event(forward) => self.enqueue(source, context, *forward, body.len(), place).await,
+            Normalized::Event(forward) => {
+                self.enqueue_event(source, context, *forward, body.len(), permit).await
+            }
         }
     }
 
-    /// The durable step, and its outcome.
-    async fn enqueue(
+    /// Enqueues the event, and returns the outcome.
+    async fn enqueue_event(
         self: &Arc<Self>,
         source: &Arc<Source>,
         context: &RequestContext,
         forward: Forward,
         bytes: usize,
-        place: &mut Option<InFlightPermit>,
+        permit: &mut Option<InFlightPermit>,
     ) -> Result<Outcome, Rejection> {
         let body = forward.body;
         let left = context.rules.edge.request_timeout.saturating_sub(context.elapsed());
-        let conflict = || context.conflict(&body, bytes);
-        match self.hand_over(source, (context.received, left), forward, place, conflict).await? {
+        let conflict = || context.conflict_record(&body, bytes);
+        match self.enqueue_within(source, (context.received, left), forward, permit, conflict).await? {
             Enqueued::Accepted { id, .. } => Ok(Outcome::Accepted { id }),
             Enqueued::Duplicate { id, .. } => Ok(Outcome::Duplicate { id }),
         }
     }
 
-    /// Hands an event over, and waits for that at most `left`. `conflict` makes the record of a body that the source drops.
-    async fn hand_over(
+    /// Enqueues an event, and waits at most `left`. `conflict` makes the record of a body that the source drops.
+    async fn enqueue_within(
         self: &Arc<Self>,
         source: &Arc<Source>,
         (received, left): (Timestamp, Duration),
         forward: Forward,
-        place: &mut Option<InFlightPermit>,
+        permit: &mut Option<InFlightPermit>,
         conflict: impl FnOnce() -> Reject,
     ) -> Result<Enqueued, Rejection> {
         let Forward { event, identity, body, sequence, unreadable, unmapped: _ } = forward;
-        let counts = Counts {
+        let counts = EventCounts {
             source: source.clone(),
             received,
             clock: self.clock.clone(),
@@ -220,7 +223,7 @@ impl Pipeline {
             sequence,
             unreadable,
         };
-        let admission = Arc::new(EnqueueRequest {
+        let request = Arc::new(EnqueueRequest {
             source: source.name.clone(),
             provider: source.provider.name.into(),
             identity,
@@ -230,22 +233,21 @@ impl Pipeline {
             event,
         });
         let enqueuer = self.enqueuer.clone();
-        let mut handing_over = Box::pin(async move {
-            let verdict = enqueuer.enqueue(admission).await?;
-            counts.count(&verdict);
-            Ok(verdict)
+        let mut enqueuing = Box::pin(async move {
+            let enqueued = enqueuer.enqueue(request).await?;
+            counts.count(&enqueued);
+            Ok(enqueued)
         });
-        let done: Result<Enqueued, EnqueueError> = match tokio::time::timeout(left, &mut handing_over).await {
+        let done: Result<Enqueued, EnqueueError> = match tokio::time::timeout(left, &mut enqueuing).await {
             Ok(done) => done,
             Err(_) => {
-                // The hand-over goes on, to the spool if need be. The provider is told to come again, and that delivery is a
-                // duplicate.
-                let (place, record, pipeline) = (place.take(), conflict(), self.clone());
+                // The enqueue continues in the background. The provider is told to retry, and its retry is a duplicate.
+                let (permit, record, pipeline) = (permit.take(), conflict(), self.clone());
                 self.tasks.spawn(async move {
-                    if let Ok(Enqueued::Duplicate { id, dropped: true }) = handing_over.await {
+                    if let Ok(Enqueued::Duplicate { id, dropped: true }) = enqueuing.await {
                         pipeline.record_conflict(record, &id);
                     }
-                    drop(place);
+                    drop(permit);
                 });
                 return Err(EnqueueError::Unknown.into());
             }
@@ -261,11 +263,11 @@ fn rejected(reason: Reason, detail: &str) -> Outcome {
     Outcome::Rejected(Rejection::new(reason, detail))
 }
 
-/// What happens to a connection before or instead of a request.
+/// Refusals of connections that have no request.
 impl Pipeline {
-    /// Counts and records a refusal that has no request, and renders its answer for a raw socket.
+    /// Counts and records the refusal, and renders its answer for a raw socket.
     pub fn refuse_connection(&self, peer: &Peer, reason: Reason, detail: &str) -> String {
-        let reject = context::record_bare(self, peer, reason, reason.status().as_u16(), detail);
+        let reject = context::record_without_request(self, peer, reason, reason.status().as_u16(), detail);
         let body = answer::problem_body(reason, &reject);
         let retry = if reason.retries() {
             format!("retry-after: {}\r\n", clock::retry_after())
@@ -280,8 +282,8 @@ impl Pipeline {
         )
     }
 
-    /// Counts and records a refusal that has no request and gets no answer.
+    /// Counts and records a refusal that gets no answer.
     pub fn drop_connection(&self, peer: &Peer, reason: Reason, detail: &str) {
-        context::record_bare(self, peer, reason, 0, detail);
+        context::record_without_request(self, peer, reason, 0, detail);
     }
 }

@@ -1,7 +1,7 @@
-//! From the config's sources to what a request is held against, and from a path to its source.
+//! Builds the sources from the config, and finds the source of a path.
 //!
-//! Keeps true: a source exists only if everything that its provider needs to authenticate it is there and readable; what a
-//! path token is compared with is never told by the answer or by its time.
+//! Keeps true: a source is built only if all secrets that authenticate it are readable. Neither the answer nor its timing reveals
+//! a path token.
 
 mod authenticated;
 mod drift;
@@ -24,8 +24,8 @@ use crate::observe::metrics::{Metrics, SourceLabels, SourceMetrics};
 use crate::provider::signature::{Key, Scheme, VerifiedBy};
 use crate::provider::{self, Provider};
 pub use memory::SourceMemory;
-pub use near::Near;
-use rates::Rates;
+pub use near::NearMiss;
+use rates::RateLimits;
 use report_only::ReportOnly;
 pub use report_only::dated;
 
@@ -33,42 +33,42 @@ pub use report_only::dated;
 pub struct Source {
     /// The configured name.
     pub name: Arc<str>,
-    /// The path without token.
+    /// The path without the token.
     pub path: Arc<str>,
     /// Its provider.
     pub provider: &'static Provider,
-    /// How it signs, where it has secrets.
+    /// The signing scheme, if it has secrets.
     pub scheme: Option<Scheme>,
-    /// One a secret, in the config's order.
+    /// One key for each secret, in the config's order.
     pub keys: Vec<Key>,
-    /// What `verifiedby` says.
+    /// The value of an event's `verifiedby`.
     pub verified_by: VerifiedBy,
-    /// The last segment of its path.
+    /// The secret last segment of its path.
     pub token: Option<Secret>,
-    /// Empty allows all.
+    /// Networks of allowed clients. Empty allows all.
     pub allow_ips: Vec<Network>,
-    /// Its rates, and its clients'.
-    pub rates: Rates,
-    /// What it does not enforce yet.
+    /// The rate limits of the source and of each client.
+    pub rates: RateLimits,
+    /// Refusals that are only reported until a date.
     pub report_only: ReportOnly,
-    /// Whose validation requests it grants, lower case.
+    /// Origins whose validation requests it grants, in lower case.
     pub webhook_origins: Vec<String>,
-    /// What a name in the client's certificate must look like.
+    /// The name that a client's certificate must match.
     pub client_certificate: Option<String>,
-    /// Seconds.
+    /// The largest accepted age of a signature, in seconds.
     pub tolerance: i64,
-    /// Empty accepts all.
+    /// Accepted subscription ids. Empty accepts all.
     pub subscriptions: HashSet<String>,
-    /// What to do with another body under a known identity.
+    /// What to do with a different body under a known identity.
     pub on_conflict: OnConflict,
-    /// Its series.
+    /// Its metric series.
     pub metrics: Arc<SourceMetrics>,
-    /// What it has learnt; a reload carries it on.
+    /// State that a reload preserves.
     pub memory: Arc<SourceMemory>,
 }
 
 impl Source {
-    /// The methods that its path takes, as `Allow` lists them.
+    /// The methods of its path, as listed in `Allow`.
     pub fn methods(&self) -> &'static str {
         match (self.provider.challenge_header.is_some(), !self.webhook_origins.is_empty()) {
             (false, false) => "POST",
@@ -83,27 +83,27 @@ impl Source {
 pub struct Routes {
     plain: HashMap<Arc<str>, Arc<Source>>,
     tokened: HashMap<Arc<str>, Arc<Source>>,
-    /// Every source, by its path in lower case.
+    /// Every source by its path in lower case, to find near misses.
     shapes: HashMap<String, Arc<Source>>,
-    /// The series of requests to no source.
+    /// The series of requests to unknown paths.
     pub unknown: Arc<SourceMetrics>,
-    /// Knows every secret, to cut them out of what is recorded.
+    /// Removes every known secret from text that is recorded.
     pub redactor: Redactor,
 }
 
-/// What a path leads to.
-pub enum Found<'r> {
-    /// A source.
+/// The result of [`Routes::find`].
+pub enum RouteMatch<'r> {
+    /// A source's path, with its token if it has one.
     Source(&'r Arc<Source>),
-    /// A source's path, with a wrong token or none.
+    /// A source's path with a wrong or missing token.
     WrongToken(&'r Arc<Source>),
-    /// Nothing.
+    /// No source's path.
     Nothing,
 }
 
 impl Routes {
-    /// Builds the sources, resolving every secret. Adds what is wrong to `problems`; with an error among
-    /// them, what is built must not serve. A source that was there `before` goes on with what it has counted and learnt.
+    /// Builds the sources and resolves every secret. Adds errors and warnings to `problems`; after an error, the result must not
+    /// serve. A source that existed `before` keeps its counters and its memory.
     pub fn build(
         config: &Config,
         metrics: &Metrics,
@@ -129,7 +129,7 @@ impl Routes {
             let mut builder = Builder { of, config, before: same, problems, redactor: &mut routes.redactor };
             if let Some(source) = builder.build(metrics) {
                 let source = Arc::new(source);
-                routes.note_shape(&source);
+                routes.add_shape(&source);
                 let by_path = if source.token.is_some() { &mut routes.tokened } else { &mut routes.plain };
                 by_path.insert(source.path.clone(), source);
             }
@@ -140,25 +140,25 @@ impl Routes {
         routes
     }
 
-    /// The source that a request's path belongs to.
-    pub fn find(&self, path: &str) -> Found<'_> {
+    /// Finds the source of a request's path.
+    pub fn find(&self, path: &str) -> RouteMatch<'_> {
         if let Some(source) = self.plain.get(path) {
-            return Found::Source(source);
+            return RouteMatch::Source(source);
         }
         if let Some(source) = self.tokened.get(path) {
-            return Found::WrongToken(source);
+            return RouteMatch::WrongToken(source);
         }
         let Some((source, token)) =
             path.rsplit_once('/').and_then(|(path, token)| Some((self.tokened.get(path)?, token)))
         else {
-            return Found::Nothing;
+            return RouteMatch::Nothing;
         };
         let expected = source.token.as_ref().map_or("", Secret::expose);
-        // Comparing slices of unequal length tells the length and nothing else.
+        // The time of the comparison reveals at most the token's length.
         if bool::from(expected.as_bytes().ct_eq(token.as_bytes())) {
-            Found::Source(source)
+            RouteMatch::Source(source)
         } else {
-            Found::WrongToken(source)
+            RouteMatch::WrongToken(source)
         }
     }
 
@@ -174,11 +174,11 @@ impl Routes {
     }
 }
 
-/// Builds one source, collecting what is wrong with it.
+/// Builds one source and collects its problems.
 struct Builder<'a> {
     of: &'a config::Source,
     config: &'a Config,
-    /// The same source, as it was until now.
+    /// The same source before the reload.
     before: Option<&'a Source>,
     problems: &'a mut Vec<Problem>,
     redactor: &'a mut Redactor,
@@ -189,7 +189,7 @@ impl Builder<'_> {
         let of = self.of;
         let Some(provider) = provider::by_name(&of.provider.value) else {
             let allowed: Vec<&str> = provider::TABLE.iter().map(|provider| provider.name).collect();
-            // An empty name stands for one that was missing, which the config has reported.
+            // An empty name stands for a missing one, which the config has reported.
             if !of.provider.value.is_empty() {
                 self.error(
                     &of.provider,
@@ -229,7 +229,7 @@ impl Builder<'_> {
             verified_by,
             token,
             allow_ips: of.allow_ips.clone(),
-            rates: Rates::of(of, self.before.map(|before| &before.rates)),
+            rates: RateLimits::of(of, self.before.map(|before| &before.rates)),
             report_only: ReportOnly::of(of),
             webhook_origins: of.webhook_origins.clone(),
             client_certificate: certificate,
@@ -241,7 +241,7 @@ impl Builder<'_> {
         })
     }
 
-    /// The scheme to verify with; none for a source that is to be authenticated otherwise.
+    /// The scheme to verify signatures with; none for a source that is authenticated by other means.
     fn scheme(&mut self, provider: &Provider) -> Option<Scheme> {
         let scheme = provider.signing.scheme();
         match (scheme, self.of.secrets.first()) {
@@ -279,18 +279,17 @@ impl Builder<'_> {
     fn client_certificate(&mut self) -> Option<String> {
         let name = self.of.client_certificate.as_ref()?;
         let tls = self.config.edge.tls.as_ref();
-        // A section that cannot be read may well say whose certificates count.
+        // The broken section may hold client_ca, so do not report it as missing.
         let unread =
             self.problems.iter().any(|problem| !problem.warning && problem.key.starts_with("edge.tls"));
         if tls.is_none_or(|tls| tls.client_ca.is_none()) && !unread {
-            let what = "no client shows a certificate that could be trusted: set edge.tls.client_ca, \
-                the authorities that clients' certificates are held against";
+            let what = "no client certificate can be verified: set edge.tls.client_ca to the authorities that issue them";
             self.error(name, "client_certificate", what.to_owned());
         }
         Some(name.value.clone())
     }
 
-    /// Options that another provider would not heed, and a window that forgets too early.
+    /// Checks options that only some providers use, and a dedupe window shorter than the provider's retries.
     fn check_options(&mut self, provider: &Provider) {
         let of = self.of;
         let has_old = |scheme: Scheme| scheme.versions.iter().any(|version| version.old);
@@ -344,7 +343,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether a key of this source has an error already, or may stand in a line that did not parse.
+    /// Whether a key of this source has an error already, or may be in a line that did not parse.
     fn reported(&self, key: &str) -> bool {
         if self.config.unparsed.hides(self.of.name.at.line, key) {
             return true;

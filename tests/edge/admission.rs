@@ -223,7 +223,7 @@ fn lengths_that_one_client_declares_and_does_not_send_keep_no_other_out() {
             let answer = client(&gateway, 1).ask(&request);
             let record = refusal(&gateway, &answer, 503, "overloaded");
             let detail = record["detail"].as_str().unwrap();
-            assert!(detail.contains(key) && detail.contains("this client has its part"), "{record}");
+            assert!(detail.contains(key) && detail.contains("this client's quota is used up"), "{record}");
             assert!(answer.header("retry-after").is_some());
         }
         let mut other = client(&gateway, 2);
@@ -263,7 +263,7 @@ fn a_trusted_proxy_carries_many_clients_and_each_has_its_part() {
     until("nothing is in flight", || in_flight(&gateway) == 0);
     let waiting = wait(&[&[Some("203.0.113.7"); 9][..], &[Some("203.0.113.8")]].concat());
     let record = refusal(&gateway, &forwarded(Some("203.0.113.7")).answer(), 503, "overloaded");
-    assert!(record["detail"].as_str().unwrap().contains("this client has its part"), "{record}");
+    assert!(record["detail"].as_str().unwrap().contains("this client's quota is used up"), "{record}");
     drop(waiting);
     until("nothing is in flight", || in_flight(&gateway) == 0);
 }

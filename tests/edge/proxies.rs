@@ -248,7 +248,7 @@ fn the_record_says_which_source_a_path_misses_by_a_slip() {
     let (said, _) = detail("/hooks//securitize/", "unknown_path");
     assert!(said.ends_with("it would be the path of the source securitize, which lacks its token"), "{said}");
     for target in ["/hooks/securitize", "/hooks/securitize/"] {
-        let said = "the path ends where the source's token has to follow";
+        let said = "the path ends where the source's token must follow";
         assert_eq!(detail(target, "path_token_mismatch"), (said.to_owned(), "/hooks/securitize".to_owned()));
     }
 }

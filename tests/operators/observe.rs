@@ -183,10 +183,7 @@ fn the_only_thing_that_authenticates_a_source_cannot_be_only_observed() {
     for command in ["check", "serve"] {
         let ran = Home::new(&config("")).run(&[command]);
         assert_eq!(ran.code, 1, "{ran:?}");
-        assert!(
-            ran.out.contains("sources.open.observe: client_not_allowed cannot be only observed"),
-            "{ran:?}"
-        );
+        assert!(ran.out.contains("sources.open.observe: client_not_allowed cannot be observed"), "{ran:?}");
     }
     let tokened = Home::new(&config(&format!("path_token = \"{TOKEN}\"\n"))).run(&["check"]);
     assert_eq!(tokened.code, 0, "{tokened:?}");

@@ -423,7 +423,7 @@ async fn what_no_secret_vouches_for_any_more_stays_refused() {
     // Another provider's source of that name has other secrets, and reads other bodies.
     let home =
         home.with("sources.late.provider", "basiq").with("sources.late.secrets", vec![STANDARD_SECRET]);
-    assert_eq!(only(&reverify(&home, &["--all"]))["why"], "the source is another provider's now");
+    assert_eq!(only(&reverify(&home, &["--all"]))["why"], "the source now has another provider");
 }
 
 #[tokio::test]

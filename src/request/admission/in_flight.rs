@@ -1,12 +1,11 @@
-//! How much may be in flight: requests, and the bytes of their bodies, all sources together.
+//! Limits the requests in flight and the bytes of their bodies, for all sources together.
 //!
-//! Keeps true: a source can always have its own share of either, whatever the others do; no client has more than its part of
-//! either, whatever the sources have left; what a request holds is counted until it lets go of it, however it ends; a client
-//! is remembered no longer than it has a request in flight.
+//! Keeps true: a source can always use its own quota, whatever the others use. No client exceeds its quota. Usage is counted until
+//! the permit is dropped, however the request ends. A client is remembered only while it has a request in flight.
 //!
-//! Half of a bound is divided among the sources, the other half is for whoever comes. What a source has within its own share
-//! takes nothing from the common part. A client's part, of all sources together, is three quarters of what one source can have:
-//! whatever it takes, and of whom, some is left of each.
+//! Half of a limit is divided among the sources into their own quotas; the rest is the common quota, which any source may use.
+//! A source uses its own quota first. A client may use, over all sources, three quarters of what one source can have. So a single
+//! client cannot exhaust any source.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,79 +19,79 @@ use crate::base::reason::Reason;
 use crate::config::Edge;
 use crate::request::outcome::Rejection;
 
-/// The bounds as one config has them, and what is in flight, which outlives a config.
+/// The quotas of one config, and the usage, which outlives a reload.
 pub struct InFlightLimit {
-    division: Division,
-    ledger: Arc<Mutex<Usage>>,
+    quotas: Quotas,
+    usage: Arc<Mutex<Usage>>,
 }
 
 impl InFlightLimit {
-    /// For so many sources; `in_flight_bytes` is kept at what their bodies take. What is in flight by the shares `before` is
-    /// counted on. Nothing changes for that until the first request comes by these.
+    /// Builds the quotas for this many sources. The gauge `in_flight_bytes` shows the bytes in use. The usage of `before` carries
+    /// over. The new quotas apply from the first request under the new config.
     pub fn new(
         edge: &Edge,
         sources: usize,
         in_flight_bytes: &IntGauge,
         before: Option<&InFlightLimit>,
     ) -> InFlightLimit {
-        // Each with the least that a client needs: one request, and its body.
+        // Each with the minimum that a client needs: one request, and its body.
         let bounds = [(edge.max_in_flight as u64, 1), (edge.max_in_flight_bytes, edge.max_body as u64)];
-        let division = Division {
-            version: before.map_or(0, |before| before.division.version + 1),
-            parts: bounds.map(|(bound, least)| Quota::of(bound, sources as u64, least)),
+        let quotas = Quotas {
+            version: before.map_or(0, |before| before.quotas.version + 1),
+            each: bounds.map(|(bound, least)| Quota::of(bound, sources as u64, least)),
         };
-        let ledger = before.map_or_else(
-            || Arc::new(Mutex::new(Usage::new(division, in_flight_bytes.clone()))),
-            |before| before.ledger.clone(),
+        let usage = before.map_or_else(
+            || Arc::new(Mutex::new(Usage::new(quotas, in_flight_bytes.clone()))),
+            |before| before.usage.clone(),
         );
-        InFlightLimit { division, ledger }
+        InFlightLimit { quotas, usage }
     }
 
-    /// A place for a request of this source, from this client; none where it comes from a proxy that carries many.
+    /// Acquires a permit for a request. `client` is None for a proxy that carries many clients.
     ///
     /// # Errors
-    /// `overloaded`, when the client's part is taken, or the source's share and the common part are.
-    pub fn enter(&self, source: &Arc<str>, client: Option<IpAddr>) -> Result<InFlightPermit, Rejection> {
-        let mut ledger = lock(&self.ledger);
-        if ledger.division.version < self.division.version {
-            ledger.divide_anew(self.division);
+    /// `overloaded`, when the client's quota is used up, or both the source's own quota and the common quota are.
+    pub fn acquire(&self, source: &Arc<str>, client: Option<IpAddr>) -> Result<InFlightPermit, Rejection> {
+        let mut usage = lock(&self.usage);
+        if usage.quotas.version < self.quotas.version {
+            usage.apply(self.quotas);
         }
         let holder = Holder { source: source.clone(), client: client.map(peer::network) };
-        ledger.take(Kind::Requests, &holder, 1)?;
-        Ok(InFlightPermit { ledger: self.ledger.clone(), holder, bytes: 0 })
+        usage.acquire(Resource::Requests, &holder, 1)?;
+        Ok(InFlightPermit { usage: self.usage.clone(), holder, bytes: 0 })
     }
 }
 
-/// A request in flight, and what it holds of the bytes.
+/// A request in flight, and its reserved bytes.
 pub struct InFlightPermit {
-    ledger: Arc<Mutex<Usage>>,
+    usage: Arc<Mutex<Usage>>,
     holder: Holder,
     bytes: u64,
 }
 
-/// Whose it is.
+/// The source and the client that a permit counts for.
 struct Holder {
     source: Arc<str>,
-    /// As [`peer::network`] has it.
+    /// As returned by [`peer::network`].
     client: Option<IpAddr>,
 }
 
 impl InFlightPermit {
-    /// How many bytes it holds.
+    /// The number of reserved bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Holds so many bytes, instead of those that it held.
+    /// Changes the reservation to this many bytes.
     ///
     /// # Errors
-    /// `overloaded`, when there is no room for as many.
-    pub fn hold(&mut self, bytes: u64) -> Result<(), Rejection> {
-        let mut ledger = lock(&self.ledger);
+    /// `overloaded`, when a quota does not allow it.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), Rejection> {
+        let mut usage = lock(&self.usage);
         if bytes < self.bytes {
-            ledger.give_back(Kind::Bytes, &self.holder, self.bytes - bytes);
+            usage.release(Resource::Bytes, &self.holder, self.bytes - bytes);
         } else {
-            ledger.take(Kind::Bytes, &self.holder, bytes - self.bytes)?;
+            usage.acquire(Resource::Bytes, &self.holder, bytes - self.bytes)?;
         }
         self.bytes = bytes;
         Ok(())
@@ -101,127 +100,128 @@ impl InFlightPermit {
 
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
-        let mut ledger = lock(&self.ledger);
-        ledger.give_back(Kind::Bytes, &self.holder, self.bytes);
-        ledger.give_back(Kind::Requests, &self.holder, 1);
+        let mut usage = lock(&self.usage);
+        usage.release(Resource::Bytes, &self.holder, self.bytes);
+        usage.release(Resource::Requests, &self.holder, 1);
     }
 }
 
-fn overloaded(kind: Kind, why: &str) -> Rejection {
-    let key = match kind {
-        Kind::Requests => "edge.max_in_flight",
-        Kind::Bytes => "edge.max_in_flight_bytes",
+fn overloaded(resource: Resource, why: &str) -> Rejection {
+    let key = match resource {
+        Resource::Requests => "edge.max_in_flight",
+        Resource::Bytes => "edge.max_in_flight_bytes",
     };
     Rejection::new(Reason::Overloaded, format!("over {key}: {why}"))
 }
 
-fn lock(ledger: &Mutex<Usage>) -> MutexGuard<'_, Usage> {
-    // Every step under the lock leaves the sums right.
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(usage: &Mutex<Usage>) -> MutexGuard<'_, Usage> {
+    // No step under the lock can panic halfway, so a poisoned lock still holds correct sums.
+    usage.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is divided.
+/// A limited resource.
 #[derive(Clone, Copy)]
 #[repr(usize)]
-enum Kind {
+enum Resource {
     Requests,
     Bytes,
 }
 
-/// The bounds, divided.
+/// The quotas of one config.
 #[derive(Clone, Copy)]
-struct Division {
-    /// Counts the reloads.
+struct Quotas {
+    /// The number of reloads before it.
     version: u64,
-    /// By [`Kind`].
-    parts: [Quota; 2],
+    /// By [`Resource`].
+    each: [Quota; 2],
 }
 
-/// One bound, divided.
+/// One limit, divided.
 #[derive(Clone, Copy)]
 struct Quota {
-    /// For each source.
+    /// For each source alone.
     own: u64,
+    /// For all sources together.
     common: u64,
-    /// The most that one client has of all of it.
+    /// The maximum for one client over all sources.
     client: u64,
 }
 
 impl Quota {
     fn of(bound: u64, sources: u64, least: u64) -> Quota {
         let sources = sources.max(1);
-        // A half that is too small to divide is rounded up where the bound allows it: a share of nothing is none.
+        // A half too small to divide is rounded up if the limit allows it, so that each source gets at least one.
         let own = (bound / 2 / sources).max(u64::from(bound >= sources));
         let common = bound - own * sources;
-        Quota { own, common, client: (own + common - (own + common).div_ceil(LEFT)).max(least) }
+        Quota { own, common, client: (own + common - (own + common).div_ceil(OTHERS)).max(least) }
     }
 
-    /// What of `used` is out of the common part.
+    /// How much of `used` comes out of the common quota.
     fn beyond(self, used: u64) -> u64 {
         used.saturating_sub(self.own)
     }
 }
 
-/// What is in flight.
+/// The usage of all sources and clients.
 struct Usage {
-    division: Division,
-    /// Of each source, by [`Kind`].
+    quotas: Quotas,
+    /// The usage of each source, by [`Resource`].
     used: HashMap<Arc<str>, [u64; 2]>,
-    /// Of each client that has any, by [`Kind`].
+    /// The usage of each client with a request in flight, by [`Resource`].
     clients: HashMap<IpAddr, [u64; 2]>,
-    /// Out of the common parts, by [`Kind`]: the sum of what each source uses beyond its own.
+    /// The usage of the common quotas, by [`Resource`]: the sum of each source's usage beyond its own quota.
     common: [u64; 2],
     bytes: IntGauge,
 }
 
 impl Usage {
-    fn new(division: Division, bytes: IntGauge) -> Usage {
-        Usage { division, used: HashMap::new(), clients: HashMap::new(), common: [0; 2], bytes }
+    fn new(quotas: Quotas, bytes: IntGauge) -> Usage {
+        Usage { quotas, used: HashMap::new(), clients: HashMap::new(), common: [0; 2], bytes }
     }
 
-    /// By a new config. Sources that are no longer in it count until they are done.
-    fn divide_anew(&mut self, division: Division) {
-        self.division = division;
+    /// Applies the quotas of a new config. Sources that are no longer configured count until their requests end.
+    fn apply(&mut self, quotas: Quotas) {
+        self.quotas = quotas;
         self.used.retain(|_, used| *used != [0; 2]);
-        for (kind, part) in division.parts.iter().enumerate() {
-            self.common[kind] = self.used.values().map(|used| part.beyond(used[kind])).sum();
+        for (resource, quota) in quotas.each.iter().enumerate() {
+            self.common[resource] = self.used.values().map(|used| quota.beyond(used[resource])).sum();
         }
     }
 
-    fn take(&mut self, kind: Kind, holder: &Holder, amount: u64) -> Result<(), Rejection> {
+    fn acquire(&mut self, resource: Resource, holder: &Holder, amount: u64) -> Result<(), Rejection> {
         if amount == 0 {
             return Ok(());
         }
-        let at = kind as usize;
-        let part = self.division.parts[at];
+        let at = resource as usize;
+        let quota = self.quotas.each[at];
         let client = holder.client.map(|client| {
             let used = self.clients.get(&client).map_or(0, |used| used[at]);
             (client, used.saturating_add(amount))
         });
-        if client.is_some_and(|(_, used)| used > part.client) {
-            return Err(overloaded(kind, CLIENT_FULL));
+        if client.is_some_and(|(_, used)| used > quota.client) {
+            return Err(overloaded(resource, CLIENT_FULL));
         }
         let used = &mut self.used.entry(holder.source.clone()).or_default()[at];
         let after = used.saturating_add(amount);
-        let beyond = part.beyond(after) - part.beyond(*used);
+        let beyond = quota.beyond(after) - quota.beyond(*used);
         let common = self.common[at].saturating_add(beyond);
-        // Within its own share nothing is refused, not even where a reload has left less of the common part than is in use.
-        if beyond > 0 && common > part.common {
-            return Err(overloaded(kind, SOURCE_FULL));
+        // Never refuse within a source's own quota, even if a reload has made the common quota smaller than its usage.
+        if beyond > 0 && common > quota.common {
+            return Err(overloaded(resource, SOURCE_FULL));
         }
         (*used, self.common[at]) = (after, common);
         if let Some((client, used)) = client {
             self.clients.entry(client).or_default()[at] = used;
         }
-        if let Kind::Bytes = kind {
+        if let Resource::Bytes = resource {
             self.bytes.add(amount as i64);
         }
         Ok(())
     }
 
-    fn give_back(&mut self, kind: Kind, holder: &Holder, amount: u64) {
-        let at = kind as usize;
-        let part = self.division.parts[at];
+    fn release(&mut self, resource: Resource, holder: &Holder, amount: u64) {
+        let at = resource as usize;
+        let quota = self.quotas.each[at];
         if let Some(client) = holder.client
             && let Entry::Occupied(mut used) = self.clients.entry(client)
         {
@@ -232,20 +232,20 @@ impl Usage {
         }
         let Some(used) = self.used.get_mut(&holder.source) else { return };
         let after = used[at].saturating_sub(amount);
-        self.common[at] -= part.beyond(used[at]) - part.beyond(after);
+        self.common[at] -= quota.beyond(used[at]) - quota.beyond(after);
         used[at] = after;
-        if let Kind::Bytes = kind {
+        if let Resource::Bytes = resource {
             self.bytes.sub(amount as i64);
         }
     }
 }
 
-/// One of so many parts of what a source can have is not for one client alone. A client may be a network's gateway, or the proxy
-/// in front that nobody has listed: most must be for it.
-const LEFT: u64 = 4;
-const CLIENT_FULL: &str = "this client has its part of it in use; if it is a proxy that carries many clients, list it in \
+/// One client can use all but a quarter of what one source can have. The share is large because a client may be a network's
+/// gateway, or a proxy that is missing from `edge.trusted_proxies`.
+const OTHERS: u64 = 4;
+const CLIENT_FULL: &str = "this client's quota is used up; if it is a proxy that carries many clients, list it in \
     edge.trusted_proxies";
-const SOURCE_FULL: &str = "this source's share of it is in use, and the part that all sources share";
+const SOURCE_FULL: &str = "this source's own quota and the common quota of all sources are used up";
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
-//! One request and what is known of it: enough to count it, record it and answer it, whatever became of it.
+//! The context of one request: everything needed to count, record and answer it.
 //!
-//! Keeps true: a record holds no body, no secret, no query string and no path token; signatures are kept as fingerprints.
+//! Keeps true: a record holds no body, no secret, no query string and no path token, and only fingerprints of signatures.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,37 +24,37 @@ use crate::provider::signature::{fingerprint, without_signatures};
 use crate::provider::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
 use crate::request::answer::{self, Body};
 use crate::request::outcome::{Outcome, Rejection};
-use crate::request::source::{Near, Source};
+use crate::request::source::{NearMiss, Source};
 
-/// A request under way.
+/// A request in progress.
 pub struct RequestContext {
     /// Its head.
     pub head: Parts,
-    /// Who sent it.
+    /// The client.
     pub peer: Peer,
-    /// What it is held against, from its head to its answer.
+    /// The config for the whole request, even after a reload.
     pub rules: Arc<RuntimeConfig>,
     /// When its head was read.
     pub received: Timestamp,
-    /// Whose it is, once known.
+    /// The source of its path, once known.
     pub source: Option<Arc<Source>>,
-    /// A source with a token whose path it misses by a slip. The text in the token's place may be much like the token.
-    near: Option<Arc<Source>>,
-    /// Of HTTP/1.x: what follows it on its connection is no request.
-    pub last: bool,
+    /// A source with a token whose path it nearly matches. Its own path may hold most of the token.
+    near_miss: Option<Arc<Source>>,
+    /// Whether an HTTP/1.x connection must close after the answer, because the next request cannot be found.
+    pub close_connection: bool,
     observed: Mutex<Vec<Observed>>,
     started: Instant,
     in_flight: prometheus::IntGauge,
 }
 
-/// What it would be refused for, from a date on.
+/// A refusal that is only reported until a date.
 struct Observed {
     rejection: Rejection,
     enforced_from: Timestamp,
 }
 
 impl RequestContext {
-    /// From here on it is in flight.
+    /// Begins a request, which counts as in flight until it is dropped.
     pub(super) fn begin(
         pipeline: &Pipeline,
         head: Parts,
@@ -68,28 +68,41 @@ impl RequestContext {
         if !peer.hidden {
             peer.address = forwarded::client(peer.address, hops, &rules.edge.trusted_proxies);
         }
-        let (source, near, last) = (None, None, false);
+        let (source, near_miss, close_connection) = (None, None, false);
         let (observed, started) = (Mutex::default(), clock::instant());
-        RequestContext { head, peer, rules, received, source, near, last, observed, started, in_flight }
+        RequestContext {
+            head,
+            peer,
+            rules,
+            received,
+            source,
+            near_miss,
+            close_connection,
+            observed,
+            started,
+            in_flight,
+        }
     }
 
-    pub(super) fn belongs_to(&mut self, source: &Arc<Source>) -> Arc<Source> {
+    pub(super) fn set_source(&mut self, source: &Arc<Source>) -> Arc<Source> {
         self.source = Some(source.clone());
         source.clone()
     }
 
-    /// It leads to no source. Returns the detail for its record, which names a source that it misses by a slip.
-    pub(super) fn is_near(&mut self, near: Option<Near>) -> String {
-        let Some(Near { source, detail }) = near else { return "no source has this path".to_owned() };
-        self.near = Some(source).filter(|source| source.token.is_some());
+    /// Notes that the path is unknown. Returns the detail for its record, which names a source that the path nearly matches.
+    pub(super) fn note_near_miss(&mut self, near_miss: Option<NearMiss>) -> String {
+        let Some(NearMiss { source, detail }) = near_miss else {
+            return "no source has this path".to_owned();
+        };
+        self.near_miss = Some(source).filter(|source| source.token.is_some());
         detail
     }
 
-    pub(super) fn belongs_to_nobody(&mut self) {
+    pub(super) fn clear_source(&mut self) {
         self.source = None;
     }
 
-    /// Refuses what is to be refused; what the source only observes yet is noted and passes.
+    /// Returns the refusal, unless the source only observes it. An observed refusal is noted, and the request passes.
     pub(super) fn enforce(&self, checked: Result<(), Rejection>) -> Result<(), Rejection> {
         let Err(rejection) = checked else { return Ok(()) };
         let enforced_from = self
@@ -102,12 +115,12 @@ impl RequestContext {
         Ok(())
     }
 
-    /// Since its head was read.
+    /// The time since its head was read.
     pub(super) fn elapsed(&self) -> Duration {
         clock::instant().saturating_duration_since(self.started)
     }
 
-    /// Counts it, records it if it was refused, and renders its answer.
+    /// Counts the request, records a refusal, and renders the answer.
     pub(super) fn conclude(
         &self,
         pipeline: &Pipeline,
@@ -120,11 +133,11 @@ impl RequestContext {
                 let hash = body.map(|body| (BodyHash::of(body), body.len()));
                 let reject = self.record(pipeline, rejection, hash);
                 if let Some(body) = body {
-                    self.keep(pipeline, rejection.reason, &reject, body);
+                    self.quarantine(pipeline, rejection.reason, &reject, body);
                 }
                 reject
             }
-            Outcome::HungUp => String::new(),
+            Outcome::ClientGone => String::new(),
             Outcome::Accepted { .. }
             | Outcome::Duplicate { .. }
             | Outcome::Ignored
@@ -138,20 +151,20 @@ impl RequestContext {
         }
         let allow = self.source.as_ref().map_or(health::METHODS, |source| source.methods());
         let mut answer = answer::render(&outcome, &reject, allow);
-        if self.last || pipeline.readiness.draining() {
+        if self.close_connection || pipeline.readiness.draining() {
             close_after(&mut answer, self.head.version);
         }
         answer
     }
 
-    /// The record of its body, which the source drops as a conflict. It refuses nothing.
-    pub(super) fn conflict(&self, body: &BodyHash, bytes: usize) -> Reject {
+    /// The record of a body that the source drops as a conflict. The request itself is not refused.
+    pub(super) fn conflict_record(&self, body: &BodyHash, bytes: usize) -> Reject {
         let mut record = self.reject(Note::Conflict.label(), 200, String::new());
         record.body = Some((body.hex(), bytes as u64));
         record
     }
 
-    /// What let it in only because the source does not enforce it yet.
+    /// Counts and records the observed refusals of a request that passed.
     fn record_observed(&self, pipeline: &Pipeline, body: Option<&Bytes>) {
         let observed = std::mem::take(&mut *self.observed.lock().unwrap_or_else(PoisonError::into_inner));
         if observed.is_empty() {
@@ -178,20 +191,20 @@ impl RequestContext {
     }
 
     fn reject(&self, reason: &'static str, status: u16, detail: String) -> Reject {
-        // Cleaned first: cut first, a part of a secret could stand at the end and not be known for what it is.
+        // Redact before clipping: a secret cut in half would not be recognized.
         let redactor = &self.rules.routes.redactor;
         let clean = |text: &str, max: usize| clip(&redactor.clean(text), max);
         let clean_header = |value: &str| clip(&without_signatures(&redactor.clean(value)), MAX_HEADER);
-        let path = match self.source.as_ref().or(self.near.as_ref()) {
+        let path = match self.source.as_ref().or(self.near_miss.as_ref()) {
             Some(source) if source.token.is_some() => source.path.to_string(),
             _ => clean(self.head.uri.path(), MAX_PATH),
         };
         let mut headers = kept_headers(&self.head.headers, clean_header);
-        // HTTP/2 has the host in its URI, where a Host header is only allowed.
+        // HTTP/2 carries the host in the URI; its Host header is optional.
         if let Some(authority) = self.head.uri.authority()
             && !self.head.headers.contains_key(HOST)
         {
-            // What stands before an `@` may be a password.
+            // The text before an `@` may be a password.
             let host = authority.as_str().rsplit('@').next().unwrap_or_default();
             headers.push((Cow::Borrowed("host"), clean_header(host)));
         }
@@ -217,8 +230,7 @@ impl RequestContext {
     }
 }
 
-/// Says that the connection ends with this answer: the client of a draining gateway is to come back elsewhere. HTTP/2 says so
-/// in its own way.
+/// Adds `Connection: close` to an HTTP/1.x answer. HTTP/2 connections end with GOAWAY instead.
 pub(super) fn close_after(answer: &mut Response<Body>, version: Version) {
     if version < Version::HTTP_2 {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -231,8 +243,8 @@ impl Drop for RequestContext {
     }
 }
 
-/// Counts and records a refusal for which no request could be read. `status`: 0 where nothing is answered. Its record's id.
-pub(super) fn record_bare(
+/// Counts and records a refusal without a readable request. `status` is 0 if nothing is answered. Returns the record's id.
+pub(super) fn record_without_request(
     pipeline: &Pipeline,
     peer: &Peer,
     reason: Reason,
@@ -262,7 +274,7 @@ pub(super) fn record_bare(
     id
 }
 
-/// The headers worth keeping, cleaned; of a signature its fingerprint.
+/// The headers for a record, redacted, and signature headers as fingerprints.
 fn kept_headers(headers: &HeaderMap, clean: impl Fn(&str) -> String) -> Vec<(Cow<'static, str>, String)> {
     let plain = KEPT_HEADERS.iter().chain(IDENTIFYING_HEADERS.iter()).flat_map(|name| {
         let values = headers.get_all(*name).iter().take(MAX_REPEATS);

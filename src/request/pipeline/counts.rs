@@ -1,6 +1,6 @@
-//! What a source's series count of an event that was handed over.
+//! Counts an enqueued event in its source's series.
 //!
-//! Keeps true: each hand-over is counted once, by the future that makes it; one that outlives its request counts as any other.
+//! Keeps true: the future that enqueues an event also counts it, once, even if it outlives the request.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,27 +11,25 @@ use crate::base::clock::Clock;
 use crate::durable::inbox::Enqueued;
 use crate::request::source::Source;
 
-/// What has to be known of an event to count it.
-pub(super) struct Counts {
-    /// The source that it came from.
+/// The data to count one event.
+pub(super) struct EventCounts {
     pub(super) source: Arc<Source>,
-    /// When its request arrived. A request that was kept in the quarantine arrived long before the hand-over.
+    /// When its request arrived. A quarantined request arrived long before the enqueue.
     pub(super) received: Timestamp,
-    /// The time of the hand-over.
+    /// Gives the time of the enqueue.
     pub(super) clock: Clock,
-    /// Its canonical type.
+    /// The canonical event type.
     pub(super) kind: Cow<'static, str>,
     /// The scope of its sequence number, and the number.
     pub(super) sequence: Option<(String, u64)>,
-    /// Its body is no JSON object.
+    /// Whether its body is not a JSON object.
     pub(super) unreadable: bool,
 }
 
-impl Counts {
-    /// Counts what the hand-over came to.
-    pub(super) fn count(self, verdict: &Enqueued) {
+impl EventCounts {
+    pub(super) fn count(self, enqueued: &Enqueued) {
         let metrics = &self.source.metrics;
-        match verdict {
+        match enqueued {
             Enqueued::Accepted { conflict, .. } => {
                 metrics.event(&self.kind);
                 metrics.conflicts.inc_by((*conflict).into());

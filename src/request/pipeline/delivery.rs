@@ -1,7 +1,6 @@
-//! A delivery from its bytes to its event, whether it has just come or was kept.
+//! Verifies a delivery and normalizes it to an event, for new and for quarantined requests.
 //!
-//! Keeps true: nothing is parsed before it is verified; it is held against its source's keys and tolerance as of when it was
-//! received.
+//! Keeps true: nothing is parsed before it is verified. Keys and tolerance apply as of the time of receipt.
 
 use bytes::Bytes;
 use hyper::HeaderMap;
@@ -14,19 +13,19 @@ use crate::provider::signature::{self, SignatureError, Verified};
 use crate::request::outcome::Rejection;
 use crate::request::source::Source;
 
-/// What is verified and read of a request.
+/// The parts of a request that are verified and parsed.
 pub(super) struct Delivery<'a> {
     pub(super) source: &'a Source,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: &'a Bytes,
     pub(super) received: Timestamp,
     pub(super) redactor: &'a Redactor,
-    /// Whether what is found shows in the source's series.
+    /// Whether the source's series count the results.
     pub(super) counted: bool,
 }
 
 impl<'a> Delivery<'a> {
-    /// Authenticates it and reads it in canonical terms. `enforce` is asked where a source may only observe what is wrong.
+    /// Authenticates and normalizes the delivery. `enforce` decides about refusals that a source may only observe.
     pub(super) fn read(&self, enforce: &Enforce<'_>) -> Result<Normalized, Rejection> {
         let source = self.source;
         let verified = self.authenticate(enforce)?;
@@ -42,7 +41,7 @@ impl<'a> Delivery<'a> {
         Ok(normalized)
     }
 
-    /// The signature over the raw bytes where the source has keys; else what the route and the admission have checked.
+    /// Verifies the signature over the raw bytes. A source without a scheme was authenticated by earlier checks.
     fn authenticate(&self, enforce: &Enforce<'_>) -> Result<Verified<'a>, Rejection> {
         let Delivery { source, headers, body, received, counted, .. } = *self;
         let Some(scheme) = &source.scheme else {
@@ -57,7 +56,7 @@ impl<'a> Delivery<'a> {
         };
         let verified = match verify(source.tolerance) {
             Err(late @ SignatureError::OutsideTolerance { age, .. }) => {
-                // Authentic but late: a clock that is off must show in the histogram.
+                // The signature is genuine but too old or too new. Count its age, so that a wrong clock shows in the histogram.
                 aged(age);
                 enforce(Err(late.into()))?;
                 verify(ANY_AGE)?
@@ -77,11 +76,11 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// Refuses what is wrong, or lets it pass where that is only observed.
+/// Returns the refusal, or Ok if it is only observed.
 pub(super) type Enforce<'e> = dyn Fn(Result<(), Rejection>) -> Result<(), Rejection> + 'e;
 
-/// Whether the source takes events of the Securitize subscription that a payload names. A body that cannot be read names none
-/// that could be wrong, and is forwarded.
+/// Checks the Securitize subscription that a payload names against the source's list. A body that cannot be parsed names none, so
+/// it passes and is forwarded.
 pub(crate) fn subscription_allowed(source: &Source, contents: &Contents<'_>) -> Result<(), Rejection> {
     let Ok(payload) = &contents.payload else { return Ok(()) };
     let listed = |id: &str| source.subscriptions.contains(id);
@@ -94,5 +93,5 @@ pub(crate) fn subscription_allowed(source: &Source, contents: &Contents<'_>) -> 
     ))
 }
 
-/// Seconds: for what is only observed, and any other time would do.
+/// A tolerance in seconds that accepts any age, for a source that only observes the age.
 pub(crate) const ANY_AGE: i64 = i64::MAX;

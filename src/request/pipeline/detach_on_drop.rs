@@ -1,7 +1,7 @@
-//! Work that outlives its connection.
+//! Finishes a request's work after its client disconnects.
 //!
-//! Keeps true: hyper drops a request's future when the client goes away; wrapped in [`detach_on_drop`], work that has begun is then
-//! finished as a task of its own. In the usual case it costs one allocation and no task.
+//! Keeps true: hyper drops a request's future when the client disconnects. Work wrapped in [`detach_on_drop`] then continues as a
+//! task of its own. Otherwise it costs one allocation and no task.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio_util::task::TaskTracker;
 
-/// Runs `work` where it is awaited, and on `tasks` from where it stood if the awaiting future is dropped.
+/// Runs `work` in the awaiting future. If that future is dropped, the work continues on `tasks`.
 pub(super) fn detach_on_drop<F>(tasks: TaskTracker, work: F) -> DetachOnDrop<F>
 where
     F: Future + Send + 'static,
@@ -23,7 +23,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    /// None once it is done.
+    /// None once finished.
     work: Option<Pin<Box<F>>>,
     tasks: TaskTracker,
 }
@@ -66,7 +66,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[tokio::test]
-    async fn dropped_work_is_finished_all_the_same() {
+    async fn dropped_work_is_finished() {
         let (tasks, done) = (TaskTracker::new(), Arc::new(AtomicBool::new(false)));
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let seen = done.clone();

@@ -1,7 +1,7 @@
-//! What a sender asks before its first delivery: its provider's own challenge by GET, or the validation of the CloudEvents
+//! Answers a sender's requests before its first delivery: a provider's own challenge by GET, or the validation of the CloudEvents
 //! webhook specification by OPTIONS.
 //!
-//! Keeps true: an answer says nothing but what the request said and what the config allows; nobody is called back.
+//! Keeps true: an answer holds only values from the request and the config. The gateway sends no request of its own.
 
 use hyper::header::{ALLOW, HeaderValue};
 
@@ -10,7 +10,7 @@ use crate::base::reason::Reason;
 use crate::request::outcome::{Outcome, Rejection};
 use crate::request::source::Source;
 
-/// Answers a provider's validation challenge by its own key.
+/// Answers a provider's challenge by returning its key.
 pub(super) fn challenge(source: &Source, context: &RequestContext) -> Result<Outcome, Rejection> {
     let invalid = |detail: &str| Err(Rejection::new(Reason::HandshakeInvalid, detail));
     let Some(header) = source.provider.challenge_header else {
@@ -18,7 +18,7 @@ pub(super) fn challenge(source: &Source, context: &RequestContext) -> Result<Out
     };
     let mut keys = context.head.headers.get_all(header).iter();
     match (keys.next(), keys.next()) {
-        (Some(_), Some(_)) => invalid("the validation key is there more than once"),
+        (Some(_), Some(_)) => invalid("the validation key appears more than once"),
         (None, _) => invalid("the validation key is missing"),
         (Some(key), None) if key.is_empty() => invalid("the validation key is empty"),
         (Some(key), None) if key.len() > MAX_CHALLENGE => invalid("the validation key is over 512 bytes"),
@@ -27,7 +27,7 @@ pub(super) fn challenge(source: &Source, context: &RequestContext) -> Result<Out
     }
 }
 
-/// Grants deliveries to an origin that the source lists.
+/// Allows deliveries from an origin that the source lists.
 pub(super) fn validation(source: &Source, context: &RequestContext) -> Result<Outcome, Rejection> {
     let refused = |detail: &str| Err(Rejection::new(Reason::MethodNotAllowed, detail));
     let mut origins = context.head.headers.get_all(REQUEST_ORIGIN).iter();

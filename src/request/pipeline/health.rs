@@ -1,6 +1,6 @@
-//! `edge.health_path`: the answer to a load balancer's probe on the public listener.
+//! Answers a load balancer's probe of `edge.health_path` on the public listener.
 //!
-//! Keeps true: the answer has the status of `/readyz` and no body; a probe leaves no record and no count.
+//! Keeps true: the answer has the status of `/readyz` and no body. A probe is neither recorded nor counted.
 
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode, Uri};
@@ -9,10 +9,10 @@ use super::{Pipeline, RuntimeConfig, context};
 use crate::request::admission;
 use crate::request::answer::Body;
 
-/// The answer to a probe; none for another request.
+/// The answer to a probe; none for any other request.
 pub(super) fn answer(pipeline: &Pipeline, head: &Parts, rules: &RuntimeConfig) -> Option<Response<Body>> {
     let asks = head.method == Method::GET || head.method == Method::HEAD;
-    let well_formed = || admission::head(head).and_then(|()| admission::host(head)).is_ok();
+    let well_formed = || admission::check_head(head).and_then(|()| admission::check_host(head)).is_ok();
     if !asks || !is_asked(&head.uri, rules) || !well_formed() {
         return None;
     }
@@ -26,10 +26,10 @@ pub(super) fn answer(pipeline: &Pipeline, head: &Parts, rules: &RuntimeConfig) -
     Some(answer)
 }
 
-/// Whether a request is to the health path, whatever its query is.
+/// Whether a request is for the health path, with any query.
 pub(super) fn is_asked(uri: &Uri, rules: &RuntimeConfig) -> bool {
     rules.edge.health_path.as_ref().is_some_and(|path| path.value == uri.path())
 }
 
-/// As `Allow` lists them.
+/// The value of `Allow`.
 pub(super) const METHODS: &str = "GET, HEAD";

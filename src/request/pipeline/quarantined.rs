@@ -1,8 +1,8 @@
-//! What of a refused request is kept, and how it is verified again.
+//! Quarantines refused requests, and verifies them again.
 //!
-//! Keeps true: what is admitted out of the quarantine was signed by a secret that its source has now, within the tolerance of
-//! when it arrived, and passed all that a request of today must pass but the rate; nothing else ever makes up for a signature.
-//! Only what is admitted is counted as verified.
+//! Keeps true: a request is admitted from the quarantine only if a current secret of its source signed it, within the tolerance at
+//! its arrival, and it passes every current check except the rate. Nothing replaces the signature. Only an admitted request is
+//! counted as verified.
 
 use std::sync::{Arc, Weak};
 
@@ -26,8 +26,8 @@ use crate::request::outcome::Rejection;
 use crate::request::source::Source;
 
 impl RequestContext {
-    /// Keeps it if its refusal may turn out to be wrong. `reject` is the id of its record.
-    pub(super) fn keep(&self, pipeline: &Pipeline, reason: Reason, reject: &str, body: &Bytes) {
+    /// Quarantines a request whose refusal may turn out to be wrong. `reject` is the id of its record.
+    pub(super) fn quarantine(&self, pipeline: &Pipeline, reason: Reason, reject: &str, body: &Bytes) {
         let (Some(quarantine), Some(source)) = (&pipeline.quarantine, &self.source) else { return };
         if !matches!(reason, Reason::SignatureMismatch | Reason::TimestampOutsideTolerance) {
             return;
@@ -46,13 +46,13 @@ impl RequestContext {
             path: source.path.to_string(),
             certificate: self.peer.certificate.clone(),
             headers: kept_headers(&self.head.headers),
-            // A slice would hold on to all that was read with it.
+            // A slice would keep the whole read buffer in memory.
             body: Bytes::copy_from_slice(body),
         });
     }
 }
 
-/// Whole and as often as they came: sent twice, a header is refused.
+/// Keeps headers whole and repeated headers repeated: verification must see a header that was sent twice, to refuse it.
 fn kept_headers(headers: &HeaderMap) -> HeaderMap {
     let signing = SIGNATURE_HEADERS.iter().chain(IDENTIFYING_HEADERS.iter());
     let names = signing.map(|name| HeaderName::from_static(name)).chain([CONTENT_TYPE, USER_AGENT]);
@@ -69,7 +69,7 @@ impl Reverifier for Weak<Pipeline> {
     async fn reverify(&self, kept: &Kept, dry_run: bool) -> Judgement {
         match self.upgrade() {
             Some(pipeline) => pipeline.reverify(kept, dry_run).await,
-            None => Judgement::NotAdmitted { why: "the gateway is about to end".to_owned() },
+            None => Judgement::NotAdmitted { why: "the gateway is stopping".to_owned() },
         }
     }
 }
@@ -80,20 +80,20 @@ impl Pipeline {
         let Some(source) = rules.routes.sources().find(|source| source.name == kept.label.source) else {
             return Judgement::NoSource;
         };
-        let judged = match verified(&rules, source, kept, false) {
+        let enqueued = match verified(&rules, source, kept, false) {
             Err(rejection) => Err(rejection),
             Ok(_) if dry_run => return Judgement::Passes,
             Ok(Normalized::HealthCheck) => return Judgement::Ignored,
             Ok(Normalized::Event(forward)) => {
                 let left = rules.edge.request_timeout;
                 let forward = Forward { event: forward.event.quarantined(), ..*forward };
-                let conflict = || conflict(kept, source, self.clock.now());
-                self.hand_over(source, (kept.label.arrived, left), forward, &mut None, conflict).await
+                let conflict = || conflict_record(kept, source, self.clock.now());
+                self.enqueue_within(source, (kept.label.arrived, left), forward, &mut None, conflict).await
             }
         };
-        match judged {
+        match enqueued {
             Ok(Enqueued::Accepted { id, .. }) => {
-                // The same rules find the same: this time it counts, and neither a try nor a repeat ever did.
+                // Verify once more to count it. Failed and repeated attempts are not counted.
                 let _ = verified(&rules, source, kept, true);
                 Judgement::Admitted { id }
             }
@@ -106,8 +106,8 @@ impl Pipeline {
     }
 }
 
-/// The record of a kept request's body, which the source drops as a conflict.
-fn conflict(kept: &Kept, source: &Source, at: Timestamp) -> Reject {
+/// The record of a quarantined request's body that the source drops as a conflict.
+fn conflict_record(kept: &Kept, source: &Source, at: Timestamp) -> Reject {
     let Label { client, bytes, provider, .. } = &kept.label;
     Reject {
         id: audit::reject_id(),
@@ -126,7 +126,7 @@ fn conflict(kept: &Kept, source: &Source, at: Timestamp) -> Reject {
     }
 }
 
-/// `counted`: in the source's series, as for a request that has just come.
+/// Verifies a quarantined request. `counted` says whether the source's series count the results.
 fn verified(
     rules: &RuntimeConfig,
     source: &Source,
@@ -135,22 +135,22 @@ fn verified(
 ) -> Result<Normalized, Rejection> {
     let mismatch = |detail: &str| Err(Rejection::new(Reason::SignatureMismatch, detail));
     if source.provider.name != kept.label.provider {
-        return mismatch("the source is another provider's now");
+        return mismatch("the source now has another provider");
     }
-    // It was refused for its signature. That its source needs none any more does not make it genuine.
+    // The request was refused for its signature. A source that needs no signature any more does not make it genuine.
     if source.scheme.is_none() || source.keys.is_empty() {
         return mismatch("the source has no secrets now");
     }
     let Content { certificate, headers, body, .. } = &kept.content;
     let Label { client, arrived: received, .. } = kept.label;
-    // As the source would have let it in when it arrived.
+    // Apply `observe` as of the request's arrival.
     let enforce = |checked: Result<(), Rejection>| match checked {
         Err(wrong) if source.report_only.enforced_from(wrong.reason, received).is_none() => Err(wrong),
         _ => Ok(()),
     };
-    enforce(admission::client(source, client))?;
-    // Never only observed: it may be what authenticates the source.
-    admission::certificate(
+    enforce(admission::check_address(source, client))?;
+    // Enforced even if observed: the certificate may be all that authenticates the source.
+    admission::check_certificate(
         source,
         &Peer { address: client, certificate: certificate.clone(), hidden: false },
     )?;

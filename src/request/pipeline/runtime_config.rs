@@ -1,7 +1,7 @@
-//! What requests are held against: everything of the config that a reload may change.
+//! The runtime state built from the config, which a reload replaces.
 //!
-//! Keeps true: a request keeps the rules that it began with; who a client was found to be counts for as long as it would be
-//! found out in the same way.
+//! Keeps true: a request keeps the config that it began with. A connection's client address stays valid until a reload changes
+//! how it is determined.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,26 +19,26 @@ use crate::observe::metrics::Metrics;
 use crate::request::admission::in_flight::InFlightLimit;
 use crate::request::source::{Routes, Source};
 
-/// The sources, the limits, and the listeners' certificates.
+/// The sources, the limits and the listeners' certificates.
 pub struct RuntimeConfig {
     /// The sources.
     pub routes: Routes,
     /// Limits and deadlines.
     pub edge: Edge,
-    /// Who may have how much in flight.
-    pub shares: InFlightLimit,
-    /// None: plain HTTP.
+    /// The limits of requests and bytes in flight.
+    pub in_flight: InFlightLimit,
+    /// None for plain HTTP.
     pub tls: Option<tls::Server>,
-    /// What the admin listener goes by.
+    /// The config of the admin listener.
     pub admin: AdminRules,
-    /// Cancelled once who the clients of these rules' connections are would be found out by others: such a connection ends
-    /// when what is under way on it is answered.
+    /// Cancelled when a reload changes how the client address is determined. Connections then close after their current
+    /// requests.
     pub stale: Arc<CancellationToken>,
 }
 
 impl RuntimeConfig {
-    /// Builds them, resolving every secret and reading every certificate. Adds what is wrong to the config's own problems, in
-    /// the file's order; with an error among them, what is built must not serve. What `before` has counted is carried on.
+    /// Builds the state, resolves every secret and reads every certificate. Adds errors and warnings to `problems` and sorts them
+    /// by position; after an error, the result must not serve. Counters of `before` carry over.
     pub fn build(
         config: &Config,
         metrics: &Metrics,
@@ -46,7 +46,7 @@ impl RuntimeConfig {
         problems: &mut Vec<Problem>,
     ) -> RuntimeConfig {
         let routes = Routes::build(config, metrics, before.map(|before| &before.routes), problems);
-        // Clients hold certificates against the machine's clock, whatever ours is set to.
+        // Clients check certificate dates by real time, so use the system clock and not the gateway's.
         let now = Clock::System.now();
         let tls = config.edge.tls.as_ref().and_then(|tls| {
             let section = tls::Section { tls, key: "edge.tls", protocols: tls::HTTP, now };
@@ -61,17 +61,21 @@ impl RuntimeConfig {
             tls: admin_tls,
             token: admin_token(config, problems),
         };
-        let (sources, in_flight) = (routes.sources().count(), &metrics.edge.in_flight_bytes);
-        let shares =
-            InFlightLimit::new(&config.edge, sources, in_flight, before.map(|before| &before.shares));
+        let (sources, in_flight_bytes) = (routes.sources().count(), &metrics.edge.in_flight_bytes);
+        let in_flight = InFlightLimit::new(
+            &config.edge,
+            sources,
+            in_flight_bytes,
+            before.map(|before| &before.in_flight),
+        );
         problems.sort();
         problems.dedup();
         let stale = Arc::default();
-        RuntimeConfig { routes, edge: config.edge.clone(), shares, tls, admin, stale }
+        RuntimeConfig { routes, edge: config.edge.clone(), in_flight, tls, admin, stale }
     }
 
-    /// Takes over the connections of the rules `before`, where it finds out in the same way who a client is. Whether it does.
-    pub fn take_over(&mut self, before: &RuntimeConfig) -> bool {
+    /// Adopts the connections of `before` if both determine the client address in the same way. Returns whether it did.
+    pub fn adopt_connections(&mut self, before: &RuntimeConfig) -> bool {
         let tls = match (&self.tls, &before.tls) {
             (Some(tls), Some(before)) => tls.vouches_as(before),
             (tls, before) => tls.is_some() == before.is_some(),
@@ -85,12 +89,12 @@ impl RuntimeConfig {
         same
     }
 
-    /// Whether they find out in the same way as the rules `before`, and all between them, who a client is.
+    /// Whether no reload since `before` changed how the client address is determined.
     pub fn same_peer_rules(&self, before: &RuntimeConfig) -> bool {
         Arc::ptr_eq(&self.stale, &before.stale)
     }
 
-    /// Every source, and the gauge of when it last had an event accepted, which is shown from now on.
+    /// Every source with its gauge of the last accepted event. The gauges are exported from now on.
     pub fn last_accepted(&self, metrics: &Metrics) -> Vec<(String, Gauge)> {
         let sources = self.routes.sources();
         sources
@@ -98,8 +102,8 @@ impl RuntimeConfig {
             .collect()
     }
 
-    /// Lets go of the series of sources that are not among these: a source that is gone would be waited for.
-    pub fn keep_series(&self, metrics: &Metrics) {
+    /// Removes the series of sources that are no longer configured, so that alerts do not wait for their events.
+    pub fn retain_series(&self, metrics: &Metrics) {
         let sources: HashMap<&str, &Source> =
             self.routes.sources().map(|source| (&*source.name, &**source)).collect();
         metrics.retain_sources(|series| match sources.get(series.source) {

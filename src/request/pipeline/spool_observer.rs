@@ -1,6 +1,6 @@
-//! What is told of an event that left the spool, when its request is long answered.
+//! Counts and records events that leave the spool, long after their requests were answered.
 //!
-//! Keeps true: a conflict is counted once, and recorded where it is dropped, whichever way its event took.
+//! Keeps true: a conflict is counted once, and recorded if it is dropped, with or without the spool.
 
 use std::sync::{Arc, Weak};
 
@@ -18,16 +18,16 @@ use crate::observe::metrics::SourceMetrics;
 use crate::provider;
 
 impl SpoolObserver for Weak<Pipeline> {
-    fn on_enqueued(&self, admission: &EnqueueRequest, verdict: &Enqueued) {
+    fn on_enqueued(&self, request: &EnqueueRequest, enqueued: &Enqueued) {
         let Some(pipeline) = self.upgrade() else { return };
-        match verdict {
+        match enqueued {
             Enqueued::Accepted { conflict, .. } => {
-                pipeline.metrics_of(&admission.source).conflicts.inc_by((*conflict).into());
+                pipeline.metrics_of(&request.source).conflicts.inc_by((*conflict).into());
             }
             Enqueued::Duplicate { dropped: false, .. } => {}
             Enqueued::Duplicate { id, dropped: true } => {
-                pipeline.metrics_of(&admission.source).conflicts.inc();
-                pipeline.record_conflict(conflict(admission, pipeline.clock.now()), id);
+                pipeline.metrics_of(&request.source).conflicts.inc();
+                pipeline.record_conflict(conflict_record(request, pipeline.clock.now()), id);
             }
         }
     }
@@ -40,15 +40,15 @@ impl SpoolObserver for Weak<Pipeline> {
 }
 
 impl Pipeline {
-    /// A source's series; those of no source once it is out of the config.
+    /// A source's series; the series of unknown paths if the source is no longer configured.
     fn metrics_of(&self, source: &str) -> Arc<SourceMetrics> {
         let rules = self.rules.load();
         let configured = rules.routes.sources().find(|configured| *configured.name == *source);
         configured.map_or(&rules.routes.unknown, |source| &source.metrics).clone()
     }
 
-    /// Records that a source dropped another body under the identity of the event `id`. The detail of `record` says where that
-    /// body came from; it is empty for a request.
+    /// Records that a source dropped a different body under the identity of the event `id`. The detail of `record` says where the
+    /// body came from; it is empty for a new request.
     pub(super) fn record_conflict(&self, mut record: Reject, id: &str) {
         let detail = format!("another body under the identity of {id} was dropped{}", record.detail);
         record.detail = self.rules.load().routes.redactor.clean(&detail);
@@ -56,26 +56,26 @@ impl Pipeline {
     }
 }
 
-/// The record of a body that a source dropped as a conflict. The spool does not keep what only the request knew.
-fn conflict(admission: &EnqueueRequest, at: Timestamp) -> Reject {
+/// The record of a body that a source dropped as a conflict. The spool does not store the client and the headers.
+fn conflict_record(request: &EnqueueRequest, at: Timestamp) -> Reject {
     Reject {
         id: audit::reject_id(),
         at,
-        source: admission.source.clone(),
-        provider: provider::by_name(&admission.provider).map_or(UNKNOWN, |provider| provider.name),
+        source: request.source.clone(),
+        provider: provider::by_name(&request.provider).map_or(UNKNOWN, |provider| provider.name),
         reason: Note::Conflict.label(),
         status: 200,
         client: None,
         method: "POST".to_owned(),
-        path: admission.event.source.to_string(),
-        body: Some((admission.body.hex(), payload_bytes(&admission.event.json))),
+        path: request.event.source.to_string(),
+        body: Some((request.body.hex(), payload_bytes(&request.event.json))),
         headers: Vec::new(),
         detail: ", out of the spool".to_owned(),
         observed: false,
     }
 }
 
-/// The length of the body that an event holds; 0 for a text that is no event.
+/// The length of the body in an event; 0 for a text that is not an event.
 fn payload_bytes(event: &str) -> u64 {
     #[derive(Deserialize)]
     struct Event<'a> {
@@ -91,7 +91,7 @@ fn payload_bytes(event: &str) -> u64 {
     }
     let Ok(Event { data }) = serde_json::from_str::<Event<'_>>(event) else { return 0 };
     let bytes = match data.payload_base64 {
-        // Each digit but the padding holds 6 bits.
+        // Each base64 digit except padding holds 6 bits.
         Some(encoded) => encoded.trim_end_matches('=').len() * 3 / 4,
         None => data.payload.get().len(),
     };
@@ -103,7 +103,7 @@ mod tests {
     use super::payload_bytes;
 
     #[test]
-    fn a_body_has_the_length_that_came() {
+    fn a_body_has_its_original_length() {
         for (data, bytes) in [
             (r#"{"payload":{"a" : 1}}"#, 9),
             (r#"{"payload":null,"payload_base64":""}"#, 0),

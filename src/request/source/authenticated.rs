@@ -1,6 +1,6 @@
-//! What authenticates a source.
+//! Determines what authenticates a source.
 //!
-//! Keeps true: a source that nothing authenticates is served only where the config says so, and never without a word.
+//! Keeps true: a source without authentication is served only with `unauthenticated = true`, and never without a warning.
 
 use super::Builder;
 use crate::base::peer;
@@ -8,7 +8,7 @@ use crate::provider::signature::{Scheme, VerifiedBy};
 use crate::provider::{Provider, Signing};
 
 impl Builder<'_> {
-    /// What authenticates the source; none, with a problem, where nothing does.
+    /// What authenticates the source. If nothing does, reports a problem and returns none.
     pub(super) fn verified_by(
         &mut self,
         provider: &Provider,
@@ -21,7 +21,7 @@ impl Builder<'_> {
             return Some(scheme.verified_by);
         }
         if ["secrets", "client_certificate", "path_token", "allow_ips"].iter().any(|key| self.reported(key)) {
-            // It would be authenticated if what is there were right.
+            // The broken key may be meant to authenticate it, so report no second problem.
             return None;
         }
         let name = provider.name;
@@ -39,20 +39,20 @@ impl Builder<'_> {
             _ if !of.allow_ips.is_empty() && !peer::everybody(&of.allow_ips) => Ok(VerifiedBy::ClientAddress),
             _ if open => Ok(VerifiedBy::Nothing),
             _ if !of.allow_ips.is_empty() => Err(
-                "nothing authenticates this source, since allow_ips lets everybody in: list the sender's own networks, \
-                or set path_token = { env = \"NAME\" } or client_certificate, or say unauthenticated = true"
+                "nothing authenticates this source, since allow_ips allows every address: list the sender's own networks, \
+                or set path_token = { env = \"NAME\" } or client_certificate, or unauthenticated = true"
                     .to_owned(),
             ),
             _ => Err(
                 "nothing authenticates this source: set path_token = { env = \"NAME\" }, client_certificate \
-                or allow_ips, or say unauthenticated = true"
+                or allow_ips, or unauthenticated = true"
                     .to_owned(),
             ),
         };
         otherwise.map_err(|what| self.error(&of.name, "secrets", what)).ok()
     }
 
-    /// Says what `unauthenticated = true` comes to.
+    /// Warns about the effect of `unauthenticated = true`.
     pub(super) fn check_unauthenticated(&mut self, provider: &Provider, verified_by: VerifiedBy) {
         let flag = &self.of.unauthenticated;
         if !flag.value {
@@ -60,13 +60,13 @@ impl Builder<'_> {
         }
         let what = match verified_by {
             VerifiedBy::Nothing => {
-                "nothing authenticates this source: whoever can reach it can make events; \
+                "nothing authenticates this source: any client that reaches it can create events; \
                 for tests only"
                     .to_owned()
             }
-            // Without it, that would not do.
+            // Here `unauthenticated` has an effect: without it, allow_ips alone would not suffice.
             VerifiedBy::ClientAddress if matches!(provider.signing, Signing::Sometimes(_)) => {
-                "nothing but allow_ips authenticates this source: whoever sends from there can make events"
+                "nothing but allow_ips authenticates this source: any client in those networks can create events"
                     .to_owned()
             }
             by => {

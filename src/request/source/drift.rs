@@ -1,7 +1,7 @@
-//! Schema drift: fields and event types that a source sends and its provider's table does not know.
+//! Schema drift: fields and event types that a source sends but its provider's table does not list.
 //!
-//! Keeps true: each is logged and counted once a source and process, by its name and never by its value; how many names are
-//! remembered is bounded. A delivery whose names are all known, to the table or from before, takes no lock.
+//! Keeps true: each name is logged and counted once per source and process, and never with its value. The number of remembered
+//! names is bounded. A delivery with only known names takes no lock.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -18,7 +18,7 @@ use crate::provider::Object;
 #[derive(Default)]
 pub(super) struct Drift {
     noticed: ArcSwap<Noticed>,
-    /// Held while one is added.
+    /// Locked while a name is added.
     adding: Mutex<()>,
 }
 
@@ -29,7 +29,6 @@ struct Noticed {
     full: bool,
 }
 
-/// What drifted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 enum Kind {
@@ -37,14 +36,14 @@ enum Kind {
     Type,
 }
 
-/// What came of a name.
+/// The result of [`Drift::notice`].
 #[derive(Debug, PartialEq, Eq)]
 enum Notice {
     Known,
     New,
-    /// The first that there is no room for.
+    /// The first name over the limit.
     Full,
-    Beyond,
+    OverLimit,
 }
 
 impl Drift {
@@ -59,7 +58,7 @@ impl Drift {
             return Notice::Known;
         }
         if before.full {
-            return Notice::Beyond;
+            return Notice::OverLimit;
         }
         let mut noticed = Noticed::clone(&before);
         noticed.full = before.count() >= MAX_NAMES;
@@ -79,10 +78,10 @@ impl Noticed {
 }
 
 impl Source {
-    /// Looks for what its provider's table does not know in a verified delivery. `unmapped`: its type, where that is unknown.
+    /// Reports fields of a verified delivery that the provider's table does not list, and its type if `unmapped`.
     pub fn notice_drift(&self, payload: &Object<'_>, unmapped: Option<&str>, redactor: &Redactor) {
         if let Some(kind) = unmapped {
-            // Whether there is room for more changes nothing for the fields, which may be known.
+            // Continue even over the limit: the fields may be known.
             let _ = self.drifted(Kind::Type, kind, redactor);
         }
         let _ = self.provider.fields.unknown(payload, |outer, name| {
@@ -91,7 +90,7 @@ impl Source {
         });
     }
 
-    /// Breaks where nothing more is remembered, so that a body full of new names is not walked to its end.
+    /// Breaks once the limit is reached, so that a body full of new names is not walked to its end.
     fn drifted(&self, kind: Kind, name: &str, redactor: &Redactor) -> ControlFlow<()> {
         match self.memory.drift.notice(kind, clipped(name)) {
             Notice::Known => {}
@@ -99,7 +98,7 @@ impl Source {
                 self.metrics.drift.inc();
                 let (source, provider) = (&*self.name, self.provider.name);
                 let kind = if kind == Kind::Field { "field" } else { "type" };
-                // Cleaned first: cut first, a part of a secret could stand at the end and not be known for what it is.
+                // Redact before clipping: a secret cut in half would not be recognized.
                 let clean = redactor.clean(name);
                 let name = if is_plain(name) { clipped(&clean) } else { "(not a plain name)" };
                 tracing::warn!(source, provider, kind, %name, "schema drift: the provider's table does not know this");
@@ -113,13 +112,13 @@ impl Source {
                 );
                 return ControlFlow::Break(());
             }
-            Notice::Beyond => return ControlFlow::Break(()),
+            Notice::OverLimit => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
     }
 }
 
-/// A schema's names are; what is none may be somebody's name or address, standing where one belongs.
+/// Whether a name looks like a schema's. Any other text may be personal data in the place of a key.
 fn is_plain(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:/".contains(c))
 }
@@ -129,9 +128,9 @@ fn clipped(name: &str) -> &str {
     &name[..end]
 }
 
-/// A source whose fields are not fixed would fill memory otherwise.
+/// Bounds the memory of a source whose field names vary without end.
 const MAX_NAMES: usize = 256;
-/// No provider's field is longer; what is tells itself by its beginning.
+/// No provider's field name is longer. The beginning identifies a longer name well enough.
 const MAX_BYTES: usize = 64;
 
 #[cfg(test)]
@@ -148,13 +147,13 @@ mod tests {
             assert_eq!(drift.notice(Kind::Field, &n.to_string()), Notice::New);
         }
         assert_eq!(drift.notice(Kind::Field, "one more"), Notice::Full);
-        assert_eq!(drift.notice(Kind::Field, "one more"), Notice::Beyond);
+        assert_eq!(drift.notice(Kind::Field, "one more"), Notice::OverLimit);
         assert_eq!(drift.notice(Kind::Field, "extra"), Notice::Known);
         assert_eq!(drift.noticed.load().count(), MAX_NAMES);
     }
 
     #[test]
-    fn a_name_is_clipped_between_two_letters() {
+    fn a_name_is_clipped_at_a_character_boundary() {
         assert_eq!(clipped("a"), "a");
         assert_eq!(clipped(&"ä".repeat(40)), "ä".repeat(32));
         assert_eq!(clipped(&format!("a{}", "ä".repeat(40))).len(), 63);

@@ -1,6 +1,6 @@
-//! A source's keys, out of its secrets.
+//! Makes a source's keys from its secrets.
 //!
-//! Keeps true: one key a secret, in the config's order, so that a slot is a secret's place in the list whatever its dates.
+//! Keeps true: there is one key for each secret, in the config's order, so a slot is a secret's position in the list.
 
 use super::{Builder, SHORT_SECRET};
 use crate::provider::Provider;
@@ -35,6 +35,5 @@ impl Builder<'_> {
     }
 }
 
-const TWICE: &str = "the secret decodes from base64 to a text that is a secret itself: it was probably base64-encoded once more \
-    than it was issued, that is twice; store the decoded text (in Kubernetes, data takes base64 of the secret once, stringData \
-    takes it as it is)";
+const TWICE: &str = "the secret decodes from base64 to a text that is a secret itself: it was probably base64-encoded twice; store the \
+    decoded text (in Kubernetes, data takes the secret base64-encoded once, stringData takes it unencoded)";

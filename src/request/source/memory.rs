@@ -1,27 +1,27 @@
-//! What a source has learnt from its deliveries. A reload carries it on to the source of the same name.
+//! What a source remembers of its deliveries. After a reload, the source of the same name keeps it.
 //!
-//! Keeps true: bounded, whatever clients send.
+//! Keeps true: the memory is bounded, whatever clients send.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::drift::Drift;
 
-/// What one source remembers between requests.
+/// The memory of one source.
 #[derive(Default)]
 pub struct SourceMemory {
-    /// The highest number by its scope.
+    /// The highest sequence number of each scope.
     highest: Mutex<HashMap<String, u64>>,
-    /// What its provider's table does not know, and it sent.
+    /// Names that its provider's table does not list.
     pub(super) drift: Drift,
 }
 
 impl SourceMemory {
-    /// How many numbers were skipped before this one, against the highest seen in this scope. A late one skips none.
+    /// How many sequence numbers lie between this one and the highest seen before in its scope. A late number skips none.
     pub fn skipped(&self, scope: String, number: u64) -> u64 {
         let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
         if highest.len() >= MAX_SCOPES && !highest.contains_key(&scope) {
-            // Bounded memory is worth more than the gaps of a subscription past the ten thousandth.
+            // Gaps in scopes beyond the limit are not counted, so that memory stays bounded.
             return 0;
         }
         let known = highest.entry(scope).or_insert(number);

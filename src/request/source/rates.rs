@@ -1,7 +1,7 @@
-//! A source's rates: one of each client, and one of all of them together.
+//! A source's rate limits: one for each client, and one for all clients together.
 //!
-//! Keeps true: what a client is refused for its own rate takes nothing from the one that all share; memory is bounded,
-//! however many addresses ask.
+//! Keeps true: a request refused by its client's limit does not count towards the common limit. Memory is bounded for any number
+//! of addresses.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,23 +20,24 @@ use crate::base::clock;
 use crate::base::peer;
 use crate::config::{self, RateLimit};
 
-/// What a source's requests are held to.
-pub struct Rates {
-    clients: Option<Arc<Clients>>,
+/// The rate limits of a source.
+pub struct RateLimits {
+    clients: Option<Arc<ClientRates>>,
     all: Option<Arc<DefaultDirectRateLimiter>>,
     limit: Option<RateLimit>,
     client_limit: Option<RateLimit>,
 }
 
-impl Rates {
-    /// Those that a source asks for. What is as it was `before` goes on counting from where it stands.
-    pub(super) fn of(source: &config::Source, before: Option<&Rates>) -> Rates {
+impl RateLimits {
+    /// Builds a source's limits. A limit that a reload did not change keeps its count.
+    pub(super) fn of(source: &config::Source, before: Option<&RateLimits>) -> RateLimits {
         let (limit, client_limit) = (source.rate_limit, source.client_rate_limit);
         let same = before.filter(|before| before.limit == limit);
         let same_for_clients = before.filter(|before| before.client_limit == client_limit);
         let all = || limit.and_then(quota).map(|all| Arc::new(RateLimiter::direct(all)));
-        let clients = || client_limit.and_then(quota).map(|each| Arc::new(Clients::new(each, MAX_CLIENTS)));
-        Rates {
+        let clients =
+            || client_limit.and_then(quota).map(|each| Arc::new(ClientRates::new(each, MAX_CLIENTS)));
+        RateLimits {
             clients: same_for_clients.map_or_else(clients, |before| before.clients.clone()),
             all: same.map_or_else(all, |before| before.all.clone()),
             limit,
@@ -44,10 +45,10 @@ impl Rates {
         }
     }
 
-    /// Counts a request of this client; without one only towards the rate that all share.
+    /// Counts a request. Without a client, it counts only towards the common limit.
     ///
     /// # Errors
-    /// The key of the rate that it is over.
+    /// The config key of the exceeded limit.
     pub fn check(&self, client: Option<IpAddr>) -> Result<(), &'static str> {
         if let (Some(clients), Some(client)) = (&self.clients, client)
             && !clients.allow(client, clock::instant())
@@ -60,7 +61,7 @@ impl Rates {
         Ok(())
     }
 
-    /// Requests a minute that one client may send if it is the only one; none where that is unlimited.
+    /// The requests a minute that a single client may send; none if unlimited.
     pub fn per_minute(&self) -> Option<u64> {
         let limits = [self.limit, self.client_limit].into_iter().flatten();
         limits.map(|limit| u64::from(limit.per_second) * 60).min()
@@ -72,23 +73,23 @@ fn quota(limit: RateLimit) -> Option<Quota> {
     Some(Quota::per_second(per_second).allow_burst(burst))
 }
 
-/// A rate for each client.
-struct Clients<C: Clock = DefaultClock> {
-    limiter: RateLimiter<IpAddr, Table, C, NoOpMiddleware<C::Instant>>,
+/// A rate limit for each client.
+struct ClientRates<C: Clock = DefaultClock> {
+    limiter: RateLimiter<IpAddr, ClientTable, C, NoOpMiddleware<C::Instant>>,
     max: usize,
     swept: Mutex<Option<Instant>>,
 }
 
-impl Clients {
-    fn new(each: Quota, max: usize) -> Clients {
-        Clients::by_clock(each, max, DefaultClock::default())
+impl ClientRates {
+    fn new(each: Quota, max: usize) -> ClientRates {
+        ClientRates::by_clock(each, max, DefaultClock::default())
     }
 }
 
-impl<C: Clock> Clients<C> {
-    fn by_clock(each: Quota, max: usize, clock: C) -> Clients<C> {
-        let table = Table { max, known: Mutex::default() };
-        Clients { limiter: RateLimiter::new(each, table, clock), max, swept: Mutex::default() }
+impl<C: Clock> ClientRates<C> {
+    fn by_clock(each: Quota, max: usize, clock: C) -> ClientRates<C> {
+        let table = ClientTable { max, known: Mutex::default() };
+        ClientRates { limiter: RateLimiter::new(each, table, clock), max, swept: Mutex::default() }
     }
 
     fn allow(&self, client: IpAddr, now: Instant) -> bool {
@@ -98,7 +99,8 @@ impl<C: Clock> Clients<C> {
         self.limiter.check_key(&peer::network(client)).is_ok()
     }
 
-    /// Whether the last sweep is long enough ago: each looks at every client, and a flood would ask for one a request.
+    /// Whether enough time has passed since the last sweep. A sweep visits every client, so a flood must not cause one for each
+    /// request.
     fn may_sweep(&self, now: Instant) -> bool {
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
         let due = swept.is_none_or(|last| now.saturating_duration_since(last) >= SWEEP);
@@ -109,8 +111,8 @@ impl<C: Clock> Clients<C> {
     }
 }
 
-/// What is known of each client; those that find no room are counted as one.
-struct Table {
+/// The state of each client. All clients beyond `max` share one state.
+struct ClientTable {
     max: usize,
     known: Mutex<Known>,
 }
@@ -121,14 +123,14 @@ struct Known {
     rest: Option<Nanos>,
 }
 
-impl Table {
+impl ClientTable {
     fn known(&self) -> MutexGuard<'_, Known> {
         // Every step under the lock leaves the table whole.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl StateStore for Table {
+impl StateStore for ClientTable {
     type Key = IpAddr;
 
     fn measure_and_replace<T, F, E>(&self, client: &IpAddr, measure: F) -> Result<T, E>
@@ -152,7 +154,7 @@ impl StateStore for Table {
     }
 }
 
-impl ShrinkableKeyedStateStore<IpAddr> for Table {
+impl ShrinkableKeyedStateStore<IpAddr> for ClientTable {
     fn retain_recent(&self, since: Nanos) {
         self.known().each.retain(|_, state| *state >= since);
     }
@@ -166,7 +168,7 @@ impl ShrinkableKeyedStateStore<IpAddr> for Table {
     }
 }
 
-/// Clients of a source that are told apart: a few megabytes.
+/// Clients of a source that are counted separately. They take a few megabytes.
 const MAX_CLIENTS: usize = 65_536;
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -177,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_network_of_addresses_has_one_rate() {
-        let clients = Clients::new(Quota::per_second(NonZeroU32::MIN), MAX_CLIENTS);
+        let clients = ClientRates::new(Quota::per_second(NonZeroU32::MIN), MAX_CLIENTS);
         let allow = |client: &str| clients.allow(client.parse().unwrap(), clock::instant());
         assert!(allow("2001:db8:1:2::1") && !allow("2001:db8:1:2:ffff::2"));
         assert!(allow("2001:db8:1:3::1"));
@@ -187,25 +189,25 @@ mod tests {
     fn clients_past_the_table_share_one_rate_until_others_are_forgotten() {
         let clock = FakeRelativeClock::default();
         let once_a_second = Quota::per_second(NonZeroU32::MIN);
-        let clients = Clients::by_clock(once_a_second, 3, clock.clone());
+        let clients = ClientRates::by_clock(once_a_second, 3, clock.clone());
         let begun = clock::instant();
         let allow =
             |last: u8, seconds| clients.allow([10, 0, 0, last].into(), begun + Duration::from_secs(seconds));
         assert!(allow(1, 0) && allow(2, 0) && allow(3, 0));
-        assert!(allow(4, 0), "the first of those without a place");
-        assert!(!allow(5, 0) && !allow(4, 0), "the others share with it");
-        assert!(!allow(1, 0), "who has a place keeps its own");
+        assert!(allow(4, 0), "the first client beyond the table");
+        assert!(!allow(5, 0) && !allow(4, 0), "further clients share its rate");
+        assert!(!allow(1, 0), "a client in the table keeps its own rate");
         clock.advance(Duration::from_secs(1));
         assert!(allow(1, 0));
         clock.advance(Duration::from_secs(5));
         assert!(allow(6, 0) && !allow(7, 0), "not swept twice in a second");
-        assert!(allow(7, 2) && allow(8, 2), "those that were idle have made room");
+        assert!(allow(7, 2) && allow(8, 2), "the sweep removed idle clients");
         assert_eq!(clients.limiter.len(), 2);
     }
 
     #[test]
     fn a_million_addresses_take_the_memory_of_a_table() {
-        let clients = Clients::new(Quota::per_second(NonZeroU32::MIN), MAX_CLIENTS);
+        let clients = ClientRates::new(Quota::per_second(NonZeroU32::MIN), MAX_CLIENTS);
         let now = clock::instant();
         let served =
             (0..1_000_000).filter(|n: &u32| clients.allow(IpAddr::from(n.to_be_bytes()), now)).count();

@@ -1,6 +1,6 @@
-//! What a source only observes for a while, and what of its dates an operator should hear.
+//! Refusal reasons that a source only reports until a date, and warnings about dates in the config.
 //!
-//! Keeps true: observing ends by itself, at a date; what authenticates a source is never only observed.
+//! Keeps true: report-only ends by itself at `observe_until`. The only check that authenticates a source is always enforced.
 
 use jiff::Timestamp;
 
@@ -9,7 +9,7 @@ use crate::base::reason::Reason;
 use crate::config::{self, Config, Problem};
 use crate::provider::signature::VerifiedBy;
 
-/// Reasons for which nothing is refused yet.
+/// Refusal reasons that are reported but not enforced until a date.
 pub struct ReportOnly {
     reasons: Vec<Reason>,
     until: Option<Timestamp>,
@@ -23,25 +23,25 @@ impl ReportOnly {
         }
     }
 
-    /// From when on a request that came at `at` would be refused for this reason; none where it is refused now.
+    /// The date from which this reason is enforced, for a request that arrived at `at`; none if it is enforced already.
     pub fn enforced_from(&self, reason: Reason, at: Timestamp) -> Option<Timestamp> {
         self.until.filter(|until| at < *until && self.reasons.contains(&reason))
     }
 }
 
 impl Builder<'_> {
-    /// To observe the only thing that authenticates a source would let everybody in.
+    /// Reports an error if the only check that authenticates the source is report-only: it would accept every client.
     pub(super) fn check_report_only(&mut self, verified_by: VerifiedBy) {
         let Some(until) = &self.of.observe_until else { return };
         if verified_by == VerifiedBy::ClientAddress && self.of.observe.contains(&Reason::ClientNotAllowed) {
-            let what = "client_not_allowed cannot be only observed: allow_ips is all that authenticates this \
-                source; leave it out, or set path_token = { env = \"NAME\" }";
+            let what = "client_not_allowed cannot be observed: only allow_ips authenticates this source; remove it, \
+                or set path_token = { env = \"NAME\" }";
             self.error(until, "observe", what.to_owned());
         }
     }
 }
 
-/// What the dates in the config mean at `now`, as warnings.
+/// Warnings about dates in the config, as of `now`.
 pub fn dated(config: &Config, now: Timestamp) -> Vec<Problem> {
     let mut problems = Vec::new();
     for source in &config.sources {

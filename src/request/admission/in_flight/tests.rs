@@ -1,4 +1,4 @@
-//! The shares, held against what they promise over any course of requests and reloads.
+//! The quotas over random sequences of requests and reloads.
 
 use proptest::prelude::*;
 
@@ -6,9 +6,9 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Enter(usize, usize),
-    Hold(usize, u64),
-    Leave(usize),
+    Acquire(usize, usize),
+    Reserve(usize, u64),
+    Release(usize),
     Reload,
 }
 
@@ -26,165 +26,168 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// What each client that has a place has of either.
-fn by_client(places: &[InFlightPermit]) -> HashMap<IpAddr, [u64; 2]> {
+/// The requests and bytes of each client that has a permit.
+fn by_client(permits: &[InFlightPermit]) -> HashMap<IpAddr, [u64; 2]> {
     let mut by = HashMap::new();
-    for place in places {
-        let Some(client) = place.holder.client else { continue };
+    for permit in permits {
+        let Some(client) = permit.holder.client else { continue };
         let [requests, bytes]: &mut [u64; 2] = by.entry(client).or_default();
-        (*requests, *bytes) = (*requests + 1, *bytes + place.bytes());
+        (*requests, *bytes) = (*requests + 1, *bytes + permit.bytes());
     }
     by
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..3_usize, 0..4_usize).prop_map(|(source, client)| Step::Enter(source, client)),
-        4 => (0..32_usize, 0..200_u64).prop_map(|(which, bytes)| Step::Hold(which, bytes)),
-        3 => (0..32_usize).prop_map(Step::Leave),
+        4 => (0..3_usize, 0..4_usize).prop_map(|(source, client)| Step::Acquire(source, client)),
+        4 => (0..32_usize, 0..200_u64).prop_map(|(which, bytes)| Step::Reserve(which, bytes)),
+        3 => (0..32_usize).prop_map(Step::Release),
         1 => Just(Step::Reload),
     ]
 }
 
 proptest! {
     #[test]
-    fn each_source_has_its_share_and_each_client_its_part_and_all_together_the_bound(steps in prop::collection::vec(step(), 1..200)) {
-        // A third of a half is 2 places and 100 bytes; a client has at most 6 and 300.
+    fn sources_clients_and_the_total_stay_within_their_quotas(steps in prop::collection::vec(step(), 1..200)) {
+        // A third of a half is 2 permits and 100 bytes; a client has at most 6 and 300.
         let (edge, gauge) = (edge(12, 600), gauge());
         let names: [Arc<str>; 3] = ["a".into(), "b".into(), "c".into()];
         let clients = [None, Some(ip("203.0.113.7")), Some(ip("203.0.113.8")), Some(ip("2001:db8::"))];
-        let mut shares = InFlightLimit::new(&edge, 3, &gauge, None);
-        let mut places: Vec<InFlightPermit> = Vec::new();
+        let mut limit = InFlightLimit::new(&edge, 3, &gauge, None);
+        let mut permits: Vec<InFlightPermit> = Vec::new();
         for step in steps {
-            let requests = |of: &Arc<str>| places.iter().filter(|place| place.holder.source == *of).count();
-            let bytes = |of: &Arc<str>| places.iter().filter(|place| place.holder.source == *of).map(InFlightPermit::bytes).sum::<u64>();
-            let by = by_client(&places);
+            let requests = |of: &Arc<str>| permits.iter().filter(|permit| permit.holder.source == *of).count();
+            let bytes = |of: &Arc<str>| permits.iter().filter(|permit| permit.holder.source == *of).map(InFlightPermit::bytes).sum::<u64>();
+            let by = by_client(&permits);
             let of_client = |client: Option<IpAddr>| client.and_then(|client| by.get(&client).copied()).unwrap_or_default();
             match step {
-                Step::Enter(source, client) => {
+                Step::Acquire(source, client) => {
                     let client = clients[client];
                     let (had, over) = (requests(&names[source]), of_client(client)[0] >= 6);
-                    match shares.enter(&names[source], client) {
-                        Ok(place) => {
-                            prop_assert!(!over, "a client has more than its part");
-                            places.push(place);
+                    match limit.acquire(&names[source], client) {
+                        Ok(permit) => {
+                            prop_assert!(!over, "a client exceeds its quota");
+                            permits.push(permit);
                         }
                         Err(rejection) => {
-                            prop_assert_eq!(rejection.detail.contains("this client has its part"), over);
-                            prop_assert!(over || had >= 2, "refused within its own share");
+                            prop_assert_eq!(rejection.detail.contains("this client's quota is used up"), over);
+                            prop_assert!(over || had >= 2, "refused within its own quota");
                             prop_assert!(rejection.detail.contains("edge.max_in_flight:"));
                         }
                     }
                 }
-                Step::Hold(which, amount) if !places.is_empty() => {
-                    let which = which % places.len();
-                    let (had, of_source) = (places[which].bytes(), bytes(&places[which].holder.source));
-                    let client = places[which].holder.client;
+                Step::Reserve(which, amount) if !permits.is_empty() => {
+                    let which = which % permits.len();
+                    let (had, of_source) = (permits[which].bytes(), bytes(&permits[which].holder.source));
+                    let client = permits[which].holder.client;
                     let over = client.is_some() && amount > had && of_client(client)[1] - had + amount > 300;
-                    match places[which].hold(amount) {
+                    match permits[which].reserve(amount) {
                         Ok(()) => {
-                            prop_assert!(!over, "a client holds more than its part");
-                            prop_assert_eq!(places[which].bytes(), amount);
+                            prop_assert!(!over, "a client exceeds its quota");
+                            prop_assert_eq!(permits[which].bytes(), amount);
                         }
                         Err(rejection) => {
-                            prop_assert_eq!(rejection.detail.contains("this client has its part"), over);
-                            prop_assert!(over || of_source - had + amount > 100, "refused within its own share");
+                            prop_assert_eq!(rejection.detail.contains("this client's quota is used up"), over);
+                            prop_assert!(over || of_source - had + amount > 100, "refused within its own quota");
                             prop_assert!(rejection.detail.contains("edge.max_in_flight_bytes:"));
-                            prop_assert_eq!(places[which].bytes(), had);
+                            prop_assert_eq!(permits[which].bytes(), had);
                         }
                     }
                 }
-                Step::Leave(which) if !places.is_empty() => drop(places.swap_remove(which % places.len())),
-                Step::Reload => shares = InFlightLimit::new(&edge, 3, &gauge, Some(&shares)),
-                Step::Hold(..) | Step::Leave(_) => {}
+                Step::Release(which) if !permits.is_empty() => drop(permits.swap_remove(which % permits.len())),
+                Step::Reload => limit = InFlightLimit::new(&edge, 3, &gauge, Some(&limit)),
+                Step::Reserve(..) | Step::Release(_) => {}
             }
-            prop_assert!(places.len() <= 12);
-            let held: u64 = places.iter().map(InFlightPermit::bytes).sum();
+            prop_assert!(permits.len() <= 12);
+            let held: u64 = permits.iter().map(InFlightPermit::bytes).sum();
             prop_assert!(held <= 600);
             prop_assert_eq!(gauge.get(), held as i64);
-            prop_assert_eq!(&lock(&shares.ledger).clients, &by_client(&places));
+            prop_assert_eq!(&lock(&limit.usage).clients, &by_client(&permits));
         }
-        places.clear();
+        permits.clear();
         prop_assert_eq!(gauge.get(), 0);
-        let ledger = lock(&shares.ledger);
-        prop_assert_eq!(ledger.common, [0; 2]);
-        prop_assert!(ledger.used.values().all(|used| *used == [0; 2]));
-        prop_assert!(ledger.clients.is_empty());
+        let usage = lock(&limit.usage);
+        prop_assert_eq!(usage.common, [0; 2]);
+        prop_assert!(usage.used.values().all(|used| *used == [0; 2]));
+        prop_assert!(usage.clients.is_empty());
     }
 }
 
 #[test]
-fn one_source_takes_its_share_and_the_common_part_and_leaves_the_others_theirs() {
+fn one_source_can_use_its_own_and_the_common_quota_but_not_another_sources() {
     let (edge, gauge) = (edge(8, 800), gauge());
     let (greedy, other): (Arc<str>, Arc<str>) = ("greedy".into(), "other".into());
-    let shares = InFlightLimit::new(&edge, 2, &gauge, None);
-    let mut taken: Vec<InFlightPermit> = std::iter::from_fn(|| shares.enter(&greedy, None).ok()).collect();
+    let limit = InFlightLimit::new(&edge, 2, &gauge, None);
+    let mut taken: Vec<InFlightPermit> = std::iter::from_fn(|| limit.acquire(&greedy, None).ok()).collect();
     assert_eq!(taken.len(), 6);
-    taken[0].hold(600).unwrap();
-    assert!(taken[1].hold(1).is_err());
-    let mut theirs = [shares.enter(&other, None).unwrap(), shares.enter(&other, None).unwrap()];
-    theirs[0].hold(200).unwrap();
-    assert!(shares.enter(&other, None).is_err() && theirs[1].hold(1).is_err());
+    taken[0].reserve(600).unwrap();
+    assert!(taken[1].reserve(1).is_err());
+    let mut theirs = [limit.acquire(&other, None).unwrap(), limit.acquire(&other, None).unwrap()];
+    theirs[0].reserve(200).unwrap();
+    assert!(limit.acquire(&other, None).is_err() && theirs[1].reserve(1).is_err());
     taken.pop();
-    assert!(shares.enter(&other, None).is_ok(), "a place of the common part is anybody's");
+    assert!(limit.acquire(&other, None).is_ok(), "any source may use the common quota");
 }
 
 #[test]
-fn one_client_has_its_part_and_is_forgotten_with_its_last_request() {
+fn one_client_has_a_quota_and_is_forgotten_with_its_last_request() {
     let (source, other): (Arc<str>, Arc<str>) = ("source".into(), "other".into());
-    let shares = InFlightLimit::new(&edge(8, 800), 2, &gauge(), None);
-    let enter = |source: &Arc<str>, client: &str| shares.enter(source, Some(ip(client)));
+    let limit = InFlightLimit::new(&edge(8, 800), 2, &gauge(), None);
+    let acquire = |source: &Arc<str>, client: &str| limit.acquire(source, Some(ip(client)));
     let mut taken: Vec<InFlightPermit> =
-        [&source, &source, &other, &other].map(|source| enter(source, "2001:db8::ffff:2").unwrap()).into();
+        [&source, &source, &other, &other].map(|source| acquire(source, "2001:db8::ffff:2").unwrap()).into();
     for source in [&source, &other] {
-        let refused = enter(source, "2001:db8::3").err().unwrap();
+        let refused = acquire(source, "2001:db8::3").err().unwrap();
         assert_eq!(refused.reason, Reason::Overloaded);
         assert_eq!(refused.detail, format!("over edge.max_in_flight: {CLIENT_FULL}"), "a /64 is one client");
     }
-    let neighbour = enter(&source, "2001:db8:0:1::1").unwrap();
+    let neighbour = acquire(&source, "2001:db8:0:1::1").unwrap();
     // A source can have 600 bytes, a client 450.
-    taken[0].hold(225).unwrap();
-    taken[1].hold(225).unwrap();
-    let refused = taken[1].hold(226).unwrap_err();
+    taken[0].reserve(225).unwrap();
+    taken[1].reserve(225).unwrap();
+    let refused = taken[1].reserve(226).unwrap_err();
     assert_eq!(refused.detail, format!("over edge.max_in_flight_bytes: {CLIENT_FULL}"));
     assert_eq!(taken[1].bytes(), 225);
-    // A proxy's requests are those of many clients.
-    let mut many: Vec<InFlightPermit> = std::iter::from_fn(|| shares.enter(&source, None).ok()).collect();
+    // A proxy's requests come from many clients.
+    let mut many: Vec<InFlightPermit> = std::iter::from_fn(|| limit.acquire(&source, None).ok()).collect();
     assert_eq!(many.len(), 3);
-    many[0].hold(150).unwrap();
+    many[0].reserve(150).unwrap();
     taken.pop();
-    assert!(enter(&other, "2001:db8::3").is_ok());
+    assert!(acquire(&other, "2001:db8::3").is_ok());
     drop((taken, neighbour));
-    assert!(lock(&shares.ledger).clients.is_empty());
+    assert!(lock(&limit.usage).clients.is_empty());
 }
 
 #[test]
 fn one_client_always_has_a_request_and_a_body() {
     let source: Arc<str> = "source".into();
-    let shares = InFlightLimit::new(&edge(2, 200), 1, &gauge(), None);
-    let mut place = shares.enter(&source, Some(ip("203.0.113.7"))).unwrap();
-    assert!(shares.enter(&source, Some(ip("::ffff:203.0.113.7"))).is_err(), "the same, written otherwise");
-    place.hold(150).unwrap();
-    assert!(place.hold(151).is_err());
+    let limit = InFlightLimit::new(&edge(2, 200), 1, &gauge(), None);
+    let mut permit = limit.acquire(&source, Some(ip("203.0.113.7"))).unwrap();
+    assert!(
+        limit.acquire(&source, Some(ip("::ffff:203.0.113.7"))).is_err(),
+        "the same address in another notation"
+    );
+    permit.reserve(150).unwrap();
+    assert!(permit.reserve(151).is_err());
 }
 
 #[test]
 fn what_a_client_has_in_flight_counts_on_over_a_reload() {
     let (source, client): (Arc<str>, _) = ("source".into(), Some(ip("203.0.113.7")));
     let before = InFlightLimit::new(&edge(16, 1600), 1, &gauge(), None);
-    let mut old: Vec<InFlightPermit> = (0..10).map(|_| before.enter(&source, client).unwrap()).collect();
+    let mut old: Vec<InFlightPermit> = (0..10).map(|_| before.acquire(&source, client).unwrap()).collect();
     let after = InFlightLimit::new(&edge(12, 400), 1, &gauge(), Some(&before));
-    assert!(after.enter(&source, client).is_err());
-    let other = after.enter(&source, Some(ip("203.0.113.8"))).unwrap();
+    assert!(after.acquire(&source, client).is_err());
+    let other = after.acquire(&source, Some(ip("203.0.113.8"))).unwrap();
     old.pop();
-    assert!(after.enter(&source, client).is_err(), "it has nine still, which is its part now");
-    old[0].hold(300).unwrap();
-    assert!(old[1].hold(1).is_err(), "an old request is held to the new part");
-    old[1].hold(0).unwrap();
+    assert!(after.acquire(&source, client).is_err(), "it has nine still, which is its quota now");
+    old[0].reserve(300).unwrap();
+    assert!(old[1].reserve(1).is_err(), "the new quota applies to old requests too");
+    old[1].reserve(0).unwrap();
     old.pop();
-    let new = after.enter(&source, client).unwrap();
+    let new = after.acquire(&source, client).unwrap();
     drop((old, before, new, other));
-    assert!(lock(&after.ledger).clients.is_empty());
+    assert!(lock(&after.usage).clients.is_empty());
 }
 
 #[test]
@@ -192,26 +195,26 @@ fn what_is_in_flight_counts_on_by_the_new_bounds_of_a_reload() {
     let (source, other): (Arc<str>, Arc<str>) = ("source".into(), "other".into());
     let gauge = gauge();
     let before = InFlightLimit::new(&edge(8, 800), 2, &gauge, None);
-    let old: Vec<InFlightPermit> = std::iter::from_fn(|| before.enter(&source, None).ok()).collect();
+    let old: Vec<InFlightPermit> = std::iter::from_fn(|| before.acquire(&source, None).ok()).collect();
     assert_eq!(old.len(), 6);
     let after = InFlightLimit::new(&edge(4, 400), 2, &gauge, Some(&before));
     drop(InFlightLimit::new(&edge(4, 1), 2, &gauge, Some(&before)));
-    assert!(before.enter(&other, None).is_ok(), "nothing changes before the first request");
-    assert!(after.enter(&source, None).is_err());
-    let place = after.enter(&other, None).unwrap();
-    assert!(after.enter(&other, None).is_err(), "the common part is overdrawn by the old ones");
+    assert!(before.acquire(&other, None).is_ok(), "nothing changes before the first request");
+    assert!(after.acquire(&source, None).is_err());
+    let permit = after.acquire(&other, None).unwrap();
+    assert!(after.acquire(&other, None).is_err(), "the old requests exceed the common quota");
     drop(old);
-    let new: Vec<InFlightPermit> = std::iter::from_fn(|| after.enter(&source, None).ok()).collect();
+    let new: Vec<InFlightPermit> = std::iter::from_fn(|| after.acquire(&source, None).ok()).collect();
     assert_eq!(new.len(), 3);
-    drop((new, place, before));
-    assert!(after.enter(&other, None).is_ok());
+    drop((new, permit, before));
+    assert!(after.acquire(&other, None).is_ok());
 }
 
 #[test]
 fn a_bound_smaller_than_twice_its_sources_is_shared_all_the_same() {
     for (bound, sources, own) in [(10_000, 5, 1000), (4, 3, 1), (3, 3, 1), (2, 3, 0), (1, 1, 1), (5, 0, 2)] {
-        let part = Quota::of(bound, sources, 1);
-        assert_eq!(part.own, own, "{bound} for {sources}");
-        assert_eq!(part.common + part.own * sources.max(1), bound);
+        let quota = Quota::of(bound, sources, 1);
+        assert_eq!(quota.own, own, "{bound} for {sources}");
+        assert_eq!(quota.common + quota.own * sources.max(1), bound);
     }
 }
