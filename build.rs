@@ -1,7 +1,7 @@
-//! Tells the program which revision it is built from: `HOOKGATE_REVISION` where that is set, else git's commit.
+//! Sets the program's revision: `HOOKGATE_REVISION` if set, else the git commit.
 //!
-//! A release is built anew when the commit changes. A debug build is not, since each commit would then build every test anew:
-//! its revision is that of the commit at which this script last ran, and says so.
+//! A release build runs this script again when the commit changes. A debug build does not, since each commit would rebuild every
+//! test. Its revision ends in `-debug`, and may name an earlier commit.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,10 +15,10 @@ fn main() {
     println!("cargo:rustc-env={VARIABLE}={revision}");
 }
 
-/// The commit that is checked out; none outside a checkout of this very project, or without git.
+/// The checked-out commit; none outside a checkout of this project, or without git.
 fn commit() -> Option<String> {
     let root = std::env::var("CARGO_MANIFEST_DIR").ok()?;
-    // In a worktree it is a file. Without it, git would find the repository of a folder above.
+    // `.git` is a folder, or a file in a worktree. Without it, git would use the repository of a parent folder.
     if !Path::new(&root).join(".git").exists() {
         return None;
     }
@@ -26,7 +26,7 @@ fn commit() -> Option<String> {
     if std::env::var("PROFILE").as_deref() != Ok("release") {
         return Some(format!("{commit}-debug"));
     }
-    // HEAD changes when another branch is checked out, its log with every commit.
+    // HEAD changes with a checkout of another branch, and its log with every commit.
     for name in ["HEAD", "logs/HEAD"] {
         if let Some(path) = git(&root, &["rev-parse", "--git-path", name]) {
             let path = Path::new(&root).join(path);
@@ -44,7 +44,7 @@ fn git(root: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| text.trim().to_owned())
 }
 
-/// Whether it can stand in a metric's label and on a line.
+/// Whether the text is safe as a metric label and in one line.
 fn is_plain(revision: &str) -> bool {
     revision.len() <= 64
         && revision.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._+/".contains(&byte))

@@ -1,4 +1,4 @@
-//! What every layer may use.
+//! Basics that every layer may use.
 
 pub mod clock;
 pub mod file;

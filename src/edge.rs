@@ -178,7 +178,7 @@ impl Connection {
             match begun {
                 Ok(Begun::Header(Some(source))) => self.peer = Peer::at(source.ip()),
                 // The proxy forwards the bytes unread, so any X-Forwarded-For in them is the client's own.
-                Ok(Begun::Header(None)) => self.peer.hidden = true,
+                Ok(Begun::Header(None)) => self.peer.client_unknown = true,
                 Ok(Begun::Invalid(why)) => {
                     let detail = format!("no PROXY protocol header from a trusted proxy: {why}");
                     return refused(Reason::HttpMalformed, &detail);

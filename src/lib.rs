@@ -1,51 +1,51 @@
-//! hookgate: an inbound webhook gateway. It takes deliveries from fintech providers, verifies them, forgets nothing and
-//! forwards each event once, in one schema.
+//! hookgate: an inbound webhook gateway. It verifies deliveries from fintech providers, makes them durable, and forwards each
+//! event once, in one schema.
 //!
 //! # The map
 //!
-//! A folder may use those below it, and a module those below it in its folder. `tests/pure/layers.rs` holds the order.
+//! A folder may use the folders below it, and a module the modules below it in its folder. `tests/pure/layers.rs` enforces this.
 //!
 //! ```text
-//! cli            one file a command; decides nothing that the gateway decides
-//! gateway        builds every part; start order, reload, drain order
-//!   live           what the servers' own settings put at risk
+//! cli            the commands, one file each
+//! gateway        builds all parts; start order, reload, drain order
+//!   live           warns about risky settings of Redis and the brokers
 //! edge           accept loop, PROXY protocol, connection limits, deadlines, HTTP/1.1 and HTTP/2, drain
-//! request        one request's way
-//!   pipeline       the flow: every branch of it is in one file
-//!   answer         outcome → answer
-//!   admission      client address, rates, encoding, a place in flight, a capped and timed body
+//! request        handles one request
+//!   pipeline       the steps of a request, in one file
+//!   answer         outcome → HTTP answer
+//!   admission      client address, rates, encoding, in-flight limits, reading the body
 //!   source         config → sources; path → source
-//!   outcome        how a request ends, and the reason of each error
-//! provider       the table of providers, one file each: signing scheme, reading, sample
+//!   outcome        the outcomes of a request, and the refusal reason of each error
+//! provider       the table of providers, one file each: signing scheme, payload fields, sample
 //!   normalize      authenticated delivery → event and identity
-//!   signature      signs and verifies by any scheme; the only maker of `Verified`
-//! durable
-//!   backup         every store of the data folder: copied, and put back
-//!   quarantine     refused requests that may be genuine: kept encrypted, verified again when asked
-//!   spool          the hand-over: to the inbox, and to disk while that is away; what drains it
-//!   inbox          "seen before? if not, into the queue" as one step: embedded (SQLite), redis, claimed (before a broker)
-//!   broker         NATS, RabbitMQ, Kafka: publish and await the confirm
-//!   last_accepted  when each source last had an event, over restarts
-//!   audit_ledger   what hookgate.db keeps of the reject log: its head, and operators' acts on their way into it
-//!   database       the SQLite file: one writer at a time, many writes a commit
-//!   data_dir       the data folder: the names of its files, and its problems before one of them is opened
+//!   signature      signs and verifies by any scheme; the only module that creates a `Verified`
+//! durable        the stores
+//!   backup         backs up and restores every store of the data folder
+//!   quarantine     keeps refused requests that may be genuine, encrypted, and verifies them again on request
+//!   spool          enqueues events: to the inbox, or to disk while the inbox is unavailable; drains the disk
+//!   inbox          dedupes and enqueues in one step: embedded (SQLite), redis, claimed (before a broker)
+//!   broker         NATS, RabbitMQ, Kafka: publishes and awaits the confirm
+//!   last_accepted  the time of each source's last event, across restarts
+//!   audit_ledger   the reject log's head, and operators' acts to be recorded, in hookgate.db
+//!   database       the SQLite file: one writer, many writes per commit
+//!   data_dir       the data folder: its file names, and checks before a file is opened
 //! event          the normalized event
-//! observe
+//! observe        what operators see
 //!   audit          the reject log and its hash chain
-//!   admin          /metrics, /livez, /readyz, and the latches behind them
+//!   admin          /metrics, /livez, /readyz, and the state behind them
 //!   metrics        every metric
 //!   telemetry      logs
-//! net            TLS and its certificates, for both listeners; a close that the client can read
-//! config         the config file, secrets, names of queues
-//! base           clock, files, labels, the peer, reasons, runtimes
+//! net            TLS and its certificates, for both listeners; a close that lets the client read its answer
+//! config         the config file, secrets, queue names
+//! base           clock, files, labels, the client, reasons, runtimes
 //! ```
 //!
 //! # The way of a request
 //!
-//! `edge` reads a head and calls [`request::pipeline::Pipeline::handle`]. The pipeline finds the source, admits the body,
-//! authenticates the raw bytes (`provider::signature`), and reads them in canonical terms (`provider::normalize`). Then it hands
-//! the event over (`durable::spool`): to the inbox, else to disk. The result becomes an `outcome`, which is counted, recorded
-//! if it is a refusal, and rendered.
+//! `edge` reads a request head and calls [`request::pipeline::Pipeline::handle`]. The pipeline finds the source, reads the body,
+//! verifies the raw bytes (`provider::signature`) and normalizes them to an event (`provider::normalize`). Then it enqueues the
+//! event (`durable::spool`): to the inbox, else to disk. The result becomes an `outcome`, which is counted and rendered. A refusal
+//! is also recorded.
 
 // Tests may unwrap and need no docs, so these are the library's lints and not the package's.
 #![warn(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]

@@ -1,4 +1,4 @@
-//! The `hookgate` binary: arguments to command to exit code.
+//! The `hookgate` binary.
 
 fn main() -> std::process::ExitCode {
     hookgate::cli::main()

@@ -1,4 +1,4 @@
-//! Streams: TLS for both listeners, a close that the client can read, and adapters around a stream.
+//! TLS for both listeners, a close that lets the client read its answer, and helpers for stream adapters.
 
 pub mod forward;
 pub mod lingering_close;

@@ -1,6 +1,6 @@
-//! Time and chance, the two inputs that a test must be able to fix.
+//! Time and randomness.
 //!
-//! Keeps true: nothing else in the crate reads the wall clock, the monotonic clock or the random generator
+//! Keeps true: no other module reads the wall clock, the monotonic clock or the random generator
 //! (`.clippy.toml` bans the usual calls).
 
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rand::Rng;
 
-/// Where the time comes from: the machine, or a hand that a test moves.
+/// The source of the wall-clock time.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
     /// The machine's clock.
     #[default]
     System,
-    /// Unix time in microseconds, moved only by its owner.
+    /// Unix time in microseconds, which a test sets.
     Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// A clock that stands still at `at` until moved.
+    /// A clock that stands still at `at` until a test moves it.
     pub fn manual(at: Timestamp) -> Clock {
         Clock::Manual(Arc::new(AtomicI64::new(at.as_microsecond())))
     }
 
-    /// The wall clock's time.
+    /// The current wall-clock time.
     #[allow(clippy::disallowed_methods)]
     pub fn now(&self) -> Timestamp {
         match self {
@@ -38,13 +38,13 @@ impl Clock {
     }
 }
 
-/// The monotonic clock, for measuring how long something took.
+/// The current time of the monotonic clock, to measure durations.
 #[allow(clippy::disallowed_methods)]
 pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// Seconds for a `Retry-After`: 1 to 30, drawn anew each time so that retries do not arrive together.
+/// Seconds for a `Retry-After`: random from 1 to 30, so that retries do not arrive together.
 pub fn retry_after() -> u32 {
     rand::rng().random_range(1..=30)
 }

@@ -1,7 +1,7 @@
-//! Reads a file that the config or a command names, where a FIFO, a device or a directory may stand at its path.
+//! Reads a file named by the config or a command. Its path may lead to a FIFO, a device or a directory.
 //!
-//! Keeps true: nothing here waits for longer than two seconds, and nothing reads past the limit. A FIFO without a writer blocks a
-//! plain `open` forever; a device may have no end.
+//! Keeps true: a read takes at most two seconds, and never exceeds the limit. Otherwise a FIFO without a writer would block
+//! `open` forever, and a device might have no end.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -12,27 +12,27 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
-/// Why a file could not be read, in words that follow "cannot read PATH: ".
+/// Why a file could not be read. Its text follows "cannot read PATH: ".
 #[derive(Debug)]
 pub enum ReadError {
-    /// The system refused.
+    /// An error of the system.
     System(io::Error),
-    /// It is a directory.
+    /// The path is a directory.
     Directory,
-    /// It is a socket.
+    /// The path is a socket.
     Socket,
-    /// It is a FIFO without a writer.
+    /// The path is a FIFO without a writer.
     NoWriter,
-    /// It is a FIFO or a device from which nothing came in time.
+    /// The path is a FIFO or a device that did not end in time.
     Stalled,
-    /// It has more bytes than this limit.
+    /// The file has more bytes than this limit.
     TooLarge(u64),
 }
 
 /// Reads a file of at most `limit` bytes.
 ///
 /// # Errors
-/// When there is nothing to read there, nothing comes within two seconds, or it has more than `limit` bytes.
+/// When the file cannot be opened, does not end within two seconds, or has more than `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     let kind = std::fs::metadata(path)?.file_type();
     if kind.is_dir() {
@@ -41,24 +41,24 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     if kind.is_socket() {
         return Err(ReadError::Socket);
     }
-    // Without a writer, the open of a FIFO returns at once only like this. A regular file does not heed it.
+    // O_NONBLOCK lets the open of a FIFO without a writer return at once. It has no effect on a regular file.
     let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
     let mut file =
         OpenOptions::new().read(true).custom_flags(flags).open(path)?.take(limit.saturating_add(1));
     let (mut bytes, mut waited) = (Vec::new(), Duration::ZERO);
     loop {
         match file.read_to_end(&mut bytes) {
-            // A writer that waited for a reader needs a moment to begin.
-            Ok(_) if bytes.is_empty() && kind.is_fifo() && waited < GRACE => {}
+            // A writer that was blocked until now needs a moment to begin.
+            Ok(_) if bytes.is_empty() && kind.is_fifo() && waited < WRITER_WAIT => {}
             Ok(_) if bytes.is_empty() && kind.is_fifo() => return Err(ReadError::NoWriter),
             Ok(_) if bytes.len() as u64 > limit => return Err(ReadError::TooLarge(limit)),
             Ok(_) => return Ok(bytes),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && waited < PATIENCE => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && waited < TIMEOUT => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(ReadError::Stalled),
             Err(error) => return Err(error.into()),
         }
-        std::thread::sleep(PAUSE);
-        waited += PAUSE;
+        std::thread::sleep(POLL_INTERVAL);
+        waited += POLL_INTERVAL;
     }
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for ReadError {
             ReadError::Stalled => write!(
                 f,
                 "it is a FIFO or a device, and it did not end within {} s; name a regular file",
-                PATIENCE.as_secs()
+                TIMEOUT.as_secs()
             ),
             ReadError::TooLarge(limit) => match (limit >> 20, limit >> 10) {
                 (0, 0) => write!(f, "it is larger than {limit} bytes"),
@@ -91,9 +91,9 @@ impl fmt::Display for ReadError {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(2);
-const GRACE: Duration = Duration::from_millis(200);
-const PAUSE: Duration = Duration::from_millis(10);
+const TIMEOUT: Duration = Duration::from_secs(2);
+const WRITER_WAIT: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_regular_file_is_told_and_never_waited_for() {
+    fn a_fifo_a_socket_or_a_directory_is_reported_without_blocking() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();

@@ -1,19 +1,19 @@
-//! Enums whose values are labels: of a metric's series, or of a record.
+//! Enums whose values are labels of metric series or of records.
 //!
-//! Keeps true: a value and its text are one row, and the lists of all values and of all texts are made of the rows.
+//! Keeps true: each value is declared once with its text, and the lists of all values and texts are generated.
 
-/// An enum that `labels!` declares.
+/// An enum declared by `labels!`.
 pub trait Label: Copy + 'static {
-    /// Every value, in the order of the rows.
+    /// Every value, in the order of declaration.
     const ALL: &'static [Self];
-    /// The texts of all values, in the order of the rows.
+    /// The texts of all values, in the order of declaration.
     const LABELS: &'static [&'static str];
 
-    /// Its place among the rows.
+    /// The value's index in `ALL`.
     fn index(self) -> usize;
 }
 
-/// Declares an enum with the text of each value.
+/// Declares an enum with a text for each value.
 macro_rules! labels {
     ($(#[$about:meta])* $pub:vis enum $Label:ident { $($(#[$doc:meta])* $value:ident = $text:literal,)+ }) => {
         $(#[$about])*
@@ -21,7 +21,7 @@ macro_rules! labels {
         $pub enum $Label { $($(#[$doc])* $value,)+ }
 
         impl $Label {
-            /// Its text.
+            /// The value's text.
             $pub const fn label(self) -> &'static str {
                 match self { $($Label::$value => $text,)+ }
             }
@@ -40,8 +40,8 @@ macro_rules! labels {
 
 pub(crate) use labels;
 
-/// The source and the provider of what belongs to no source of the config.
+/// The labels `source` and `provider` of requests to no configured source.
 pub const UNKNOWN: &str = "unknown";
 
-/// The category of an event whose type is not in its provider's table.
+/// The category of an event whose type its provider's table does not list.
 pub const UNMAPPED: &str = "unmapped";

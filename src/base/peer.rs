@@ -1,7 +1,7 @@
-//! Who is at the other end of a connection: an address, and the names that its certificate vouches for.
+//! The client of a connection: its address, and the names in its certificate.
 //!
-//! Keeps true: an address is the socket's own unless a proxy that the config trusts has said another; a certificate's name is
-//! matched whole, but for the leading `*.` that stands for one label of a host's.
+//! Keeps true: the address is the socket's, unless a trusted proxy supplied another. A certificate's name must match entirely; only
+//! a leading `*.` stands for one label of a host.
 
 pub mod forwarded;
 mod networks;
@@ -11,28 +11,29 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use networks::{Network, NoNetwork, everybody, within};
+pub use networks::{Network, NetworkError, covers_all, within};
 
 /// The client of a connection, or of one request on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its address; an IPv4 one is never written as IPv6.
+    /// Its address, never an IPv4-mapped IPv6 address.
     pub address: IpAddr,
-    /// What its verified certificate says, where it showed one.
+    /// Its verified certificate, if it showed one.
     pub certificate: Option<Arc<Certificate>>,
-    /// A trusted proxy has passed the connection on without naming the client. The address is the proxy's. A header that names
-    /// another comes from the unknown client itself, and is not believed.
-    pub hidden: bool,
+    /// Whether a trusted proxy forwarded the connection without naming the client. `address` is then the proxy's, and
+    /// X-Forwarded-For is ignored, because the unknown client itself may have written it.
+    pub client_unknown: bool,
 }
 
 impl Peer {
-    /// A client of which nothing but the address is known.
+    /// A client with only a known address.
     pub fn at(address: IpAddr) -> Peer {
-        Peer { address: address.to_canonical(), certificate: None, hidden: false }
+        Peer { address: address.to_canonical(), certificate: None, client_unknown: false }
     }
 }
 
-/// A client as it is counted: an IPv4 address, or the network of an IPv6 one. Whoever has one of its addresses has them all.
+/// The network that counts as one client: a single IPv4 address, or the /64 of an IPv6 address, since one host usually has all of
+/// its addresses.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
@@ -43,9 +44,9 @@ pub fn network(address: IpAddr) -> IpAddr {
 /// The names in a verified certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
-    /// The subject, as RFC 4514 writes it: `CN=sender,O=Example`.
+    /// The subject in the format of RFC 4514, such as `CN=sender,O=Example`.
     pub subject: String,
-    /// The common names in it alone.
+    /// The common names in the subject.
     pub common_names: Vec<String>,
     /// The alternative names.
     pub names: Vec<Name>,
@@ -54,9 +55,9 @@ pub struct Certificate {
 /// An alternative name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Name {
-    /// A host's.
+    /// A host name.
     Dns(String),
-    /// An address.
+    /// An IP address.
     Address(IpAddr),
     /// An e-mail address.
     Email(String),
@@ -65,19 +66,19 @@ pub enum Name {
 }
 
 impl Certificate {
-    /// What [`Certificate::matches`] can be asked for.
+    /// The forms that [`Certificate::matches`] accepts, for error texts.
     pub const EXPECTED: &str = "a name in the certificate (host, address, e-mail address or URI), *.DOMAIN for a host one \
         label below DOMAIN, or the whole subject such as CN=sender,O=Example";
 
-    /// Whether `expected` is of a kind that [`Certificate::matches`] takes.
+    /// Whether `expected` has a form that [`Certificate::matches`] accepts.
     pub fn can_match(expected: &str) -> bool {
         let name = expected.strip_prefix("*.").unwrap_or(expected);
         let of_hosts = name.len() < expected.len();
         !(name.is_empty() || name.contains('*') || of_hosts && name.contains(['=', '@', ':', '/']))
     }
 
-    /// Whether `expected` is the subject or one of the names. For a host's name and a common name, which mostly is one, case does
-    /// not count, and a leading `*.` stands for one label.
+    /// Whether `expected` equals the subject or one of the names. Host names and common names are compared without case, and a
+    /// leading `*.` in `expected` stands for one label.
     pub fn matches(&self, expected: &str) -> bool {
         let name = |name: &Name| match name {
             Name::Dns(host) => is_host(expected, host),
@@ -101,7 +102,7 @@ fn is_host(expected: &str, host: &str) -> bool {
     expected.eq_ignore_ascii_case(host)
 }
 
-/// The first 64 bits: a /64 is the smallest network that anybody is given.
+/// The first 64 bits. A /64 is the smallest network that providers assign.
 const NETWORK: u128 = u128::MAX << 64;
 
 #[cfg(test)]

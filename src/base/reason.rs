@@ -1,34 +1,34 @@
-//! Why a request is refused, and what else a record of the reject log can say: a row each.
+//! The reasons of refusals, and of the reject log's other records. Each is declared once.
 //!
-//! Keeps true: a fault of ours never has a status that makes a provider give up.
+//! Keeps true: a fault of the gateway never has a status that makes a provider stop retrying.
 
 use hyper::StatusCode;
 
 use crate::base::label::labels;
 
-/// Makes [`Reason`] of its rows: value, label, status, title, and the label that the client is told, where it is another.
+/// Declares [`Reason`]. A row is: value, label, status, title, and optionally another label to tell the client.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $reason:ident = $label:literal, $status:ident, $title:literal $(, told as $told:literal)?;)+) => {
         labels! {
-            /// Why a request is refused, as metrics and the reject log name it.
+            /// Why a request is refused, with the label in metrics and in the reject log.
             pub enum Reason { $($(#[$doc])* $reason = $label,)+ }
         }
 
         impl Reason {
-            /// Every reason, in the order of the rows.
+            /// Every reason, in the order of declaration.
             pub const ALL: &'static [Reason] = &[$(Reason::$reason),+];
 
-            /// The status it is answered with.
+            /// The HTTP status of the answer.
             pub fn status(self) -> StatusCode {
                 match self { $(Reason::$reason => StatusCode::$status,)+ }
             }
 
-            /// The `title` of its problem.
+            /// The `title` of the answer's problem.
             pub fn title(self) -> &'static str {
                 match self { $(Reason::$reason => $title,)+ }
             }
 
-            /// The `type` of its problem.
+            /// The `type` of the answer's problem.
             pub fn problem_type(self) -> &'static str {
                 match self { $(Reason::$reason => problem_type!($label $(, $told)?),)+ }
             }
@@ -48,15 +48,15 @@ macro_rules! problem_type {
 reasons! {
     /// No source has this path.
     UnknownPath = "unknown_path", NOT_FOUND, "Not found";
-    /// A source has this path, with another token. To tell the client so would confirm the path.
+    /// A source has this path, but with another token. The client is told `unknown_path`, so as not to confirm the path.
     PathTokenMismatch = "path_token_mismatch", NOT_FOUND, "Not found", told as "unknown_path";
-    /// Not POST (or GET or OPTIONS, where there is a handshake).
+    /// A method other than POST, or than GET and OPTIONS for a handshake.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
     /// The client's address is outside `allow_ips`.
     ClientNotAllowed = "client_not_allowed", FORBIDDEN, "Client not allowed";
-    /// Over the source's rate, or the client's.
+    /// The source's or the client's rate limit is exceeded.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests";
-    /// Over `max_body`.
+    /// The body is larger than `max_body`.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "Body too large";
     /// The body took longer than `body_timeout`.
     BodyTimeout = "body_timeout", REQUEST_TIMEOUT, "Body took too long";
@@ -66,49 +66,49 @@ reasons! {
     SignatureMissing = "signature_missing", UNAUTHORIZED, "Signature missing";
     /// A signing header cannot be read.
     SignatureMalformed = "signature_malformed", UNAUTHORIZED, "Signature malformed";
-    /// No secret made the signature.
+    /// No secret of the source matches the signature.
     SignatureMismatch = "signature_mismatch", UNAUTHORIZED, "Signature does not match";
-    /// Signed too long ago, or too far ahead.
+    /// The signature's timestamp is too far in the past or the future.
     TimestampOutsideTolerance = "timestamp_outside_tolerance", UNAUTHORIZED, "Timestamp outside tolerance";
-    /// A subscription that the source does not list.
+    /// The source does not list the subscription.
     SubscriptionNotAllowed = "subscription_not_allowed", FORBIDDEN, "Subscription not allowed";
-    /// The body is no JSON.
+    /// The body is not JSON.
     PayloadNotJson = "payload_not_json", BAD_REQUEST, "Body is not JSON";
-    /// The body is JSON, but no object.
+    /// The body is JSON, but not an object.
     PayloadInvalid = "payload_invalid", BAD_REQUEST, "Body is not a JSON object";
-    /// An encoded body.
+    /// The body is compressed.
     UnsupportedEncoding = "unsupported_encoding", UNSUPPORTED_MEDIA_TYPE, "Content-Encoding not supported";
-    /// A head, or the first bytes of a connection, that did not come in time.
+    /// A head, or the first bytes of a connection, did not arrive in time.
     HeaderTimeout = "header_timeout", REQUEST_TIMEOUT, "Request head took too long";
-    /// A TLS handshake that failed or did not end in time: nothing was answered.
+    /// A TLS handshake failed or did not end in time.
     TlsHandshakeFailed = "tls_handshake_failed", BAD_REQUEST, "TLS handshake failed";
-    /// Not HTTP, or a broken chunked body.
+    /// The request is not valid HTTP, or its chunked body is broken.
     HttpMalformed = "http_malformed", BAD_REQUEST, "Malformed HTTP";
-    /// A head over the limits.
+    /// The head exceeds a limit.
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large";
-    /// Too much at once.
+    /// A limit of connections or requests in flight is reached, or the request took too long.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Overloaded";
-    /// Another delivery of the same event is between claim and confirm.
+    /// Another delivery of the same event is being enqueued.
     InProgress = "in_progress", SERVICE_UNAVAILABLE, "Another delivery of this event is in progress";
-    /// Nothing durable could take the event.
+    /// Neither the queue nor the spool could take the event.
     QueueUnavailable = "queue_unavailable", SERVICE_UNAVAILABLE, "Queue unavailable";
 }
 
 impl Reason {
-    /// Whether the answer says when to come again.
+    /// Whether the answer has a `Retry-After`.
     pub fn retries(self) -> bool {
         matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
     }
 }
 
 labels! {
-    /// The `reason` of a record that refuses nothing. No metric counts it as a reject.
+    /// The `reason` of a record that is not a refusal. No metric counts it as a reject.
     pub enum Note {
-        /// Another body under a known identity, which its source drops.
+        /// The source dropped a different body under a known identity.
         Conflict = "conflict",
-        /// An operator's act.
+        /// An act of an operator.
         Operator = "operator",
-        /// The gateway's signature over the records before.
+        /// The gateway's signature over the records before it.
         Anchor = "anchor",
     }
 }

@@ -1,7 +1,7 @@
-//! Runtimes that each own one thread, and the way in which one thread answers many requests of another.
+//! Single-threaded runtimes, and batched answers between their threads.
 //!
-//! Keeps true: a task that begins on such a runtime stays on its thread; the answers of one batch reach a runtime in one
-//! message. Waking another thread costs a system call, so a message for each answer would cost one for each request.
+//! Keeps true: a task stays on the thread of its runtime. The answers of one batch reach a thread in one message. Waking another
+//! thread costs a system call, so a message for each answer would cost a system call for each request.
 
 use std::cell::RefCell;
 use std::io;
@@ -19,10 +19,10 @@ pub struct RuntimeThread {
 }
 
 impl RuntimeThread {
-    /// Starts the thread; `name` is what `top` and a debugger show.
+    /// Starts the thread. `top` and debuggers show its name.
     ///
     /// # Errors
-    /// When the system gives no thread or no event queue.
+    /// When the system cannot create a thread or an event queue.
     pub fn start(name: &str) -> io::Result<RuntimeThread> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -30,22 +30,22 @@ impl RuntimeThread {
         let (ended, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             runtime.block_on(run(stopping));
-            // Ends the tasks that are left.
+            // Ends the remaining tasks.
             drop(runtime);
             let _ = ended.send(());
         })?;
         Ok(RuntimeThread { handle, stop, stopped, thread })
     }
 
-    /// Spawns onto it from any thread.
+    /// A handle to spawn tasks onto it from any thread.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Ends every task on it, and the thread.
+    /// Ends its tasks and its thread.
     pub async fn stop(self) {
         let _ = self.stop.send(());
-        // Dropped without a message if the thread panicked: joining it then takes no time either.
+        // If the thread panicked, the sender was dropped, so this returns at once too.
         let _ = self.stopped.await;
         if self.thread.join().is_err() {
             tracing::error!("a runtime's thread panicked");
@@ -53,7 +53,7 @@ impl RuntimeThread {
     }
 }
 
-/// Polls `work` where it is awaited; the tasks, sockets and timers that it makes are those of `runtime`.
+/// Polls `work` in the calling task, but its new tasks, sockets and timers belong to `runtime`.
 pub async fn within<F: Future>(runtime: &Handle, work: F) -> F::Output {
     let mut work = std::pin::pin!(work);
     std::future::poll_fn(|cx| {
@@ -63,15 +63,15 @@ pub async fn within<F: Future>(runtime: &Handle, work: F) -> F::Output {
     .await
 }
 
-/// Delivers answers until told to stop; the runtime's other tasks run beside it.
+/// Delivers answers until `stopping`, while the runtime's other tasks run too.
 async fn run(mut stopping: oneshot::Receiver<()>) {
-    let (send, mut parcels) = mpsc::unbounded_channel::<Parcel>();
+    let (send, mut batches) = mpsc::unbounded_channel::<Batch>();
     MAILBOX.set(Some(send));
     loop {
         tokio::select! {
             biased;
             _ = &mut stopping => break,
-            parcel = parcels.recv() => match parcel {
+            batch = batches.recv() => match batch {
                 Some(deliver) => deliver(),
                 None => break,
             },
@@ -80,16 +80,16 @@ async fn run(mut stopping: oneshot::Receiver<()>) {
     MAILBOX.set(None);
 }
 
-/// Work for another runtime's thread: it delivers one batch's answers there.
-type Parcel = Box<dyn FnOnce() + Send>;
+/// Delivers one batch's answers. It runs on the thread of the askers.
+type Batch = Box<dyn FnOnce() + Send>;
 
 thread_local! {
-    static MAILBOX: RefCell<Option<mpsc::UnboundedSender<Parcel>>> = const { RefCell::new(None) };
+    static MAILBOX: RefCell<Option<mpsc::UnboundedSender<Batch>>> = const { RefCell::new(None) };
 }
 
-/// The thread that waits for an answer.
+/// A thread whose tasks wait for answers.
 #[derive(Clone)]
-pub struct Home(Option<mpsc::UnboundedSender<Parcel>>);
+pub struct Home(Option<mpsc::UnboundedSender<Batch>>);
 
 impl Home {
     /// The calling thread.
@@ -105,7 +105,7 @@ impl Home {
     }
 }
 
-/// Where an asker waits for one answer.
+/// The sending side of one awaited answer.
 pub struct Reply<T> {
     home: Home,
     answer: oneshot::Sender<T>,
@@ -117,21 +117,21 @@ impl<T> Reply<T> {
         self.home.clone()
     }
 
-    /// Gives the answer. An asker that has gone misses it.
+    /// Sends the answer. If the asker is gone, the answer is dropped.
     pub fn deliver(self, answer: T) {
         let _ = self.answer.send(answer);
     }
 }
 
-/// A reply to the calling thread, and its receiver.
+/// Creates a reply to the calling thread, and its receiver.
 pub fn reply<T>() -> (Reply<T>, oneshot::Receiver<T>) {
     let (answer, answered) = oneshot::channel();
     (Reply { home: Home::here(), answer }, answered)
 }
 
-/// An answer on its way.
+/// An answer to deliver.
 pub trait Answer: Send + 'static {
-    /// Wakes the asker. Called on the asker's thread.
+    /// Wakes the asker. It is called on the asker's thread.
     fn deliver(self);
 }
 
@@ -144,7 +144,7 @@ impl<T: Send + 'static> Answer for Answered<T> {
     }
 }
 
-/// The answers of one batch, gathered by the thread of their askers. Dropping it sends them.
+/// The answers of one batch, grouped by the thread of their askers. Dropping sends them.
 pub struct Answers<A: Answer> {
     by_home: Vec<(Home, Vec<A>)>,
 }
@@ -176,7 +176,7 @@ impl<A: Answer> Answers<A> {
         for (home, answers) in self.by_home.drain(..) {
             let deliver = move || answers.into_iter().for_each(Answer::deliver);
             match home.0 {
-                // A runtime that has stopped has no askers left.
+                // The send fails only if the runtime has stopped, and then no asker is left.
                 Some(mailbox) => _ = mailbox.send(Box::new(deliver)),
                 None => deliver(),
             }
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn answers_reach_askers_on_every_thread_and_those_that_left_harm_none() {
+    async fn answers_reach_askers_on_every_thread_even_if_some_are_gone() {
         let threads = [RuntimeThread::start("one").unwrap(), RuntimeThread::start("two").unwrap()];
         let (send, mut asked) = mpsc::unbounded_channel();
         let right = Arc::new(AtomicUsize::new(0));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stopping_ends_the_tasks_that_are_left() {
+    async fn stopping_ends_the_remaining_tasks() {
         struct Told(Option<oneshot::Sender<()>>);
         impl Drop for Told {
             fn drop(&mut self) {

@@ -117,7 +117,7 @@ fn check_edge(edge: &mut Edge, section: &Section<'_>) {
         let what = "anybody could claim to be anybody; list the proxies' networks in trusted_proxies";
         section.problem(section.place("proxy_protocol"), "proxy_protocol", what);
     }
-    if peer::everybody(&edge.trusted_proxies) {
+    if peer::covers_all(&edge.trusted_proxies) {
         let what = "trusts everybody, so anybody could claim to be anybody; list the proxies' own networks";
         section.warning(section.place("trusted_proxies"), "trusted_proxies", what);
     }

@@ -18,7 +18,7 @@ use super::report::Report;
 use super::section::Section;
 use super::units::{Malformed, Unit};
 use super::{At, Position};
-use crate::base::peer::{Network, NoNetwork};
+use crate::base::peer::{Network, NetworkError};
 use crate::config::secret::{Secret, SecretRef};
 
 /// A value that stands in the file.
@@ -193,11 +193,11 @@ impl<'a> Item<'a> {
     pub(super) fn network(&self) -> Option<Network> {
         match self.value.as_str().map(str::parse) {
             Some(Ok(network)) => Some(network),
-            Some(Err(why @ NoNetwork::TooWide)) => {
+            Some(Err(why @ NetworkError::TooWide)) => {
                 self.problem(why.to_string());
                 None
             }
-            Some(Err(NoNetwork::Malformed)) | None => {
+            Some(Err(NetworkError::Malformed)) | None => {
                 self.expected("a network such as \"203.0.113.0/24\" or an address")
             }
         }

@@ -208,7 +208,7 @@ fn check_source(source: &mut Source, section: &Section<'_>) {
     if has_path || is_name(&source.name.value) {
         check_path(section, &source.path);
     }
-    if peer::everybody(&source.allow_ips) {
+    if peer::covers_all(&source.allow_ips) {
         let what = "lets everybody in; list the sender's own networks, or leave it out";
         section.warning(section.place("allow_ips"), "allow_ips", what);
     }

@@ -11,7 +11,7 @@ use super::first_bytes::Protocol;
 use crate::base::peer::Peer;
 use crate::base::reason::Reason;
 use crate::net::lingering_close;
-use crate::net::tls::{Failure, Secured, Server};
+use crate::net::tls::{HandshakeError, Server, TlsConnection};
 use crate::observe::metrics::TlsResult;
 use crate::request::pipeline::Pipeline;
 
@@ -22,7 +22,7 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     pipeline: &Pipeline,
     peer: &Peer,
     within: Duration,
-) -> Option<Secured<S>> {
+) -> Option<TlsConnection<S>> {
     let metrics = &pipeline.metrics.edge;
     let failure = match tokio::time::timeout(within, tls.accept(stream)).await {
         Ok(Ok(secured)) => {
@@ -38,13 +38,13 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     match failure {
-        Failure::Gone => {}
-        Failure::Refused(mut stream, detail) => {
+        HandshakeError::Gone => {}
+        HandshakeError::Refused(mut stream, detail) => {
             metrics.tls_handshake(TlsResult::Failed);
             pipeline.drop_connection(peer, Reason::TlsHandshakeFailed, &detail);
             lingering_close::close(&mut stream, b"").await;
         }
-        Failure::PlainHttp(mut stream) => {
+        HandshakeError::PlainHttp(mut stream) => {
             metrics.tls_handshake(TlsResult::Failed);
             let detail = "the client speaks HTTP without TLS";
             let answer = pipeline.refuse_connection(peer, Reason::TlsHandshakeFailed, detail);
@@ -55,7 +55,7 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The protocol agreed by ALPN.
-pub(super) fn protocol<S>(secured: &Secured<S>) -> Option<Protocol> {
+pub(super) fn protocol<S>(secured: &TlsConnection<S>) -> Option<Protocol> {
     match secured.agreed() {
         Some(b"h2") => Some(Protocol::Http2),
         Some(b"http/1.1") => Some(Protocol::Http1),

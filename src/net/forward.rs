@@ -1,7 +1,7 @@
-//! `AsyncWrite` for adapters around a stream that change only what is read.
+//! `AsyncWrite` for stream adapters that change only reading.
 
-/// The named methods of `AsyncWrite`, or all of them, for an adapter with a field `stream` that they are forwarded to. The file of
-/// the adapter imports `io`, `Pin`, `Context` and `Poll`, as its `AsyncRead` needs them.
+/// Implements the named methods of `AsyncWrite`, or all of them, by forwarding to the adapter's field `stream`. The adapter's file
+/// must import `io`, `Pin`, `Context` and `Poll`.
 macro_rules! forward_writes {
     () => {
         forward_writes!(poll_write, poll_flush, poll_shutdown, poll_write_vectored, is_write_vectored);

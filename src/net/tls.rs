@@ -1,7 +1,7 @@
-//! TLS for both listeners: certificates from files, sessions that may be resumed, and what a handshake tells of the client.
+//! TLS for both listeners: certificates from files, session resumption, and the names in client certificates.
 //!
-//! Keeps true: what cannot be read or does not fit together never starts a listener; a client that must show a certificate
-//! shows it at every handshake: where there is a `client_ca`, no session is resumed.
+//! Keeps true: a listener never starts with unreadable or mismatched files. With a `client_ca`, a client shows its certificate at
+//! every handshake, and no session is resumed.
 
 mod chosen;
 mod files;
@@ -22,9 +22,9 @@ use tokio_rustls::server::TlsStream;
 
 use crate::base::peer::Certificate;
 use crate::config::{Problem, Tls};
-use chosen::Chosen;
+use chosen::CertificateResolver;
 use files::Files;
-use opening::Opening;
+use opening::HttpDetector;
 
 /// A listener's side of TLS. Clones share it.
 #[derive(Clone)]
@@ -32,26 +32,26 @@ pub struct Server(Arc<Parts>);
 
 struct Parts {
     config: Arc<ServerConfig>,
-    /// Who vouches for clients, which then must show a certificate.
+    /// The certificates of `client_ca`. If set, clients must show a certificate.
     authorities: Option<Vec<CertificateDer<'static>>>,
     expires: Timestamp,
 }
 
-/// A section of the config, and what its listener is like.
+/// A TLS section of the config, and the properties of its listener.
 pub struct Section<'a> {
-    /// What it says.
+    /// The section.
     pub tls: &'a Tls,
-    /// Its key: `edge.tls`.
+    /// Its config key, such as `edge.tls`.
     pub key: &'static str,
-    /// What the listener speaks, by ALPN's names, the best first.
+    /// The listener's protocols by their ALPN names, the preferred one first.
     pub protocols: &'static [&'static str],
-    /// What the certificates' dates are held against.
+    /// The time to check certificate dates against.
     pub now: Timestamp,
 }
 
 impl Server {
-    /// Reads the files that the section names. Adds what is wrong with them to `problems`; none with an error among it.
-    /// Sessions of `before` go on, where there are any.
+    /// Reads the files that the section names, and adds errors and warnings to `problems`. Returns none after an error.
+    /// Sessions of `before` can still be resumed.
     pub fn build(
         section: &Section<'_>,
         before: Option<&Server>,
@@ -60,8 +60,8 @@ impl Server {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut files = Files { section, problems };
         let pairs = section.tls.pairs().into_iter().enumerate();
-        // All of them, so that every problem is told at once.
-        let own: Vec<_> = pairs.map(|(number, pair)| files.own(number, &pair, &provider)).collect();
+        // Read all files before failing, so that every problem is reported at once.
+        let own: Vec<_> = pairs.map(|(number, pair)| files.certificate(number, &pair, &provider)).collect();
         let authorities = section.tls.client_ca.as_ref().map(|path| files.authorities(path));
         let own: Vec<_> = own.into_iter().collect::<Option<_>>()?;
         let expires = own.iter().map(|own| own.expires).min()?;
@@ -78,13 +78,13 @@ impl Server {
             Some((_, verifier)) => builder.with_client_cert_verifier(verifier.clone()),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_cert_resolver(Arc::new(Chosen::among(own)));
+        let mut config = builder.with_cert_resolver(Arc::new(CertificateResolver::among(own)));
         config.alpn_protocols = section.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        // Senders are servers, whose own order is as good as none; ours puts the strongest first.
+        // The gateway's cipher order puts the strongest first.
         config.ignore_client_order = true;
         match (&clients, before.filter(|before| before.0.authorities.is_none())) {
-            // A session would bring its client's certificate back, expired or no longer vouched for, and renew itself with
-            // it: whoever shows a certificate shows it each time.
+            // A resumed session would restore a client certificate that may have expired or lost its authority, and could
+            // renew itself without end.
             (Some(_), _) => {
                 config.session_storage = Arc::new(NoServerSessionStorage {});
                 config.send_tls13_tickets = 0;
@@ -102,36 +102,37 @@ impl Server {
         Some(Server(Arc::new(Parts { config: Arc::new(config), authorities, expires })))
     }
 
-    /// Whether clients are held against the same authorities, or none, by both.
-    pub fn vouches_as(&self, before: &Server) -> bool {
+    /// Whether both verify clients against the same authorities, or both against none.
+    pub fn has_same_client_ca(&self, before: &Server) -> bool {
         self.0.authorities == before.0.authorities
     }
 
-    /// When the first of its own certificates expires.
+    /// The earliest expiry among its own certificates.
     pub fn expires(&self) -> Timestamp {
         self.0.expires
     }
 
-    /// Shakes hands. Takes as long as the client does: the caller sets the deadline.
+    /// Performs the handshake. The caller sets the deadline.
     ///
     /// # Errors
-    /// When the client goes away, does not speak TLS, or not one that we speak, or shows no certificate that it needs.
-    pub async fn accept<S>(&self, stream: S) -> Result<Secured<S>, Failure<S>>
+    /// When the client disconnects, does not speak TLS, offers no supported version, or shows no valid certificate where one is
+    /// required.
+    pub async fn accept<S>(&self, stream: S) -> Result<TlsConnection<S>, HandshakeError<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let accept = TlsAcceptor::from(self.0.config.clone()).accept(Opening::of(stream));
+        let accept = TlsAcceptor::from(self.0.config.clone()).accept(HttpDetector::of(stream));
         let stream = accept.into_fallible().await.map_err(|(error, stream)| {
             let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
             match (stream.is_http(), error) {
-                (true, _) => Failure::PlainHttp(stream.into_inner()),
-                (false, Some(error)) => Failure::Refused(stream.into_inner(), detail(error)),
-                (false, None) => Failure::Gone,
+                (true, _) => HandshakeError::PlainHttp(stream.into_inner()),
+                (false, Some(error)) => HandshakeError::Refused(stream.into_inner(), detail(error)),
+                (false, None) => HandshakeError::Gone,
             }
         })?;
         match self.client(stream.get_ref().1) {
-            Ok(certificate) => Ok(Secured { stream, certificate: certificate.map(Arc::new) }),
-            Err(error) => Err(Failure::Refused(stream.into_inner().0.into_inner(), detail(&error))),
+            Ok(certificate) => Ok(TlsConnection { stream, certificate: certificate.map(Arc::new) }),
+            Err(error) => Err(HandshakeError::Refused(stream.into_inner().0.into_inner(), detail(&error))),
         }
     }
 
@@ -142,32 +143,32 @@ impl Server {
         }
         let chain = connection.peer_certificates().unwrap_or_default();
         let own = chain.first().ok_or(rustls::Error::NoCertificatesPresented)?;
-        Ok(Some(names::of_client(own)))
+        Ok(Some(names::client_names(own)))
     }
 }
 
-/// A connection with TLS on it.
-pub struct Secured<S> {
-    /// What is said on it.
-    pub stream: TlsStream<Opening<S>>,
-    /// The client's, verified, where one is required.
+/// A connection after its TLS handshake.
+pub struct TlsConnection<S> {
+    /// The decrypted stream.
+    pub stream: TlsStream<HttpDetector<S>>,
+    /// The client's verified certificate, if one is required.
     pub certificate: Option<Arc<Certificate>>,
 }
 
-impl<S> Secured<S> {
-    /// The protocol that was agreed on, by ALPN's name.
+impl<S> TlsConnection<S> {
+    /// The ALPN name of the agreed protocol.
     pub fn agreed(&self) -> Option<&[u8]> {
         self.stream.get_ref().1.alpn_protocol()
     }
 }
 
-/// How a handshake failed.
-pub enum Failure<S> {
-    /// The client went away.
+/// Why a handshake failed.
+pub enum HandshakeError<S> {
+    /// The client disconnected.
     Gone,
-    /// The client speaks HTTP without TLS. Nothing was answered yet.
+    /// The client speaks HTTP without TLS. Nothing has been answered yet.
     PlainHttp(S),
-    /// It came to nothing, for this reason. An alert was sent where there is one.
+    /// The handshake failed for this reason. The client was sent an alert, if TLS has one for it.
     Refused(S, String),
 }
 
@@ -180,7 +181,7 @@ fn verifier(
         .map_err(|error| error.to_string())
 }
 
-/// For the record: what was wrong, and whose fault it was. rustls' own texts name types and dates, never bytes.
+/// The error for the record, and the side that caused it. Texts of rustls name types and dates, never bytes of the stream.
 fn detail(error: &rustls::Error) -> String {
     use rustls::Error::{
         AlertReceived, InvalidCertificate, InvalidMessage, NoCertificatesPresented, PeerIncompatible,
@@ -190,16 +191,16 @@ fn detail(error: &rustls::Error) -> String {
         AlertReceived(alert) => format!("the client ended the handshake with the alert {alert:?}"),
         NoCertificatesPresented => "the client showed no certificate".to_owned(),
         InvalidCertificate(why) => format!("the client's certificate was refused: {why}"),
-        InvalidMessage(why) => format!("the client sent what is no TLS handshake: {why:?}"),
-        PeerIncompatible(why) => format!("the client offers nothing that is taken here: {why:?}"),
+        InvalidMessage(why) => format!("the client sent something other than a TLS handshake: {why:?}"),
+        PeerIncompatible(why) => format!("the client offers no supported TLS parameters: {why:?}"),
         PeerMisbehaved(why) => format!("the client broke the protocol: {why:?}"),
         error => error.to_string(),
     }
 }
 
-/// What a listener speaks that takes HTTP/1.1 and HTTP/2.
+/// The protocols of a listener for HTTP/1.1 and HTTP/2.
 pub const HTTP: &[&str] = &["h2", "http/1.1"];
-/// What a listener speaks that takes HTTP/1.1 alone.
+/// The protocols of a listener for HTTP/1.1 alone.
 pub const HTTP1: &[&str] = &["http/1.1"];
-/// Sessions remembered for clients without tickets.
+/// Sessions stored for clients that use no tickets.
 const SESSIONS: usize = 4096;

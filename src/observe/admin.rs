@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::secret::Secret;
 use crate::net::lingering_close;
-use crate::net::tls::{self, Failure};
+use crate::net::tls::{self, HandshakeError};
 use crate::observe::metrics::Metrics;
 use crate::observe::telemetry::LogThrottle;
 pub use readiness::{QueueState, Readiness, SpoolState};
@@ -99,12 +99,14 @@ impl Admin {
         let Some(tls) = tls else { return self.http(stream, permit).await };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
             Ok(Ok(secured)) => self.http(secured.stream, permit).await,
-            Ok(Err(Failure::Gone)) => {}
-            Ok(Err(Failure::Refused(mut stream, detail))) => {
+            Ok(Err(HandshakeError::Gone)) => {}
+            Ok(Err(HandshakeError::Refused(mut stream, detail))) => {
                 tracing::debug!(detail, "an admin connection's TLS handshake failed");
                 lingering_close::close(&mut stream, b"").await;
             }
-            Ok(Err(Failure::PlainHttp(mut stream))) => lingering_close::close(&mut stream, NOT_TLS).await,
+            Ok(Err(HandshakeError::PlainHttp(mut stream))) => {
+                lingering_close::close(&mut stream, NOT_TLS).await
+            }
             Err(_) => tracing::debug!("an admin connection's TLS handshake took too long"),
         }
     }

@@ -425,14 +425,14 @@ fn whatever_is_wrong_with_a_file_is_told_at_its_key() {
         ("certificate", "absent.pem", "good.key", "cannot read"),
         ("certificate", "empty.pem", "good.key", "holds no certificate in PEM form"),
         ("certificate", "good.key", "good.key", "holds no certificate in PEM form"),
-        ("certificate", "odd.pem", "good.key", "begins with what is no X.509 certificate"),
+        ("certificate", "odd.pem", "good.key", "does not begin with an X.509 certificate"),
         ("private_key", "good.pem", "absent.key", "cannot read"),
         ("private_key", "good.pem", "empty.pem", "holds no private key in PEM form"),
         ("private_key", "good.pem", "good.pem", "holds no private key in PEM form"),
         ("private_key", "good.pem", "broken.key", "its PEM text cannot be read"),
         ("private_key", "good.pem", "encrypted.key", "is encrypted; decrypt it"),
-        ("private_key", "good.pem", "odd.key", "of a kind or a length"),
-        ("private_key", "good.pem", "other.key", "does not fit the first certificate in"),
+        ("private_key", "good.pem", "odd.key", "has an unsupported type or length"),
+        ("private_key", "good.pem", "other.key", "does not match the first certificate in"),
     ] {
         for section in ["edge.tls", "admin.tls", "edge.tls.more[0]", "edge.tls.more[1]"] {
             let pair = format!("certificate = \"{certificate}\"\nprivate_key = \"{private_key}\"\n");
@@ -456,7 +456,7 @@ fn whatever_is_wrong_with_a_file_is_told_at_its_key() {
     for (file, expected) in [
         ("absent.pem", "cannot read"),
         ("empty.pem", "holds no certificate in PEM form"),
-        ("odd.pem", "is no X.509 certificate of an authority"),
+        ("odd.pem", "is not an X.509 certificate of an authority"),
     ] {
         let text = format!(
             "[edge.tls]\ncertificate = \"good.pem\"\nprivate_key = \"good.key\"\nclient_ca = \"{file}\"\n"

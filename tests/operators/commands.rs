@@ -327,7 +327,7 @@ fn a_source_that_is_open_is_warned_of_and_so_is_a_flag_without_effect() {
     let ran = home.run(&["check"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let expected = [
-        ("5:19", "open", "nothing authenticates this source: whoever can reach it"),
+        ("5:19", "open", "nothing authenticates this source: any client that reaches it"),
         ("8:19", "fenced", "no effect beside allow_ips"),
         ("12:19", "tokened", "no effect beside path_token"),
         ("16:19", "signed", "no effect beside secrets"),

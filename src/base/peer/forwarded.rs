@@ -1,21 +1,20 @@
-//! `X-Forwarded-For`: the client of a request that came through proxies.
+//! `X-Forwarded-For`: finds the client of a request that came through proxies.
 //!
-//! Keeps true: only what a trusted proxy wrote is believed, so no client can choose its own address; the work for one request
-//! is bounded. `Forwarded` (RFC 7239) is not read.
+//! Keeps true: only entries written by trusted proxies count, so a client cannot spoof its own address. The work for one request is
+//! bounded. `Forwarded` (RFC 7239) is ignored.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Network, within};
 
-/// The client of a request on a connection from that address, whose `X-Forwarded-For` lines are these, in their order: the
-/// last address that is not `trusted`, or the first of all where every one is. What is no address ends the search at the proxy
-/// that wrote it, since who was before that one is not known.
+/// The client of a request. `lines` are its `X-Forwarded-For` lines in order. The client is the last address that is not
+/// `trusted`, or the first address if all are trusted. An entry other than an address ends the search at the proxy that wrote it.
 pub fn client<'a>(
     connection: IpAddr,
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
     trusted: &[Network],
 ) -> IpAddr {
-    // Each proxy appends where its request came from, so the list is read from its end, by whoever wrote it.
+    // Each proxy appends the address that it received the request from, so read the list from its end.
     let mut hops = lines.rev().flat_map(|line| line.rsplit(|byte| *byte == b',')).take(MAX_HOPS);
     let mut client = connection;
     while within(client, trusted)
@@ -26,7 +25,8 @@ pub fn client<'a>(
     client
 }
 
-/// An address, with or without a port: `203.0.113.7`, `203.0.113.7:80`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:80`.
+/// Parses an address with or without a port: `203.0.113.7`, `203.0.113.7:80`, `2001:db8::7`, `[2001:db8::7]`,
+/// `[2001:db8::7]:80`.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(entry.trim_ascii()).ok()?;
     let (address, port) = if let Some(bracketed) = text.strip_prefix('[') {
@@ -46,7 +46,7 @@ fn is_port(text: &str) -> bool {
     digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
 }
 
-/// No chain of proxies is this long; a longer list is somebody's attempt at something.
+/// No real chain of proxies is this long. A longer list is an attack.
 const MAX_HOPS: usize = 64;
 
 #[cfg(test)]
@@ -72,11 +72,11 @@ mod tests {
             (&["203.0.113.7, 10.0.0.2"], "203.0.113.7"),
             (&["203.0.113.7,10.0.0.2 ,\t10.0.0.3"], "203.0.113.7"),
             (&["203.0.113.7", "10.0.0.2"], "203.0.113.7"),
-            // What the client itself sent is to the left of where it was seen.
+            // An entry that the client sent itself is to the left of its address.
             (&["192.0.2.1, 203.0.113.7"], "203.0.113.7"),
             (&["192.0.2.1", "203.0.113.7"], "203.0.113.7"),
             (&["10.0.0.9, 203.0.113.7, fd00::2"], "203.0.113.7"),
-            // All of them trusted: the first.
+            // All are trusted, so the first counts.
             (&["10.0.0.4, 10.0.0.2"], "10.0.0.4"),
             (&["fd00::4"], "fd00::4"),
         ];
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_connection_that_is_not_trusted_nothing_is_believed() {
+    fn an_untrusted_connections_header_is_ignored() {
         assert_eq!(found("192.0.2.1", &["203.0.113.7"]), "192.0.2.1");
         assert_eq!(found("192.0.2.1", &["203.0.113.7, 10.0.0.1"]), "192.0.2.1");
         let everything = [&b"203.0.113.7"[..]].into_iter();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_ends_the_search_at_the_proxy_that_wrote_it() {
+    fn an_entry_other_than_an_address_ends_the_search_at_the_proxy_that_wrote_it() {
         for garbage in [
             "unknown",
             "_hidden",
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_may_be_written_in_these_ways() {
+    fn these_notations_of_an_address_are_accepted() {
         for (entry, address) in [
             ("203.0.113.7", "203.0.113.7"),
             ("203.0.113.7:51221", "203.0.113.7"),
@@ -148,12 +148,12 @@ mod tests {
         ] {
             assert_eq!(found("10.0.0.1", &[entry]), address, "{entry}");
         }
-        // A proxy that writes IPv4 as IPv6 is as trusted as it was.
+        // A trusted IPv4 proxy is also trusted in IPv6 notation.
         assert_eq!(found("10.0.0.1", &["203.0.113.7, ::ffff:10.0.0.2"]), "203.0.113.7");
     }
 
     #[test]
-    fn a_list_without_end_is_left_after_so_many_hops() {
+    fn the_search_ends_after_a_bounded_number_of_hops() {
         let list = |hops: usize| "203.0.113.7".to_owned() + &", 10.0.0.2".repeat(hops);
         assert_eq!(found("10.0.0.1", &[&list(MAX_HOPS - 1)]), "203.0.113.7");
         assert_eq!(found("10.0.0.1", &[&list(MAX_HOPS)]), "10.0.0.2");
@@ -166,7 +166,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_a_client_sends_it_is_who_the_trusted_proxy_saw(sent in "[ -~]{0,60}", saw: IpAddr) {
+        fn the_client_is_the_address_that_the_trusted_proxy_saw(sent in "[ -~]{0,60}", saw: IpAddr) {
             prop_assume!(!within(saw.to_canonical(), &networks()));
             let lines = [sent.clone(), saw.to_string()];
             prop_assert_eq!(found("10.0.0.1", &[&lines[0], &lines[1]]), saw.to_canonical().to_string());

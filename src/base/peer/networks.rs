@@ -1,7 +1,7 @@
-//! Networks of addresses, as the config and `audit query` name them.
+//! IP networks, as the config and `audit query` write them.
 //!
-//! Keeps true: an IPv4-mapped IPv6 network (RFC 4291, section 2.5.5.2) is the IPv4 network that it maps, so that a network
-//! which looks right never silently matches nothing.
+//! Keeps true: an IPv4-mapped IPv6 network (RFC 4291, section 2.5.5.2) is treated as the IPv4 network, because it would match
+//! nothing otherwise.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,35 +9,35 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// A network of IPv4 or of IPv6 addresses. An IPv6 network holds no IPv4 address: `::/0` is all of IPv6 alone.
+/// A network of IPv4 or IPv6 addresses. An IPv6 network holds no IPv4 address, not even `::/0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-/// Why a text names no network.
+/// Why a text is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoNetwork {
-    /// Neither an address nor an address and a prefix length.
+pub enum NetworkError {
+    /// The text is neither an address nor an address with a prefix length.
     #[error("not an IP address or network")]
     Malformed,
-    /// It is wider than the IPv4-mapped addresses, so that it would mean other addresses than the text suggests.
+    /// The network is wider than the range of IPv4-mapped addresses, so it would hold other addresses than the text suggests.
     #[error("a prefix under 96 holds more than IPv4-mapped addresses; write 0.0.0.0/0 for all of IPv4")]
     TooWide,
 }
 
 impl Network {
-    /// Whether an address is in it. An IPv4-mapped IPv6 address counts as the IPv4 address.
+    /// Whether the network holds an address. An IPv4-mapped IPv6 address counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
 }
 
 impl FromStr for Network {
-    type Err = NoNetwork;
+    type Err = NetworkError;
 
-    /// Reads `203.0.113.0/24`, or an address as a network of one.
-    fn from_str(text: &str) -> Result<Network, NoNetwork> {
+    /// Parses `203.0.113.0/24`, or a single address.
+    fn from_str(text: &str) -> Result<Network, NetworkError> {
         let network: Result<IpNet, _> = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        match network.map_err(|_| NoNetwork::Malformed)? {
+        match network.map_err(|_| NetworkError::Malformed)? {
             IpNet::V6(network) => match network.addr().to_ipv4_mapped() {
                 Some(address) => mapped(address, network.prefix_len()),
                 None => Ok(Network(network.into())),
@@ -47,9 +47,9 @@ impl FromStr for Network {
     }
 }
 
-fn mapped(address: Ipv4Addr, prefix: u8) -> Result<Network, NoNetwork> {
-    let prefix = prefix.checked_sub(MAPPED_PREFIX).ok_or(NoNetwork::TooWide)?;
-    Ipv4Net::new(address, prefix).map(|network| Network(network.into())).map_err(|_| NoNetwork::Malformed)
+fn mapped(address: Ipv4Addr, prefix: u8) -> Result<Network, NetworkError> {
+    let prefix = prefix.checked_sub(MAPPED_PREFIX).ok_or(NetworkError::TooWide)?;
+    Ipv4Net::new(address, prefix).map(|network| Network(network.into())).map_err(|_| NetworkError::Malformed)
 }
 
 impl fmt::Display for Network {
@@ -63,13 +63,13 @@ pub fn within(address: IpAddr, networks: &[Network]) -> bool {
     networks.iter().any(|network| network.contains(address))
 }
 
-/// Whether these networks together are all there is of IPv4, or of IPv6.
-pub fn everybody(networks: &[Network]) -> bool {
+/// Whether these networks together cover all of IPv4 or all of IPv6.
+pub fn covers_all(networks: &[Network]) -> bool {
     let networks: Vec<IpNet> = networks.iter().map(|network| network.0).collect();
     IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0)
 }
 
-/// The bits that every IPv4-mapped address begins with.
+/// The prefix length of the range of IPv4-mapped addresses.
 const MAPPED_PREFIX: u8 = 96;
 
 #[cfg(test)]
@@ -110,20 +110,20 @@ mod tests {
         }
         assert!(within("::1".parse().unwrap(), &networks(&["::/8"])));
         for wide in ["::ffff:0:0/95", "::ffff:0:0/90", "::ffff:127.0.0.1/0", "::ffff:10.0.0.0/8"] {
-            assert_eq!(wide.parse::<Network>(), Err(NoNetwork::TooWide), "{wide}");
+            assert_eq!(wide.parse::<Network>(), Err(NetworkError::TooWide), "{wide}");
         }
         for none in ["", "localhost", "10.0.0.0/33", "::ffff:10.0.0.0/129", "10.0.0/8", "fe80::1%2", " ::1"] {
-            assert_eq!(none.parse::<Network>(), Err(NoNetwork::Malformed), "{none}");
+            assert_eq!(none.parse::<Network>(), Err(NetworkError::Malformed), "{none}");
         }
     }
 
     #[test]
-    fn everybody_is_in_a_network_of_all_addresses_or_in_its_parts() {
-        let everybody = |texts: &[&str]| everybody(&networks(texts));
-        assert!(everybody(&["0.0.0.0/0"]) && everybody(&["10.0.0.0/8", "::/0"]));
-        assert!(everybody(&["128.0.0.0/1", "0.0.0.0/2", "64.0.0.0/2"]));
-        assert!(everybody(&["::ffff:0:0/96"]) && everybody(&["::ffff:0.0.0.0/97", "::ffff:128.0.0.0/97"]));
-        assert!(everybody(&["::ffff:0.0.0.0/97", "128.0.0.0/1"]));
-        assert!(!everybody(&[]) && !everybody(&["0.0.0.0/1", "::/1", "::ffff:0.0.0.0/97"]));
+    fn one_network_or_several_can_cover_all_addresses() {
+        let covers_all = |texts: &[&str]| covers_all(&networks(texts));
+        assert!(covers_all(&["0.0.0.0/0"]) && covers_all(&["10.0.0.0/8", "::/0"]));
+        assert!(covers_all(&["128.0.0.0/1", "0.0.0.0/2", "64.0.0.0/2"]));
+        assert!(covers_all(&["::ffff:0:0/96"]) && covers_all(&["::ffff:0.0.0.0/97", "::ffff:128.0.0.0/97"]));
+        assert!(covers_all(&["::ffff:0.0.0.0/97", "128.0.0.0/1"]));
+        assert!(!covers_all(&[]) && !covers_all(&["0.0.0.0/1", "::/1", "::ffff:0.0.0.0/97"]));
     }
 }

@@ -1,34 +1,36 @@
-//! Which of a listener's certificates a client is shown.
+//! Chooses which of a listener's certificates a client gets.
 //!
-//! Keeps true: a client is always shown one. The first of the config is for those that name no host, or one that none is for.
+//! Keeps true: every client gets a certificate. The first one of the config is the default for clients that name no host, or an
+//! unknown one.
 
 use std::sync::Arc;
 
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::files::Own;
+use super::files::ListenerCertificate;
 
-/// The certificates to choose from, in the config's order. At least one.
+/// The certificates to choose from, in the config's order; never empty.
 #[derive(Debug)]
-pub(super) struct Chosen(Vec<Own>);
+pub(super) struct CertificateResolver(Vec<ListenerCertificate>);
 
-impl Chosen {
-    pub(super) fn among(own: Vec<Own>) -> Chosen {
-        Chosen(own)
+impl CertificateResolver {
+    pub(super) fn among(own: Vec<ListenerCertificate>) -> CertificateResolver {
+        CertificateResolver(own)
     }
 }
 
-impl ResolvesServerCert for Chosen {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let host = hello.server_name();
-        let fit = |own: &Own| host.map_or(Fit::None, |host| fit(&own.names, host));
+        let fit = |own: &ListenerCertificate| host.map_or(Fit::None, |host| fit(&own.names, host));
         let best = self.0.iter().map(fit).max()?;
-        // With no certificate for the host there is the first, and only the first.
+        // If no certificate fits the host, only the first one is a candidate.
         let first = if best == Fit::None { self.0.get(..1)? } else { &self.0 };
         let candidates = || first.iter().filter(|own| best == Fit::None || fit(own) == best);
-        // One name may have an RSA and an ECDSA certificate, and a client may take only one of the two.
-        let taken = |own: &&Own| own.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        // A host may have an RSA and an ECDSA certificate, and a client may support only one of them.
+        let taken =
+            |own: &&ListenerCertificate| own.key.key.choose_scheme(hello.signature_schemes()).is_some();
         candidates().find(taken).or_else(|| candidates().next()).map(|own| own.key.clone())
     }
 }

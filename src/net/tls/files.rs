@@ -1,6 +1,6 @@
-//! The files that a section of the config names, and everything that may be wrong with them.
+//! Reads the files that a TLS section names, and reports their problems.
 //!
-//! Keeps true: each problem stands at the key that names the file; no text of a file gets into it.
+//! Keeps true: each problem is reported at the key that names the file, and never quotes the file's content.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
 
 use super::Section;
-use super::names::{self, Ours};
+use super::names::{self, CertificateInfo};
 use crate::base::file;
 use crate::config::{At, KeyPair, Position, Problem};
 
@@ -25,16 +25,21 @@ pub(super) struct Files<'a> {
 
 /// One of the listener's own certificates.
 #[derive(Debug)]
-pub(super) struct Own {
+pub(super) struct ListenerCertificate {
     pub(super) key: Arc<CertifiedKey>,
-    /// The hosts that it is for.
+    /// The hosts that it is valid for.
     pub(super) names: Vec<String>,
     pub(super) expires: Timestamp,
 }
 
 impl Files<'_> {
-    /// A certificate chain with its key; the pair's number is from 0.
-    pub(super) fn own(&mut self, number: usize, pair: &KeyPair, provider: &CryptoProvider) -> Option<Own> {
+    /// Reads a certificate chain with its key. Pairs are numbered from 0.
+    pub(super) fn certificate(
+        &mut self,
+        number: usize,
+        pair: &KeyPair,
+        provider: &CryptoProvider,
+    ) -> Option<ListenerCertificate> {
         let key_of = |file: &str| match number.checked_sub(1) {
             None => format!("{}.{file}", self.section.key),
             Some(number) => format!("{}.more[{number}].{file}", self.section.key),
@@ -44,17 +49,17 @@ impl Files<'_> {
         let signing = self.private_key(&private, &pair.private_key);
         let (chain, signing) = (chain?, signing?);
         let shown = pair.certificate.value.display();
-        let Some(Ours { hosts, from, expires }) = chain.first().and_then(names::own) else {
+        let Some(CertificateInfo { hosts, from, expires }) = chain.first().and_then(names::info) else {
             return self.error(
                 pair.certificate.at,
                 &key,
-                format!("{shown} begins with what is no X.509 certificate"),
+                format!("{shown} does not begin with an X.509 certificate"),
             );
         };
         self.check_dates(pair.certificate.at, &key, &shown.to_string(), from, expires);
         let Ok(signing) = provider.key_provider.load_private_key(signing) else {
             let what = format!(
-                "the key in {} is of a kind or a length that is not taken here; use ECDSA P-256 or RSA with 2048 bits",
+                "the key in {} has an unsupported type or length; use ECDSA P-256 or RSA with 2048 bits",
                 pair.private_key.value.display()
             );
             return self.error(pair.private_key.at, &private, what);
@@ -64,7 +69,7 @@ impl Files<'_> {
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(Error::InconsistentKeys(_)) => {
                 let what = format!(
-                    "the key in {} does not fit the first certificate in {shown}",
+                    "the key in {} does not match the first certificate in {shown}",
                     pair.private_key.value.display()
                 );
                 return self.error(pair.private_key.at, &private, what);
@@ -73,10 +78,10 @@ impl Files<'_> {
                 return self.error(pair.certificate.at, &key, format!("cannot use {shown}: {why}"));
             }
         }
-        Some(Own { key: Arc::new(certified), names: hosts, expires })
+        Some(ListenerCertificate { key: Arc::new(certified), names: hosts, expires })
     }
 
-    /// The authorities that clients' certificates are held against.
+    /// Reads the authorities that verify client certificates.
     pub(super) fn authorities(
         &mut self,
         path: &At<PathBuf>,
@@ -86,10 +91,13 @@ impl Files<'_> {
         let mut roots = RootCertStore::empty();
         let shown = path.value.display();
         for (number, authority) in authorities.iter().enumerate() {
-            let dates = names::own(authority);
-            let (Some(Ours { expires, .. }), Ok(())) = (dates, roots.add(authority.clone())) else {
-                let what =
-                    format!("certificate {} in {shown} is no X.509 certificate of an authority", number + 1);
+            let dates = names::info(authority);
+            let (Some(CertificateInfo { expires, .. }), Ok(())) = (dates, roots.add(authority.clone()))
+            else {
+                let what = format!(
+                    "certificate {} in {shown} is not an X.509 certificate of an authority",
+                    number + 1
+                );
                 return self.error(path.at, &key, what);
             };
             if expires <= self.section.now {
@@ -103,7 +111,7 @@ impl Files<'_> {
         Some((authorities, roots))
     }
 
-    /// What concerns the section as a whole.
+    /// Reports an error at the section as a whole.
     pub(super) fn usable<T>(&mut self, made: Result<T, String>) -> Option<T> {
         match made {
             Ok(made) => Some(made),
@@ -127,7 +135,7 @@ impl Files<'_> {
     fn private_key(&mut self, key: &str, path: &At<PathBuf>) -> Option<PrivateKeyDer<'static>> {
         let text = self.read(key, path)?;
         let shown = path.value.display();
-        // Both ways to write it hold this word where no other PEM text does.
+        // Both formats of encrypted keys contain this word, and no other PEM text does.
         let encrypted = text.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED);
         match PrivateKeyDer::from_pem_slice(&text) {
             _ if encrypted => {
@@ -144,7 +152,7 @@ impl Files<'_> {
 
     fn read(&mut self, key: &str, path: &At<PathBuf>) -> Option<Vec<u8>> {
         let shown = |path: &Path| path.display().to_string();
-        match file::read(&path.value, LONGEST) {
+        match file::read(&path.value, MAX_FILE) {
             Ok(text) => Some(text),
             Err(why) => self.error(path.at, key, format!("cannot read {}: {why}", shown(&path.value))),
         }
@@ -157,7 +165,7 @@ impl Files<'_> {
             format!("the certificate in {shown} expired on {expires:.0}: clients refuse it")
         } else if from > now {
             format!("the certificate in {shown} is not valid before {from:.0}: until then clients refuse it")
-        } else if left < SOON {
+        } else if left < EXPIRES_SOON {
             format!(
                 "the certificate in {shown} expires on {expires:.0}, in less than {} days",
                 left.as_hours() / 24 + 1
@@ -178,8 +186,8 @@ impl Files<'_> {
     }
 }
 
-/// Every authority of a system fits in; what has no end, such as a device, does not.
-const LONGEST: u64 = 4 << 20;
+/// Bytes. All authorities of a system fit; a file without an end, such as a device, does not.
+const MAX_FILE: u64 = 4 << 20;
 const ENCRYPTED: &[u8] = b"ENCRYPTED";
-/// Certificates that live 90 days are renewed after 60: one that is this old was not.
-const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
+/// A 90-day certificate is usually renewed after 60 days, so 14 days before its end the renewal has failed.
+const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(14 * 24);

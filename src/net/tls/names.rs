@@ -1,7 +1,7 @@
-//! What a certificate says: of us, the hosts that it is for and how long; of a client, its names.
+//! Reads certificates: hosts and dates of the listener's own, names of a client's.
 //!
-//! Keeps true: a subject is written so that no text in it can be taken for another part of it. What cannot be read is no name.
-//! Source of the form: RFC 4514.
+//! Keeps true: a subject is escaped so that no value can be mistaken for another part of it. Unreadable names are left out.
+//! Source of the format: RFC 4514.
 
 use std::net::IpAddr;
 
@@ -15,19 +15,19 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use crate::base::peer::{Certificate, Name};
 
-/// What is to be known of one of our own certificates.
-pub(super) struct Ours {
-    /// The host names among its alternative names.
+/// The hosts and dates of a listener's own certificate.
+pub(super) struct CertificateInfo {
+    /// The DNS names among its alternative names.
     pub(super) hosts: Vec<String>,
     pub(super) from: Timestamp,
     pub(super) expires: Timestamp,
 }
 
-/// Reads one of our own, or an authority's.
-pub(super) fn own(certificate: &CertificateDer<'_>) -> Option<Ours> {
+/// Reads the certificate of a listener or of an authority.
+pub(super) fn info(certificate: &CertificateDer<'_>) -> Option<CertificateInfo> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let validity = certificate.validity();
-    // The last second of the year 9999, which stands for "never", is past what a timestamp holds.
+    // The last second of the year 9999, which means "never expires", exceeds the range of a timestamp.
     let moment = |seconds: i64| {
         let within = seconds.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
         Timestamp::from_second(within).ok()
@@ -36,15 +36,15 @@ pub(super) fn own(certificate: &CertificateDer<'_>) -> Option<Ours> {
         Name::Dns(host) => Some(host),
         Name::Address(_) | Name::Email(_) | Name::Uri(_) => None,
     });
-    Some(Ours {
+    Some(CertificateInfo {
         hosts: hosts.collect(),
         from: moment(validity.not_before.timestamp())?,
         expires: moment(validity.not_after.timestamp())?,
     })
 }
 
-/// The names in a client's certificate, which was verified; none where they cannot be read.
-pub(super) fn of_client(certificate: &CertificateDer<'_>) -> Certificate {
+/// The names in a client's verified certificate; empty if it cannot be parsed.
+pub(super) fn client_names(certificate: &CertificateDer<'_>) -> Certificate {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
         return Certificate::default();
     };
@@ -52,7 +52,7 @@ pub(super) fn of_client(certificate: &CertificateDer<'_>) -> Certificate {
     let common = subject.iter_common_name().filter_map(|name| name.as_str().ok());
     Certificate {
         common_names: common.map(str::to_owned).collect(),
-        subject: written(subject),
+        subject: to_rfc4514(subject),
         names: alternative(&certificate),
     }
 }
@@ -72,8 +72,8 @@ fn alternative(certificate: &X509Certificate<'_>) -> Vec<Name> {
     extension.value.general_names.iter().filter_map(name).collect()
 }
 
-/// A name as text: the last part first.
-fn written(name: &X509Name<'_>) -> String {
+/// Writes a name as text, the last part first.
+fn to_rfc4514(name: &X509Name<'_>) -> String {
     let parts: Vec<String> =
         name.iter_rdn().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+")).collect();
     parts.into_iter().rev().collect::<Vec<_>>().join(",")
@@ -81,7 +81,7 @@ fn written(name: &X509Name<'_>) -> String {
 
 fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
     let oid = attribute.attr_type().to_id_string();
-    let known = SHORT.iter().find(|(known, _)| *known == oid).map(|(_, short)| *short);
+    let known = ATTRIBUTE_NAMES.iter().find(|(known, _)| *known == oid).map(|(_, short)| *short);
     let value = match (known, attribute.as_str()) {
         (Some(_), Ok(text)) => escaped(text),
         _ => format!("#{}", hex::encode(attribute.attr_value().to_der_vec().unwrap_or_default())),
@@ -98,7 +98,7 @@ fn escaped(text: &str) -> String {
             escaped.push('\\');
         }
         match c {
-            // A record is read on terminals too.
+            // Records are also read on terminals.
             c if c.is_control() => {
                 let mut bytes = [0; 4];
                 for byte in c.encode_utf8(&mut bytes).bytes() {
@@ -111,8 +111,8 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// RFC 4514, section 3.
-const SHORT: [(&str, &str); 9] = [
+/// The short names of RFC 4514, section 3.
+const ATTRIBUTE_NAMES: [(&str, &str); 9] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.7", "L"),
     ("2.5.4.8", "ST"),
@@ -138,7 +138,7 @@ mod tests {
         }
         params.subject_alt_names = names;
         let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        of_client(made.der())
+        client_names(made.der())
     }
 
     #[test]
@@ -175,8 +175,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_has_no_names() {
-        assert_eq!(of_client(&CertificateDer::from(vec![0x30, 0])), Certificate::default());
-        assert!(own(&CertificateDer::from(vec![])).is_none());
+    fn bytes_other_than_a_certificate_have_no_names() {
+        assert_eq!(client_names(&CertificateDer::from(vec![0x30, 0])), Certificate::default());
+        assert!(info(&CertificateDer::from(vec![])).is_none());
     }
 }

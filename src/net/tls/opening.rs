@@ -1,6 +1,6 @@
-//! A stream that looks at its own first byte, to tell plain HTTP from TLS before anything is answered in TLS.
+//! A stream that checks its first byte, to detect plain HTTP before TLS answers anything.
 //!
-//! Keeps true: of a stream that begins like HTTP nothing is given on, so that TLS has nothing to answer with an alert.
+//! Keeps true: if a stream begins like HTTP, TLS gets none of its bytes, so that it sends no alert.
 
 use std::io;
 use std::pin::Pin;
@@ -10,26 +10,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::forward::forward_writes;
 
-/// The stream.
-pub struct Opening<S> {
+/// The checked stream.
+pub struct HttpDetector<S> {
     stream: S,
-    begins: Begins,
+    first: FirstByte,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Begins {
-    NotYet,
-    LikeHttp,
-    Otherwise,
+enum FirstByte {
+    Unread,
+    Letter,
+    Other,
 }
 
-impl<S> Opening<S> {
-    pub(super) fn of(stream: S) -> Opening<S> {
-        Opening { stream, begins: Begins::NotYet }
+impl<S> HttpDetector<S> {
+    pub(super) fn of(stream: S) -> HttpDetector<S> {
+        HttpDetector { stream, first: FirstByte::Unread }
     }
 
     pub(super) fn is_http(&self) -> bool {
-        self.begins == Begins::LikeHttp
+        self.first == FirstByte::Letter
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -37,29 +37,29 @@ impl<S> Opening<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HttpDetector<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.begins == Begins::Otherwise {
+        if self.first == FirstByte::Other {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let Some(first) = buf.filled().get(before) else { return Poll::Ready(Ok(())) };
-        // A method begins with a letter; a TLS record, of whatever type, does not.
+        // An HTTP method begins with a letter; no type of TLS record does.
         if !first.is_ascii_alphabetic() {
-            self.begins = Begins::Otherwise;
+            self.first = FirstByte::Other;
             return Poll::Ready(Ok(()));
         }
-        self.begins = Begins::LikeHttp;
+        self.first = FirstByte::Letter;
         buf.set_filled(before);
         Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HttpDetector<S> {
     forward_writes!();
 }

@@ -65,7 +65,7 @@ impl RequestContext {
         in_flight.inc();
         let received = pipeline.clock.now();
         let hops = head.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
-        if !peer.hidden {
+        if !peer.client_unknown {
             peer.address = forwarded::client(peer.address, hops, &rules.edge.trusted_proxies);
         }
         let (source, near_miss, close_connection) = (None, None, false);

@@ -152,7 +152,7 @@ fn verified(
     // Enforced even if observed: the certificate may be all that authenticates the source.
     admission::check_certificate(
         source,
-        &Peer { address: client, certificate: certificate.clone(), hidden: false },
+        &Peer { address: client, certificate: certificate.clone(), client_unknown: false },
     )?;
     let redactor = &rules.routes.redactor;
     Delivery { source, headers, body, received, redactor, counted }.read(&enforce)

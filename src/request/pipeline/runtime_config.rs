@@ -77,7 +77,7 @@ impl RuntimeConfig {
     /// Adopts the connections of `before` if both determine the client address in the same way. Returns whether it did.
     pub fn adopt_connections(&mut self, before: &RuntimeConfig) -> bool {
         let tls = match (&self.tls, &before.tls) {
-            (Some(tls), Some(before)) => tls.vouches_as(before),
+            (Some(tls), Some(before)) => tls.has_same_client_ca(before),
             (tls, before) => tls.is_some() == before.is_some(),
         };
         let (edge, then) = (&self.edge, &before.edge);

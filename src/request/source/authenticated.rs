@@ -36,7 +36,7 @@ impl Builder<'_> {
             Signing::Sometimes(_) if !open => Err(format!(
                 "{name} needs secrets, or for its legacy system path_token = {{ env = \"NAME\" }} or client_certificate"
             )),
-            _ if !of.allow_ips.is_empty() && !peer::everybody(&of.allow_ips) => Ok(VerifiedBy::ClientAddress),
+            _ if !of.allow_ips.is_empty() && !peer::covers_all(&of.allow_ips) => Ok(VerifiedBy::ClientAddress),
             _ if open => Ok(VerifiedBy::Nothing),
             _ if !of.allow_ips.is_empty() => Err(
                 "nothing authenticates this source, since allow_ips allows every address: list the sender's own networks, \
