@@ -1,7 +1,7 @@
 //! Sets the program's revision: `HOOKGATE_REVISION` if set, else the git commit.
 //!
-//! A release build runs this script again when the commit changes. A debug build does not, since each commit would rebuild every
-//! test. Its revision ends in `-debug`, and may name an earlier commit.
+//! A release build runs this script again when the commit changes. A debug build does not, since each commit would
+//! rebuild every test. Its revision ends in `-debug`, and may name an earlier commit.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,11 +1,12 @@
-//! The public listener: accepts connections, determines the client's address, detects HTTP/1.1 or HTTP/2, enforces deadlines.
+//! The public listener: accepts connections, determines the client's address, detects HTTP/1.1 or HTTP/2, enforces
+//! deadlines.
 //!
 //! Keeps true:
 //! - A connection without a complete request head is closed at the header timeout.
 //! - An idle connection is closed at the idle timeout, or earlier when connections run short.
 //! - A connection over a limit is answered with 503 and closed.
-//! - The client address is the socket's, unless a trusted proxy supplied another. If a reload changes how it is determined,
-//!   existing connections close after the current request.
+//! - The client address is the socket's, unless a trusted proxy supplied another. If a reload changes how it is
+//!   determined, existing connections close after the current request.
 //! - No connection is accepted after the drain.
 
 mod chunks;
@@ -50,7 +51,8 @@ use first_bytes::Protocol;
 use proxy_protocol::Begun;
 pub use threads::EdgeThreads;
 
-/// Binds an address; port 0 picks a free port. `shared` sets SO_REUSEPORT: other such sockets may listen on the same port.
+/// Binds an address; port 0 picks a free port. `shared` sets SO_REUSEPORT: other such sockets may listen on the same
+/// port.
 ///
 /// # Errors
 /// The system's error, such as "address in use" or "permission denied".
@@ -103,21 +105,22 @@ pub async fn serve(
             () = stop.accepting.cancelled() => break,
         };
         match accepted {
-            // Its own thread registers it with its own event queue.
+            // A std stream, because the thread that serves it registers it with its own runtime.
             Ok((stream, peer)) => match stream.into_std() {
                 Ok(stream) => take(stream, peer),
-                Err(error) => tracing::warn!(%error, "a connection is lost"),
+                Err(error) => tracing::warn!(%error, "an accepted connection was lost"),
             },
             Err(error) => {
                 if let Some(failed) = failing.record() {
-                    tracing::warn!(%error, failed, "cannot accept a connection; trying on");
+                    tracing::warn!(%error, failed, "cannot accept connections; retrying");
                 }
-                // Out of file descriptors, mostly: trying again at once would only burn the processor.
+                // Mostly the process is out of file descriptors. Retrying at once would only use up the processor.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    // Closing the listener resets connections that are still in its backlog, so accept them first. No await may come between.
+    // Closing the listener resets connections that are still in its backlog, so accept them first. No await may come
+    // between.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
         if stream.set_nonblocking(true).is_ok() {
@@ -227,12 +230,12 @@ impl Connection {
     ) {
         let (opened, within) = (clock::instant(), self.rules.edge.header_timeout);
         let mut bytes = Vec::new();
-        let told = tokio::select! {
-            told = tokio::time::timeout(within, first_bytes::read(&mut stream, &mut bytes)) => told,
+        let detected = tokio::select! {
+            detected = tokio::time::timeout(within, first_bytes::read(&mut stream, &mut bytes)) => detected,
             // A client that has just connected is about to send its request, so it gets the grace period.
             () = self.until_stopping_for(DRAIN_GRACE) => return,
         };
-        let protocol = match told {
+        let protocol = match detected {
             Ok(Ok(protocol)) => protocol,
             // The client closed the connection without a request.
             Ok(Err(_)) => return,
@@ -293,8 +296,8 @@ impl Connection {
         }
         let answer = self.pipeline.refuse_connection(&self.peer, refusal.reason, &refusal.detail);
         let Some(_refusal) = self.limit.acquire_refusal() else {
-            // Too many refused connections linger already: try one write and close. tokio's own write would first wait until it
-            // has seen the socket writable.
+            // Too many refused connections linger already: try one write and close. tokio's own write would first wait
+            // until it has seen the socket writable.
             let _ = stream.into_std().and_then(|mut stream| stream.write(answer.as_bytes()));
             return;
         };
@@ -305,7 +308,7 @@ impl Connection {
 const BACKLOG: u32 = 4096;
 /// The time that a connection accepted just before the drain gets to send its request.
 const DRAIN_GRACE: Duration = Duration::from_millis(250);
-/// How much longer than `edge.idle_timeout` an idle connection stays open. The `Keep-Alive` header tells clients the timeout, so
-/// a client may send a request at its very end. Without the grace, that request would be lost.
+/// How much longer than `edge.idle_timeout` an idle connection stays open. The `Keep-Alive` header tells clients the
+/// timeout, so a client may send a request at its very end. Without the grace, that request would be lost.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

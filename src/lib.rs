@@ -1,9 +1,10 @@
-//! hookgate: an inbound webhook gateway. It verifies deliveries from fintech providers, makes them durable, and forwards each
-//! event once, in one schema.
+//! hookgate: an inbound webhook gateway. It verifies deliveries from fintech providers, makes them durable, and
+//! forwards each event once, in one schema.
 //!
 //! # The map
 //!
-//! A folder may use the folders below it, and a module the modules below it in its folder. `tests/pure/layers.rs` enforces this.
+//! A folder may use the folders below it, and a module the modules below it in its folder. `tests/pure/layers.rs`
+//! enforces this.
 //!
 //! ```text
 //! cli            the commands, one file each
@@ -42,10 +43,10 @@
 //!
 //! # The way of a request
 //!
-//! `edge` reads a request head and calls [`request::pipeline::Pipeline::handle`]. The pipeline finds the source, reads the body,
-//! verifies the raw bytes (`provider::signature`) and normalizes them to an event (`provider::normalize`). Then it enqueues the
-//! event (`durable::spool`): to the inbox, else to disk. The result becomes an `outcome`, which is counted and rendered. A refusal
-//! is also recorded.
+//! `edge` reads a request head and calls [`request::pipeline::Pipeline::handle`]. The pipeline finds the source, reads
+//! the body, verifies the raw bytes (`provider::signature`) and normalizes them to an event (`provider::normalize`).
+//! Then it enqueues the event (`durable::spool`): to the inbox, else to disk. The result becomes an `outcome`, which is
+//! counted and rendered. A refusal is also recorded.
 
 // Tests may unwrap and need no docs, so these are the library's lints and not the package's.
 #![warn(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]

@@ -1,7 +1,7 @@
 //! Reads a file named by the config or a command. Its path may lead to a FIFO, a device or a directory.
 //!
-//! Keeps true: a read takes at most two seconds, and never exceeds the limit. Otherwise a FIFO without a writer would block
-//! `open` forever, and a device might have no end.
+//! Keeps true: a read takes at most two seconds, and never exceeds the limit. Otherwise a FIFO without a writer would
+//! block `open` forever, and a device might have no end.
 
 use std::fmt;
 use std::fs::OpenOptions;

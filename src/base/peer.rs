@@ -1,7 +1,7 @@
 //! The client of a connection: its address, and the names in its certificate.
 //!
-//! Keeps true: the address is the socket's, unless a trusted proxy supplied another. A certificate's name must match entirely; only
-//! a leading `*.` stands for one label of a host.
+//! Keeps true: the address is the socket's, unless a trusted proxy supplied another. A certificate's name must match
+//! entirely; only a leading `*.` stands for one label of a host.
 
 pub mod forwarded;
 mod networks;
@@ -32,8 +32,8 @@ impl Peer {
     }
 }
 
-/// The network that counts as one client: a single IPv4 address, or the /64 of an IPv6 address, since one host usually has all of
-/// its addresses.
+/// The network that counts as one client: a single IPv4 address, or the /64 of an IPv6 address, since one host usually
+/// has all of its addresses.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
@@ -77,8 +77,8 @@ impl Certificate {
         !(name.is_empty() || name.contains('*') || of_hosts && name.contains(['=', '@', ':', '/']))
     }
 
-    /// Whether `expected` equals the subject or one of the names. Host names and common names are compared without case, and a
-    /// leading `*.` in `expected` stands for one label.
+    /// Whether `expected` equals the subject or one of the names. Host names and common names are compared without
+    /// case, and a leading `*.` in `expected` stands for one label.
     pub fn matches(&self, expected: &str) -> bool {
         let name = |name: &Name| match name {
             Name::Dns(host) => is_host(expected, host),

@@ -48,7 +48,8 @@ macro_rules! problem_type {
 reasons! {
     /// No source has this path.
     UnknownPath = "unknown_path", NOT_FOUND, "Not found";
-    /// A source has this path, but with another token. The client is told `unknown_path`, so as not to confirm the path.
+    /// A source has this path, but with another token. The client is told `unknown_path`, so as not to confirm the
+    /// path.
     PathTokenMismatch = "path_token_mismatch", NOT_FOUND, "Not found", told as "unknown_path";
     /// A method other than POST, or than GET and OPTIONS for a handshake.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";

@@ -1,7 +1,7 @@
 //! Single-threaded runtimes, and batched answers between their threads.
 //!
-//! Keeps true: a task stays on the thread of its runtime. The answers of one batch reach a thread in one message. Waking another
-//! thread costs a system call, so a message for each answer would cost a system call for each request.
+//! Keeps true: a task stays on the thread of its runtime. The answers of one batch reach a thread in one message.
+//! Waking another thread costs a system call, so a message for each answer would cost a system call for each request.
 
 use std::cell::RefCell;
 use std::io;

@@ -1,7 +1,7 @@
 //! Limits open connections: in total, for each client, and those that only wait for their client to read a refusal.
 //!
-//! Keeps true: dropping a permit releases it, however its connection ended. A client is remembered only while it has a permit,
-//! so the map is never larger than the number of connections.
+//! Keeps true: dropping a permit releases it, however its connection ended. A client is remembered only while it has a
+//! permit, so the map is never larger than the number of connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -113,8 +113,8 @@ fn increment_below(count: &AtomicUsize, max: usize) -> bool {
     count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
 }
 
-/// Refused connections that may wait for their client to read the refusal. Further ones are closed at once: they need no
-/// permit, but each is an open file, and a flood must not use up all files.
+/// Refused connections that may wait for their client to read the refusal. Further ones are closed at once: they need
+/// no permit, but each is an open file, and a flood must not use up all files.
 pub(super) const MAX_REFUSING: usize = 256;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A stream between an HTTP/2 connection and hyper that checks incoming frames.
 //!
-//! Keeps true: hyper gets a head only when it is complete. An error that [`Frames`] finds ends the connection. Bytes are copied
-//! only if a head arrives in pieces.
+//! Keeps true: hyper gets a head only when it is complete. An error that [`Frames`] finds ends the connection. Bytes
+//! are copied only if a head arrives in pieces.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -94,7 +94,8 @@ impl<S: AsyncRead + Unpin> FrameGuard<S> {
         }
     }
 
-    /// Reads into hyper's own buffer, and takes back the bytes that may not be passed on. False at the end of the stream.
+    /// Reads into hyper's own buffer, and takes back the bytes that may not be passed on. False at the end of the
+    /// stream.
     fn poll_directly(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;

@@ -1,8 +1,9 @@
 //! Checks a client's HTTP/2 frames before h2 reads them.
 //!
-//! Keeps true: h2 gets a request head only when it is complete, so that its time can be limited and its `:path` checked. A flood
-//! of frames ends the connection. h2 itself bounds CONTINUATION frames, DATA frames with few bytes, and streams that are reset
-//! before hyper accepts them. Other frames have no bound in h2, so they are counted here. Sources: RFC 9113, sections 4 and 6.
+//! Keeps true: h2 gets a request head only when it is complete, so that its time can be limited and its `:path`
+//! checked. A flood of frames ends the connection. h2 itself bounds CONTINUATION frames, DATA frames with few bytes,
+//! and streams that are reset before hyper accepts them. Other frames have no bound in h2, so they are counted here.
+//! Sources: RFC 9113, sections 4 and 6.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -73,8 +74,8 @@ impl Frames {
         }
     }
 
-    /// Returns how many of the bytes may be passed on. The caller passes the rest again, followed by more. `answers` is the
-    /// number of answers sent so far.
+    /// Returns how many of the bytes may be passed on. The caller passes the rest again, followed by more. `answers` is
+    /// the number of answers sent so far.
     ///
     /// # Errors
     /// The reason to end the connection with.
@@ -107,8 +108,8 @@ impl Frames {
         if self.floods(answers) { Err(h2::Reason::ENHANCE_YOUR_CALM) } else { Ok(at) }
     }
 
-    /// Reads the head at the start of the bytes and returns the length of its frames; None while they are incomplete. A head for
-    /// which h2 ends the connection counts as `usize::MAX` bytes, so that everything is passed on.
+    /// Reads the head at the start of the bytes and returns the length of its frames; None while they are incomplete. A
+    /// head for which h2 ends the connection counts as `usize::MAX` bytes, so that everything is passed on.
     fn head(&mut self, bytes: &mut [u8]) -> Option<usize> {
         let (mut parts, mut count, mut end) = ([const { 0..0 }; MAX_FRAMES], 0, 0);
         loop {
@@ -171,8 +172,9 @@ const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// Bytes of the stream dependency and the weight.
 const PRIORITY_FIELDS: usize = 5;
-/// Frames that one answer earns: its request's head and a few others, such as window updates, a priority, a ping or trailers.
-/// Every frame costs one, except DATA, and CONTINUATION in a head. A request that h2 refuses or its client resets earns nothing.
+/// Frames that one answer earns: its request's head and a few others, such as window updates, a priority, a ping or
+/// trailers. Every frame costs one, except DATA, and CONTINUATION in a head. A request that h2 refuses or its client
+/// resets earns nothing.
 const EARNED: usize = 6;
 /// Frames in one window beyond those that answers earn.
 const ALLOWED: usize = 2000;

@@ -1,7 +1,7 @@
 //! Reads an HTTP/1.x request head line by line as it arrives, and refuses every deviation from the syntax.
 //!
-//! Keeps true: every reader of a head that passes finds the same end, the same body length and the same host. Each byte is
-//! examined once, even if the head arrives in pieces.
+//! Keeps true: every reader of a head that passes finds the same end, the same body length and the same host. Each byte
+//! is examined once, even if the head arrives in pieces.
 //! Source: RFC 9112, sections 2 to 6; RFC 9110, section 5.
 
 use hyper::Uri;
@@ -49,8 +49,8 @@ enum Version {
 }
 
 impl Head {
-    /// Reads further. `bytes` hold all of the head that has arrived. A complete head gives its length in bytes and the framing
-    /// of its body.
+    /// Reads further. `bytes` hold all of the head that has arrived. A complete head gives its length in bytes and the
+    /// framing of its body.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Option<(usize, Framing)>, Refusal> {
         while let Some(found) = memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + found;
@@ -223,7 +223,8 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether the text holds a control character other than a tab. It has no branch, so that the compiler can vectorize it.
+/// Whether the text holds a control character other than a tab. It has no branch, so that the compiler can vectorize
+/// it.
 fn has_controls(text: &[u8]) -> bool {
     text.iter().fold(false, |found, byte| found | ((*byte < b' ') & (*byte != b'\t')) | (*byte == 0x7f))
 }

@@ -1,8 +1,9 @@
-//! Finds a fragment in the `:path` of an encoded HTTP/2 head. RFC 9113, section 8.3.1, forbids one. h2 cuts it off silently, so
-//! the request could not show it.
+//! Finds a fragment in the `:path` of an encoded HTTP/2 head. RFC 9113, section 8.3.1, forbids one. h2 cuts it off
+//! silently, so the request could not show it.
 //!
-//! Keeps true: a `:path` with a fragment is overwritten in place by an invalid path, which is refused as over HTTP/1.1. Heads that
-//! refer to it by index get the invalid path from h2's table. No other byte changes. Fields are skipped by length, not decoded.
+//! Keeps true: a `:path` with a fragment is overwritten in place by an invalid path, which is refused as over HTTP/1.1.
+//! Heads that refer to it by index get the invalid path from h2's table. No other byte changes. Fields are skipped by
+//! length, not decoded.
 //! Source: RFC 7541, sections 5 and 6.
 
 use std::ops::Range;
@@ -11,8 +12,8 @@ use memchr::memchr;
 
 /// Which fields in a connection's dynamic table are named `:path`: one bit each, the newest lowest.
 ///
-/// A field takes at least 33 of the table's 4096 bytes, so 128 bits cover every valid index. A field that is too large for the
-/// table empties it, so no valid index reaches beyond that field either. Therefore sizes need no tracking.
+/// A field takes at least 33 of the table's 4096 bytes, so 128 bits cover every valid index. A field that is too large
+/// for the table empties it, so no valid index reaches beyond that field either. Therefore sizes need no tracking.
 #[derive(Default)]
 pub(super) struct Paths(u128);
 
@@ -43,8 +44,8 @@ impl Paths {
             let start = at;
             let (huffman, value) = string(head, &mut at)?;
             if is_path && has_fragment(huffman, &head[value.clone()]) {
-                // h2 now stores a field no longer than the client's, so h2 evicts no field that the client can still name. The
-                // exception is a client whose Huffman code made the path longer.
+                // h2 now stores a field no longer than the client's, so h2 evicts no field that the client can still
+                // name. The exception is a client whose Huffman code made the path longer.
                 head[start] &= !HUFFMAN;
                 head[value].fill(NO_PATH);
             }
@@ -122,8 +123,8 @@ const STATIC_PATHS: [usize; 2] = [4, 5];
 const FIRST_DYNAMIC: usize = 62;
 /// h2 accepts a path that consists of these alone, and `request::admission` refuses it.
 const NO_PATH: u8 = b'?';
-/// The upper bound of the codes of each length, and the length, up to the longest code of a visible character. In this code,
-/// longer codes are greater than shorter ones.
+/// The upper bound of the codes of each length, and the length, up to the longest code of a visible character. In this
+/// code, longer codes are greater than shorter ones.
 const CODES: [(u32, u32); 11] = [
     (0xa << 27, 5),
     (0x2e << 26, 6),

@@ -1,7 +1,7 @@
 //! Serves an HTTP/1.x connection: hyper behind [`RequestGuard`], and the answers to heads that the guard refuses.
 //!
-//! Keeps true: every refused head is answered with a problem, after the answers to earlier requests, and the client has time to
-//! read it.
+//! Keeps true: every refused head is answered with a problem, after the answers to earlier requests, and the client has
+//! time to read it.
 
 use std::io;
 use std::pin::pin;
@@ -102,7 +102,7 @@ impl Connection {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "a connection broke");
+            tracing::debug!(%error, "a connection failed");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Serves an HTTP/2 connection within its limits.
 //!
-//! Keeps true: the memory of a connection is bounded. Errors at the level of HTTP/2 itself are counted but not recorded. A
-//! fragment in `:path` is refused as over HTTP/1.1.
+//! Keeps true: the memory of a connection is bounded. Errors at the level of HTTP/2 itself are counted but not
+//! recorded. A fragment in `:path` is refused as over HTTP/1.1.
 
 use std::error::Error as _;
 use std::future::{Future, poll_fn};
@@ -202,8 +202,8 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const SEND_BUFFER: usize = 64 << 10;
 /// Streams that the client reset before hyper accepted them.
 const MAX_PENDING_RESETS: usize = 20;
-/// Streams that h2 resets for client errors over the life of a connection. A proxy's connection carries many clients for days,
-/// so the bound is high. It limits DATA on closed streams; `frames` counts the frames of all other errors.
+/// Streams that h2 resets for client errors over the life of a connection. A proxy's connection carries many clients
+/// for days, so the bound is high. It limits DATA on closed streams; `frames` counts the frames of all other errors.
 const MAX_ERROR_RESETS: usize = 1 << 16;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);

@@ -20,9 +20,9 @@ pub enum Parsed {
     Header {
         /// Its length in bytes.
         len: usize,
-        /// The client's address. None for the proxy's own connection (LOCAL) and for anything but TCP over IP (UNKNOWN, UNSPEC,
-        /// UNIX, datagrams). Version 1 writes UNKNOWN for both, so both are treated alike: the client address is the proxy's,
-        /// and X-Forwarded-For is ignored.
+        /// The client's address. None for the proxy's own connection (LOCAL) and for anything but TCP over IP (UNKNOWN,
+        /// UNSPEC, UNIX, datagrams). Version 1 writes UNKNOWN for both, so both are treated alike: the client address
+        /// is the proxy's, and X-Forwarded-For is ignored.
         source: Option<SocketAddr>,
     },
 }
@@ -59,7 +59,8 @@ pub(super) async fn read(stream: &mut TcpStream) -> Begun {
             Ok(0) | Err(_) => return Begun::Gone,
         };
         let (until, begun) = match parse(&bytes[..read + more]) {
-            // All these bytes belong to the header. Peeking returns unread bytes again at once, which would be a busy loop.
+            // All these bytes belong to the header. Peeking returns unread bytes again at once, which would be a busy
+            // loop.
             Parsed::Incomplete => (read + more, None),
             Parsed::Invalid(why) => return Begun::Invalid(why),
             Parsed::Header { len, source } => (len, Some(Begun::Header(source))),

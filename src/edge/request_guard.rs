@@ -1,8 +1,8 @@
 //! A stream between an HTTP/1.x connection and hyper that passes on only complete, valid heads and their bodies.
 //!
-//! Keeps true: hyper never sees an incomplete or invalid head, so it never answers one itself. Nothing after a refused head
-//! passes, and requests before it are answered first. A body of known length is not parsed. Bytes are copied only if a head
-//! arrives in pieces.
+//! Keeps true: hyper never sees an incomplete or invalid head, so it never answers one itself. Nothing after a refused
+//! head passes, and requests before it are answered first. A body of known length is not parsed. Bytes are copied only
+//! if a head arrives in pieces.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -58,8 +58,8 @@ impl Default for Framer {
 }
 
 impl Framer {
-    /// Returns how many of the bytes may be passed on, and the reason to end the connection, if any. The caller passes the rest
-    /// again, followed by more.
+    /// Returns how many of the bytes may be passed on, and the reason to end the connection, if any. The caller passes
+    /// the rest again, followed by more.
     pub fn read(&mut self, bytes: &[u8]) -> (usize, Option<CloseReason>) {
         let mut passed = 0;
         while passed < bytes.len() {

@@ -1,7 +1,7 @@
 //! Runs a client's TLS handshake; counts and records a failed one.
 //!
-//! Keeps true: a handshake ends within its deadline. A failed handshake is counted once and recorded once. If the client merely
-//! closes the connection, it is neither.
+//! Keeps true: a handshake ends within its deadline. A failed handshake is counted once and recorded once. If the
+//! client merely closes the connection, it is neither.
 
 use std::time::Duration;
 

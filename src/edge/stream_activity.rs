@@ -1,7 +1,7 @@
 //! Counts the requests in progress on an HTTP/2 connection, and measures how long it has had none.
 //!
-//! Keeps true: a connection is quiet from the moment its last request was processed, even if its client has not read the answer
-//! yet.
+//! Keeps true: a connection is quiet from the moment its last request was processed, even if its client has not read
+//! the answer yet.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -81,8 +81,8 @@ impl StreamActivity {
         self.read.store(requests, Ordering::Relaxed);
     }
 
-    /// The number of requests that h2 has refused since the last call. Call it only when the service has every request that
-    /// h2 did not refuse.
+    /// The number of requests that h2 has refused since the last call. Call it only when the service has every request
+    /// that h2 did not refuse.
     pub(super) fn take_refused(&self) -> usize {
         let all = self.read.load(Ordering::Relaxed).saturating_sub(self.served.load(Ordering::Relaxed));
         let more = all.saturating_sub(self.refused.load(Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! The framer against hyper's own parser, and the guard against streams cut anywhere.
+//! Compares the framer with hyper's own parser, and tests the guards with streams cut at any byte.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,10 +22,10 @@ use super::stream_activity::StreamActivity;
 use crate::base::clock;
 use crate::base::reason::Reason;
 
-/// What a head is refused for; none where it is not.
+/// The refusal of a head, if any.
 fn refusal(head: &[u8]) -> Option<(Reason, &'static str)> {
     let whole = Head::default().read(head);
-    // In pieces it comes to the same.
+    // Reading byte by byte must give the same result.
     let mut drops = Head::default();
     let drops = (1..=head.len()).map(|end| drops.read(&head[..end])).find(|read| !matches!(read, Ok(None)));
     assert_eq!(whole.is_err(), drops.is_some_and(|read| read.is_err()), "{:?}", head.escape_ascii());
@@ -62,7 +62,7 @@ fn a_valid_head_says_how_its_body_is_framed() {
 }
 
 #[test]
-fn what_two_readers_could_read_in_two_ways_is_refused() {
+fn an_ambiguous_or_invalid_head_is_refused() {
     let post = |more: &str| format!("POST /hooks/x HTTP/1.1\r\nHost: x\r\n{more}\r\n");
     let cases = [
         (post("a: b\nc: d\r\n"), "a line of the head ends in LF without CR"),
@@ -126,20 +126,20 @@ fn what_two_readers_could_read_in_two_ways_is_refused() {
         ("GET / HTTP/1.2\r\n\r\n".into(), "a version other than HTTP/1.1 and HTTP/1.0"),
         ("GET / http/1.1\r\n\r\n".into(), "a version other than HTTP/1.1 and HTTP/1.0"),
         ("GET / HTTP/2.0\r\n\r\n".into(), "a version other than HTTP/1.1 and HTTP/1.0"),
-        // Before its line is whole.
+        // Refused before the line is complete.
         ("\x16\x03\x01 a TLS client".into(), "a control character in the head"),
         ("GET / HTTP/1.1\rX".into(), "a control character in the head"),
     ];
     for (head, detail) in cases {
         let refused = refusal(head.as_bytes()).unwrap_or_else(|| panic!("passed: {head:?}"));
         assert_eq!(refused.0, Reason::HttpMalformed, "{head:?}");
-        // Drop by drop a control character is seen before the line it stands in is whole, so the details may differ there.
+        // Reading byte by byte finds a control character before the end of its line, so the details may differ there.
         assert_eq!(refused.1, detail, "{head:?}");
     }
 }
 
 #[test]
-fn a_head_is_held_to_its_limits_to_the_byte() {
+fn the_limits_of_a_head_are_exact_to_the_byte() {
     let of = |line: usize, lines: usize, total: usize| {
         let mut head = format!("GET /{} HTTP/1.1\r\nhost: x\r\n", "p".repeat(line - 14));
         for _ in 0..lines - 2 {
@@ -158,7 +158,7 @@ fn a_head_is_held_to_its_limits_to_the_byte() {
     assert!(large(&of(14, 2, MAX_HEAD + 1)));
     assert!(large(&of(14, 101, 0)));
     assert!(large(&of((16 << 10) + 1, 2, 0)));
-    // What does not end is not waited for.
+    // An endless line is refused before its end.
     let endless = |bytes: Vec<u8>| Head::default().read(&bytes).unwrap_err().reason;
     assert_eq!(endless(vec![b'a'; (16 << 10) + 1]), Reason::HeadersTooLarge);
     let line = b"GET / HTTP/1.1\r\nx: ".to_vec();
@@ -166,7 +166,7 @@ fn a_head_is_held_to_its_limits_to_the_byte() {
 }
 
 #[test]
-fn chunks_end_where_they_end_and_nothing_else_passes() {
+fn the_end_of_a_chunked_body_is_found_and_broken_chunks_are_refused() {
     let ends = |body: &str| {
         let progress = Chunks::default().read(body.as_bytes());
         let mut drops = Chunks::default();
@@ -230,7 +230,7 @@ fn chunks_end_where_they_end_and_nothing_else_passes() {
     }
 }
 
-/// A stream that comes in pieces and then ends or waits.
+/// A stream that arrives in pieces and then ends or stalls.
 pub(super) struct Pieces(pub(super) VecDeque<Vec<u8>>, pub(super) bool);
 
 impl AsyncRead for Pieces {
@@ -267,7 +267,7 @@ fn guard(stream: &[u8], cuts: &[usize], first: usize) -> RequestGuard<Pieces> {
     RequestGuard::new(Pieces(pieces, true), first.to_vec(), times, Arc::<AtomicBool>::default())
 }
 
-/// What comes through, into buffers as small as these.
+/// Reads everything that passes the guard, with buffers of these sizes.
 async fn through(mut guard: RequestGuard<Pieces>, room: &[usize]) -> (Vec<u8>, Option<CloseReason>, bool) {
     let mut all = Vec::new();
     let mut rooms = room.iter().cycle();
@@ -327,7 +327,7 @@ proptest! {
     }
 
     #[test]
-    fn after_what_is_refused_comes_nothing_and_what_was_before_it_comes_whole(
+    fn everything_before_a_refused_head_passes_and_nothing_after_it(
         messages in proptest::collection::vec(message(), 0..4),
         cuts in proptest::collection::vec(1..60usize, 0..30),
         more in message(),
@@ -345,7 +345,7 @@ proptest! {
         prop_assert!(matches!(end, Some(CloseReason::Refused(_))) && !failed);
     }
 
-    /// Mutated streams: whatever of them passes, hyper's parser finds the same heads in it, at the same places.
+    /// In whatever passes of a mutated stream, hyper's parser finds the same heads at the same positions.
     #[test]
     fn what_passes_is_read_alike_by_hypers_own_parser(
         messages in proptest::collection::vec(message(), 1..4),
@@ -385,7 +385,7 @@ proptest! {
                 Framing::Chunked => {
                     prop_assert_eq!(length, None);
                     prop_assert!(encoding.unwrap().eq_ignore_ascii_case("chunked"));
-                    // Each chunk by the other parser, up to the trailers.
+                    // Parse each chunk with the other parser, up to the trailers.
                     loop {
                         let Ok(httparse::Status::Complete((head, size))) = httparse::parse_chunk_size(rest) else {
                             rest = b"";
@@ -413,7 +413,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_broken_chunk_is_an_error_to_hyper_after_what_was_good_of_it() {
+async fn hyper_gets_the_valid_part_of_a_broken_chunk_and_then_an_error() {
     let head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
     let stream = [&head[..], b"5\r\nhelloX\r\n"].concat();
     let (passed, end, failed) = through(guard(&stream, &[3, 50], 1), &[8192]).await;
@@ -427,7 +427,7 @@ fn times(head: u64, idle: u64) -> Times {
 }
 
 #[tokio::test]
-async fn a_kept_connection_is_idle_until_a_heads_first_byte() {
+async fn a_connection_is_idle_until_the_first_byte_of_the_next_head() {
     let hour = 3_600_000;
     let whole = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
     let end = async |times: Times, more: &[u8]| {
@@ -435,10 +435,10 @@ async fn a_kept_connection_is_idle_until_a_heads_first_byte() {
         let mut guard = RequestGuard::new(server, whole.to_vec(), times, Arc::<AtomicBool>::default());
         let mut head = vec![0; whole.len()];
         guard.read_exact(&mut head).await.unwrap();
-        // Its answer.
+        // Send the answer.
         guard.write_all(b"x").await.unwrap();
         let mut rest = Vec::new();
-        // It waits as an idle one before anything more comes.
+        // The connection is idle before more bytes arrive.
         let idle = tokio::time::timeout(Duration::from_millis(20), guard.read_to_end(&mut rest)).await;
         if idle.is_err() {
             client.write_all(more).await.unwrap();
@@ -448,17 +448,17 @@ async fn a_kept_connection_is_idle_until_a_heads_first_byte() {
     };
     let late =
         |end| matches!(end, Some(CloseReason::Refused(refusal)) if refusal.reason == Reason::HeaderTimeout);
-    assert!(late(end(times(100, hour), b"G").await), "a head that has begun is held to the shorter time");
+    assert!(late(end(times(100, hour), b"G").await), "the shorter timeout applies to a head in progress");
     assert_eq!(end(times(hour, 100), b"").await, Some(CloseReason::Idle));
     assert_eq!(
         end(times(1, 100), b"").await,
         Some(CloseReason::Idle),
-        "before that the shorter time does not count"
+        "the shorter timeout does not apply before a head begins"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_does_not_come_is_told_from_silence_and_from_a_kept_connection() {
+async fn an_incomplete_head_differs_from_no_request_and_from_an_idle_connection() {
     let end = async |first: &[u8]| {
         let times = times(1, 1);
         let mut guard = RequestGuard::new(
@@ -498,7 +498,7 @@ fn frames_beyond_what_answers_earn_are_a_flood() {
     assert!(!flood(&ping.repeat(1999), 0) && flood(&ping.repeat(2000), 0));
     assert!(!flood(&ping.repeat(2005), 1) && flood(&ping.repeat(2006), 1));
     let busy = [request(1), ping.repeat(5)].concat().repeat(5000);
-    assert!(!flood(&busy, 5000), "what requests need beside them is none");
+    assert!(!flood(&busy, 5000), "the frames that requests need are no flood");
     assert!(flood(&request(1).repeat(2000), 0), "requests that h2 refuses");
     for kind in (2..=8).chain(10..=u8::MAX) {
         assert!(flood(&frame(kind, 0, 0, &[0; 8]).repeat(2000), 0), "{kind}");
@@ -507,7 +507,7 @@ fn frames_beyond_what_answers_earn_are_a_flood() {
 }
 
 #[test]
-fn a_connection_begins_with_settings_or_ends() {
+fn a_connection_must_begin_with_settings() {
     for (first, begins) in [(4, true), (6, false), (0, false), (1, false), (0xff, false)] {
         let mut bytes = [PREFACE, &frame(first, 0, 0, &[])].concat();
         let expected = if begins { Ok(bytes.len()) } else { Err(h2::Reason::PROTOCOL_ERROR) };
@@ -515,7 +515,7 @@ fn a_connection_begins_with_settings_or_ends() {
     }
 }
 
-/// Bytes of a connection with heads in one frame and in many, each frame of a head and all others by itself.
+/// The bytes of a connection, with heads in one frame and in several. True marks a complete head.
 fn connection() -> Vec<(bool, Vec<u8>)> {
     let path = |path: &[u8]| [&[4, path.len() as u8], path].concat();
     let (good, bad) = (path(b"/a"), path(b"/a#b"));
@@ -532,7 +532,7 @@ fn connection() -> Vec<(bool, Vec<u8>)> {
     ]
 }
 
-/// What hyper is to get of it: paths with a fragment are none.
+/// The bytes that hyper must get, with invalid paths in place of those with a fragment.
 fn passed() -> Vec<u8> {
     let mut frames = connection();
     let [_, _, (_, parts), (_, padded), ..] = &mut frames[..] else { panic!("they are there") };
@@ -544,7 +544,7 @@ fn passed() -> Vec<u8> {
 }
 
 #[test]
-fn nothing_of_a_head_is_passed_on_before_all_of_it() {
+fn a_head_is_passed_on_only_when_complete() {
     let mut read = Frames::new();
     for (is_head, frame) in connection() {
         for end in (9..frame.len()).filter(|_| is_head) {
@@ -617,7 +617,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn the_frames_of_a_connection_pass_however_they_are_cut() {
+async fn the_frames_of_a_connection_pass_wherever_they_are_cut() {
     let all = connection().into_iter().flat_map(|(_, frame)| frame).collect::<Vec<_>>();
     for (first, size, room) in [(24, 1, 100), (24, 7, 3), (30, 40, 8192), (all.len(), 1, 5)] {
         let pieces = all[first..].chunks(size).map(<[u8]>::to_vec).collect();

@@ -1,7 +1,7 @@
 //! The threads that serve connections.
 //!
-//! Keeps true: a connection stays on its thread. The thread with the fewest connections gets the next one, so that even a few
-//! HTTP/2 connections are spread evenly.
+//! Keeps true: a connection stays on its thread. The thread with the fewest connections gets the next one, so that even
+//! a few HTTP/2 connections are spread evenly.
 
 use std::io;
 use std::sync::Arc;

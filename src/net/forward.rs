@@ -1,7 +1,7 @@
 //! `AsyncWrite` for stream adapters that change only reading.
 
-/// Implements the named methods of `AsyncWrite`, or all of them, by forwarding to the adapter's field `stream`. The adapter's file
-/// must import `io`, `Pin`, `Context` and `Poll`.
+/// Implements the named methods of `AsyncWrite`, or all of them, by forwarding to the adapter's field `stream`. The
+/// adapter's file must import `io`, `Pin`, `Context` and `Poll`.
 macro_rules! forward_writes {
     () => {
         forward_writes!(poll_write, poll_flush, poll_shutdown, poll_write_vectored, is_write_vectored);

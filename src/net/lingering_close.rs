@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Sends the last answer, shuts down writing, and discards input until the client closes. Closing with unread input would reset
-/// the connection, and the client could lose the answer.
+/// Sends the last answer, shuts down writing, and discards input until the client closes. Closing with unread input
+/// would reset the connection, and the client could lose the answer.
 pub async fn close(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &[u8]) {
     let close = async {
         stream.write_all(answer).await?;

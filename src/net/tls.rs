@@ -1,7 +1,7 @@
 //! TLS for both listeners: certificates from files, session resumption, and the names in client certificates.
 //!
-//! Keeps true: a listener never starts with unreadable or mismatched files. With a `client_ca`, a client shows its certificate at
-//! every handshake, and no session is resumed.
+//! Keeps true: a listener never starts with unreadable or mismatched files. With a `client_ca`, a client shows its
+//! certificate at every handshake, and no session is resumed.
 
 mod chosen;
 mod files;
@@ -83,8 +83,8 @@ impl Server {
         // The gateway's cipher order puts the strongest first.
         config.ignore_client_order = true;
         match (&clients, before.filter(|before| before.0.authorities.is_none())) {
-            // A resumed session would restore a client certificate that may have expired or lost its authority, and could
-            // renew itself without end.
+            // A resumed session would restore a client certificate that may have expired or lost its authority, and
+            // could renew itself without end.
             (Some(_), _) => {
                 config.session_storage = Arc::new(NoServerSessionStorage {});
                 config.send_tls13_tickets = 0;
@@ -115,8 +115,8 @@ impl Server {
     /// Performs the handshake. The caller sets the deadline.
     ///
     /// # Errors
-    /// When the client disconnects, does not speak TLS, offers no supported version, or shows no valid certificate where one is
-    /// required.
+    /// When the client disconnects, does not speak TLS, offers no supported version, or shows no valid certificate
+    /// where one is required.
     pub async fn accept<S>(&self, stream: S) -> Result<TlsConnection<S>, HandshakeError<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -181,7 +181,8 @@ fn verifier(
         .map_err(|error| error.to_string())
 }
 
-/// The error for the record, and the side that caused it. Texts of rustls name types and dates, never bytes of the stream.
+/// The error for the record, and the side that caused it. Texts of rustls name types and dates, never bytes of the
+/// stream.
 fn detail(error: &rustls::Error) -> String {
     use rustls::Error::{
         AlertReceived, InvalidCertificate, InvalidMessage, NoCertificatesPresented, PeerIncompatible,

@@ -1,7 +1,7 @@
 //! Checks a request before its body is parsed: method, client, rate, encoding. Reads the body within its limits.
 //!
-//! Keeps true: no more than `max_body` bytes are held for a request, and every byte is counted before it is held. A refused body
-//! is drained for a bounded time, so that a client which is still sending can read its answer.
+//! Keeps true: no more than `max_body` bytes are held for a request, and every byte is counted before it is held. A
+//! refused body is drained for a bounded time, so that a client which is still sending can read its answer.
 
 pub mod in_flight;
 
@@ -23,8 +23,9 @@ use crate::request::outcome::{Outcome, Rejection};
 use crate::request::source::Source;
 use in_flight::InFlightPermit;
 
-/// Checks that an HTTP/2 request names exactly one host, so that two readers cannot see different hosts. The listener has checked
-/// HTTP/1.x already, where an absolute target overrides Host (RFC 9112, section 3.2.2). The gateway itself ignores the host.
+/// Checks that an HTTP/2 request names exactly one host, so that two readers cannot see different hosts. The listener
+/// has checked HTTP/1.x already, where an absolute target overrides Host (RFC 9112, section 3.2.2). The gateway itself
+/// ignores the host.
 pub fn check_host(head: &Parts) -> Result<(), Rejection> {
     if head.version < Version::HTTP_2 {
         return Ok(());
@@ -54,7 +55,8 @@ pub fn check_head(head: &Parts) -> Result<(), Rejection> {
         !target.bytes().all(|byte| byte.is_ascii_graphic()) || !target.starts_with('/') && target != "*"
     };
     if head.uri.path_and_query().is_some_and(|target| no_uri(target.as_str())) {
-        // RFC 9113, section 8.3.1. h2 checks none of this. The listener has replaced a path with a fragment by an invalid one.
+        // RFC 9113, section 8.3.1. h2 checks none of this. The listener has replaced a path with a fragment by an
+        // invalid one.
         let detail =
             "a :path that is not a path, has a fragment, or has a character other than visible ASCII";
         return Err(Rejection::new(Reason::HttpMalformed, detail));
@@ -103,8 +105,8 @@ pub fn check_rate(source: &Source, client: Option<IpAddr>) -> Result<(), Rejecti
     source.rates.check(client).map_err(over)
 }
 
-/// Refuses a compressed body. A signature covers the raw bytes, and decompressing before verifying would let any client cause
-/// work. Some senders write words that change no byte, such as `identity`, `utf-8` or `aws-chunked`. Those pass.
+/// Refuses a compressed body. A signature covers the raw bytes, and decompressing before verifying would let any client
+/// cause work. Some senders write words that change no byte, such as `identity`, `utf-8` or `aws-chunked`. Those pass.
 pub fn check_encoding(headers: &HeaderMap) -> Result<(), Rejection> {
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     let compressed = headers.get_all(CONTENT_ENCODING).iter().any(|value| {
@@ -129,8 +131,8 @@ fn names(word: &[u8], coding: &str) -> bool {
     plain.eq_ignore_ascii_case(coding.as_bytes())
 }
 
-/// Reads a whole body of at most `max` bytes. After the time `within` it is refused with the reason `late`. `permit` then holds
-/// the body's bytes.
+/// Reads a whole body of at most `max` bytes. After the time `within` it is refused with the reason `late`. `permit`
+/// then holds the body's bytes.
 ///
 /// # Errors
 /// [`Outcome::ClientGone`] if the client closed the connection; else the refusal.
@@ -145,7 +147,8 @@ pub async fn read_body(
     if declared.lower() > most {
         return Err(too_large());
     }
-    // Bytes are reserved as they arrive. Reserving the declared length at once would let bare declarations use up the limit.
+    // Bytes are reserved as they arrive. Reserving the declared length at once would let bare declarations use up the
+    // limit.
     let most = declared.exact().unwrap_or(most);
     permit.reserve(RESERVE_STEP.min(most)).map_err(Outcome::Rejected)?;
     let read = async {
@@ -196,7 +199,8 @@ pub async fn drain_body(mut incoming: Incoming, within: Duration) {
     let _ = tokio::time::timeout(within, drain).await;
 }
 
-/// The outcome of a body that ended in an error. Broken chunks are answered; any other error means that the client is gone.
+/// The outcome of a body that ended in an error. Broken chunks are answered; any other error means that the client is
+/// gone.
 fn broken(error: &hyper::Error) -> Outcome {
     let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
     match kind {

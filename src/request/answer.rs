@@ -1,7 +1,7 @@
 //! Renders outcomes as HTTP answers.
 //!
-//! Keeps true: an answer reveals nothing of a secret or a body, and of a failed check only its title. The id in a refusal is the
-//! id of its record.
+//! Keeps true: an answer reveals nothing of a secret or a body, and of a failed check only its title. The id in a
+//! refusal is the id of its record.
 
 use bytes::Bytes;
 use http_body_util::Full;

@@ -1,8 +1,8 @@
 //! Processes a request from its head to its answer.
 //!
-//! Keeps true: nothing is parsed before it is verified. A delivery gets a 200 only after the enqueuer has confirmed it. Every
-//! request is counted once, and every refusal recorded once. After its body is read, a request is finished even if the client
-//! disconnects.
+//! Keeps true: nothing is parsed before it is verified. A delivery gets a 200 only after the enqueuer has confirmed it.
+//! Every request is counted once, and every refusal recorded once. After its body is read, a request is finished even
+//! if the client disconnects.
 
 mod context;
 mod counts;

@@ -1,7 +1,7 @@
 //! Builds the sources from the config, and finds the source of a path.
 //!
-//! Keeps true: a source is built only if all secrets that authenticate it are readable. Neither the answer nor its timing reveals
-//! a path token.
+//! Keeps true: a source is built only if all secrets that authenticate it are readable. Neither the answer nor its
+//! timing reveals a path token.
 
 mod authenticated;
 mod drift;
@@ -102,8 +102,8 @@ pub enum RouteMatch<'r> {
 }
 
 impl Routes {
-    /// Builds the sources and resolves every secret. Adds errors and warnings to `problems`; after an error, the result must not
-    /// serve. A source that existed `before` keeps its counters and its memory.
+    /// Builds the sources and resolves every secret. Adds errors and warnings to `problems`; after an error, the result
+    /// must not serve. A source that existed `before` keeps its counters and its memory.
     pub fn build(
         config: &Config,
         metrics: &Metrics,

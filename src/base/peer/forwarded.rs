@@ -1,14 +1,15 @@
 //! `X-Forwarded-For`: finds the client of a request that came through proxies.
 //!
-//! Keeps true: only entries written by trusted proxies count, so a client cannot spoof its own address. The work for one request is
-//! bounded. `Forwarded` (RFC 7239) is ignored.
+//! Keeps true: only entries written by trusted proxies count, so a client cannot spoof its own address. The work for
+//! one request is bounded. `Forwarded` (RFC 7239) is ignored.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Network, within};
 
-/// The client of a request. `lines` are its `X-Forwarded-For` lines in order. The client is the last address that is not
-/// `trusted`, or the first address if all are trusted. An entry other than an address ends the search at the proxy that wrote it.
+/// The client of a request. `lines` are its `X-Forwarded-For` lines in order. The client is the last address that is
+/// not `trusted`, or the first address if all are trusted. An entry other than an address ends the search at the proxy
+/// that wrote it.
 pub fn client<'a>(
     connection: IpAddr,
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,

@@ -1,7 +1,7 @@
 //! IP networks, as the config and `audit query` write them.
 //!
-//! Keeps true: an IPv4-mapped IPv6 network (RFC 4291, section 2.5.5.2) is treated as the IPv4 network, because it would match
-//! nothing otherwise.
+//! Keeps true: an IPv4-mapped IPv6 network (RFC 4291, section 2.5.5.2) is treated as the IPv4 network, because it would
+//! match nothing otherwise.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,7 +19,8 @@ pub enum NetworkError {
     /// The text is neither an address nor an address with a prefix length.
     #[error("not an IP address or network")]
     Malformed,
-    /// The network is wider than the range of IPv4-mapped addresses, so it would hold other addresses than the text suggests.
+    /// The network is wider than the range of IPv4-mapped addresses, so it would hold other addresses than the text
+    /// suggests.
     #[error("a prefix under 96 holds more than IPv4-mapped addresses; write 0.0.0.0/0 for all of IPv4")]
     TooWide,
 }

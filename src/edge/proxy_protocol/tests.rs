@@ -6,7 +6,7 @@ fn header(len: usize, source: Option<&str>) -> Parsed {
     Parsed::Header { len, source: source.map(|source| source.parse().unwrap()) }
 }
 
-/// A version 2 header: version and command, family and transport, and what follows.
+/// A version 2 header from its version and command, its family and transport, and its payload.
 fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     [V2_SIGNATURE, &[command, family], &(rest.len() as u16).to_be_bytes(), rest].concat()
 }
@@ -21,7 +21,7 @@ fn v6(address: &str) -> Vec<u8> {
     binary(0x21, 0x21, &[&address.octets()[..], &[0; 16], &[0x1f, 0x90, 0, 80]].concat())
 }
 
-/// With a checksum extension in the middle, which is right.
+/// A header with a correct checksum extension in the middle.
 fn checked() -> Vec<u8> {
     let mut header = v4(&[4, 0, 1, 0xff, CRC32C, 0, 4, 0, 0, 0, 0, 4, 0, 0]);
     let place = header.len() - 7..header.len() - 3;
@@ -112,14 +112,14 @@ fn version_2_says_who_the_client_is() {
         (v4(&[1, 0, 2, b'h', b'2', 0xe0, 0, 0]), Some("203.0.113.7:51221")),
         (checked(), Some("203.0.113.7:51221")),
         (v6("2001:db8::7"), Some("[2001:db8::7]:8080")),
-        // What is not TCP over IP keeps the socket's address.
+        // Anything other than TCP over IP keeps the socket's address.
         (unix, None),
         (binary(0x21, 0x32, &[1, 2, 3]), None),
         (binary(0x21, 0x00, &[]), None),
         (binary(0x21, 0x00, b"anything"), None),
         (binary(0x21, 0x12, &[203, 0, 113, 7, 192, 0, 2, 1, 0, 1, 0, 2]), None),
         (binary(0x21, 0x10, &[203, 0, 113, 7, 192, 0, 2, 1, 0, 1, 0, 2]), None),
-        // Of the proxy's own connection nothing else is read.
+        // The rest of a LOCAL header is skipped.
         (binary(0x20, 0x00, &[]), None),
         (binary(0x20, 0x11, &[203, 0, 113, 7, 192, 0, 2, 1, 0, 1, 0, 2]), None),
         (binary(0x20, 0xff, b"anything"), None),
@@ -171,13 +171,13 @@ fn version_2_is_taken_as_it_is_written_or_not_at_all() {
 }
 
 #[test]
-fn the_checksum_is_castagnolis() {
-    // RFC 9260's own sum of the nine digits is the one that every implementation publishes.
+fn the_checksum_is_crc32c() {
+    // The commonly published CRC-32C of "123456789".
     assert_eq!(crc32c(b"123456789".iter().copied()), 0xe306_9283);
     assert_eq!(crc32c([0; 32].into_iter()), 0x8a91_36aa, "RFC 3720, B.4");
 }
 
-/// Bytes that get past the first look: a header's beginning, then anything.
+/// Bytes that begin like a header, followed by arbitrary bytes.
 fn nearly() -> impl Strategy<Value = Vec<u8>> {
     let begin = prop::sample::select(vec![
         Vec::new(),

@@ -1,7 +1,7 @@
 //! Chooses which of a listener's certificates a client gets.
 //!
-//! Keeps true: every client gets a certificate. The first one of the config is the default for clients that name no host, or an
-//! unknown one.
+//! Keeps true: every client gets a certificate. The first one of the config is the default for clients that name no
+//! host, or an unknown one.
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! Reads certificates: hosts and dates of the listener's own, names of a client's.
 //!
-//! Keeps true: a subject is escaped so that no value can be mistaken for another part of it. Unreadable names are left out.
+//! Keeps true: a subject is escaped so that no value can be mistaken for another part of it. Unreadable names are left
+//! out.
 //! Source of the format: RFC 4514.
 
 use std::net::IpAddr;

@@ -1,11 +1,12 @@
 //! Limits the requests in flight and the bytes of their bodies, for all sources together.
 //!
-//! Keeps true: a source can always use its own quota, whatever the others use. No client exceeds its quota. Usage is counted until
-//! the permit is dropped, however the request ends. A client is remembered only while it has a request in flight.
+//! Keeps true: a source can always use its own quota, whatever the others use. No client exceeds its quota. Usage is
+//! counted until the permit is dropped, however the request ends. A client is remembered only while it has a request in
+//! flight.
 //!
-//! Half of a limit is divided among the sources into their own quotas; the rest is the common quota, which any source may use.
-//! A source uses its own quota first. A client may use, over all sources, three quarters of what one source can have. So a single
-//! client cannot exhaust any source.
+//! Half of a limit is divided among the sources into their own quotas; the rest is the common quota, which any source
+//! may use. A source uses its own quota first. A client may use, over all sources, three quarters of what one source
+//! can have. So a single client cannot exhaust any source.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -26,8 +27,8 @@ pub struct InFlightLimit {
 }
 
 impl InFlightLimit {
-    /// Builds the quotas for this many sources. The gauge `in_flight_bytes` shows the bytes in use. The usage of `before` carries
-    /// over. The new quotas apply from the first request under the new config.
+    /// Builds the quotas for this many sources. The gauge `in_flight_bytes` shows the bytes in use. The usage of
+    /// `before` carries over. The new quotas apply from the first request under the new config.
     pub fn new(
         edge: &Edge,
         sources: usize,
@@ -240,8 +241,8 @@ impl Usage {
     }
 }
 
-/// One client can use all but a quarter of what one source can have. The share is large because a client may be a network's
-/// gateway, or a proxy that is missing from `edge.trusted_proxies`.
+/// One client can use all but a quarter of what one source can have. The share is large because a client may be a
+/// network's gateway, or a proxy that is missing from `edge.trusted_proxies`.
 const OTHERS: u64 = 4;
 const CLIENT_FULL: &str = "this client's quota is used up; if it is a proxy that carries many clients, list it in \
     edge.trusted_proxies";

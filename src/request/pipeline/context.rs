@@ -1,6 +1,7 @@
 //! The context of one request: everything needed to count, record and answer it.
 //!
-//! Keeps true: a record holds no body, no secret, no query string and no path token, and only fingerprints of signatures.
+//! Keeps true: a record holds no body, no secret, no query string and no path token, and only fingerprints of
+//! signatures.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -89,7 +90,8 @@ impl RequestContext {
         source.clone()
     }
 
-    /// Notes that the path is unknown. Returns the detail for its record, which names a source that the path nearly matches.
+    /// Notes that the path is unknown. Returns the detail for its record, which names a source that the path nearly
+    /// matches.
     pub(super) fn note_near_miss(&mut self, near_miss: Option<NearMiss>) -> String {
         let Some(NearMiss { source, detail }) = near_miss else {
             return "no source has this path".to_owned();
@@ -243,7 +245,8 @@ impl Drop for RequestContext {
     }
 }
 
-/// Counts and records a refusal without a readable request. `status` is 0 if nothing is answered. Returns the record's id.
+/// Counts and records a refusal without a readable request. `status` is 0 if nothing is answered. Returns the record's
+/// id.
 pub(super) fn record_without_request(
     pipeline: &Pipeline,
     peer: &Peer,

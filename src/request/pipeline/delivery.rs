@@ -56,7 +56,8 @@ impl<'a> Delivery<'a> {
         };
         let verified = match verify(source.tolerance) {
             Err(late @ SignatureError::OutsideTolerance { age, .. }) => {
-                // The signature is genuine but too old or too new. Count its age, so that a wrong clock shows in the histogram.
+                // The signature is genuine but too old or too new. Count its age, so that a wrong clock shows in the
+                // histogram.
                 aged(age);
                 enforce(Err(late.into()))?;
                 verify(ANY_AGE)?
@@ -79,8 +80,8 @@ impl<'a> Delivery<'a> {
 /// Returns the refusal, or Ok if it is only observed.
 pub(super) type Enforce<'e> = dyn Fn(Result<(), Rejection>) -> Result<(), Rejection> + 'e;
 
-/// Checks the Securitize subscription that a payload names against the source's list. A body that cannot be parsed names none, so
-/// it passes and is forwarded.
+/// Checks the Securitize subscription that a payload names against the source's list. A body that cannot be parsed
+/// names none, so it passes and is forwarded.
 pub(crate) fn subscription_allowed(source: &Source, contents: &Contents<'_>) -> Result<(), Rejection> {
     let Ok(payload) = &contents.payload else { return Ok(()) };
     let listed = |id: &str| source.subscriptions.contains(id);

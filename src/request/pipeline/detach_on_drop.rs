@@ -1,7 +1,7 @@
 //! Finishes a request's work after its client disconnects.
 //!
-//! Keeps true: hyper drops a request's future when the client disconnects. Work wrapped in [`detach_on_drop`] then continues as a
-//! task of its own. Otherwise it costs one allocation and no task.
+//! Keeps true: hyper drops a request's future when the client disconnects. Work wrapped in [`detach_on_drop`] then
+//! continues as a task of its own. Otherwise it costs one allocation and no task.
 
 use std::future::Future;
 use std::pin::Pin;

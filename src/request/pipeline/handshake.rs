@@ -1,5 +1,5 @@
-//! Answers a sender's requests before its first delivery: a provider's own challenge by GET, or the validation of the CloudEvents
-//! webhook specification by OPTIONS.
+//! Answers a sender's requests before its first delivery: a provider's own challenge by GET, or the validation of the
+//! CloudEvents webhook specification by OPTIONS.
 //!
 //! Keeps true: an answer holds only values from the request and the config. The gateway sends no request of its own.
 

@@ -1,8 +1,8 @@
 //! Quarantines refused requests, and verifies them again.
 //!
-//! Keeps true: a request is admitted from the quarantine only if a current secret of its source signed it, within the tolerance at
-//! its arrival, and it passes every current check except the rate. Nothing replaces the signature. Only an admitted request is
-//! counted as verified.
+//! Keeps true: a request is admitted from the quarantine only if a current secret of its source signed it, within the
+//! tolerance at its arrival. It must also pass every current check except the rate. Nothing replaces the signature.
+//! Only an admitted request is counted as verified.
 
 use std::sync::{Arc, Weak};
 

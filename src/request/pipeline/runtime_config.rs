@@ -1,7 +1,7 @@
 //! The runtime state built from the config, which a reload replaces.
 //!
-//! Keeps true: a request keeps the config that it began with. A connection's client address stays valid until a reload changes
-//! how it is determined.
+//! Keeps true: a request keeps the config that it began with. A connection's client address stays valid until a reload
+//! changes how it is determined.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,8 +37,8 @@ pub struct RuntimeConfig {
 }
 
 impl RuntimeConfig {
-    /// Builds the state, resolves every secret and reads every certificate. Adds errors and warnings to `problems` and sorts them
-    /// by position; after an error, the result must not serve. Counters of `before` carry over.
+    /// Builds the state, resolves every secret and reads every certificate. Adds errors and warnings to `problems` and
+    /// sorts them by position; after an error, the result must not serve. Counters of `before` carry over.
     pub fn build(
         config: &Config,
         metrics: &Metrics,

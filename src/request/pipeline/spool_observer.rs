@@ -47,8 +47,8 @@ impl Pipeline {
         configured.map_or(&rules.routes.unknown, |source| &source.metrics).clone()
     }
 
-    /// Records that a source dropped a different body under the identity of the event `id`. The detail of `record` says where the
-    /// body came from; it is empty for a new request.
+    /// Records that a source dropped a different body under the identity of the event `id`. The detail of `record` says
+    /// where the body came from; it is empty for a new request.
     pub(super) fn record_conflict(&self, mut record: Reject, id: &str) {
         let detail = format!("another body under the identity of {id} was dropped{}", record.detail);
         record.detail = self.rules.load().routes.redactor.clean(&detail);

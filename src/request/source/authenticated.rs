@@ -1,6 +1,7 @@
 //! Determines what authenticates a source.
 //!
-//! Keeps true: a source without authentication is served only with `unauthenticated = true`, and never without a warning.
+//! Keeps true: a source without authentication is served only with `unauthenticated = true`, and never without a
+//! warning.
 
 use super::Builder;
 use crate::base::peer;

@@ -1,7 +1,7 @@
 //! Schema drift: fields and event types that a source sends but its provider's table does not list.
 //!
-//! Keeps true: each name is logged and counted once per source and process, and never with its value. The number of remembered
-//! names is bounded. A delivery with only known names takes no lock.
+//! Keeps true: each name is logged and counted once per source and process, and never with its value. The number of
+//! remembered names is bounded. A delivery with only known names takes no lock.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -101,7 +101,7 @@ impl Source {
                 // Redact before clipping: a secret cut in half would not be recognized.
                 let clean = redactor.clean(name);
                 let name = if is_plain(name) { clipped(&clean) } else { "(not a plain name)" };
-                tracing::warn!(source, provider, kind, %name, "schema drift: the provider's table does not know this");
+                tracing::warn!(source, provider, kind, %name, "schema drift: the provider's table does not list this name");
             }
             Notice::Full => {
                 tracing::warn!(

@@ -17,7 +17,8 @@ pub struct SourceMemory {
 }
 
 impl SourceMemory {
-    /// How many sequence numbers lie between this one and the highest seen before in its scope. A late number skips none.
+    /// How many sequence numbers lie between this one and the highest seen before in its scope. A late number skips
+    /// none.
     pub fn skipped(&self, scope: String, number: u64) -> u64 {
         let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
         if highest.len() >= MAX_SCOPES && !highest.contains_key(&scope) {

@@ -1,6 +1,7 @@
 //! Finds the source that an unknown path probably means, for example after a doubled slash in a registered URL.
 //!
-//! Keeps true: only the record names the source. It never says whether a path holds the right token. The work is bounded.
+//! Keeps true: only the record names the source. It never says whether a path holds the right token. The work is
+//! bounded.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! A source's rate limits: one for each client, and one for all clients together.
 //!
-//! Keeps true: a request refused by its client's limit does not count towards the common limit. Memory is bounded for any number
-//! of addresses.
+//! Keeps true: a request refused by its client's limit does not count towards the common limit. Memory is bounded for
+//! any number of addresses.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -99,8 +99,8 @@ impl<C: Clock> ClientRates<C> {
         self.limiter.check_key(&peer::network(client)).is_ok()
     }
 
-    /// Whether enough time has passed since the last sweep. A sweep visits every client, so a flood must not cause one for each
-    /// request.
+    /// Whether enough time has passed since the last sweep. A sweep visits every client, so a flood must not cause one
+    /// for each request.
     fn may_sweep(&self, now: Instant) -> bool {
         let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
         let due = swept.is_none_or(|last| now.saturating_duration_since(last) >= SWEEP);

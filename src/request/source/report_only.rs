@@ -1,6 +1,7 @@
 //! Refusal reasons that a source only reports until a date, and warnings about dates in the config.
 //!
-//! Keeps true: report-only ends by itself at `observe_until`. The only check that authenticates a source is always enforced.
+//! Keeps true: report-only ends by itself at `observe_until`. The only check that authenticates a source is always
+//! enforced.
 
 use jiff::Timestamp;
 
