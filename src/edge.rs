@@ -48,7 +48,7 @@ use crate::request::pipeline::{Pipeline, RuntimeConfig};
 pub use connection_limit::ConnectionLimit;
 use connection_limit::{ConnectionPermit, ConnectionPressure};
 use first_bytes::Protocol;
-use proxy_protocol::Begun;
+use proxy_protocol::HeaderRead;
 pub use threads::EdgeThreads;
 
 /// Binds an address; port 0 picks a free port. `shared` sets SO_REUSEPORT: other such sockets may listen on the same
@@ -174,19 +174,19 @@ impl Connection {
             return refused(Reason::Overloaded, "over edge.max_connections");
         }
         if edge.proxy_protocol && peer::within(self.peer.address, &edge.trusted_proxies) {
-            let begun = tokio::select! {
-                begun = tokio::time::timeout(edge.header_timeout, Box::pin(proxy_protocol::read(stream))) => begun,
+            let header = tokio::select! {
+                header = tokio::time::timeout(edge.header_timeout, Box::pin(proxy_protocol::read(stream))) => header,
                 () = self.until_stopping_for(DRAIN_GRACE) => return Err(None),
             };
-            match begun {
-                Ok(Begun::Header(Some(source))) => self.peer = Peer::at(source.ip()),
+            match header {
+                Ok(HeaderRead::Header(Some(source))) => self.peer = Peer::at(source.ip()),
                 // The proxy forwards the bytes unread, so any X-Forwarded-For in them is the client's own.
-                Ok(Begun::Header(None)) => self.peer.client_unknown = true,
-                Ok(Begun::Invalid(why)) => {
+                Ok(HeaderRead::Header(None)) => self.peer.client_unknown = true,
+                Ok(HeaderRead::Invalid(why)) => {
                     let detail = format!("no PROXY protocol header from a trusted proxy: {why}");
                     return refused(Reason::HttpMalformed, &detail);
                 }
-                Ok(Begun::Gone) => return Err(None),
+                Ok(HeaderRead::Gone) => return Err(None),
                 Err(_) => {
                     let detail = "no PROXY protocol header from a trusted proxy within edge.header_timeout";
                     return refused(Reason::HeaderTimeout, detail);

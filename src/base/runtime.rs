@@ -239,17 +239,17 @@ mod tests {
 
     #[tokio::test]
     async fn stopping_ends_the_remaining_tasks() {
-        struct Told(Option<oneshot::Sender<()>>);
-        impl Drop for Told {
+        struct NotifyOnDrop(Option<oneshot::Sender<()>>);
+        impl Drop for NotifyOnDrop {
             fn drop(&mut self) {
                 let _ = self.0.take().unwrap().send(());
             }
         }
         let thread = RuntimeThread::start("one").unwrap();
         let (send, ended) = oneshot::channel();
-        let told = Told(Some(send));
+        let notify = NotifyOnDrop(Some(send));
         thread.handle().spawn(async move {
-            let _told = told;
+            let _notify = notify;
             std::future::pending::<()>().await;
         });
         thread.stop().await;

@@ -38,7 +38,7 @@ mod tests {
     use super::super::tests::Pieces;
     use super::*;
 
-    async fn told(pieces: &[&[u8]]) -> io::Result<(Protocol, Vec<u8>)> {
+    async fn detect(pieces: &[&[u8]]) -> io::Result<(Protocol, Vec<u8>)> {
         let mut bytes = Vec::new();
         let pieces = pieces.iter().map(|piece| piece.to_vec()).collect();
         Ok((read(&mut Pieces(pieces, true), &mut bytes).await?, bytes))
@@ -49,13 +49,16 @@ mod tests {
         let (http1, http2) = (Protocol::Http1, Protocol::Http2);
         let whole = |protocol, bytes: &[u8]| (protocol, bytes.to_vec());
         assert_eq!(
-            told(&[b"POST / HTTP/1.1\r\n", b"\r\n"]).await.unwrap(),
+            detect(&[b"POST / HTTP/1.1\r\n", b"\r\n"]).await.unwrap(),
             whole(http1, b"POST / HTTP/1.1\r\n")
         );
-        assert_eq!(told(&[b"P", b"R", b"OPFIND"]).await.unwrap(), whole(http1, b"PROPFIND"));
+        assert_eq!(detect(&[b"P", b"R", b"OPFIND"]).await.unwrap(), whole(http1, b"PROPFIND"));
         let more = [&PREFACE[5..], b"rest"].concat();
-        assert_eq!(told(&[&PREFACE[..5], &more]).await.unwrap(), whole(http2, &[PREFACE, b"rest"].concat()));
-        assert!(told(&[&PREFACE[..5]]).await.is_err(), "part of a preface is neither protocol");
-        assert!(told(&[]).await.is_err());
+        assert_eq!(
+            detect(&[&PREFACE[..5], &more]).await.unwrap(),
+            whole(http2, &[PREFACE, b"rest"].concat())
+        );
+        assert!(detect(&[&PREFACE[..5]]).await.is_err(), "part of a preface is neither protocol");
+        assert!(detect(&[]).await.is_err());
     }
 }

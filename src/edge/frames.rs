@@ -18,8 +18,8 @@ pub(super) struct Frames {
     paths: Paths,
     /// The last frames are an incomplete head.
     pub(super) in_head: bool,
-    /// The first frame was seen.
-    begun: bool,
+    /// The first frame, SETTINGS, was seen.
+    has_settings: bool,
     last_stream: u32,
     /// Request heads passed on so far.
     pub(super) requests: usize,
@@ -65,7 +65,7 @@ impl Frames {
             left: PREFACE,
             paths: Paths::default(),
             in_head: false,
-            begun: false,
+            has_settings: false,
             last_stream: 0,
             requests: 0,
             spent: 0,
@@ -87,11 +87,11 @@ impl Frames {
             self.left -= pass;
             at += pass;
             let Some(header) = Header::read(&bytes[at..]) else { break };
-            if !self.begun && header.kind != SETTINGS {
+            if !self.has_settings && header.kind != SETTINGS {
                 // RFC 9113, section 3.4. h2 accepts any first frame.
                 return Err(h2::Reason::PROTOCOL_ERROR);
             }
-            self.begun = true;
+            self.has_settings = true;
             self.left = HEADER + header.length;
             if header.kind == HEADERS {
                 let Some(length) = self.head(&mut bytes[at..]) else {

@@ -40,7 +40,7 @@ pub fn parse(bytes: &[u8]) -> Parsed {
 }
 
 /// The result of [`read`].
-pub(super) enum Begun {
+pub(super) enum HeaderRead {
     /// A header, and the client's address in it.
     Header(Option<SocketAddr>),
     /// No header, for this reason. Some of the bytes may have been read.
@@ -50,26 +50,26 @@ pub(super) enum Begun {
 }
 
 /// Reads the header, and no byte after it.
-pub(super) async fn read(stream: &mut TcpStream) -> Begun {
+pub(super) async fn read(stream: &mut TcpStream) -> HeaderRead {
     let mut bytes = vec![0; MAX_HEADER];
     let mut read = 0;
     loop {
         let more = match stream.peek(&mut bytes[read..]).await {
             Ok(more @ 1..) => more,
-            Ok(0) | Err(_) => return Begun::Gone,
+            Ok(0) | Err(_) => return HeaderRead::Gone,
         };
-        let (until, begun) = match parse(&bytes[..read + more]) {
+        let (until, read_result) = match parse(&bytes[..read + more]) {
             // All these bytes belong to the header. Peeking returns unread bytes again at once, which would be a busy
             // loop.
             Parsed::Incomplete => (read + more, None),
-            Parsed::Invalid(why) => return Begun::Invalid(why),
-            Parsed::Header { len, source } => (len, Some(Begun::Header(source))),
+            Parsed::Invalid(why) => return HeaderRead::Invalid(why),
+            Parsed::Header { len, source } => (len, Some(HeaderRead::Header(source))),
         };
         if stream.read_exact(&mut bytes[read..until]).await.is_err() {
-            return Begun::Gone;
+            return HeaderRead::Gone;
         }
-        if let Some(begun) = begun {
-            return begun;
+        if let Some(read_result) = read_result {
+            return read_result;
         }
         read = until;
     }
@@ -84,8 +84,8 @@ fn v1(bytes: &[u8]) -> Parsed {
             Parsed::Invalid("version 1: the line is over 107 bytes")
         };
     };
-    let told = line[..end].strip_suffix(b"\r").and_then(|line| line.strip_prefix(V1_PREFIX));
-    match told.ok_or("version 1: the line does not end in CRLF").and_then(v1_source) {
+    let line = line[..end].strip_suffix(b"\r").and_then(|line| line.strip_prefix(V1_PREFIX));
+    match line.ok_or("version 1: the line does not end in CRLF").and_then(v1_source) {
         Ok(source) => Parsed::Header { len: end + 1, source },
         Err(why) => Parsed::Invalid(why),
     }
@@ -176,11 +176,12 @@ fn check_extensions(header: &[u8], mut at: usize) -> Result<(), &'static str> {
         let cut = "version 2: an extension goes beyond the header's end";
         let [kind, high, low] = *extension.first_chunk().ok_or(cut)?;
         let value = at + 3..at + 3 + usize::from(u16::from_be_bytes([high, low]));
-        let told = header.get(value.clone()).ok_or(cut)?;
+        let value_bytes = header.get(value.clone()).ok_or(cut)?;
         at = value.end;
         if kind == CRC32C {
-            let told = <[u8; 4]>::try_from(told).map_err(|_| "version 2: the checksum is not 4 bytes")?;
-            if checksum.replace((value, u32::from_be_bytes(told))).is_some() {
+            let value_bytes =
+                <[u8; 4]>::try_from(value_bytes).map_err(|_| "version 2: the checksum is not 4 bytes")?;
+            if checksum.replace((value, u32::from_be_bytes(value_bytes))).is_some() {
                 return Err("version 2: there are two checksums");
             }
         }

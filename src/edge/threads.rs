@@ -95,11 +95,11 @@ mod tests {
     #[tokio::test]
     async fn connections_are_spread_evenly_and_a_thread_that_lost_its_own_gets_the_next() {
         let threads = EdgeThreads::start(3).unwrap();
-        let (send, mut told) = mpsc::unbounded_channel();
+        let (send, mut threads_used) = mpsc::unbounded_channel();
         let mut open_on = Vec::new();
         for _ in 0..6 {
             let end = open(&threads, &send);
-            open_on.push((told.recv().await.unwrap(), end));
+            open_on.push((threads_used.recv().await.unwrap(), end));
         }
         let of = |thread| open_on.iter().filter(|(on, _)| *on == thread).count();
         assert!(open_on.iter().all(|(thread, _)| of(*thread) == 2));
@@ -110,7 +110,7 @@ mod tests {
         }
         for _ in 0..2 {
             let end = open(&threads, &send);
-            let thread = told.recv().await.unwrap();
+            let thread = threads_used.recv().await.unwrap();
             assert_eq!(thread, freed);
             open_on.push((thread, end));
         }

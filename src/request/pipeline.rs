@@ -125,7 +125,7 @@ impl Pipeline {
                 };
                 return Err(rejected(Reason::PathTokenMismatch, detail));
             }
-            RouteMatch::Nothing if health::is_asked(&context.head.uri, &rules) => {
+            RouteMatch::Nothing if health::is_health_path(&context.head.uri, &rules) => {
                 return Err(rejected(Reason::MethodNotAllowed, "edge.health_path takes GET and HEAD"));
             }
             RouteMatch::Nothing => {

@@ -11,9 +11,9 @@ use crate::request::answer::Body;
 
 /// The answer to a probe; none for any other request.
 pub(super) fn answer(pipeline: &Pipeline, head: &Parts, rules: &RuntimeConfig) -> Option<Response<Body>> {
-    let asks = head.method == Method::GET || head.method == Method::HEAD;
+    let is_probe = head.method == Method::GET || head.method == Method::HEAD;
     let well_formed = || admission::check_head(head).and_then(|()| admission::check_host(head)).is_ok();
-    if !asks || !is_asked(&head.uri, rules) || !well_formed() {
+    if !is_probe || !is_health_path(&head.uri, rules) || !well_formed() {
         return None;
     }
     let mut answer = Response::new(Body::default());
@@ -27,7 +27,7 @@ pub(super) fn answer(pipeline: &Pipeline, head: &Parts, rules: &RuntimeConfig) -
 }
 
 /// Whether a request is for the health path, with any query.
-pub(super) fn is_asked(uri: &Uri, rules: &RuntimeConfig) -> bool {
+pub(super) fn is_health_path(uri: &Uri, rules: &RuntimeConfig) -> bool {
     rules.edge.health_path.as_ref().is_some_and(|path| path.value == uri.path())
 }
 

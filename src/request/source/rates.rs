@@ -139,18 +139,18 @@ impl StateStore for ClientTable {
     {
         let known = &mut *self.known();
         if let Some(state) = known.each.get_mut(client) {
-            let (told, next) = measure(Some(*state))?;
+            let (decision, next) = measure(Some(*state))?;
             *state = next;
-            return Ok(told);
+            return Ok(decision);
         }
         if known.each.len() >= self.max {
-            let (told, next) = measure(known.rest)?;
+            let (decision, next) = measure(known.rest)?;
             known.rest = Some(next);
-            return Ok(told);
+            return Ok(decision);
         }
-        let (told, next) = measure(None)?;
+        let (decision, next) = measure(None)?;
         known.each.insert(*client, next);
-        Ok(told)
+        Ok(decision)
     }
 }
 
