@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use hookgate::base::clock::Clock;
 use hookgate::config;
-use hookgate::net::tls::Failure;
+use hookgate::net::tls::HandshakeError;
 use hookgate::observe::metrics::Metrics as Counters;
 use hookgate::request::pipeline::RuntimeConfig;
 use http_body_util::BodyExt;
@@ -1050,7 +1050,7 @@ impl Client {
                     let _ = secured.stream.write_all(b"x").await;
                     Ok(secured.stream.get_ref().1.handshake_kind().unwrap())
                 }
-                Err(Failure::Refused(_, detail)) => Err(detail),
+                Err(HandshakeError::Refused(_, detail)) => Err(detail),
                 Err(_) => Err("the client went away".to_owned()),
             }
         };
