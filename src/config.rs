@@ -5,9 +5,9 @@
 
 mod edge;
 mod item;
+mod key_positions;
 mod keys;
 mod kinds;
-mod places;
 mod print;
 pub mod queue_name;
 mod report;
@@ -28,15 +28,15 @@ use toml::de::DeTable;
 use self::keys::Table;
 use crate::base::file::{self, ReadError};
 pub use edge::{Admin, Edge, KeyPair, Tls};
-pub use keys::{FullKey, Key, Reference, Target};
-pub use places::Places;
+pub use key_positions::KeyPositions;
+pub use keys::{FullKey, KeyDescription, Reference, Target};
 pub(crate) use print::quote_key;
 pub use root::Config;
-pub(crate) use section::slips;
+pub(crate) use section::edit_distance;
 pub use sources::{OnConflict, RateLimit, Source, SourceSecret};
 pub use stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, Store};
-pub use units::duration;
-pub use unparsed::Unparsed;
+pub use units::parse_duration;
+pub use unparsed::UnparsedLines;
 pub(crate) use urls::{PASSWORD_BREAKS_URL, password_breaks_url, redis_url_flaw};
 
 /// Reads the file at `path`.
@@ -76,8 +76,8 @@ pub fn parse(text: &str, base: &Path) -> (Config, Vec<Problem>) {
         report.syntax(at, error.message());
     }
     let mut config = Config::read(&section::Section::root(&report, table.get_ref()));
-    config.unparsed = report.unparsed().clone();
-    config.places = places::Places::of(&report, table.get_ref());
+    config.unparsed_lines = report.unparsed().clone();
+    config.key_positions = key_positions::KeyPositions::of(&report, table.get_ref());
     (config, report.into_problems())
 }
 
@@ -147,7 +147,7 @@ pub struct Position {
 
 /// A value and where it stood (where its section starts, for a default).
 #[derive(Clone, Debug, Default)]
-pub struct At<T> {
+pub struct Located<T> {
     /// The value.
     pub value: T,
     /// Where.
@@ -155,8 +155,8 @@ pub struct At<T> {
 }
 
 /// A value that has only moved in the file is the same.
-impl<T: PartialEq> PartialEq for At<T> {
-    fn eq(&self, other: &At<T>) -> bool {
+impl<T: PartialEq> PartialEq for Located<T> {
+    fn eq(&self, other: &Located<T>) -> bool {
         self.value == other.value
     }
 }

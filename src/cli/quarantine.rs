@@ -219,7 +219,7 @@ fn label_json(seq: i64, label: &Label) -> Value {
 fn show(seq: i64, kept: &Kept, body: bool, json: bool, redactor: &Redactor) -> Done {
     let headers: Vec<(&str, String)> = headers(kept, redactor).collect();
     let mut shown = label_json(seq, &kept.label);
-    let (method, path) = (redactor.clean(&kept.content.method), redactor.clean(&kept.content.path));
+    let (method, path) = (redactor.redact(&kept.content.method), redactor.redact(&kept.content.path));
     (shown["method"], shown["path"]) = (method.into(), path.into());
     if json {
         shown["headers"] = headers.iter().map(|(name, value)| json!([name, value])).collect();
@@ -251,7 +251,7 @@ fn headers<'k>(kept: &'k Kept, redactor: &Redactor) -> impl Iterator<Item = (&'k
         let value = if SIGNATURE_HEADERS.contains(&name.as_str()) {
             fingerprint(value.as_bytes())
         } else {
-            without_signatures(&redactor.clean(&String::from_utf8_lossy(value.as_bytes()))).into_owned()
+            without_signatures(&redactor.redact(&String::from_utf8_lossy(value.as_bytes()))).into_owned()
         };
         (name.as_str(), value)
     })

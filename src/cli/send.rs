@@ -255,7 +255,7 @@ impl Sender {
     /// Signs a body, and spoils what is to be spoilt.
     pub(super) fn sign(&self, body: Vec<u8>, tamper: Option<Tamper>) -> Result<Signed, Failure> {
         let mut at = Clock::System.now().as_second();
-        let key = self.source.keys.iter().find(|key| key.counts_at(at));
+        let key = self.source.keys.iter().find(|key| key.is_active_at(at));
         let (Some(scheme), Some(key)) = (&self.source.scheme, key) else {
             return match tamper {
                 _ if self.source.scheme.is_some() => {

@@ -20,8 +20,8 @@ use crate::config::{self, Config};
 use crate::event::Event;
 use crate::observe::metrics::Metrics;
 use crate::provider::PayloadError;
-use crate::provider::normalize::{self, Normalized, Origin};
-use crate::provider::signature::diagnosis::{self, Case, Known, Mistake};
+use crate::provider::normalize::{self, DeliveryOrigin, Normalized};
+use crate::provider::signature::diagnosis::{self, KnownSecret, Mistake, RefusedDelivery};
 use crate::provider::signature::{self, SignatureError, Verified};
 use crate::request::admission;
 use crate::request::outcome::Rejection;
@@ -127,7 +127,7 @@ fn look(
     let unread = findings.unreadable.is_some() || refused == Some(Reason::PayloadNotJson);
     if let Some(body) = body.filter(|_| unread && source.scheme.is_none()) {
         // No signature says that this is what was sent.
-        findings.mistakes = diagnosis::spoilt(headers, body);
+        findings.mistakes = diagnosis::body_defects(headers, body);
     }
     findings
 }
@@ -150,7 +150,7 @@ impl Findings {
         let contents = normalize::read(source.provider, &verified)?;
         self.unreadable = contents.payload.as_ref().err().copied();
         self.enforce(source, at, pipeline::subscription_allowed(source, &contents))?;
-        let origin = Origin { source: &source.name, path: &source.path, provider: source.provider };
+        let origin = DeliveryOrigin { source: &source.name, path: &source.path, provider: source.provider };
         match normalize::normalize(&origin, &verified, &contents, at) {
             Normalized::HealthCheck => self.health_check = true,
             Normalized::Event(forward) => self.event = Some(Box::new(forward.event)),
@@ -179,7 +179,8 @@ impl Findings {
                 }
                 let secrets = secrets(config);
                 let (own, error) = (&*source.name, &error);
-                let case = Case { scheme, secrets: &secrets, source: own, headers, body, error, at };
+                let case =
+                    RefusedDelivery { scheme, secrets: &secrets, source: own, headers, body, error, at };
                 self.mistakes = diagnosis::diagnose(&case);
                 self.enforce(source, at, Err(error.clone().into()))?;
                 // Of the signature's errors only its age can be observed.
@@ -302,14 +303,14 @@ impl Told {
 }
 
 /// Every secret of the config that can be read.
-fn secrets(config: &Config) -> Vec<Known<'_>> {
+fn secrets(config: &Config) -> Vec<KnownSecret<'_>> {
     let mut known = Vec::new();
     for source in &config.sources {
         for (slot, secret) in source.secrets.iter().enumerate() {
             let secret = &secret.value;
             let (not_before, not_after) = (secret.not_before, secret.not_after);
             if let Ok(secret) = secret.reference.resolve() {
-                known.push(Known { source: &source.name.value, slot, secret, not_before, not_after });
+                known.push(KnownSecret { source: &source.name.value, slot, secret, not_before, not_after });
             }
         }
     }

@@ -37,7 +37,7 @@ impl FromStr for When {
                 "{text:?} is no time: expected RFC 3339 (2026-11-21T10:00:00Z), a date (2026-11-21) or a duration ago (1h)"
             )
         };
-        if let Ok(ago) = config::duration(text) {
+        if let Ok(ago) = config::parse_duration(text) {
             return Ok(When::Ago(ago));
         }
         if let Ok(date) = Date::strptime("%Y-%m-%d", text) {

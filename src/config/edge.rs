@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
-use super::At;
+use super::Located;
 use super::keys::table;
 use super::kinds::{inline, section};
 use super::section::Section;
@@ -45,7 +45,7 @@ table! {
         /// The time between requests on one connection. Keep it longer than the proxy in front keeps its idle connections.
         idle_timeout: Duration = duration(SOME_TIME, 75 * SECOND), live;
         /// A path for a load balancer's probes. GET and HEAD are answered 200 or 503 as `/readyz` is, and leave no record.
-        health_path: Option<At<String>> = text("a path such as \"/healthz\"", "").placed().optional(), live,
+        health_path: Option<Located<String>> = text("a path such as \"/healthz\"", "").located().optional(), live,
             "\"/healthz\"";
         /// The time to send a request's body. A slower client gets 408.
         body_timeout: Duration = duration(SOME_TIME, 10 * SECOND), live;
@@ -68,11 +68,11 @@ table! {
     /// `[edge.tls]` and `[admin.tls]`.
     pub struct Tls, checked by check_tls {
         /// The PEM file of the certificate chain, the listener's own certificate first. Required.
-        certificate: At<PathBuf> = file("the path of a file"), live, "\"edge.pem\"";
+        certificate: Located<PathBuf> = file("the path of a file"), live, "\"edge.pem\"";
         /// The PEM file of its private key. Required.
-        private_key: At<PathBuf> = private_key("the path of a file"), live, "\"edge.key\"";
+        private_key: Located<PathBuf> = private_key("the path of a file"), live, "\"edge.key\"";
         /// The PEM file of authorities. Every client must show a certificate of one of them.
-        client_ca: Option<At<PathBuf>> = file("the path of a file").optional(), live, "\"clients.pem\"";
+        client_ca: Option<Located<PathBuf>> = file("the path of a file").optional(), live, "\"clients.pem\"";
         /// More certificates. The host name for which a client asks chooses among them.
         more: Vec<KeyPair> = inline().list(MORE), live,
             "[{ certificate = \"other.pem\", private_key = \"other.key\" }]";
@@ -83,9 +83,9 @@ table! {
     /// A certificate chain and its key, PEM files.
     pub struct KeyPair, checked by check_key_pair {
         /// As in the table above. Required.
-        certificate: At<PathBuf> = file("the path of a file"), live, "\"other.pem\"";
+        certificate: Located<PathBuf> = file("the path of a file"), live, "\"other.pem\"";
         /// As in the table above. Required.
-        private_key: At<PathBuf> = private_key("the path of a file"), live, "\"other.key\"";
+        private_key: Located<PathBuf> = private_key("the path of a file"), live, "\"other.key\"";
     }
 }
 
@@ -95,7 +95,7 @@ table! {
         /// The address to listen on. Beyond this machine it needs a token or TLS.
         listen: SocketAddr = address(([127, 0, 0, 1], 9090)), live;
         /// A request for `/metrics` must have `Authorization: Bearer` with this token. `/livez` and `/readyz` ask for none.
-        token: Option<At<SecretRef>> = secret().optional(), live, "{ env = \"ADMIN_TOKEN\" }";
+        token: Option<Located<SecretRef>> = secret().optional(), live, "{ env = \"ADMIN_TOKEN\" }";
         /// As `[edge.tls]`.
         tls: Option<Tls> = section().optional(), live;
     }
@@ -103,7 +103,7 @@ table! {
 
 fn check_edge(edge: &mut Edge, section: &Section<'_>) {
     if let Some(path) = &edge.health_path
-        && let Some(wrong) = sources::odd_path(&path.value)
+        && let Some(wrong) = sources::path_defect(&path.value)
     {
         let what = format!("expected a path such as \"/healthz\", found {:?}: {wrong}", path.value);
         section.problem(path.at, "health_path", what);
@@ -111,15 +111,15 @@ fn check_edge(edge: &mut Edge, section: &Section<'_>) {
     if edge.request_timeout < edge.body_timeout {
         let [whole, body] = [edge.request_timeout, edge.body_timeout].map(show_duration);
         let what = format!("{whole} for the whole request is shorter than body_timeout, {body}");
-        section.warning(section.place("request_timeout"), "request_timeout", what);
+        section.warning(section.position_of("request_timeout"), "request_timeout", what);
     }
     if edge.proxy_protocol && edge.trusted_proxies.is_empty() {
         let what = "anybody could claim to be anybody; list the proxies' networks in trusted_proxies";
-        section.problem(section.place("proxy_protocol"), "proxy_protocol", what);
+        section.problem(section.position_of("proxy_protocol"), "proxy_protocol", what);
     }
     if peer::covers_all(&edge.trusted_proxies) {
         let what = "trusts everybody, so anybody could claim to be anybody; list the proxies' own networks";
-        section.warning(section.place("trusted_proxies"), "trusted_proxies", what);
+        section.warning(section.position_of("trusted_proxies"), "trusted_proxies", what);
     }
     // A source that has no share of its own left must find room for a body in the half that is common.
     edge.max_in_flight_bytes = edge.max_in_flight_bytes.max((edge.max_body as u64).saturating_mul(2));
@@ -151,7 +151,7 @@ fn check_admin(admin: &mut Admin, section: &Section<'_>) {
             "{} is open beyond this machine; set admin.token or [admin.tls], or listen on 127.0.0.1",
             admin.listen
         );
-        section.problem(section.place("listen"), "listen", what);
+        section.problem(section.position_of("listen"), "listen", what);
     }
 }
 

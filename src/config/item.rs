@@ -16,8 +16,8 @@ use toml::de::{DeTable, DeValue};
 use super::print::quote;
 use super::report::Report;
 use super::section::Section;
-use super::units::{Malformed, Unit};
-use super::{At, Position};
+use super::units::{QuantityError, Unit};
+use super::{Located, Position};
 use crate::base::peer::{Network, NetworkError};
 use crate::config::secret::{Secret, SecretRef};
 
@@ -48,7 +48,7 @@ impl<'a> Item<'a> {
     }
 
     /// As a value of this table.
-    pub(super) fn beside(self, table: &'a DeTable<'a>) -> Self {
+    pub(super) fn in_table(self, table: &'a DeTable<'a>) -> Self {
         Item { table: Some(table), ..self }
     }
 
@@ -120,7 +120,7 @@ impl<'a> Item<'a> {
     }
 
     /// A secret: a reference, which may have the keys `more` besides, or with a warning a plain text. Never shows what it found.
-    pub(super) fn secret(&self, more: &[&str]) -> Option<At<SecretRef>> {
+    pub(super) fn secret(&self, more: &[&str]) -> Option<Located<SecretRef>> {
         let value = match self.value {
             DeValue::String(text) if text.trim().is_empty() => {
                 self.problem(format!("an empty secret would let everybody in; expected {SECRET}"));
@@ -133,7 +133,7 @@ impl<'a> Item<'a> {
             DeValue::Table(_) => self.reference(more)?,
             _ => return self.expected_secret(SECRET),
         };
-        Some(At { value, at: self.at })
+        Some(Located { value, at: self.at })
     }
 
     fn reference(&self, more: &[&str]) -> Option<SecretRef> {
@@ -220,18 +220,18 @@ impl<'a> Item<'a> {
     pub(super) fn quantity(&self, unit: Unit, range: &RangeInclusive<u64>) -> Option<u64> {
         let read = match self.value {
             DeValue::String(text) => unit.read(text),
-            DeValue::Integer(_) => Err(Malformed::UnitMissing),
-            _ => Err(Malformed::NotAQuantity),
+            DeValue::Integer(_) => Err(QuantityError::UnitMissing),
+            _ => Err(QuantityError::NotAQuantity),
         };
         let what = unit.example();
         match read {
             Ok(value) if range.contains(&value) => Some(value),
-            Ok(_) | Err(Malformed::TooLarge) => {
+            Ok(_) | Err(QuantityError::TooLarge) => {
                 let (from, to) = (unit.show(*range.start()), unit.show(*range.end()));
                 self.expected(&format!("a value from {from} to {to}"))
             }
-            Err(Malformed::NotAQuantity) => self.expected(what),
-            Err(Malformed::UnitMissing) => {
+            Err(QuantityError::NotAQuantity) => self.expected(what),
+            Err(QuantityError::UnitMissing) => {
                 self.problem(format!("the unit is missing; expected {what}, found {}", shown(self.value)));
                 None
             }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::Position;
-use super::kinds::{Changes, Kind, References, Show};
+use super::kinds::{Changes, References, Show, ValueKind};
 use super::print::Shown;
 use super::report::Report;
 use super::section::Section;
@@ -13,7 +13,7 @@ use crate::config::secret::SecretRef;
 
 /// What is to be known of a key, or of a table.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct KeyDescription {
     /// The full key, `NAME` for the name of a source.
     pub name: String,
     /// What it means.
@@ -82,11 +82,11 @@ pub(super) trait Table: Clone + PartialEq + 'static {
 /// A key of the table `T`.
 pub(super) struct Row<T> {
     /// By its name in the table.
-    key: Key,
+    key: KeyDescription,
     show: Box<Show<T>>,
     changes: Box<Changes<T>>,
     references: Box<References<T>>,
-    nested: Option<fn(&str, &mut Vec<Key>)>,
+    nested: Option<fn(&str, &mut Vec<KeyDescription>)>,
 }
 
 impl<T: 'static> Row<T> {
@@ -96,17 +96,24 @@ impl<T: 'static> Row<T> {
         doc: &'static str,
         needs_restart: bool,
         example: Option<&'static str>,
-        kind: Kind<V>,
+        kind: ValueKind<V>,
         of: fn(&T) -> &V,
     ) -> Self {
-        let Kind { allowed, default, show, changes, references, nested, .. } = kind;
+        let ValueKind { allowed, default, show, changes, references, nested, .. } = kind;
         let report = Report::new("", Path::new(""));
         let absent = Section::new(&report, String::new(), Position::default(), None);
         // Neither that of a table, nor one that depends on something else.
         let has_default = nested.is_none() && example.is_none();
         let default = if has_default { show(&default(&absent, name)).map(Shown::inline) } else { None };
         Row {
-            key: Key { name: name.to_owned(), doc: doc.trim(), needs_restart, allowed, default, example },
+            key: KeyDescription {
+                name: name.to_owned(),
+                doc: doc.trim(),
+                needs_restart,
+                allowed,
+                default,
+                example,
+            },
             show: Box::new(move |table| show(of(table))),
             changes: Box::new(move |now, before, key, found| changes(of(now), of(before), key, found)),
             references: Box::new(move |table, key, found| references(of(table), key, found)),
@@ -115,7 +122,7 @@ impl<T: 'static> Row<T> {
     }
 
     fn full_key(&self, above: &str) -> FullKey {
-        let Key { name, needs_restart, .. } = &self.key;
+        let KeyDescription { name, needs_restart, .. } = &self.key;
         let name = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
         FullKey { name, needs_restart: *needs_restart }
     }
@@ -148,10 +155,10 @@ pub(super) fn references<'t, T: Table>(table: &'t T, above: &str, found: &mut Ve
 }
 
 /// Adds what is to be known of a table's keys.
-pub(super) fn describe<T: Table>(above: &str, keys: &mut Vec<Key>) {
+pub(super) fn describe<T: Table>(above: &str, keys: &mut Vec<KeyDescription>) {
     for row in T::rows() {
         let FullKey { name, .. } = row.full_key(above);
-        keys.push(Key { name: name.clone(), ..row.key });
+        keys.push(KeyDescription { name: name.clone(), ..row.key });
         if let Some(nested) = row.nested {
             nested(&name, keys);
         }

@@ -2,14 +2,14 @@
 //!
 //! Keeps true: a value that is not as it should be is reported, and its default takes its place.
 
-use super::At;
+use super::Located;
 use super::item::Item;
-use super::keys::{self, FullKey, Key, Reference, Table};
+use super::keys::{self, FullKey, KeyDescription, Reference, Table};
 use super::print::Shown;
 use super::section::Section;
 
 /// How the values of a key are read, printed and compared.
-pub(super) struct Kind<V> {
+pub(super) struct ValueKind<V> {
     /// What may be written.
     pub(super) allowed: String,
     /// Reads a value that stands in the file. None: it is not as it should be, which is reported.
@@ -23,7 +23,7 @@ pub(super) struct Kind<V> {
     /// Adds the secrets and files that a value names.
     pub(super) references: Box<References<V>>,
     /// Adds the keys of the table that it is.
-    pub(super) nested: Option<fn(&str, &mut Vec<Key>)>,
+    pub(super) nested: Option<fn(&str, &mut Vec<KeyDescription>)>,
 }
 
 type Read<V> = dyn Fn(&Item<'_>) -> Option<V>;
@@ -32,20 +32,20 @@ pub(super) type Show<V> = dyn Fn(&V) -> Option<Shown>;
 pub(super) type Changes<V> = dyn Fn(&V, &V, FullKey, &mut Vec<FullKey>);
 pub(super) type References<V> = dyn for<'v> Fn(&'v V, &FullKey, &mut Vec<Reference<'v>>);
 
-impl<V: PartialEq + 'static> Kind<V> {
+impl<V: PartialEq + 'static> ValueKind<V> {
     /// A value that is read and shown on its own.
     pub(super) fn new(
         allowed: impl Into<String>,
         default: impl Fn(&Section<'_>, &str) -> V + 'static,
         read: impl Fn(&Item<'_>) -> Option<V> + 'static,
         show: impl Fn(&V) -> Option<Shown> + 'static,
-    ) -> Kind<V> {
+    ) -> ValueKind<V> {
         let changes = |now: &V, before: &V, key: FullKey, found: &mut Vec<FullKey>| {
             if now != before {
                 found.push(key);
             }
         };
-        Kind {
+        ValueKind {
             allowed: allowed.into(),
             read: Box::new(read),
             default: Box::new(default),
@@ -60,35 +60,37 @@ impl<V: PartialEq + 'static> Kind<V> {
     pub(super) fn naming(
         self,
         references: impl for<'v> Fn(&'v V, &FullKey, &mut Vec<Reference<'v>>) + 'static,
-    ) -> Kind<V> {
-        Kind { references: Box::new(references), ..self }
+    ) -> ValueKind<V> {
+        ValueKind { references: Box::new(references), ..self }
     }
 
     /// With its place in the file.
-    pub(super) fn placed(self) -> Kind<At<V>> {
-        let Kind { allowed, read, default, show, .. } = self;
-        let default =
-            move |section: &Section<'_>, key: &str| At { value: default(section, key), at: section.at() };
-        let read = move |item: &Item<'_>| Some(At { value: read(item)?, at: item.at });
-        Kind::new(allowed, default, read, move |at| show(&at.value))
+    pub(super) fn located(self) -> ValueKind<Located<V>> {
+        let ValueKind { allowed, read, default, show, .. } = self;
+        let default = move |section: &Section<'_>, key: &str| Located {
+            value: default(section, key),
+            at: section.at(),
+        };
+        let read = move |item: &Item<'_>| Some(Located { value: read(item)?, at: item.at });
+        ValueKind::new(allowed, default, read, move |at| show(&at.value))
     }
 
     /// Without a default.
-    pub(super) fn optional(self) -> Kind<Option<V>> {
-        let Kind { allowed, read, show, references, nested, .. } = self;
+    pub(super) fn optional(self) -> ValueKind<Option<V>> {
+        let ValueKind { allowed, read, show, references, nested, .. } = self;
         let read = move |item: &Item<'_>| read(item).map(Some);
-        let kind = Kind::new(allowed, |_, _| None, read, move |value: &Option<V>| show(value.as_ref()?));
+        let kind = ValueKind::new(allowed, |_, _| None, read, move |value: &Option<V>| show(value.as_ref()?));
         let kind = kind.naming(move |value, key, found| {
             if let Some(value) = value {
                 references(value, key, found);
             }
         });
-        Kind { nested, ..kind }
+        ValueKind { nested, ..kind }
     }
 
     /// A list of such values. Those that are not as they should be are reported and left out.
-    pub(super) fn list(self, what: &'static str) -> Kind<Vec<V>> {
-        let Kind { read, show, references, .. } = self;
+    pub(super) fn list(self, what: &'static str) -> ValueKind<Vec<V>> {
+        let ValueKind { read, show, references, .. } = self;
         let read = move |item: &Item<'_>| match item.list() {
             Some(items) => Some(items.iter().filter_map(&read).collect()),
             None => item.expected(what),
@@ -97,31 +99,31 @@ impl<V: PartialEq + 'static> Kind<V> {
             let shown: Vec<_> = values.iter().filter_map(|value| Some(show(value)?.inline())).collect();
             Some(Shown::Value(format!("[{}]", shown.join(", "))))
         };
-        Kind::new(what, |_, _| Vec::new(), read, show).naming(move |values, key, found| {
+        ValueKind::new(what, |_, _| Vec::new(), read, show).naming(move |values, key, found| {
             values.iter().for_each(|value| references(value, key, found));
         })
     }
 }
 
 /// A section, or a table within one.
-pub(super) fn section<T: Table>() -> Kind<T> {
+pub(super) fn section<T: Table>() -> ValueKind<T> {
     let read = |item: &Item<'_>| {
         let section = item.section()?;
         let table = T::read(&section);
         section.is_complete().then_some(table)
     };
     let default = |section: &Section<'_>, key: &str| T::read(&section.absent(key));
-    Kind {
+    ValueKind {
         changes: |now, before, key, found| keys::changes(now, before, &key.name, found),
         nested: Some(keys::describe::<T>),
-        ..Kind::new("a table", default, read, |table| Some(Shown::Table(keys::show(table))))
+        ..ValueKind::new("a table", default, read, |table| Some(Shown::Table(keys::show(table))))
     }
     .naming(|table, key, found| keys::references(table, &key.name, found))
 }
 
 /// A table that is printed on one line.
-pub(super) fn inline<T: Table>() -> Kind<T> {
-    let Kind { show, .. } = section::<T>();
+pub(super) fn inline<T: Table>() -> ValueKind<T> {
+    let ValueKind { show, .. } = section::<T>();
     let show = move |table: &T| Some(Shown::Value(show(table)?.inline()));
-    Kind { show: Box::new(show), ..section() }
+    ValueKind { show: Box::new(show), ..section() }
 }

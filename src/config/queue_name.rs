@@ -21,7 +21,7 @@ pub enum Part {
 
 /// What fills a name in.
 #[derive(Clone, Copy, Debug)]
-pub struct Filling<'a> {
+pub struct PlaceholderValues<'a> {
     /// For `{provider}`.
     pub provider: &'a str,
     /// For `{source}`.
@@ -59,7 +59,7 @@ impl QueueName {
     }
 
     /// The name for one event.
-    pub fn fill(&self, with: Filling<'_>) -> String {
+    pub fn fill(&self, with: PlaceholderValues<'_>) -> String {
         let pieces = self.0.iter().map(|part| match part {
             Part::Text(text) => text,
             Part::Provider => with.provider,
@@ -116,7 +116,8 @@ mod tests {
     #[test]
     fn a_name_is_filled_in_and_covers_what_it_fills() {
         let name = QueueName::parse("h.{provider}.{type}").unwrap();
-        let filled = name.fill(Filling { provider: "iof", source: "iof-test", kind: "kyc.verified" });
+        let filled =
+            name.fill(PlaceholderValues { provider: "iof", source: "iof-test", kind: "kyc.verified" });
         assert_eq!(filled, "h.iof.kyc.verified");
         assert!(name.covers(&filled) && !name.covers("h.iof") && !name.covers("g.iof.x"));
         assert_eq!(name.fixed(), None);

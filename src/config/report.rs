@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{Position, Problem, Unparsed};
+use super::{Position, Problem, UnparsedLines};
 
 /// Collects problems. Shared by every section of one file, hence the cell.
 pub(super) struct Report<'t> {
@@ -17,7 +17,7 @@ pub(super) struct Report<'t> {
     /// Byte offsets.
     line_starts: Vec<usize>,
     /// Lines with a syntax error.
-    unparsed: Unparsed,
+    unparsed: UnparsedLines,
     /// The full keys of values that are replaced by their defaults.
     invalid: RefCell<BTreeSet<String>>,
     problems: RefCell<Vec<Problem>>,
@@ -28,7 +28,7 @@ impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str, base: &'t Path) -> Report<'t> {
         let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(after_breaks).collect();
-        let unparsed = Unparsed::of(text);
+        let unparsed = UnparsedLines::of(text);
         Report {
             text,
             base,
@@ -75,12 +75,12 @@ impl<'t> Report<'t> {
     }
 
     /// The lines that did not parse.
-    pub(super) fn unparsed(&self) -> &Unparsed {
+    pub(super) fn unparsed(&self) -> &UnparsedLines {
         &self.unparsed
     }
 
     /// Whether a line above did not parse.
-    pub(super) fn is_broken_above(&self, at: Position) -> bool {
+    pub(super) fn has_unparsed_line_above(&self, at: Position) -> bool {
         self.unparsed.first().is_some_and(|line| line < at.line)
     }
 
@@ -93,7 +93,7 @@ impl<'t> Report<'t> {
 
     /// Something that should be there and is not, unless it may stand in a line that did not parse.
     pub(super) fn missing(&self, at: Position, key: &str, what: impl Into<String>) {
-        if !self.unparsed.hides(at.line, key) {
+        if !self.unparsed.may_assign(at.line, key) {
             self.push(at, key, what.into(), false);
         }
     }

@@ -5,14 +5,14 @@
 use std::path::{Path, PathBuf};
 
 use super::edge::{Admin, Edge};
-use super::keys::{self, FullKey, Key, Reference, Target, table};
+use super::keys::{self, FullKey, KeyDescription, Reference, Target, table};
 use super::kinds::section;
 use super::section::Section;
 use super::sources::{self, Source, named_sources};
 use super::stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, Store};
 use super::units::Unit;
 use super::values::folder;
-use super::{At, Places, Unparsed, print};
+use super::{KeyPositions, Located, UnparsedLines, print};
 use crate::config::secret::SecretRef;
 
 table! {
@@ -40,16 +40,16 @@ table! {
         sources: Vec<Source> = named_sources(), by_key;
         besides {
             /// Where in the file each key outside `[sources]` stands.
-            places: Places,
+            key_positions: KeyPositions,
             /// The lines of the file that did not parse.
-            unparsed: Unparsed,
+            unparsed_lines: UnparsedLines,
         }
     }
 }
 
 impl Config {
     /// What is to be known of every key, in the order of the rows.
-    pub fn keys() -> Vec<Key> {
+    pub fn keys() -> Vec<KeyDescription> {
         let mut keys = Vec::new();
         keys::describe::<Config>("", &mut keys);
         keys
@@ -102,7 +102,7 @@ impl Config {
     }
 
     /// The URLs of the servers that this config uses, each with its key.
-    pub fn urls_in_use(&self) -> Vec<(&'static str, &At<SecretRef>)> {
+    pub fn urls_in_use(&self) -> Vec<(&'static str, &Located<SecretRef>)> {
         let urls =
             self.redis.url.iter().map(|url| ("redis.url", url)).chain([("queue.url", &self.queue.url)]);
         urls.filter(|(key, _)| self.uses(key)).collect()
@@ -115,7 +115,7 @@ fn check_config(config: &mut Config, root: &Section<'_>) {
     let section = root.section("admin");
     if admin.listen.port() != 0 && edge.listen.contains(&admin.listen) {
         let what = format!("{} is taken by edge.listen", admin.listen);
-        section.problem(section.place("listen"), "listen", what);
+        section.problem(section.position_of("listen"), "listen", what);
     }
     check_pair(dedupe, queue, root);
     let section = root.section("spool");
@@ -150,6 +150,6 @@ fn check_pair(dedupe: &Dedupe, queue: &Queue, root: &Section<'_>) {
     );
     match of_kind.given_at("kind") {
         Some(at) => of_kind.problem(at, "kind", what),
-        None => of_store.problem(of_store.place("store"), "store", what),
+        None => of_store.problem(of_store.position_of("store"), "store", what),
     }
 }

@@ -120,7 +120,7 @@ pub struct Redactor(Vec<Secret>);
 
 impl Redactor {
     /// Cuts this one out from now on; one of Standard Webhooks also without its prefix, which may be left out.
-    pub fn learn(&mut self, secret: &Secret) {
+    pub fn add(&mut self, secret: &Secret) {
         let bare = secret.0.strip_prefix(STANDARD_WEBHOOKS_PREFIX).map(|bare| bare.trim_end_matches('='));
         // Whoever sends a handful of characters sends no secret.
         let bare = bare.filter(|bare| bare.len() >= SHORTEST_BARE).map(Secret::new);
@@ -133,14 +133,14 @@ impl Redactor {
     }
 
     /// Goes on cutting out what another one knows, as long as there is room: who uses an old secret may still send it.
-    pub fn inherit(&mut self, before: &Redactor) {
+    pub fn add_from(&mut self, before: &Redactor) {
         for secret in before.0.iter().take(MAX_INHERITED) {
-            self.learn(secret);
+            self.add(secret);
         }
     }
 
     /// The text without any secret it holds, in whatever letter case, as it stands or percent-encoded, be it over and over.
-    pub fn clean(&self, text: &str) -> String {
+    pub fn redact(&self, text: &str) -> String {
         let (mut clean, mut lower) = (text.to_owned(), text.to_ascii_lowercase());
         for secret in &self.0 {
             if lower.contains(&secret.0) {
@@ -246,24 +246,24 @@ mod tests {
     #[test]
     fn a_redactor_finds_what_it_knows_wherever_it_stands() {
         let mut redactor = Redactor::default();
-        redactor.learn(&Secret::new("t0ken"));
-        assert_eq!(redactor.clean("/hooks/a/t0ken/b"), "/hooks/a/<redacted>/b");
-        assert_eq!(redactor.clean("/hooks/a/t%30ken"), "<redacted>");
-        assert_eq!(redactor.clean("/hooks/a/%2574%2530ken"), "<redacted>");
-        assert_eq!(redactor.clean("/hooks/100%"), "/hooks/100%");
-        assert_eq!(redactor.clean("%2525"), "%2525");
+        redactor.add(&Secret::new("t0ken"));
+        assert_eq!(redactor.redact("/hooks/a/t0ken/b"), "/hooks/a/<redacted>/b");
+        assert_eq!(redactor.redact("/hooks/a/t%30ken"), "<redacted>");
+        assert_eq!(redactor.redact("/hooks/a/%2574%2530ken"), "<redacted>");
+        assert_eq!(redactor.redact("/hooks/100%"), "/hooks/100%");
+        assert_eq!(redactor.redact("%2525"), "%2525");
         assert_eq!(
-            redactor.clean("/T0KEN/t0ken/T0ken"),
+            redactor.redact("/T0KEN/t0ken/T0ken"),
             "/<redacted>/<redacted>/<redacted>",
             "letter case tells it"
         );
-        assert_eq!(redactor.clean("/%54%30KEN"), "<redacted>");
-        assert_eq!(redactor.clean("/\u{e9}T0ken\u{e9}"), "/\u{e9}<redacted>\u{e9}");
-        redactor.learn(&Secret::new("whsec_AQIDBAUGBwgJCgsMDQ4PEA=="));
-        assert_eq!(redactor.clean("a whsec_AQIDBAUGBwgJCgsMDQ4PEA== b"), "a <redacted> b");
-        assert_eq!(redactor.clean("k=AQIDBAUGBwgJCgsMDQ4PEA"), "k=<redacted>");
-        redactor.learn(&Secret::new("whsec_t"));
-        assert_eq!(redactor.clean("t"), "t");
+        assert_eq!(redactor.redact("/%54%30KEN"), "<redacted>");
+        assert_eq!(redactor.redact("/\u{e9}T0ken\u{e9}"), "/\u{e9}<redacted>\u{e9}");
+        redactor.add(&Secret::new("whsec_AQIDBAUGBwgJCgsMDQ4PEA=="));
+        assert_eq!(redactor.redact("a whsec_AQIDBAUGBwgJCgsMDQ4PEA== b"), "a <redacted> b");
+        assert_eq!(redactor.redact("k=AQIDBAUGBwgJCgsMDQ4PEA"), "k=<redacted>");
+        redactor.add(&Secret::new("whsec_t"));
+        assert_eq!(redactor.redact("t"), "t");
     }
 
     #[test]

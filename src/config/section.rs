@@ -8,10 +8,10 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::item::Item;
-use super::kinds::Kind;
+use super::kinds::ValueKind;
 use super::print::quote_key;
 use super::report::Report;
-use super::{At, Position};
+use super::{Located, Position};
 
 /// One table of the file, or one that the file leaves out.
 pub(super) struct Section<'a> {
@@ -105,11 +105,11 @@ impl<'a> Section<'a> {
     pub(super) fn item(&self, key: &str) -> Option<Item<'a>> {
         let table = self.table?;
         let (name, value) = table.get_key_value(key)?;
-        Some(Item::new(self.report, self.key_of(key), name.span().start, value).beside(table))
+        Some(Item::new(self.report, self.key_of(key), name.span().start, value).in_table(table))
     }
 
     /// The value of `key` by its kind, or the default where the file has none, or an invalid one.
-    pub(super) fn get<V>(&self, key: &str, kind: Kind<V>) -> V {
+    pub(super) fn get<V>(&self, key: &str, kind: ValueKind<V>) -> V {
         let Some(item) = self.item(key) else { return (kind.default)(self, key) };
         (kind.read)(&item).unwrap_or_else(|| {
             self.report.note_invalid(self.key_of(key));
@@ -128,7 +128,7 @@ impl<'a> Section<'a> {
     }
 
     /// Where the value of `key` stands, or for a default the section.
-    pub(super) fn place(&self, key: &str) -> Position {
+    pub(super) fn position_of(&self, key: &str) -> Position {
         self.given_at(key).unwrap_or(self.at)
     }
 
@@ -144,11 +144,11 @@ impl<'a> Section<'a> {
     }
 
     /// Every subsection by its name, in the order of the file, for a table whose keys are names.
-    pub(super) fn named(&self) -> Vec<(At<String>, Section<'a>)> {
+    pub(super) fn named(&self) -> Vec<(Located<String>, Section<'a>)> {
         let table = self.table.into_iter().flatten();
         let items = table.map(|(name, value)| {
             let item = Item::new(self.report, self.key_of(name.get_ref()), name.span().start, value);
-            (At { value: name.get_ref().to_string(), at: item.key_at }, item)
+            (Located { value: name.get_ref().to_string(), at: item.key_at }, item)
         });
         let mut sections: Vec<_> =
             items.filter_map(|(name, item)| item.section().map(|section| (name, section))).collect();
@@ -171,10 +171,13 @@ impl<'a> Section<'a> {
                 continue;
             }
             // Below a broken header the parser takes a section's keys for the file's own.
-            if self.key.is_empty() && self.report.is_broken_above(at) {
+            if self.key.is_empty() && self.report.has_unparsed_line_above(at) {
                 continue;
             }
-            let near = known.iter().filter(|other| is_near(key, other)).min_by_key(|other| slips(key, other));
+            let near = known
+                .iter()
+                .filter(|other| is_near(key, other))
+                .min_by_key(|other| edit_distance(key, other));
             let hint = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
             let what = format!("unknown key{hint} (allowed here: {})", known.join(", "));
             self.report.problem(at, &full_key, what);
@@ -185,11 +188,11 @@ impl<'a> Section<'a> {
 
 fn is_near(found: &str, known: &str) -> bool {
     let allowed = if known.len() < 5 { 1 } else { 2 };
-    found.len().abs_diff(known.len()) <= allowed && slips(found, known) <= allowed
+    found.len().abs_diff(known.len()) <= allowed && edit_distance(found, known) <= allowed
 }
 
-/// How many slips of the finger apart: a letter more, less or other, or two swapped.
-pub(crate) fn slips(a: &str, b: &str) -> usize {
+/// Counts the single edits between two words: a letter inserted, removed or replaced, or two swapped.
+pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
@@ -223,10 +226,10 @@ mod tests {
 
     #[test]
     fn counts_slips() {
-        assert_eq!(slips("listen", "listen"), 0);
-        assert_eq!(slips("lsiten", "listen"), 1);
-        assert_eq!(slips("lissten", "listen"), 1);
-        assert_eq!(slips("", "abc"), 3);
+        assert_eq!(edit_distance("listen", "listen"), 0);
+        assert_eq!(edit_distance("lsiten", "listen"), 1);
+        assert_eq!(edit_distance("lissten", "listen"), 1);
+        assert_eq!(edit_distance("", "abc"), 3);
         assert!(is_near("max_bdoyy", "max_body"));
         assert!(!is_near("kin", "name"));
         assert!(!is_near("colour", "queue"));

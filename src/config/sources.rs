@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::At;
+use super::Located;
 use super::item::Item;
 use super::keys::{self, Table, Target, table};
-use super::kinds::{Kind, inline};
+use super::kinds::{ValueKind, inline};
 use super::print::{Shown, quote, quote_key, reference};
 use super::section::Section;
 use super::values::{
@@ -25,11 +25,11 @@ table! {
     /// `[sources.NAME]`, as written; `request::source` holds it against what its provider needs.
     pub struct Source {
         /// The provider's name. Required.
-        provider: At<String> = text("the name of a provider", "").placed(), live, "\"basiq\"";
+        provider: Located<String> = text("the name of a provider", "").located(), live, "\"basiq\"";
         /// The path at which the source is reached. The default is `/hooks/` and the source's name.
-        path: At<String> = text("a path such as \"/hooks/basiq\"", "").placed(), live, "\"/hooks/NAME\"";
+        path: Located<String> = text("a path such as \"/hooks/basiq\"", "").located(), live, "\"/hooks/NAME\"";
         /// The provider's secrets. Any one of them may match. Each may have dates, `not_before` and `not_after`.
-        secrets: Vec<At<SourceSecret>> = secrets(), live;
+        secrets: Vec<Located<SourceSecret>> = secrets(), live;
         /// How far a signed time may be off, both ways.
         tolerance: Duration = duration(SOME_TIME, 300 * SECOND), live;
         /// The networks and addresses that may deliver. Empty allows all. `::ffff:…` means IPv4.
@@ -39,29 +39,29 @@ table! {
         /// The same for each client's address (IPv6: each /64). A client that a trusted proxy does not name has no limit.
         client_rate_limit: Option<RateLimit> = inline().optional(), live, "{ per_second = 50 }";
         /// The last segment of the path. The provider is then given `PATH/TOKEN`.
-        path_token: Option<At<SecretRef>> = secret().optional(), live, "{ env = \"SECURITIZE_TOKEN\" }";
+        path_token: Option<Located<SecretRef>> = secret().optional(), live, "{ env = \"SECURITIZE_TOKEN\" }";
         /// A name in the client's certificate, `*.` and the domain of a host name there, or the whole subject. It needs
         /// `edge.tls.client_ca`.
-        client_certificate: Option<At<String>> = client_certificate().placed().optional(), live, "\"*.webhooks.example\"";
+        client_certificate: Option<Located<String>> = client_certificate().located().optional(), live, "\"*.webhooks.example\"";
         /// Securitize: the ids of the subscriptions that are taken. Others get 403. Empty takes all.
-        subscriptions: Option<At<Vec<String>>> =
-            text("a subscription id", "").list("a list of subscription ids").placed().optional(), live,
+        subscriptions: Option<Located<Vec<String>>> =
+            text("a subscription id", "").list("a list of subscription ids").located().optional(), live,
             "[\"44a85f64-5717-4562-b3fc-2c963f66af44\"]";
         /// What to do with another body under a known identity: forward it marked, or drop it. Each provider has its own default.
         on_conflict: Option<OnConflict> = choice(OnConflict::ALL, OnConflict::Forward).optional(), live, "\"forward\"";
         /// With `true`, the gateway serves a source that nothing authenticates. For tests only.
-        unauthenticated: At<bool> = flag(false).placed(), live;
+        unauthenticated: Located<bool> = flag(false).located(), live;
         /// Atelio: with `true`, a header with only the old v1 signature passes.
-        accept_v1: Option<At<bool>> = flag(false).placed().optional(), live, "false";
+        accept_v1: Option<Located<bool>> = flag(false).located().optional(), live, "false";
         /// Reasons that refuse nothing until `observe_until`: the gateway counts and records them, and lets the delivery in.
         observe: Vec<Reason> = choice(OBSERVABLE, Reason::ClientNotAllowed).list(OBSERVED), live;
         /// When `observe` ends. Required with it. A day counts whole.
-        observe_until: Option<At<Timestamp>> = moment(true).placed().optional(), live, "2030-01-31";
+        observe_until: Option<Located<Timestamp>> = moment(true).located().optional(), live, "2030-01-31";
         /// CloudEvents: the gateway grants OPTIONS requests from these origins, and refuses others.
         webhook_origins: Vec<String> = origin().list("a list of origins such as [\"eventemitter.example.com\"]"), live;
         besides {
             /// NAME, 1 to 64 of `A-Z a-z 0-9 . _ -`.
-            name: At<String>,
+            name: Located<String>,
         }
     }
 }
@@ -100,10 +100,10 @@ pub struct SourceSecret {
 }
 
 /// The tables of all sources, in the order of the file.
-pub(super) fn named_sources() -> Kind<Vec<Source>> {
+pub(super) fn named_sources() -> ValueKind<Vec<Source>> {
     let read = |item: &Item<'_>| {
         let sources = item.section()?;
-        let read = |(name, section): (At<String>, Section<'_>)| {
+        let read = |(name, section): (Located<String>, Section<'_>)| {
             check_name(&sources, &name);
             let mut source = Source { name, ..Source::read(&section) };
             check_source(&mut source, &section);
@@ -115,11 +115,11 @@ pub(super) fn named_sources() -> Kind<Vec<Source>> {
         let source = |source: &Source| (quote_key(&source.name.value), Shown::Table(keys::show(source)));
         Some(Shown::Table(sources.iter().map(source).collect()))
     };
-    Kind {
+    ValueKind {
         // Sources are compared one by one, where they are served.
         changes: |_, _, _, _| (),
         nested: Some(|above, keys| keys::describe::<Source>(&format!("{above}.NAME"), keys)),
-        ..Kind::new("a table", |_, _| Vec::new(), read, show)
+        ..ValueKind::new("a table", |_, _| Vec::new(), read, show)
     }
     .naming(|sources, key, found| {
         for source in sources {
@@ -130,12 +130,12 @@ pub(super) fn named_sources() -> Kind<Vec<Source>> {
 }
 
 /// The secrets of a source.
-fn secrets() -> Kind<Vec<At<SourceSecret>>> {
+fn secrets() -> ValueKind<Vec<Located<SourceSecret>>> {
     let read = |item: &Item<'_>| match item.list() {
         Some(items) => Some(items.iter().filter_map(source_secret).collect()),
         None => item.expected_secret("a list of secrets such as [{ env = \"NAME\" }]"),
     };
-    let show = |secrets: &Vec<At<SourceSecret>>| {
+    let show = |secrets: &Vec<Located<SourceSecret>>| {
         let secrets: Vec<_> = secrets.iter().map(|secret| dated(&secret.value)).collect();
         format!("[{}]", secrets.join(", "))
     };
@@ -145,17 +145,17 @@ fn secrets() -> Kind<Vec<At<SourceSecret>>> {
     })
 }
 
-fn source_secret(item: &Item<'_>) -> Option<At<SourceSecret>> {
+fn source_secret(item: &Item<'_>) -> Option<Located<SourceSecret>> {
     let section = item.is_table().then(|| item.section()).flatten();
     let date = |key, after_it| section.as_ref()?.item(key)?.moment(after_it);
     let (not_before, not_after) = (date("not_before", false), date("not_after", true));
-    let At { value: reference, at } = item.secret(&["not_before", "not_after"])?;
+    let Located { value: reference, at } = item.secret(&["not_before", "not_after"])?;
     if let (Some(from), Some(until)) = (not_before, not_after)
         && from >= until
     {
         item.problem("not_before is not before not_after: this secret would never count");
     }
-    Some(At { value: SourceSecret { reference, not_before, not_after }, at })
+    Some(Located { value: SourceSecret { reference, not_before, not_after }, at })
 }
 
 /// A plain one is printed as the text that it is not, since only a table has dates.
@@ -170,7 +170,7 @@ fn dated(secret: &SourceSecret) -> String {
 }
 
 /// What a client's certificate must show.
-fn client_certificate() -> Kind<String> {
+fn client_certificate() -> ValueKind<String> {
     let read = |item: &Item<'_>| {
         let expected = item.as_text().filter(|text| !text.trim().is_empty() && Certificate::can_match(text));
         expected.map(str::to_owned).or_else(|| item.expected(Certificate::EXPECTED))
@@ -178,7 +178,7 @@ fn client_certificate() -> Kind<String> {
     value("a name, or a subject such as CN=sender,O=Example", String::new(), read, |name| quote(name))
 }
 
-fn origin() -> Kind<String> {
+fn origin() -> ValueKind<String> {
     let read = |item: &Item<'_>| {
         let text = item.text("an origin: a host name")?;
         // `*` would grant whoever asks, which is what the request is there to prevent.
@@ -210,7 +210,7 @@ fn check_source(source: &mut Source, section: &Section<'_>) {
     }
     if peer::covers_all(&source.allow_ips) {
         let what = "lets everybody in; list the sender's own networks, or leave it out";
-        section.warning(section.place("allow_ips"), "allow_ips", what);
+        section.warning(section.position_of("allow_ips"), "allow_ips", what);
     }
     let observe = std::mem::take(&mut source.observe);
     for observable in observe {
@@ -246,7 +246,7 @@ pub(super) fn check_all(sources: &[Source], root: &Section<'_>) {
     }
 }
 
-fn check_name(sources: &Section<'_>, name: &At<String>) {
+fn check_name(sources: &Section<'_>, name: &Located<String>) {
     if !is_name(&name.value) {
         let what = "expected a name of 1 to 64 of A-Z a-z 0-9 . _ -";
         sources.problem(name.at, &name.value, what);
@@ -261,9 +261,9 @@ fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.chars().all(allowed)
 }
 
-fn check_path(section: &Section<'_>, path: &At<String>) {
+fn check_path(section: &Section<'_>, path: &Located<String>) {
     let text = path.value.as_str();
-    let wrong = odd_path(text).or_else(|| text.ends_with('/').then_some("it ends with /"));
+    let wrong = path_defect(text).or_else(|| text.ends_with('/').then_some("it ends with /"));
     if let Some(wrong) = wrong {
         let what = format!("expected a path such as \"/hooks/basiq\", found {text:?}: {wrong}");
         section.problem(path.at, "path", what);
@@ -271,7 +271,7 @@ fn check_path(section: &Section<'_>, path: &At<String>) {
 }
 
 /// Why a text is no path, or one that a client or a proxy would rewrite.
-pub(super) fn odd_path(text: &str) -> Option<&'static str> {
+pub(super) fn path_defect(text: &str) -> Option<&'static str> {
     if !text.starts_with('/') {
         Some("it does not start with /")
     } else if text.contains(|c: char| !c.is_ascii_graphic() || "?#%".contains(c)) {
@@ -289,7 +289,7 @@ pub(super) fn odd_path(text: &str) -> Option<&'static str> {
 }
 
 /// Reports a health path that a source has: probes would be taken for its deliveries, or the other way round.
-pub(super) fn check_health_path(path: &At<String>, sources: &[Source], root: &Section<'_>) {
+pub(super) fn check_health_path(path: &Located<String>, sources: &[Source], root: &Section<'_>) {
     let text = path.value.as_str();
     let taken = sources.iter().find(|source| {
         let rest = text.strip_prefix(source.path.value.as_str());

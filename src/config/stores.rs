@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::At;
+use super::Located;
 use super::keys::table;
 use super::section::Section;
 use super::urls::{broker_urls, redis_urls};
@@ -18,14 +18,14 @@ table! {
     /// `[redis]`.
     pub struct Redis, checked by check_redis {
         /// Where Redis is: one URL, or a list. `rediss://` is over TLS. Use a secret for a URL with a password.
-        url: Vec<At<SecretRef>> = redis_urls(), restart;
+        url: Vec<Located<SecretRef>> = redis_urls(), restart;
         /// With `true`, `url` lists nodes of a cluster. The gateway finds the other nodes from them.
         cluster: bool = flag(false), restart;
         /// The name by which Sentinels know the master. Then `url` lists Sentinels. The first URL's user and password are the
         /// master's. A Sentinel gets them only if it asks for them.
         sentinel: Option<String> = text("the name of a master", "").optional(), restart, "\"mymaster\"";
         /// The PEM file of the authorities to trust over TLS, instead of the system's.
-        ca: Option<At<PathBuf>> = file("a path").optional(), restart, "\"redis-ca.pem\"";
+        ca: Option<Located<PathBuf>> = file("a path").optional(), restart, "\"redis-ca.pem\"";
     }
 }
 
@@ -45,7 +45,7 @@ table! {
         /// Where identities are remembered. The queues `embedded` and `redis` need the same store. A broker works with either.
         store: Store = choice(Store::ALL, Store::Embedded), restart;
         /// How long an identity is remembered. Keep it longer than the providers retry.
-        window: At<Duration> = duration(SOME_TIME, 7 * DAY).placed(), restart;
+        window: Located<Duration> = duration(SOME_TIME, 7 * DAY).located(), restart;
         /// nats, amqp, kafka: how long one delivery of an event, between claim and confirm, keeps the others waiting.
         // Long enough for a broker's confirm, short enough that a provider's next try gets in.
         lease: Duration = duration(SECOND..=3600 * SECOND, 10 * SECOND), restart;
@@ -74,7 +74,7 @@ table! {
         /// `embedded` is `hookgate.db`, `nats` is JetStream, `amqp` is RabbitMQ. `kafka` needs a build with `--features kafka`.
         kind: QueueKind = choice(QueueKind::ALL, QueueKind::Embedded), restart;
         /// Stream, subject, exchange or topic. It may hold `{provider}`, `{source}` and `{type}`.
-        name: At<String> = text("a name", "hookgate.events").placed(), restart;
+        name: Located<String> = text("a name", "hookgate.events").located(), restart;
         /// Redis: how many streams. Above 1 they are NAME.0, NAME.1, …, and an event's partition key chooses among them.
         partitions: u32 = whole(1..=4096, 1), restart;
         /// Redis: at this length a stream loses entries that every consumer group has acknowledged, however young they are.
@@ -87,7 +87,7 @@ table! {
         /// Redis: how many replicas must have an event before it counts as queued.
         ack_replicas: u32 = whole(0..=16, 0), restart;
         /// nats, amqp, kafka: where the broker is, one URL or a list. Use a secret for a URL with a password.
-        url: At<SecretRef> = broker_urls(), restart, "\"nats://127.0.0.1:4222\"";
+        url: Located<SecretRef> = broker_urls(), restart, "\"nats://127.0.0.1:4222\"";
     }
 }
 
@@ -109,7 +109,7 @@ table! {
         /// The size of all files. Beyond it the oldest files are deleted.
         max_bytes: u64 = size(1..=UNBOUNDED, 1024 * MIB), restart;
         /// The key that signs anchors. Without anchors, an attacker could write the chain anew from any record on.
-        key: Option<At<SecretRef>> = secret().optional(), restart, "{ file = \"audit.key\" }";
+        key: Option<Located<SecretRef>> = secret().optional(), restart, "{ file = \"audit.key\" }";
     }
 }
 
@@ -123,14 +123,14 @@ table! {
         /// How long a delivery is kept.
         retain: Duration = duration(SOME_TIME, 7 * DAY), restart;
         /// The key that encrypts them. Required if the quarantine is enabled.
-        key: Option<At<SecretRef>> = secret().optional(), restart, "{ file = \"quarantine.key\" }";
+        key: Option<Located<SecretRef>> = secret().optional(), restart, "{ file = \"quarantine.key\" }";
     }
 }
 
 fn check_redis(redis: &mut Redis, section: &Section<'_>) {
     if redis.cluster && redis.sentinel.is_some() {
         let what = "a cluster has no Sentinels; either cluster = true or sentinel";
-        section.problem(section.place("sentinel"), "sentinel", what);
+        section.problem(section.position_of("sentinel"), "sentinel", what);
     }
     if let [first, _, ..] = redis.url.as_slice()
         && !redis.cluster
@@ -151,7 +151,7 @@ fn check_redis(redis: &mut Redis, section: &Section<'_>) {
 fn check_queue(queue: &mut Queue, section: &Section<'_>) {
     if queue.kind == QueueKind::Kafka && !cfg!(feature = "kafka") {
         let what = "this build has no Kafka; build it with `--features kafka`";
-        section.problem(section.place("kind"), "kind", what);
+        section.problem(section.position_of("kind"), "kind", what);
     }
     if let Err(what) = QueueName::parse(&queue.name.value) {
         section.problem(queue.name.at, "name", what);
@@ -164,7 +164,7 @@ fn check_queue(queue: &mut Queue, section: &Section<'_>) {
     if queue.kind != QueueKind::Redis && !section.is_invalid("kind") {
         let what = format!("no effect on a queue of kind {}; only for redis", queue.kind.label());
         for (key, _) in for_redis.into_iter().filter(|(_, is_set)| *is_set) {
-            section.warning(section.place(key), key, what.as_str());
+            section.warning(section.position_of(key), key, what.as_str());
         }
     }
 }

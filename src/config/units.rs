@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Why a text is not a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub enum QuantityError {
     /// Digits alone.
     UnitMissing,
     /// Something else entirely.
@@ -28,7 +28,7 @@ pub(super) enum Unit {
 ///
 /// # Errors
 /// When it is no whole number with a unit, or too large.
-pub fn duration(text: &str) -> Result<Duration, Malformed> {
+pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
     Unit::Time.read(text).map(Duration::from_millis)
 }
 
@@ -49,19 +49,19 @@ pub(super) fn as_milliseconds(value: Duration) -> u64 {
 
 impl Unit {
     /// Reads a number with its unit.
-    pub(super) fn read(self, text: &str) -> Result<u64, Malformed> {
+    pub(super) fn read(self, text: &str) -> Result<u64, QuantityError> {
         let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, unit) = text.split_at(digits);
         if number.is_empty() {
-            return Err(Malformed::NotAQuantity);
+            return Err(QuantityError::NotAQuantity);
         }
         if unit.is_empty() {
-            return Err(Malformed::UnitMissing);
+            return Err(QuantityError::UnitMissing);
         }
         let (_, factor) =
-            self.names().iter().find(|(name, _)| *name == unit).ok_or(Malformed::NotAQuantity)?;
-        let number: u64 = number.parse().map_err(|_| Malformed::TooLarge)?;
-        number.checked_mul(*factor).ok_or(Malformed::TooLarge)
+            self.names().iter().find(|(name, _)| *name == unit).ok_or(QuantityError::NotAQuantity)?;
+        let number: u64 = number.parse().map_err(|_| QuantityError::TooLarge)?;
+        number.checked_mul(*factor).ok_or(QuantityError::TooLarge)
     }
 
     /// The quantity in the largest unit that leaves nothing over.
@@ -98,11 +98,11 @@ mod tests {
     #[test]
     fn reads_each_unit() {
         let seconds = |n| Ok(Duration::from_secs(n));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("5s"), seconds(5));
-        assert_eq!(duration("10m"), seconds(600));
-        assert_eq!(duration("2h"), seconds(7200));
-        assert_eq!(duration("7d"), seconds(604_800));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("5s"), seconds(5));
+        assert_eq!(parse_duration("10m"), seconds(600));
+        assert_eq!(parse_duration("2h"), seconds(7200));
+        assert_eq!(parse_duration("7d"), seconds(604_800));
         let size = |text| Unit::Size.read(text);
         assert_eq!(size("512B"), Ok(512));
         assert_eq!(size("64KiB"), Ok(65_536));
@@ -113,15 +113,15 @@ mod tests {
     #[test]
     fn refuses_everything_else() {
         let size = |text| Unit::Size.read(text);
-        assert_eq!(duration("5"), Err(Malformed::UnitMissing));
+        assert_eq!(parse_duration("5"), Err(QuantityError::UnitMissing));
         for text in ["", "s", "5 s", " 5s", "-5s", "+5s", "1.5s", "5S", "1m30s", "٣s", "5µs"] {
-            assert_eq!(duration(text), Err(Malformed::NotAQuantity), "{text:?}");
+            assert_eq!(parse_duration(text), Err(QuantityError::NotAQuantity), "{text:?}");
         }
         for text in ["1MB", "1kib", "1 MiB", "1M", "0x10KiB"] {
-            assert_eq!(size(text), Err(Malformed::NotAQuantity), "{text:?}");
+            assert_eq!(size(text), Err(QuantityError::NotAQuantity), "{text:?}");
         }
-        assert_eq!(size("99999999999999999999B"), Err(Malformed::TooLarge));
-        assert_eq!(size("99999999999999GiB"), Err(Malformed::TooLarge));
+        assert_eq!(size("99999999999999999999B"), Err(QuantityError::TooLarge));
+        assert_eq!(size("99999999999999GiB"), Err(QuantityError::TooLarge));
     }
 
     #[test]

@@ -6,18 +6,21 @@ use std::collections::BTreeMap;
 
 /// The lines of a file that did not parse.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unparsed {
+pub struct UnparsedLines {
     /// From 1, each with the last part of its key where the line is one assignment, complete in itself.
     lines: BTreeMap<usize, Option<String>>,
     /// Lines that begin a table.
     headers: Vec<usize>,
 }
 
-impl Unparsed {
+impl UnparsedLines {
     /// Nothing unparsed yet, of this text.
-    pub(super) fn of(text: &str) -> Unparsed {
+    pub(super) fn of(text: &str) -> UnparsedLines {
         let header = |(at, line): (usize, &str)| line.trim_start().starts_with('[').then_some(at + 1);
-        Unparsed { lines: BTreeMap::new(), headers: text.lines().enumerate().filter_map(header).collect() }
+        UnparsedLines {
+            lines: BTreeMap::new(),
+            headers: text.lines().enumerate().filter_map(header).collect(),
+        }
     }
 
     /// Notes a line that the parser complained of; `false` if it is noted already, or only goes on with the complaint before.
@@ -47,7 +50,7 @@ impl Unparsed {
     }
 
     /// Whether `key`, of the table that begins on the line `start`, may stand in one of them.
-    pub fn hides(&self, start: usize, key: &str) -> bool {
+    pub fn may_assign(&self, start: usize, key: &str) -> bool {
         if self.lines.values().any(Option::is_none) {
             return true;
         }
@@ -74,12 +77,14 @@ mod tests {
 
     #[test]
     fn only_what_may_stand_in_an_unread_line_is_hidden() {
-        let mut unparsed = Unparsed::of("[a]\nx = 5m\n[b]\ny = 1\n");
-        assert!(!unparsed.hides(1, "a.x"));
+        let mut unparsed = UnparsedLines::of("[a]\nx = 5m\n[b]\ny = 1\n");
+        assert!(!unparsed.may_assign(1, "a.x"));
         assert!(unparsed.note(2, "x = 5m", "string values must be quoted"));
-        assert!(unparsed.hides(1, "a.x") && !unparsed.hides(1, "a.y") && !unparsed.hides(3, "b.x"));
+        assert!(
+            unparsed.may_assign(1, "a.x") && !unparsed.may_assign(1, "a.y") && !unparsed.may_assign(3, "b.x")
+        );
         assert!(unparsed.note(4, "y = [", "unclosed array"));
-        assert!(unparsed.hides(1, "a.y") && unparsed.hides(3, "anything"));
+        assert!(unparsed.may_assign(1, "a.y") && unparsed.may_assign(3, "anything"));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::net::Ipv6Addr;
 
 use toml::de::DeValue;
 
-use super::At;
+use super::Located;
 use super::item::Item;
-use super::kinds::Kind;
+use super::kinds::ValueKind;
 use super::print::{Shown, redacted_url};
 use super::section::Section;
 use super::stores::QueueKind;
@@ -17,7 +17,7 @@ use crate::base::label::Label;
 use crate::config::secret::{Secret, SecretRef};
 
 /// The URLs of Redis: one, or a list.
-pub(super) fn redis_urls() -> Kind<Vec<At<SecretRef>>> {
+pub(super) fn redis_urls() -> ValueKind<Vec<Located<SecretRef>>> {
     let read = |item: &Item<'_>| {
         let Some(items) = item.list() else { return Some(vec![REDIS.read(item)?]) };
         if items.is_empty() {
@@ -26,31 +26,31 @@ pub(super) fn redis_urls() -> Kind<Vec<At<SecretRef>>> {
         let urls: Vec<_> = items.iter().filter_map(|item| REDIS.read(item)).collect();
         (!urls.is_empty()).then_some(urls)
     };
-    let show = |urls: &Vec<At<SecretRef>>| {
+    let show = |urls: &Vec<Located<SecretRef>>| {
         let urls: Vec<_> = urls.iter().map(|url| redacted_url(&url.value)).collect();
         Some(Shown::Value(match urls.as_slice() {
             [one] => one.clone(),
             several => format!("[{}]", several.join(", ")),
         }))
     };
-    Kind::new(URLS, |section, _| vec![plain(REDIS.example, section)], read, show)
+    ValueKind::new(URLS, |section, _| vec![plain(REDIS.example, section)], read, show)
         .naming(|urls, key, found| urls.iter().for_each(|url| one_secret(url, key, found)))
 }
 
 /// The URLs of a broker, as one text. Their form, and the default, are those of the section's `kind`.
-pub(super) fn broker_urls() -> Kind<At<SecretRef>> {
+pub(super) fn broker_urls() -> ValueKind<Located<SecretRef>> {
     let default = |section: &Section<'_>, _: &str| {
         let form = kind_of(section.value("kind")).and_then(broker_form);
         plain(form.map_or("", |form| form.example), section)
     };
-    let show = |urls: &At<SecretRef>| {
+    let show = |urls: &Located<SecretRef>| {
         let is_none = matches!(&urls.value, SecretRef::Plain(url) if url.expose().is_empty());
         (!is_none).then(|| Shown::Value(redacted_url(&urls.value)))
     };
-    Kind::new(URLS, default, read_broker_urls, show).naming(one_secret)
+    ValueKind::new(URLS, default, read_broker_urls, show).naming(one_secret)
 }
 
-fn read_broker_urls(item: &Item<'_>) -> Option<At<SecretRef>> {
+fn read_broker_urls(item: &Item<'_>) -> Option<Located<SecretRef>> {
     let Some(form) = broker_form(kind_of(item.sibling("kind"))?) else {
         item.warning("no effect on this kind of queue; only for nats, amqp, kafka");
         return None;
@@ -68,7 +68,7 @@ fn read_broker_urls(item: &Item<'_>) -> Option<At<SecretRef>> {
         }
     });
     let joined = plain.collect::<Vec<_>>().join(",");
-    (!joined.is_empty()).then(|| At { value: SecretRef::Plain(Secret::new(joined)), at: item.at })
+    (!joined.is_empty()).then(|| Located { value: SecretRef::Plain(Secret::new(joined)), at: item.at })
 }
 
 const URLS: &str = "a URL, or a list of them";
@@ -138,7 +138,7 @@ pub(crate) fn redis_url_flaw(url: &str) -> Option<&'static str> {
 }
 
 impl Form {
-    fn read(&self, item: &Item<'_>) -> Option<At<SecretRef>> {
+    fn read(&self, item: &Item<'_>) -> Option<Located<SecretRef>> {
         let Some(text) = item.as_text() else {
             return if item.is_table() {
                 item.secret(&[])
@@ -164,7 +164,7 @@ impl Form {
                 "a password in the config file; use { env = \"NAME\" } or { file = \"PATH\" } for the URL",
             );
         }
-        Some(At { value: SecretRef::Plain(Secret::new(text)), at: item.at })
+        Some(Located { value: SecretRef::Plain(Secret::new(text)), at: item.at })
     }
 
     /// Whether a user or password stands in it; none if it is no such URL, or no list of them.

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::At;
+use super::Located;
 use super::item::Item;
 use super::keys::{FullKey, Reference, Target};
-use super::kinds::Kind;
+use super::kinds::ValueKind;
 use super::print::{Shown, list, quote, reference};
 use super::section::Section;
 use super::units::{Unit, as_milliseconds, show_duration, show_size};
@@ -26,28 +26,28 @@ pub(super) fn value<V: Clone + PartialEq + 'static>(
     default: V,
     read: impl Fn(&Item<'_>) -> Option<V> + 'static,
     show: impl Fn(&V) -> String + 'static,
-) -> Kind<V> {
-    Kind::new(allowed, move |_, _| default.clone(), read, move |value| Some(Shown::Value(show(value))))
+) -> ValueKind<V> {
+    ValueKind::new(allowed, move |_, _| default.clone(), read, move |value| Some(Shown::Value(show(value))))
 }
 
 /// `true` or `false`.
-pub(super) fn flag(default: bool) -> Kind<bool> {
+pub(super) fn flag(default: bool) -> ValueKind<bool> {
     value("true or false", default, |item| item.flag(), bool::to_string)
 }
 
 /// A text that is not blank.
-pub(super) fn text(what: &'static str, default: &str) -> Kind<String> {
+pub(super) fn text(what: &'static str, default: &str) -> ValueKind<String> {
     value(what, default.to_owned(), |item| item.text(what).map(str::to_owned), |text| quote(text))
 }
 
 /// The path of a folder, relative to the config file's.
-pub(super) fn folder(default: &str) -> Kind<PathBuf> {
+pub(super) fn folder(default: &str) -> ValueKind<PathBuf> {
     let read = |item: &Item<'_>| item.text("a path").map(PathBuf::from);
     value("a path", PathBuf::from(default), read, |path| quote(&path.to_string_lossy()))
 }
 
 /// One of these values, by its label.
-pub(super) fn choice<V: Label + PartialEq>(of: &'static [V], default: V) -> Kind<V> {
+pub(super) fn choice<V: Label + PartialEq>(of: &'static [V], default: V) -> ValueKind<V> {
     let label = |value: &V| V::LABELS.get(value.index()).copied().unwrap_or_default();
     let words = of.iter().map(|value| quote(label(value))).collect::<Vec<_>>().join(" or ");
     let allowed = words.clone();
@@ -59,21 +59,21 @@ pub(super) fn choice<V: Label + PartialEq>(of: &'static [V], default: V) -> Kind
 }
 
 /// A whole number in `range`.
-pub(super) fn whole<N: Integer>(range: RangeInclusive<u64>, default: N) -> Kind<N> {
+pub(super) fn whole<N: Integer>(range: RangeInclusive<u64>, default: N) -> ValueKind<N> {
     let allowed = within(&range, |number| number.to_string());
     let read = move |item: &Item<'_>| item.integer(&range)?.try_into().ok();
     value(allowed, default, read, |number| (*number).try_into().unwrap_or(u64::MAX).to_string())
 }
 
 /// A size in `range`, in bytes.
-pub(super) fn size<N: Integer>(range: RangeInclusive<u64>, default: N) -> Kind<N> {
+pub(super) fn size<N: Integer>(range: RangeInclusive<u64>, default: N) -> ValueKind<N> {
     let allowed = within(&range, show_size);
     let read = move |item: &Item<'_>| item.quantity(Unit::Size, &range)?.try_into().ok();
     value(allowed, default, read, |size| quote(&show_size((*size).try_into().unwrap_or(u64::MAX))))
 }
 
 /// A duration in `range`.
-pub(super) fn duration(range: RangeInclusive<Duration>, default: Duration) -> Kind<Duration> {
+pub(super) fn duration(range: RangeInclusive<Duration>, default: Duration) -> ValueKind<Duration> {
     let range = as_milliseconds(*range.start())..=as_milliseconds(*range.end());
     let allowed = within(&range, |time| Unit::Time.show(time));
     let read = move |item: &Item<'_>| item.quantity(Unit::Time, &range).map(Duration::from_millis);
@@ -92,13 +92,13 @@ fn within(range: &RangeInclusive<u64>, show: impl Fn(u64) -> String) -> String {
 }
 
 /// An address to listen on.
-pub(super) fn address(default: ([u8; 4], u16)) -> Kind<SocketAddr> {
+pub(super) fn address(default: ([u8; 4], u16)) -> ValueKind<SocketAddr> {
     let show = |address: &SocketAddr| quote(&address.to_string());
     value("an address with its port", default.into(), |item| item.address(), show)
 }
 
 /// Addresses to listen on: one, or a list of at least one; none twice.
-pub(super) fn addresses(default: ([u8; 4], u16)) -> Kind<Vec<SocketAddr>> {
+pub(super) fn addresses(default: ([u8; 4], u16)) -> ValueKind<Vec<SocketAddr>> {
     let read = |item: &Item<'_>| {
         let Some(items) = item.list() else { return Some(vec![item.address()?]) };
         if items.is_empty() {
@@ -122,7 +122,7 @@ pub(super) fn addresses(default: ([u8; 4], u16)) -> Kind<Vec<SocketAddr>> {
 }
 
 /// Networks. A bare address is a network of one.
-pub(super) fn networks() -> Kind<Vec<Network>> {
+pub(super) fn networks() -> ValueKind<Vec<Network>> {
     let what = "a list of networks such as [\"203.0.113.0/24\"]";
     let read = move |item: &Item<'_>| match item.list() {
         Some(items) => Some(items.iter().filter_map(|item| item.network()).collect()),
@@ -132,36 +132,37 @@ pub(super) fn networks() -> Kind<Vec<Network>> {
 }
 
 /// A moment: a time, or a date. `after_it` makes a date the first moment after that day.
-pub(super) fn moment(after_it: bool) -> Kind<Timestamp> {
+pub(super) fn moment(after_it: bool) -> ValueKind<Timestamp> {
     let read = move |item: &Item<'_>| item.moment(after_it);
     value("a date or a time", Timestamp::default(), read, Timestamp::to_string)
 }
 
 /// The path of a file that is read. Its key says `what` it is.
-pub(super) fn file(what: &'static str) -> Kind<At<PathBuf>> {
+pub(super) fn file(what: &'static str) -> ValueKind<Located<PathBuf>> {
     let read = |item: &Item<'_>| Some(item.base().join(item.text(what)?));
     let kind = value("the path of a file", PathBuf::new(), read, |path| quote(&path.to_string_lossy()));
-    kind.placed().naming(|path, key, found| found.push(key.names(path.at, Target::File(&path.value))))
+    kind.located().naming(|path, key, found| found.push(key.names(path.at, Target::File(&path.value))))
 }
 
 /// The path of a file that holds a private key.
-pub(super) fn private_key(what: &'static str) -> Kind<At<PathBuf>> {
+pub(super) fn private_key(what: &'static str) -> ValueKind<Located<PathBuf>> {
     file(what).naming(|path, key, found| found.push(key.names(path.at, Target::PrivateKey(&path.value))))
 }
 
 /// A secret: a reference to it, or its text.
-pub(super) fn secret() -> Kind<At<SecretRef>> {
-    let show = |secret: &At<SecretRef>| Some(Shown::Value(reference(&secret.value)));
-    Kind::new("a secret", |section, _| plain("", section), |item| item.secret(&[]), show).naming(one_secret)
+pub(super) fn secret() -> ValueKind<Located<SecretRef>> {
+    let show = |secret: &Located<SecretRef>| Some(Shown::Value(reference(&secret.value)));
+    ValueKind::new("a secret", |section, _| plain("", section), |item| item.secret(&[]), show)
+        .naming(one_secret)
 }
 
 /// The text of a secret that is a default.
-pub(super) fn plain(text: &str, section: &Section<'_>) -> At<SecretRef> {
-    At { value: SecretRef::Plain(Secret::new(text)), at: section.at() }
+pub(super) fn plain(text: &str, section: &Section<'_>) -> Located<SecretRef> {
+    Located { value: SecretRef::Plain(Secret::new(text)), at: section.at() }
 }
 
 /// Adds a secret to what is named.
-pub(super) fn one_secret<'v>(secret: &'v At<SecretRef>, key: &FullKey, found: &mut Vec<Reference<'v>>) {
+pub(super) fn one_secret<'v>(secret: &'v Located<SecretRef>, key: &FullKey, found: &mut Vec<Reference<'v>>) {
     found.push(key.names(secret.at, Target::Secret(&secret.value)));
 }
 

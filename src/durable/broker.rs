@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::QueueKind;
-use crate::config::queue_name::{Filling, QueueName};
+use crate::config::queue_name::{PlaceholderValues, QueueName};
 use crate::event::Event;
 use crate::observe::admin::{QueueState, Readiness};
 use crate::observe::metrics::QueueMetrics;
@@ -31,7 +31,7 @@ pub struct Message<'a> {
     /// The message id, by which the broker or a consumer may drop a second copy. Every retry has the same one.
     pub id: &'a str,
     /// The values for the placeholders in the subject, exchange or topic.
-    pub names: Filling<'a>,
+    pub names: PlaceholderValues<'a>,
     /// The event. Its JSON is the payload, and its attributes fill the broker's own fields.
     pub event: &'a Event,
 }

@@ -75,7 +75,7 @@ pub fn readable(data_dir: &Path) -> Result<(), String> {
 
 /// Errors that keep a gateway from using the data folder, and warnings about it and the secret files.
 pub fn problems(config: &Config) -> Vec<Problem> {
-    let (dir, at) = (&config.data_dir, config.places.find("data_dir"));
+    let (dir, at) = (&config.data_dir, config.key_positions.find("data_dir"));
     let problem = |what, warning| Problem { at, key: "data_dir".to_owned(), what, warning };
     let mut problems = Vec::new();
     let existing = match existing_folder(dir) {

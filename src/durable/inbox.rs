@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::OnConflict;
-use crate::config::queue_name::Filling;
+use crate::config::queue_name::PlaceholderValues;
 use crate::event::{BodyHash, Event, Identity};
 use crate::observe::metrics::EnqueueFailure;
 
@@ -47,8 +47,8 @@ pub struct Owner(pub [u8; 16]);
 
 impl EnqueueRequest {
     /// The values for the placeholders in the queue's name.
-    pub fn names(&self) -> Filling<'_> {
-        Filling { provider: &self.provider, source: &self.source, kind: &self.event.kind }
+    pub fn names(&self) -> PlaceholderValues<'_> {
+        PlaceholderValues { provider: &self.provider, source: &self.source, kind: &self.event.kind }
     }
 }
 

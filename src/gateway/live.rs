@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Clock;
-use crate::config::queue_name::{Filling, QueueName};
+use crate::config::queue_name::{PlaceholderValues, QueueName};
 use crate::config::secret::{Secret, SecretRef};
 use crate::config::{Config, Position, Problem, QueueKind, Store};
 use crate::durable::inbox::redis::backlog::Backlog;
@@ -310,7 +310,7 @@ pub fn names(config: &Config) -> BTreeSet<String> {
         let provider = &source.provider.value;
         let types = provider::by_name(provider).map_or(&[][..], |provider| provider.types);
         for (_, kind) in types {
-            names.insert(name.fill(Filling { provider, source: &source.name.value, kind }));
+            names.insert(name.fill(PlaceholderValues { provider, source: &source.name.value, kind }));
         }
     }
     names

@@ -69,7 +69,7 @@ pub fn load(path: &Path, metrics: &Metrics, before: Option<&RuntimeConfig>) -> R
         problems.extend(misplaced(&config));
     }
     // The values that the parser made of a line with a syntax error are odd: only the syntax error is reported.
-    problems.retain(|problem| problem.key == "toml" || !config.unparsed.contains(problem.at.line));
+    problems.retain(|problem| problem.key == "toml" || !config.unparsed_lines.contains(problem.at.line));
     problems.sort();
     let lasting = lasting(&config);
     Ok(Loaded { config, rules, problems, marks, contents, lasting })
@@ -129,7 +129,7 @@ fn misplaced(config: &Config) -> impl Iterator<Item = Problem> {
     // Both may say the same of their folder.
     let whys: BTreeSet<String> =
         (databases.iter()).filter_map(|db| Some(database::pairing::check(db).err()?.to_string())).collect();
-    let at = config.places.find("data_dir");
+    let at = config.key_positions.find("data_dir");
     whys.into_iter().map(move |what| Problem { at, key: "data_dir".to_owned(), what, warning: false })
 }
 

@@ -210,7 +210,7 @@ fn needing_a_restart(config: &Config, before: &Config) -> Vec<Problem> {
     let changed = config.changes(before).into_iter().filter(|key| key.needs_restart);
     let problem = |FullKey { name: key, .. }| {
         Problem {
-        at: config.places.find(&key),
+        at: config.key_positions.find(&key),
         key,
         what: "needs a restart: this differs from what the gateway was started with; restart it, or put the old value \
                back to have the rest applied"
@@ -233,7 +233,7 @@ fn cannot_listen(why: &StartError, config: &Config, gateway: &Gateway) -> Proble
         }
         other => ("edge.listen", other.to_string()),
     };
-    Problem { at: config.places.find(key), key: key.to_owned(), what, warning: false }
+    Problem { at: config.key_positions.find(key), key: key.to_owned(), what, warning: false }
 }
 
 /// The errors among the problems, as they are told; none if there is none.

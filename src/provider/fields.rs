@@ -18,21 +18,21 @@ pub struct Fields {
 
 impl Fields {
     /// Tells each field that is not listed, with the object's name that it stands in, none at the top; until told to stop.
-    pub fn unknown(
+    pub fn for_each_unknown(
         &self,
         payload: &Object<'_>,
-        mut tell: impl FnMut(Option<&'static str>, &str) -> ControlFlow<()>,
+        mut visit: impl FnMut(Option<&'static str>, &str) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         for (name, value) in payload.members() {
             if self.top.binary_search(&&**name).is_err() {
-                tell(None, name)?;
+                visit(None, name)?;
                 continue;
             }
             let Some((outer, known)) = self.within.iter().find(|(outer, _)| outer == name) else { continue };
             let Some(object) = value.object() else { continue };
             for (name, _) in object.members() {
                 if known.binary_search(&&**name).is_err() {
-                    tell(Some(outer), name)?;
+                    visit(Some(outer), name)?;
                 }
             }
         }
@@ -63,7 +63,7 @@ mod tests {
         let payload = Object::parse(payload).unwrap();
         let unknown = |most: usize| {
             let mut told = Vec::new();
-            let _ = fields.unknown(&payload, |outer, name| {
+            let _ = fields.for_each_unknown(&payload, |outer, name| {
                 told.push((outer, name.to_owned()));
                 if told.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });

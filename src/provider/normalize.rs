@@ -14,7 +14,7 @@ use crate::provider::signature::{Verified, VerifiedBy};
 use crate::provider::{Entity, EventIdentity, Object, ParsedPayload, PayloadError, Provider, canonical_type};
 
 /// Where a delivery came in.
-pub struct Origin<'a> {
+pub struct DeliveryOrigin<'a> {
     /// The source's configured name.
     pub source: &'a str,
     /// Its path without token.
@@ -26,13 +26,13 @@ pub struct Origin<'a> {
 /// A delivery in canonical terms.
 pub enum Normalized {
     /// To be forwarded.
-    Event(Box<Forward>),
+    Event(Box<NormalizedEvent>),
     /// To be answered, and that is all.
     HealthCheck,
 }
 
 /// An event, and what the gateway needs to know of it besides.
-pub struct Forward {
+pub struct NormalizedEvent {
     /// The event.
     pub event: Event,
     /// Under which it is deduped.
@@ -48,19 +48,19 @@ pub struct Forward {
 }
 
 /// A body as it was read.
-pub struct Contents<'a> {
+pub struct ParsedBody<'a> {
     /// The body's object, or why it is none.
     pub payload: Result<Object<'a>, PayloadError>,
-    reading: ParsedPayload<'a>,
+    parsed: ParsedPayload<'a>,
 }
 
 /// Reads a body; the first half of normalizing, before what the source filters on is checked.
 ///
 /// # Errors
 /// When the body is no JSON object and nothing authenticates its source: only an authentic body is forwarded unread.
-pub fn read<'a>(provider: &Provider, verified: &Verified<'a>) -> Result<Contents<'a>, PayloadError> {
+pub fn read<'a>(provider: &Provider, verified: &Verified<'a>) -> Result<ParsedBody<'a>, PayloadError> {
     let payload = Object::parse(verified.body());
-    let reading = match &payload {
+    let parsed = match &payload {
         Ok(payload) => provider.read(payload, verified.signed()),
         Err(error) if verified.by() == VerifiedBy::Nothing => return Err(*error),
         Err(_) => {
@@ -68,40 +68,40 @@ pub fn read<'a>(provider: &Provider, verified: &Verified<'a>) -> Result<Contents
             ParsedPayload { identity, ..ParsedPayload::default() }
         }
     };
-    Ok(Contents { payload, reading })
+    Ok(ParsedBody { payload, parsed })
 }
 
 /// Makes the event of what was read.
 pub fn normalize(
-    origin: &Origin<'_>,
+    origin: &DeliveryOrigin<'_>,
     verified: &Verified<'_>,
-    contents: &Contents<'_>,
+    contents: &ParsedBody<'_>,
     at: Timestamp,
 ) -> Normalized {
-    let reading = &contents.reading;
-    if reading.health_check {
+    let parsed = &contents.parsed;
+    if parsed.health_check {
         return Normalized::HealthCheck;
     }
     let body = BodyHash::of(verified.body());
-    let (id, identity) = identify(origin, &reading.identity, &body);
+    let (id, identity) = identify(origin, &parsed.identity, &body);
     let attributes = Attributes {
         id,
         source: origin.path,
         kind: match contents.payload {
-            Ok(_) => canonical_type(origin.provider.types, reading.kind.as_deref()),
+            Ok(_) => canonical_type(origin.provider.types, parsed.kind.as_deref()),
             Err(_) => Cow::Borrowed(UNREADABLE),
         },
-        subject: reading.subject.as_ref().map(pair),
-        time: reading.time.as_deref(),
+        subject: parsed.subject.as_ref().map(pair),
+        time: parsed.time.as_deref(),
         recorded: at,
         provider: origin.provider.name,
-        sequence: reading.sequence,
+        sequence: parsed.sequence,
         verified_by: verified.by().as_str(),
-        event: reading.kind.as_deref().filter(|kind| !kind.is_empty()),
-        tenant: reading.tenant.as_ref().map(pair),
-        related: reading.related.iter().map(pair).collect(),
-        status: reading.status.as_ref().map(|status| (status.from.as_deref(), status.to.as_deref())),
-        links: &reading.links,
+        event: parsed.kind.as_deref().filter(|kind| !kind.is_empty()),
+        tenant: parsed.tenant.as_ref().map(pair),
+        related: parsed.related.iter().map(pair).collect(),
+        status: parsed.status.as_ref().map(|status| (status.from.as_deref(), status.to.as_deref())),
+        links: &parsed.links,
     };
     let unreadable = contents.payload.is_err();
     let payload = match std::str::from_utf8(verified.body()) {
@@ -109,10 +109,10 @@ pub fn normalize(
         _ => Payload::Bytes(verified.body()),
     };
     let event = Event::new(attributes, payload);
-    let named = reading.kind.as_deref().filter(|kind| !kind.is_empty());
+    let named = parsed.kind.as_deref().filter(|kind| !kind.is_empty());
     let unmapped = named.filter(|_| event.kind.starts_with("unmapped.")).map(str::to_owned);
-    let sequence = reading.sequence_scope.clone().map(Cow::into_owned).zip(reading.sequence);
-    Normalized::Event(Box::new(Forward { event, identity, body, unmapped, sequence, unreadable }))
+    let sequence = parsed.sequence_scope.clone().map(Cow::into_owned).zip(parsed.sequence);
+    Normalized::Event(Box::new(NormalizedEvent { event, identity, body, unmapped, sequence, unreadable }))
 }
 
 fn pair<'a>(entity: &'a Entity<'_>) -> (&'a str, &'a str) {
@@ -120,9 +120,13 @@ fn pair<'a>(entity: &'a Entity<'_>) -> (&'a str, &'a str) {
 }
 
 /// The event's id, and the key under which its source dedupes it.
-fn identify(origin: &Origin<'_>, identified: &EventIdentity<'_>, body: &BodyHash) -> (String, Identity) {
+fn identify(
+    origin: &DeliveryOrigin<'_>,
+    identity: &EventIdentity<'_>,
+    body: &BodyHash,
+) -> (String, Identity) {
     let provider = Some(origin.provider.name.as_bytes());
-    let (own, digest) = match identified {
+    let (own, digest) = match identity {
         EventIdentity::Own(id) => (Some(id.as_ref()), digest_of_parts([provider, Some(id.as_bytes())])),
         EventIdentity::Body => (None, digest_of_parts([provider, Some(body.hex().as_bytes())])),
         EventIdentity::Parts { parts, and_body } => {

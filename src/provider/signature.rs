@@ -157,16 +157,16 @@ pub fn verify<'a>(
     tolerance: i64,
 ) -> Result<Verified<'a>, SignatureError> {
     let claim = Claim::read(scheme, headers)?;
-    let counting = ActiveKeys { keys, now };
+    let active = ActiveKeys { keys, now };
     let by_old = || {
         if !scheme.accept_old || !claim.has(true) {
             return None;
         }
-        claim.slot(scheme, counting, true, rewritten::python(body)?.as_bytes())
+        claim.slot(scheme, active, true, rewritten::python(body)?.as_bytes())
     };
-    let slot = claim.slot(scheme, counting, false, body).or_else(by_old).ok_or_else(|| {
+    let slot = claim.slot(scheme, active, false, body).or_else(by_old).ok_or_else(|| {
         if scheme.accept_old || claim.has(false) {
-            SignatureError::Mismatch { tried: counting.iter().count() }
+            SignatureError::Mismatch { tried: active.iter().count() }
         } else {
             SignatureError::OldVersion
         }

@@ -34,7 +34,7 @@ use crate::durable::spool::Enqueuer;
 use crate::observe::admin::Readiness;
 use crate::observe::audit::{Audit, Reject};
 use crate::observe::metrics::Metrics;
-use crate::provider::normalize::{Forward, Normalized};
+use crate::provider::normalize::{Normalized, NormalizedEvent};
 use crate::request::admission::{self, in_flight::InFlightPermit};
 use crate::request::answer::{self, Body};
 use crate::request::outcome::{Outcome, Rejection};
@@ -192,7 +192,7 @@ impl Pipeline {
         self: &Arc<Self>,
         source: &Arc<Source>,
         context: &RequestContext,
-        forward: Forward,
+        forward: NormalizedEvent,
         bytes: usize,
         permit: &mut Option<InFlightPermit>,
     ) -> Result<Outcome, Rejection> {
@@ -210,11 +210,11 @@ impl Pipeline {
         self: &Arc<Self>,
         source: &Arc<Source>,
         (received, left): (Timestamp, Duration),
-        forward: Forward,
+        forward: NormalizedEvent,
         permit: &mut Option<InFlightPermit>,
         conflict: impl FnOnce() -> Reject,
     ) -> Result<Enqueued, Rejection> {
-        let Forward { event, identity, body, sequence, unreadable, unmapped: _ } = forward;
+        let NormalizedEvent { event, identity, body, sequence, unreadable, unmapped: _ } = forward;
         let counts = EventCounts {
             source: source.clone(),
             received,

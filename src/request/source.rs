@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 use crate::base::label::UNKNOWN;
 use crate::base::peer::Network;
 use crate::config::secret::{Redactor, Secret, SecretRef};
-use crate::config::{self, At, Config, OnConflict, Position, Problem};
+use crate::config::{self, Config, Located, OnConflict, Position, Problem};
 use crate::observe::metrics::{Metrics, SourceLabels, SourceMetrics};
 use crate::provider::signature::{Key, Scheme, VerifiedBy};
 use crate::provider::{self, Provider};
@@ -135,7 +135,7 @@ impl Routes {
             }
         }
         if let Some(before) = before {
-            routes.redactor.inherit(&before.redactor);
+            routes.redactor.add_from(&before.redactor);
         }
         routes
     }
@@ -325,10 +325,10 @@ impl Builder<'_> {
     fn resolve(&mut self, at: Position, reference: &SecretRef, key: &str) -> Option<Secret> {
         match reference.resolve() {
             Ok(secret) => {
-                self.redactor.learn(&secret);
+                self.redactor.add(&secret);
                 if let Some(flaw) = secret.flaw() {
                     self.error(
-                        &At { value: (), at },
+                        &Located { value: (), at },
                         key,
                         format!("the {} {flaw}", if key == "path_token" { "token" } else { "secret" }),
                     );
@@ -337,7 +337,7 @@ impl Builder<'_> {
                 Some(secret)
             }
             Err(error) => {
-                self.error(&At { value: (), at }, key, error.to_string());
+                self.error(&Located { value: (), at }, key, error.to_string());
                 None
             }
         }
@@ -345,7 +345,7 @@ impl Builder<'_> {
 
     /// Whether a key of this source has an error already, or may be in a line that did not parse.
     fn reported(&self, key: &str) -> bool {
-        if self.config.unparsed.hides(self.of.name.at.line, key) {
+        if self.config.unparsed_lines.may_assign(self.of.name.at.line, key) {
             return true;
         }
         let key = self.key(key);
@@ -356,15 +356,15 @@ impl Builder<'_> {
         format!("sources.{}.{key}", config::quote_key(&self.of.name.value))
     }
 
-    fn error<T>(&mut self, at: &At<T>, key: &str, what: String) {
+    fn error<T>(&mut self, at: &Located<T>, key: &str, what: String) {
         self.problem(at, key, what, false);
     }
 
-    fn warn<T>(&mut self, at: &At<T>, key: &str, what: String) {
+    fn warn<T>(&mut self, at: &Located<T>, key: &str, what: String) {
         self.problem(at, key, what, true);
     }
 
-    fn problem<T>(&mut self, at: &At<T>, key: &str, what: String, warning: bool) {
+    fn problem<T>(&mut self, at: &Located<T>, key: &str, what: String, warning: bool) {
         let key = self.key(key);
         self.problems.push(Problem { at: at.at, key, what, warning });
     }

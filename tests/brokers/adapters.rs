@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream;
 use hookgate::base::clock;
-use hookgate::config::queue_name::{Filling, QueueName};
+use hookgate::config::queue_name::{PlaceholderValues, QueueName};
 use hookgate::config::secret::Secret;
 use hookgate::durable::broker::{Broker, Message, Options, PublishError, Watch, amqp, nats};
 use hookgate::event::{Attributes, Event, Payload};
@@ -84,7 +84,7 @@ impl Published {
 
     /// Publishes within the time that a gateway gives.
     async fn publish_event(&self, event: &Event) -> Result<(), PublishError> {
-        let names = Filling { provider: "basiq", source: "test", kind: &event.kind };
+        let names = PlaceholderValues { provider: "basiq", source: "test", kind: &event.kind };
         let deadline = clock::instant() + DEADLINE;
         let published = self.broker.publish(Message { id: &event.id, names, event }, deadline);
         within(DEADLINE + Duration::from_secs(2), "a publish ends by its deadline", published).await

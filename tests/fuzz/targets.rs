@@ -19,8 +19,8 @@ use hookgate::edge::request_guard::{CloseReason, Framer};
 use hookgate::observe::audit;
 use hookgate::observe::audit::record::Record;
 use hookgate::provider;
-use hookgate::provider::normalize::{self, Normalized, Origin};
-use hookgate::provider::signature::diagnosis::{Case, Known, diagnose};
+use hookgate::provider::normalize::{self, DeliveryOrigin, Normalized};
+use hookgate::provider::signature::diagnosis::{KnownSecret, RefusedDelivery, diagnose};
 use hookgate::provider::signature::{self, Encoding, Key, Scheme, Verified, VerifiedBy};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -80,14 +80,14 @@ pub fn diagnoses(data: &[u8]) {
     let key = Key::new(&scheme, &Secret::new(SECRET)).unwrap();
     let verified = signature::verify(&scheme, std::slice::from_ref(&key), &headers, body, NOW, TOLERANCE);
     let Err(error) = verified else { return };
-    let known = |source, secret: &str| Known {
+    let known = |source, secret: &str| KnownSecret {
         source,
         slot: 0,
         secret: Secret::new(secret),
         not_before: None,
         not_after: None,
     };
-    let case = Case {
+    let case = RefusedDelivery {
         scheme: &scheme,
         secrets: &[known("fuzzed", SECRET), known("other", "whsec_OtherOtherOtherOtherOther00")],
         source: "fuzzed",
@@ -110,7 +110,7 @@ pub fn provider_readers(data: &[u8]) {
         let verified = Verified::by_other_means(VerifiedBy::PathToken, body);
         let contents = normalize::read(provider, &verified).unwrap();
         let path: Arc<str> = "/hooks/fuzzed".into();
-        let origin = Origin { source: "fuzzed", path: &path, provider };
+        let origin = DeliveryOrigin { source: "fuzzed", path: &path, provider };
         match normalize::normalize(
             &origin,
             &verified,

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use hookgate::base::label::Label;
 use hookgate::base::reason::{Note, Reason};
-use hookgate::config::{Config, Key};
+use hookgate::config::{Config, KeyDescription};
 use hookgate::observe::metrics::Metrics;
 use hookgate::provider;
 use prometheus::proto::MetricFamily;
@@ -104,8 +104,8 @@ fn the_front_page_lists_every_config_key_with_its_default() {
     let start = page.find(head).unwrap() + head.len();
     let end = start + page[start..].find("\n\n").unwrap() + 1;
     let code = |text: &str| format!("`{text}`");
-    let row = |key: &Key| {
-        let Key { name, doc, allowed, .. } = key;
+    let row = |key: &KeyDescription| {
+        let KeyDescription { name, doc, allowed, .. } = key;
         let default = key.default.as_deref().map(code).unwrap_or_default();
         let by = match key.needs_restart {
             _ if is_table(key) => "",
@@ -118,12 +118,12 @@ fn the_front_page_lists_every_config_key_with_its_default() {
     holds("README.md", &page, start..end, &listed);
 }
 
-fn is_table(key: &Key) -> bool {
+fn is_table(key: &KeyDescription) -> bool {
     key.allowed == "a table"
 }
 
 /// A key as the full config shows it, with its comment beside it.
-fn line_of_full(key: &Key) -> String {
+fn line_of_full(key: &KeyDescription) -> String {
     const BESIDE: usize = 43;
     const LONGEST: usize = 130;
     let (section, name) = key.name.rsplit_once('.').unwrap_or(("", &key.name));

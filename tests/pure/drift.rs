@@ -97,7 +97,7 @@ fn the_vectors_of_every_type_and_of_every_published_sample_hold_known_fields_alo
                 }
                 walked += 1;
                 let payload = Object::parse(body.as_bytes()).unwrap();
-                let _ = row.fields.unknown(&payload, |outer, field| {
+                let _ = row.fields.for_each_unknown(&payload, |outer, field| {
                     let field = outer.map_or(field.to_owned(), |outer| format!("{outer}.{field}"));
                     found.entry(format!("{}/{name}", row.name)).or_default().insert(field);
                     ControlFlow::Continue(())

@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use hookgate::config::secret::Secret;
 use hookgate::provider;
 use hookgate::provider::signature::diagnosis::{
-    Alteration, Case, Known, Mistake, Numbers, Spelling, Style, diagnose,
+    Alteration, KnownSecret, Mistake, Numbers, RefusedDelivery, Spelling, Style, diagnose,
 };
 use hookgate::provider::signature::{Encoding, Key, Scheme, SignatureError, Verified, sign, verify};
 use hyper::HeaderMap;
@@ -265,8 +265,8 @@ fn a_list_without_a_known_version_is_malformed() {
         signed[2].1 = list;
         let refused =
             check(Form::StandardWebhooks, &headers(&signed).unwrap(), b"{}", 1_700_000_000).unwrap_err();
-        let due = "the header webhook-signature holds no well-formed v1 signature";
-        assert_eq!(refused.to_string(), due, "{signed:?}");
+        let expected = "the header webhook-signature holds no well-formed v1 signature";
+        assert_eq!(refused.to_string(), expected, "{signed:?}");
     }
 }
 
@@ -325,9 +325,9 @@ fn signed(scheme: &Scheme, body: &[u8]) -> HeaderMap {
 fn diagnosed(scheme: &Scheme, dates: [Option<Timestamp>; 2], error: &SignatureError) -> Vec<Mistake> {
     let body = b"{\"a\":1}";
     let [not_before, not_after] = dates;
-    let known = Known { source: "own", slot: 3, secret: Secret::new(SECRET), not_before, not_after };
+    let known = KnownSecret { source: "own", slot: 3, secret: Secret::new(SECRET), not_before, not_after };
     let headers = signed(scheme, body);
-    diagnose(&Case {
+    diagnose(&RefusedDelivery {
         scheme,
         secrets: &[known],
         source: "own",
@@ -359,11 +359,24 @@ fn a_secret_that_does_not_count_at_that_time_is_told_with_its_dates() {
 
 /// What is said of these headers and this body, of a source that has the secret.
 fn told(scheme: &Scheme, sent: &[(&'static str, String)], body: &[u8]) -> Vec<Mistake> {
-    let known =
-        Known { source: "own", slot: 0, secret: Secret::new(SECRET), not_before: None, not_after: None };
+    let known = KnownSecret {
+        source: "own",
+        slot: 0,
+        secret: Secret::new(SECRET),
+        not_before: None,
+        not_after: None,
+    };
     let headers = headers(sent).unwrap();
     let (secrets, at) = (&[known][..], second(1000));
-    diagnose(&Case { scheme, secrets, source: "own", headers: &headers, body, error: &MISMATCH, at })
+    diagnose(&RefusedDelivery {
+        scheme,
+        secrets,
+        source: "own",
+        headers: &headers,
+        body,
+        error: &MISMATCH,
+        at,
+    })
 }
 
 /// The digest that the secret's text makes of a body at 1000.
@@ -378,20 +391,20 @@ fn a_digest_under_another_version_is_told_with_the_one_it_should_have() {
     let (iof, bond, standard) = (scheme_of("iof"), scheme_of("atelio"), scheme_of("basiq"));
     let hex = hex_digest(body);
     let header = |text: String| vec![("x-iof-signature", text)];
-    let due = Mistake::Versioned { header: "x-iof-signature", due: "v1=".to_owned() };
-    assert_eq!(told(&iof, &header(format!("t=1000,v2={hex}")), body)[1..], [due]);
+    let expected = Mistake::Versioned { header: "x-iof-signature", expected: "v1=".to_owned() };
+    assert_eq!(told(&iof, &header(format!("t=1000,v2={hex}")), body)[1..], [expected]);
 
     let header = |text: String| vec![("bond-signature", text)];
-    let due = Mistake::Versioned { header: "bond-signature", due: "v2=".to_owned() };
-    assert_eq!(told(&bond, &header(format!("t=1000,v3={hex}")), body)[1..], [due]);
+    let expected = Mistake::Versioned { header: "bond-signature", expected: "v2=".to_owned() };
+    assert_eq!(told(&bond, &header(format!("t=1000,v3={hex}")), body)[1..], [expected]);
     let old = told(&bond, &header(format!("t=1000,v1={hex}")), body);
     assert_eq!(old, [Mistake::OldVersion], "a body as Python writes it is the same under the old version");
 
     let mut signed = Form::StandardWebhooks.sign("msg_1", 1000, body);
     let digest = signed[2].1.strip_prefix("v1,").unwrap().to_owned();
     signed[2].1 = format!("v2,{digest}");
-    let due = Mistake::Versioned { header: "webhook-signature", due: "v1,".to_owned() };
-    assert_eq!(told(&standard, &signed, body)[1..], [due]);
+    let expected = Mistake::Versioned { header: "webhook-signature", expected: "v1,".to_owned() };
+    assert_eq!(told(&standard, &signed, body)[1..], [expected]);
 }
 
 #[test]
@@ -399,7 +412,7 @@ fn what_matches_nothing_is_still_told_to_be_spelt_wrong() {
     let header = |text: String| vec![("x-iof-signature", text)];
     let other = hex_digest(b"another");
     let base64 = STANDARD.encode(hex::decode(&other).unwrap());
-    let spelt = Mistake::Spelt { found: Spelling::Base64, due: Spelling::Hex };
+    let spelt = Mistake::Spelt { found: Spelling::Base64, expected: Spelling::Hex };
     let both = format!("t=1000,v1={base64},v1={base64}");
     assert_eq!(told(&scheme_of("iof"), &header(both), b"{}"), [spelt, Mistake::Unexplained]);
     let one = format!("t=1000,v1={base64},v1={}", other.to_uppercase());
@@ -464,9 +477,17 @@ fn a_body_too_large_for_every_hypothesis_still_gets_the_likelier_ones() {
     body.push(b'\n');
     let case = |body| {
         let secret = Secret::new(SECRET);
-        let known = Known { source: "own", slot: 0, secret, not_before: None, not_after: None };
+        let known = KnownSecret { source: "own", slot: 0, secret, not_before: None, not_after: None };
         let (secrets, at) = (&[known][..], second(1000));
-        diagnose(&Case { scheme, secrets, source: "own", headers: &headers, body, error: &MISMATCH, at })
+        diagnose(&RefusedDelivery {
+            scheme,
+            secrets,
+            source: "own",
+            headers: &headers,
+            body,
+            error: &MISMATCH,
+            at,
+        })
     };
     assert_eq!(case(&body), [Mistake::Altered(Alteration::LineBreakAdded)]);
     assert_eq!(case(&body[1..]), [Mistake::BodyNotJson]);

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use serde_json::json;
 
 use crate::cli::{Failure, line};
-use crate::config::slips;
+use crate::config::edit_distance;
 use crate::provider::{Provider, canonical_type};
 
 /// The word in place of a type that asks for a list of them.
@@ -47,7 +47,7 @@ pub(super) fn warn_of_unknown(provider: &Provider, asked: &str) {
     );
 }
 
-/// The types that are the fewest slips away from what was asked for, if they are few.
+/// The known types closest to the requested one, if they are close.
 fn nearest(types: &'static [(&'static str, &'static str)], asked: &str) -> Vec<&'static str> {
     let allowed = (asked.len() / 4).clamp(1, MAX_SLIPS);
     let asked = asked.to_ascii_lowercase();
@@ -55,7 +55,7 @@ fn nearest(types: &'static [(&'static str, &'static str)], asked: &str) -> Vec<&
         .iter()
         .flat_map(|(own, canonical)| [*own, *canonical])
         .filter(|known| known.len().abs_diff(asked.len()) <= allowed)
-        .map(|known| (slips(&asked, known), known))
+        .map(|known| (edit_distance(&asked, known), known))
         .filter(|(apart, _)| *apart <= allowed)
         .collect();
     near.sort_unstable();

@@ -15,7 +15,7 @@ use rustls::{Error, InconsistentKeys, RootCertStore};
 use super::Section;
 use super::names::{self, CertificateInfo};
 use crate::base::file;
-use crate::config::{At, KeyPair, Position, Problem};
+use crate::config::{KeyPair, Located, Position, Problem};
 
 /// Reads a section's files.
 pub(super) struct Files<'a> {
@@ -84,7 +84,7 @@ impl Files<'_> {
     /// Reads the authorities that verify client certificates.
     pub(super) fn authorities(
         &mut self,
-        path: &At<PathBuf>,
+        path: &Located<PathBuf>,
     ) -> Option<(Vec<CertificateDer<'static>>, RootCertStore)> {
         let key = format!("{}.client_ca", self.section.key);
         let authorities = self.certificates(&key, path)?;
@@ -122,7 +122,7 @@ impl Files<'_> {
         }
     }
 
-    fn certificates(&mut self, key: &str, path: &At<PathBuf>) -> Option<Vec<CertificateDer<'static>>> {
+    fn certificates(&mut self, key: &str, path: &Located<PathBuf>) -> Option<Vec<CertificateDer<'static>>> {
         let text = self.read(key, path)?;
         let shown = path.value.display();
         match CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {
@@ -132,7 +132,7 @@ impl Files<'_> {
         }
     }
 
-    fn private_key(&mut self, key: &str, path: &At<PathBuf>) -> Option<PrivateKeyDer<'static>> {
+    fn private_key(&mut self, key: &str, path: &Located<PathBuf>) -> Option<PrivateKeyDer<'static>> {
         let text = self.read(key, path)?;
         let shown = path.value.display();
         // Both formats of encrypted keys contain this word, and no other PEM text does.
@@ -150,7 +150,7 @@ impl Files<'_> {
         }
     }
 
-    fn read(&mut self, key: &str, path: &At<PathBuf>) -> Option<Vec<u8>> {
+    fn read(&mut self, key: &str, path: &Located<PathBuf>) -> Option<Vec<u8>> {
         let shown = |path: &Path| path.display().to_string();
         match file::read(&path.value, MAX_FILE) {
             Ok(text) => Some(text),

@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::config::secret::{Secret, SecretRef};
-use crate::config::{At, Audit, Problem};
+use crate::config::{Audit, Located, Problem};
 
 /// What anchors are made and checked with.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ impl Key {
     /// # Errors
     /// When it cannot be read, or is too short.
     pub fn of(config: &Audit) -> Result<Option<Key>, Problem> {
-        let Some(At { value, at }) = &config.key else { return Ok(None) };
+        let Some(Located { value, at }) = &config.key else { return Ok(None) };
         let key = value.resolve().map_err(|why| why.to_string()).and_then(|secret| Key::new(&secret));
         let problem = |what| Problem { at: *at, key: "audit.key".to_owned(), what, warning: false };
         key.map(Some).map_err(problem)

@@ -24,17 +24,17 @@ use super::rewritten::{self, PYTHON, Tree};
 pub use super::rewritten::{Escapes, Numbers, Spacing, Style};
 use super::{Format, NO_CLOCK, Scheme, SecretForm, SignatureError, digest};
 use crate::config::secret::{STANDARD_WEBHOOKS_PREFIX, Secret};
-pub use body::{Alteration, spoilt};
-use claimed::{Claimed, Entry};
-pub use mistake::{Mistake, Reading, Spelling};
-pub use string::Form;
+pub use body::{Alteration, body_defects};
+use claimed::{Claimed, ClaimedSignature};
+pub use mistake::{KeyReading, Mistake, Spelling};
+pub use string::SignedString;
 
 /// A delivery that was refused, and everything that may explain it.
-pub struct Case<'a> {
+pub struct RefusedDelivery<'a> {
     /// The source's scheme.
     pub scheme: &'a Scheme,
     /// The secrets of every source, its own among them.
-    pub secrets: &'a [Known<'a>],
+    pub secrets: &'a [KnownSecret<'a>],
     /// The source's name.
     pub source: &'a str,
     /// The delivery's headers.
@@ -48,7 +48,7 @@ pub struct Case<'a> {
 }
 
 /// A configured secret.
-pub struct Known<'a> {
+pub struct KnownSecret<'a> {
     /// Whose it is.
     pub source: &'a str,
     /// Its place in that source's list, from 0.
@@ -62,7 +62,7 @@ pub struct Known<'a> {
 }
 
 /// What is wrong with a delivery that [`super::verify`] refused. Never empty.
-pub fn diagnose(case: &Case<'_>) -> Vec<Mistake> {
+pub fn diagnose(case: &RefusedDelivery<'_>) -> Vec<Mistake> {
     if let SignatureError::OutsideTolerance { age, tolerance } = *case.error {
         let by = age.saturating_neg();
         return vec![match age {
@@ -81,13 +81,13 @@ pub fn diagnose(case: &Case<'_>) -> Vec<Mistake> {
             }
         }
         None => {
-            found.extend(spoilt(case.headers, case.body));
-            let due = case.scheme.encoding.into();
+            found.extend(body_defects(case.headers, case.body));
+            let expected = case.scheme.encoding.into();
             // Whatever else is wrong, it cannot pass like this.
             if let Some(entry) = claimed.entries.first()
-                && claimed.entries.iter().all(|entry| entry.spelling != due)
+                && claimed.entries.iter().all(|entry| entry.spelling != expected)
             {
-                found.push(Mistake::Spelt { found: entry.spelling, due });
+                found.push(Mistake::Spelt { found: entry.spelling, expected });
             }
             if !found.iter().any(Mistake::hides_the_signature) {
                 found.push(Mistake::Unexplained);
@@ -98,7 +98,7 @@ pub fn diagnose(case: &Case<'_>) -> Vec<Mistake> {
         found.push(match case.error {
             // Everything about it is right but how it is written down.
             SignatureError::Malformed(header, _) | SignatureError::NoSignature(header, _) => {
-                Mistake::Versioned { header, due: case.scheme.prefix() }
+                Mistake::Versioned { header, expected: case.scheme.prefix() }
             }
             _ => Mistake::Unexplained,
         });
@@ -107,40 +107,40 @@ pub fn diagnose(case: &Case<'_>) -> Vec<Mistake> {
 }
 
 /// A secret as a key.
-struct Candidate<'a> {
-    known: &'a Known<'a>,
-    reading: Reading,
+struct CandidateKey<'a> {
+    known: &'a KnownSecret<'a>,
+    reading: KeyReading,
     mac: Hmac<Sha256>,
 }
 
 /// An explanation under which one of the digests is right.
-struct Hit<'a> {
-    known: &'a Known<'a>,
-    reading: Reading,
-    form: Form,
+struct Explanation<'a> {
+    known: &'a KnownSecret<'a>,
+    reading: KeyReading,
+    form: SignedString,
     alteration: Option<Alteration>,
-    entry: &'a Entry,
+    entry: &'a ClaimedSignature,
 }
 
 struct Search<'a> {
-    case: &'a Case<'a>,
+    case: &'a RefusedDelivery<'a>,
     claimed: &'a Claimed,
     /// The source's own secrets, as they should be read.
-    own: Vec<Candidate<'a>>,
+    own: Vec<CandidateKey<'a>>,
     /// The same read otherwise, and the other sources' secrets.
-    other: Vec<Candidate<'a>>,
+    other: Vec<CandidateKey<'a>>,
     tree: Option<Tree<'a>>,
     /// How many bytes more may be hashed.
     left: usize,
 }
 
 impl<'a> Search<'a> {
-    fn new(case: &'a Case<'a>, claimed: &'a Claimed) -> Search<'a> {
+    fn new(case: &'a RefusedDelivery<'a>, claimed: &'a Claimed) -> Search<'a> {
         let (mut own, mut other) = (Vec::new(), Vec::new());
         for known in case.secrets {
             for (reading, key) in readings(case.scheme.secret, &known.secret) {
                 let Ok(mac) = Hmac::new_from_slice(&key) else { continue };
-                let candidate = Candidate { known, reading, mac };
+                let candidate = CandidateKey { known, reading, mac };
                 match (known.source == case.source, reading == case.scheme.secret.into()) {
                     (true, true) => own.push(candidate),
                     (true, false) | (false, true) => other.push(candidate),
@@ -152,23 +152,27 @@ impl<'a> Search<'a> {
     }
 
     /// One mistake alone before two together.
-    fn run(mut self) -> Option<Hit<'a>> {
+    fn run(mut self) -> Option<Explanation<'a>> {
         if self.claimed.entries.is_empty() {
             return None;
         }
         let (own, other) = (std::mem::take(&mut self.own), std::mem::take(&mut self.other));
         let as_it_is = self.case.body;
-        self.with_body(&own, &[Form::Due], as_it_is, None)
-            .or_else(|| self.with_body(&other, &[Form::Due], as_it_is, None))
-            .or_else(|| self.with_body(&own, &Form::WRONG, as_it_is, None))
-            .or_else(|| self.altered(&own, &[Form::Due]))
+        self.with_body(&own, &[SignedString::Expected], as_it_is, None)
+            .or_else(|| self.with_body(&other, &[SignedString::Expected], as_it_is, None))
+            .or_else(|| self.with_body(&own, &SignedString::WRONG, as_it_is, None))
+            .or_else(|| self.altered(&own, &[SignedString::Expected]))
             .or_else(|| self.renumbered(&own))
-            .or_else(|| self.with_body(&other, &Form::WRONG, as_it_is, None))
-            .or_else(|| self.altered(&own, &Form::WRONG))
-            .or_else(|| self.altered(&other, &[Form::Due]))
+            .or_else(|| self.with_body(&other, &SignedString::WRONG, as_it_is, None))
+            .or_else(|| self.altered(&own, &SignedString::WRONG))
+            .or_else(|| self.altered(&other, &[SignedString::Expected]))
     }
 
-    fn altered(&mut self, candidates: &[Candidate<'a>], forms: &[Form]) -> Option<Hit<'a>> {
+    fn altered(
+        &mut self,
+        candidates: &[CandidateKey<'a>],
+        forms: &[SignedString],
+    ) -> Option<Explanation<'a>> {
         for alteration in Alteration::all(self.case.body) {
             for body in alteration.undone(self.case.body, self.tree.as_ref()) {
                 let hit = self.with_body(candidates, forms, &body, Some(alteration));
@@ -181,7 +185,7 @@ impl<'a> Search<'a> {
     }
 
     /// The body with other numbers, as it is and in the usual forms of JSON: what rewrites numbers often rewrites the rest too.
-    fn renumbered(&mut self, candidates: &[Candidate<'a>]) -> Option<Hit<'a>> {
+    fn renumbered(&mut self, candidates: &[CandidateKey<'a>]) -> Option<Explanation<'a>> {
         let limit = self.case.body.len().saturating_mul(2).saturating_add(SOME_BYTES);
         let rewritten = RESPACED.iter().filter_map(|style| self.tree.as_ref()?.write(*style, limit));
         let mut bodies: Vec<Vec<u8>> = rewritten.map(String::into_bytes).collect();
@@ -189,7 +193,12 @@ impl<'a> Search<'a> {
         let before = self.left;
         for body in bodies {
             for variant in numbers::variants(&body) {
-                let hit = self.with_body(candidates, &[Form::Due], &variant, Some(Alteration::Renumbered));
+                let hit = self.with_body(
+                    candidates,
+                    &[SignedString::Expected],
+                    &variant,
+                    Some(Alteration::Renumbered),
+                );
                 // The likelier hypotheses that follow need their share.
                 if hit.is_some() || before - self.left > MAX_HASHED / 4 {
                     return hit;
@@ -201,11 +210,11 @@ impl<'a> Search<'a> {
 
     fn with_body(
         &mut self,
-        candidates: &[Candidate<'a>],
-        forms: &[Form],
+        candidates: &[CandidateKey<'a>],
+        forms: &[SignedString],
         body: &[u8],
         alteration: Option<Alteration>,
-    ) -> Option<Hit<'a>> {
+    ) -> Option<Explanation<'a>> {
         for form in forms {
             let around =
                 form.around(self.case.scheme, self.claimed.id.as_deref(), self.claimed.timestamp.as_deref());
@@ -223,8 +232,8 @@ impl<'a> Search<'a> {
                     let claimed = self.claimed.entries.iter();
                     let mut right = claimed.filter(|entry| bool::from(entry.digest.ct_eq(&made)));
                     if let Some(entry) = right.next() {
-                        let Candidate { known, reading, .. } = *candidate;
-                        return Some(Hit { known, reading, form: *form, alteration, entry });
+                        let CandidateKey { known, reading, .. } = *candidate;
+                        return Some(Explanation { known, reading, form: *form, alteration, entry });
                     }
                 }
             }
@@ -233,19 +242,19 @@ impl<'a> Search<'a> {
     }
 }
 
-impl Hit<'_> {
-    fn mistakes(&self, case: &Case<'_>) -> Vec<Mistake> {
+impl Explanation<'_> {
+    fn mistakes(&self, case: &RefusedDelivery<'_>) -> Vec<Mistake> {
         let mut found = Vec::new();
         if self.known.source != case.source {
             found.push(Mistake::SecretOf(self.known.source.to_owned()));
         } else if self.reading != case.scheme.secret.into() {
-            found.push(Mistake::Keyed { reading: self.reading, due: case.scheme.secret });
+            found.push(Mistake::Keyed { reading: self.reading, expected: case.scheme.secret });
         } else if !current(self.known, case.at) {
-            let Known { slot, not_before, not_after, .. } = *self.known;
+            let KnownSecret { slot, not_before, not_after, .. } = *self.known;
             found.push(Mistake::SecretNotCurrent { slot, not_before, not_after });
         }
-        if self.form != Form::Due {
-            found.push(Mistake::SignedOver { form: self.form, due: case.scheme.signed_parts() });
+        if self.form != SignedString::Expected {
+            found.push(Mistake::SignedOver { form: self.form, expected: case.scheme.signed_parts() });
         }
         let scheme = case.scheme;
         let version = scheme.versions.iter().find(|version| version.label == self.entry.label);
@@ -257,12 +266,12 @@ impl Hit<'_> {
             found.extend(self.alteration.map(Mistake::Altered));
             let by_equals = matches!(scheme.format, Format::Pairs { .. });
             if self.entry.by_equals != by_equals || version.is_none_or(|version| version.old) {
-                found.push(Mistake::Versioned { header: scheme.header, due: scheme.prefix() });
+                found.push(Mistake::Versioned { header: scheme.header, expected: scheme.prefix() });
             }
         }
-        let due = scheme.encoding.into();
-        if self.entry.spelling != due {
-            found.push(Mistake::Spelt { found: self.entry.spelling, due });
+        let expected = scheme.encoding.into();
+        if self.entry.spelling != expected {
+            found.push(Mistake::Spelt { found: self.entry.spelling, expected });
         }
         found
     }
@@ -272,40 +281,40 @@ fn is_pythonic(body: &[u8]) -> bool {
     rewritten::python(body).is_some_and(|python| python.as_bytes() == body)
 }
 
-fn current(known: &Known<'_>, at: Timestamp) -> bool {
+fn current(known: &KnownSecret<'_>, at: Timestamp) -> bool {
     seconds_within(known.not_before, known.not_after).contains(&at.as_second())
 }
 
 /// A secret as every key that somebody may have made of it, each key once.
-fn readings(form: SecretForm, secret: &Secret) -> Vec<(Reading, Vec<u8>)> {
+fn readings(form: SecretForm, secret: &Secret) -> Vec<(KeyReading, Vec<u8>)> {
     let text = secret.expose();
     let bare = without_prefix(text);
-    let due_key = |text: &str| match form {
+    let expected_key = |text: &str| match form {
         SecretForm::Whsec => digest::lenient_base64(without_prefix(text)),
         SecretForm::Text => Some(text.as_bytes().to_vec()),
     };
-    let decoded = secret.decoded_text().and_then(|inner| due_key(inner.expose()));
+    let decoded = secret.decoded_text().and_then(|inner| expected_key(inner.expose()));
     // Node takes the prefix's underscore for a slash, Python skips it.
     let prefixed = |underscore| digest::lenient_base64(&text.replace('_', underscore));
     let around = |quote: &str| Some(format!("{quote}{text}{quote}").into_bytes());
     let all = [
-        (form.into(), due_key(text)),
-        (Reading::Text, Some(text.as_bytes().to_vec())),
-        (Reading::WithoutPrefix, Some(bare.as_bytes().to_vec())),
-        (Reading::DecodedTwice, decoded),
-        (Reading::Base64, digest::lenient_base64(bare)),
-        (Reading::Base64WithPrefix, prefixed("/").filter(|_| bare != text)),
-        (Reading::Base64WithPrefix, prefixed("").filter(|_| bare != text)),
-        (Reading::Hex, hex::decode(bare).ok()),
-        (Reading::WithLineBreak, Some([text.as_bytes(), b"\n"].concat())),
-        (Reading::WithLineBreak, Some([text.as_bytes(), b"\r\n"].concat())),
-        (Reading::WithLineBreak, Some([bare.as_bytes(), b"\n"].concat())),
-        (Reading::Quoted, around("\"")),
-        (Reading::Quoted, around("'")),
-        (Reading::EncodedAgain, Some(STANDARD.encode(text).into_bytes())),
-        (Reading::Trimmed, Some(text.trim().as_bytes().to_vec())),
+        (form.into(), expected_key(text)),
+        (KeyReading::Text, Some(text.as_bytes().to_vec())),
+        (KeyReading::WithoutPrefix, Some(bare.as_bytes().to_vec())),
+        (KeyReading::DecodedTwice, decoded),
+        (KeyReading::Base64, digest::lenient_base64(bare)),
+        (KeyReading::Base64WithPrefix, prefixed("/").filter(|_| bare != text)),
+        (KeyReading::Base64WithPrefix, prefixed("").filter(|_| bare != text)),
+        (KeyReading::Hex, hex::decode(bare).ok()),
+        (KeyReading::WithLineBreak, Some([text.as_bytes(), b"\n"].concat())),
+        (KeyReading::WithLineBreak, Some([text.as_bytes(), b"\r\n"].concat())),
+        (KeyReading::WithLineBreak, Some([bare.as_bytes(), b"\n"].concat())),
+        (KeyReading::Quoted, around("\"")),
+        (KeyReading::Quoted, around("'")),
+        (KeyReading::EncodedAgain, Some(STANDARD.encode(text).into_bytes())),
+        (KeyReading::Trimmed, Some(text.trim().as_bytes().to_vec())),
     ];
-    let mut readings: Vec<(Reading, Vec<u8>)> = Vec::new();
+    let mut readings: Vec<(KeyReading, Vec<u8>)> = Vec::new();
     for (reading, key) in all {
         let Some(key) = key.filter(|key| !key.is_empty()) else { continue };
         // The same key by the right way and by a wrong one is the right one.

@@ -16,7 +16,7 @@ use crate::config::secret::{STANDARD_WEBHOOKS_PREFIX, Secret};
 #[derive(Clone)]
 pub struct Key {
     mac: Hmac<Sha256>,
-    counts: Range<i64>,
+    active: Range<i64>,
 }
 
 /// Why a secret cannot be a key.
@@ -58,22 +58,22 @@ impl Key {
 
     fn from_bytes(bytes: &[u8]) -> Key {
         match Hmac::new_from_slice(bytes) {
-            Ok(mac) => Key { mac, counts: i64::MIN..i64::MAX },
+            Ok(mac) => Key { mac, active: i64::MIN..i64::MAX },
             // RFC 2104 takes keys of any length, and so does the crate: the error type is the trait's, not HMAC's.
             Err(_) => unreachable!("HMAC takes a key of any length"),
         }
     }
 
-    /// The same key, counting from `not_before` on and before `not_after`; none is no bound. Fractions of a second count for
+    /// The same key, active from `not_before` on and before `not_after`; none is no bound. Fractions of a second count for
     /// neither side: a key never counts outside its dates.
     #[must_use]
     pub fn within(self, not_before: Option<Timestamp>, not_after: Option<Timestamp>) -> Key {
-        Key { counts: seconds_within(not_before, not_after), ..self }
+        Key { active: seconds_within(not_before, not_after), ..self }
     }
 
     /// Whether it counts at `now`, unix seconds.
-    pub fn counts_at(&self, now: i64) -> bool {
-        self.counts.contains(&now)
+    pub fn is_active_at(&self, now: i64) -> bool {
+        self.active.contains(&now)
     }
 
     pub(super) fn digest<'p>(&self, parts: impl Iterator<Item = &'p [u8]>) -> Digest {
@@ -111,7 +111,7 @@ pub(super) struct ActiveKeys<'k> {
 
 impl<'k> ActiveKeys<'k> {
     pub(super) fn iter(self) -> impl Iterator<Item = (usize, &'k Key)> {
-        self.keys.iter().enumerate().filter(move |(_, key)| key.counts_at(self.now))
+        self.keys.iter().enumerate().filter(move |(_, key)| key.is_active_at(self.now))
     }
 }
 

@@ -195,8 +195,8 @@ impl RequestContext {
     fn reject(&self, reason: &'static str, status: u16, detail: String) -> Reject {
         // Redact before clipping: a secret cut in half would not be recognized.
         let redactor = &self.rules.routes.redactor;
-        let clean = |text: &str, max: usize| clip(&redactor.clean(text), max);
-        let clean_header = |value: &str| clip(&without_signatures(&redactor.clean(value)), MAX_HEADER);
+        let clean = |text: &str, max: usize| clip(&redactor.redact(text), max);
+        let clean_header = |value: &str| clip(&without_signatures(&redactor.redact(value)), MAX_HEADER);
         let path = match self.source.as_ref().or(self.near_miss.as_ref()) {
             Some(source) if source.token.is_some() => source.path.to_string(),
             _ => clean(self.head.uri.path(), MAX_PATH),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::base::reason::Reason;
 use crate::config::secret::Redactor;
-use crate::provider::normalize::{self, Contents, Normalized, Origin};
+use crate::provider::normalize::{self, DeliveryOrigin, Normalized, ParsedBody};
 use crate::provider::signature::{self, SignatureError, Verified};
 use crate::request::outcome::Rejection;
 use crate::request::source::Source;
@@ -31,7 +31,7 @@ impl<'a> Delivery<'a> {
         let verified = self.authenticate(enforce)?;
         let contents = normalize::read(source.provider, &verified)?;
         enforce(subscription_allowed(source, &contents))?;
-        let origin = Origin { source: &source.name, path: &source.path, provider: source.provider };
+        let origin = DeliveryOrigin { source: &source.name, path: &source.path, provider: source.provider };
         let normalized = normalize::normalize(&origin, &verified, &contents, self.received);
         if let (Normalized::Event(forward), Ok(payload)) = (&normalized, &contents.payload)
             && self.counted
@@ -82,7 +82,7 @@ pub(super) type Enforce<'e> = dyn Fn(Result<(), Rejection>) -> Result<(), Reject
 
 /// Checks the Securitize subscription that a payload names against the source's list. A body that cannot be parsed
 /// names none, so it passes and is forwarded.
-pub(crate) fn subscription_allowed(source: &Source, contents: &Contents<'_>) -> Result<(), Rejection> {
+pub(crate) fn subscription_allowed(source: &Source, contents: &ParsedBody<'_>) -> Result<(), Rejection> {
     let Ok(payload) = &contents.payload else { return Ok(()) };
     let listed = |id: &str| source.subscriptions.contains(id);
     if source.subscriptions.is_empty() || payload.text("subscriptionId").is_some_and(|id| listed(&id)) {

@@ -19,7 +19,7 @@ use crate::durable::inbox::Enqueued;
 use crate::durable::quarantine::{Content, Judgement, Kept, Label, Reverifier};
 use crate::event::BodyHash;
 use crate::observe::audit::{self, Reject};
-use crate::provider::normalize::{Forward, Normalized};
+use crate::provider::normalize::{Normalized, NormalizedEvent};
 use crate::provider::{self, IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
 use crate::request::admission;
 use crate::request::outcome::Rejection;
@@ -86,7 +86,7 @@ impl Pipeline {
             Ok(Normalized::HealthCheck) => return Judgement::Ignored,
             Ok(Normalized::Event(forward)) => {
                 let left = rules.edge.request_timeout;
-                let forward = Forward { event: forward.event.quarantined(), ..*forward };
+                let forward = NormalizedEvent { event: forward.event.quarantined(), ..*forward };
                 let conflict = || conflict_record(kept, source, self.clock.now());
                 self.enqueue_within(source, (kept.label.arrived, left), forward, &mut None, conflict).await
             }

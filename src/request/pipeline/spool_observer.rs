@@ -51,7 +51,7 @@ impl Pipeline {
     /// where the body came from; it is empty for a new request.
     pub(super) fn record_conflict(&self, mut record: Reject, id: &str) {
         let detail = format!("another body under the identity of {id} was dropped{}", record.detail);
-        record.detail = self.rules.load().routes.redactor.clean(&detail);
+        record.detail = self.rules.load().routes.redactor.redact(&detail);
         self.audit.record(record);
     }
 }

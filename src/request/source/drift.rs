@@ -84,7 +84,7 @@ impl Source {
             // Continue even over the limit: the fields may be known.
             let _ = self.drifted(Kind::Type, kind, redactor);
         }
-        let _ = self.provider.fields.unknown(payload, |outer, name| {
+        let _ = self.provider.fields.for_each_unknown(payload, |outer, name| {
             let path = outer.map_or(Cow::Borrowed(name), |outer| format!("{outer}.{name}").into());
             self.drifted(Kind::Field, &path, redactor)
         });
@@ -99,7 +99,7 @@ impl Source {
                 let (source, provider) = (&*self.name, self.provider.name);
                 let kind = if kind == Kind::Field { "field" } else { "type" };
                 // Redact before clipping: a secret cut in half would not be recognized.
-                let clean = redactor.clean(name);
+                let clean = redactor.redact(name);
                 let name = if is_plain(name) { clipped(&clean) } else { "(not a plain name)" };
                 tracing::warn!(source, provider, kind, %name, "schema drift: the provider's table does not list this name");
             }

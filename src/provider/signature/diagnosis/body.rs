@@ -170,7 +170,7 @@ impl Alteration {
 }
 
 /// What shows without any secret that a body is not the one that was signed.
-pub fn spoilt(headers: &HeaderMap, body: &[u8]) -> Vec<Mistake> {
+pub fn body_defects(headers: &HeaderMap, body: &[u8]) -> Vec<Mistake> {
     if body.is_empty() {
         return vec![Mistake::BodyEmpty];
     }

@@ -13,13 +13,13 @@ use crate::provider::signature::{Format, Scheme};
 pub(super) struct Claimed {
     pub(super) id: Option<String>,
     pub(super) timestamp: Option<String>,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ClaimedSignature>,
     /// What is wrong with the headers themselves.
     pub(super) mistakes: Vec<Mistake>,
 }
 
 /// One signature.
-pub(super) struct Entry {
+pub(super) struct ClaimedSignature {
     /// `v1`, `sha256`; empty where it stands alone.
     pub(super) label: String,
     /// Whether the label ends with `=`, and not with a comma or a blank.
@@ -77,7 +77,7 @@ impl Claimed {
             match meant {
                 Some(other) => {
                     found = other.as_str().to_owned();
-                    self.mistakes.push(Mistake::HeaderMisnamed { found: found.clone(), due: name });
+                    self.mistakes.push(Mistake::HeaderMisnamed { found: found.clone(), expected: name });
                 }
                 None => {
                     self.mistakes.push(Mistake::HeaderMissing(name));
@@ -126,7 +126,12 @@ impl Claimed {
             labels.push(own.to_owned());
             match read(value) {
                 Ok((digest, spelling)) => {
-                    self.entries.push(Entry { label: own.to_owned(), by_equals, digest, spelling });
+                    self.entries.push(ClaimedSignature {
+                        label: own.to_owned(),
+                        by_equals,
+                        digest,
+                        spelling,
+                    });
                 }
                 Err(bytes) => undecoded = undecoded.or(Some(bytes)),
             }

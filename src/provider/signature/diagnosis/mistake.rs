@@ -6,7 +6,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::{Alteration, Form};
+use super::{Alteration, SignedString};
 use crate::provider::signature::Encoding;
 use crate::provider::signature::scheme::{Labels, SecretForm, Version};
 
@@ -43,8 +43,8 @@ mistakes! {
     HeaderMissing(name: &'static str) = "header_missing",
         "The header {name} is missing: send it, and let no proxy remove it.";
     // In a file, a header's name can be of any length.
-    HeaderMisnamed { found: String, due: &'static str } = "header_misnamed",
-        "The header {found:.64} is there instead of {due}: send it as {due}.";
+    HeaderMisnamed { found: String, expected: &'static str } = "header_misnamed",
+        "The header {found:.64} is there instead of {expected}: send it as {expected}.";
     HeaderRepeated(name: &'static str) = "header_repeated",
         "The header {name} is there more than once, and only one of them can be signed: send it once.";
     HeaderNotAscii(name: &'static str) = "header_not_ascii",
@@ -73,11 +73,11 @@ mistakes! {
     SecretNotCurrent { slot: usize, not_before: Option<Timestamp>, not_after: Option<Timestamp> } = "secret_not_current",
         "Secret {slot} of the source's list matches, but counts only{from}{until}: change its dates, or sign with a current one.",
         from = day("from", *not_before), until = day("until", *not_after);
-    Keyed { reading: Reading, due: SecretForm } = "secret_read_otherwise",
-        "{said}", said = reading.said(*due);
-    // `due`: the parts of the right string, such as `timestamp.body`.
-    SignedOver { form: Form, due: String } = "other_string_signed",
-        "The secret is right, but another string was signed: {form}. The string to sign is {due}.";
+    Keyed { reading: KeyReading, expected: SecretForm } = "secret_read_otherwise",
+        "{said}", said = reading.said(*expected);
+    // `expected`: the parts of the right string, such as `timestamp.body`.
+    SignedOver { form: SignedString, expected: String } = "other_string_signed",
+        "The secret is right, but another string was signed: {form}. The string to sign is {expected}.";
     Altered(alteration: Alteration) = alteration.label(),
         "{alteration}";
     BodyEmpty = "body_empty",
@@ -90,11 +90,11 @@ mistakes! {
     BodyNotJson = "body_not_json",
         "The body is no JSON, which every provider sends: the capture, or something on the way, cut or changed it. Capture it \
          again, byte for byte.";
-    Spelt { found: Spelling, due: Spelling } = "digest_encoding",
-        "The signature is written in {found}: write it in {due}.";
-    // `due`: what should stand before the signature.
-    Versioned { header: &'static str, due: String } = "signature_version",
-        "The signature is right, but does not stand under its version: write it as {due}… in {header}.";
+    Spelt { found: Spelling, expected: Spelling } = "digest_encoding",
+        "The signature is written in {found}: write it in {expected}.";
+    // `expected`: what should stand before the signature.
+    Versioned { header: &'static str, expected: String } = "signature_version",
+        "The signature is right, but does not stand under its version: write it as {expected}… in {header}.";
     OldVersion = "old_version_only",
         "Only the old v1 signature is there, and it is right: have the provider send v2, or set accept_v1 = true on the source.";
     Unexplained = "unexplained",
@@ -176,7 +176,7 @@ impl fmt::Display for Spelling {
 
 /// How a secret's text is made the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum KeyReading {
     /// The text, prefix and all.
     Text,
     /// The text after `whsec_`.
@@ -185,7 +185,7 @@ pub enum Reading {
     Base64,
     /// Decoded from hex, after `whsec_`.
     Hex,
-    /// Decoded from base64 once more than due.
+    /// Decoded from base64 once too often.
     DecodedTwice,
     /// Decoded from base64 together with `whsec_`.
     Base64WithPrefix,
@@ -199,49 +199,49 @@ pub enum Reading {
     Trimmed,
 }
 
-impl From<SecretForm> for Reading {
-    fn from(form: SecretForm) -> Reading {
+impl From<SecretForm> for KeyReading {
+    fn from(form: SecretForm) -> KeyReading {
         match form {
-            SecretForm::Text => Reading::Text,
-            SecretForm::Whsec => Reading::Base64,
+            SecretForm::Text => KeyReading::Text,
+            SecretForm::Whsec => KeyReading::Base64,
         }
     }
 }
 
-impl Reading {
+impl KeyReading {
     /// Which key was used, and what to do about it.
-    fn said(self, due: SecretForm) -> String {
-        let due = match due {
+    fn said(self, expected: SecretForm) -> String {
+        let expected = match expected {
             SecretForm::Text => "this provider's key is the secret's whole text, prefix and all",
             SecretForm::Whsec => "this provider's key is what base64 decodes to after whsec_",
         };
         let (key, advice) = match self {
-            Reading::Text => ("the secret's text as it stands", due),
-            Reading::WithoutPrefix => ("the secret's text without whsec_", due),
-            Reading::Base64 => ("the secret, decoded from base64", due),
-            Reading::Hex => ("the secret, decoded from hex", due),
-            Reading::DecodedTwice => (
+            KeyReading::Text => ("the secret's text as it stands", expected),
+            KeyReading::WithoutPrefix => ("the secret's text without whsec_", expected),
+            KeyReading::Base64 => ("the secret, decoded from base64", expected),
+            KeyReading::Hex => ("the secret, decoded from hex", expected),
+            KeyReading::DecodedTwice => (
                 "the configured secret, decoded from base64 once more",
                 "it was encoded twice, once more than it was issued. Configure the decoded text (in Kubernetes, data takes base64 \
                  of the secret once, stringData takes it as it is)",
             ),
-            Reading::Base64WithPrefix => (
+            KeyReading::Base64WithPrefix => (
                 "the secret, decoded from base64 together with whsec_",
                 "the sender must take that prefix off before it decodes",
             ),
-            Reading::Quoted => (
+            KeyReading::Quoted => (
                 "the secret in quotes",
                 "the sender reads it from a file or a variable that holds quotes, and must take them off",
             ),
-            Reading::EncodedAgain => (
+            KeyReading::EncodedAgain => (
                 "the base64 of the secret",
                 "the sender holds it encoded once more than it was issued, and must decode it",
             ),
-            Reading::WithLineBreak => (
+            KeyReading::WithLineBreak => (
                 "the secret with a line break at its end",
                 "the sender reads it from a file, and must trim it",
             ),
-            Reading::Trimmed => (
+            KeyReading::Trimmed => (
                 "the secret without the white space around it",
                 "take that out of the secret configured here",
             ),

@@ -8,9 +8,9 @@ use crate::provider::signature::{Part, Scheme};
 
 /// What stands around the body in the signed string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum SignedString {
     /// What the scheme says.
-    Due,
+    Expected,
     /// Nothing.
     BodyAlone,
     /// All but the timestamp.
@@ -29,25 +29,25 @@ pub enum Form {
     Versioned,
 }
 
-impl Form {
+impl SignedString {
     /// Every form but the right one, the likeliest first.
-    pub(super) const WRONG: [Form; 16] = [
-        Form::BodyAlone,
-        Form::WithoutTimestamp,
-        Form::WithoutId,
-        Form::Milliseconds,
-        Form::Seconds,
-        Form::Separated(""),
-        Form::Separated(":"),
-        Form::Separated("\n"),
-        Form::Separated(" "),
-        Form::Separated(","),
-        Form::Separated("|"),
-        Form::Separated("-"),
-        Form::Separated("_"),
-        Form::Separated("&"),
-        Form::OtherOrder,
-        Form::Versioned,
+    pub(super) const WRONG: [SignedString; 16] = [
+        SignedString::BodyAlone,
+        SignedString::WithoutTimestamp,
+        SignedString::WithoutId,
+        SignedString::Milliseconds,
+        SignedString::Seconds,
+        SignedString::Separated(""),
+        SignedString::Separated(":"),
+        SignedString::Separated("\n"),
+        SignedString::Separated(" "),
+        SignedString::Separated(","),
+        SignedString::Separated("|"),
+        SignedString::Separated("-"),
+        SignedString::Separated("_"),
+        SignedString::Separated("&"),
+        SignedString::OtherOrder,
+        SignedString::Versioned,
     ];
 
     /// What stands before the body and after it, in each way that this form may be written.
@@ -67,16 +67,16 @@ impl Form {
             }
         };
         match (self, stamp) {
-            (Form::BodyAlone, _) => before(Some(String::new())),
-            (Form::WithoutTimestamp, _) if with_id => before(id.map(|id| format!("{id}."))),
-            (Form::Due, _) => due(scheme, id, stamp).into_iter().collect(),
-            (Form::WithoutId, Some(stamp)) if with_id => before(Some(format!("{stamp}."))),
-            (Form::Separated(between), Some(stamp)) => before(head(stamp, between)),
-            (Form::Milliseconds, Some(stamp)) => before(head(&format!("{stamp}000"), ".")),
-            (Form::Seconds, Some(stamp)) if stamp.len() > SECONDS_LEN => {
+            (SignedString::BodyAlone, _) => before(Some(String::new())),
+            (SignedString::WithoutTimestamp, _) if with_id => before(id.map(|id| format!("{id}."))),
+            (SignedString::Expected, _) => expected(scheme, id, stamp).into_iter().collect(),
+            (SignedString::WithoutId, Some(stamp)) if with_id => before(Some(format!("{stamp}."))),
+            (SignedString::Separated(between), Some(stamp)) => before(head(stamp, between)),
+            (SignedString::Milliseconds, Some(stamp)) => before(head(&format!("{stamp}000"), ".")),
+            (SignedString::Seconds, Some(stamp)) if stamp.len() > SECONDS_LEN => {
                 before(stamp.get(..stamp.len() - 3).and_then(|seconds| head(seconds, ".")))
             }
-            (Form::OtherOrder, Some(stamp)) => {
+            (SignedString::OtherOrder, Some(stamp)) => {
                 let mut ways = vec![(String::new(), format!(".{stamp}"))];
                 if let Some(id) = id.filter(|_| with_id) {
                     ways.push((format!("{stamp}.{id}."), String::new()));
@@ -85,7 +85,7 @@ impl Form {
                 }
                 ways
             }
-            (Form::Versioned, Some(stamp)) => ["v0:", "v1:", "v2:"]
+            (SignedString::Versioned, Some(stamp)) => ["v0:", "v1:", "v2:"]
                 .into_iter()
                 .filter_map(|version| Some((format!("{version}{}", head(stamp, ":")?), String::new())))
                 .collect(),
@@ -94,25 +94,27 @@ impl Form {
     }
 }
 
-impl fmt::Display for Form {
+impl fmt::Display for SignedString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Form::Due => "the right one",
-            Form::BodyAlone => "the body alone",
-            Form::WithoutTimestamp => "the id and the body",
-            Form::WithoutId => "the timestamp and the body",
-            Form::Separated("") => "its parts with nothing between them",
-            Form::Separated(between) => return write!(f, "its parts with {between:?} between them"),
-            Form::OtherOrder => "its parts in another order",
-            Form::Milliseconds => "the timestamp in milliseconds, while the header has seconds",
-            Form::Seconds => "the timestamp in seconds, while the header has a finer one; send seconds too",
-            Form::Versioned => "a version before its parts, as in v0:timestamp:body",
+            SignedString::Expected => "the right one",
+            SignedString::BodyAlone => "the body alone",
+            SignedString::WithoutTimestamp => "the id and the body",
+            SignedString::WithoutId => "the timestamp and the body",
+            SignedString::Separated("") => "its parts with nothing between them",
+            SignedString::Separated(between) => return write!(f, "its parts with {between:?} between them"),
+            SignedString::OtherOrder => "its parts in another order",
+            SignedString::Milliseconds => "the timestamp in milliseconds, while the header has seconds",
+            SignedString::Seconds => {
+                "the timestamp in seconds, while the header has a finer one; send seconds too"
+            }
+            SignedString::Versioned => "a version before its parts, as in v0:timestamp:body",
         })
     }
 }
 
 /// What stands before the body and after it where everything is right.
-fn due(scheme: &Scheme, id: Option<&str>, stamp: Option<&str>) -> Option<(String, String)> {
+fn expected(scheme: &Scheme, id: Option<&str>, stamp: Option<&str>) -> Option<(String, String)> {
     let (mut before, mut after) = (String::new(), None);
     for part in scheme.signed {
         let text = match part {

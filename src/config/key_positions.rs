@@ -12,14 +12,14 @@ use super::report::Report;
 
 /// The place of each key by its full name. Without those under `[sources]`, which have theirs with them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Places(BTreeMap<String, Position>);
+pub struct KeyPositions(BTreeMap<String, Position>);
 
-impl Places {
+impl KeyPositions {
     /// Of a whole file.
-    pub(super) fn of(report: &Report<'_>, file: &DeTable<'_>) -> Places {
-        let mut places = Places::default();
-        places.add(report, "", file);
-        places
+    pub(super) fn of(report: &Report<'_>, file: &DeTable<'_>) -> KeyPositions {
+        let mut positions = KeyPositions::default();
+        positions.add(report, "", file);
+        positions
     }
 
     /// The place of the key with this full name.
@@ -65,7 +65,7 @@ mod tests {
         let text = "data_dir = \"d\"\n\n[queue]\nkind = \"redis\"\nedge.listen = \"x\"\n[edge.tls]\ncertificate = \"c\"\n";
         let (config, _) = super::super::parse(text, Path::new(""));
         let at = |key| {
-            let at = config.places.find(key);
+            let at = config.key_positions.find(key);
             (at.line, at.column)
         };
         assert_eq!(at("data_dir"), (1, 12));
