@@ -1,7 +1,7 @@
 //! The config file: TOML in, a typed [`Config`] out, and every problem at once with its line and column.
 //!
-//! Keeps true: an unknown key, a wrong type or a value outside its range never starts a gateway; what is not built yet is
-//! refused, not ignored. What depends on a provider is checked in `request::source`, which knows the providers.
+//! Keeps true: no gateway starts with an unknown key, a wrong type or a value outside its range. A key of another version
+//! is refused, not ignored. `request::source` checks what depends on a provider.
 
 mod edge;
 mod item;
@@ -42,7 +42,7 @@ pub(crate) use urls::{PASSWORD_BREAKS_URL, password_breaks_url, redis_url_flaw};
 /// Reads the file at `path`.
 ///
 /// # Errors
-/// When there is no text to read. What is wrong with the text is in the list.
+/// If the file cannot be read as UTF-8 text. Problems in the text are in the returned list.
 pub fn load(path: &Path) -> Result<(Config, Vec<Problem>), LoadError> {
     let shown = || path.display().to_string();
     let bytes = file::read(path, MAX_BYTES).map_err(|error| match error {
@@ -64,9 +64,9 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Problem>), LoadError> {
     Ok(parse(text, path.parent().unwrap_or(Path::new(""))))
 }
 
-/// Reads a config's text; relative paths in it are relative to `base`.
+/// Reads a config's text. Relative paths in it are relative to `base`.
 ///
-/// Where something is invalid the config holds its default, so that later checks can add what they find to the list.
+/// An invalid value is replaced by its default, so that later checks can add more problems to the list.
 pub fn parse(text: &str, base: &Path) -> (Config, Vec<Problem>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -92,10 +92,10 @@ pub enum LoadError {
     Unreadable {
         /// The file.
         path: String,
-        /// What stood in the way.
+        /// The cause.
         why: ReadError,
     },
-    /// It is no config.
+    /// It is too large for a config file.
     #[error("the config file {0} is larger than {MAX_MIB} MiB; is it another file?")]
     TooLarge(String),
     /// It is not UTF-8.
@@ -103,17 +103,17 @@ pub enum LoadError {
     NotText {
         /// The file.
         path: String,
-        /// Where the first byte stands that is not UTF-8.
+        /// The position of the first byte that is not UTF-8.
         at: Position,
         /// That byte.
         byte: u8,
-        /// Whether it begins as UTF-16 does.
+        /// Whether it begins with a byte order mark of UTF-16.
         is_utf16: bool,
     },
 }
 
 impl LoadError {
-    /// The same as a problem of the file: at its first line where no place in it is to blame.
+    /// The same as a problem of the file, on its first line if the error has no position.
     pub fn problem(&self) -> Problem {
         let start = Position { line: 1, column: 1 };
         let (at, key, what) = match self {
@@ -132,11 +132,11 @@ impl LoadError {
     }
 }
 
-/// Far more than a config that is written by hand.
+/// Far more than any config that is written by hand.
 const MAX_MIB: u64 = 16;
 const MAX_BYTES: u64 = MAX_MIB << 20;
 
-/// A place in the config file, both from 1; columns count characters.
+/// A position in the config file. Lines and columns start at 1, and columns count characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Line.
@@ -145,26 +145,26 @@ pub struct Position {
     pub column: usize,
 }
 
-/// A value and where it stood (where its section starts, for a default).
+/// A value and its position in the file. A default has the position of its section.
 #[derive(Clone, Debug, Default)]
 pub struct Located<T> {
     /// The value.
     pub value: T,
-    /// Where.
+    /// Its position.
     pub at: Position,
 }
 
-/// A value that has only moved in the file is the same.
+/// Positions are not compared: a value that has only moved in the file is unchanged.
 impl<T: PartialEq> PartialEq for Located<T> {
     fn eq(&self, other: &Located<T>) -> bool {
         self.value == other.value
     }
 }
 
-/// One thing wrong, or to be warned of, in a config file.
+/// An error or a warning about a config file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where.
+    /// Its position.
     pub at: Position,
     /// The full key, dotted: `sources.basiq-prod.secrets`.
     pub key: String,
@@ -175,7 +175,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// `FILE:LINE:COL: key: what`, a warning marked as one.
+    /// `FILE:LINE:COL: key: what`. A warning has `warning: ` before its key.
     pub fn render(&self, file: &str) -> String {
         let Problem { at: Position { line, column }, key, what, warning } = self;
         let mark = if *warning { "warning: " } else { "" };

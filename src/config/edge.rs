@@ -1,7 +1,7 @@
-//! The keys of `[edge]` and `[admin]`: where the gateway listens, and what it takes from each client.
+//! The keys of `[edge]` and `[admin]`: where the gateway listens, and the limits on each client.
 //!
-//! Keeps true: what tells of itself beyond this machine asks for a token or speaks TLS; a header in which a client could name
-//! itself is believed only from networks that the config lists.
+//! Keeps true: an admin listener that other machines can reach has a token or TLS. A header that names the client is
+//! trusted only from networks that the config lists.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::section::Section;
 use super::sources;
 use super::units::show_duration;
 use super::values::{
-    MAX_TIME, MIB, SECOND, SOME_TIME, UNBOUNDED, address, addresses, duration, file, flag, networks,
+    MAX_TIME, MIB, POSITIVE_TIME, SECOND, UNBOUNDED, address, addresses, duration, file, flag, networks,
     private_key, secret, size, text, whole,
 };
 use crate::base::peer::{self, Network};
@@ -41,16 +41,16 @@ table! {
         /// The same for the bytes of their bodies. It counts as twice `max_body` if it is less.
         max_in_flight_bytes: u64 = size(1..=UNBOUNDED, 512 * MIB), live;
         /// The time to send a request's head, from its first byte. On a new connection it runs from the connection's start.
-        header_timeout: Duration = duration(SOME_TIME, 5 * SECOND), live;
+        header_timeout: Duration = duration(POSITIVE_TIME, 5 * SECOND), live;
         /// The time between requests on one connection. Keep it longer than the proxy in front keeps its idle connections.
-        idle_timeout: Duration = duration(SOME_TIME, 75 * SECOND), live;
+        idle_timeout: Duration = duration(POSITIVE_TIME, 75 * SECOND), live;
         /// A path for a load balancer's probes. GET and HEAD are answered 200 or 503 as `/readyz` is, and leave no record.
         health_path: Option<Located<String>> = text("a path such as \"/healthz\"", "").located().optional(), live,
             "\"/healthz\"";
         /// The time to send a request's body. A slower client gets 408.
-        body_timeout: Duration = duration(SOME_TIME, 10 * SECOND), live;
+        body_timeout: Duration = duration(POSITIVE_TIME, 10 * SECOND), live;
         /// The time from head to answer, the durable write included. After it the client gets 503.
-        request_timeout: Duration = duration(SOME_TIME, 15 * SECOND), live;
+        request_timeout: Duration = duration(POSITIVE_TIME, 15 * SECOND), live;
         /// How long a stop waits for the requests in flight. `"0s"` stops at once.
         drain_timeout: Duration = duration(Duration::ZERO..=MAX_TIME, 20 * SECOND), live;
         /// The networks whose X-Forwarded-For is believed. The client is the rightmost address outside them.
@@ -114,20 +114,20 @@ fn check_edge(edge: &mut Edge, section: &Section<'_>) {
         section.warning(section.position_of("request_timeout"), "request_timeout", what);
     }
     if edge.proxy_protocol && edge.trusted_proxies.is_empty() {
-        let what = "anybody could claim to be anybody; list the proxies' networks in trusted_proxies";
+        let what = "any client could spoof its address; list the proxies' networks in trusted_proxies";
         section.problem(section.position_of("proxy_protocol"), "proxy_protocol", what);
     }
     if peer::covers_all(&edge.trusted_proxies) {
-        let what = "trusts everybody, so anybody could claim to be anybody; list the proxies' own networks";
+        let what = "trusts everybody, so any client could spoof its address; list the proxies' own networks";
         section.warning(section.position_of("trusted_proxies"), "trusted_proxies", what);
     }
-    // A source that has no share of its own left must find room for a body in the half that is common.
+    // A source that has used its own share must still find room for one body in the common half.
     edge.max_in_flight_bytes = edge.max_in_flight_bytes.max((edge.max_body as u64).saturating_mul(2));
 }
 
 fn check_tls(tls: &mut Tls, section: &Section<'_>) {
     require_pair(section);
-    // A certificate is known by its place in the list.
+    // A certificate is identified by its index in the list, so none may be left out.
     let listed = section.item("more").and_then(|item| item.list()).map_or(0, |list| list.len());
     if tls.more.len() != listed {
         section.reject();
@@ -156,7 +156,7 @@ fn check_admin(admin: &mut Admin, section: &Section<'_>) {
 }
 
 impl Tls {
-    /// The certificates with their keys. The first is for clients that name no host, or one that no certificate is for.
+    /// The certificates with their keys. The first serves clients that name no host, or a host without a certificate.
     pub fn pairs(&self) -> Vec<KeyPair> {
         let first = KeyPair { certificate: self.certificate.clone(), private_key: self.private_key.clone() };
         [first].into_iter().chain(self.more.iter().cloned()).collect()
@@ -165,7 +165,7 @@ impl Tls {
 
 const MORE: &str = "a list of { certificate = \"PATH\", private_key = \"PATH\" }";
 const MAX_THREADS: usize = 256;
-/// Found once: a limit that changes while the gateway runs is no change of the config.
+/// Read once, so that a changed CPU limit does not look like a changed config.
 static CORES: LazyLock<usize> =
     LazyLock::new(|| thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS)));
 // A Redis value holds 512 MiB, and the body shares it with the rest of the event.

@@ -1,7 +1,7 @@
-//! One value of the config file, and what it can be read as.
+//! One value of the config file, and the types that it can be read as.
 //!
-//! Keeps true: what is not as it should be is noted with what is allowed; what was found is shown unless it may be a
-//! secret, and never what is inside a list or a table.
+//! Keeps true: each problem says what is allowed and what was found. It shows no value that may be a secret, and nothing
+//! inside a list or a table.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -21,17 +21,17 @@ use super::{Located, Position};
 use crate::base::peer::{Network, NetworkError};
 use crate::config::secret::{Secret, SecretRef};
 
-/// A value that stands in the file.
+/// A value in the file.
 pub(super) struct Item<'a> {
     report: &'a Report<'a>,
     /// The full key.
     pub(super) key: String,
-    /// Where the key stands.
+    /// The key's position.
     pub(super) key_at: Position,
-    /// Where the value stands.
+    /// The value's position.
     pub(super) at: Position,
     value: &'a DeValue<'a>,
-    /// The table that it is a value of.
+    /// The table that holds it.
     table: Option<&'a DeTable<'a>>,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Item<'a> {
         Item { report, key, key_at, at, value: value.get_ref(), table: None }
     }
 
-    /// As a value of this table.
+    /// Sets the table that holds it.
     pub(super) fn in_table(self, table: &'a DeTable<'a>) -> Self {
         Item { table: Some(table), ..self }
     }
@@ -57,22 +57,19 @@ impl<'a> Item<'a> {
         Some(self.table?.get(key)?.get_ref())
     }
 
-    /// The folder that relative paths start at.
     pub(super) fn base(&self) -> &'a Path {
         self.report.base()
     }
 
-    /// Notes a problem.
     pub(super) fn problem(&self, what: impl Into<String>) {
         self.report.problem(self.at, &self.key, what);
     }
 
-    /// Notes a warning.
     pub(super) fn warning(&self, what: impl Into<String>) {
         self.report.warning(self.at, &self.key, what);
     }
 
-    /// Notes that the value is not what it should be; `None` to go on with.
+    /// Reports that another value was expected. Returns `None`, for the caller to return.
     pub(super) fn expected<T>(&self, what: &str) -> Option<T> {
         self.problem(format!("expected {what}, found {}", shown(self.value)));
         None
@@ -84,7 +81,7 @@ impl<'a> Item<'a> {
         None
     }
 
-    /// The string it is, if it is one. Notes nothing.
+    /// Its text, if it is a string. Reports nothing.
     pub(super) fn as_text(&self) -> Option<&'a str> {
         self.value.as_str()
     }
@@ -97,12 +94,11 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Whether it is a table.
     pub(super) fn is_table(&self) -> bool {
         self.value.is_table()
     }
 
-    /// The items of the list it is, if it is one. Notes nothing.
+    /// Its items, if it is a list. Reports nothing.
     pub(super) fn list(&self) -> Option<Vec<Item<'a>>> {
         let numbered = self.value.as_array()?.iter().enumerate();
         let item = |(number, value): (usize, &'a Spanned<DeValue<'a>>)| {
@@ -111,7 +107,7 @@ impl<'a> Item<'a> {
         Some(numbered.map(item).collect())
     }
 
-    /// The table it should be. The value is not shown: what stands in place of a section may be anything.
+    /// Its table. Another value is reported but not shown, since it may be a secret.
     pub(super) fn section(&self) -> Option<Section<'a>> {
         match self.value.as_table() {
             Some(table) => Some(Section::new(self.report, self.key.clone(), self.at, Some(table))),
@@ -119,7 +115,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// A secret: a reference, which may have the keys `more` besides, or with a warning a plain text. Never shows what it found.
+    /// A secret: a reference, which may also have the keys `more`, or with a warning a plain text. No problem shows the value.
     pub(super) fn secret(&self, more: &[&str]) -> Option<Located<SecretRef>> {
         let value = match self.value {
             DeValue::String(text) if text.trim().is_empty() => {
@@ -155,7 +151,7 @@ impl<'a> Item<'a> {
                 Some(text) => Some(SecretRef::File(self.base().join(text))),
                 None => path.expected_secret("a path"),
             },
-            // An unknown key, perhaps meant to be one of them, has been reported.
+            // The unknown key, perhaps a misspelt `env` or `file`, is reported already.
             (None, None) if has_unknown => None,
             (None, None) => {
                 self.problem(format!("neither env nor file; expected {SECRET}"));
@@ -164,7 +160,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// A moment: RFC 3339, or a date in UTC, which means its first moment, or with `after_it` the next day's.
+    /// A moment: RFC 3339, or a date in UTC. A date means its first moment; with `after_it`, the next day's first moment.
     pub(super) fn moment(&self, after_it: bool) -> Option<Timestamp> {
         let text = match self.value {
             DeValue::Datetime(found) => found.to_string(),
@@ -175,7 +171,7 @@ impl<'a> Item<'a> {
             let date = if after_it { date.tomorrow().ok()? } else { date };
             date.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
         };
-        // A time without an offset would be another moment on another machine.
+        // A time without an offset is refused: its moment would depend on the machine's time zone.
         let moment =
             text.parse::<Timestamp>().ok().or_else(|| of_date(Date::strptime("%Y-%m-%d", &text).ok()?));
         moment.or_else(|| self.expected(MOMENT))
@@ -203,7 +199,6 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// `true` or `false`.
     pub(super) fn flag(&self) -> Option<bool> {
         self.value.as_bool().or_else(|| self.expected("true or false"))
     }
@@ -251,7 +246,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// The value as it was written, if it is short; never what is inside a list or a table, where secrets are.
+/// The value as written, cut if it is long. The contents of lists and tables are not shown: they may be secrets.
 fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) if text.chars().count() > LONGEST_SHOWN => {

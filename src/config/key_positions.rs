@@ -1,6 +1,6 @@
-//! Where in the file each key stands, for what is found out only after it was read.
+//! The position of each key in the file, for problems that are found only after it was read.
 //!
-//! Keeps true: a key that the file leaves out has the place of its section, or else of the file.
+//! Keeps true: a key that the file leaves out has the position of its section, or else the start of the file.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,18 @@ use super::Position;
 use super::print::quote_key;
 use super::report::Report;
 
-/// The place of each key by its full name. Without those under `[sources]`, which have theirs with them.
+/// The position of each key by its full name. Keys under `[sources]` are left out: their values have their own positions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyPositions(BTreeMap<String, Position>);
 
 impl KeyPositions {
-    /// Of a whole file.
     pub(super) fn of(report: &Report<'_>, file: &DeTable<'_>) -> KeyPositions {
         let mut positions = KeyPositions::default();
         positions.add(report, "", file);
         positions
     }
 
-    /// The place of the key with this full name.
+    /// The position of the key with this full name.
     pub fn find(&self, key: &str) -> Position {
         let mut key = key;
         loop {

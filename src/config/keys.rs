@@ -1,6 +1,6 @@
 //! How the keys of a section are declared: one row a key, from which it is read, printed, compared and described.
 //!
-//! Keeps true: a row is all that a new key takes, and what a row leaves out does not compile.
+//! Keeps true: a new key takes one row, and an incomplete row does not compile.
 
 use std::path::Path;
 
@@ -11,27 +11,27 @@ use super::report::Report;
 use super::section::Section;
 use crate::config::secret::SecretRef;
 
-/// What is to be known of a key, or of a table.
+/// The documentation of a key or a table.
 #[derive(Clone, Debug)]
 pub struct KeyDescription {
-    /// The full key, `NAME` for the name of a source.
+    /// The full key, such as `sources.NAME.path`.
     pub name: String,
     /// What it means.
     pub doc: &'static str,
     /// Whether a change of the value needs a restart.
     pub needs_restart: bool,
-    /// What may be written.
+    /// The allowed values, in words.
     pub allowed: String,
     /// The default as TOML. None: there is none, or it depends on something else.
     pub default: Option<String>,
-    /// A value as TOML, where there is no default.
+    /// An example as TOML, for a key without a default.
     pub example: Option<&'static str>,
 }
 
-/// A key of the file.
+/// A key by its full name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FullKey {
-    /// The names of its tables and its own, with dots between.
+    /// Its tables and its own name, such as `edge.tls.certificate`.
     pub name: String,
     /// Whether a change of its value needs a restart.
     pub needs_restart: bool,
@@ -42,7 +42,7 @@ pub struct FullKey {
 pub struct Reference<'c> {
     /// The value's key.
     pub key: FullKey,
-    /// Where the value stands.
+    /// The value's position.
     pub at: Position,
     /// What it names.
     pub target: Target<'c>,
@@ -53,14 +53,14 @@ pub struct Reference<'c> {
 pub enum Target<'c> {
     /// A secret.
     Secret(&'c SecretRef),
-    /// A file that anybody may read.
+    /// A file without secrets.
     File(&'c Path),
     /// The file of a private key.
     PrivateKey(&'c Path),
 }
 
 impl<'c> Target<'c> {
-    /// The file, if it is one or is read from one.
+    /// The path of the file, or of the secret's file.
     pub fn file(self) -> Option<&'c Path> {
         match self {
             Target::Secret(SecretRef::File(path)) => Some(path),
@@ -75,13 +75,13 @@ pub(super) trait Table: Clone + PartialEq + 'static {
     /// Its keys, in the order of their rows.
     fn rows() -> Vec<Row<Self>>;
 
-    /// Reads it, and reports what it holds besides.
+    /// Reads it, and reports its unknown keys.
     fn read(section: &Section<'_>) -> Self;
 }
 
 /// A key of the table `T`.
 pub(super) struct Row<T> {
-    /// By its name in the table.
+    /// `name` is the name within the table.
     key: KeyDescription,
     show: Box<Show<T>>,
     changes: Box<Changes<T>>,
@@ -90,7 +90,7 @@ pub(super) struct Row<T> {
 }
 
 impl<T: 'static> Row<T> {
-    /// The key `name`, whose values are of this kind and in the field `of`.
+    /// The key `name`, with values of this kind in the field that `of` returns.
     pub(super) fn new<V: 'static>(
         name: &str,
         doc: &'static str,
@@ -102,7 +102,7 @@ impl<T: 'static> Row<T> {
         let ValueKind { allowed, default, show, changes, references, nested, .. } = kind;
         let report = Report::new("", Path::new(""));
         let absent = Section::new(&report, String::new(), Position::default(), None);
-        // Neither that of a table, nor one that depends on something else.
+        // A table has no default to show. An example stands for a default that depends on other keys.
         let has_default = nested.is_none() && example.is_none();
         let default = if has_default { show(&default(&absent, name)).map(Shown::inline) } else { None };
         Row {
@@ -129,13 +129,12 @@ impl<T: 'static> Row<T> {
 }
 
 impl FullKey {
-    /// Its value names something.
     pub(super) fn names<'v>(&self, at: Position, target: Target<'v>) -> Reference<'v> {
         Reference { key: self.clone(), at, target }
     }
 }
 
-/// A table's keys with their values, those without a value left out.
+/// A table's keys with their values. Keys without a value are left out.
 pub(super) fn show<T: Table>(table: &T) -> Vec<(String, Shown)> {
     T::rows().into_iter().filter_map(|row| Some((row.key.name, (row.show)(table)?))).collect()
 }
@@ -154,7 +153,7 @@ pub(super) fn references<'t, T: Table>(table: &'t T, above: &str, found: &mut Ve
     }
 }
 
-/// Adds what is to be known of a table's keys.
+/// Adds the documentation of a table's keys.
 pub(super) fn describe<T: Table>(above: &str, keys: &mut Vec<KeyDescription>) {
     for row in T::rows() {
         let FullKey { name, .. } = row.full_key(above);
@@ -165,9 +164,9 @@ pub(super) fn describe<T: Table>(above: &str, keys: &mut Vec<KeyDescription>) {
     }
 }
 
-/// Declares a table: a struct with a field a key. A row is `/// DOC`, then `KEY: TYPE = KIND, RELOAD;`. RELOAD is `live` if a
-/// reload applies another value, `restart` if that needs a restart, or `by_key` for a section, whose own rows say it. A key
-/// without a default, or with one that depends on something else, has an example besides: `KEY: TYPE = KIND, RELOAD, "EXAMPLE";`.
+/// Declares a table: a struct with one field a key. A row is `/// DOC`, then `KEY: TYPE = KIND, RELOAD;`. RELOAD is `live` if
+/// a reload applies a change, `restart` if a change needs a restart, or `by_key` for a section, whose own rows say it. A key
+/// without a fixed default also has an example: `KEY: TYPE = KIND, RELOAD, "EXAMPLE";`.
 macro_rules! table {
     (
         $(#[$meta:meta])*

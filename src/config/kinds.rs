@@ -1,6 +1,6 @@
-//! What a key may hold: a value, maybe with its place, a list of values, or a table of more keys.
+//! The kinds of values: one value, one with its position, a list, or a table of more keys.
 //!
-//! Keeps true: a value that is not as it should be is reported, and its default takes its place.
+//! Keeps true: an invalid value is reported, and the default is used instead.
 
 use super::Located;
 use super::item::Item;
@@ -10,19 +10,19 @@ use super::section::Section;
 
 /// How the values of a key are read, printed and compared.
 pub(super) struct ValueKind<V> {
-    /// What may be written.
+    /// The allowed values, in words.
     pub(super) allowed: String,
-    /// Reads a value that stands in the file. None: it is not as it should be, which is reported.
+    /// Reads a value from the file. None: the value is invalid, and `read` has reported it.
     pub(super) read: Box<Read<V>>,
-    /// The value where the section has none, or an invalid one.
+    /// The default, for a missing or invalid value.
     pub(super) default: Box<DefaultOf<V>>,
-    /// As TOML. None: the key is left out.
+    /// The value as TOML. None: the key is left out.
     pub(super) show: Box<Show<V>>,
-    /// Adds the key, or those within it, whose values differ.
+    /// Adds the key if its values differ; for a table, each key in it that does.
     pub(super) changes: fn(&V, &V, FullKey, &mut Vec<FullKey>),
     /// Adds the secrets and files that a value names.
     pub(super) references: Box<References<V>>,
-    /// Adds the keys of the table that it is.
+    /// For a table: adds the documentation of its keys.
     pub(super) nested: Option<fn(&str, &mut Vec<KeyDescription>)>,
 }
 
@@ -33,7 +33,7 @@ pub(super) type Changes<V> = dyn Fn(&V, &V, FullKey, &mut Vec<FullKey>);
 pub(super) type References<V> = dyn for<'v> Fn(&'v V, &FullKey, &mut Vec<Reference<'v>>);
 
 impl<V: PartialEq + 'static> ValueKind<V> {
-    /// A value that is read and shown on its own.
+    /// A value without nested keys or references.
     pub(super) fn new(
         allowed: impl Into<String>,
         default: impl Fn(&Section<'_>, &str) -> V + 'static,
@@ -56,7 +56,7 @@ impl<V: PartialEq + 'static> ValueKind<V> {
         }
     }
 
-    /// The same for values that name secrets or files.
+    /// The same kind, for values that name secrets or files.
     pub(super) fn naming(
         self,
         references: impl for<'v> Fn(&'v V, &FullKey, &mut Vec<Reference<'v>>) + 'static,
@@ -64,7 +64,7 @@ impl<V: PartialEq + 'static> ValueKind<V> {
         ValueKind { references: Box::new(references), ..self }
     }
 
-    /// With its place in the file.
+    /// The same kind, with the value's position in the file.
     pub(super) fn located(self) -> ValueKind<Located<V>> {
         let ValueKind { allowed, read, default, show, .. } = self;
         let default = move |section: &Section<'_>, key: &str| Located {
@@ -75,7 +75,7 @@ impl<V: PartialEq + 'static> ValueKind<V> {
         ValueKind::new(allowed, default, read, move |at| show(&at.value))
     }
 
-    /// Without a default.
+    /// The same kind, without a default.
     pub(super) fn optional(self) -> ValueKind<Option<V>> {
         let ValueKind { allowed, read, show, references, nested, .. } = self;
         let read = move |item: &Item<'_>| read(item).map(Some);
@@ -88,7 +88,7 @@ impl<V: PartialEq + 'static> ValueKind<V> {
         ValueKind { nested, ..kind }
     }
 
-    /// A list of such values. Those that are not as they should be are reported and left out.
+    /// A list of such values. Invalid items are reported and left out.
     pub(super) fn list(self, what: &'static str) -> ValueKind<Vec<V>> {
         let ValueKind { read, show, references, .. } = self;
         let read = move |item: &Item<'_>| match item.list() {

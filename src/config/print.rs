@@ -1,16 +1,15 @@
 //! The effective config as TOML, for `check --print`.
 //!
-//! Keeps true: it reads back as a config, and shows no secret: a reference by its name, a plain text not at all.
+//! Keeps true: the output reads back as a config. It shows where a secret comes from, and never its text.
 
 use std::fmt::{Display, Write};
 
 use crate::config::secret::SecretRef;
 
-/// A value, or a table of them.
+/// A printed value, or a table of them.
 pub(super) enum Shown {
     /// As TOML.
     Value(String),
-    /// Its keys with their values.
     Table(Vec<(String, Shown)>),
 }
 
@@ -28,14 +27,13 @@ impl Shown {
     }
 }
 
-/// A whole file of these keys.
 pub(super) fn document(keys: Vec<(String, Shown)>) -> String {
     let mut out = String::new();
     write_keys(&mut out, "", keys);
     out
 }
 
-/// The keys of a table, then the tables in it: TOML wants them in this order.
+/// Writes the keys of a table, then the tables in it: TOML needs this order.
 fn write_keys(out: &mut String, above: &str, keys: Vec<(String, Shown)>) {
     let mut tables = Vec::new();
     for (key, shown) in keys {
@@ -79,13 +77,13 @@ pub(crate) fn quote_key(name: &str) -> String {
     if !name.is_empty() && name.chars().all(bare) { name.to_owned() } else { quote(name) }
 }
 
-/// Items as a list of texts.
+/// `items` as a TOML list of strings.
 pub(super) fn list<T: Display>(items: &[T]) -> String {
     let quoted: Vec<_> = items.iter().map(|item| quote(&item.to_string())).collect();
     format!("[{}]", quoted.join(", "))
 }
 
-/// A secret by its name; a plain text is not shown.
+/// A secret's reference. A plain text is redacted.
 pub(super) fn reference(secret: &SecretRef) -> String {
     match secret {
         SecretRef::Env(name) => format!("{{ env = {} }}", quote(name)),
@@ -94,8 +92,8 @@ pub(super) fn reference(secret: &SecretRef) -> String {
     }
 }
 
-/// A plain URL keeps its host, which one wants to see; whatever stands before the last `@` goes, even of a URL that
-/// is not well formed, since that is where a password would be. Of a list, each is treated so.
+/// A URL, or a list of URLs with commas, as operators may see it: everything before the last `@` of each is redacted. That
+/// is where a password would be, even in a malformed URL.
 pub(super) fn redacted_url(url: &SecretRef) -> String {
     let SecretRef::Plain(secret) = url else { return reference(url) };
     let mut urls: Vec<String> = Vec::new();

@@ -1,6 +1,6 @@
-//! A queue's name: text with `{provider}`, `{source}` and `{type}` to be filled in for each event.
+//! A queue's name: a text with the placeholders `{provider}`, `{source}` and `{type}`, filled in for each event.
 //!
-//! Keeps true: the same event always has the same name. What a name may hold besides is for each kind of queue to say.
+//! Keeps true: the same event always gets the same name. Each kind of queue checks which characters it allows.
 
 /// A name as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub struct QueueName(Vec<Part>);
 /// A piece of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// As it is.
+    /// Literal text.
     Text(String),
     /// The provider's name.
     Provider,
@@ -19,7 +19,7 @@ pub enum Part {
     Type,
 }
 
-/// What fills a name in.
+/// The values of the placeholders for one event.
 #[derive(Clone, Copy, Debug)]
 pub struct PlaceholderValues<'a> {
     /// For `{provider}`.
@@ -34,7 +34,7 @@ impl QueueName {
     /// Reads a name. The error says what is wrong, without the name.
     ///
     /// # Errors
-    /// When it is empty, holds blanks or control characters, or a brace that is not part of a placeholder.
+    /// If it is empty, or holds white space, control characters, or a brace outside a placeholder.
     pub fn parse(name: &str) -> Result<QueueName, String> {
         if name.is_empty() {
             return Err("the name is empty".to_owned());
@@ -69,7 +69,7 @@ impl QueueName {
         pieces.collect()
     }
 
-    /// The one name of every event, where nothing is to be filled in.
+    /// The name, if it has no placeholders.
     pub fn fixed(&self) -> Option<&str> {
         match &self.0[..] {
             [Part::Text(name)] => Some(name),
@@ -82,7 +82,7 @@ impl QueueName {
         &self.0
     }
 
-    /// Whether a text can be this name filled in, each placeholder standing for at least one character.
+    /// Whether `text` can be this name filled in. Each placeholder stands for at least one character.
     pub fn covers(&self, text: &str) -> bool {
         fits(&self.0, text)
     }

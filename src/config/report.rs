@@ -1,7 +1,7 @@
-//! The problems of one file, and where in it they stand.
+//! The problems of one file, and their positions.
 //!
-//! Keeps true: a position counts lines and characters from 1, whatever the bytes; one slip of syntax is reported once,
-//! not again as the odd value that the parser made of it.
+//! Keeps true: a position counts lines and characters from 1. A syntax error is reported once, and not again for the value
+//! that the parser made of it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -24,7 +24,6 @@ pub(super) struct Report<'t> {
 }
 
 impl<'t> Report<'t> {
-    /// An empty report on `text`.
     pub(super) fn new(text: &'t str, base: &'t Path) -> Report<'t> {
         let after_breaks = text.match_indices('\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(after_breaks).collect();
@@ -44,17 +43,17 @@ impl<'t> Report<'t> {
         self.base
     }
 
-    /// Notes that the value of a key is replaced by its default.
+    /// Notes that a key's value is replaced by its default.
     pub(super) fn note_invalid(&self, full_key: String) {
         self.invalid.borrow_mut().insert(full_key);
     }
 
-    /// Whether the value of a key was replaced by its default.
+    /// Whether a key's value was replaced by its default.
     pub(super) fn is_invalid(&self, full_key: &str) -> bool {
         self.invalid.borrow().contains(full_key)
     }
 
-    /// Where the byte `offset` stands.
+    /// The position of the byte `offset`.
     pub(super) fn position(&self, offset: usize) -> Position {
         let line = self.line_starts.partition_point(|start| *start <= offset);
         let start = self.line_starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
@@ -63,11 +62,11 @@ impl<'t> Report<'t> {
         Position { line, column: before + 1 }
     }
 
-    /// The parser's complaint. Its messages hold no text of the file.
+    /// Notes a syntax error. The parser's messages hold no text of the file.
     pub(super) fn syntax(&mut self, at: Position, what: &str) {
         let line = self.text.lines().nth(at.line.saturating_sub(1)).unwrap_or_default();
         if self.unparsed.note(at.line, line, what) {
-            // The usual slip, which the parser calls a bad number.
+            // The usual mistake is a text without quotes, which the parser calls a bad number.
             let unquoted = what.starts_with("invalid") && !what.contains("string");
             let hint = if unquoted { "; is it a text without quotes?" } else { "" };
             self.push(at, "toml", format!("{what}{hint}"), false);
@@ -84,21 +83,21 @@ impl<'t> Report<'t> {
         self.unparsed.first().is_some_and(|line| line < at.line)
     }
 
-    /// Something that stops the start.
+    /// Notes a problem, which stops the start.
     pub(super) fn problem(&self, at: Position, key: &str, what: impl Into<String>) {
         if !self.unparsed.contains(at.line) {
             self.push(at, key, what.into(), false);
         }
     }
 
-    /// Something that should be there and is not, unless it may stand in a line that did not parse.
+    /// Notes that a key is missing, unless a line that did not parse may hold it.
     pub(super) fn missing(&self, at: Position, key: &str, what: impl Into<String>) {
         if !self.unparsed.may_assign(at.line, key) {
             self.push(at, key, what.into(), false);
         }
     }
 
-    /// Something to be warned of.
+    /// Notes a warning, which does not stop the start.
     pub(super) fn warning(&self, at: Position, key: &str, what: impl Into<String>) {
         if !self.unparsed.contains(at.line) {
             self.push(at, key, what.into(), true);

@@ -1,6 +1,6 @@
-//! The whole config: its sections, what they say of each other, and what it is made of.
+//! The whole config: its sections, the checks across sections, and the secrets and files that it names.
 //!
-//! Keeps true: what has only moved in the file is no change, and no file that a value names is left out.
+//! Keeps true: a value that has only moved in the file is no change. Every file that a value names is listed.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ table! {
         /// One table for each source. Its name appears in metrics, the reject log and events.
         sources: Vec<Source> = named_sources(), by_key;
         besides {
-            /// Where in the file each key outside `[sources]` stands.
+            /// The position of each key outside `[sources]`.
             key_positions: KeyPositions,
             /// The lines of the file that did not parse.
             unparsed_lines: UnparsedLines,
@@ -48,38 +48,38 @@ table! {
 }
 
 impl Config {
-    /// What is to be known of every key, in the order of the rows.
+    /// The documentation of every key, in the order of the rows.
     pub fn keys() -> Vec<KeyDescription> {
         let mut keys = Vec::new();
         keys::describe::<Config>("", &mut keys);
         keys
     }
 
-    /// The keys outside `[sources]` whose values are not what they were `before`.
+    /// The keys outside `[sources]` whose values differ from those of `before`.
     pub fn changes(&self, before: &Config) -> Vec<FullKey> {
         let mut changes = Vec::new();
         keys::changes(self, before, "", &mut changes);
         changes
     }
 
-    /// Everything in force, defaults included, secrets redacted.
+    /// The effective config as TOML, with defaults and with secrets redacted.
     pub fn redacted(&self) -> String {
         print::document(keys::show(self))
     }
 
-    /// The secrets and files that it names, those without a use included.
+    /// The secrets and files that it names, used or not.
     pub fn references(&self) -> Vec<Reference<'_>> {
         let mut references = Vec::new();
         keys::references(self, "", &mut references);
         references
     }
 
-    /// The files besides its own that it is made of: those of secrets, certificates and their keys.
+    /// The files that its values name: secrets, certificates and their keys.
     pub fn files(&self) -> Vec<&Path> {
         self.references().iter().filter_map(|reference| reference.target.file()).collect()
     }
 
-    /// The secrets that are read to serve by this config. A URL is one only if the config keeps it as one.
+    /// The secrets that the gateway reads to serve by this config. A URL that is written out is not one of them.
     pub fn secrets_in_use(&self) -> Vec<&SecretRef> {
         let used = self.references().into_iter().filter(|reference| self.uses(&reference.key.name));
         used.filter_map(|reference| match reference.target {
@@ -94,7 +94,7 @@ impl Config {
         .collect()
     }
 
-    /// Whether anything is served from what a key of a section says.
+    /// Whether the gateway uses this key: `redis.*` only if something is in Redis, `queue.url` only with a broker.
     pub fn uses(&self, key: &str) -> bool {
         let redis = self.dedupe.store == Store::Redis || self.queue.kind == QueueKind::Redis;
         let broker = !matches!(self.queue.kind, QueueKind::Embedded | QueueKind::Redis);
@@ -133,7 +133,7 @@ fn check_config(config: &mut Config, root: &Section<'_>) {
     }
 }
 
-/// Dedupe and enqueue are one step only where both are in one store; a broker goes with either dedupe store.
+/// Dedupe and enqueue are one step only if one store does both. A broker works with either dedupe store.
 fn check_pair(dedupe: &Dedupe, queue: &Queue, root: &Section<'_>) {
     let (store, kind) = (dedupe.store, queue.kind);
     let (of_store, of_kind) = (root.section("dedupe"), root.section("queue"));

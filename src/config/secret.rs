@@ -11,14 +11,14 @@ use crate::base::file::{self, ReadError};
 pub use flaw::Flaw;
 pub(crate) use flaw::lenient_base64;
 
-/// Where a secret is to be read from, as the config says it.
+/// Where the gateway reads a secret, as the config says.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretRef {
     /// An environment variable's value.
     Env(String),
     /// A file's content, without one trailing line break.
     File(PathBuf),
-    /// Text in the config file itself; `check` warns about it.
+    /// Text in the config file itself. `check` warns of it.
     Plain(Secret),
 }
 
@@ -40,16 +40,16 @@ pub enum SecretError {
     File {
         /// The file.
         path: String,
-        /// What stood in the way.
+        /// The cause.
         why: ReadError,
     },
-    /// The file is no secret's.
+    /// The file is too large for a secret.
     #[error("the secret file {0} is larger than {MAX_KIB} KiB; a secret is one line: is it another file?")]
     FileTooLarge(String),
     /// The file is not UTF-8.
     #[error("the secret file {0} is not UTF-8 text")]
     FileNotText(String),
-    /// There is nothing in it.
+    /// The secret is empty.
     #[error("the secret from {0} is empty; an empty secret would let everybody in")]
     Empty(String),
 }
@@ -58,7 +58,7 @@ impl SecretRef {
     /// Reads the secret.
     ///
     /// # Errors
-    /// When it is unset, unreadable, too large, not UTF-8, or empty.
+    /// If it is unset, unreadable, too large, not UTF-8, or empty.
     pub fn resolve(&self) -> Result<Secret, SecretError> {
         let (text, origin) = match self {
             SecretRef::Env(name) => match std::env::var(name) {
@@ -101,7 +101,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The text itself. Every caller is a place to audit.
+    /// The text itself. An audit must look at every caller.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -113,16 +113,16 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Knows secrets by their text, to cut them out of whatever a client sent before it is kept. It keeps them in lower case: with
-/// other letter case a secret is a wrong one, and still tells the right one.
+/// Cuts secrets out of texts that clients sent, before they are stored. It compares in lower case: a secret in another letter
+/// case is wrong, but still gives the right one away.
 #[derive(Clone, Default)]
 pub struct Redactor(Vec<Secret>);
 
 impl Redactor {
-    /// Cuts this one out from now on; one of Standard Webhooks also without its prefix, which may be left out.
+    /// Adds a secret. A Standard Webhooks secret is also added without its prefix, which senders may leave out.
     pub fn add(&mut self, secret: &Secret) {
         let bare = secret.0.strip_prefix(STANDARD_WEBHOOKS_PREFIX).map(|bare| bare.trim_end_matches('='));
-        // Whoever sends a handful of characters sends no secret.
+        // A few characters are no secret, and would cut up ordinary texts.
         let bare = bare.filter(|bare| bare.len() >= SHORTEST_BARE).map(Secret::new);
         for secret in std::iter::once(secret.clone()).chain(bare) {
             let secret = Secret(secret.0.to_ascii_lowercase());
@@ -132,14 +132,15 @@ impl Redactor {
         }
     }
 
-    /// Goes on cutting out what another one knows, as long as there is room: who uses an old secret may still send it.
+    /// Adds the secrets of an older redactor, up to a limit: clients may still send an old secret.
     pub fn add_from(&mut self, before: &Redactor) {
         for secret in before.0.iter().take(MAX_INHERITED) {
             self.add(secret);
         }
     }
 
-    /// The text without any secret it holds, in whatever letter case, as it stands or percent-encoded, be it over and over.
+    /// The text without its secrets, in any letter case. A text with a percent-encoded secret is redacted whole, even if it is
+    /// encoded several times over.
     pub fn redact(&self, text: &str) -> String {
         let (mut clean, mut lower) = (text.to_owned(), text.to_ascii_lowercase());
         for secret in &self.0 {
@@ -163,7 +164,7 @@ impl Redactor {
     }
 }
 
-/// The text without a part, which is in lower case, as `lower` is: the text again.
+/// Cuts `part`, in lower case, out of `text`. `lower` is the text in lower case.
 fn without(text: &str, lower: &str, part: &str) -> String {
     let (mut clean, mut rest) = (String::new(), 0);
     for (at, _) in lower.match_indices(part) {
@@ -178,7 +179,7 @@ fn holds(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-/// A text without its percent-encoding, as URLs have it.
+/// Decodes the percent-encoding of URLs.
 pub(crate) fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -193,16 +194,16 @@ pub(crate) fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// No secret comes near; what has no end, such as a device, must not be read to its end.
+/// Far more than any secret. Without a limit, a device such as `/dev/zero` would be read forever.
 const MAX_KIB: u64 = 64;
 const REDACTED: &str = "<redacted>";
-/// What a Standard Webhooks secret begins with, or not: it is no part of the key.
+/// The optional prefix of a Standard Webhooks secret. It is no part of the key.
 pub const STANDARD_WEBHOOKS_PREFIX: &str = "whsec_";
-/// As long as the shortest key is in base64.
+/// The length of the shortest key in base64.
 const SHORTEST_BARE: usize = 22;
-/// Nobody encodes a secret this often by mistake.
+/// More layers of encoding do not happen by mistake.
 const MAX_LAYERS: usize = 4;
-/// Each costs a search in every text that is cleaned.
+/// Each costs a search in every text that is redacted.
 const MAX_INHERITED: usize = 256;
 
 #[cfg(test)]

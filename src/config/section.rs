@@ -1,4 +1,4 @@
-//! A reader over one TOML table: its values by their keys, and the keys that it should not have.
+//! Reads one TOML table: its values by their keys, and its unknown keys.
 //!
 //! Keeps true: every key that no row declares is reported, with what is allowed there.
 
@@ -16,7 +16,7 @@ use super::{Located, Position};
 /// One table of the file, or one that the file leaves out.
 pub(super) struct Section<'a> {
     report: &'a Report<'a>,
-    /// Dotted, empty for the file itself.
+    /// The full key, empty for the file itself.
     key: String,
     at: Position,
     table: Option<&'a DeTable<'a>>,
@@ -40,38 +40,33 @@ impl<'a> Section<'a> {
         Section { report, key, at, table, incomplete: Cell::new(false) }
     }
 
-    /// Where it starts.
     pub(super) fn at(&self) -> Position {
         self.at
     }
 
-    /// The folder that relative paths start at.
     pub(super) fn base(&self) -> &'a Path {
         self.report.base()
     }
 
-    /// The full key of `key` in here.
+    /// The full key of its key `key`.
     pub(super) fn key_of(&self, key: &str) -> String {
         let part = quote_key(key);
         if self.key.is_empty() { part } else { format!("{}.{part}", self.key) }
     }
 
-    /// Notes a problem with `key`.
     pub(super) fn problem(&self, at: Position, key: &str, what: impl Into<String>) {
         self.report.problem(at, &self.key_of(key), what);
     }
 
-    /// Notes a warning about `key`.
     pub(super) fn warning(&self, at: Position, key: &str, what: impl Into<String>) {
         self.report.warning(at, &self.key_of(key), what);
     }
 
-    /// Notes that `key` is absent.
     pub(super) fn missing(&self, key: &str, what: impl Into<String>) {
         self.report.missing(self.at, &self.key_of(key), what);
     }
 
-    /// Rejects the whole section unless `key` is there and valid; `what` says what to write.
+    /// Rejects the whole section unless `key` is present and valid. `what` says what to write.
     pub(super) fn require(&self, key: &str, what: &str) {
         if self.item(key).is_none() {
             self.missing(key, format!("missing; expected {what}"));
@@ -81,34 +76,32 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Rejects the whole section, for a problem that is reported.
+    /// Rejects the whole section. The problem is reported already.
     pub(super) fn reject(&self) {
         self.incomplete.set(true);
     }
 
-    /// Whether nothing has rejected it.
     pub(super) fn is_complete(&self) -> bool {
         !self.incomplete.get()
     }
 
-    /// Whether it holds nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_none_or(DeTable::is_empty)
     }
 
-    /// The value of `key` as it stands in the file.
+    /// The value of `key` in the file, with any type.
     pub(super) fn value(&self, key: &str) -> Option<&'a DeValue<'a>> {
         Some(self.table?.get(key)?.get_ref())
     }
 
-    /// The value of `key`, if it stands in the file.
+    /// The value of `key`, if the file has it.
     pub(super) fn item(&self, key: &str) -> Option<Item<'a>> {
         let table = self.table?;
         let (name, value) = table.get_key_value(key)?;
         Some(Item::new(self.report, self.key_of(key), name.span().start, value).in_table(table))
     }
 
-    /// The value of `key` by its kind, or the default where the file has none, or an invalid one.
+    /// The value of `key`, read by its kind. A missing or invalid value gives the default.
     pub(super) fn get<V>(&self, key: &str, kind: ValueKind<V>) -> V {
         let Some(item) = self.item(key) else { return (kind.default)(self, key) };
         (kind.read)(&item).unwrap_or_else(|| {
@@ -122,17 +115,17 @@ impl<'a> Section<'a> {
         self.report.is_invalid(&self.key_of(key))
     }
 
-    /// Where the value of `key` stands. None: it is the default.
+    /// The position of the value of `key`. None: the default is used.
     pub(super) fn given_at(&self, key: &str) -> Option<Position> {
         self.item(key).filter(|_| !self.is_invalid(key)).map(|item| item.at)
     }
 
-    /// Where the value of `key` stands, or for a default the section.
+    /// The position of the value of `key`, or of the section for a default.
     pub(super) fn position_of(&self, key: &str) -> Position {
         self.given_at(key).unwrap_or(self.at)
     }
 
-    /// A subsection. One that is no table counts as absent, and is reported where it is read.
+    /// A subsection. A value that is no table counts as absent; the code that reads it reports that.
     pub(super) fn section(&self, key: &str) -> Section<'a> {
         let item = self.item(key).filter(Item::is_table);
         item.and_then(|item| item.section()).unwrap_or_else(|| self.absent(key))
@@ -156,7 +149,7 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// Reports the keys that are not among the `known`; whether there are any.
+    /// Reports the keys that are not among the `known`. Returns whether there are any.
     pub(super) fn refuse_unknown(&self, known: &[&str]) -> bool {
         let mut found = false;
         for (name, _) in self.table.into_iter().flatten() {
@@ -210,7 +203,7 @@ pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
     last[b.len()]
 }
 
-/// The full names of keys that only a later or an earlier version takes, and what to do instead.
+/// The full names of keys that only a later or an earlier version has, and what to do instead.
 const OF_OTHER_VERSIONS: [(&str, &str); 2] = [
     ("tracing", "not yet in this version; leave it out"),
     (
@@ -225,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_slips() {
+    fn counts_edits() {
         assert_eq!(edit_distance("listen", "listen"), 0);
         assert_eq!(edit_distance("lsiten", "listen"), 1);
         assert_eq!(edit_distance("lissten", "listen"), 1);

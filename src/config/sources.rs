@@ -1,7 +1,7 @@
 //! The keys of `[sources.NAME]`.
 //!
-//! Keeps true: no two sources share a path, and no path holds what a client or a proxy would rewrite. Knows no
-//! provider: what a provider needs is checked in `request::source`.
+//! Keeps true: no two sources share a path, and clients and proxies rewrite no path. This module knows no provider:
+//! `request::source` checks what a provider needs.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::kinds::{ValueKind, inline};
 use super::print::{Shown, quote, quote_key, reference};
 use super::section::Section;
 use super::values::{
-    SECOND, SOME_TIME, choice, duration, flag, moment, networks, secret, text, value, whole,
+    POSITIVE_TIME, SECOND, choice, duration, flag, moment, networks, secret, text, value, whole,
 };
 use crate::base::label::{Label, UNKNOWN, labels};
 use crate::base::peer::{self, Certificate, Network};
@@ -22,7 +22,7 @@ use crate::base::reason::Reason;
 use crate::config::secret::SecretRef;
 
 table! {
-    /// `[sources.NAME]`, as written; `request::source` holds it against what its provider needs.
+    /// `[sources.NAME]`, as written. `request::source` checks it against its provider.
     pub struct Source {
         /// The provider's name. Required.
         provider: Located<String> = text("the name of a provider", "").located(), live, "\"basiq\"";
@@ -31,7 +31,7 @@ table! {
         /// The provider's secrets. Any one of them may match. Each may have dates, `not_before` and `not_after`.
         secrets: Vec<Located<SourceSecret>> = secrets(), live;
         /// How far a signed time may be off, both ways.
-        tolerance: Duration = duration(SOME_TIME, 300 * SECOND), live;
+        tolerance: Duration = duration(POSITIVE_TIME, 300 * SECOND), live;
         /// The networks and addresses that may deliver. Empty allows all. `::ffff:…` means IPv4.
         allow_ips: Vec<Network> = networks(), live;
         /// The requests that all clients together may send. A request beyond it gets 429. Without it there is no limit.
@@ -88,14 +88,14 @@ labels! {
     }
 }
 
-/// One of `secrets`, and when it counts.
+/// One of `secrets`, and when it is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSecret {
     /// Where it is read from.
     pub reference: SecretRef,
-    /// None: always has.
+    /// The first moment at which it is valid. None: no limit.
     pub not_before: Option<Timestamp>,
-    /// The first moment at which it no longer counts. None: it always will.
+    /// The first moment at which it is no longer valid. None: no limit.
     pub not_after: Option<Timestamp>,
 }
 
@@ -116,7 +116,7 @@ pub(super) fn named_sources() -> ValueKind<Vec<Source>> {
         Some(Shown::Table(sources.iter().map(source).collect()))
     };
     ValueKind {
-        // Sources are compared one by one, where they are served.
+        // A reload compares sources one by one, in `request::source`.
         changes: |_, _, _, _| (),
         nested: Some(|above, keys| keys::describe::<Source>(&format!("{above}.NAME"), keys)),
         ..ValueKind::new("a table", |_, _| Vec::new(), read, show)
@@ -153,12 +153,12 @@ fn source_secret(item: &Item<'_>) -> Option<Located<SourceSecret>> {
     if let (Some(from), Some(until)) = (not_before, not_after)
         && from >= until
     {
-        item.problem("not_before is not before not_after: this secret would never count");
+        item.problem("not_before is not before not_after: this secret would never be valid");
     }
     Some(Located { value: SourceSecret { reference, not_before, not_after }, at })
 }
 
-/// A plain one is printed as the text that it is not, since only a table has dates.
+/// A secret with its dates, as TOML. A redacted plain text has none, since only a table can hold dates.
 fn dated(secret: &SourceSecret) -> String {
     let shown = reference(&secret.reference);
     let dates = [("not_before", secret.not_before), ("not_after", secret.not_after)];
@@ -169,7 +169,7 @@ fn dated(secret: &SourceSecret) -> String {
     }
 }
 
-/// What a client's certificate must show.
+/// A name or subject that the client's certificate must have.
 fn client_certificate() -> ValueKind<String> {
     let read = |item: &Item<'_>| {
         let expected = item.as_text().filter(|text| !text.trim().is_empty() && Certificate::can_match(text));
@@ -181,7 +181,7 @@ fn client_certificate() -> ValueKind<String> {
 fn origin() -> ValueKind<String> {
     let read = |item: &Item<'_>| {
         let text = item.text("an origin: a host name")?;
-        // `*` would grant whoever asks, which is what the request is there to prevent.
+        // `*` would grant every origin, which the request is there to prevent.
         if text.contains(|c: char| !c.is_ascii_graphic() || "*,\"".contains(c)) {
             item.problem(format!("expected an origin: a host name, found {text:?}; list each"));
             return None;
@@ -204,7 +204,7 @@ fn check_source(source: &mut Source, section: &Section<'_>) {
     if section.given_at("path").is_none() {
         source.path.value = format!("/hooks/{}", source.name.value);
     }
-    // The default path of a bad name is as bad; the name has been reported.
+    // An invalid name gives an invalid default path, but the name is reported already.
     if has_path || is_name(&source.name.value) {
         check_path(section, &source.path);
     }
@@ -220,7 +220,7 @@ fn check_source(source: &mut Source, section: &Section<'_>) {
     }
     let until = section.item("observe_until");
     if !source.observe.is_empty() && until.is_none() {
-        section.missing("observe_until", "missing; observing ends: expected a date such as 2027-01-31");
+        section.missing("observe_until", "missing; observing must end: expected a date such as 2027-01-31");
     }
     if let Some(until) = until
         && source.observe.is_empty()
@@ -230,7 +230,7 @@ fn check_source(source: &mut Source, section: &Section<'_>) {
     }
 }
 
-/// What can only be said of all sources together.
+/// Checks all sources together: at least one, each with a path of its own.
 pub(super) fn check_all(sources: &[Source], root: &Section<'_>) {
     let section = root.section("sources");
     if section.is_empty() {
@@ -251,7 +251,7 @@ fn check_name(sources: &Section<'_>, name: &Located<String>) {
         let what = "expected a name of 1 to 64 of A-Z a-z 0-9 . _ -";
         sources.problem(name.at, &name.value, what);
     } else if name.value == UNKNOWN {
-        let what = "the name is taken by requests to no source; choose another";
+        let what = "the gateway uses this name for requests to no source; choose another";
         sources.problem(name.at, &name.value, what);
     }
 }
@@ -270,7 +270,7 @@ fn check_path(section: &Section<'_>, path: &Located<String>) {
     }
 }
 
-/// Why a text is no path, or one that a client or a proxy would rewrite.
+/// Why a text is no path, or why a client or a proxy would rewrite it.
 pub(super) fn path_defect(text: &str) -> Option<&'static str> {
     if !text.starts_with('/') {
         Some("it does not start with /")
@@ -279,7 +279,6 @@ pub(super) fn path_defect(text: &str) -> Option<&'static str> {
     } else if text.contains("//") {
         Some("it holds //")
     } else if text.len() > MAX_PATH {
-        // It is the event's `source`.
         Some("it is over 600 bytes")
     } else if text.split('/').any(|part| part == "." || part == "..") {
         Some("a segment . or .. would be resolved by clients")
@@ -288,12 +287,12 @@ pub(super) fn path_defect(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Reports a health path that a source has: probes would be taken for its deliveries, or the other way round.
+/// Reports a health path that a source has too: the gateway could not tell probes from deliveries.
 pub(super) fn check_health_path(path: &Located<String>, sources: &[Source], root: &Section<'_>) {
     let text = path.value.as_str();
     let taken = sources.iter().find(|source| {
         let rest = text.strip_prefix(source.path.value.as_str());
-        // Below the path of a source with a token stands the token.
+        // A source with a token has the paths below its own.
         rest.is_some_and(|rest| rest.is_empty() || source.path_token.is_some() && rest.starts_with('/'))
     });
     if let Some(source) = taken {
@@ -304,11 +303,11 @@ pub(super) fn check_health_path(path: &Located<String>, sources: &[Source], root
     }
 }
 
-/// Bytes: no attribute of an event is longer.
+/// Bytes: the path is the event's `source`, and no attribute is longer.
 const MAX_PATH: usize = 600;
 const MAX_RATE: u64 = 1_000_000_000;
-const OBSERVED: &str = "a list of what is only to be observed, such as [\"client_not_allowed\"]";
-/// The reasons that a source may only observe. A wrong signature is always refused.
+const OBSERVED: &str = "a list of reasons such as [\"client_not_allowed\"]";
+/// The reasons that a source may observe instead of refuse. A wrong signature is always refused.
 const OBSERVABLE: &[Reason] = &[
     Reason::ClientNotAllowed,
     Reason::RateLimited,

@@ -1,4 +1,4 @@
-//! The keys of the sections on what is kept, and where: `[redis]`, `[dedupe]`, `[queue]`, `[spool]`, `[audit]`, `[quarantine]`.
+//! The keys of the sections about storage: `[redis]`, `[dedupe]`, `[queue]`, `[spool]`, `[audit]`, `[quarantine]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::keys::table;
 use super::section::Section;
 use super::urls::{broker_urls, redis_urls};
 use super::values::{
-    DAY, MIB, SECOND, SOME_TIME, UNBOUNDED, choice, duration, file, flag, secret, size, text, whole,
+    DAY, MIB, POSITIVE_TIME, SECOND, UNBOUNDED, choice, duration, file, flag, secret, size, text, whole,
 };
 use crate::base::label::{Label, labels};
 use crate::config::queue_name::QueueName;
@@ -45,9 +45,9 @@ table! {
         /// Where identities are remembered. The queues `embedded` and `redis` need the same store. A broker works with either.
         store: Store = choice(Store::ALL, Store::Embedded), restart;
         /// How long an identity is remembered. Keep it longer than the providers retry.
-        window: Located<Duration> = duration(SOME_TIME, 7 * DAY).located(), restart;
+        window: Located<Duration> = duration(POSITIVE_TIME, 7 * DAY).located(), restart;
         /// nats, amqp, kafka: how long one delivery of an event, between claim and confirm, keeps the others waiting.
-        // Long enough for a broker's confirm, short enough that a provider's next try gets in.
+        // Long enough for a broker's confirm, and over before a provider's next attempt.
         lease: Duration = duration(SECOND..=3600 * SECOND, 10 * SECOND), restart;
     }
 }
@@ -81,9 +81,9 @@ table! {
         /// Without such entries it takes no more events. They go to the spool, and providers get 503 when that is full.
         max_backlog: u64 = whole(1..=UNBOUNDED, 1_000_000), restart;
         /// How long events are kept. Redis keeps them until every consumer group has acknowledged them, too.
-        retain: Duration = duration(SOME_TIME, 7 * DAY), restart;
+        retain: Duration = duration(POSITIVE_TIME, 7 * DAY), restart;
         /// Redis: a consumer group that was not seen for this long holds no entry back.
-        ignore_idle_groups: Option<Duration> = duration(SOME_TIME, DAY).optional(), restart, "\"30d\"";
+        ignore_idle_groups: Option<Duration> = duration(POSITIVE_TIME, DAY).optional(), restart, "\"30d\"";
         /// Redis: how many replicas must have an event before it counts as queued.
         ack_replicas: u32 = whole(0..=16, 0), restart;
         /// nats, amqp, kafka: where the broker is, one URL or a list. Use a secret for a URL with a password.
@@ -105,7 +105,7 @@ table! {
     /// `[audit]`.
     pub struct Audit {
         /// How long files are kept.
-        retain: Duration = duration(SOME_TIME, 90 * DAY), restart;
+        retain: Duration = duration(POSITIVE_TIME, 90 * DAY), restart;
         /// The size of all files. Beyond it the oldest files are deleted.
         max_bytes: u64 = size(1..=UNBOUNDED, 1024 * MIB), restart;
         /// The key that signs anchors. Without anchors, an attacker could write the chain anew from any record on.
@@ -121,7 +121,7 @@ table! {
         /// The size of all deliveries in it.
         max_bytes: u64 = size(1..=UNBOUNDED, 256 * MIB), restart;
         /// How long a delivery is kept.
-        retain: Duration = duration(SOME_TIME, 7 * DAY), restart;
+        retain: Duration = duration(POSITIVE_TIME, 7 * DAY), restart;
         /// The key that encrypts them. Required if the quarantine is enabled.
         key: Option<Located<SecretRef>> = secret().optional(), restart, "{ file = \"quarantine.key\" }";
     }
@@ -136,11 +136,12 @@ fn check_redis(redis: &mut Redis, section: &Section<'_>) {
         && !redis.cluster
         && redis.sentinel.is_none()
     {
-        let what = "several URLs are a cluster's or Sentinels': set cluster = true, or sentinel to the master's name";
+        let what =
+            "several URLs need a cluster or Sentinels: set cluster = true, or sentinel to the master's name";
         section.problem(first.at, "url", what);
     }
     if let Some(ca) = &redis.ca
-        // A URL from elsewhere is not read here.
+        // A URL that is a reference is not read here.
         && redis.url.iter().all(|url| matches!(&url.value, SecretRef::Plain(url) if url.expose().starts_with("redis:")))
     {
         let what = "no effect without TLS: redis:// is plain text, and rediss:// is over TLS";
@@ -173,7 +174,7 @@ fn check_quarantine(quarantine: &mut Quarantine, section: &Section<'_>) {
     if quarantine.enabled && section.item("key").is_none() {
         section.missing(
             "key",
-            "missing; what is kept is encrypted: expected { env = \"NAME\" } or { file = \"PATH\" }",
+            "missing; the quarantine is encrypted: expected { env = \"NAME\" } or { file = \"PATH\" }",
         );
     }
 }

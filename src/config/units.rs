@@ -1,6 +1,6 @@
 //! Durations and sizes as text: `"250ms"`, `"64KiB"`.
 //!
-//! Keeps true: what is printed reads back as the same value, and no number is taken without a unit.
+//! Keeps true: a printed value reads back as the same value, and a number without a unit is refused.
 
 use std::time::Duration;
 
@@ -11,11 +11,10 @@ pub enum QuantityError {
     UnitMissing,
     /// Something else entirely.
     NotAQuantity,
-    /// More than 64 bits hold.
+    /// A number that does not fit into 64 bits.
     TooLarge,
 }
 
-/// What a quantity is of.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unit {
     /// Time, in milliseconds.
@@ -27,7 +26,7 @@ pub(super) enum Unit {
 /// Reads a duration, such as `90m` or `7d`.
 ///
 /// # Errors
-/// When it is no whole number with a unit, or too large.
+/// If it is no whole number with a unit, or too large.
 pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
     Unit::Time.read(text).map(Duration::from_millis)
 }
@@ -42,13 +41,12 @@ pub(super) fn show_size(value: u64) -> String {
     Unit::Size.show(value)
 }
 
-/// As the config counts time.
+/// Milliseconds are the config's unit of time.
 pub(super) fn as_milliseconds(value: Duration) -> u64 {
     u64::try_from(value.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Unit {
-    /// Reads a number with its unit.
     pub(super) fn read(self, text: &str) -> Result<u64, QuantityError> {
         let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, unit) = text.split_at(digits);
@@ -82,7 +80,7 @@ impl Unit {
         }
     }
 
-    /// Each name with its factor. Ascending, so that the reverse finds the largest.
+    /// Each unit with its factor, in ascending order: `show` searches from the end for the largest.
     fn names(self) -> &'static [(&'static str, u64)] {
         match self {
             Unit::Time => &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)],

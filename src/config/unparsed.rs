@@ -1,20 +1,20 @@
-//! The lines that did not parse, and what may have stood in them.
+//! The lines that did not parse, and the keys that they may assign.
 //!
-//! Keeps true: a key that may stand in such a line is not said to be missing; every other one is.
+//! Keeps true: a missing key is reported, unless such a line may assign it.
 
 use std::collections::BTreeMap;
 
 /// The lines of a file that did not parse.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnparsedLines {
-    /// From 1, each with the last part of its key where the line is one assignment, complete in itself.
+    /// By number, from 1. A line that is one complete assignment has the last part of its key.
     lines: BTreeMap<usize, Option<String>>,
     /// Lines that begin a table.
     headers: Vec<usize>,
 }
 
 impl UnparsedLines {
-    /// Nothing unparsed yet, of this text.
+    /// No unparsed lines yet; finds the lines that begin a table.
     pub(super) fn of(text: &str) -> UnparsedLines {
         let header = |(at, line): (usize, &str)| line.trim_start().starts_with('[').then_some(at + 1);
         UnparsedLines {
@@ -23,9 +23,9 @@ impl UnparsedLines {
         }
     }
 
-    /// Notes a line that the parser complained of; `false` if it is noted already, or only goes on with the complaint before.
+    /// Notes a line with a syntax error. Returns `false` if the line is noted already or continues the error before it.
     pub(super) fn note(&mut self, line: usize, text: &str, complaint: &str) -> bool {
-        // A bracket or quote that is not closed takes in the lines after it, and the parser complains of those as well.
+        // After an unclosed bracket or quote, the parser reports the lines that follow as well.
         let runs_on = ["array", "comma", "unclosed", "inline table", "multi-line"];
         let runs_on = runs_on.iter().any(|word| complaint.contains(word));
         let goes_on =
@@ -34,22 +34,21 @@ impl UnparsedLines {
         self.lines.insert(line, key).is_none() && !goes_on
     }
 
-    /// Whether there is none.
+    /// Whether every line parsed.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
-    /// The first one.
     pub(super) fn first(&self) -> Option<usize> {
         self.lines.keys().next().copied()
     }
 
-    /// Whether this line is one.
+    /// Whether this line did not parse.
     pub fn contains(&self, line: usize) -> bool {
         self.lines.contains_key(&line)
     }
 
-    /// Whether `key`, of the table that begins on the line `start`, may stand in one of them.
+    /// Whether one of the lines may assign `key`, of the table that begins on the line `start`.
     pub fn may_assign(&self, start: usize, key: &str) -> bool {
         if self.lines.values().any(Option::is_none) {
             return true;
@@ -60,7 +59,7 @@ impl UnparsedLines {
     }
 }
 
-/// The last part of the key that a line assigns, where brackets and quotes in it are closed.
+/// The last part of the key that a line assigns, if its brackets and quotes are closed.
 fn assigned(line: &str) -> Option<String> {
     let (key, value) = line.split_once('=')?;
     let is_key = |c: char| c.is_alphanumeric() || "_-.\"' \t".contains(c);

@@ -1,6 +1,6 @@
-//! Where Redis and the brokers are: URLs, which may hold passwords.
+//! The URLs of Redis and the brokers, which may hold passwords.
 //!
-//! Keeps true: a URL is never shown, not even in a problem with it.
+//! Keeps true: no problem shows a URL.
 
 use std::net::Ipv6Addr;
 
@@ -37,7 +37,7 @@ pub(super) fn redis_urls() -> ValueKind<Vec<Located<SecretRef>>> {
         .naming(|urls, key, found| urls.iter().for_each(|url| one_secret(url, key, found)))
 }
 
-/// The URLs of a broker, as one text. Their form, and the default, are those of the section's `kind`.
+/// The URLs of a broker, as one text. The section's `kind` decides their form and the default.
 pub(super) fn broker_urls() -> ValueKind<Located<SecretRef>> {
     let default = |section: &Section<'_>, _: &str| {
         let form = kind_of(section.value("kind")).and_then(broker_form);
@@ -73,13 +73,13 @@ fn read_broker_urls(item: &Item<'_>) -> Option<Located<SecretRef>> {
 
 const URLS: &str = "a URL, or a list of them";
 
-/// The kind of queue that a section says. None: the value is invalid.
+/// The kind of queue that a section sets. None: the value is invalid.
 fn kind_of(value: Option<&DeValue<'_>>) -> Option<QueueKind> {
     let Some(value) = value else { return Some(QueueKind::Embedded) };
     QueueKind::ALL.iter().copied().find(|kind| Some(kind.label()) == value.as_str())
 }
 
-fn broker_form(kind: QueueKind) -> Option<&'static Form> {
+fn broker_form(kind: QueueKind) -> Option<&'static UrlForm> {
     match kind {
         QueueKind::Nats => Some(&NATS),
         QueueKind::Amqp => Some(&AMQP),
@@ -88,27 +88,27 @@ fn broker_form(kind: QueueKind) -> Option<&'static Form> {
     }
 }
 
-/// How the URLs of one kind of server look.
-struct Form {
+/// The form of one kind of server's URLs.
+struct UrlForm {
     schemes: &'static [&'static str],
     example: &'static str,
-    /// What follows the authority.
+    /// Whether this is a valid path, without its first slash.
     path: fn(&str) -> bool,
-    /// Whether one text may hold several, with commas.
+    /// Whether one text may hold several URLs, with commas.
     several: bool,
 }
 
-/// Whether a sign that ends the host stands before the last `@` of a URL, that is in its user or password.
+/// Whether a URL has a character that ends the host before its last `@`, that is in its user or password.
 pub(crate) fn password_breaks_url(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.rsplit_once('@').is_some_and(|(user, _)| user.contains(['/', '?', '#']))
 }
 
-/// What to say of such a URL, after its name.
+/// The problem with such a URL, after "the URL ".
 pub(crate) const PASSWORD_BREAKS_URL: &str = "has a / ? or # before its last @, which ends the host there: percent-encode these signs in the password \
     (/ as %2F, ? as %3F, # as %23, and @ as %40)";
 
-/// The mistake in a text that is no URL of Redis, in words that follow "it ". They repeat no part of the text.
+/// The mistake in a text that is no URL of Redis. It follows "it ", and repeats no part of the text.
 pub(crate) fn redis_url_flaw(url: &str) -> Option<&'static str> {
     if url.trim().trim_matches(['"', '\'']) != url {
         return Some("has quotes or blanks around it");
@@ -128,7 +128,7 @@ pub(crate) fn redis_url_flaw(url: &str) -> Option<&'static str> {
     }
     let (host, database) = address.split_once('/').unwrap_or((address, ""));
     if !database.is_empty() && database.parse::<u32>().is_err() {
-        return Some("has another word than a number as its database; it is 0 unless you chose another");
+        return Some("has a database that is not a number; it is 0 unless you chose another");
     }
     let port = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map(|(_, port)| port);
     if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
@@ -137,7 +137,7 @@ pub(crate) fn redis_url_flaw(url: &str) -> Option<&'static str> {
     (host.is_empty() || host.starts_with(':')).then_some("names no host")
 }
 
-impl Form {
+impl UrlForm {
     fn read(&self, item: &Item<'_>) -> Option<Located<SecretRef>> {
         let Some(text) = item.as_text() else {
             return if item.is_table() {
@@ -151,15 +151,15 @@ impl Form {
             item.problem(format!("the URL {PASSWORD_BREAKS_URL}"));
             return None;
         }
-        let Some(users) = self.users(text) else {
+        let Some(has_user) = self.has_user(text) else {
             let flaw = redis_url_flaw(text).filter(|_| self.example == REDIS.example);
-            // A list may hold several, and then which of them it is cannot be said.
+            // In a list of URLs, the problem does not say which one it is.
             let flaw = flaw.or_else(|| password_breaks_url(text).then_some(PASSWORD_BREAKS_URL));
             let why = flaw.map(|flaw| format!(": it {flaw}")).unwrap_or_default();
             item.problem(format!("expected a URL such as {:?}, found another text{why}", self.example));
             return None;
         };
-        if users {
+        if has_user {
             item.warning(
                 "a password in the config file; use { env = \"NAME\" } or { file = \"PATH\" } for the URL",
             );
@@ -167,18 +167,18 @@ impl Form {
         Some(Located { value: SecretRef::Plain(Secret::new(text)), at: item.at })
     }
 
-    /// Whether a user or password stands in it; none if it is no such URL, or no list of them.
-    fn users(&self, text: &str) -> Option<bool> {
-        let mut users = false;
+    /// Whether it holds a user or password. None: it is no such URL, or no list of them.
+    fn has_user(&self, text: &str) -> Option<bool> {
+        let mut has_user = false;
         let urls: Vec<&str> = if self.several { text.split(',').collect() } else { vec![text] };
         for url in urls {
-            users |= self.user(url.trim())?;
+            has_user |= self.one_has_user(url.trim())?;
         }
-        Some(users)
+        Some(has_user)
     }
 
     /// `SCHEME://[USER[:PASSWORD]@]HOST[:PORT][/PATH]`.
-    fn user(&self, url: &str) -> Option<bool> {
+    fn one_has_user(&self, url: &str) -> Option<bool> {
         let rest = self.schemes.iter().find_map(|scheme| url.strip_prefix(scheme))?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, address) = match authority.rsplit_once('@') {
@@ -197,27 +197,27 @@ impl Form {
     }
 }
 
-const REDIS: Form = Form {
+const REDIS: UrlForm = UrlForm {
     schemes: &["redis://", "rediss://"],
     example: "redis://127.0.0.1:6379/0",
     path: |db| db.is_empty() || db.parse::<u32>().is_ok(),
     several: false,
 };
-const NATS: Form = Form {
+const NATS: UrlForm = UrlForm {
     schemes: &["nats://", "tls://"],
     example: "nats://127.0.0.1:4222",
     path: str::is_empty,
     several: true,
 };
-const AMQP: Form = Form {
+const AMQP: UrlForm = UrlForm {
     schemes: &["amqp://", "amqps://"],
     example: "amqp://127.0.0.1:5672/%2f",
     path: |_| true,
     several: true,
 };
 /// Kafka has no scheme of its own.
-const KAFKA: Form =
-    Form { schemes: &["kafka://", ""], example: "127.0.0.1:9092", path: str::is_empty, several: true };
+const KAFKA: UrlForm =
+    UrlForm { schemes: &["kafka://", ""], example: "127.0.0.1:9092", path: str::is_empty, several: true };
 
 #[cfg(test)]
 mod tests {
@@ -228,10 +228,10 @@ mod tests {
         for url in
             [REDIS.example, "redis://cache", "rediss://cache:1", "redis://cache/15", "redis://[::1]:6379/0"]
         {
-            assert_eq!(REDIS.users(url), Some(false), "{url}");
+            assert_eq!(REDIS.has_user(url), Some(false), "{url}");
         }
-        assert_eq!(REDIS.users("redis://a:b@c@host/0"), Some(true));
-        assert_eq!(REDIS.users("rediss://:@[::1]"), Some(true));
+        assert_eq!(REDIS.has_user("redis://a:b@c@host/0"), Some(true));
+        assert_eq!(REDIS.has_user("rediss://:@[::1]"), Some(true));
         for url in [
             "",
             "redis://",
@@ -242,16 +242,16 @@ mod tests {
             "redis://h h",
             "http://h",
         ] {
-            assert_eq!(REDIS.users(url), None, "{url}");
+            assert_eq!(REDIS.has_user(url), None, "{url}");
         }
     }
 
     #[test]
     fn brokers_take_lists() {
-        assert_eq!(NATS.users("nats://a:4222, nats://u:p@b:4222"), Some(true));
-        assert_eq!(NATS.users("nats://a,http://b"), None);
-        assert_eq!(KAFKA.users("a:9092,b:9092"), Some(false));
-        assert_eq!(KAFKA.users("a:9092,"), None);
-        assert_eq!(AMQP.users("amqp://guest:guest@mq/%2f?heartbeat=5"), Some(true));
+        assert_eq!(NATS.has_user("nats://a:4222, nats://u:p@b:4222"), Some(true));
+        assert_eq!(NATS.has_user("nats://a,http://b"), None);
+        assert_eq!(KAFKA.has_user("a:9092,b:9092"), Some(false));
+        assert_eq!(KAFKA.has_user("a:9092,"), None);
+        assert_eq!(AMQP.has_user("amqp://guest:guest@mq/%2f?heartbeat=5"), Some(true));
     }
 }

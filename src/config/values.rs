@@ -1,6 +1,6 @@
 //! The values that keys hold: numbers, words, addresses, files, secrets.
 //!
-//! Keeps true: what is printed reads back as the same value, and a secret is printed only as a reference.
+//! Keeps true: a printed value reads back as the same value, and a secret is printed only as a reference.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -20,7 +20,7 @@ use crate::base::label::Label;
 use crate::base::peer::Network;
 use crate::config::secret::{Secret, SecretRef};
 
-/// A value with a default that is always the same.
+/// A value with a fixed default.
 pub(super) fn value<V: Clone + PartialEq + 'static>(
     allowed: impl Into<String>,
     default: V,
@@ -30,7 +30,6 @@ pub(super) fn value<V: Clone + PartialEq + 'static>(
     ValueKind::new(allowed, move |_, _| default.clone(), read, move |value| Some(Shown::Value(show(value))))
 }
 
-/// `true` or `false`.
 pub(super) fn flag(default: bool) -> ValueKind<bool> {
     value("true or false", default, |item| item.flag(), bool::to_string)
 }
@@ -46,7 +45,7 @@ pub(super) fn folder(default: &str) -> ValueKind<PathBuf> {
     value("a path", PathBuf::from(default), read, |path| quote(&path.to_string_lossy()))
 }
 
-/// One of these values, by its label.
+/// One of the values `of`, by its label.
 pub(super) fn choice<V: Label + PartialEq>(of: &'static [V], default: V) -> ValueKind<V> {
     let label = |value: &V| V::LABELS.get(value.index()).copied().unwrap_or_default();
     let words = of.iter().map(|value| quote(label(value))).collect::<Vec<_>>().join(" or ");
@@ -80,7 +79,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>, default: Duration) -> Va
     value(allowed, default, read, |time| quote(&show_duration(*time)))
 }
 
-/// A number in the type in which the config holds it.
+/// The integer types of config fields.
 pub(super) trait Integer: Copy + PartialEq + TryFrom<u64> + TryInto<u64> + 'static {}
 impl<N: Copy + PartialEq + TryFrom<u64> + TryInto<u64> + 'static> Integer for N {}
 
@@ -108,7 +107,7 @@ pub(super) fn addresses(default: ([u8; 4], u16)) -> ValueKind<Vec<SocketAddr>> {
         for item in items {
             let Some(address) = item.address() else { continue };
             if address.port() != 0 && addresses.contains(&address) {
-                item.problem(format!("{address} stands here twice"));
+                item.problem(format!("{address} is listed twice"));
             }
             addresses.push(address);
         }
@@ -137,7 +136,7 @@ pub(super) fn moment(after_it: bool) -> ValueKind<Timestamp> {
     value("a date or a time", Timestamp::default(), read, Timestamp::to_string)
 }
 
-/// The path of a file that is read. Its key says `what` it is.
+/// The path of a file that the gateway reads. Problems call it `what`.
 pub(super) fn file(what: &'static str) -> ValueKind<Located<PathBuf>> {
     let read = |item: &Item<'_>| Some(item.base().join(item.text(what)?));
     let kind = value("the path of a file", PathBuf::new(), read, |path| quote(&path.to_string_lossy()));
@@ -156,25 +155,22 @@ pub(super) fn secret() -> ValueKind<Located<SecretRef>> {
         .naming(one_secret)
 }
 
-/// The text of a secret that is a default.
+/// A default for a secret, as plain text.
 pub(super) fn plain(text: &str, section: &Section<'_>) -> Located<SecretRef> {
     Located { value: SecretRef::Plain(Secret::new(text)), at: section.at() }
 }
 
-/// Adds a secret to what is named.
+/// Adds a secret to the references.
 pub(super) fn one_secret<'v>(secret: &'v Located<SecretRef>, key: &FullKey, found: &mut Vec<Reference<'v>>) {
     found.push(key.names(secret.at, Target::Secret(&secret.value)));
 }
 
-/// The end of the range of a number without a bound of its own. SQLite holds no larger one.
+/// The upper bound of numbers without one of their own: SQLite's largest integer.
 pub(super) const UNBOUNDED: u64 = i64::MAX as u64;
-/// A second.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
-/// A day.
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
-/// The longest. No arithmetic on times overflows with it.
+/// The longest duration. No arithmetic overflows with it.
 pub(super) const MAX_TIME: Duration = Duration::from_secs(3650 * 86_400);
-/// From the shortest that can be written to the longest.
-pub(super) const SOME_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_TIME;
-/// A mebibyte.
+/// From the shortest duration that can be written to the longest.
+pub(super) const POSITIVE_TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_TIME;
 pub(super) const MIB: u64 = 1 << 20;

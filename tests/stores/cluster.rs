@@ -519,7 +519,7 @@ async fn the_likely_mistake_in_a_url_is_named_with_its_fix() {
         (format!("redis://gate:wr0ng@127.0.0.1:{plain}/0"), &[], "percent-encoded"),
         (format!("redis://gate:s3/c@t@127.0.0.1:{plain}/0"), &[], "/ as %2F"),
         (format!("redis://gate:s3#c@127.0.0.1:{plain}/0"), &[], "# as %23"),
-        (format!("redis://127.0.0.1:{plain}/one"), &[], "another word than a number as its database"),
+        (format!("redis://127.0.0.1:{plain}/one"), &[], "a database that is not a number"),
         (format!("127.0.0.1:{plain}"), &[], "has no scheme"),
         (format!("redis://127.0.0.1:{locked}/0"), &[], "it asks for a password, and the URL has none"),
         (format!("redis://hush@127.0.0.1:{locked}/0"), &[], "a password alone stands after a colon"),

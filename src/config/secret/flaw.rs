@@ -1,7 +1,7 @@
-//! Mistakes in copying a secret that its text shows.
+//! Copying mistakes that show in a secret's text.
 //!
-//! Keeps true: each mistake has a name and a fix, and neither holds a part of the secret. A text with a [`Flaw`] can be no secret of
-//! any provider, so a flaw is an error. A text that [`Secret::decoded`] decodes may be a secret all the same: that is a warning.
+//! Keeps true: each mistake has a name and a fix, and neither holds a part of the secret. No provider issues a text with a
+//! [`Flaw`], so a flaw is an error. A text that [`Secret::decoded`] decodes may still be a secret, so that is a warning.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 
 use super::{STANDARD_WEBHOOKS_PREFIX, Secret};
 
-/// A mistake in a secret's text. Its text follows "the secret ".
+/// A mistake in a secret's text. Its `Display` text follows "the secret ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// A byte order mark stands before it.
@@ -50,7 +50,7 @@ impl Secret {
     pub fn flaw(&self) -> Option<Flaw> {
         let text = self.0.as_str();
         let trimmed = text.trim();
-        // A PEM text has lines, and an assignment often has quotes: the more telling mistake comes first.
+        // A PEM text also has line breaks, and an assignment often has quotes: the more specific mistake comes first.
         if text.starts_with('\u{feff}') {
             Some(Flaw::ByteOrderMark)
         } else if text.contains("-----BEGIN ") {
@@ -84,13 +84,13 @@ impl Secret {
         }
     }
 
-    /// What it decodes to from base64 where that is a secret itself, so that it was probably encoded once more than it was
-    /// issued. `is_base64` says that a secret of this kind is base64 as issued.
+    /// The secret that its base64 holds, if that is one: the text was probably encoded once too often. `is_base64`: providers
+    /// issue secrets of this kind in base64.
     pub fn decoded(&self, is_base64: bool) -> Option<Secret> {
         let inner = self.decoded_text()?;
         let bare = inner.0.strip_prefix(STANDARD_WEBHOOKS_PREFIX);
         let encoded = |text: &str| lenient_base64(text).is_some_and(|bytes| bytes.len() >= SHORTEST);
-        // Hex, or letters of one case, is how keys are often made that are base64 only once.
+        // Base64 of hex, or of letters in one case, is often a key that was encoded only once.
         let mixed = [u8::is_ascii_uppercase, u8::is_ascii_lowercase]
             .iter()
             .all(|case| inner.0.as_bytes().iter().any(case));
@@ -102,7 +102,7 @@ impl Secret {
         is_secret.then_some(inner)
     }
 
-    /// The text, without white space at its ends, that it is the base64 of.
+    /// The text that its base64 holds, trimmed.
     pub(crate) fn decoded_text(&self) -> Option<Secret> {
         let bare = self.0.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(&self.0);
         let text = String::from_utf8(lenient_base64(bare)?).ok()?;
@@ -112,7 +112,7 @@ impl Secret {
     }
 }
 
-/// Base64 as operators copy it: padding optional, trailing bits allowed, as Node decodes it.
+/// Decodes base64 as operators copy it: padding optional, trailing bits allowed, as Node does.
 pub(crate) fn lenient_base64(text: &str) -> Option<Vec<u8>> {
     LENIENT.decode(text).ok()
 }
@@ -127,7 +127,7 @@ fn is_versioned(text: &str) -> bool {
     digits && (after.starts_with(',') || after.strip_prefix(['=', ':']).is_some_and(is_key))
 }
 
-/// `NAME=` or `export NAME=` before what is clearly a secret.
+/// `NAME=` or `export NAME=` before a text that is clearly a secret.
 fn is_assignment(text: &str) -> bool {
     let text = text.strip_prefix("export ").unwrap_or(text);
     let Some((name, value)) = text.split_once(['=', ':']) else { return false };
@@ -156,7 +156,7 @@ fn has_odd_prefix(text: &str) -> bool {
     }
 }
 
-/// White space, controls, and what has no width.
+/// White space, controls, and characters without width.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()
