@@ -1,7 +1,7 @@
 //! The config file: TOML in, a typed [`Config`] out, and every problem at once with its line and column.
 //!
-//! Keeps true: no gateway starts with an unknown key, a wrong type or a value outside its range. A key of another version
-//! is refused, not ignored. `request::source` checks what depends on a provider.
+//! Keeps true: no gateway starts with an unknown key, a wrong type or a value outside its range. A key of another
+//! version is refused, not ignored. `request::source` checks what depends on a provider.
 
 mod edge;
 mod item;

@@ -1,8 +1,8 @@
 //! The providers: one table, one file each.
 //!
-//! Keeps true: a provider is pure (no IO, no clock, no config): it says how its deliveries are signed, what their identity
-//! is, and how a payload reads in canonical terms. Its mapping of event types is data, one row a type. Whatever the payload,
-//! reading never fails once it is a JSON object: what cannot be read is left out.
+//! Keeps true: a provider is pure (no IO, no clock, no config). It defines how its deliveries are signed, what
+//! identifies an event, and how a payload reads in canonical terms. Its event types are data, one row a type. Reading a
+//! JSON object never fails: fields that cannot be read are left out.
 
 mod anduin;
 mod atelio;
@@ -31,17 +31,18 @@ pub use object::{Object, PayloadError};
 use sample::Sample;
 pub use sample::uuid;
 
-/// A provider of webhooks, as data but for how its payloads are read and made.
+/// A provider of webhooks: data, and the functions that read and make its payloads.
 pub struct Provider {
     /// As the config, the metrics and the events name it.
     pub name: &'static str,
     /// Whether and how it signs.
     pub signing: Signing,
-    /// From a delivery's first attempt to its last; the dedupe window should not be shorter. None: not published.
+    /// From a delivery's first attempt to its last. The dedupe window should not be shorter. None: not published.
     pub retries_for: Option<Duration>,
-    /// The header of the validation key that it wants echoed when it registers an endpoint by a GET.
+    /// The header of a validation key. The provider sends it in the GET that registers an endpoint, and expects it
+    /// back.
     pub challenge_header: Option<&'static str>,
-    /// The id of its own that its signature covers. Another body under it is no second event.
+    /// Where its own signed id is. Another body with the same id is no second event.
     pub signed_id: Option<SignedId>,
     /// Its event types and the canonical type of each.
     pub types: &'static [(&'static str, &'static str)],
@@ -51,17 +52,17 @@ pub struct Provider {
     sample: fn(&Sample<'_>) -> Value,
 }
 
-/// Where a provider's own id stands, which its signature covers.
+/// Where a delivery has the provider's own id, which its signature covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignedId {
     /// In the payload.
     Payload,
-    /// In the header that the scheme has for it.
+    /// In the scheme's header for the message id.
     Message,
 }
 
 impl Provider {
-    /// Reads a payload. `signed` is what the signature told, where there is one.
+    /// Reads a payload. `signed` has the facts from a valid signature.
     pub fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
         (self.read)(payload, signed)
     }
@@ -76,16 +77,16 @@ impl Provider {
 /// Whether a provider signs its deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signing {
-    /// Always: a source without secrets cannot be served.
+    /// Always: a source needs secrets.
     Always(Scheme),
     /// Its current system does; its old one needs a path token instead.
     Sometimes(Scheme),
-    /// Not in a way that is published: a source cannot have secrets.
+    /// It publishes no way of signing: a source cannot have secrets.
     Never,
 }
 
 impl Signing {
-    /// The scheme, where there is one.
+    /// The scheme, if it signs.
     pub fn scheme(self) -> Option<Scheme> {
         match self {
             Signing::Always(scheme) | Signing::Sometimes(scheme) => Some(scheme),
@@ -125,9 +126,9 @@ fn each_once(names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
 /// A payload in canonical terms, borrowed from its bytes where it can be.
 #[derive(Debug, Default)]
 pub struct ParsedPayload<'a> {
-    /// The provider's type, as sent; none where there is none.
+    /// The provider's type, as sent.
     pub kind: Option<Cow<'a, str>>,
-    /// What makes it the same event when it comes again.
+    /// The identity by which a repeated delivery is recognized.
     pub identity: EventIdentity<'a>,
     /// When it happened, in UTC.
     pub time: Option<String>,
@@ -135,13 +136,13 @@ pub struct ParsedPayload<'a> {
     pub sequence: Option<u64>,
     /// What the nonce counts: the subscription.
     pub sequence_scope: Option<Cow<'a, str>>,
-    /// Whose it is.
+    /// The tenant that it belongs to.
     pub tenant: Option<Entity<'a>>,
-    /// What it is about.
+    /// The entity that it is about.
     pub subject: Option<Entity<'a>>,
-    /// What else it names.
+    /// The other entities that it names.
     pub related: Vec<Entity<'a>>,
-    /// The state it tells.
+    /// The state that it reports.
     pub status: Option<Status<'a>>,
     /// URLs by their names.
     pub links: Vec<(Cow<'a, str>, Cow<'a, str>)>,
@@ -149,19 +150,19 @@ pub struct ParsedPayload<'a> {
     pub health_check: bool,
 }
 
-/// What a delivery's identity is made of.
+/// The parts of a delivery's identity.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub enum EventIdentity<'a> {
     /// The provider's own id, which is the event's too.
     Own(Cow<'a, str>),
-    /// These parts in this order; none for an absent one. `and_body`: the body's SHA-256 is one more.
+    /// These parts in this order.
     Parts {
-        /// The parts.
+        /// None: the payload lacks this part.
         parts: Vec<Option<Cow<'a, str>>>,
-        /// Whether the body's hash is one more.
+        /// Whether the body's SHA-256 is one more part.
         and_body: bool,
     },
-    /// The body's SHA-256 alone, since the payload lacks what an identity needs.
+    /// The body's SHA-256 alone: the payload lacks a part that an identity needs.
     #[default]
     Body,
 }
@@ -175,23 +176,23 @@ impl<'a> EventIdentity<'a> {
         }
     }
 
-    /// The message id. A header that no signature covers says nothing of the identity.
+    /// The message id, if the signature covers it. An unsigned header identifies nothing, since a client can change it.
     fn message(signed: Signed<'a>) -> Option<EventIdentity<'a>> {
         Some(EventIdentity::Own(Cow::Borrowed(signed.message_id?)))
     }
 }
 
-/// Something a payload names.
+/// An entity that a payload names, such as an investor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entity<'a> {
     /// What it is, singular, lower case.
     pub kind: Cow<'a, str>,
-    /// Opaque.
+    /// The provider's id for it.
     pub id: Cow<'a, str>,
 }
 
 impl<'a> Entity<'a> {
-    /// An entity, where there is a non-empty id for it.
+    /// An entity, if there is an id for it that is not empty.
     fn some(kind: &'static str, id: Option<Cow<'a, str>>) -> Option<Entity<'a>> {
         id.filter(|id| !id.is_empty()).map(|id| Entity { kind: Cow::Borrowed(kind), id })
     }
@@ -204,9 +205,9 @@ impl<'a> Entity<'a> {
 /// A change of state, in the provider's words.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Status<'a> {
-    /// Before, where told.
+    /// The state before, if the payload has it.
     pub from: Option<Cow<'a, str>>,
-    /// Now.
+    /// The state now.
     pub to: Option<Cow<'a, str>>,
 }
 
@@ -221,12 +222,12 @@ fn other_entities<'a>(
     named: impl Iterator<Item = Entity<'a>>,
     known: [Option<&Entity<'a>>; 2],
 ) -> Vec<Entity<'a>> {
-    // A payload may name as many as fit into a body: comparing each with each would be quadratic in that.
+    // The sender chooses how many there are, so they are not compared pairwise.
     let mut seen = HashSet::new();
     named.filter(|entity| !known.contains(&Some(entity)) && seen.insert(entity.clone())).collect()
 }
 
-/// The canonical type of a provider's type; `unmapped.…` where the table has none.
+/// The canonical type of a provider's type; `unmapped.…` if the table lacks it.
 pub fn canonical_type(
     types: &'static [(&'static str, &'static str)],
     kind: Option<&str>,
@@ -238,7 +239,7 @@ pub fn canonical_type(
         return Cow::Borrowed(canonical);
     }
     let plain = format!("{UNMAPPED}.{}", plain_letters(kind));
-    // An attribute is bounded: a hash stands for a longer type.
+    // An attribute is bounded, so a hash replaces a longer type.
     Cow::Owned(if plain.len() <= MAX_BYTES { plain } else { format!("{UNMAPPED}.{}", hash(kind)) })
 }
 

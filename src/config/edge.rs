@@ -27,7 +27,8 @@ table! {
     pub struct Edge, checked by check_edge {
         /// The addresses to listen on: one, or a list. Port 0 takes a free port.
         listen: Vec<SocketAddr> = addresses(([127, 0, 0, 1], 8080)), live;
-        /// How many threads serve requests. The default is the cores that this process may use, within its cgroup's limit.
+        /// How many threads serve requests. The default is the cores that this process may use, within its cgroup's
+        /// limit.
         threads: usize = whole(1..=MAX_THREADS as u64, *CORES), restart, "2";
         /// A longer body is answered 413.
         max_body: usize = size(1..=MAX_BODY, MIB as usize), live;
@@ -35,16 +36,20 @@ table! {
         max_connections: usize = whole(1..=1_000_000, 10_000), live;
         /// Connections at a time from one address (IPv6: one /64). Trusted proxies are excepted.
         max_connections_per_client: usize = whole(1..=1_000_000, 7_500), live;
-        /// Requests at a time. A request beyond it gets 503, before its body is read. Half of it is divided among the sources,
-        /// half is common, so that no source starves another. One client (IPv6: one /64) has at most three quarters of what a source can have.
+        /// Requests at a time. A request beyond it gets 503, before its body is read. Half of it is divided among the
+        /// sources, half is common, so that no source starves another. One client (IPv6: one /64) has at most three
+        /// quarters of what a source can have.
         max_in_flight: usize = whole(1..=1_000_000, 20_000), live;
         /// The same for the bytes of their bodies. It counts as twice `max_body` if it is less.
         max_in_flight_bytes: u64 = size(1..=UNBOUNDED, 512 * MIB), live;
-        /// The time to send a request's head, from its first byte. On a new connection it runs from the connection's start.
+        /// The time to send a request's head, from its first byte. On a new connection it runs from the connection's
+        /// start.
         header_timeout: Duration = duration(POSITIVE_TIME, 5 * SECOND), live;
-        /// The time between requests on one connection. Keep it longer than the proxy in front keeps its idle connections.
+        /// The time between requests on one connection. Keep it longer than the proxy in front keeps its idle
+        /// connections.
         idle_timeout: Duration = duration(POSITIVE_TIME, 75 * SECOND), live;
-        /// A path for a load balancer's probes. GET and HEAD are answered 200 or 503 as `/readyz` is, and leave no record.
+        /// A path for a load balancer's probes. GET and HEAD are answered 200 or 503 as `/readyz` is, and leave no
+        /// record.
         health_path: Option<Located<String>> = text("a path such as \"/healthz\"", "").located().optional(), live,
             "\"/healthz\"";
         /// The time to send a request's body. A slower client gets 408.
@@ -81,7 +86,7 @@ table! {
 
 table! {
     /// A certificate chain and its key, PEM files.
-    pub struct KeyPair, checked by check_key_pair {
+    pub struct KeyPair, checked by require_pair {
         /// As in the table above. Required.
         certificate: Located<PathBuf> = file("the path of a file"), live, "\"other.pem\"";
         /// As in the table above. Required.
@@ -94,7 +99,8 @@ table! {
     pub struct Admin, checked by check_admin {
         /// The address to listen on. Beyond this machine it needs a token or TLS.
         listen: SocketAddr = address(([127, 0, 0, 1], 9090)), live;
-        /// A request for `/metrics` must have `Authorization: Bearer` with this token. `/livez` and `/readyz` ask for none.
+        /// A request for `/metrics` must have `Authorization: Bearer` with this token. `/livez` and `/readyz` ask for
+        /// none.
         token: Option<Located<SecretRef>> = secret().optional(), live, "{ env = \"ADMIN_TOKEN\" }";
         /// As `[edge.tls]`.
         tls: Option<Tls> = section().optional(), live;
@@ -126,7 +132,7 @@ fn check_edge(edge: &mut Edge, section: &Section<'_>) {
 }
 
 fn check_tls(tls: &mut Tls, section: &Section<'_>) {
-    require_pair(section);
+    require_pair(tls, section);
     // A certificate is identified by its index in the list, so none may be left out.
     let listed = section.item("more").and_then(|item| item.list()).map_or(0, |list| list.len());
     if tls.more.len() != listed {
@@ -134,11 +140,7 @@ fn check_tls(tls: &mut Tls, section: &Section<'_>) {
     }
 }
 
-fn check_key_pair(_: &mut KeyPair, section: &Section<'_>) {
-    require_pair(section);
-}
-
-fn require_pair(section: &Section<'_>) {
+fn require_pair<T>(_: &mut T, section: &Section<'_>) {
     for key in ["certificate", "private_key"] {
         section.require(key, "the path of a PEM file");
     }

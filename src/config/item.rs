@@ -1,7 +1,7 @@
 //! One value of the config file, and the types that it can be read as.
 //!
-//! Keeps true: each problem says what is allowed and what was found. It shows no value that may be a secret, and nothing
-//! inside a list or a table.
+//! Keeps true: each problem says what is allowed and what was found. It shows no value that may be a secret, and
+//! nothing inside a list or a table.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -115,7 +115,8 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// A secret: a reference, which may also have the keys `more`, or with a warning a plain text. No problem shows the value.
+    /// A secret: a reference, which may also have the keys `more`, or with a warning a plain text. No problem shows the
+    /// value.
     pub(super) fn secret(&self, more: &[&str]) -> Option<Located<SecretRef>> {
         let value = match self.value {
             DeValue::String(text) if text.trim().is_empty() => {
@@ -160,7 +161,8 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// A moment: RFC 3339, or a date in UTC. A date means its first moment; with `after_it`, the next day's first moment.
+    /// A moment: RFC 3339, or a date in UTC. A date means its first moment; with `after_it`, the next day's first
+    /// moment.
     pub(super) fn moment(&self, after_it: bool) -> Option<Timestamp> {
         let text = match self.value {
             DeValue::Datetime(found) => found.to_string(),

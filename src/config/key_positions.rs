@@ -10,7 +10,8 @@ use super::Position;
 use super::print::quote_key;
 use super::report::Report;
 
-/// The position of each key by its full name. Keys under `[sources]` are left out: their values have their own positions.
+/// The position of each key by its full name. Keys under `[sources]` are left out: their values have their own
+/// positions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyPositions(BTreeMap<String, Position>);
 

@@ -164,9 +164,9 @@ pub(super) fn describe<T: Table>(above: &str, keys: &mut Vec<KeyDescription>) {
     }
 }
 
-/// Declares a table: a struct with one field a key. A row is `/// DOC`, then `KEY: TYPE = KIND, RELOAD;`. RELOAD is `live` if
-/// a reload applies a change, `restart` if a change needs a restart, or `by_key` for a section, whose own rows say it. A key
-/// without a fixed default also has an example: `KEY: TYPE = KIND, RELOAD, "EXAMPLE";`.
+/// Declares a table: a struct with one field a key. A row is `/// DOC`, then `KEY: TYPE = KIND, RELOAD;`. RELOAD is
+/// `live` if a reload applies a change, `restart` if a change needs a restart, or `by_key` for a section, whose own
+/// rows say it. A key without a fixed default also has an example: `KEY: TYPE = KIND, RELOAD, "EXAMPLE";`.
 macro_rules! table {
     (
         $(#[$meta:meta])*

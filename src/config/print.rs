@@ -92,8 +92,8 @@ pub(super) fn reference(secret: &SecretRef) -> String {
     }
 }
 
-/// A URL, or a list of URLs with commas, as operators may see it: everything before the last `@` of each is redacted. That
-/// is where a password would be, even in a malformed URL.
+/// A URL, or a list of URLs with commas, as operators may see it: everything before the last `@` of each is redacted.
+/// That is where a password would be, even in a malformed URL.
 pub(super) fn redacted_url(url: &SecretRef) -> String {
     let SecretRef::Plain(secret) = url else { return reference(url) };
     let mut urls: Vec<String> = Vec::new();

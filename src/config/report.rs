@@ -1,7 +1,7 @@
 //! The problems of one file, and their positions.
 //!
-//! Keeps true: a position counts lines and characters from 1. A syntax error is reported once, and not again for the value
-//! that the parser made of it.
+//! Keeps true: a position counts lines and characters from 1. A syntax error is reported once, and not again for the
+//! value that the parser made of it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

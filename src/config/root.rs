@@ -32,7 +32,8 @@ table! {
         queue: Queue = section(), by_key;
         /// Takes events while the queue is away.
         spool: Spool = section(), by_key;
-        /// The reject log, in `data_dir/audit`. `deploy/reject-log` has configs for rsyslog, Vector and Fluent Bit, to read it.
+        /// The reject log, in `data_dir/audit`. `deploy/reject-log` has configs for rsyslog, Vector and Fluent Bit, to
+        /// read it.
         audit: Audit = section(), by_key;
         /// Keeps refused deliveries that may be genuine.
         quarantine: Quarantine = section(), by_key;

@@ -113,8 +113,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Cuts secrets out of texts that clients sent, before they are stored. It compares in lower case: a secret in another letter
-/// case is wrong, but still gives the right one away.
+/// Cuts secrets out of texts that clients sent, before they are stored. It compares in lower case: a secret in another
+/// letter case is wrong, but still gives the right one away.
 #[derive(Clone, Default)]
 pub struct Redactor(Vec<Secret>);
 
@@ -139,8 +139,8 @@ impl Redactor {
         }
     }
 
-    /// The text without its secrets, in any letter case. A text with a percent-encoded secret is redacted whole, even if it is
-    /// encoded several times over.
+    /// The text without its secrets, in any letter case. A text with a percent-encoded secret is redacted whole, even
+    /// if it is encoded several times over.
     pub fn redact(&self, text: &str) -> String {
         let (mut clean, mut lower) = (text.to_owned(), text.to_ascii_lowercase());
         for secret in &self.0 {

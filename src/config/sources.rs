@@ -36,7 +36,8 @@ table! {
         allow_ips: Vec<Network> = networks(), live;
         /// The requests that all clients together may send. A request beyond it gets 429. Without it there is no limit.
         rate_limit: Option<RateLimit> = inline().optional(), live, "{ per_second = 500, burst = 1000 }";
-        /// The same for each client's address (IPv6: each /64). A client that a trusted proxy does not name has no limit.
+        /// The same for each client's address (IPv6: each /64). A client that a trusted proxy does not name has no
+        /// limit.
         client_rate_limit: Option<RateLimit> = inline().optional(), live, "{ per_second = 50 }";
         /// The last segment of the path. The provider is then given `PATH/TOKEN`.
         path_token: Option<Located<SecretRef>> = secret().optional(), live, "{ env = \"SECURITIZE_TOKEN\" }";
@@ -47,13 +48,15 @@ table! {
         subscriptions: Option<Located<Vec<String>>> =
             text("a subscription id", "").list("a list of subscription ids").located().optional(), live,
             "[\"44a85f64-5717-4562-b3fc-2c963f66af44\"]";
-        /// What to do with another body under a known identity: forward it marked, or drop it. Each provider has its own default.
+        /// What to do with another body under a known identity: forward it marked, or drop it. Each provider has its
+        /// own default.
         on_conflict: Option<OnConflict> = choice(OnConflict::ALL, OnConflict::Forward).optional(), live, "\"forward\"";
         /// With `true`, the gateway serves a source that nothing authenticates. For tests only.
         unauthenticated: Located<bool> = flag(false).located(), live;
         /// Atelio: with `true`, a header with only the old v1 signature passes.
         accept_v1: Option<Located<bool>> = flag(false).located().optional(), live, "false";
-        /// Reasons that refuse nothing until `observe_until`: the gateway counts and records them, and lets the delivery in.
+        /// Reasons that refuse nothing until `observe_until`: the gateway counts and records them, and lets the
+        /// delivery in.
         observe: Vec<Reason> = choice(OBSERVABLE, Reason::ClientNotAllowed).list(OBSERVED), live;
         /// When `observe` ends. Required with it. A day counts whole.
         observe_until: Option<Located<Timestamp>> = moment(true).located().optional(), live, "2030-01-31";

@@ -21,8 +21,8 @@ table! {
         url: Vec<Located<SecretRef>> = redis_urls(), restart;
         /// With `true`, `url` lists nodes of a cluster. The gateway finds the other nodes from them.
         cluster: bool = flag(false), restart;
-        /// The name by which Sentinels know the master. Then `url` lists Sentinels. The first URL's user and password are the
-        /// master's. A Sentinel gets them only if it asks for them.
+        /// The name by which Sentinels know the master. Then `url` lists Sentinels. The first URL's user and password
+        /// are the master's. A Sentinel gets them only if it asks for them.
         sentinel: Option<String> = text("the name of a master", "").optional(), restart, "\"mymaster\"";
         /// The PEM file of the authorities to trust over TLS, instead of the system's.
         ca: Option<Located<PathBuf>> = file("a path").optional(), restart, "\"redis-ca.pem\"";
@@ -42,7 +42,8 @@ labels! {
 table! {
     /// `[dedupe]`.
     pub struct Dedupe {
-        /// Where identities are remembered. The queues `embedded` and `redis` need the same store. A broker works with either.
+        /// Where identities are remembered. The queues `embedded` and `redis` need the same store. A broker works with
+        /// either.
         store: Store = choice(Store::ALL, Store::Embedded), restart;
         /// How long an identity is remembered. Keep it longer than the providers retry.
         window: Located<Duration> = duration(POSITIVE_TIME, 7 * DAY).located(), restart;
@@ -71,14 +72,17 @@ labels! {
 table! {
     /// `[queue]`.
     pub struct Queue, checked by check_queue {
-        /// `embedded` is `hookgate.db`, `nats` is JetStream, `amqp` is RabbitMQ. `kafka` needs a build with `--features kafka`.
+        /// `embedded` is `hookgate.db`, `nats` is JetStream, `amqp` is RabbitMQ. `kafka` needs a build with `--features
+        /// kafka`.
         kind: QueueKind = choice(QueueKind::ALL, QueueKind::Embedded), restart;
         /// Stream, subject, exchange or topic. It may hold `{provider}`, `{source}` and `{type}`.
         name: Located<String> = text("a name", "hookgate.events").located(), restart;
-        /// Redis: how many streams. Above 1 they are NAME.0, NAME.1, …, and an event's partition key chooses among them.
+        /// Redis: how many streams. Above 1 they are NAME.0, NAME.1, …, and an event's partition key chooses among
+        /// them.
         partitions: u32 = whole(1..=4096, 1), restart;
-        /// Redis: at this length a stream loses entries that every consumer group has acknowledged, however young they are.
-        /// Without such entries it takes no more events. They go to the spool, and providers get 503 when that is full.
+        /// Redis: at this length a stream loses entries that every consumer group has acknowledged, however young they
+        /// are. Without such entries it takes no more events. They go to the spool, and providers get 503 when that is
+        /// full.
         max_backlog: u64 = whole(1..=UNBOUNDED, 1_000_000), restart;
         /// How long events are kept. Redis keeps them until every consumer group has acknowledged them, too.
         retain: Duration = duration(POSITIVE_TIME, 7 * DAY), restart;
@@ -116,7 +120,8 @@ table! {
 table! {
     /// `[quarantine]`.
     pub struct Quarantine, checked by check_quarantine {
-        /// Whether the gateway keeps deliveries that it refused for `signature_mismatch` or `timestamp_outside_tolerance`.
+        /// Whether the gateway keeps deliveries that it refused for `signature_mismatch` or
+        /// `timestamp_outside_tolerance`.
         enabled: bool = flag(false), restart;
         /// The size of all deliveries in it.
         max_bytes: u64 = size(1..=UNBOUNDED, 256 * MIB), restart;

@@ -36,11 +36,6 @@ pub(super) fn show_duration(value: Duration) -> String {
     Unit::Time.show(as_milliseconds(value))
 }
 
-/// A size in the largest unit that leaves nothing over.
-pub(super) fn show_size(value: u64) -> String {
-    Unit::Size.show(value)
-}
-
 /// Milliseconds are the config's unit of time.
 pub(super) fn as_milliseconds(value: Duration) -> u64 {
     u64::try_from(value.as_millis()).unwrap_or(u64::MAX)

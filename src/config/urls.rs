@@ -20,10 +20,7 @@ use crate::config::secret::{Secret, SecretRef};
 pub(super) fn redis_urls() -> ValueKind<Vec<Located<SecretRef>>> {
     let read = |item: &Item<'_>| {
         let Some(items) = item.list() else { return Some(vec![REDIS.read(item)?]) };
-        if items.is_empty() {
-            item.problem("expected at least one URL");
-        }
-        let urls: Vec<_> = items.iter().filter_map(|item| REDIS.read(item)).collect();
+        let urls = REDIS.read_all(item, &items);
         (!urls.is_empty()).then_some(urls)
     };
     let show = |urls: &Vec<Located<SecretRef>>| {
@@ -56,10 +53,7 @@ fn read_broker_urls(item: &Item<'_>) -> Option<Located<SecretRef>> {
         return None;
     };
     let Some(items) = item.list() else { return form.read(item) };
-    if items.is_empty() {
-        item.problem("expected at least one URL");
-    }
-    let urls: Vec<_> = items.iter().filter_map(|item| form.read(item)).collect();
+    let urls = form.read_all(item, &items);
     let plain = urls.iter().filter_map(|url| match &url.value {
         SecretRef::Plain(text) => Some(text.expose()),
         SecretRef::Env(_) | SecretRef::File(_) => {
@@ -138,6 +132,13 @@ pub(crate) fn redis_url_flaw(url: &str) -> Option<&'static str> {
 }
 
 impl UrlForm {
+    fn read_all(&self, list: &Item<'_>, items: &[Item<'_>]) -> Vec<Located<SecretRef>> {
+        if items.is_empty() {
+            list.problem("expected at least one URL");
+        }
+        items.iter().filter_map(|item| self.read(item)).collect()
+    }
+
     fn read(&self, item: &Item<'_>) -> Option<Located<SecretRef>> {
         let Some(text) = item.as_text() else {
             return if item.is_table() {

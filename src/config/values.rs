@@ -15,7 +15,7 @@ use super::keys::{FullKey, Reference, Target};
 use super::kinds::ValueKind;
 use super::print::{Shown, list, quote, reference};
 use super::section::Section;
-use super::units::{Unit, as_milliseconds, show_duration, show_size};
+use super::units::{Unit, as_milliseconds, show_duration};
 use crate::base::label::Label;
 use crate::base::peer::Network;
 use crate::config::secret::{Secret, SecretRef};
@@ -66,9 +66,9 @@ pub(super) fn whole<N: Integer>(range: RangeInclusive<u64>, default: N) -> Value
 
 /// A size in `range`, in bytes.
 pub(super) fn size<N: Integer>(range: RangeInclusive<u64>, default: N) -> ValueKind<N> {
-    let allowed = within(&range, show_size);
+    let allowed = within(&range, |size| Unit::Size.show(size));
     let read = move |item: &Item<'_>| item.quantity(Unit::Size, &range)?.try_into().ok();
-    value(allowed, default, read, |size| quote(&show_size((*size).try_into().unwrap_or(u64::MAX))))
+    value(allowed, default, read, |size| quote(&Unit::Size.show((*size).try_into().unwrap_or(u64::MAX))))
 }
 
 /// A duration in `range`.

@@ -1,5 +1,5 @@
-//! Anduin: fund subscriptions. The current system signs (Standard Webhooks); the legacy one does not, and its events are
-//! told apart by fund, event, investor and time.
+//! Anduin: fund subscriptions. The current system signs (Standard Webhooks). The legacy one does not; fund, event,
+//! investor and time identify its events.
 
 use std::borrow::Cow;
 
@@ -130,7 +130,7 @@ const TYPES: [(&str, &str); 25] = [
 
 const CLOSE: &[&str] = &["customId", "id", "isDefault", "name", "targetDate"];
 
-// The legacy system's fields and the current one's. Its metadata is free, and spelt `medatada` in its documents.
+// The fields of both systems. Metadata is free-form, and Anduin's documents spell it `medatada`.
 static FIELDS: Fields = Fields {
     top: &[
         "close",

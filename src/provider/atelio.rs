@@ -1,4 +1,5 @@
-//! Atelio (formerly Bond): cards, accounts, KYC. No event has an id, some have no time: the identity is what the body names.
+//! Atelio (formerly Bond): cards, accounts, KYC. Events have no id, and some no time, so the ids in the body identify
+//! them.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -42,7 +43,7 @@ fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<
     let ids = Ids::of(payload);
     let (subject, tenant) = (subject(payload), Entity::some("business", payload.text("business_id")));
     let times = ["occurred_at", "sent_time"];
-    // Whatever stands there tells events apart, whether or not it reads as a time.
+    // The text tells events apart, even if it is no valid time.
     let told = times.iter().find_map(|key| payload.text(key));
     ParsedPayload {
         kind: payload.string("event"),

@@ -1,4 +1,4 @@
-//! Basiq: open-banking events, one small envelope for all; the entity is told by a link.
+//! Basiq: open-banking events in one small envelope. A link names the entity.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<
         None => Vec::new(),
     };
     let subject = entities.pop();
-    // The documents know `eventTypeId` alone; a public receiver of Basiq's events reads `event`.
+    // Basiq's documents have only `eventTypeId`, but a public receiver of its events reads `event`.
     let kind = |key| payload.string(key).filter(|kind| !kind.is_empty());
     ParsedPayload {
         kind: kind("eventTypeId").or_else(|| kind("event")),

@@ -1,7 +1,7 @@
 //! The fields that a provider's payloads are known to have, over all of its event types.
 //!
-//! Keeps true: a known field is found without allocating. One level below the top is looked at where the provider nests its
-//! data there; what is free by design (Anduin's metadata) and what lies deeper is not.
+//! Keeps true: finding a known field does not allocate. Fields are checked at the top level, and one level below where
+//! the provider nests its data. Free-form objects (Anduin's metadata) and deeper levels are not checked.
 
 use std::ops::ControlFlow;
 
@@ -17,7 +17,8 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Tells each field that is not listed, with the object's name that it stands in, none at the top; until told to stop.
+    /// Calls `visit` with each field that is not listed and the object that holds it (none at the top), until it
+    /// breaks.
     pub fn for_each_unknown(
         &self,
         payload: &Object<'_>,
@@ -46,7 +47,7 @@ mod tests {
     use crate::provider::TABLE;
 
     #[test]
-    fn every_list_is_sorted_and_what_is_looked_into_is_known() {
+    fn every_list_is_sorted_and_every_nested_object_is_a_known_field() {
         for provider in TABLE {
             let Fields { top, within } = provider.fields;
             for list in within.iter().map(|(_, list)| list).chain([top]) {
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_listed_is_told_with_where_it_stands_until_it_is_enough() {
+    fn each_unlisted_field_is_visited_with_its_object_until_the_visitor_breaks() {
         let fields = Fields { top: &["a", "b", "c"], within: &[("b", &["x"])] };
         let payload = br#"{"a":{"new":1},"b":{"x":{"deep":1},"y":1},"c":1,"d":{"x":1},"b2":1}"#;
         let payload = Object::parse(payload).unwrap();

@@ -1,5 +1,5 @@
-//! IOF (Islamic Open Finance): contracts, KYC, compliance, billing. Its public sources disagree on the envelope, so every
-//! field is read under each of its published names.
+//! IOF (Islamic Open Finance): contracts, KYC, compliance, billing. Its public sources disagree on the envelope, so
+//! every field is read under each of its published names.
 
 use std::time::Duration;
 
@@ -73,8 +73,8 @@ fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<
     }
 }
 
-/// The kind of an event's subject, by the event's type. A type that the table lacks has the kind of the listed types with the same
-/// first segment, so that the events of one subject keep their order when the provider adds a type.
+/// The kind of an event's subject, by the event's type. A type that the table lacks has the kind of the listed types
+/// with the same first segment, so that the events of one subject keep their order when the provider adds a type.
 fn category(kind: &str) -> String {
     let known = TYPES.iter().find(|(known, _)| *known == kind);
     let first = |kind: &'_ str| kind.split('.').next().unwrap_or_default().to_owned();
@@ -83,7 +83,7 @@ fn category(kind: &str) -> String {
         Some((_, canonical)) => first(canonical),
         None => plain_letters(&first(kind)),
     };
-    // Without a type it is named as the event's canonical type is.
+    // Without a type the kind is `unmapped`, as in the event's canonical type.
     if category.is_empty() { UNMAPPED.to_owned() } else { category }
 }
 
@@ -145,7 +145,7 @@ const TYPES: [(&str, &str); 45] = [
     ("shariah.rejected", "shariah.rejected"),
 ];
 
-// Only of contracts is it published what `data` holds.
+// IOF publishes the fields of `data` for contracts only.
 static FIELDS: Fields = Fields {
     top: &[
         "created",
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_type_that_is_new_is_about_what_its_like_are_about() {
+    fn a_new_type_has_the_subject_kind_of_the_types_with_its_first_segment() {
         for (kind, expected) in [
             ("contract.created", "contract"),
             ("contract.suspended", "contract"),

@@ -1,7 +1,7 @@
-//! From an authenticated delivery to the event and the identity under which it enters the queue.
+//! Turns an authenticated delivery into an event and the identity that dedupes it.
 //!
-//! Keeps true: every verified body becomes an event, be it JSON or not; an id and an identity never depend on what the signature
-//! does not cover, on the time, or on the order of arrival.
+//! Keeps true: every verified body becomes an event, even if it is no JSON. An id and an identity never depend on
+//! headers that the signature does not cover, on the time, or on the order of arrival.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::event::{Attributes, BodyHash, Event, Identity, Payload, digest_of_par
 use crate::provider::signature::{Verified, VerifiedBy};
 use crate::provider::{Entity, EventIdentity, Object, ParsedPayload, PayloadError, Provider, canonical_type};
 
-/// Where a delivery came in.
+/// The source that a delivery came to.
 pub struct DeliveryOrigin<'a> {
     /// The source's configured name.
     pub source: &'a str,
@@ -25,21 +25,21 @@ pub struct DeliveryOrigin<'a> {
 
 /// A delivery in canonical terms.
 pub enum Normalized {
-    /// To be forwarded.
+    /// An event to forward.
     Event(Box<NormalizedEvent>),
-    /// To be answered, and that is all.
+    /// A health check, which is answered and not forwarded.
     HealthCheck,
 }
 
-/// An event, and what the gateway needs to know of it besides.
+/// An event, and the facts about it that the gateway needs.
 pub struct NormalizedEvent {
     /// The event.
     pub event: Event,
-    /// Under which it is deduped.
+    /// The key by which it is deduped.
     pub identity: Identity,
     /// The raw body's hash.
     pub body: BodyHash,
-    /// The provider's type, where its table does not know it.
+    /// The provider's type, if its table lacks it.
     pub unmapped: Option<String>,
     /// The scope of its sequence number, and the number.
     pub sequence: Option<(String, u64)>,
@@ -47,14 +47,14 @@ pub struct NormalizedEvent {
     pub unreadable: bool,
 }
 
-/// A body as it was read.
+/// A body that was read.
 pub struct ParsedBody<'a> {
     /// The body's object, or why it is none.
     pub payload: Result<Object<'a>, PayloadError>,
     parsed: ParsedPayload<'a>,
 }
 
-/// Reads a body; the first half of normalizing, before what the source filters on is checked.
+/// Reads a body. The pipeline checks the source's filters before it calls [`normalize`].
 ///
 /// # Errors
 /// When the body is no JSON object and nothing authenticates its source: only an authentic body is forwarded unread.
@@ -71,7 +71,7 @@ pub fn read<'a>(provider: &Provider, verified: &Verified<'a>) -> Result<ParsedBo
     Ok(ParsedBody { payload, parsed })
 }
 
-/// Makes the event of what was read.
+/// Makes the event from a body that was read.
 pub fn normalize(
     origin: &DeliveryOrigin<'_>,
     verified: &Verified<'_>,
@@ -138,9 +138,9 @@ fn identify(
     };
     let id = own.filter(|id| fits_an_id(id)).map_or_else(|| hex::encode(&digest[..16]), str::to_owned);
     let keyed = digest_of_parts([Some(origin.source.as_bytes()), Some(&digest[..])]);
-    let mut identity = [0; 16];
-    identity.copy_from_slice(&keyed[..16]);
-    (id, Identity(identity))
+    let mut key = [0; 16];
+    key.copy_from_slice(&keyed[..16]);
+    (id, Identity(key))
 }
 
 /// The type of an event whose body is no JSON object.

@@ -1,7 +1,7 @@
-//! A JSON object read without a tree: its members in order, each value the slice of the body it stands in.
+//! A JSON object read without building a tree: its members in order, each value a slice of the body.
 //!
-//! Keeps true: what [`Object::parse`] takes is valid JSON all the way down: at most 128 levels, no lone surrogate, no byte
-//! order mark, UTF-8. Of duplicate keys the last counts. Numbers are read as written.
+//! Keeps true: [`Object::parse`] accepts only valid JSON: UTF-8, no byte order mark, no lone surrogate, at most 128
+//! levels. Of duplicate keys the last one counts. Numbers are read as written.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::event::utc;
 
-/// Why a body is no payload. The texts say where, and repeat nothing of the body.
+/// Why a body is no payload. The texts give the position, and repeat nothing of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     /// No bytes.
@@ -22,7 +22,7 @@ pub enum PayloadError {
     /// Bytes that are no text.
     #[error("the body is not UTF-8 from byte {at} on")]
     NotUtf8 {
-        /// How many bytes before it are.
+        /// The offset of the first byte that is not.
         at: usize,
     },
     /// RFC 8259, section 8.1, lets a reader refuse it.
@@ -39,7 +39,7 @@ pub enum PayloadError {
     /// JSON that a consumer's parser may refuse.
     #[error("the body is JSON that nests over {MAX_DEPTH} levels deep")]
     TooDeep,
-    /// An escape that stands for no character.
+    /// An escape that is no character.
     #[error("the body is JSON with half a surrogate pair in an escape")]
     LoneSurrogate,
     /// JSON, but not an object.
@@ -55,12 +55,12 @@ impl<'a> Object<'a> {
     /// Reads a whole body.
     ///
     /// # Errors
-    /// When it is no JSON, or no object.
+    /// If it is no JSON, or no object.
     pub fn parse(body: &'a [u8]) -> Result<Object<'a>, PayloadError> {
         let text =
             std::str::from_utf8(body).map_err(|error| PayloadError::NotUtf8 { at: error.valid_up_to() })?;
         match Object::read(text) {
-            Some(object) => nests_and_escapes_well(text).map(|()| object),
+            Some(object) => check_depth_and_surrogates(text).map(|()| object),
             None => Err(no_object(text)),
         }
     }
@@ -92,7 +92,7 @@ impl<'a> Object<'a> {
         self.get(key)?.string()
     }
 
-    /// A time, in UTC; none for what is no RFC 3339.
+    /// A time in UTC, if the text is valid RFC 3339.
     pub fn time(&self, key: &str) -> Option<String> {
         utc(&self.string(key)?)
     }
@@ -114,13 +114,13 @@ impl<'a> Object<'a> {
         links
     }
 
-    /// An array's elements; none for anything else.
+    /// An array's elements. Any other value has none.
     pub fn array(&self, key: &str) -> Vec<Value<'a>> {
         self.get(key).map(Value::elements).unwrap_or_default()
     }
 }
 
-/// A value, as it stands in the body.
+/// A value, as the body has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Value<'a>(&'a str);
 
@@ -163,15 +163,15 @@ fn no_object(text: &str) -> PayloadError {
         return PayloadError::ByteOrderMark;
     }
     match serde_json::from_str::<&RawValue>(text) {
-        Ok(_) => nests_and_escapes_well(text).err().unwrap_or(PayloadError::NotObject),
+        Ok(_) => check_depth_and_surrogates(text).err().unwrap_or(PayloadError::NotObject),
         Err(error) => PayloadError::NotJson { line: error.line(), column: error.column() },
     }
 }
 
 type Member<'a> = (Cow<'a, str>, &'a RawValue);
 
-/// Without the members whose key comes again. Few keys are compared with each other; many are not, since the sender chooses
-/// how many there are.
+/// Keeps the last member of each key. Only a few keys are compared pairwise, since the sender chooses how many there
+/// are.
 fn last_of_each_key(mut members: Vec<Member<'_>>) -> Vec<Member<'_>> {
     let count = members.len();
     let comes_again = |at: usize| members[at + 1..].iter().any(|(key, _)| *key == members[at].0);
@@ -231,9 +231,9 @@ impl<'de> Visitor<'de> for Key {
     }
 }
 
-/// The two things that reading a value as a raw slice does not check. Almost every body passes the screens and is not
-/// walked. `text` is otherwise valid JSON.
-fn nests_and_escapes_well(text: &str) -> Result<(), PayloadError> {
+/// Checks the depth and the surrogates, which reading raw slices does not. Almost every body passes the quick test and
+/// is not walked. `text` is otherwise valid JSON.
+fn check_depth_and_surrogates(text: &str) -> Result<(), PayloadError> {
     let bytes = text.as_bytes();
     let openings = memchr::memchr2_iter(b'{', b'[', bytes).take(MAX_DEPTH + 1).count();
     if openings <= MAX_DEPTH && memchr::memchr(b'\\', bytes).is_none() {
@@ -249,7 +249,7 @@ fn walk(json: &[u8]) -> Result<(), PayloadError> {
         match byte {
             b'"' => in_string = !in_string,
             b'\\' if json.get(at) == Some(&b'u') => {
-                at = surrogates_pair(json, at).ok_or(PayloadError::LoneSurrogate)?;
+                at = end_of_escape(json, at).ok_or(PayloadError::LoneSurrogate)?;
             }
             b'\\' => at += 1,
             b'{' | b'[' if !in_string => depth += 1,
@@ -263,8 +263,8 @@ fn walk(json: &[u8]) -> Result<(), PayloadError> {
     Ok(())
 }
 
-/// From the `u` of an escape to after it, and after its low surrogate if it is a high one.
-fn surrogates_pair(json: &[u8], at: usize) -> Option<usize> {
+/// The end of the escape with its `u` at `at`, or of the pair that a high surrogate begins. None: half a pair.
+fn end_of_escape(json: &[u8], at: usize) -> Option<usize> {
     let unit = |at: usize| {
         let digits = std::str::from_utf8(json.get(at + 1..at + 5)?).ok()?;
         u16::from_str_radix(digits, 16).ok()

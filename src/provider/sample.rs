@@ -1,17 +1,17 @@
 //! Sample payloads, as each provider would send them.
 //!
-//! Keeps true: two samples are two events, since every one has ids of its own.
+//! Keeps true: two samples are two events, since each has new ids.
 
 use jiff::Timestamp;
 
 use super::Provider;
 use crate::event::microseconds;
 
-/// What a provider fills its sample with.
+/// The values that a provider puts into its sample.
 pub(super) struct Sample<'a> {
     /// The provider's type.
     pub(super) kind: &'a str,
-    /// One that the source takes, where it names any.
+    /// A subscription that the source accepts, if it lists any.
     pub(super) subscription: Option<&'a str>,
     pub(super) time: String,
     random: fn() -> [u8; 16],
@@ -34,7 +34,7 @@ impl Sample<'_> {
 }
 
 impl Provider {
-    /// A sample payload of a type, which may be the provider's or canonical; any other is sent as it is.
+    /// A sample payload. `kind` is the provider's type or a canonical one. Any other type is used as it is.
     pub fn sample(
         &self,
         kind: Option<&str>,
@@ -51,7 +51,7 @@ impl Provider {
     }
 }
 
-/// An id as providers make them.
+/// A random UUID made of these bytes.
 pub fn uuid(mut bytes: [u8; 16]) -> String {
     // RFC 9562: version 4, and its variant.
     bytes[6] = bytes[6] & 0x0f | 0x40;

@@ -1,4 +1,5 @@
-//! Securitize: thin notifications about an investor, unsigned as far as is published, counted by a nonce per subscription.
+//! Securitize: small notifications about an investor, numbered by a nonce per subscription. It publishes no way of
+//! signing.
 
 use serde_json::{Value, json};
 

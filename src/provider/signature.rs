@@ -1,8 +1,8 @@
 //! How deliveries are signed and verified, and the only maker of [`Verified`].
 //!
-//! Keeps true: a [`Verified`] exists only for bytes that a configured key which counts now signed within the tolerance, or for a source that
-//! declares what else authenticates it. Nothing is parsed before that but the signing headers themselves. Digests are compared in constant time,
-//! and no changed bit of a digest goes unnoticed: base64 is accepted in one spelling only, hex in either case.
+//! Keeps true: a [`Verified`] exists only for bytes that an active key signed within the tolerance, or for a source
+//! that is authenticated otherwise. Before that, only the signing headers are parsed. Digests are compared in constant
+//! time. Any changed bit is noticed: base64 is accepted in one spelling only, hex in either case.
 //!
 //! Not here: the schemes themselves (`provider`), and which keys a source has (`request::source`).
 
@@ -25,7 +25,7 @@ use key::ActiveKeys;
 pub use key::{Key, KeyError};
 pub use scheme::{Format, Labels, Part, Scheme, SecretForm, Version};
 
-/// What authenticated a delivery, as the event's `verifiedby` tells it.
+/// What authenticated a delivery, for the event's `verifiedby`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifiedBy {
     /// A Standard Webhooks signature.
@@ -64,10 +64,10 @@ pub struct Verified<'a> {
     signed: Option<Signed<'a>>,
 }
 
-/// What a valid signature told besides the body.
+/// The facts from a valid signature, besides the body.
 #[derive(Clone, Copy, Debug)]
 pub struct Signed<'a> {
-    /// The message id that the signature covers, where the scheme has one.
+    /// The message id that the signature covers, if the scheme has one.
     pub message_id: Option<&'a str>,
     /// Which of the source's keys matched, from 0.
     pub slot: usize,
@@ -76,8 +76,8 @@ pub struct Signed<'a> {
 }
 
 impl<'a> Verified<'a> {
-    /// For a source without keys: its client's certificate, path token, client address or explicit `unauthenticated` let the delivery in, which
-    /// the route and the admission have checked.
+    /// For a source without keys. Its client certificate, path token or client address has been checked, or it says
+    /// `unauthenticated`.
     pub fn by_other_means(by: VerifiedBy, body: &'a [u8]) -> Verified<'a> {
         Verified { body, by, signed: None }
     }
@@ -92,7 +92,7 @@ impl<'a> Verified<'a> {
         self.by
     }
 
-    /// What the signature told; none where nothing signs.
+    /// The facts from the signature. None: the source has no keys.
     pub fn signed(&self) -> Option<Signed<'a>> {
         self.signed
     }
@@ -107,7 +107,7 @@ pub enum SignatureError {
     /// A header is there and cannot be read.
     #[error("the header {0} {1}")]
     Malformed(&'static str, &'static str),
-    /// The header of the signatures holds none that could be one.
+    /// The header of the signatures holds no well-formed one.
     #[error("the header {0} holds no well-formed {1} signature")]
     NoSignature(&'static str, Labels),
     /// No key made any of the signatures.
@@ -116,9 +116,9 @@ pub enum SignatureError {
         /// How many keys were tried.
         tried: usize,
     },
-    /// There is a signature of the scheme's old version alone, which the source does not take.
+    /// There is only a signature of the scheme's old version, which the source does not accept.
     #[error(
-        "only an old v1 signature is there, which this source does not take: have the sender sign v2, or set \
+        "there is only an old v1 signature, which this source does not accept: have the sender sign v2, or set \
          accept_v1 = true on the source (`hookgate verify` says whether the v1 is right)"
     )]
     OldVersion,
@@ -136,15 +136,15 @@ pub enum SignatureError {
 fn distance(age: i64) -> String {
     match age.saturating_neg() {
         ahead if ahead > NO_CLOCK => {
-            format!("the signed timestamp is {ahead} s ahead (in milliseconds? seconds are due)")
+            format!("the signed timestamp is {ahead} s ahead (in milliseconds? expected seconds)")
         }
         ahead if ahead > 0 => format!("the signed timestamp is {ahead} s ahead"),
         _ => format!("the signed timestamp is {age} s old"),
     }
 }
 
-/// Checks a delivery's signature over its raw bytes, then its timestamp. `now` is unix seconds, and decides which keys count;
-/// `tolerance` is seconds, both ways.
+/// Checks a delivery's signature over its raw bytes, then its timestamp. `now` is in unix seconds, and decides which
+/// keys are active. `tolerance` is in seconds, both ways.
 ///
 /// # Errors
 /// In this order: a header missing, a header malformed, no key matches, the timestamp outside the tolerance.
@@ -158,14 +158,14 @@ pub fn verify<'a>(
 ) -> Result<Verified<'a>, SignatureError> {
     let claim = Claim::read(scheme, headers)?;
     let active = ActiveKeys { keys, now };
-    let by_old = || {
-        if !scheme.accept_old || !claim.has(true) {
+    let by_old_version = || {
+        if !scheme.accept_old || !claim.has_signature(true) {
             return None;
         }
-        claim.slot(scheme, active, true, rewritten::python(body)?.as_bytes())
+        claim.matching_slot(scheme, active, true, rewritten::python(body)?.as_bytes())
     };
-    let slot = claim.slot(scheme, active, false, body).or_else(by_old).ok_or_else(|| {
-        if scheme.accept_old || claim.has(false) {
+    let slot = claim.matching_slot(scheme, active, false, body).or_else(by_old_version).ok_or_else(|| {
+        if scheme.accept_old || claim.has_signature(false) {
             SignatureError::Mismatch { tried: active.iter().count() }
         } else {
             SignatureError::OldVersion
@@ -179,7 +179,7 @@ pub fn verify<'a>(
     Ok(Verified { body, by: scheme.verified_by, signed: Some(signed) })
 }
 
-/// Signs a body as the provider would: the headers to send. `id` is used where the scheme has one.
+/// Signs a body as the provider would. Returns the headers to send. `id` is used if the scheme has one.
 pub fn sign(scheme: &Scheme, key: &Key, id: &str, at: i64, body: &[u8]) -> Vec<(&'static str, String)> {
     let stamp = at.to_string();
     let signature = scheme.encoding.write(&key.digest(scheme.text(id, &stamp, body)));
@@ -194,5 +194,5 @@ pub fn sign(scheme: &Scheme, key: &Key, id: &str, at: i64, body: &[u8]) -> Vec<(
     headers
 }
 
-/// Seconds ahead that no clock is wrong by, three thousand years: it is another unit.
+/// Three thousand years in seconds. No clock is that far off, so the timestamp has another unit.
 const NO_CLOCK: i64 = 100_000_000_000;

@@ -1,7 +1,8 @@
 //! Copying mistakes that show in a secret's text.
 //!
-//! Keeps true: each mistake has a name and a fix, and neither holds a part of the secret. No provider issues a text with a
-//! [`Flaw`], so a flaw is an error. A text that [`Secret::decoded`] decodes may still be a secret, so that is a warning.
+//! Keeps true: each mistake has a name and a fix, and neither holds a part of the secret. No provider issues a text
+//! with a [`Flaw`], so a flaw is an error. A text that [`Secret::decoded`] decodes may still be a secret, so that is a
+//! warning.
 
 use std::fmt;
 
@@ -15,19 +16,19 @@ use super::{STANDARD_WEBHOOKS_PREFIX, Secret};
 /// A mistake in a secret's text. Its `Display` text follows "the secret ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// A byte order mark stands before it.
+    /// It begins with a byte order mark.
     ByteOrderMark,
     /// It is a key in PEM form.
     Pem,
     /// It has several lines.
     LineBreak,
-    /// A quote stands at its start or end.
+    /// It begins or ends with a quote.
     Quotes,
     /// It begins or ends with white space.
     BlankAround,
-    /// White space, a control or an invisible character stands in it.
+    /// It holds white space, a control or an invisible character.
     BlankInside,
-    /// A signature's version stands before it.
+    /// It begins with a signature's version.
     Version,
     /// It is a public key of Standard Webhooks.
     PublicKey,
@@ -84,8 +85,8 @@ impl Secret {
         }
     }
 
-    /// The secret that its base64 holds, if that is one: the text was probably encoded once too often. `is_base64`: providers
-    /// issue secrets of this kind in base64.
+    /// The secret that its base64 holds, if that is one: the text was probably encoded once too often. `is_base64`:
+    /// providers issue secrets of this kind in base64.
     pub fn decoded(&self, is_base64: bool) -> Option<Secret> {
         let inner = self.decoded_text()?;
         let bare = inner.0.strip_prefix(STANDARD_WEBHOOKS_PREFIX);
@@ -299,7 +300,8 @@ mod tests {
                 assert_eq!(decoded.as_ref().map(Secret::expose), Some(inner), "{text}");
             }
         }
-        // What is base64 once: of random bytes, of hex, of a passphrase; and texts that are no base64, or of something else.
+        // What is base64 once: of random bytes, of hex, of a passphrase; and texts that are no base64, or of something
+        // else.
         let hex = BASE64.encode("0123456789abcdef0123456789abcdef");
         for (text, is_base64) in [
             (&*whole, true),

@@ -1,4 +1,4 @@
-//! What a delivery's headers claim, before any of it is believed.
+//! The signing headers of a delivery, parsed but not yet verified.
 //!
 //! Keeps true: a claim holds at least one well-formed signature, and one timestamp.
 
@@ -34,12 +34,12 @@ impl<'a> Claim<'a> {
         Ok(Claim { id, timestamp, at: unix_seconds(timestamp, stands_in)?, signatures })
     }
 
-    pub(super) fn has(&self, old: bool) -> bool {
+    pub(super) fn has_signature(&self, old: bool) -> bool {
         self.signatures.iter().any(|(version, _)| version.old == old)
     }
 
-    /// The first key that made any of the signatures. Every one is compared whole.
-    pub(super) fn slot(
+    /// The slot of the first key that made any of the signatures. Every signature is compared in full.
+    pub(super) fn matching_slot(
         &self,
         scheme: &Scheme,
         keys: ActiveKeys<'_>,
@@ -61,7 +61,7 @@ fn of_list(scheme: &Scheme, headers: &HeaderMap) -> Result<Vec<Signature>, Signa
     if signatures.is_empty() { Err(none_of(scheme, scheme.versions)) } else { Ok(signatures) }
 }
 
-/// The time, the header that it stands in, and the signatures that go with it.
+/// The timestamp, its header, and the signatures that were made with it.
 fn of_pairs<'a>(
     scheme: &Scheme,
     timestamp: &'static str,
@@ -82,7 +82,7 @@ fn of_pairs<'a>(
         None => signatures.iter().any(|(known, _)| known.timestamp.is_none()),
         Some(_) => pairs(text).any(|(key, _)| key == version.label),
     };
-    // The time stands in one place, and what is signed with another time is not looked at.
+    // There is one timestamp. Signatures that were made with another one are ignored.
     let Some(first) = scheme.versions.iter().find(is_there) else {
         return Err(none_of(scheme, scheme.versions));
     };
@@ -100,7 +100,7 @@ fn of_pairs<'a>(
     Ok((stamp, stands_in, signatures))
 }
 
-/// The pairs of a header. Blanks around a key or a value do not count, and other text is skipped.
+/// The pairs of a header. Blanks around a key or a value are trimmed, and other text is skipped.
 fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
     pairs.map(|(key, value)| (key.trim_matches(BLANKS), value.trim_matches(BLANKS)))
@@ -121,13 +121,13 @@ fn none_of(scheme: &Scheme, versions: &'static [Version]) -> SignatureError {
 
 fn whole_id<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, SignatureError> {
     let id = only(headers, name)?;
-    if message_id::goes_on_into_a_body(id) {
+    if message_id::goes_on_into_body(id) {
         return Err(SignatureError::Malformed(name, "holds a timestamp and the start of a body"));
     }
     Ok(id)
 }
 
-/// The header's one value. Of two, it cannot be told which one was signed.
+/// The header's only value. With two, either may be the signed one.
 fn only<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, SignatureError> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().ok_or(SignatureError::Missing(name))?;
@@ -142,6 +142,6 @@ fn unix_seconds(text: &str, header: &'static str) -> Result<i64, SignatureError>
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(SignatureError::Malformed(header, "holds no timestamp in unix seconds"));
     }
-    // More digits than fit are a time all the same, and far from now.
+    // A number that is too large for an i64 is a timestamp all the same, and far from now.
     Ok(text.parse().unwrap_or(i64::MAX))
 }

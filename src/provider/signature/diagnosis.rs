@@ -1,7 +1,7 @@
-//! Why a signature does not match: the usual mistakes, each tried against what was sent.
+//! Explains why a signature does not match, by trying the usual mistakes against the delivery.
 //!
-//! Keeps true: computed digests, keys and secrets never leave here; what does is the name of a mistake. Nothing here lets
-//! anything in: only [`super::verify`] does. The work is bounded by the bytes hashed.
+//! Keeps true: computed digests, keys and secrets never leave this module, only the names of mistakes. It lets no
+//! delivery in: only [`super::verify`] does. A limit on the bytes hashed bounds the work.
 
 mod body;
 mod charset;
@@ -41,7 +41,7 @@ pub struct RefusedDelivery<'a> {
     pub headers: &'a HeaderMap,
     /// Its raw body.
     pub body: &'a [u8],
-    /// What the verification said.
+    /// The error of the verification.
     pub error: &'a SignatureError,
     /// When it arrived.
     pub at: Timestamp,
@@ -49,15 +49,15 @@ pub struct RefusedDelivery<'a> {
 
 /// A configured secret.
 pub struct KnownSecret<'a> {
-    /// Whose it is.
+    /// The name of its source.
     pub source: &'a str,
-    /// Its place in that source's list, from 0.
+    /// Its index in that source's list, from 0.
     pub slot: usize,
     /// The secret.
     pub secret: Secret,
-    /// From when it counts.
+    /// The first moment at which it is active.
     pub not_before: Option<Timestamp>,
-    /// Until when.
+    /// The first moment at which it is no longer active.
     pub not_after: Option<Timestamp>,
 }
 
@@ -74,7 +74,7 @@ pub fn diagnose(case: &RefusedDelivery<'_>) -> Vec<Mistake> {
     let claimed = Claimed::of(case.scheme, case.headers);
     let mut found = claimed.mistakes.clone();
     match Search::new(case, &claimed).run() {
-        Some(hit) => found.extend(hit.mistakes(case)),
+        Some(explanation) => found.extend(explanation.mistakes(case)),
         None if claimed.entries.is_empty() => {
             if found.is_empty() {
                 found.push(Mistake::NoDigest { header: case.scheme.header, bytes: 0 });
@@ -83,7 +83,7 @@ pub fn diagnose(case: &RefusedDelivery<'_>) -> Vec<Mistake> {
         None => {
             found.extend(body_defects(case.headers, case.body));
             let expected = case.scheme.encoding.into();
-            // Whatever else is wrong, it cannot pass like this.
+            // A signature in another encoding cannot pass, whatever else is wrong.
             if let Some(entry) = claimed.entries.first()
                 && claimed.entries.iter().all(|entry| entry.spelling != expected)
             {
@@ -96,7 +96,7 @@ pub fn diagnose(case: &RefusedDelivery<'_>) -> Vec<Mistake> {
     }
     if found.is_empty() {
         found.push(match case.error {
-            // Everything about it is right but how it is written down.
+            // Everything is right except how the signature is written.
             SignatureError::Malformed(header, _) | SignatureError::NoSignature(header, _) => {
                 Mistake::Versioned { header, expected: case.scheme.prefix() }
             }
@@ -106,18 +106,18 @@ pub fn diagnose(case: &RefusedDelivery<'_>) -> Vec<Mistake> {
     found
 }
 
-/// A secret as a key.
+/// A key that one reading of a secret gives.
 struct CandidateKey<'a> {
     known: &'a KnownSecret<'a>,
     reading: KeyReading,
     mac: Hmac<Sha256>,
 }
 
-/// An explanation under which one of the digests is right.
+/// Assumptions under which one of the digests is right.
 struct Explanation<'a> {
     known: &'a KnownSecret<'a>,
     reading: KeyReading,
-    form: SignedString,
+    string: SignedString,
     alteration: Option<Alteration>,
     entry: &'a ClaimedSignature,
 }
@@ -125,12 +125,12 @@ struct Explanation<'a> {
 struct Search<'a> {
     case: &'a RefusedDelivery<'a>,
     claimed: &'a Claimed,
-    /// The source's own secrets, as they should be read.
+    /// The source's own secrets, read as the scheme says.
     own: Vec<CandidateKey<'a>>,
-    /// The same read otherwise, and the other sources' secrets.
+    /// The same secrets read in other ways, and the other sources' secrets.
     other: Vec<CandidateKey<'a>>,
     tree: Option<Tree<'a>>,
-    /// How many bytes more may be hashed.
+    /// How many more bytes may be hashed.
     left: usize,
 }
 
@@ -138,7 +138,7 @@ impl<'a> Search<'a> {
     fn new(case: &'a RefusedDelivery<'a>, claimed: &'a Claimed) -> Search<'a> {
         let (mut own, mut other) = (Vec::new(), Vec::new());
         for known in case.secrets {
-            for (reading, key) in readings(case.scheme.secret, &known.secret) {
+            for (reading, key) in key_readings(case.scheme.secret, &known.secret) {
                 let Ok(mac) = Hmac::new_from_slice(&key) else { continue };
                 let candidate = CandidateKey { known, reading, mac };
                 match (known.source == case.source, reading == case.scheme.secret.into()) {
@@ -151,41 +151,42 @@ impl<'a> Search<'a> {
         Search { case, claimed, own, other, tree: Tree::parse(case.body), left: MAX_HASHED }
     }
 
-    /// One mistake alone before two together.
+    /// Tries each mistake alone before two together.
     fn run(mut self) -> Option<Explanation<'a>> {
         if self.claimed.entries.is_empty() {
             return None;
         }
         let (own, other) = (std::mem::take(&mut self.own), std::mem::take(&mut self.other));
-        let as_it_is = self.case.body;
-        self.with_body(&own, &[SignedString::Expected], as_it_is, None)
-            .or_else(|| self.with_body(&other, &[SignedString::Expected], as_it_is, None))
-            .or_else(|| self.with_body(&own, &SignedString::WRONG, as_it_is, None))
-            .or_else(|| self.altered(&own, &[SignedString::Expected]))
-            .or_else(|| self.renumbered(&own))
-            .or_else(|| self.with_body(&other, &SignedString::WRONG, as_it_is, None))
-            .or_else(|| self.altered(&own, &SignedString::WRONG))
-            .or_else(|| self.altered(&other, &[SignedString::Expected]))
+        let body = self.case.body;
+        self.try_body(&own, &[SignedString::Expected], body, None)
+            .or_else(|| self.try_body(&other, &[SignedString::Expected], body, None))
+            .or_else(|| self.try_body(&own, &SignedString::WRONG, body, None))
+            .or_else(|| self.try_alterations(&own, &[SignedString::Expected]))
+            .or_else(|| self.try_renumbered(&own))
+            .or_else(|| self.try_body(&other, &SignedString::WRONG, body, None))
+            .or_else(|| self.try_alterations(&own, &SignedString::WRONG))
+            .or_else(|| self.try_alterations(&other, &[SignedString::Expected]))
     }
 
-    fn altered(
+    fn try_alterations(
         &mut self,
         candidates: &[CandidateKey<'a>],
-        forms: &[SignedString],
+        strings: &[SignedString],
     ) -> Option<Explanation<'a>> {
         for alteration in Alteration::all(self.case.body) {
             for body in alteration.undone(self.case.body, self.tree.as_ref()) {
-                let hit = self.with_body(candidates, forms, &body, Some(alteration));
-                if hit.is_some() || self.left == 0 {
-                    return hit;
+                let explanation = self.try_body(candidates, strings, &body, Some(alteration));
+                if explanation.is_some() || self.left == 0 {
+                    return explanation;
                 }
             }
         }
         None
     }
 
-    /// The body with other numbers, as it is and in the usual forms of JSON: what rewrites numbers often rewrites the rest too.
-    fn renumbered(&mut self, candidates: &[CandidateKey<'a>]) -> Option<Explanation<'a>> {
+    /// Tries the body with other numbers, as it is and in the usual forms of JSON: code that rewrites numbers often
+    /// rewrites the rest too.
+    fn try_renumbered(&mut self, candidates: &[CandidateKey<'a>]) -> Option<Explanation<'a>> {
         let limit = self.case.body.len().saturating_mul(2).saturating_add(SOME_BYTES);
         let rewritten = RESPACED.iter().filter_map(|style| self.tree.as_ref()?.write(*style, limit));
         let mut bodies: Vec<Vec<u8>> = rewritten.map(String::into_bytes).collect();
@@ -193,31 +194,34 @@ impl<'a> Search<'a> {
         let before = self.left;
         for body in bodies {
             for variant in numbers::variants(&body) {
-                let hit = self.with_body(
+                let explanation = self.try_body(
                     candidates,
                     &[SignedString::Expected],
                     &variant,
                     Some(Alteration::Renumbered),
                 );
-                // The likelier hypotheses that follow need their share.
-                if hit.is_some() || before - self.left > MAX_HASHED / 4 {
-                    return hit;
+                // The likelier hypotheses that follow need their share of the work.
+                if explanation.is_some() || before - self.left > MAX_HASHED / 4 {
+                    return explanation;
                 }
             }
         }
         None
     }
 
-    fn with_body(
+    fn try_body(
         &mut self,
         candidates: &[CandidateKey<'a>],
-        forms: &[SignedString],
+        strings: &[SignedString],
         body: &[u8],
         alteration: Option<Alteration>,
     ) -> Option<Explanation<'a>> {
-        for form in forms {
-            let around =
-                form.around(self.case.scheme, self.claimed.id.as_deref(), self.claimed.timestamp.as_deref());
+        for string in strings {
+            let around = string.around(
+                self.case.scheme,
+                self.claimed.id.as_deref(),
+                self.claimed.timestamp.as_deref(),
+            );
             for (before, after) in around {
                 for candidate in candidates {
                     self.left = self.left.saturating_sub(body.len() + SOME_BYTES);
@@ -233,7 +237,7 @@ impl<'a> Search<'a> {
                     let mut right = claimed.filter(|entry| bool::from(entry.digest.ct_eq(&made)));
                     if let Some(entry) = right.next() {
                         let CandidateKey { known, reading, .. } = *candidate;
-                        return Some(Explanation { known, reading, form: *form, alteration, entry });
+                        return Some(Explanation { known, reading, string: *string, alteration, entry });
                     }
                 }
             }
@@ -249,17 +253,17 @@ impl Explanation<'_> {
             found.push(Mistake::SecretOf(self.known.source.to_owned()));
         } else if self.reading != case.scheme.secret.into() {
             found.push(Mistake::Keyed { reading: self.reading, expected: case.scheme.secret });
-        } else if !current(self.known, case.at) {
+        } else if !is_active(self.known, case.at) {
             let KnownSecret { slot, not_before, not_after, .. } = *self.known;
             found.push(Mistake::SecretNotCurrent { slot, not_before, not_after });
         }
-        if self.form != SignedString::Expected {
-            found.push(Mistake::SignedOver { form: self.form, expected: case.scheme.signed_parts() });
+        if self.string != SignedString::Expected {
+            found.push(Mistake::SignedOver { form: self.string, expected: case.scheme.signed_parts() });
         }
         let scheme = case.scheme;
         let version = scheme.versions.iter().find(|version| version.label == self.entry.label);
         if version.is_some_and(|version| version.old && !scheme.accept_old)
-            && (self.alteration == Some(Alteration::Rewritten(PYTHON)) || is_pythonic(case.body))
+            && (self.alteration == Some(Alteration::Rewritten(PYTHON)) || is_python_form(case.body))
         {
             found.push(Mistake::OldVersion);
         } else {
@@ -277,16 +281,16 @@ impl Explanation<'_> {
     }
 }
 
-fn is_pythonic(body: &[u8]) -> bool {
+fn is_python_form(body: &[u8]) -> bool {
     rewritten::python(body).is_some_and(|python| python.as_bytes() == body)
 }
 
-fn current(known: &KnownSecret<'_>, at: Timestamp) -> bool {
+fn is_active(known: &KnownSecret<'_>, at: Timestamp) -> bool {
     seconds_within(known.not_before, known.not_after).contains(&at.as_second())
 }
 
-/// A secret as every key that somebody may have made of it, each key once.
-fn readings(form: SecretForm, secret: &Secret) -> Vec<(KeyReading, Vec<u8>)> {
+/// Every key that a sender may have made of a secret, each key once.
+fn key_readings(form: SecretForm, secret: &Secret) -> Vec<(KeyReading, Vec<u8>)> {
     let text = secret.expose();
     let bare = without_prefix(text);
     let expected_key = |text: &str| match form {
@@ -317,7 +321,7 @@ fn readings(form: SecretForm, secret: &Secret) -> Vec<(KeyReading, Vec<u8>)> {
     let mut readings: Vec<(KeyReading, Vec<u8>)> = Vec::new();
     for (reading, key) in all {
         let Some(key) = key.filter(|key| !key.is_empty()) else { continue };
-        // The same key by the right way and by a wrong one is the right one.
+        // The right reading comes first, so it wins if a wrong one gives the same key.
         if readings.iter().all(|(_, known)| *known != key) {
             readings.push((reading, key));
         }
@@ -329,12 +333,12 @@ fn without_prefix(text: &str) -> &str {
     text.strip_prefix(STANDARD_WEBHOOKS_PREFIX).unwrap_or(text)
 }
 
-/// How a body is written before or after its numbers were.
+/// The usual forms of a body whose numbers were rewritten.
 const RESPACED: [Style; 3] = [
     Style { spacing: Spacing::Compact, sorted: false, escapes: Escapes::Plain, numbers: Numbers::AsWritten },
     Style { spacing: Spacing::Python, sorted: false, escapes: Escapes::Ascii, numbers: Numbers::AsWritten },
     Style { spacing: Spacing::Python, sorted: false, escapes: Escapes::Plain, numbers: Numbers::AsWritten },
 ];
-/// A second's work. A large body gets the likelier hypotheses, any other every one.
+/// About a second's work. It is enough for every hypothesis, unless the body is large.
 const MAX_HASHED: usize = 128 << 20;
 const SOME_BYTES: usize = 128;

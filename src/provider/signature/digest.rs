@@ -1,7 +1,7 @@
 //! Digests and secrets in the spellings that providers use.
 //!
-//! Keeps true: a digest has one accepted spelling in base64, the canonical one, and in hex one in either case, so a changed bit of
-//! it is never accepted; only secrets, which an operator copies, are read leniently.
+//! Keeps true: a digest is accepted only in canonical base64, or in hex of either case, so no changed bit is accepted.
+//! Only secrets, which operators copy, are read leniently.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -38,7 +38,7 @@ impl Encoding {
 
 pub(super) fn from_base64(text: &str) -> Option<Digest> {
     let mut digest = [0; 32];
-    // The length is checked first: the slice must hold just a digest, and a longer text is none.
+    // The length is checked first, since the slice has room for one digest only.
     if text.len() != BASE64_DIGEST_LEN {
         return None;
     }

@@ -1,18 +1,18 @@
-//! What may be kept of a signature: enough to tell two apart, and nothing to send.
+//! The fingerprint that is stored instead of a signature: it tells two signatures apart, and cannot be used as one.
 //!
-//! Keeps true: no text that comes out of here holds what could be a digest in hex or base64, with or without padding.
+//! Keeps true: no text from this module holds a possible digest in hex or base64, with or without padding.
 
 use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-/// Stands for a signature in what is kept: `sha256:` and 16 hex digits.
+/// The fingerprint of a signature: `sha256:` and 16 hex digits.
 pub fn fingerprint(signature: &[u8]) -> String {
     format!("sha256:{}", hex::encode(&Sha256::digest(signature)[..8]))
 }
 
-/// A text in which a fingerprint stands for whatever has the form of a signature, such as one that was sent in another
-/// header than its own.
+/// Replaces everything in a text that looks like a signature by its fingerprint. A signature may be in another header
+/// than its own.
 pub fn without_signatures(text: &str) -> Cow<'_, str> {
     let mut clean = String::new();
     let mut copied = 0;
@@ -31,12 +31,13 @@ pub fn without_signatures(text: &str) -> Cow<'_, str> {
     if copied == 0 { Cow::Borrowed(text) } else { Cow::Owned(clean + &text[copied..]) }
 }
 
-/// Base64, that of URLs, and hex.
+/// The characters of base64, of base64 for URLs, and of hex.
 fn is_of_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte)
 }
 
-/// Long enough, and what no name of a program or a host is: hex digits only, or letters of both cases.
+/// Whether a word is as long as a digest, and has 64 hex digits in a row or letters of both cases. Long names of
+/// programs and hosts have neither.
 fn is_signature(word: &str) -> bool {
     let has = |of: fn(&u8) -> bool| word.as_bytes().iter().any(of);
     let hex = || word.split(|c: char| !c.is_ascii_hexdigit()).any(|digits| digits.len() >= HEX_DIGEST_LEN);

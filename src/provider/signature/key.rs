@@ -1,6 +1,6 @@
-//! A source's keys, and when each of them counts.
+//! A source's keys, and when each of them is active.
 //!
-//! Keeps true: a secret that cannot resist guessing makes no key; outside its dates a key signs for nothing.
+//! Keeps true: a secret that is too short to resist guessing makes no key. Outside its dates a key verifies nothing.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use super::digest::{self, Digest};
 use super::{Scheme, SecretForm};
 use crate::config::secret::{STANDARD_WEBHOOKS_PREFIX, Secret};
 
-/// A source's key for its scheme, its first block already hashed, and when it counts, in unix seconds.
+/// A source's key for its scheme, its first block already hashed, and when it is active, in unix seconds.
 #[derive(Clone)]
 pub struct Key {
     mac: Hmac<Sha256>,
@@ -40,7 +40,7 @@ impl Key {
     /// trailing bits.
     ///
     /// # Errors
-    /// When a secret that should be base64 is none or decodes to fewer than 16 bytes.
+    /// If a secret that should be base64 is not, or decodes to fewer than 16 bytes.
     pub fn new(scheme: &Scheme, secret: &Secret) -> Result<Key, KeyError> {
         let text = secret.expose();
         match scheme.secret {
@@ -64,14 +64,14 @@ impl Key {
         }
     }
 
-    /// The same key, active from `not_before` on and before `not_after`; none is no bound. Fractions of a second count for
-    /// neither side: a key never counts outside its dates.
+    /// The same key, active from `not_before` on and before `not_after`. None: no limit. Fractions of a second are
+    /// rounded inwards, so that a key is never active outside its dates.
     #[must_use]
     pub fn within(self, not_before: Option<Timestamp>, not_after: Option<Timestamp>) -> Key {
         Key { active: seconds_within(not_before, not_after), ..self }
     }
 
-    /// Whether it counts at `now`, unix seconds.
+    /// Whether it is active at `now`, in unix seconds.
     pub fn is_active_at(&self, now: i64) -> bool {
         self.active.contains(&now)
     }
@@ -95,13 +95,13 @@ fn unreadable(text: &str) -> KeyError {
     }
 }
 
-/// The unix seconds at which a key with these dates counts.
+/// The unix seconds at which a key with these dates is active.
 pub(super) fn seconds_within(not_before: Option<Timestamp>, not_after: Option<Timestamp>) -> Range<i64> {
     let up = |at: Timestamp| at.as_second() + i64::from(at.subsec_nanosecond() > 0);
     not_before.map_or(i64::MIN, up)..not_after.map_or(i64::MAX, Timestamp::as_second)
 }
 
-/// The keys that count at a moment, each by its slot.
+/// The keys that are active at a moment, each with its slot.
 #[derive(Clone, Copy)]
 pub(super) struct ActiveKeys<'k> {
     pub(super) keys: &'k [Key],

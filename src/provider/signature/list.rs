@@ -1,6 +1,6 @@
 //! A Standard Webhooks list of signatures, as senders write it and proxies join it.
 //!
-//! Keeps true: how a list is taken apart depends on no entry's version being known, so that a version to come hides no other.
+//! Keeps true: a list is split without knowing its versions, so that a future version hides no other entry.
 
 use hyper::HeaderMap;
 use hyper::header::HeaderValue;
@@ -22,13 +22,13 @@ pub(super) fn lines<'a>(
     Ok(values.into_iter().filter_map(|value| value.to_str().ok()))
 }
 
-/// The entries of one header line, each `version,signature`. They stand between blanks, or behind a comma that the next entry's
-/// version follows: a proxy joins two header lines so (RFC 9110, section 5.3), with a blank after the comma or none.
+/// The entries of one header line, each `version,signature`. Blanks separate them, or a comma before the next entry's
+/// version: a proxy joins two header lines by a comma (RFC 9110, section 5.3), with or without a blank after it.
 pub(super) fn entries(line: &str) -> impl Iterator<Item = &str> {
     line.split(BLANKS).flat_map(joined).filter(|entry| !entry.is_empty())
 }
 
-/// What a blank is in a header: a space or a tab (RFC 9110, section 5.6.3).
+/// The blanks of a header: a space or a tab (RFC 9110, section 5.6.3).
 pub(super) const BLANKS: [char; 2] = [' ', '\t'];
 
 /// The entries of a text without blanks.
@@ -47,12 +47,12 @@ fn joined(text: &str) -> impl Iterator<Item = &str> {
                 text
             }
         };
-        // Of a comma with blanks around it.
+        // A comma with blanks around it is left at an end.
         Some(entry.trim_matches(','))
     })
 }
 
-/// Whether a version and its comma stand at the start: `v1,`, `v1a,`.
+/// Whether the text begins with a version and a comma: `v1,`, `v1a,`.
 fn begins_entry(text: &str) -> bool {
     let Some((version, _)) = text.split_once(',') else { return false };
     let number = version.strip_suffix(|c: char| c.is_ascii_lowercase()).unwrap_or(version);

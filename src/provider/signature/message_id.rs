@@ -1,15 +1,15 @@
 //! The message id of Standard Webhooks, as the signature covers it.
 //!
-//! Keeps true: what a genuine delivery has signed behind its own id is taken for no part of another one's id.
+//! Keeps true: no id holds the text that a genuine delivery has signed behind its own id.
 //!
-//! `id.timestamp.body` is signed, so the dots do not tell where the id ends. An attacker who captured a
-//! genuine delivery could split its body at digits between two dots: the rest verifies at that time, under a new id. Standard
-//! Webhooks forbids dots in ids for this reason; some senders use them all the same.
+//! `id.timestamp.body` is signed, so the dots do not show where the id ends. An attacker could capture a genuine
+//! delivery and split its body at digits between two dots: the rest verifies at that time, under a new id. Standard
+//! Webhooks forbids dots in ids for this reason, but some senders use them.
 
 use super::list::BLANKS;
 
-/// Whether an id goes on, behind one that was signed, with `.TIMESTAMP.` and the start of a JSON text.
-pub(super) fn goes_on_into_a_body(id: &str) -> bool {
+/// Whether an id goes on with `.TIMESTAMP.` and the start of a JSON text, as the signed text behind a genuine id does.
+pub(super) fn goes_on_into_body(id: &str) -> bool {
     let mut parts = id.split('.').skip(1).peekable();
     while let Some(part) = parts.next() {
         let is_number = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -29,10 +29,10 @@ mod tests {
     #[test]
     fn numbers_and_dots_alone_are_an_id() {
         for id in ["", ".", "..", "1.2.3", "a.1.b{", ".1.", "a..{", "a.1x.{", "{.1", "{\"a\".1.b"] {
-            assert!(!goes_on_into_a_body(id), "{id}");
+            assert!(!goes_on_into_body(id), "{id}");
         }
         for id in ["a.1.{", ".1.[", "a.b.1.\"", "a.1.2. \t{", "a.1.{x.2.y"] {
-            assert!(goes_on_into_a_body(id), "{id}");
+            assert!(goes_on_into_body(id), "{id}");
         }
     }
 
@@ -48,7 +48,7 @@ mod tests {
             let signed = format!("{id}.{timestamp}.{body}");
             let first = signed.find('{').unwrap_or_default() + 1;
             let cut = (first + cut).min(signed.len());
-            prop_assert!(goes_on_into_a_body(&signed[..cut]));
+            prop_assert!(goes_on_into_body(&signed[..cut]));
         }
     }
 }

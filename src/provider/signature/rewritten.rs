@@ -1,9 +1,9 @@
-//! JSON written again, as the senders' libraries write it: what a signature covers where a body is signed in one form and sent
-//! in another, and what Bond's old v1 signature covers always.
+//! JSON serialised again, as senders' libraries do it. Some senders sign one form of a body and send another; Bond's
+//! old v1 signature always covers Python's form.
 //!
-//! Keeps true: whatever the bytes, it answers text or nothing, in a time that grows with their length. Numbers and the order of
-//! members stay as they came unless the style says otherwise; of duplicate keys the last value counts, where the first stood.
-//! Source of Python's rules: CPython's `json` module (separators `", "` and `": "`, `ensure_ascii`) and `float.__repr__`.
+//! Keeps true: any bytes give text or nothing, in a time that grows with their length. Numbers and the order of members
+//! stay unless the style changes them. Of duplicate keys the last value counts, at the position of the first. Source of
+//! Python's rules: CPython's `json` module (separators `", "` and `": "`, `ensure_ascii`) and `float.__repr__`.
 
 #[cfg(test)]
 mod tests;
@@ -16,11 +16,11 @@ use serde_json::value::RawValue;
 /// How JSON is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    /// What stands between the tokens.
+    /// The white space between the tokens.
     pub spacing: Spacing,
-    /// Whether the members stand in the order of their keys.
+    /// Whether the members are sorted by their keys.
     pub sorted: bool,
-    /// What is escaped in strings.
+    /// The characters that are escaped in strings.
     pub escapes: Escapes,
     /// How numbers are written.
     pub numbers: Numbers,
@@ -53,7 +53,7 @@ impl fmt::Display for Style {
     }
 }
 
-/// What stands between the tokens.
+/// The white space between the tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spacing {
     /// Nothing.
@@ -64,7 +64,7 @@ pub enum Spacing {
     Pretty(usize),
 }
 
-/// What is escaped in strings, besides what must be.
+/// The characters that are escaped in strings, besides those that JSON demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Escapes {
     /// Nothing.
@@ -82,7 +82,7 @@ pub enum Escapes {
 /// How numbers are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numbers {
-    /// As they came.
+    /// As in the body.
     AsWritten,
     /// As Python's `repr`.
     Python,
@@ -90,12 +90,12 @@ pub enum Numbers {
     Javascript,
 }
 
-/// The body as `json.dumps(json.loads(body))` writes it, or nothing where Python would fail or the text is no JSON.
+/// The body as `json.dumps(json.loads(body))` writes it. None: Python would fail, or the text is no JSON.
 pub(super) fn python(body: &[u8]) -> Option<String> {
     Tree::parse(body)?.write(PYTHON, usize::MAX)
 }
 
-/// A JSON text taken apart.
+/// A parsed JSON text.
 pub(super) struct Tree<'a>(Node<'a>);
 
 enum Node<'a> {
@@ -122,7 +122,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Walks a text that is known to be valid JSON.
+/// Parses a text that is known to be valid JSON.
 struct Parser<'a> {
     rest: &'a str,
     depth: usize,
@@ -152,8 +152,8 @@ impl<'a> Parser<'a> {
 
     fn object(&mut self) -> Option<Node<'a>> {
         let mut members: Vec<(String, Node<'a>)> = Vec::new();
-        // The sender chooses how many keys there are, so each is looked up and not searched for.
-        let mut places: HashMap<String, usize> = HashMap::new();
+        // The sender chooses how many keys there are, so a map finds each of them.
+        let mut indexes: HashMap<String, usize> = HashMap::new();
         while self.peek()? != '}' {
             if self.peek()? == ',' {
                 self.take();
@@ -163,10 +163,10 @@ impl<'a> Parser<'a> {
             self.peek()?;
             self.take();
             let value = self.value()?;
-            match places.get(&key).and_then(|at| members.get_mut(*at)) {
+            match indexes.get(&key).and_then(|at| members.get_mut(*at)) {
                 Some(member) => member.1 = value,
                 None => {
-                    places.insert(key.clone(), members.len());
+                    indexes.insert(key.clone(), members.len());
                     members.push((key, value));
                 }
             }
@@ -368,7 +368,7 @@ fn exponent_form(value: f64, plain: std::ops::Range<i32>) -> Option<(String, cha
     Some((digits.to_owned(), if exponent < 0 { '-' } else { '+' }, exponent.unsigned_abs()))
 }
 
-/// What Python's `json.dumps` does by default.
+/// The default of Python's `json.dumps`.
 pub(super) const PYTHON: Style =
     Style { spacing: Spacing::Python, sorted: false, escapes: Escapes::Ascii, numbers: Numbers::Python };
 

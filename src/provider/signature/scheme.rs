@@ -1,6 +1,6 @@
-//! What a signing scheme is made of. It is declared with the provider that signs by it.
+//! The parts of a signing scheme. A scheme is declared with the provider that signs by it.
 //!
-//! Keeps true: a scheme is data; nothing but its declaration has to change where another is added.
+//! Keeps true: a scheme is data, so that a new one needs only its declaration.
 
 use std::fmt;
 
@@ -12,11 +12,11 @@ use super::digest::Encoding;
 pub struct Scheme {
     /// The header of the signatures.
     pub header: &'static str,
-    /// How that header is read, and where the time stands.
+    /// How that header is read, and where the timestamp is.
     pub format: Format,
     /// The known versions of signatures.
     pub versions: &'static [Version],
-    /// The header of the message id, where one is signed.
+    /// The header of the message id, if one is signed.
     pub id: Option<&'static str>,
     /// The signed text.
     pub signed: &'static [Part],
@@ -24,11 +24,11 @@ pub struct Scheme {
     pub encoding: Encoding,
     /// How a secret becomes a key.
     pub secret: SecretForm,
-    /// What the event's `verifiedby` says.
+    /// The event's `verifiedby`.
     pub verified_by: VerifiedBy,
-    /// How the names of its headers begin, and how they begin with senders that rename them.
+    /// How the names of its headers begin, and how they begin if a sender renames them.
     pub renamed: Option<(&'static str, &'static str)>,
-    /// Whether a signature of an old version alone may pass, as the source says.
+    /// Whether the source accepts a signature of an old version alone.
     pub accept_old: bool,
 }
 
@@ -50,11 +50,11 @@ pub enum Format {
 /// A version of signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// As it stands before the signature.
+    /// The text before the signature.
     pub label: &'static str,
-    /// The header of the time, where the time is not where the format has it.
+    /// The header of the timestamp, if it is not where the format has it.
     pub timestamp: Option<&'static str>,
-    /// Whether it signs the body as Python's `json.dumps` would write it again, and passes only where the source opts in.
+    /// Whether it signs the body as Python's `json.dumps` would write it, and passes only if the source opts in.
     pub old: bool,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Labels {
 pub enum Part {
     /// The message id.
     Id,
-    /// The time, as it was sent.
+    /// The timestamp, as it was sent.
     Timestamp,
     /// The raw body.
     Body,
@@ -85,9 +85,9 @@ pub enum Part {
 /// How a secret's text becomes a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretForm {
-    /// As it stands, prefix and all.
+    /// The whole text, with its prefix.
     Text,
-    /// Decoded from base64, after `whsec_` where that stands there.
+    /// Decoded from base64, without `whsec_` if the text begins with it.
     Whsec,
 }
 

@@ -1,6 +1,6 @@
-//! What may have become of a body between signing and capture.
+//! The changes that a body may go through between signing and capture.
 //!
-//! Keeps true: each alteration is undone in one way, and answers nothing where it cannot have happened.
+//! Keeps true: undoing an alteration gives no body if the alteration cannot have happened.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ macro_rules! alterations {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Alteration {
             $(#[doc = $text] $alteration,)+
-            /// The same JSON, written anew; the style is the signed one.
+            /// The same JSON, serialised again. The style is that of the signed body.
             Rewritten(Style),
         }
 
@@ -112,7 +112,7 @@ impl Alteration {
         Alteration::PLAIN.iter().copied().chain(styles(body).map(Alteration::Rewritten))
     }
 
-    /// The bodies that this alteration may have made the one at hand of.
+    /// The bodies that this alteration may have turned into this one.
     pub(super) fn undone(self, body: &[u8], tree: Option<&Tree<'_>>) -> Vec<Vec<u8>> {
         let with_end = |end: &[u8]| [body, end].concat();
         let before = match self {
@@ -130,7 +130,7 @@ impl Alteration {
             Alteration::LfToCrlf => vec![to_lf(body)],
             Alteration::PercentEncoded => {
                 let text = String::from_utf8_lossy(body);
-                // A form has a field's name before it.
+                // A form has a field's name before the value.
                 let field = text.split_once('=').map_or(&*text, |(_, value)| value);
                 [&*text, &text.replace('+', " "), field, &field.replace('+', " ")]
                     .map(|text| percent_decoded(text.as_bytes()))
@@ -138,14 +138,15 @@ impl Alteration {
             }
             Alteration::HtmlEscaped => vec![unescaped_html(body)],
             Alteration::Chunked => unchunked(body).into_iter().collect(),
-            Alteration::Utf8Twice => of_utf8(charset::undone(body), true),
-            Alteration::SignedUtf8Twice => {
-                of_utf8(vec![body.to_vec()], true).first().map(|body| charset::done(body)).unwrap_or_default()
-            }
+            Alteration::Utf8Twice => of_utf8(charset::undo_encoding(body), true),
+            Alteration::SignedUtf8Twice => of_utf8(vec![body.to_vec()], true)
+                .first()
+                .map(|body| charset::encode_again(body))
+                .unwrap_or_default(),
             Alteration::Charset => {
-                let mut others = of_utf8(charset::undone(body), false);
+                let mut others = of_utf8(charset::undo_encoding(body), false);
                 if std::str::from_utf8(body).is_err() {
-                    others.extend(charset::done(body));
+                    others.extend(charset::encode_again(body));
                 }
                 others.extend(charset::from_utf16(body));
                 others
@@ -157,10 +158,10 @@ impl Alteration {
             Alteration::SignedJsonString => wrapping::to_string(body).into_iter().collect(),
             Alteration::Quoted => wrapping::from_quotes(body).into_iter().collect(),
             Alteration::Enveloped => wrapping::from_envelope(body),
-            // Too many to be held at once.
+            // There are too many to hold at once: `Search` makes them one at a time.
             Alteration::Renumbered => Vec::new(),
             Alteration::Rewritten(style) => {
-                // Indentation of something deeply nested could grow without end.
+                // The indentation of deeply nested JSON could fill the memory.
                 let limit = body.len().saturating_mul(8).saturating_add(SOME_BYTES);
                 tree.and_then(|tree| tree.write(style, limit)).map(String::into_bytes).into_iter().collect()
             }
@@ -169,7 +170,7 @@ impl Alteration {
     }
 }
 
-/// What shows without any secret that a body is not the one that was signed.
+/// Defects that show, without any secret, that a body is not the signed one.
 pub fn body_defects(headers: &HeaderMap, body: &[u8]) -> Vec<Mistake> {
     if body.is_empty() {
         return vec![Mistake::BodyEmpty];
@@ -194,7 +195,7 @@ pub fn body_defects(headers: &HeaderMap, body: &[u8]) -> Vec<Mistake> {
     found
 }
 
-/// How a body is wrapped, where the wrapped text is a JSON object and the whole body is not.
+/// The wrapping of a body, if the wrapped text is a JSON object and the whole body is not.
 fn wrapped(body: &[u8]) -> Option<Alteration> {
     let is_object = |body: &[u8]| {
         body.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(body).is_ok()
@@ -207,7 +208,7 @@ fn wrapped(body: &[u8]) -> Option<Alteration> {
         .find(|alteration| alteration.undone(body, None).iter().any(|within| is_object(within)))
 }
 
-/// Those that are UTF-8, or those that are not.
+/// Keeps the bodies that are UTF-8, or with `false` those that are not.
 fn of_utf8(bodies: Vec<Vec<u8>>, is_utf8: bool) -> Vec<Vec<u8>> {
     bodies.into_iter().filter(|body| std::str::from_utf8(body).is_ok() == is_utf8).collect()
 }
@@ -289,7 +290,7 @@ fn unescaped_html(body: &[u8]) -> Vec<u8> {
 }
 
 const GZIP: &[u8] = b"\x1f\x8b";
-/// A chunk's size with what may stand after it.
+/// A chunk's size and its extensions.
 const LONGEST_SIZE: usize = 64;
 const MARK: &[u8] = b"\xef\xbb\xbf";
 const SOME_BYTES: usize = 4096;

@@ -1,18 +1,18 @@
-//! Text in another character set than the one that was signed.
+//! Text in another character set than the signed one.
 //!
-//! Keeps true: each conversion answers nothing where the text cannot have come from it. Source of Windows-1252: the WHATWG
-//! Encoding Standard, where bytes that the code page leaves out stand for the control of their number.
+//! Keeps true: a conversion gives nothing if the text cannot have come from it. Source of Windows-1252: the WHATWG
+//! Encoding Standard, where a byte that the code page leaves out is the control character of the same number.
 
-/// The bytes that, read as Latin-1 or Windows-1252 and written as UTF-8, are this text: one reading of UTF-8 undone.
-pub(super) fn undone(body: &[u8]) -> Vec<Vec<u8>> {
+/// Undoes one encoding as UTF-8: the bytes that, read as Latin-1 or Windows-1252, are this text.
+pub(super) fn undo_encoding(body: &[u8]) -> Vec<Vec<u8>> {
     let Ok(text) = std::str::from_utf8(body) else { return Vec::new() };
     let latin: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
     let windows: Option<Vec<u8>> = text.chars().map(windows_byte).collect();
     all(latin, windows)
 }
 
-/// The bytes read as Latin-1 or Windows-1252 and written as UTF-8.
-pub(super) fn done(body: &[u8]) -> Vec<Vec<u8>> {
+/// Encodes as UTF-8 once more: the bytes read as Latin-1 or Windows-1252, and written as UTF-8.
+pub(super) fn encode_again(body: &[u8]) -> Vec<Vec<u8>> {
     let latin: String = body.iter().map(|byte| char::from(*byte)).collect();
     let windows: String = body.iter().map(|byte| windows_char(*byte)).collect();
     all(Some(latin.into_bytes()), Some(windows.into_bytes()))
@@ -51,7 +51,7 @@ fn windows_char(byte: u8) -> char {
     at.and_then(|at| HIGH.get(at)).copied().unwrap_or(char::from(byte))
 }
 
-/// What Windows-1252 has at 0x80 to 0x9f.
+/// The characters of Windows-1252 from 0x80 to 0x9f.
 const HIGH: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}',
     '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
@@ -66,11 +66,11 @@ mod tests {
         for (text, twice) in
             [("Zoë", "ZoÃ«"), ("10 €", "10 â‚¬"), ("naïve", "naÃ¯ve"), ("“q”", "â€œqâ€\u{9d}")]
         {
-            assert!(undone(twice.as_bytes()).contains(&text.as_bytes().to_vec()), "{text}");
-            assert!(done(text.as_bytes()).contains(&twice.as_bytes().to_vec()), "{text}");
+            assert!(undo_encoding(twice.as_bytes()).contains(&text.as_bytes().to_vec()), "{text}");
+            assert!(encode_again(text.as_bytes()).contains(&twice.as_bytes().to_vec()), "{text}");
         }
-        assert_eq!(undone("Zoë".as_bytes()), [b"Zo\xeb"]);
-        assert!(undone("日本".as_bytes()).is_empty() && undone(b"\xff").is_empty());
+        assert_eq!(undo_encoding("Zoë".as_bytes()), [b"Zo\xeb"]);
+        assert!(undo_encoding("日本".as_bytes()).is_empty() && undo_encoding(b"\xff").is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What the signing headers say, read as leniently as they may be written.
+//! The signing headers, read leniently.
 //!
-//! Keeps true: nothing here is believed; it is only what hypotheses are held against.
+//! Keeps true: the claims are not trusted. They are only compared with hypotheses.
 
 use hyper::HeaderMap;
 
@@ -20,7 +20,7 @@ pub(super) struct Claimed {
 
 /// One signature.
 pub(super) struct ClaimedSignature {
-    /// `v1`, `sha256`; empty where it stands alone.
+    /// `v1`, `sha256`; empty if the signature has none.
     pub(super) label: String,
     /// Whether the label ends with `=`, and not with a comma or a blank.
     pub(super) by_equals: bool,
@@ -50,7 +50,7 @@ impl Claimed {
         claimed
     }
 
-    /// Looks for the time in a header of its own where it is not among the pairs.
+    /// Looks for the timestamp in a header of its own, if it is not among the pairs.
     fn timestamp_of_pairs(&mut self, scheme: &Scheme, headers: &HeaderMap, key: &'static str) {
         let mut apart = false;
         for version in scheme.versions {
@@ -61,19 +61,19 @@ impl Claimed {
                 self.timestamp = self.header(scheme, headers, name);
             }
         }
-        // Where the header of its own is missing, that is said already.
+        // A missing header of its own is reported already.
         let is_said = apart && !self.mistakes.is_empty();
         if self.timestamp.is_none() && !self.entries.is_empty() && !is_said {
             self.mistakes.push(Mistake::TimestampMissing { header: scheme.header, key });
         }
     }
 
-    /// A header's text, under its name or one that was meant to be it.
+    /// A header's text, under its name or a similar one.
     fn header(&mut self, scheme: &Scheme, headers: &HeaderMap, name: &'static str) -> Option<String> {
         let of_signatures = name == scheme.header;
         let mut found = name.to_owned();
         if !headers.contains_key(name) {
-            let meant = headers.keys().find(|other| means(scheme, other.as_str(), name));
+            let meant = headers.keys().find(|other| resembles(scheme, other.as_str(), name));
             match meant {
                 Some(other) => {
                     found = other.as_str().to_owned();
@@ -93,7 +93,7 @@ impl Claimed {
             self.mistakes.push(Mistake::HeaderNotAscii(name));
         }
         let texts: Vec<_> = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-        // A timestamp or an id has no parts: of several the first is as good as any.
+        // A timestamp or an id is one value. Of several, the first is as good as any.
         let text = if of_signatures { texts.join(",") } else { texts.first()?.to_string() };
         if text.trim().is_empty() {
             self.mistakes.push(Mistake::HeaderEmpty(name));
@@ -101,7 +101,7 @@ impl Claimed {
         Some(text)
     }
 
-    /// Takes a header of signatures apart, whatever separates them.
+    /// Splits a header of signatures, whatever separates them.
     fn signatures(&mut self, scheme: &Scheme, headers: &HeaderMap) {
         let (header, known) = (scheme.header, scheme.versions);
         let Some(text) = self.header(scheme, headers, header) else { return };
@@ -146,8 +146,8 @@ impl Claimed {
     }
 }
 
-/// Whether a header of this name was probably meant to be that one: `svix-id`, `Webhook_Id`, `x-webhook-id`.
-fn means(scheme: &Scheme, other: &str, name: &str) -> bool {
+/// Whether the header `other` was probably meant to be `name`: `svix-id`, `Webhook_Id`, `x-webhook-id`.
+fn resembles(scheme: &Scheme, other: &str, name: &str) -> bool {
     let plain = |name: &str| {
         let name = name.replace('_', "-");
         name.strip_prefix("x-").unwrap_or(&name).to_owned()
@@ -167,7 +167,7 @@ fn is_version(text: &str) -> bool {
         || (digits.starts_with(|c: char| c.is_ascii_digit()) && text.len() <= MAX_VERSION)
 }
 
-/// A digest and how it is spelt; else of how many bytes the text is, 0 where it is nothing that could be read.
+/// A digest and its spelling. The error is the number of bytes that the text decodes to, 0 if it does not decode.
 fn read(text: &str) -> Result<(Digest, Spelling), usize> {
     if let Ok(bytes) = hex::decode(text) {
         return <Digest>::try_from(&*bytes).map(|digest| (digest, Spelling::Hex)).map_err(|_| bytes.len());
@@ -188,6 +188,6 @@ fn read(text: &str) -> Result<(Digest, Spelling), usize> {
     }
 }
 
-/// More signatures in one header are no mistake that anybody makes.
+/// No usual mistake puts more signatures into one header.
 const MAX_TOKENS: usize = 64;
 const MAX_VERSION: usize = 4;

@@ -1,6 +1,6 @@
-//! The mistakes that are known, a row each: a label for machines, and what to do.
+//! The known mistakes, one row each: a label for machines, and what to do.
 //!
-//! Keeps true: a mistake names headers, sources and places in the config; never a secret, a key or a digest.
+//! Keeps true: a mistake names headers, sources and the index of a secret. It never holds a secret, a key or a digest.
 
 use std::fmt;
 
@@ -10,11 +10,12 @@ use super::{Alteration, SignedString};
 use crate::provider::signature::Encoding;
 use crate::provider::signature::scheme::{Labels, SecretForm, Version};
 
-/// Makes [`Mistake`] of its rows: the mistake, its label, its text, and what the text shows beside the mistake's own fields.
+/// Makes [`Mistake`] of its rows: the mistake, its label, its text, and what the text shows beside the mistake's own
+/// fields.
 macro_rules! mistakes {
     ($($mistake:ident $(($one:ident: $one_type:ty))? $({ $($field:ident: $type:ty),+ })? =
         $label:expr, $text:literal $(, $shown:ident = $value:expr)*;)+) => {
-        /// One thing that is wrong.
+        /// A mistake in a delivery or its signature.
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[allow(missing_docs)]
         pub enum Mistake {
@@ -22,7 +23,7 @@ macro_rules! mistakes {
         }
 
         impl Mistake {
-            /// One word a kind of mistake.
+            /// The label of this kind of mistake, for machines.
             #[allow(unused_variables)]
             pub fn label(&self) -> &'static str {
                 match self { $(Mistake::$mistake $(($one))? $({ $($field),+ })? => $label,)+ }
@@ -92,7 +93,7 @@ mistakes! {
          again, byte for byte.";
     Spelt { found: Spelling, expected: Spelling } = "digest_encoding",
         "The signature is written in {found}: write it in {expected}.";
-    // `expected`: what should stand before the signature.
+    // `expected`: the text before the signature, such as `v1,`.
     Versioned { header: &'static str, expected: String } = "signature_version",
         "The signature is right, but does not stand under its version: write it as {expected}… in {header}.";
     OldVersion = "old_version_only",
@@ -105,7 +106,7 @@ mistakes! {
 }
 
 impl Mistake {
-    /// Whether no secret can be tried until this is mended.
+    /// Whether no secret can be tried until this mistake is fixed.
     pub(super) fn hides_the_signature(&self) -> bool {
         matches!(
             self,
@@ -174,7 +175,7 @@ impl fmt::Display for Spelling {
     }
 }
 
-/// How a secret's text is made the key.
+/// How a key is made from a secret's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyReading {
     /// The text, prefix and all.
@@ -209,7 +210,7 @@ impl From<SecretForm> for KeyReading {
 }
 
 impl KeyReading {
-    /// Which key was used, and what to do about it.
+    /// Says which key was used, and how to fix that.
     fn said(self, expected: SecretForm) -> String {
         let expected = match expected {
             SecretForm::Text => "this provider's key is the secret's whole text, prefix and all",

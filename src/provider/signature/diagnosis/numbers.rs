@@ -1,20 +1,20 @@
-//! Numbers of a JSON text written otherwise: `10.0` as `10`, `1.50` as `1.5`, `1e3` as `1000`.
+//! Writes the numbers of a JSON text in other ways: `10.0` as `10`, `1.50` as `1.5`, `1e3` as `1000`.
 //!
-//! Keeps true: only numbers outside strings change, everything else stays byte for byte; the ways to write them come one at a
-//! time, each made only when it is asked for.
+//! Keeps true: only numbers outside strings change, and all other bytes stay. Each variant is made only when it is
+//! needed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::provider::signature::rewritten::Numbers;
 
-/// Another way to write a number; none where the rule does not apply to it.
+/// Another way to write a number. None: the rule does not apply to it.
 type Rule = fn(&str) -> Option<String>;
 
 /// The text with its numbers written in other ways, the likeliest first.
 pub(super) fn variants(body: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     let literals = literals(body);
-    // The same key is written by the same code, however often it comes.
+    // The numbers under one key are written by the same code, so they change together.
     let mut keys: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
     for (number, literal) in literals.iter().enumerate() {
         keys.entry(literal.key).or_default().push(number);
@@ -25,10 +25,10 @@ pub(super) fn variants(body: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     plans.filter_map(move |(numbers, rule)| written(body, &literals, &numbers, rule))
 }
 
-/// One group of numbers after the other under each rule, then several groups together.
+/// Each group of numbers alone under each rule, then several groups together.
 fn chosen(groups: Vec<Vec<usize>>) -> impl Iterator<Item = (Vec<usize>, Rule)> {
     let single = groups.clone().into_iter().flat_map(|group| RULES.map(|rule| (group.clone(), rule)));
-    // Of more groups, only the first ones: each doubles the ways.
+    // Each group doubles the number of variants, so only the first ones are combined.
     let count = groups.len().min(MAX_GROUPS);
     let several = (1_u32..1 << count).filter(|chosen| chosen.count_ones() > 1).flat_map(move |chosen| {
         let taken = groups.iter().enumerate().filter(|(at, _)| chosen & (1 << at) != 0);
@@ -38,17 +38,17 @@ fn chosen(groups: Vec<Vec<usize>>) -> impl Iterator<Item = (Vec<usize>, Rule)> {
     single.chain(several)
 }
 
-/// The body with these of its numbers written by the rule; none if that changes nothing.
+/// The body with these numbers written by the rule. None: that changes nothing.
 fn written(body: &[u8], literals: &[Literal<'_>], numbers: &[usize], rule: Rule) -> Option<Vec<u8>> {
     let (mut out, mut from, mut changed) = (Vec::with_capacity(body.len() + 64), 0, false);
     let mut numbers = numbers.to_vec();
     numbers.sort_unstable();
     for literal in numbers.into_iter().filter_map(|number| literals.get(number)) {
-        let text = std::str::from_utf8(body.get(literal.place.clone())?).ok()?;
+        let text = std::str::from_utf8(body.get(literal.range.clone())?).ok()?;
         let Some(other) = rule(text).filter(|other| other != text) else { continue };
-        out.extend_from_slice(body.get(from..literal.place.start)?);
+        out.extend_from_slice(body.get(from..literal.range.start)?);
         out.extend_from_slice(other.as_bytes());
-        (from, changed) = (literal.place.end, true);
+        (from, changed) = (literal.range.end, true);
     }
     out.extend_from_slice(body.get(from..)?);
     changed.then_some(out)
@@ -56,7 +56,7 @@ fn written(body: &[u8], literals: &[Literal<'_>], numbers: &[usize], rule: Rule)
 
 /// A number and the key before it; in a list, the list's key.
 struct Literal<'a> {
-    place: Range<usize>,
+    range: Range<usize>,
     key: &'a [u8],
 }
 
@@ -78,7 +78,7 @@ fn literals(body: &[u8]) -> Vec<Literal<'_>> {
             }
             b'-' | b'0'..=b'9' => {
                 let end = at + run(at, |byte| byte.is_ascii_digit() || b"+-.eE".contains(byte));
-                literals.push(Literal { place: at..end, key });
+                literals.push(Literal { range: at..end, key });
                 at = end;
             }
             _ => at += 1,
@@ -123,7 +123,7 @@ fn with_point(text: &str) -> Option<String> {
     is_whole(text).then(|| format!("{text}.0"))
 }
 
-/// `10` and `10.5` with two places, as a decimal is written.
+/// `10` and `10.5` with two decimals, as a decimal is written.
 fn with_cents(text: &str) -> Option<String> {
     if text.contains(['e', 'E']) {
         return None;
@@ -187,7 +187,7 @@ fn quoted(text: &str) -> Option<String> {
     Some(format!("\"{text}\""))
 }
 
-/// 2^10 ways at most.
+/// At most 2^10 combinations.
 const MAX_GROUPS: usize = 10;
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! The strings that senders sign.
 //!
-//! Keeps true: a form is built only of what the delivery's headers hold.
+//! Keeps true: the text around the body comes only from the delivery's headers.
 
 use std::fmt;
 
 use crate::provider::signature::{Part, Scheme};
 
-/// What stands around the body in the signed string.
+/// The text around the body in the signed string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignedString {
-    /// What the scheme says.
+    /// As the scheme says.
     Expected,
     /// Nothing.
     BodyAlone,
@@ -17,7 +17,7 @@ pub enum SignedString {
     WithoutTimestamp,
     /// All but the id.
     WithoutId,
-    /// The right parts with this between them.
+    /// The right parts with another separator.
     Separated(&'static str),
     /// The right parts in another order.
     OtherOrder,
@@ -25,12 +25,12 @@ pub enum SignedString {
     Milliseconds,
     /// The timestamp in seconds, where the header has milliseconds.
     Seconds,
-    /// A version too, as Slack has it.
+    /// A version before the right parts, as Slack has it.
     Versioned,
 }
 
 impl SignedString {
-    /// Every form but the right one, the likeliest first.
+    /// Every string but the expected one, the likeliest first.
     pub(super) const WRONG: [SignedString; 16] = [
         SignedString::BodyAlone,
         SignedString::WithoutTimestamp,
@@ -50,7 +50,7 @@ impl SignedString {
         SignedString::Versioned,
     ];
 
-    /// What stands before the body and after it, in each way that this form may be written.
+    /// The texts before and after the body, in each way that this string may be built.
     pub(super) fn around(
         self,
         scheme: &Scheme,
@@ -113,7 +113,7 @@ impl fmt::Display for SignedString {
     }
 }
 
-/// What stands before the body and after it where everything is right.
+/// The texts before and after the body, as the scheme says.
 fn expected(scheme: &Scheme, id: Option<&str>, stamp: Option<&str>) -> Option<(String, String)> {
     let (mut before, mut after) = (String::new(), None);
     for part in scheme.signed {

@@ -10,28 +10,28 @@ use serde_json::value::RawValue;
 
 use crate::config::secret::lenient_base64;
 
-/// What base64 stands for; line breaks and the alphabet for URLs are taken too.
+/// Decodes base64. Line breaks and the alphabet for URLs are accepted.
 pub(super) fn from_base64(body: &[u8]) -> Option<Vec<u8>> {
     let text: String = std::str::from_utf8(body).ok()?.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    // What `data:` URLs have before it.
+    // A `data:` URL has this before the base64.
     let text = text.rsplit_once(";base64,").map_or(&*text, |(_, text)| text);
     let text = text.trim_matches('"').replace('-', "+").replace('_', "/");
     lenient_base64(&text).filter(|bytes| !bytes.is_empty())
 }
 
-/// The body in base64, where that was signed.
+/// The body in base64, for a sender that signs that.
 pub(super) fn to_base64(body: &[u8]) -> Vec<u8> {
     STANDARD.encode(body).into_bytes()
 }
 
-/// What hex stands for.
+/// Decodes hex.
 pub(super) fn from_hex(body: &[u8]) -> Option<Vec<u8>> {
     let text: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let text = text.strip_prefix(b"0x").or(text.strip_prefix(b"\\x")).unwrap_or(&text);
     hex::decode(text).ok().filter(|bytes| !bytes.is_empty())
 }
 
-/// What a JSON string holds, with its quotes or without.
+/// The contents of a JSON string, with its quotes or without.
 pub(super) fn from_string(body: &[u8]) -> Vec<Vec<u8>> {
     let text = body.trim_ascii();
     let quoted = [b"\"", text, b"\""].concat();
@@ -40,12 +40,12 @@ pub(super) fn from_string(body: &[u8]) -> Vec<Vec<u8>> {
     texts.filter_map(|text| serde_json::from_slice::<String>(text).ok()).map(String::into_bytes).collect()
 }
 
-/// The body as a JSON string, where that was signed.
+/// The body as a JSON string, for a sender that signs that.
 pub(super) fn to_string(body: &[u8]) -> Option<Vec<u8>> {
     serde_json::to_vec(std::str::from_utf8(body).ok()?).ok()
 }
 
-/// What stands in quotes, as a shell shows it.
+/// The text within quotes, as a shell shows it.
 pub(super) fn from_quotes(body: &[u8]) -> Option<Vec<u8>> {
     let text = body.trim_ascii();
     let inner = |quote: &[u8]| text.strip_prefix(quote)?.strip_suffix(quote);
