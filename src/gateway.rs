@@ -1,8 +1,7 @@
-//! The gateway as a whole: builds every part in order, and takes them down in order.
+//! The gateway as a whole: starts and stops every part in order.
 //!
-//! Keeps true: nothing is accepted before every part that it needs is open; at the end readiness goes first, then the
-//! listener, then the connections, then the quarantine and what drains the spool, then when sources last had an event, then
-//! the inbox, then the reject log, then the database, which another gateway may wait for, and the admin listener last.
+//! Keeps true: the gateway accepts no connection before every part is open. It stops in this order: readiness, edge listeners,
+//! connections, quarantine, spool drainers, `last_accepted`, inbox, reject log, database, admin listener.
 
 mod handoff_lock;
 mod listeners;
@@ -46,32 +45,32 @@ pub use handoff_lock::HandoffLock;
 use listeners::{AdminListener, EdgeListeners, Sockets};
 use load::RestartOnlySecret;
 pub use load::{Loaded, load, unread_for};
-pub use offline::{OfflineGateway, StoppedError};
+pub use offline::{OfflineError, OfflineGateway};
 pub use reject_log::record_acts;
 pub use reload::{Changes, Reloads};
 use stores::{Dependencies, Stores};
 
-/// A gateway that serves.
+/// A running gateway.
 pub struct Gateway {
-    /// In force.
+    /// The config in force.
     config: Config,
     pipeline: Arc<Pipeline>,
     database: Option<Arc<Database>>,
     last_accepted: LastAccepted,
-    /// The sources that share a provider, as the inbox is to know them.
+    /// The sources that share a provider; the inbox reads them.
     qualified: Arc<ArcSwap<HashSet<String>>>,
-    turn: Option<HandoffLock>,
+    handoff: Option<HandoffLock>,
     edge: EdgeListeners,
-    /// Runs what writes to Redis and the brokers.
+    /// Runs the writers to Redis and the brokers.
     store_thread: RuntimeThread,
     admin: AdminListener,
-    /// Ends the look at the servers' settings.
-    looking: CancellationToken,
-    /// As of the start.
-    lasting: Vec<RestartOnlySecret>,
+    /// Ends [`live::watch`].
+    live_watch: CancellationToken,
+    /// As they were at the start.
+    restart_only: Vec<RestartOnlySecret>,
 }
 
-/// Why a gateway does not start. Each says what to do where that is known.
+/// Why a gateway does not start, with the remedy where one is known.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The config has errors.
@@ -95,7 +94,7 @@ pub enum StartError {
         /// What the system said.
         why: io::Error,
     },
-    /// The system gives no thread.
+    /// The system cannot start a thread.
     #[error("edge.threads: cannot start a thread: {0}")]
     Threads(io::Error),
     /// The reject log cannot be opened.
@@ -104,13 +103,13 @@ pub enum StartError {
     /// The database in the data folder cannot be opened.
     #[error("data_dir: {0}")]
     Database(#[from] OpenError),
-    /// Redis cannot be used as configured.
+    /// Redis cannot be used with this config.
     #[error("redis: {0}")]
     Redis(#[from] redis::OpenError),
     /// The broker cannot be opened.
     #[error("queue: {0}")]
     Broker(#[from] crate::durable::broker::OpenError),
-    /// What an earlier run left in the spool cannot be read.
+    /// The events that an earlier run left in the spool cannot be read.
     #[error("spool: {0}")]
     Spool(#[from] Failure),
     /// The URL of Redis or of the broker cannot be read.
@@ -122,21 +121,21 @@ pub enum StartError {
 }
 
 impl Gateway {
-    /// Opens every part and starts to serve. Waits for the turn, where another gateway may have it.
+    /// Opens every part and starts to serve. Waits for the handoff lock if another gateway holds it.
     ///
     /// # Errors
     /// When the config has errors, or a part cannot be opened.
     pub async fn start(config: Config, clock: Clock) -> Result<Gateway, StartError> {
-        let turn = HandoffLock::of(&config).await?;
-        Gateway::start_in_turn(turn, config, clock).await
+        let handoff = HandoffLock::acquire(&config).await?;
+        Gateway::start_with(handoff, config, clock).await
     }
 
-    /// The same with the turn that [`HandoffLock::of`] gives.
+    /// Like [`Gateway::start`], with a lock from [`HandoffLock::acquire`].
     ///
     /// # Errors
     /// As [`Gateway::start`].
-    pub async fn start_in_turn(
-        mut turn: Option<HandoffLock>,
+    pub async fn start_with(
+        mut handoff: Option<HandoffLock>,
         config: Config,
         clock: Clock,
     ) -> Result<Gateway, StartError> {
@@ -144,31 +143,31 @@ impl Gateway {
         let (rules, key) = rules(&config, &metrics)?;
         make_data_dir(&config.data_dir)?;
         let data_dir = |why| StartError::DataDir { path: config.data_dir.clone(), why };
-        // Before the stores, so that a port in use is told before anything is touched.
-        let sockets = Sockets::of(&config)?;
-        if let Some(turn) = &mut turn {
-            turn.listens().map_err(data_dir)?;
+        // Before the stores: a start that fails on a port in use must change nothing.
+        let sockets = Sockets::bind(&config)?;
+        if let Some(handoff) = &mut handoff {
+            handoff.mark_listening().map_err(data_dir)?;
         }
         let edge_threads = EdgeThreads::start(config.edge.threads).map_err(StartError::Threads)?;
         let store_thread = RuntimeThread::start("store").map_err(StartError::Threads)?;
 
         let readiness = Arc::new(Readiness::default());
-        // Before anything that may take its time: whoever asks is told that it is not ready yet.
+        // Before anything slow: until the start is done, /readyz answers "not ready".
         let rules = Arc::new(ArcSwap::from_pointee(rules));
-        let of_admin = Arc::new(Map::new(rules.clone(), |rules: &RuntimeConfig| &rules.admin));
-        let telling = Admin { metrics: metrics.clone(), readiness: readiness.clone(), rules: of_admin };
-        let admin = AdminListener::serve(telling, sockets.admin);
+        let admin_rules = Arc::new(Map::new(rules.clone(), |rules: &RuntimeConfig| &rules.admin));
+        let admin = Admin { metrics: metrics.clone(), readiness: readiness.clone(), rules: admin_rules };
+        let admin = AdminListener::serve(admin, sockets.admin);
         let qualified = Arc::new(ArcSwap::from_pointee(stores::sharing_a_provider(&config)));
-        let with =
+        let deps =
             Dependencies { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
-        let audit = reject_log::open(&config, &with).await?;
-        let Stores { enqueuer, database } = open_stores(&config, &with, store_thread.handle()).await?;
+        let audit = reject_log::open(&config, &deps).await?;
+        let Stores { enqueuer, database } = open_stores(&config, &deps, store_thread.handle()).await?;
         let last_accepted = LastAccepted::open(&data_dir::database_file(&config.data_dir), clock.clone());
         last_accepted.serve(rules.load().last_accepted(&metrics));
-        reject_log::keep(&config, &audit, &with);
-        let quarantine = stores::quarantine(&config, key, &with).await?;
-        let lasting = load::lasting(&config);
-        let looking = admin.beside(live::watch(config.clone(), clock.clone(), metrics.clone()));
+        reject_log::attach_ledger(&config, &audit, &deps);
+        let quarantine = stores::quarantine(&config, key, &deps).await?;
+        let restart_only = load::read_restart_only(&config);
+        let live_watch = admin.spawn(live::watch(config.clone(), clock.clone(), metrics.clone()));
         metrics.gateway.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
         let pipeline = Arc::new(Pipeline {
             rules,
@@ -182,9 +181,9 @@ impl Gateway {
         });
         pipeline.enqueuer.start(Arc::downgrade(&pipeline));
 
-        // A queue that is there answers in a moment; one that is away must not hold the start up.
-        let _ = tokio::time::timeout(FIRST_CONTACT, up(&readiness)).await;
-        // Whoever waits for what it asked of the last gateway is not to be told that the queue is away, when it is not.
+        // A queue that is up answers in a moment; one that is down must not delay the start.
+        let _ = tokio::time::timeout(FIRST_CONTACT, wait_until_up(&readiness)).await;
+        // After the first contact: a `quarantine reverify` that still waits must not hear that a healthy queue is down.
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.start(Arc::downgrade(&pipeline));
         }
@@ -199,55 +198,57 @@ impl Gateway {
             database,
             last_accepted,
             qualified,
-            turn,
+            handoff,
             edge,
             store_thread,
             admin,
-            looking,
-            lasting,
+            live_watch,
+            restart_only,
         })
     }
 
-    /// Where it takes deliveries, ports resolved.
+    /// The addresses of the edge listeners, ports resolved.
     pub fn edge(&self) -> Vec<SocketAddr> {
         self.edge.addresses()
     }
 
-    /// Where it tells of itself, port resolved.
+    /// The address of the admin listener, port resolved.
     pub fn admin(&self) -> SocketAddr {
         self.admin.address()
     }
 
-    /// Stops: nothing answered 200 is lost, and what is in flight is answered if it can be within `drain_timeout`.
+    /// Stops. Loses no event that was answered 200. Answers the requests in flight, for at most `drain_timeout`.
     pub async fn drain(self) {
-        let Gateway { pipeline, database, last_accepted, turn, edge, store_thread, admin, .. } = self;
+        let Gateway { pipeline, database, last_accepted, handoff, edge, store_thread, admin, .. } = self;
         let begun = clock::instant();
         let timeout = pipeline.rules.load().edge.drain_timeout;
         let left = || timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
         pipeline.readiness.set_draining();
-        // What it verifies just now has until the requests are done.
+        // A verification under way may go on until the requests are done.
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.stop_verifying();
         }
-        if tokio::time::timeout(left(), may_close(&pipeline, turn)).await.is_err() {
-            tracing::warn!(in_flight = pipeline.metrics.edge.in_flight.get(), "drain_timeout is over");
+        if tokio::time::timeout(left(), wait_to_close(&pipeline, handoff)).await.is_err() {
+            tracing::warn!(
+                in_flight = pipeline.metrics.edge.in_flight.get(),
+                "drain_timeout is over; closing with requests in flight"
+            );
         }
         edge.stop_accepting().await;
         pipeline.tasks.close();
-        if tokio::time::timeout(left().max(LAST_MOMENT), pipeline.tasks.wait()).await.is_err() {
-            edge.drop_everything();
-            // What was detached from its connection still has the inbox to wait for, which is bounded.
+        if tokio::time::timeout(left().max(MIN_GRACE), pipeline.tasks.wait()).await.is_err() {
+            edge.drop_connections();
+            // A detached enqueue still waits for the inbox, at most this long.
             let bound = pipeline.rules.load().edge.request_timeout;
             let _ = tokio::time::timeout(bound.min(MAX_DETACHED), pipeline.tasks.wait()).await;
         }
         edge.close().await;
-        // Drainers tell the pipeline what they do, and the quarantine asks it; once they are gone, nothing but requests can
-        // hold it.
+        // The drainers and the quarantine hold the pipeline; once they have stopped, only requests can.
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.stop().await;
         }
         pipeline.enqueuer.stop().await;
-        // Before the inbox and the database let go of the lock on the file.
+        // Before the inbox and the database release the lock on the file.
         last_accepted.close().await;
         match Arc::try_unwrap(pipeline) {
             Ok(Pipeline { enqueuer, audit, quarantine, .. }) => {
@@ -259,7 +260,7 @@ impl Gateway {
                 }
                 audit.close();
             }
-            // A task that does not end holds it. What was answered is durable all the same.
+            // A task that does not end holds the pipeline. Every answered event is durable anyway.
             Err(pipeline) => pipeline.audit.close(),
         }
         store_thread.stop().await;
@@ -270,21 +271,21 @@ impl Gateway {
     }
 }
 
-/// What to do about an address that cannot be listened on, where the system's words tell.
+/// The remedy for an address that cannot be listened on, where the error tells it.
 fn listen_advice(why: &io::Error) -> &'static str {
     match why.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another program has the port (`ss -ltnp` shows which): stop it, or name another port"
+            "; another program has the port (`ss -ltnp` shows which): stop it, or choose another port"
         }
-        io::ErrorKind::AddrNotAvailable => "; this machine has no such address: name one that it has",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address: choose one that it has",
         io::ErrorKind::PermissionDenied => {
-            "; a port below 1024 needs the capability CAP_NET_BIND_SERVICE: give it, or name a higher port"
+            "; a port below 1024 needs the capability CAP_NET_BIND_SERVICE: grant it, or choose a higher port"
         }
         _ => "",
     }
 }
 
-/// What requests are held against, and what quarantined ones are sealed with, if nothing is wrong with either.
+/// The rules that requests must meet, and the key that encrypts quarantined requests.
 fn rules(config: &Config, metrics: &Metrics) -> Result<(RuntimeConfig, Option<Key>), StartError> {
     let mut problems = Vec::new();
     let rules = RuntimeConfig::build(config, metrics, None, &mut problems);
@@ -293,42 +294,43 @@ fn rules(config: &Config, metrics: &Metrics) -> Result<(RuntimeConfig, Option<Ke
     if problems.is_empty() { Ok((rules, key)) } else { Err(StartError::Config(problems)) }
 }
 
+/// Opens the stores. Where ports are shared, waits until the draining gateway has closed the database.
 async fn open_stores(
     config: &Config,
-    with: &Dependencies<'_>,
+    deps: &Dependencies<'_>,
     runtime: &Handle,
 ) -> Result<Stores, StartError> {
     loop {
-        match stores::open(config, with, runtime).await {
+        match stores::open(config, deps, runtime).await {
             Err(StartError::Database(OpenError::InUse { .. })) if config.edge.reuse_port => {
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(POLL).await;
             }
             opened => return opened,
         }
     }
 }
 
-async fn up(readiness: &Readiness) {
+async fn wait_until_up(readiness: &Readiness) {
     while !readiness.is_up() {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 
-/// Returns once the listener may close: nothing is in flight, or another gateway listens on the same port. Until then it
-/// accepts, since whoever sends the requests needs a moment to see that readiness is off.
-async fn may_close(pipeline: &Pipeline, turn: Option<HandoffLock>) {
+/// Returns once the edge listeners may close: no request is in flight, or another gateway listens on the same port. Until then
+/// they accept, since a load balancer needs a moment to see that readiness is off.
+async fn wait_to_close(pipeline: &Pipeline, handoff: Option<HandoffLock>) {
     let idle = async {
         while pipeline.metrics.edge.in_flight.get() > 0 {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(POLL).await;
         }
     };
-    let Some(turn) = turn else { return idle.await };
-    let mut given = turn.give_up();
+    let Some(handoff) = handoff else { return idle.await };
+    let mut released = handoff.release();
     tokio::select! {
-        () = given.taken_over() => return,
+        () = released.wait_for_takeover() => return,
         () = idle => {}
     }
-    given.succeeded().await;
+    released.wait_for_successor().await;
 }
 
 fn make_data_dir(path: &Path) -> Result<(), StartError> {
@@ -336,6 +338,7 @@ fn make_data_dir(path: &Path) -> Result<(), StartError> {
 }
 
 const FIRST_CONTACT: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-const LAST_MOMENT: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(10);
+/// The least time for requests in flight, even when `drain_timeout` is over.
+const MIN_GRACE: Duration = Duration::from_millis(500);
 const MAX_DETACHED: Duration = Duration::from_secs(5);

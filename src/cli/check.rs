@@ -35,8 +35,8 @@ pub(super) fn run(global: &Global, check: &Check) -> Done {
         }
     };
     if check.live && problems.iter().all(|problem| problem.warning) {
-        let found = block_on(async { Ok(live::look(&config, &Clock::System).await) })?;
-        problems.extend(found.iter().map(live::Located::problem));
+        let found = block_on(async { Ok(live::check(&config, &Clock::System).await) })?;
+        problems.extend(found.iter().map(live::LocatedFinding::problem));
     }
     print(&shown, &problems, global.json)?;
     if check.print {

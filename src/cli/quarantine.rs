@@ -21,7 +21,7 @@ use crate::durable::data_dir;
 use crate::durable::quarantine::store::{Entry, QuarantineError, QuarantineStore, Selection};
 use crate::durable::quarantine::{Kept, Key, Label};
 use crate::event::microseconds;
-use crate::gateway::StoppedError;
+use crate::gateway::OfflineError;
 use crate::observe::metrics::Metrics;
 use crate::provider::SIGNATURE_HEADERS;
 use crate::provider::signature::{fingerprint, without_signatures};
@@ -157,7 +157,7 @@ fn told(why: QuarantineError) -> Failure {
 
 fn key(config: &Config) -> Result<Key, Failure> {
     let key = Key::configured(&config.quarantine).map_err(|why| Failure(format!("quarantine.key: {why}")))?;
-    key.ok_or_else(|| StoppedError::NoKey.into())
+    key.ok_or_else(|| OfflineError::NoKey.into())
 }
 
 /// Knows every secret of the sources. None may be missing: it would be shown.

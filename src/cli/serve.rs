@@ -1,22 +1,22 @@
-//! `hookgate serve`: the gateway, until it is told to stop.
+//! `hookgate serve`: runs the gateway until SIGTERM or SIGINT.
 
 use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Done, FAILED, Failure, Global, OK, block_on, check};
+use super::{CommandResult, FAILED, Failure, Global, OK, block_on, check};
 use crate::base::clock::Clock;
 use crate::config::{Config, LoadError, Problem};
 use crate::gateway::{self, Gateway, HandoffLock, Loaded, Reloads};
 use crate::observe::metrics::Metrics;
 use crate::observe::telemetry::{self, Format};
 
-pub(super) fn run(global: &Global, log_format: Format) -> Done {
+pub(super) fn run(global: &Global, log_format: Format) -> CommandResult {
     let path = global.config_path()?;
     let format = if global.json { Format::Json } else { log_format };
     telemetry::start(format);
     match serve(path, format) {
-        // A program that reads the log as JSON learns from it why the start failed.
+        // A program that reads the log as JSON finds the error there too.
         Err(Failure(what)) if format == Format::Json => {
             tracing::error!("{what}");
             Ok(FAILED)
@@ -25,9 +25,9 @@ pub(super) fn run(global: &Global, log_format: Format) -> Done {
     }
 }
 
-fn serve(path: &Path, format: Format) -> Done {
+fn serve(path: &Path, format: Format) -> CommandResult {
     block_on(async {
-        // Before anything that takes its time: a SIGHUP without a listener would end the process.
+        // Before anything slow: a SIGHUP without a listener would end the process.
         let (mut terminate, mut interrupt, mut hangup) = (
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
@@ -36,26 +36,26 @@ fn serve(path: &Path, format: Format) -> Done {
         let file = path.display().to_string();
         let read = load(path)?;
         let mut loaded = match read {
-            Ok(loaded) if !must_not_serve(&loaded) => loaded,
+            Ok(loaded) if !has_errors(&loaded) => loaded,
             Ok(Loaded { problems, .. }) => return refuse(&file, &problems, format),
             Err(nothing) => return refuse(&file, &[nothing.problem()], format),
         };
         let starting = async {
             let gateway = loop {
-                let Some(turn) = HandoffLock::of(&loaded.config).await? else {
+                let Some(handoff) = HandoffLock::acquire(&loaded.config).await? else {
                     break start(None, &loaded, &file).await?;
                 };
-                // The gateway before it may have served for days since that was read.
+                // Read again: the wait for the lock may have taken days.
                 let before = std::mem::replace(&mut loaded, load(path)??);
-                if must_not_serve(&loaded) {
-                    log(&file, &loaded);
-                    tracing::error!("config refused: what {file} says by now cannot serve");
+                if has_errors(&loaded) {
+                    log_problems(&file, &loaded);
+                    tracing::error!("config refused: {file} has changed while waiting, and has errors now");
                     return Ok(None);
                 }
-                if same_turn(&loaded.config, &before.config) {
-                    break start(Some(turn), &loaded, &file).await?;
+                if same_lock(&loaded.config, &before.config) {
+                    break start(Some(handoff), &loaded, &file).await?;
                 }
-                tracing::info!("data_dir or edge.reuse_port has changed meanwhile: beginning again");
+                tracing::info!("data_dir or edge.reuse_port has changed while waiting: starting over");
             };
             Ok::<_, Failure>(Some((gateway, loaded)))
         };
@@ -81,7 +81,7 @@ fn serve(path: &Path, format: Format) -> Done {
             }
         }
         tracing::info!("draining");
-        // The listener for SIGHUP is still there, and so it does nothing from here on.
+        // The SIGHUP listener still exists, so a SIGHUP is ignored from here on.
         gateway.drain().await;
         tracing::info!("stopped");
         Ok(OK)
@@ -92,8 +92,8 @@ fn load(path: &Path) -> Result<Result<Loaded, LoadError>, Failure> {
     Ok(gateway::load(path, &Metrics::new()?, None))
 }
 
-/// Prints what `check` would. In JSON the log says it as well, since standard output may go elsewhere.
-fn refuse(file: &str, problems: &[Problem], format: Format) -> Done {
+/// Prints the problems as `check` does. In JSON, logs them too, since standard output may go elsewhere.
+fn refuse(file: &str, problems: &[Problem], format: Format) -> CommandResult {
     check::print(file, problems, format == Format::Json)?;
     if format == Format::Json {
         for problem in problems.iter().filter(|problem| !problem.warning) {
@@ -103,31 +103,30 @@ fn refuse(file: &str, problems: &[Problem], format: Format) -> Done {
     Ok(FAILED)
 }
 
-fn must_not_serve(loaded: &Loaded) -> bool {
+fn has_errors(loaded: &Loaded) -> bool {
     loaded.problems.iter().any(|problem| !problem.warning)
 }
 
-/// Logs what is wrong with a config.
-fn log(file: &str, loaded: &Loaded) {
+fn log_problems(file: &str, loaded: &Loaded) {
     for problem in &loaded.problems {
         let text = problem.render(file);
         if problem.warning { tracing::warn!("{text}") } else { tracing::error!("{text}") }
     }
 }
 
-/// Whether the turn to serve by the one config is that to serve by the other.
-fn same_turn(config: &Config, before: &Config) -> bool {
+/// Whether both configs need the same handoff lock.
+fn same_lock(config: &Config, before: &Config) -> bool {
     config.data_dir == before.data_dir && config.edge.reuse_port == before.edge.reuse_port
 }
 
 /// Starts a gateway and logs where it listens.
-async fn start(turn: Option<HandoffLock>, loaded: &Loaded, file: &str) -> Result<Gateway, Failure> {
-    log(file, loaded);
+async fn start(handoff: Option<HandoffLock>, loaded: &Loaded, file: &str) -> Result<Gateway, Failure> {
+    log_problems(file, loaded);
     let config = loaded.config.clone();
     let (sources, queue) = (config.sources.len(), config.queue.kind.label());
     let scheme = |tls: &Option<_>| if tls.is_some() { "https" } else { "http" };
     let (edge_scheme, admin_scheme) = (scheme(&config.edge.tls), scheme(&config.admin.tls));
-    let gateway = Gateway::start_in_turn(turn, config, Clock::System).await?;
+    let gateway = Gateway::start_with(handoff, config, Clock::System).await?;
     for edge in gateway.edge() {
         tracing::info!(address = %format!("{edge_scheme}://{edge}"), sources, queue, "serving");
     }

@@ -1,7 +1,7 @@
-//! The sockets that the gateway listens on, and what serves each.
+//! The sockets that the gateway listens on, and the tasks that serve them.
 //!
-//! Keeps true: an address that stays in the config keeps its socket through a reload, with all who wait on it; one that goes
-//! accepts no more, and its connections end when their request is answered.
+//! Keeps true: an address that stays in the config keeps its socket through a reload, including connections not yet accepted.
+//! A removed address accepts no more; its connections end when their request is answered.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,16 +17,16 @@ use crate::edge::{self, ConnectionLimit, EdgeThreads, Stop};
 use crate::observe::admin::Admin;
 use crate::request::pipeline::Pipeline;
 
-/// A socket that listens; nobody is accepted yet.
+/// A bound socket; it accepts no connections yet.
 pub(super) struct Socket {
     listener: TcpListener,
     address: Address,
 }
 
-/// An address as the config has it, and as it was bound.
+/// An address as configured, and as bound (with its port resolved).
 #[derive(Clone, Copy)]
 struct Address {
-    asked: SocketAddr,
+    configured: SocketAddr,
     bound: SocketAddr,
 }
 
@@ -36,7 +36,7 @@ struct Served {
     accepting: CancellationToken,
 }
 
-/// The sockets that a config asks for, or those that it adds: then there may be none for admin.
+/// The sockets of a config. For a reload only the new ones, so `admin` may be `None`.
 pub(super) struct Sockets<A = Socket> {
     pub(super) edge: Vec<Socket>,
     pub(super) admin: A,
@@ -47,7 +47,7 @@ pub(super) struct EdgeListeners {
     served: Vec<Served>,
     accepting: TaskTracker,
     stop: Stop,
-    places: Arc<ConnectionLimit>,
+    connection_limit: Arc<ConnectionLimit>,
     threads: Arc<EdgeThreads>,
 }
 
@@ -60,19 +60,19 @@ pub(super) struct AdminListener {
 }
 
 impl Socket {
-    fn bind(key: &'static str, asked: SocketAddr, shared: bool) -> Result<Socket, StartError> {
+    fn bind(key: &'static str, configured: SocketAddr, shared: bool) -> Result<Socket, StartError> {
         let bind = || {
-            let listener = edge::bind(asked, shared)?;
+            let listener = edge::bind(configured, shared)?;
             let bound = listener.local_addr()?;
-            io::Result::Ok(Socket { listener, address: Address { asked, bound } })
+            io::Result::Ok(Socket { listener, address: Address { configured, bound } })
         };
-        bind().map_err(|why| StartError::Listen { key, address: asked, why })
+        bind().map_err(|why| StartError::Listen { key, address: configured, why })
     }
 }
 
 impl Sockets {
     /// Binds every address of a config.
-    pub(super) fn of(config: &Config) -> Result<Sockets, StartError> {
+    pub(super) fn bind(config: &Config) -> Result<Sockets, StartError> {
         let shared = config.edge.reuse_port;
         let admin = Socket::bind("admin.listen", config.admin.listen, shared)?;
         let edge = config.edge.listen.iter().map(|address| Socket::bind("edge.listen", *address, shared));
@@ -81,19 +81,19 @@ impl Sockets {
 }
 
 impl Sockets<Option<Socket>> {
-    /// Binds what a config adds to these listeners, in its order.
-    pub(super) fn added(
+    /// Binds the addresses of a config that these listeners do not have yet, in its order.
+    pub(super) fn bind_added(
         config: &Config,
         edge: &EdgeListeners,
         admin: &AdminListener,
     ) -> Result<Self, StartError> {
         let shared = config.edge.reuse_port;
-        let is_new = admin.served.address.asked != config.admin.listen;
+        let is_new = admin.served.address.configured != config.admin.listen;
         let admin = is_new.then(|| Socket::bind("admin.listen", config.admin.listen, shared)).transpose()?;
-        let mut kept: Vec<SocketAddr> = edge.served.iter().map(|served| served.address.asked).collect();
+        let mut kept: Vec<SocketAddr> = edge.served.iter().map(|served| served.address.configured).collect();
         let mut sockets = Vec::new();
         for address in &config.edge.listen {
-            // Each entry stands for one socket: two of port 0 are two.
+            // Each entry is one socket: two entries with port 0 are two sockets.
             match kept.iter().position(|kept| kept == address) {
                 Some(at) => drop(kept.swap_remove(at)),
                 None => sockets.push(Socket::bind("edge.listen", *address, shared)?),
@@ -109,32 +109,31 @@ impl EdgeListeners {
             served: Vec::new(),
             accepting: TaskTracker::new(),
             stop: Stop::default(),
-            places: Arc::default(),
+            connection_limit: Arc::default(),
             threads: Arc::new(threads),
         }
     }
 
-    /// Where they listen, ports resolved.
+    /// The bound addresses, ports resolved.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.served.iter().map(|served| served.address.bound).collect()
     }
 
-    /// Serves one more.
     pub(super) fn serve(&mut self, socket: Socket, pipeline: &Arc<Pipeline>) {
         let Socket { listener, address } = socket;
-        // The end of all ends each; one may end alone.
+        // Cancelling the parent ends every listener; a reload cancels one alone.
         let accepting = self.stop.accepting.child_token();
         let stop = Stop { accepting: accepting.clone(), everything: self.stop.everything.clone() };
-        let (threads, places) = (self.threads.clone(), self.places.clone());
-        self.accepting.spawn(edge::serve(listener, pipeline.clone(), threads, places, stop));
+        let (threads, connection_limit) = (self.threads.clone(), self.connection_limit.clone());
+        self.accepting.spawn(edge::serve(listener, pipeline.clone(), threads, connection_limit, stop));
         self.served.push(Served { address, accepting });
     }
 
-    /// Serves these addresses and no other. `added` are the sockets of those that are new, in the same order.
-    pub(super) fn change(&mut self, asked: &[SocketAddr], added: Vec<Socket>, pipeline: &Arc<Pipeline>) {
+    /// Serves exactly these addresses. `added` are the sockets of the new ones, in the same order.
+    pub(super) fn change(&mut self, addresses: &[SocketAddr], added: Vec<Socket>, pipeline: &Arc<Pipeline>) {
         let (mut before, mut added) = (std::mem::take(&mut self.served), added.into_iter());
-        for address in asked {
-            match before.iter().position(|served| served.address.asked == *address) {
+        for address in addresses {
+            match before.iter().position(|served| served.address.configured == *address) {
                 Some(at) => self.served.push(before.swap_remove(at)),
                 None => {
                     if let Some(socket) = added.next() {
@@ -148,19 +147,18 @@ impl EdgeListeners {
         }
     }
 
-    /// Accepts no more. Returns once nobody is accepted.
+    /// Stops accepting connections. Returns once every accept loop has ended.
     pub(super) async fn stop_accepting(&self) {
         self.stop.accepting.cancel();
         self.accepting.close();
         self.accepting.wait().await;
     }
 
-    /// Drops every connection that is still open.
-    pub(super) fn drop_everything(&self) {
+    pub(super) fn drop_connections(&self) {
         self.stop.everything.cancel();
     }
 
-    /// Ends the threads, and what is left on them.
+    /// Ends the edge threads, with every task left on them.
     pub(super) async fn close(self) {
         if let Some(threads) = Arc::into_inner(self.threads) {
             threads.stop().await;
@@ -169,32 +167,31 @@ impl EdgeListeners {
 }
 
 impl AdminListener {
-    /// Serves.
     pub(super) fn serve(admin: Admin, socket: Socket) -> AdminListener {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let served = serve_admin(&admin, socket, &tasks, &stop);
         AdminListener { served, admin, tasks, stop }
     }
 
-    /// Where it listens, port resolved.
+    /// The bound address, port resolved.
     pub(super) fn address(&self) -> SocketAddr {
         self.served.address.bound
     }
 
-    /// Serves another address instead.
+    /// Serves this socket instead of the present one.
     pub(super) fn change(&mut self, socket: Socket) {
         let served = serve_admin(&self.admin, socket, &self.tasks, &self.stop);
         std::mem::replace(&mut self.served, served).accepting.cancel();
     }
 
-    /// Runs something beside it until it stops, or until the token is cancelled.
-    pub(super) fn beside(&self, work: impl Future<Output = ()> + Send + 'static) -> CancellationToken {
+    /// Runs `work` until this listener closes or the returned token is cancelled.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> CancellationToken {
         let until = self.stop.child_token();
         self.tasks.spawn(until.clone().run_until_cancelled_owned(work));
         until
     }
 
-    /// Ends it, connections and all.
+    /// Closes the socket and every connection.
     pub(super) async fn close(self) {
         self.stop.cancel();
         self.tasks.close();

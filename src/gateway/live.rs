@@ -1,6 +1,6 @@
-//! What the servers' own settings put at risk: asked of the servers themselves, for `check --live` and at the start.
+//! Finds settings of Redis and the brokers that put events at risk, by asking the servers. `check --live` and the gateway use it.
 //!
-//! Keeps true: it changes nothing; a server that cannot be asked is a finding, not an error; nothing that is told holds a URL.
+//! Keeps true: it changes no setting. A server that cannot be asked is a finding, not an error. No finding holds a URL.
 
 mod amqp;
 #[cfg(feature = "kafka")]
@@ -21,30 +21,30 @@ use crate::durable::inbox::redis::{Servers, numbered};
 use crate::observe::metrics::Metrics;
 use crate::provider;
 
-/// What can be found. The names are the label values of `hookgate_unsafe_settings`.
+/// A kind of finding. The names are the label values of `hookgate_unsafe_settings`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setting {
     /// Redis cannot be asked.
     RedisUnreachable,
     /// Redis is older than 7.0.
     RedisVersion,
-    /// Redis may evict what is remembered.
+    /// Redis may evict claims or events.
     RedisEviction,
-    /// Redis keeps nothing over a restart.
+    /// Redis loses its data at a restart.
     RedisPersistence,
-    /// Redis' clock is apart from ours.
+    /// Redis' clock differs from ours.
     RedisClock,
-    /// Redis does not let its settings be read.
+    /// This user may not read Redis' settings.
     RedisUnreadable,
-    /// Redis takes no writes of anybody now, or not from enough replicas.
+    /// Redis refuses all writes now, or has too few replicas.
     RedisWrites,
-    /// Redis takes no events into a stream: a right is missing, or the key is none.
+    /// Redis refuses events for a stream: a right is missing, or the key is not a stream.
     RedisStream,
-    /// A stream is at `queue.max_backlog` and takes no more.
+    /// A stream is at `queue.max_backlog` and takes no more events.
     RedisBacklog,
     /// A stream's last id is ahead of the server's clock.
     RedisIds,
-    /// Redis takes no claims: a right is missing.
+    /// Redis refuses claims: a right is missing.
     RedisClaims,
     /// The broker cannot be asked.
     QueueUnreachable,
@@ -54,31 +54,31 @@ pub enum Setting {
     NatsDuplicateWindow,
     /// The stream acknowledges nothing.
     NatsNoAck,
-    /// The stream drops what it acknowledged.
+    /// The stream drops events that it acknowledged.
     NatsDrops,
-    /// One server of a cluster alone has the stream.
+    /// Only one server of the cluster has the stream.
     NatsReplicas,
-    /// NATS does not let its streams be looked at.
+    /// This user may not read NATS' streams.
     NatsUnreadable,
-    /// There is no such exchange.
+    /// The exchange does not exist.
     AmqpExchange,
     /// No queue is bound to the exchange.
     AmqpUnbound,
-    /// A queue drops what it confirmed.
+    /// A queue drops events that it confirmed.
     AmqpDrops,
-    /// RabbitMQ does not let its queues be looked at.
+    /// This user may not read RabbitMQ's queues.
     AmqpUnreadable,
-    /// There is no such topic.
+    /// The topic does not exist.
     KafkaTopic,
-    /// One broker's word is enough.
+    /// One broker's acknowledgement is enough.
     KafkaMinInsync,
-    /// The topic keeps the last record of a key alone.
+    /// The topic keeps only the last record of a key.
     KafkaCompaction,
     /// The topic keeps records for less than a day.
     KafkaRetention,
-    /// The topic keeps so many bytes alone.
+    /// The topic keeps only so many bytes.
     KafkaRetentionBytes,
-    /// Kafka does not let its topics' settings be read.
+    /// This user may not read the topics' settings.
     KafkaUnreadable,
 }
 
@@ -149,13 +149,13 @@ impl Setting {
         }
     }
 
-    /// Whether the inbox itself tells of it, at the moment it happens.
-    fn is_told_by_the_inbox(self) -> bool {
+    /// Whether the inbox itself logs it when it happens.
+    fn is_logged_by_inbox(self) -> bool {
         matches!(self, Setting::RedisWrites | Setting::RedisBacklog | Setting::RedisIds)
     }
 
-    /// Whether it leaves the promise as it is, as far as can be seen.
-    fn is_mere_warning(self) -> bool {
+    /// Whether no accepted event is known to be at risk.
+    fn is_warning(self) -> bool {
         matches!(
             self,
             Setting::RedisUnreadable
@@ -168,12 +168,12 @@ impl Setting {
     }
 }
 
-/// Something found.
+/// An unsafe setting that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What.
+    /// Its kind.
     pub setting: Setting,
-    /// In words, with what to do about it.
+    /// The text for the operator, with the remedy.
     pub what: String,
 }
 
@@ -183,35 +183,35 @@ impl Finding {
     }
 }
 
-/// A finding, and the place in the config that led there.
+/// A finding, with the config key of the server.
 #[derive(Clone, Debug)]
-pub struct Located {
-    /// The key.
+pub struct LocatedFinding {
+    /// The key, for example `redis.url`.
     pub key: &'static str,
-    /// Where it stands.
+    /// The key's position in the file.
     pub at: Position,
-    /// What was found.
+    /// The finding.
     pub finding: Finding,
 }
 
-impl Located {
-    /// As a problem of the config.
+impl LocatedFinding {
+    /// The finding as a problem of the config.
     pub fn problem(&self) -> Problem {
         Problem {
             at: self.at,
             key: self.key.to_owned(),
             what: self.finding.what.clone(),
-            warning: self.finding.setting.is_mere_warning(),
+            warning: self.finding.setting.is_warning(),
         }
     }
 }
 
-/// Asks every server that the config names and uses.
-pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
+/// Checks every server that the config uses.
+pub async fn check(config: &Config, clock: &Clock) -> Vec<LocatedFinding> {
     let mut found = Vec::new();
     let urls = config.urls_in_use();
     if let Some((key, url)) = urls.iter().find(|(key, _)| *key == "redis.url") {
-        let locate = |finding| Located { key, at: url.at, finding };
+        let locate = |finding| LocatedFinding { key, at: url.at, finding };
         let findings = match Servers::of(&config.redis) {
             Ok(servers) => {
                 let claimed = config.queue.kind != QueueKind::Redis && config.dedupe.store == Store::Redis;
@@ -219,30 +219,30 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Located> {
                 let backlog = Backlog::new(config.queue.max_backlog, config.queue.ignore_idle_groups);
                 let cluster = servers.is_cluster();
                 let (streams, ack_replicas) = (streams(config), config.queue.ack_replicas);
-                let asked = redis::Use { streams, backlog, ack_replicas, cluster, claims };
-                redis::look(&servers, &asked, clock).await
+                let usage = redis::Usage { streams, backlog, ack_replicas, cluster, claims };
+                redis::check(&servers, &usage, clock).await
             }
             Err(why) => vec![Finding::new(Setting::RedisUnreachable, why.to_string())],
         };
         found.extend(findings.into_iter().map(locate));
     }
     if let Some((key, url)) = urls.iter().find(|(key, _)| *key == "queue.url") {
-        let locate = |finding| Located { key, at: url.at, finding };
-        found.extend(broker(config, &url.value).await.into_iter().map(locate));
+        let locate = |finding| LocatedFinding { key, at: url.at, finding };
+        found.extend(check_broker(config, &url.value).await.into_iter().map(locate));
     }
     found
 }
 
-/// Looks again and again: logs what is new, and tells all of it in the metrics.
+/// Checks again and again. Logs each new finding, and exports all of them as metrics.
 pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
     for setting in Setting::ALL {
-        // A reload starts this anew. The findings of before stay until the first look is over.
+        // A reload restarts this task. The earlier findings stay in the metrics until the first check is done.
         metrics.gateway.init_unsafe_setting(setting.as_str());
     }
-    let mut told: Vec<Finding> = Vec::new();
+    let mut logged: Vec<Finding> = Vec::new();
     loop {
-        let found: Vec<Finding> = look(&config, &clock).await.into_iter().map(|one| one.finding).collect();
-        let is_new = |finding: &&Finding| !finding.setting.is_told_by_the_inbox() && !told.contains(finding);
+        let found: Vec<Finding> = check(&config, &clock).await.into_iter().map(|one| one.finding).collect();
+        let is_new = |finding: &&Finding| !finding.setting.is_logged_by_inbox() && !logged.contains(finding);
         for finding in found.iter().filter(is_new) {
             tracing::warn!(setting = finding.setting.as_str(), "{}", finding.what);
         }
@@ -250,7 +250,7 @@ pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
             let is_found = found.iter().any(|finding| finding.setting == setting);
             metrics.gateway.unsafe_setting(setting.as_str(), is_found);
         }
-        // What keeps events out is mended soon.
+        // Findings that keep events out are checked again sooner: an operator is working on them.
         let urgent = |finding: &Finding| {
             matches!(
                 finding.setting,
@@ -264,46 +264,46 @@ pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
                     | Setting::KafkaTopic
             )
         };
-        let pause = if found.iter().any(urgent) { LOOK_AGAIN_SOON } else { LOOK_AGAIN };
-        told = found;
+        let pause = if found.iter().any(urgent) { RECHECK_URGENT } else { RECHECK };
+        logged = found;
         tokio::time::sleep(pause).await;
     }
 }
 
-/// The streams that the queue is, if it is Redis; of many the first few.
+/// The queue's streams, if it is Redis; only the first of many.
 fn streams(config: &Config) -> Vec<String> {
     if config.queue.kind != QueueKind::Redis {
         return Vec::new();
     }
-    let names = names(config);
-    names.iter().flat_map(|name| numbered(name, config.queue.partitions)).take(STREAMS_ASKED).collect()
+    let names = queue_names(config);
+    names.iter().flat_map(|name| numbered(name, config.queue.partitions)).take(MAX_STREAMS).collect()
 }
 
-async fn broker(config: &Config, url: &SecretRef) -> Vec<Finding> {
+async fn check_broker(config: &Config, url: &SecretRef) -> Vec<Finding> {
     let unreachable = |what: String| vec![Finding::new(Setting::QueueUnreachable, what)];
     let url = match url.resolve() {
         Ok(url) => url,
         Err(why) => return unreachable(why.to_string()),
     };
-    let names = names(config);
-    match tokio::time::timeout(PATIENCE, ask(config, &url, &names)).await {
+    let names = queue_names(config);
+    match tokio::time::timeout(TIMEOUT, check_names(config, &url, &names)).await {
         Ok(found) => found,
         Err(_) => unreachable(no_answer()),
     }
 }
 
-async fn ask(config: &Config, url: &Secret, names: &BTreeSet<String>) -> Vec<Finding> {
+async fn check_names(config: &Config, url: &Secret, names: &BTreeSet<String>) -> Vec<Finding> {
     match config.queue.kind {
-        QueueKind::Nats => nats::look(url, names, config.dedupe.lease).await,
-        QueueKind::Amqp => amqp::look(url, names).await,
+        QueueKind::Nats => nats::check(url, names, config.dedupe.lease).await,
+        QueueKind::Amqp => amqp::check(url, names).await,
         #[cfg(feature = "kafka")]
-        QueueKind::Kafka => kafka::look(url, names).await,
+        QueueKind::Kafka => kafka::check(url, names).await,
         _ => Vec::new(),
     }
 }
 
-/// Every name that the queue's template can stand for with these sources and the types that are known of their providers.
-pub fn names(config: &Config) -> BTreeSet<String> {
+/// Every name that `queue.name` can expand to, with these sources and their providers' event types.
+pub fn queue_names(config: &Config) -> BTreeSet<String> {
     let Ok(name) = QueueName::parse(&config.queue.name.value) else { return BTreeSet::new() };
     let mut names = BTreeSet::new();
     for source in &config.sources {
@@ -316,15 +316,15 @@ pub fn names(config: &Config) -> BTreeSet<String> {
     names
 }
 
-/// The first few of a list: a template may stand for a hundred names.
+/// The first few of a list, since a template may expand to a hundred names: `a, b, c, d, e and 2 more`.
 fn listed<T: AsRef<str>>(names: &[T]) -> String {
     let (shown, rest) = names.split_at(names.len().min(SHOWN));
     let shown = shown.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
     if rest.is_empty() { shown } else { format!("{shown} and {} more", rest.len()) }
 }
 
-/// A time in words.
-fn spelled(time: Duration) -> String {
+/// A duration for people, such as `5 min`.
+fn human_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..120 => format!("{} s", time.as_secs_f64()),
@@ -334,18 +334,18 @@ fn spelled(time: Duration) -> String {
 }
 
 fn no_answer() -> String {
-    format!("no answer within {} s", PATIENCE.as_secs())
+    format!("no answer within {} s", TIMEOUT.as_secs())
 }
 
 const SHOWN: usize = 5;
-/// A right that is missing is mostly missing on all.
-const STREAMS_ASKED: usize = 256;
-/// For all of one server's answers together.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The least time that a broker has to keep an event: an operator needs a night to bring a consumer back.
-const SHORT: Duration = Duration::from_secs(86_400);
-const LOOK_AGAIN: Duration = Duration::from_secs(300);
-const LOOK_AGAIN_SOON: Duration = Duration::from_secs(15);
+/// A missing right is usually missing on every stream.
+const MAX_STREAMS: usize = 256;
+/// For all answers of one server together.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The least time for which a broker must keep an event: an operator needs a night to bring a consumer back.
+const MIN_RETENTION: Duration = Duration::from_secs(86_400);
+const RECHECK: Duration = Duration::from_secs(300);
+const RECHECK_URGENT: Duration = Duration::from_secs(15);
 const CONNECT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
@@ -356,7 +356,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_found_stays_until_a_reload_has_looked_for_itself() {
+    async fn findings_stay_until_the_first_check_after_a_reload() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let text = format!(
             "redis.url = \"redis://{}\"\nqueue.kind = \"redis\"\ndedupe.store = \"redis\"\n",
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_names_a_few_are_shown() {
+    fn only_the_first_of_many_names_are_shown() {
         assert_eq!(listed(&["a"]), "a");
         assert_eq!(listed(&["a", "b", "c", "d", "e"]), "a, b, c, d, e");
         assert_eq!(listed(&["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more");

@@ -1,6 +1,6 @@
-//! Reads a config with all that it names, and finds everything that is wrong with it: for `serve`, `check` and a reload alike.
+//! Reads a config and every file that it names, and finds all its problems. `serve`, `check` and a reload use it.
 //!
-//! Keeps true: what a reload accepts, a start accepts, and `check` passes.
+//! Keeps true: a config that a reload accepts is one that a start accepts and that `check` passes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,26 +24,25 @@ use crate::observe::metrics::Metrics;
 use crate::request::pipeline::RuntimeConfig;
 use crate::request::source;
 
-/// A config file as it was read.
+/// A config file that was read.
 pub struct Loaded {
     /// The config.
     pub config: Config,
-    /// What is built of it. With an error among the problems it must not serve.
+    /// The rules built from the config. If a problem is an error, they must not be used.
     pub rules: RuntimeConfig,
-    /// Everything wrong with it, in the order of the file.
+    /// Every problem, in the order of the file.
     pub problems: Vec<Problem>,
-    /// Its files, as they were before they were read.
-    pub(super) marks: FileStamps,
-    /// What was in them.
+    /// The stamps of its files, taken before they were read.
+    pub(super) stamps: FileStamps,
     pub(super) contents: Contents,
-    /// What is behind the references that are only read at the start.
-    pub(super) lasting: Vec<RestartOnlySecret>,
+    /// The secrets and files that only a start reads.
+    pub(super) restart_only: Vec<RestartOnlySecret>,
 }
 
-/// A fingerprint of each file's content; none where it could not be read.
+/// A digest of each file's content; `None` if it could not be read.
 pub(super) type Contents = BTreeMap<PathBuf, Option<[u8; 32]>>;
 
-/// A fingerprint of what is behind a reference that only a restart reads anew.
+/// A digest of a secret or file that only a start reads.
 #[derive(Clone, Debug)]
 pub(super) struct RestartOnlySecret {
     pub(super) key: String,
@@ -51,47 +50,46 @@ pub(super) struct RestartOnlySecret {
     content: Option<[u8; 32]>,
 }
 
-/// Reads the config at `path`. What was counted and learnt under the rules `before` is carried on.
+/// Reads the config at `path`. The new rules keep the counts and learnt state of the rules `before`.
 ///
 /// # Errors
-/// When there is no text to read. What is wrong with the text is among the problems.
+/// When the file cannot be read. Problems of its text are in [`Loaded::problems`].
 pub fn load(path: &Path, metrics: &Metrics, before: Option<&RuntimeConfig>) -> Result<Loaded, LoadError> {
-    // Looked at before they are read: what changes meanwhile is then seen by the next look.
-    let mut marks = watch::look([path]);
+    // Stamped before they are read, so that the next look notices a change in between.
+    let mut stamps = watch::stamps([path]);
     let (config, mut problems) = config::load(path)?;
-    marks.append(&mut watch::look(config.files()));
-    let contents = marks.keys().map(|path| (path.clone(), content(path))).collect();
+    stamps.append(&mut watch::stamps(config.files()));
+    let contents = stamps.keys().map(|path| (path.clone(), content(path))).collect();
     let rules = RuntimeConfig::build(&config, metrics, before, &mut problems);
-    problems.extend(beyond_rules(&config));
-    // A running gateway keeps its data folder. Trouble with that must not hold back a new secret.
+    problems.extend(problems_beyond_rules(&config));
+    // A running gateway keeps its data folder. A problem with the folder must not block a new secret.
     if before.is_none() {
         problems.extend(data_dir::problems(&config));
-        problems.extend(misplaced(&config));
+        problems.extend(misplaced_databases(&config));
     }
-    // The values that the parser made of a line with a syntax error are odd: only the syntax error is reported.
+    // The parser guesses the values of a line with a syntax error, so only the syntax error is reported.
     problems.retain(|problem| problem.key == "toml" || !config.unparsed_lines.contains(problem.at.line));
     problems.sort();
-    let lasting = lasting(&config);
-    Ok(Loaded { config, rules, problems, marks, contents, lasting })
+    let restart_only = read_restart_only(&config);
+    Ok(Loaded { config, rules, problems, stamps, contents, restart_only })
 }
 
-/// For how long yet a gateway that serves by the config at `path` may not have read what is there now: its files are looked
-/// at, and so it is that long after they changed.
+/// How long from `now` a running gateway may still serve by older contents of the files of the config at `path`.
 pub fn unread_for(path: &Path, config: &Config, now: Timestamp) -> Duration {
-    let mut marks = watch::look([path]);
-    marks.append(&mut watch::look(config.files()));
-    watch::unread_for(&marks, now)
+    let mut stamps = watch::stamps([path]);
+    stamps.append(&mut watch::stamps(config.files()));
+    watch::unread_for(&stamps, now)
 }
 
 impl Loaded {
-    /// Whether nothing has changed since it was read, so that its contents are those that its rules are made of.
+    /// Whether no file has changed since it was read. If so, the rules were built from exactly these contents.
     pub(super) fn is_current(&self) -> bool {
-        watch::look(self.marks.keys().map(PathBuf::as_path)) == self.marks
+        watch::stamps(self.stamps.keys().map(PathBuf::as_path)) == self.stamps
     }
 }
 
-/// What is wrong with the parts of the config that its rules are not made of.
-fn beyond_rules(config: &Config) -> Vec<Problem> {
+/// The problems of the parts of the config that [`RuntimeConfig`] does not use.
+fn problems_beyond_rules(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut problem = |at, key: &str, what: String| {
         problems.push(Problem { at, key: key.to_owned(), what, warning: false });
@@ -111,7 +109,7 @@ fn beyond_rules(config: &Config) -> Vec<Problem> {
     let redis = used.iter().find(|(key, _)| *key == "redis.url");
     if let Some((key, url)) = redis
         && let Err(what) = Servers::of(&config.redis)
-        // A URL that cannot be read has been told of.
+        // That problem is reported above.
         && !matches!(what, OpenError::Secret(_))
     {
         problem(url.at, key, what.to_string());
@@ -123,50 +121,50 @@ fn beyond_rules(config: &Config) -> Vec<Problem> {
     problems
 }
 
-/// Databases that lie beside a log that is not theirs, or in a half restored folder.
-fn misplaced(config: &Config) -> impl Iterator<Item = Problem> {
+/// Databases with a log file of another database beside them, or in a half-restored folder.
+fn misplaced_databases(config: &Config) -> impl Iterator<Item = Problem> {
     let databases = [data_dir::database_file(&config.data_dir), data_dir::quarantine_file(&config.data_dir)];
-    // Both may say the same of their folder.
+    // A set: both databases may report the same problem of their folder.
     let whys: BTreeSet<String> =
         (databases.iter()).filter_map(|db| Some(database::pairing::check(db).err()?.to_string())).collect();
     let at = config.key_positions.find("data_dir");
     whys.into_iter().map(move |what| Problem { at, key: "data_dir".to_owned(), what, warning: false })
 }
 
-/// Reads what is behind the references that are only read at the start.
-pub(super) fn lasting(config: &Config) -> Vec<RestartOnlySecret> {
+/// Reads the secrets and files that only a start reads.
+pub(super) fn read_restart_only(config: &Config) -> Vec<RestartOnlySecret> {
     let read_once = |Reference { key: FullKey { name, needs_restart }, .. }: &Reference<'_>| {
         *needs_restart && config.uses(name) && (name != "quarantine.key" || config.quarantine.enabled)
     };
-    let lasting = |Reference { key, at, target }| {
+    let read = |Reference { key, at, target }| {
         let content = match target {
             Target::Secret(secret) => secret.resolve().ok().map(|secret| digest(secret.expose().as_bytes())),
             Target::File(path) | Target::PrivateKey(path) => content(path),
         };
         RestartOnlySecret { key: key.name, at, content }
     };
-    config.references().into_iter().filter(read_once).map(lasting).collect()
+    config.references().into_iter().filter(read_once).map(read).collect()
 }
 
-/// Of two readings of the same references, those of the later one that read something else.
-pub(super) fn other<'l>(
-    lasting: &'l [RestartOnlySecret],
+/// The secrets whose content differs from `before`.
+pub(super) fn changed_secrets<'l>(
+    restart_only: &'l [RestartOnlySecret],
     before: &[RestartOnlySecret],
 ) -> impl Iterator<Item = &'l RestartOnlySecret> {
     let differ = |(now, before): &(&RestartOnlySecret, &RestartOnlySecret)| {
         now.key == before.key && now.content != before.content
     };
-    let pairs: Vec<_> = lasting.iter().zip(before).filter(differ).map(|(now, _)| now).collect();
+    let pairs: Vec<_> = restart_only.iter().zip(before).filter(differ).map(|(now, _)| now).collect();
     pairs.into_iter()
 }
 
 fn content(path: &Path) -> Option<[u8; 32]> {
-    Some(digest(&file::read(path, LONGEST).ok()?))
+    Some(digest(&file::read(path, MAX_BYTES).ok()?))
 }
 
 fn digest(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// As much of a file as counts. What has no end, such as a device, is refused where it is used.
-const LONGEST: u64 = 16 << 20;
+/// The largest file that is compared. Endless files such as devices are refused where they are used.
+const MAX_BYTES: u64 = 16 << 20;

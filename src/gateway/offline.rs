@@ -1,6 +1,6 @@
-//! What verifies and admits out of the quarantine while no gateway runs: a gateway without listeners.
+//! A gateway without listeners: verifies quarantined requests again, and enqueues those that pass, while no gateway runs.
 //!
-//! Keeps true: it opens the same stores under the same locks, so that it never works beside a gateway.
+//! Keeps true: it opens the same stores under the same locks, so it never runs beside a gateway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,65 +21,66 @@ use crate::observe::audit;
 use crate::observe::metrics::Metrics;
 use crate::request::pipeline::{Pipeline, RuntimeConfig};
 
-/// The parts, open.
+/// A gateway without listeners.
 pub struct OfflineGateway {
     pipeline: Arc<Pipeline>,
     database: Option<Arc<Database>>,
 }
 
-/// Why it cannot be had.
+/// Why an [`OfflineGateway`] cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum StoppedError {
-    /// Somebody else has the quarantine open, and does what is asked.
+pub enum OfflineError {
+    /// A running gateway has the quarantine open; it does the work instead.
     #[error("a gateway runs")]
     Running,
-    /// A gateway has the stores, and the quarantine is none of its business.
+    /// A running gateway has the stores open, but not the quarantine.
     #[error(
         "a gateway runs on this data_dir without a quarantine: restart it with quarantine.enabled = true, or stop it, and \
          ask again"
     )]
     RunningWithout,
-    /// Nothing that is kept can be opened.
-    #[error("quarantine.key is not set, and what is kept cannot be opened without it")]
+    /// No key is configured, so no kept request can be decrypted.
+    #[error("quarantine.key is not set; kept requests cannot be read without it")]
     NoKey,
-    /// The key cannot be used.
+    /// The key is invalid.
     #[error("quarantine.key: {0}")]
     Key(#[from] KeyError),
-    /// As a gateway would not start.
+    /// A gateway would not start either.
     #[error(transparent)]
     Start(#[from] StartError),
 }
 
 impl OfflineGateway {
-    /// Opens every part but the listeners, and verifies what is asked for.
+    /// Opens every part except the listeners, and starts to verify the requests that commands ask for.
     ///
     /// # Errors
     /// When a gateway runs, the config has errors, or a part cannot be opened.
-    pub async fn open(config: &Config, clock: Clock) -> Result<OfflineGateway, StoppedError> {
+    pub async fn open(config: &Config, clock: Clock) -> Result<OfflineGateway, OfflineError> {
         let metrics = Arc::new(Metrics::new().map_err(StartError::from)?);
         let mut problems = Vec::new();
         let rules = RuntimeConfig::build(config, &metrics, None, &mut problems);
         let key = Key::configured(&config.quarantine);
         let readiness = Arc::new(Readiness::default());
         let qualified = Arc::new(ArcSwap::from_pointee(stores::sharing_a_provider(config)));
-        let with =
+        let deps =
             Dependencies { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
-        // A gateway that runs goes by its own config: what is wrong with this one is no matter then.
+        // The quarantine first: if a gateway runs, its config counts, and problems of this one do not matter.
         let quarantine = match key {
-            Ok(Some(key)) => stores::open_quarantine(config, key, &with, false).await,
-            Ok(None) => return Err(StoppedError::NoKey),
+            Ok(Some(key)) => stores::open_quarantine(config, key, &deps, false).await,
+            Ok(None) => return Err(OfflineError::NoKey),
             Err(why) => return Err(why.into()),
         };
-        let quarantine = quarantine.map_err(|why| held(why, StoppedError::Running))?;
+        let quarantine = quarantine.map_err(|why| if_in_use(why, OfflineError::Running))?;
         problems.retain(|problem| !problem.warning);
         if !problems.is_empty() {
             return Err(StartError::Config(problems).into());
         }
-        let audit = reject_log::audit(config, &with);
-        let audit = audit.map_err(|why| held(why, StoppedError::RunningWithout))?;
-        let opened = stores::open(config, &with, &Handle::current()).await;
-        let Stores { enqueuer, database } = opened.map_err(|why| held(why, StoppedError::RunningWithout))?;
-        reject_log::keep(config, &audit, &with);
+        let audit = reject_log::try_open(config, &deps);
+        let audit = audit.map_err(|why| if_in_use(why, OfflineError::RunningWithout))?;
+        let opened = stores::open(config, &deps, &Handle::current()).await;
+        let Stores { enqueuer, database } =
+            opened.map_err(|why| if_in_use(why, OfflineError::RunningWithout))?;
+        reject_log::attach_ledger(config, &audit, &deps);
         let pipeline = Arc::new(Pipeline {
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             enqueuer: Arc::new(enqueuer),
@@ -97,7 +98,7 @@ impl OfflineGateway {
         Ok(OfflineGateway { pipeline, database })
     }
 
-    /// Lets go of everything, once what has begun is done.
+    /// Finishes the work that has begun, then closes every part.
     pub async fn close(self) {
         let OfflineGateway { pipeline, database } = self;
         if let Some(quarantine) = &pipeline.quarantine {
@@ -120,13 +121,13 @@ impl OfflineGateway {
     }
 }
 
-/// What it means that somebody else has a part.
-fn held(why: StartError, means: StoppedError) -> StoppedError {
+/// `error` if another process has the part open, else the start error.
+fn if_in_use(why: StartError, error: OfflineError) -> OfflineError {
     match why {
-        StartError::Database(OpenError::InUse { .. }) | StartError::Audit(audit::OpenError::Held(_)) => means,
+        StartError::Database(OpenError::InUse { .. }) | StartError::Audit(audit::OpenError::Held(_)) => error,
         why => why.into(),
     }
 }
 
-/// For a queue that is there. One that is not shows in the verdicts.
+/// How long to wait for the queue at first. If it stays down, the answers say so.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);

@@ -1,33 +1,33 @@
-//! Reloading: when, and what comes of it.
+//! Reloads the config on SIGHUP and when a file changes.
 //!
-//! Keeps true: all of a new config or nothing of it; what is refused is told with its place, and the old one goes on. It is
-//! tried again, since what was in the way may pass, and is told once. One reload at a time, its reading off the threads that
-//! serve.
+//! Keeps true: a new config applies whole or not at all. The problems of a refused one are logged once, with their positions,
+//! and the old one stays in force. A refused config is tried again, since its cause may pass (a port in use, for example).
+//! Reloads run one at a time, and read files on a thread of their own.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::load::{Contents, Loaded, load, other};
-use super::watch::{Due, Watch, apart};
+use super::load::{Contents, Loaded, changed_secrets, load};
+use super::watch::{Due, FileWatcher, on_own_thread};
 use super::{Gateway, Sockets, StartError, stores};
 use crate::config::{Config, FullKey, Problem};
 use crate::edge;
 use crate::gateway::live;
 use crate::observe::metrics::{Metrics, ReloadResult};
 
-/// The reloads of a gateway that serves by a config file.
+/// Reloads the config file of a running gateway.
 pub struct Reloads {
     path: PathBuf,
-    watch: Watch,
-    /// What the files of the config in force hold; none if they changed while they were read.
+    watcher: FileWatcher,
+    /// The file contents that the config in force was read from; `None` if a file changed meanwhile.
     contents: Option<Contents>,
-    /// What was told of the last reload, if it was refused.
+    /// The logged errors of the last reload, if it was refused.
     refused: Option<String>,
-    /// Nothing has changed since.
-    again: bool,
+    /// Whether the next run retries a refused config that has not changed.
+    retry: bool,
 }
 
-/// What a reload has changed, by names.
+/// The names of the sources and keys that a reload changed.
 #[derive(Debug, Default)]
 pub struct Changes {
     added: Vec<String>,
@@ -37,7 +37,7 @@ pub struct Changes {
 }
 
 impl Reloads {
-    /// Of a gateway that was started by `started`, read from `path`.
+    /// For a gateway that was started with `started`, which was read from `path`.
     pub fn new(path: &Path, started: Loaded) -> Reloads {
         let current = started.is_current();
         Reloads {
@@ -45,21 +45,21 @@ impl Reloads {
             watch: Watch::new(started.marks),
             contents: current.then_some(started.contents),
             refused: None,
-            again: false,
+            retry: false,
         }
     }
 
-    /// Returns once the config file, or a file that it names, has changed; or what was refused may be tried again.
+    /// Returns once the config file or a file that it names has changed, or a refused config is due for a retry.
     pub async fn due(&mut self) {
-        self.again = self.watch.due().await == Due::Again;
+        self.retry = self.watcher.due().await == Due::Retry;
     }
 
-    /// Reads everything anew and applies it, or else says why not. Not `asked` for, what has not changed is left alone.
-    /// Dropped half way, it has changed nothing.
+    /// Reads every file again and applies the config, or logs why not. Applies an unchanged config only if `asked` to (SIGHUP).
+    /// A dropped future has changed nothing.
     pub async fn run(&mut self, gateway: &mut Gateway, asked: bool) {
-        let again = std::mem::take(&mut self.again) && !asked;
-        if again && self.still_refused().await {
-            return self.watch.try_again();
+        let retry = std::mem::take(&mut self.retry) && !asked;
+        if retry && self.still_refused().await {
+            return self.watcher.retry_later();
         }
         let file = self.path.display().to_string();
         let (path, metrics) = (self.path.clone(), gateway.pipeline.metrics.clone());
@@ -68,17 +68,17 @@ impl Reloads {
             let loaded = load(&path, &metrics, Some(&rules));
             loaded.map(|loaded| (loaded.is_current(), loaded))
         };
-        let read = match apart(reading).await {
+        let read = match on_own_thread(reading).await {
             Some(read) => read.map_err(|why| why.to_string()),
-            None => Err("no thread to read it on".to_owned()),
+            None => Err("cannot start a thread to read it".to_owned()),
         };
         let (current, loaded) = match read {
             Ok(read) => read,
             Err(why) => {
-                self.watch.acted_in_vain();
-                self.watch.try_again();
-                if self.is_news(gateway, &why, again) {
-                    tracing::error!("config refused: {why}; what was read before goes on");
+                self.watcher.accept_unread();
+                self.watcher.retry_later();
+                if self.note_refusal(gateway, &why, retry) {
+                    tracing::error!("config refused: {why}; the config in force stays");
                 }
                 return;
             }
@@ -87,11 +87,11 @@ impl Reloads {
         if !asked && contents.is_some() && contents == self.contents {
             self.watch.acted(loaded.marks, true);
             self.refused = None;
-            tracing::info!("config unchanged: {file} and its files say what is in force");
+            tracing::info!("config unchanged: {file} and its files are as the config in force");
             return;
         }
         let marks = loaded.marks.clone();
-        let files = other_files(&loaded.contents, self.contents.as_ref());
+        let files = changed_files(&loaded.contents, self.contents.as_ref());
         let stays_refused = errors(&file, &loaded.problems).is_none()
             && loaded.config.changes(&gateway.config).iter().any(|key| key.needs_restart);
         let applied = gateway.reload(loaded);
@@ -101,39 +101,41 @@ impl Reloads {
                 self.contents = contents;
                 self.refused = None;
                 gateway.pipeline.metrics.gateway.reloaded(ReloadResult::Applied);
-                tell(&file, &warnings);
+                log(&file, &warnings);
                 changes.log(&files);
             }
             Err(problems) => {
                 if !stays_refused {
-                    self.watch.try_again();
+                    self.watcher.retry_later();
                 }
                 let why = errors(&file, &problems).unwrap_or_default();
-                if self.is_news(gateway, &why, again) {
-                    tell(&file, &problems);
-                    tracing::error!("config refused: {file} as it was before goes on; nothing has changed");
+                if self.note_refusal(gateway, &why, retry) {
+                    log(&file, &problems);
+                    tracing::error!(
+                        "config refused: the config in force stays; no change of {file} was applied"
+                    );
                 }
             }
         }
     }
 
-    /// Whether what was told is still so. Looks as `check` does, and leaves no trace of the config with the gateway.
+    /// Whether the config still has the errors that were logged. Reads it as `check` does, without touching the gateway.
     async fn still_refused(&self) -> bool {
         let path = self.path.clone();
         let reading = move || match load(&path, &Metrics::new().ok()?, None) {
             Ok(loaded) => errors(&path.display().to_string(), &loaded.problems),
             Err(why) => Some(why.to_string()),
         };
-        match apart(reading).await {
+        match on_own_thread(reading).await {
             Some(refused) => refused.is_some() && refused == self.refused,
             None => true,
         }
     }
 
-    /// Notes a refusal; whether it is to be told, and counts it then. Tried `again`, it is if it is another.
-    fn is_news(&mut self, gateway: &Gateway, why: &str, again: bool) -> bool {
+    /// Notes a refusal. Counts it and returns `true`, unless it is a `retry` with the same errors as before.
+    fn note_refusal(&mut self, gateway: &Gateway, why: &str, retry: bool) -> bool {
         let before = self.refused.replace(why.to_owned());
-        let news = !again || before.as_deref() != Some(why);
+        let news = !retry || before.as_deref() != Some(why);
         if news {
             gateway.pipeline.metrics.gateway.reloaded(ReloadResult::Refused);
         }
@@ -142,41 +144,42 @@ impl Reloads {
 }
 
 impl Gateway {
-    /// Serves by another config from now on. Requests under way keep what they began with; listeners that are in both configs
-    /// stay open. What was changed, and what is to be warned of.
+    /// Serves by another config from now on. Requests under way keep the old rules; listeners in both configs stay open.
+    /// Returns the changes and the warnings.
     ///
     /// # Errors
-    /// Everything wrong with it, if anything is; then nothing has changed.
+    /// Every problem of the config, if one of them is an error. Then nothing has changed.
     pub fn reload(&mut self, loaded: Loaded) -> Result<(Changes, Vec<Problem>), Vec<Problem>> {
         let metrics = self.pipeline.metrics.clone();
         let applied = self.apply(loaded);
-        // What was built and refused has left series of its own too.
+        // A refused config has created metric series too; drop those.
         self.pipeline.rules.load().retain_series(&metrics);
         applied
     }
 
     fn apply(&mut self, loaded: Loaded) -> Result<(Changes, Vec<Problem>), Vec<Problem>> {
         let Loaded { config, mut rules, mut problems, lasting, .. } = loaded;
-        // A key that is wrong holds its default, which says nothing of what was meant.
+        // A wrong key holds its default, so comparing it would be misleading.
         if problems.iter().all(|problem| problem.warning) {
             problems.extend(needing_a_restart(&config, &self.config));
         }
         for other in other(&lasting, &self.lasting) {
-            let what = "the secret or file behind it has changed; that needs a restart, the rest is applied";
-            let key = other.key.clone();
-            problems.push(Problem { at: other.at, key, what: what.to_owned(), warning: true });
+            let what =
+                "the secret or file that it names has changed; that needs a restart, the rest is applied";
+            let key = secret.key.clone();
+            problems.push(Problem { at: secret.at, key, what: what.to_owned(), warning: true });
         }
         problems.sort();
         if problems.iter().any(|problem| !problem.warning) {
             return Err(problems);
         }
-        let Sockets { edge, admin } = Sockets::added(&config, &self.edge, &self.admin)
+        let Sockets { edge, admin } = Sockets::bind_added(&config, &self.edge, &self.admin)
             .map_err(|why| vec![cannot_listen(&why, &config, self)])?;
 
         // From here on nothing can fail.
         let changes = Changes::between(&config, &self.config);
         self.qualified.store(stores::sharing_a_provider(&config).into());
-        self.pipeline.enqueuer.inbox().set_names(&live::names(&config));
+        self.pipeline.enqueuer.inbox().set_names(&live::queue_names(&config));
         if self.pipeline.quarantine.is_some() {
             stores::quarantine_series(&config, &self.pipeline.metrics);
         }
@@ -184,11 +187,11 @@ impl Gateway {
             edge::descriptors::raise(config.edge.max_connections);
         }
         let before = self.pipeline.rules.load_full();
-        let goes_on = rules.adopt_connections(&before);
+        let same_peer_rules = rules.adopt_connections(&before);
         self.last_accepted.serve(rules.last_accepted(&self.pipeline.metrics));
         self.pipeline.rules.store(rules.into());
-        // Only now, so that whoever comes next comes by the new ones.
-        if !goes_on {
+        // Only now, so that a client that reconnects meets the new rules.
+        if !same_peer_rules {
             before.stale.cancel();
         }
         self.edge.change(&config.edge.listen, edge, &self.pipeline);
@@ -196,24 +199,24 @@ impl Gateway {
             self.admin.change(socket);
         }
         let (clock, metrics) = (&self.pipeline.clock, &self.pipeline.metrics);
-        // It asks for the names that the sources make of the queue's.
-        let looking = self.admin.beside(live::watch(config.clone(), clock.clone(), metrics.clone()));
-        std::mem::replace(&mut self.looking, looking).cancel();
+        // Restarted, since the queue names depend on the sources.
+        let live_watch = self.admin.spawn(live::watch(config.clone(), clock.clone(), metrics.clone()));
+        std::mem::replace(&mut self.live_watch, live_watch).cancel();
         metrics.gateway.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
         self.config = config;
         Ok((changes, problems))
     }
 }
 
-/// The keys that a running gateway cannot follow, where they differ.
+/// A problem for each changed key that needs a restart.
 fn needing_a_restart(config: &Config, before: &Config) -> Vec<Problem> {
     let changed = config.changes(before).into_iter().filter(|key| key.needs_restart);
     let problem = |FullKey { name: key, .. }| {
         Problem {
         at: config.key_positions.find(&key),
         key,
-        what: "needs a restart: this differs from what the gateway was started with; restart it, or put the old value \
-               back to have the rest applied"
+        what: "needs a restart: the gateway was started with another value; restart it, or put the old value back to \
+               have the rest applied"
             .to_owned(),
         warning: false,
     }
@@ -227,7 +230,9 @@ fn cannot_listen(why: &StartError, config: &Config, gateway: &Gateway) -> Proble
             let mut own = gateway.edge().into_iter().chain([gateway.admin()]);
             let what = format!("cannot listen on {address}: {why}");
             match own.find(|own| own.port() == address.port()) {
-                Some(own) => (*key, format!("{what}; this gateway itself has {own} until it is restarted")),
+                Some(own) => {
+                    (*key, format!("{what}; this gateway itself listens on {own} until it is restarted"))
+                }
                 None => (*key, format!("{what}{}", super::listen_advice(why))),
             }
         }
@@ -236,26 +241,26 @@ fn cannot_listen(why: &StartError, config: &Config, gateway: &Gateway) -> Proble
     Problem { at: config.key_positions.find(key), key: key.to_owned(), what, warning: false }
 }
 
-/// The errors among the problems, as they are told; none if there is none.
+/// The errors among the problems, one a line; `None` without errors.
 fn errors(file: &str, problems: &[Problem]) -> Option<String> {
     let errors = problems.iter().filter(|problem| !problem.warning);
     let lines: Vec<_> = errors.map(|problem| problem.render(file).to_string()).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-fn tell(file: &str, problems: &[Problem]) {
+fn log(file: &str, problems: &[Problem]) {
     for problem in problems {
         let text = problem.render(file);
         if problem.warning { tracing::warn!("{text}") } else { tracing::error!("{text}") }
     }
 }
 
-/// The files that hold something else than they did.
-fn other_files(contents: &Contents, before: Option<&Contents>) -> Vec<String> {
-    let is_other = |(path, content): &(&PathBuf, &Option<[u8; 32]>)| {
+/// The files whose content differs from `before`.
+fn changed_files(contents: &Contents, before: Option<&Contents>) -> Vec<String> {
+    let has_changed = |(path, content): &(&PathBuf, &Option<[u8; 32]>)| {
         before.and_then(|before| before.get(*path)).is_some_and(|before| before != *content)
     };
-    contents.iter().filter(is_other).map(|(path, _)| path.display().to_string()).collect()
+    contents.iter().filter(has_changed).map(|(path, _)| path.display().to_string()).collect()
 }
 
 impl Changes {
@@ -299,9 +304,9 @@ mod tests {
     use crate::config;
     use crate::request::pipeline::RuntimeConfig;
 
-    /// At the one moment of a reload at which the new rules are there and no connection has heard of it.
+    /// Stops a reload after it has stored the new rules and before it tells the connections.
     #[tokio::test]
-    async fn no_request_is_held_against_rules_that_would_find_out_in_another_way_who_asks() {
+    async fn a_connection_closes_if_the_new_rules_determine_its_client_address_differently() {
         let folder = tempfile::tempdir().unwrap();
         let config = |trusted: &str| {
             let text = format!(
@@ -333,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_refused_is_told_and_counted_once_until_somebody_asks_or_it_is_another() {
+    async fn a_refusal_is_logged_and_counted_once_until_its_errors_change_or_a_sighup_asks() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hookgate.toml");
         let good = "edge.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n\
@@ -343,7 +348,7 @@ mod tests {
         let mut gateway = Gateway::start(started.config.clone(), Clock::System).await.unwrap();
         let mut reloads = Reloads::new(&path, started);
         let bad = good.replace("securitize", "nobody");
-        for (text, again, asked, count) in [
+        for (text, retry, asked, count) in [
             (&*bad, false, false, 1),
             (&bad, true, false, 1),
             (&bad, true, false, 1),
@@ -354,13 +359,13 @@ mod tests {
             (&bad, false, false, 4),
         ] {
             std::fs::write(&path, text).unwrap();
-            reloads.again = again;
+            reloads.retry = retry;
             reloads.run(&mut gateway, asked).await;
             let series = gateway.pipeline.metrics.render().unwrap().0;
             let line = format!("hookgate_config_reloads_total{{result=\"refused\"}} {count}\n");
             assert!(series.contains(&line), "{line}{series}");
         }
-        // A folder, for what is there and cannot be read.
+        // A folder exists but cannot be read as a file.
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         reloads.run(&mut gateway, false).await;

@@ -1,7 +1,7 @@
-//! Opens what makes events durable: the inbox that the config names, and the spool behind it.
+//! Opens the durable stores: the configured inbox, the spool behind it, and the quarantine.
 //!
-//! Keeps true: what shares the database in the data folder shares one writer of it; whatever the config says of the spool now,
-//! what an earlier run has left in it is drained, or else there is no start.
+//! Keeps true: every user of hookgate.db shares one writer. Events that an earlier run left in the spool are drained even if
+//! the spool is now off; if that is impossible, the gateway does not start.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -26,31 +26,30 @@ use crate::gateway::live;
 use crate::observe::admin::{Readiness, SpoolState};
 use crate::observe::metrics::Metrics;
 
-/// The durable part of a gateway.
+/// The open stores of a gateway.
 pub(super) struct Stores {
-    /// The inbox, and the spool.
     pub(super) enqueuer: Enqueuer,
-    /// What the spool and claims are kept in, where they are. Closed last.
+    /// Holds the spool and the embedded claims. Absent with the embedded queue, which has the file to itself. Closed last.
     pub(super) database: Option<Arc<Database>>,
 }
 
-/// What opening needs besides the config.
+/// What opening a store needs besides the config.
 pub(super) struct Dependencies<'a> {
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) readiness: &'a Arc<Readiness>,
-    /// What [`sharing_a_provider`] says, as of the last load of the config.
+    /// The result of [`sharing_a_provider`] for the config in force.
     pub(super) qualified: &'a Arc<ArcSwap<HashSet<String>>>,
 }
 
-/// Opens the inbox and the spool. What the inbox runs beside requests runs on `runtime`.
+/// Opens the inbox and the spool. The inbox's background tasks run on `runtime`.
 pub(super) async fn open(
     config: &Config,
-    with: &Dependencies<'_>,
+    deps: &Dependencies<'_>,
     runtime: &Handle,
 ) -> Result<Stores, StartError> {
     let database = match config.queue.kind {
-        // It has the file to itself, and a spool in the same file would be full when it is full.
+        // The embedded queue owns the file. A spool in the same file would be full whenever the queue is.
         QueueKind::Embedded => None,
         _ => {
             let tables = format!("{}{}", spool::TABLES, claimed::TABLES);
@@ -60,98 +59,97 @@ pub(super) async fn open(
     let inbox = match (config.queue.kind, &database) {
         (QueueKind::Redis, _) => {
             let _entered = runtime.enter();
-            open_redis(config, with)?
+            open_redis(config, deps)?
         }
         (QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka, Some(database)) => {
-            runtime::within(runtime, open_claimed(config, with, database)).await?
+            runtime::within(runtime, open_claimed(config, deps, database)).await?
         }
-        _ => open_embedded(config, with)?,
+        _ => open_embedded(config, deps)?,
     };
     let enqueuer = match &database {
         Some(database) => {
-            let (metrics, readiness) = (with.metrics.spool.clone(), with.readiness.clone());
+            let (metrics, readiness) = (deps.metrics.spool.clone(), deps.readiness.clone());
             let max_bytes = config.spool.enabled.then_some(config.spool.max_bytes);
             let spool =
-                Spool::open(database.clone(), max_bytes, with.clock.clone(), metrics, readiness).await?;
+                Spool::open(database.clone(), max_bytes, deps.clock.clone(), metrics, readiness).await?;
             Enqueuer::spooling(inbox, spool)
         }
         None => {
             let state = if config.spool.enabled { SpoolState::Beside } else { SpoolState::Off };
-            with.readiness.set_spool(state);
+            deps.readiness.set_spool(state);
             Enqueuer::direct(inbox)
         }
     };
     Ok(Stores { enqueuer, database })
 }
 
-/// Puts the quarantine's series of every source at zero, or leaves them at what they are.
+/// Creates the quarantine's metric series of every source at zero. Existing series keep their values.
 pub(super) fn quarantine_series(config: &Config, metrics: &Metrics) {
     for source in &config.sources {
         metrics.quarantine.source(&source.name.value);
     }
 }
 
-/// Opens the quarantine; `patient` waits for another gateway to let go of it.
+/// Opens the quarantine. With `wait`, waits until another gateway has closed it.
 pub(super) async fn open_quarantine(
     config: &Config,
     key: Key,
-    with: &Dependencies<'_>,
-    patient: bool,
+    deps: &Dependencies<'_>,
+    wait: bool,
 ) -> Result<Quarantine, StartError> {
-    quarantine_series(config, with.metrics);
-    let metrics = &with.metrics.quarantine;
+    quarantine_series(config, deps.metrics);
+    let metrics = &deps.metrics.quarantine;
     let key = Arc::new(key);
     loop {
-        let (clock, metrics) = (with.clock.clone(), metrics.clone());
+        let (clock, metrics) = (deps.clock.clone(), metrics.clone());
         match Quarantine::open(&config.data_dir, &config.quarantine, key.clone(), clock, metrics) {
-            Err(OpenError::InUse { .. }) if patient => tokio::time::sleep(super::LOOK_AGAIN).await,
+            Err(OpenError::InUse { .. }) if wait => tokio::time::sleep(super::POLL).await,
             opened => return Ok(opened?),
         }
     }
 }
 
-/// The quarantine of a gateway, where it has the key to one.
+/// Opens the quarantine if it has a key; otherwise warns about kept requests of an earlier run.
 pub(super) async fn quarantine(
     config: &Config,
     key: Option<Key>,
-    with: &Dependencies<'_>,
+    deps: &Dependencies<'_>,
 ) -> Result<Option<Quarantine>, StartError> {
     match key {
-        Some(key) => Ok(Some(open_quarantine(config, key, with, config.edge.reuse_port).await?)),
+        Some(key) => Ok(Some(open_quarantine(config, key, deps, config.edge.reuse_port).await?)),
         None => {
-            leave_quarantine(config);
+            warn_if_left(config);
             Ok(None)
         }
     }
 }
 
-/// Says so if there is one from before: what is in it is nobody's care now.
-fn leave_quarantine(config: &Config) {
+fn warn_if_left(config: &Config) {
     let file = data_dir::quarantine_file(&config.data_dir);
     if file.exists() {
         tracing::warn!(
             file = %file.display(),
-            "the quarantine is off, but is there from before: nothing in it is purged or verified; see `hookgate quarantine`"
+            "the quarantine is off, but requests from before are still kept: they are not purged and not verified again; see `hookgate quarantine`"
         );
     }
 }
 
-fn open_embedded(config: &Config, with: &Dependencies<'_>) -> Result<Inbox, StartError> {
+fn open_embedded(config: &Config, deps: &Dependencies<'_>) -> Result<Inbox, StartError> {
     let options = embedded::Options { window: config.dedupe.window.value, retain: config.queue.retain };
     let file = data_dir::database_file(&config.data_dir);
-    let waiting = spool::left_behind(&file);
-    if waiting > 0 {
-        return Err(OpenError::Spooled { db: file, waiting }.into());
+    let spooled = spool::left_behind(&file);
+    if spooled > 0 {
+        return Err(OpenError::Spooled { db: file, waiting: spooled }.into());
     }
-    let series = with.metrics.queue(config.queue.kind.label());
-    let readiness = with.readiness.clone();
-    Ok(Inbox::Embedded(embedded::Embedded::open(&file, options, with.clock.clone(), series, readiness)?))
+    let series = deps.metrics.queue(config.queue.kind.label());
+    let readiness = deps.readiness.clone();
+    Ok(Inbox::Embedded(embedded::Embedded::open(&file, options, deps.clock.clone(), series, readiness)?))
 }
 
-fn open_redis(config: &Config, with: &Dependencies<'_>) -> Result<Inbox, StartError> {
+fn open_redis(config: &Config, deps: &Dependencies<'_>) -> Result<Inbox, StartError> {
     let options = redis::Options {
         name: config.queue.name.value.clone(),
-        names: live::names(config),
+        names: live::queue_names(config),
         partitions: config.queue.partitions,
         max_backlog: config.queue.max_backlog,
         window: config.dedupe.window.value,
@@ -159,47 +157,51 @@ fn open_redis(config: &Config, with: &Dependencies<'_>) -> Result<Inbox, StartEr
         ignore_idle_groups: config.queue.ignore_idle_groups,
         ack_replicas: config.queue.ack_replicas,
     };
-    let series = with.metrics.queue(config.queue.kind.label());
+    let series = deps.metrics.queue(config.queue.kind.label());
     Ok(Inbox::Redis(redis::RedisInbox::open(
         redis::Servers::of(&config.redis)?,
         options,
         series,
-        with.readiness.clone(),
+        deps.readiness.clone(),
     )?))
 }
 
 async fn open_claimed(
     config: &Config,
-    with: &Dependencies<'_>,
+    deps: &Dependencies<'_>,
     database: &Arc<Database>,
 ) -> Result<Inbox, StartError> {
     let claims = match config.dedupe.store {
         Store::Embedded => {
-            let (clock, readiness) = (with.clock.clone(), with.readiness.clone());
+            let (clock, readiness) = (deps.clock.clone(), deps.readiness.clone());
             Claims::Embedded(EmbeddedClaims::new(database.clone(), clock, readiness))
         }
         Store::Redis => {
             let (servers, queue) = (redis::Servers::of(&config.redis)?, &config.queue.name.value);
-            Claims::Redis(RedisClaims::open(servers, queue, with.readiness.clone()))
+            Claims::Redis(RedisClaims::open(servers, queue, deps.readiness.clone()))
         }
     };
-    let metrics = with.metrics.queue(config.queue.kind.label());
-    let broker = open_broker(config, with).await?;
+    let metrics = deps.metrics.queue(config.queue.kind.label());
+    let broker = open_broker(config, deps).await?;
     let options = claimed::Options {
         window: config.dedupe.window.value,
         lease: config.dedupe.lease,
-        qualified: with.qualified.clone(),
+        qualified: deps.qualified.clone(),
     };
     Ok(Inbox::Claimed(Claimed::new(claims, broker, options, metrics)))
 }
 
-async fn open_broker(config: &Config, with: &Dependencies<'_>) -> Result<Broker, StartError> {
+async fn open_broker(config: &Config, deps: &Dependencies<'_>) -> Result<Broker, StartError> {
     let name = QueueName::parse(&config.queue.name.value).map_err(broker::OpenError::Name)?;
     let within = claimed::publish_within(config.dedupe.lease);
-    let options =
-        broker::Options { name, names: live::names(config), url: config.queue.url.value.resolve()?, within };
-    let metrics = with.metrics.queue(config.queue.kind.label());
-    let watch = Watch { metrics, readiness: with.readiness.clone() };
+    let options = broker::Options {
+        name,
+        names: live::queue_names(config),
+        url: config.queue.url.value.resolve()?,
+        within,
+    };
+    let metrics = deps.metrics.queue(config.queue.kind.label());
+    let watch = Watch { metrics, readiness: deps.readiness.clone() };
     Ok(match config.queue.kind {
         QueueKind::Amqp => Broker::Amqp(amqp::Amqp::open(options, watch).await?),
         #[cfg(feature = "kafka")]
@@ -208,7 +210,7 @@ async fn open_broker(config: &Config, with: &Dependencies<'_>) -> Result<Broker,
     })
 }
 
-/// The sources whose provider sends to another source too: the same event may come in by both, under one id.
+/// The sources whose provider also sends to another source: one event may arrive at both, with the same id.
 pub(super) fn sharing_a_provider(config: &Config) -> HashSet<String> {
     let mut by_provider: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for source in &config.sources {

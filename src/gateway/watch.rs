@@ -1,12 +1,11 @@
-//! Sees that a file has changed, by looking at its metadata once a second.
+//! Notices changed files by reading their metadata once a second.
 //!
-//! Looking, and not asking the kernel to tell: that works on NFS, on bind mounts and on overlays, follows a path through
-//! symbolic links that are themselves exchanged (as Kubernetes does with `..data`), and needs no watch at each of their levels.
-//! It costs a few `stat`s a second.
+//! Polling instead of inotify: it works on NFS, bind mounts and overlays. It also follows symbolic links that are themselves
+//! replaced (as Kubernetes does with `..data`), without a watch on each level. It costs a few `stat`s a second.
 //!
-//! Keeps true: a change counts once two looks in a row agree, so that a file which is being written is not read half way; a
-//! file that is gone for a few looks is being exchanged and has not changed, one that stays away has. What could not be done is
-//! due again without a change, but not in the middle of one.
+//! Keeps true: a change counts once two looks in a row agree, so a half-written file is not read. A file that is missing for a
+//! few looks is being replaced and has not changed; one that stays missing has. A failed reload is retried on a timer, but not
+//! while files are still changing.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -16,12 +15,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-/// What the file behind each path looks like; none where there is none.
-pub(super) type FileStamps = BTreeMap<PathBuf, Option<Mark>>;
+/// The stamp of the file at each path; `None` if there is no file.
+pub(super) type FileStamps = BTreeMap<PathBuf, Option<FileStamp>>;
 
-/// What cannot stay the same when a file is written or replaced.
+/// Metadata of a file, some of which changes whenever the file is written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct FileStamp {
     dev: u64,
     inode: u64,
     length: u64,
@@ -29,78 +28,83 @@ pub(super) struct Mark {
     changed: (i64, i64),
 }
 
-/// Looks at files. Links are followed.
-pub(super) fn look<'p>(paths: impl IntoIterator<Item = &'p Path>) -> FileStamps {
-    paths.into_iter().map(|path| (path.to_owned(), mark(path))).collect()
+/// Takes the stamp of each file. Follows symbolic links.
+pub(super) fn stamps<'p>(paths: impl IntoIterator<Item = &'p Path>) -> FileStamps {
+    paths.into_iter().map(|path| (path.to_owned(), stamp(path))).collect()
 }
 
-fn mark(path: &Path) -> Option<Mark> {
-    let of = std::fs::metadata(path).ok()?;
-    Some(Mark {
-        dev: of.dev(),
-        inode: of.ino(),
-        length: of.len(),
-        modified: (of.mtime(), of.mtime_nsec()),
-        changed: (of.ctime(), of.ctime_nsec()),
+fn stamp(path: &Path) -> Option<FileStamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(FileStamp {
+        dev: metadata.dev(),
+        inode: metadata.ino(),
+        length: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
     })
 }
 
-/// For how long yet a gateway that watches these files may serve by what was in them before.
-pub(super) fn unread_for(marks: &FileStamps, now: Timestamp) -> Duration {
-    let changed = marks.values().flatten().map(|mark| mark.changed).max();
+/// How long from `now` a gateway that watches these files may still serve by their older contents.
+pub(super) fn unread_for(stamps: &FileStamps, now: Timestamp) -> Duration {
+    let changed = stamps.values().flatten().map(|stamp| stamp.changed).max();
     let changed =
         changed.and_then(|(seconds, nanos)| Timestamp::new(seconds, i32::try_from(nanos).ok()?).ok());
-    // What was changed later than now says that a clock was set, and nothing of when.
+    // A change time in the future means that a clock was set; it does not tell when the file changed.
     let since = changed.and_then(|changed| Duration::try_from(now.duration_since(changed)).ok());
     since.map_or(Duration::ZERO, |since| READ_WITHIN.saturating_sub(since))
 }
 
-/// The files that are watched.
-pub(super) struct Watch {
-    /// As they were when they were last acted on.
-    acted: FileStamps,
-    /// As they were at the last look.
+/// Watches the files of a config.
+pub(super) struct FileWatcher {
+    /// The stamps at the last reload, applied or refused.
+    accepted: FileStamps,
+    /// The stamps at the last look.
     seen: FileStamps,
-    /// Those that the config in force is made of.
+    /// The files of the config in force.
     in_force: Vec<PathBuf>,
-    /// For how many looks in a row each has been gone that was there when it was acted on.
-    gone: BTreeMap<PathBuf, u32>,
-    /// After how many looks it is due again, should nothing change; none where that is no use.
-    again: Option<u32>,
+    /// For how many looks in a row each missing file has been missing.
+    missing: BTreeMap<PathBuf, u32>,
+    /// After how many more looks a retry is due; `None` without a retry.
+    retry_in: Option<u32>,
 }
 
-/// Why there is something to do.
+/// Why a reload is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// A file has changed.
     Changed,
-    /// Nothing has, and what could not be done may be possible by now.
-    Again,
+    /// No file has changed, but the last reload failed for a reason that may have passed.
+    Retry,
 }
 
-impl Watch {
-    /// Over the files of the config in force.
-    pub(super) fn new(marks: FileStamps) -> Watch {
-        let in_force = marks.keys().cloned().collect();
-        Watch { seen: marks.clone(), in_force, gone: BTreeMap::new(), again: None, acted: marks }
+impl FileWatcher {
+    /// Watches the files of the config in force.
+    pub(super) fn new(stamps: FileStamps) -> FileWatcher {
+        let in_force = stamps.keys().cloned().collect();
+        FileWatcher {
+            seen: stamps.clone(),
+            in_force,
+            missing: BTreeMap::new(),
+            retry_in: None,
+            accepted: stamps,
+        }
     }
 
-    /// Returns once a file has changed and stays as it is, or what could not be done is due again. Dropped half way, it has
-    /// seen nothing.
+    /// Returns once a file has changed and stays as it is, or a retry is due. A dropped future has noted nothing.
     pub(super) async fn due(&mut self) -> Due {
         loop {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-            let paths: Vec<PathBuf> = self.acted.keys().cloned().collect();
-            let marks = apart(move || look(paths.iter().map(PathBuf::as_path))).await;
-            if let Some(due) = marks.and_then(|marks| self.looked(marks)) {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            let paths: Vec<PathBuf> = self.accepted.keys().cloned().collect();
+            let stamps = on_own_thread(move || stamps(paths.iter().map(PathBuf::as_path))).await;
+            if let Some(due) = stamps.and_then(|stamps| self.look(stamps)) {
                 return due;
             }
         }
     }
 
-    /// What has changed was read: `read` are the files of the config that was made of it, as they were before. If that was
-    /// refused, the files of the one in force are watched on too.
-    pub(super) fn acted(&mut self, mut read: FileStamps, applied: bool) {
+    /// Notes a reload: `read` are the stamps of its files, taken before they were read. If it was refused, the files of the
+    /// config in force stay watched too.
+    pub(super) fn accept(&mut self, mut read: FileStamps, applied: bool) {
         if applied {
             self.in_force = read.keys().cloned().collect();
         } else {
@@ -110,69 +114,70 @@ impl Watch {
             }
         }
         self.seen = read.clone();
-        self.acted = read;
-        self.again = None;
+        self.accepted = read;
+        self.retry_in = None;
     }
 
-    /// There was nothing to be read.
-    pub(super) fn acted_in_vain(&mut self) {
-        self.acted = self.seen.clone();
-        self.again = None;
+    /// Notes a reload that could not read the config file.
+    pub(super) fn accept_unread(&mut self) {
+        self.accepted = self.seen.clone();
+        self.retry_in = None;
     }
 
-    /// What was acted on could not be done, for a reason that may pass.
-    pub(super) fn try_again(&mut self) {
-        self.again = Some(LOOKS_UNTIL_AGAIN);
+    /// Schedules a retry: the last reload failed for a reason that may pass.
+    pub(super) fn retry_later(&mut self) {
+        self.retry_in = Some(LOOKS_UNTIL_RETRY);
     }
 
-    /// Takes a look in; whether there is something to do.
-    fn looked(&mut self, marks: FileStamps) -> Option<Due> {
-        if self.settled(marks) {
+    /// Notes the stamps of a look. Returns why a reload is due, if one is.
+    fn look(&mut self, stamps: FileStamps) -> Option<Due> {
+        if self.has_settled_change(stamps) {
             return Some(Due::Changed);
         }
-        let left = self.again.as_mut()?;
+        let left = self.retry_in.as_mut()?;
         *left = left.saturating_sub(1);
-        let still = self.seen == self.acted && self.gone.values().all(|looks| *looks >= GONE_FOR_GOOD);
-        (*left == 0 && still).then_some(Due::Again)
+        let stable =
+            self.seen == self.accepted && self.missing.values().all(|looks| *looks >= LOOKS_UNTIL_GONE);
+        (*left == 0 && stable).then_some(Due::Retry)
     }
 
-    /// Takes a look in; whether something is other than it was acted on, and is as it was at the last look.
-    fn settled(&mut self, mut marks: FileStamps) -> bool {
-        for (path, mark) in &mut marks {
-            if mark.is_some() {
-                self.gone.remove(path);
+    /// Notes the stamps of a look. Returns whether they differ from the last reload's and equal the last look's.
+    fn has_settled_change(&mut self, mut stamps: FileStamps) -> bool {
+        for (path, stamp) in &mut stamps {
+            if stamp.is_some() {
+                self.missing.remove(path);
                 continue;
             }
-            let looks = self.gone.entry(path.clone()).or_default();
+            let looks = self.missing.entry(path.clone()).or_default();
             *looks = looks.saturating_add(1);
-            if *looks < GONE_FOR_GOOD {
-                *mark = self.acted.get(path).copied().flatten();
+            if *looks < LOOKS_UNTIL_GONE {
+                *stamp = self.accepted.get(path).copied().flatten();
             }
         }
-        self.gone.retain(|path, _| marks.contains_key(path));
-        let settled = marks == self.seen && marks != self.acted;
-        self.seen = marks;
+        self.missing.retain(|path, _| stamps.contains_key(path));
+        let settled = stamps == self.seen && stamps != self.accepted;
+        self.seen = stamps;
         settled
     }
 }
 
-/// Runs what may have to wait for a disk. On a thread of its own and not one of the runtime's: a file system that hangs must
-/// not keep the process from its end. None if there is no thread to be had.
-pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Runs `work`, which may wait for a disk, on a thread outside the runtime: a hanging file system must not block the end of the
+/// process. Returns `None` if no thread can be started.
+pub(super) async fn on_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, result) = oneshot::channel();
     let thread = std::thread::Builder::new().name("reload".to_owned());
-    // Nobody waits for it any more when the process is about to end.
+    // The receiver is gone if the process is about to end.
     thread.spawn(move || drop(done.send(work()))).ok()?;
     result.await.ok()
 }
 
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-/// Two looks, and the time to read what they saw on a machine that has little of it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Two looks, and the time to read the files on a slow machine.
 const READ_WITHIN: Duration = Duration::from_secs(5);
-/// Whoever deletes a file and writes it anew is done with it by then.
-const GONE_FOR_GOOD: u32 = 5;
-/// Soon enough for who waits for a secret to count, and seldom enough to read a config that stays wrong.
-const LOOKS_UNTIL_AGAIN: u32 = 5;
+/// A program that deletes a file and writes it again needs fewer looks than this.
+const LOOKS_UNTIL_GONE: u32 = 5;
+/// Soon enough for an operator who waits, and rare enough for a config that stays wrong.
+const LOOKS_UNTIL_RETRY: u32 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -182,7 +187,7 @@ mod tests {
 
     struct Bench {
         folder: tempfile::TempDir,
-        watch: Watch,
+        watcher: FileWatcher,
     }
 
     impl Bench {
@@ -191,14 +196,14 @@ mod tests {
             let (a, b) = (folder.path().join("a"), folder.path().join("b"));
             fs::write(&a, "1").unwrap();
             fs::write(&b, "1").unwrap();
-            Bench { watch: Watch::new(look([a.as_path(), b.as_path()])), folder }
+            Bench { watcher: FileWatcher::new(stamps([a.as_path(), b.as_path()])), folder }
         }
 
         fn path(&self, name: &str) -> PathBuf {
             self.folder.path().join(name)
         }
 
-        /// Another file under the same name; a clock too coarse cannot hide it.
+        /// Puts a new file under the same name. Its inode differs even if its times do not.
         fn replace(&self, name: &str) {
             let new = self.path("new");
             fs::write(&new, "2").unwrap();
@@ -206,13 +211,13 @@ mod tests {
         }
 
         fn looks(&mut self) -> bool {
-            let paths: Vec<_> = self.watch.acted.keys().cloned().collect();
-            self.watch.settled(look(paths.iter().map(PathBuf::as_path)))
+            let paths: Vec<_> = self.watcher.accepted.keys().cloned().collect();
+            self.watcher.has_settled_change(stamps(paths.iter().map(PathBuf::as_path)))
         }
 
         fn acts(&mut self, applied: bool, names: &[&str]) {
             let paths: Vec<_> = names.iter().map(|name| self.path(name)).collect();
-            self.watch.acted(look(paths.iter().map(PathBuf::as_path)), applied);
+            self.watcher.accept(stamps(paths.iter().map(PathBuf::as_path)), applied);
         }
     }
 
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_gone_for_a_moment_has_not_changed_until_it_is_back() {
+    fn a_file_that_is_missing_for_a_moment_has_not_changed_until_it_is_back() {
         let mut bench = Bench::new();
         for _ in 0..3 {
             fs::remove_file(bench.path("a")).unwrap();
@@ -247,17 +252,17 @@ mod tests {
         let mut bench = Bench::new();
         fs::remove_file(bench.path("a")).unwrap();
         let found = (0..20).find(|_| bench.looks());
-        assert_eq!(found, Some(GONE_FOR_GOOD as usize), "so many looks, and one that agrees");
+        assert_eq!(found, Some(LOOKS_UNTIL_GONE as usize), "so many looks, and one that agrees");
         bench.acts(false, &["a", "b"]);
         assert!((0..20).all(|_| !bench.looks()));
         bench.replace("a");
         assert!(!bench.looks());
         assert!(bench.looks());
-        // The same where nothing could be read of it, as of the config file itself.
+        // The same after a reload that could not read the config file.
         bench.acts(true, &["a", "b"]);
         fs::remove_file(bench.path("a")).unwrap();
         assert!((0..20).any(|_| bench.looks()));
-        bench.watch.acted_in_vain();
+        bench.watcher.accept_unread();
         assert!((0..20).all(|_| !bench.looks()));
     }
 
@@ -280,29 +285,29 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_done_is_due_again_without_a_change_but_not_in_the_middle_of_one() {
+    fn a_failed_reload_is_retried_without_a_change_but_not_while_files_are_changing() {
         let mut bench = Bench::new();
         let due = |bench: &mut Bench| {
-            let paths: Vec<_> = bench.watch.acted.keys().cloned().collect();
-            bench.watch.looked(look(paths.iter().map(PathBuf::as_path)))
+            let paths: Vec<_> = bench.watcher.accepted.keys().cloned().collect();
+            bench.watcher.look(stamps(paths.iter().map(PathBuf::as_path)))
         };
         bench.acts(false, &["a", "b"]);
         assert!((0..20).all(|_| due(&mut bench).is_none()), "nothing passes by itself");
         for _ in 0..3 {
             bench.acts(false, &["a", "b"]);
-            bench.watch.try_again();
-            let looks = (1..20).find(|_| due(&mut bench) == Some(Due::Again));
-            assert_eq!(looks, Some(LOOKS_UNTIL_AGAIN));
+            bench.watcher.retry_later();
+            let looks = (1..20).find(|_| due(&mut bench) == Some(Due::Retry));
+            assert_eq!(looks, Some(LOOKS_UNTIL_RETRY));
         }
-        bench.watch.try_again();
-        assert!((1..LOOKS_UNTIL_AGAIN).all(|_| due(&mut bench).is_none()));
+        bench.watcher.retry_later();
+        assert!((1..LOOKS_UNTIL_RETRY).all(|_| due(&mut bench).is_none()));
         bench.replace("a");
         assert_eq!((due(&mut bench), due(&mut bench)), (None, Some(Due::Changed)));
         bench.acts(false, &["a", "b"]);
-        bench.watch.try_again();
-        assert!((2..LOOKS_UNTIL_AGAIN).all(|_| due(&mut bench).is_none()));
+        bench.watcher.retry_later();
+        assert!((2..LOOKS_UNTIL_RETRY).all(|_| due(&mut bench).is_none()));
         fs::remove_file(bench.path("a")).unwrap();
-        assert!((1..GONE_FOR_GOOD).all(|_| due(&mut bench).is_none()), "it is being exchanged");
+        assert!((1..LOOKS_UNTIL_GONE).all(|_| due(&mut bench).is_none()), "it is being replaced");
         bench.replace("a");
         assert_eq!((due(&mut bench), due(&mut bench)), (None, Some(Due::Changed)));
         bench.acts(true, &["a", "b"]);
@@ -312,17 +317,17 @@ mod tests {
     #[test]
     fn what_was_just_written_may_be_unread_for_a_few_seconds() {
         let bench = Bench::new();
-        let marks = look([bench.path("a").as_path(), bench.path("absent").as_path()]);
-        let (seconds, nanos) = marks.values().flatten().next().unwrap().changed;
+        let stamps = stamps([bench.path("a").as_path(), bench.path("absent").as_path()]);
+        let (seconds, nanos) = stamps.values().flatten().next().unwrap().changed;
         let written = Timestamp::new(seconds, i32::try_from(nanos).unwrap()).unwrap();
-        let unread = |millis| unread_for(&marks, written + Duration::from_millis(millis)).as_millis();
+        let unread = |millis| unread_for(&stamps, written + Duration::from_millis(millis)).as_millis();
         assert_eq!([0, 1500, 5000, 3_600_000].map(unread), [5000, 3500, 0, 0]);
-        assert_eq!(unread_for(&marks, written - Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(unread_for(&stamps, written - Duration::from_secs(1)), Duration::ZERO);
         assert_eq!(unread_for(&FileStamps::new(), written), Duration::ZERO);
     }
 
     #[test]
-    fn an_exchanged_link_on_the_way_is_a_change() {
+    fn a_replaced_link_on_the_path_is_a_change() {
         use std::os::unix::fs::symlink;
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -333,10 +338,10 @@ mod tests {
         symlink("1", path("..data")).unwrap();
         symlink("..data/secret", path("secret")).unwrap();
         let secret = path("secret");
-        let mut watch = Watch::new(look([secret.as_path()]));
+        let mut watcher = FileWatcher::new(stamps([secret.as_path()]));
         symlink("2", path("..new")).unwrap();
         fs::rename(path("..new"), path("..data")).unwrap();
-        assert!(!watch.settled(look([secret.as_path()])));
-        assert!(watch.settled(look([secret.as_path()])));
+        assert!(!watcher.has_settled_change(stamps([secret.as_path()])));
+        assert!(watcher.has_settled_change(stamps([secret.as_path()])));
     }
 }

@@ -177,7 +177,7 @@ async fn what_keeps_every_event_out_of_redis_is_told() {
     for (takes_away, gives_back, says) in cases {
         let _: String = redis.run(&["SCRIPT", "FLUSH"]).await;
         let _: String = redis.run(&[&["ACL", "SETUSER", "gate"], takes_away].concat()).await;
-        check(&home).fails(&["no event can enter hookgate.events: ", says]);
+        check(&home).fails(&["it refuses events for hookgate.events: ", says]);
         let _: String = redis.run(&[&["ACL", "SETUSER", "gate"], gives_back].concat()).await;
     }
     check(&home).is_ok();
@@ -185,12 +185,12 @@ async fn what_keeps_every_event_out_of_redis_is_told() {
     let home = home.with("queue.name", "hooks.{source}").with("queue.partitions", 2);
     let _: String = redis.run(&["SET", "hooks.basiq.1", "no stream"]).await;
     check(&home)
-        .fails(&["no event can enter hooks.basiq.1: XLEN: WRONGTYPE", "see that the key is a stream"]);
+        .fails(&["it refuses events for hooks.basiq.1: XLEN: WRONGTYPE", "see that the key is a stream"]);
     let _: u32 = redis.run(&["DEL", "hooks.basiq.1"]).await;
     let last = format!("{}-{}", u64::MAX, u64::MAX);
     let _: String = redis.run(&["XADD", "hooks.basiq.1", &last, "added", "by hand"]).await;
     let checked = check(&home);
-    let shut = checked.errors.iter().find(|error| error.contains("no event can enter hooks.basiq.1: "));
+    let shut = checked.errors.iter().find(|error| error.contains("it refuses events for hooks.basiq.1: "));
     assert!(shut.is_some_and(|why| why.contains("XDEL it and XSETID the stream")), "{}", checked.said);
 }
 
@@ -200,8 +200,8 @@ async fn redis_that_takes_no_writes_of_anybody_is_told() {
     let home = Home::redis(&redis);
     // What is in it takes more than this.
     for (setting, refuses, allows, says) in [
-        ("maxmemory", "1", "0", ["it takes no writes: OOM", "raise maxmemory"]),
-        ("min-replicas-to-write", "1", "0", ["it takes no writes: NOREPLICAS", "min-replicas-to-write"]),
+        ("maxmemory", "1", "0", ["it refuses writes: OOM", "raise maxmemory"]),
+        ("min-replicas-to-write", "1", "0", ["it refuses writes: NOREPLICAS", "min-replicas-to-write"]),
     ] {
         set(&redis, setting, refuses).await;
         check(&home).fails(&says);
@@ -213,12 +213,12 @@ async fn redis_that_takes_no_writes_of_anybody_is_told() {
     let master = Redis::start(Persistence::Always).await;
     let _: String = redis.run(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]).await;
     let home = Home::redis(&redis);
-    check(&home).fails(&["it takes no writes: READONLY", "it is a replica"]);
+    check(&home).fails(&["it refuses writes: READONLY", "it is a replica"]);
     // As a dedupe store alone it is no less asked.
     let nats = Nats::start().await;
     nats.create_stream("HOOKS", &["hookgate.>"]).await;
     let home = over("nats", nats.url()).with("dedupe.store", "redis").with("redis.url", redis.url());
-    check(&home).fails(&["it takes no writes: READONLY"]);
+    check(&home).fails(&["it refuses writes: READONLY"]);
 }
 
 #[tokio::test]
@@ -337,9 +337,9 @@ async fn nats_that_loses_what_it_acknowledged() {
     loses(stream::Config { max_age: Duration::from_secs(3600), ..config("f") }, &["max_age, 60 min"]).await;
     loses(stream::Config { no_ack: true, ..config("g") }, &["no_ack"]).await;
     let interest = stream::Config { retention: stream::RetentionPolicy::Interest, ..config("h") };
-    loses(interest, &["interest retention", "no durable consumer takes h"]).await;
+    loses(interest, &["interest retention", "no durable consumer reads h"]).await;
     let work = stream::Config { retention: stream::RetentionPolicy::WorkQueue, ..config("i") };
-    loses(work, &["work-queue retention", "no durable consumer takes i"]).await;
+    loses(work, &["work-queue retention", "no durable consumer reads i"]).await;
 
     // The same as it should be.
     for (stream, subject) in [("H", "h"), ("I", "i")] {
@@ -365,7 +365,7 @@ async fn nats_that_loses_what_it_acknowledged() {
     nats.create(stream::Config { subjects: two, retention, ..config("k") }).await;
     nats.create_consumer("K", "k.a").await;
     check(&over("k.a")).is_ok();
-    check(&over("k.b")).fails(&["no durable consumer takes k.b"]);
+    check(&over("k.b")).fails(&["no durable consumer reads k.b"]);
 }
 
 #[tokio::test]

@@ -486,7 +486,7 @@ async fn an_address_that_is_taken_refuses_the_reload_whole() {
     let own = format!("0.0.0.0:{}", gateway.edge.port());
     let elsewhere = home.with("edge.listen", json!(["127.0.0.1:0", own]));
     reload(&gateway, &elsewhere, "refused").await;
-    let said = format!("this gateway itself has {} until it is restarted", gateway.edge);
+    let said = format!("this gateway itself listens on {} until it is restarted", gateway.edge);
     assert!(gateway.log().contains(&said), "{said}\n{}", gateway.log());
 
     let home = elsewhere.with("edge.listen", json!(["127.0.0.1:0", free.to_string(), address.to_string()]));
@@ -547,7 +547,7 @@ async fn another_secret_behind_what_needs_a_restart_is_warned_of_and_the_rest_ap
     home = home.with_sources(basiq_source("basiq", "") + &basiq_source("new", ""));
     reload(&gateway, &home, "applied").await;
     let said = gateway.log();
-    assert!(said.contains("warning: redis.url: the secret or file behind it has changed"), "{said}");
+    assert!(said.contains("warning: redis.url: the secret or file that it names has changed"), "{said}");
     assert!(!said.contains("hush"), "{said}");
     gateway.deliver(&basiq("a").to("/hooks/new")).await.assert_accepted("a");
     gateway.deliver(&basiq("a")).await.assert_accepted("a");

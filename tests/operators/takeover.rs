@@ -136,7 +136,7 @@ async fn a_gateway_that_waited_for_a_folder_that_is_no_longer_its_own_begins_aga
     first.sigterm();
     let second = second.listens().await;
     assert_eq!(first.exit().await.code(), Some(0));
-    assert!(second.log().contains("beginning again"), "{}", second.log());
+    assert!(second.log().contains("starting over"), "{}", second.log());
     second.deliver(&basiq("a")).await.assert_accepted("a");
     assert!(home.path("elsewhere/hookgate.db").exists());
     assert_eq!(home.events().len(), 1);

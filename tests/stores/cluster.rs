@@ -112,7 +112,7 @@ async fn a_cluster_takes_claims_while_any_of_its_masters_does() {
     let gateway = home.serve().await;
     gateway.deliver(&basiq("a")).await.assert_accepted("a");
     let told = || gateway.log().matches("redis takes no writes").count();
-    let checked = || home.check_live().out.matches("it takes no claims: SET: ").count();
+    let checked = || home.check_live().out.matches("it refuses claims: SET: ").count();
     assert_eq!((told(), checked()), (0, 0), "{}", gateway.log());
     for (n, master) in (1..).zip(&cluster.masters) {
         let _: String = master.run(&["ACL", "SETUSER", "default", "-set"]).await;

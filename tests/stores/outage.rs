@@ -377,7 +377,7 @@ async fn a_redis_that_refuses_every_claim_makes_the_gateway_unready_until_it_tak
         gateway.deliver(&basiq(&id)).await.assert_come_again();
         let Ran { code, out: checked, .. } = home.check_live();
         assert_eq!(code, 1, "{checked}");
-        assert!(checked.contains("takes no claims") && checked.contains(says), "{takes_away:?}: {checked}");
+        assert!(checked.contains("refuses claims") && checked.contains(says), "{takes_away:?}: {checked}");
         set_user(&redis, gives_back).await;
         until("the gateway is ready again", async || gateway.ready().await).await;
         let again = async || gateway.log().matches("redis takes writes again").count() == n + 1;

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::durable::audit_ledger::acts;
 use crate::durable::quarantine::Judgement;
 use crate::durable::quarantine::store::{QuarantineStore, Run, Selection};
-use crate::gateway::{self, OfflineGateway, StartError, StoppedError};
+use crate::gateway::{self, OfflineError, OfflineGateway, StartError};
 
 /// Verdicts that have come, by source and by kind.
 #[derive(Default)]
@@ -80,8 +80,8 @@ impl Asking {
     async fn reverify(&mut self, path: &Path, config: &Config, which: &Selection) -> Done {
         let stopped = match OfflineGateway::open(config, Clock::System).await {
             Ok(stopped) => Some(stopped),
-            Err(StoppedError::Running) => None,
-            Err(StoppedError::Start(StartError::Config(problems))) => {
+            Err(OfflineError::Running) => None,
+            Err(OfflineError::Start(StartError::Config(problems))) => {
                 let first = problems.first().map(|problem| format!("{}: {}", problem.key, problem.what));
                 return Err(Failure(format!(
                     "{}\nhookgate: `hookgate check` lists every problem",

@@ -1,6 +1,6 @@
-//! RabbitMQ: is there an exchange of every name, and do the queues bound to it keep what they confirmed?
+//! Checks RabbitMQ: every exchange exists, and the queues bound to it keep the messages that they confirm.
 //!
-//! Keeps true: nothing is declared; what the client library says of a failure is not repeated.
+//! Keeps true: it declares no exchange or queue, and does not repeat the client library's error texts.
 
 mod management;
 
@@ -16,8 +16,8 @@ use super::{CONNECT, Finding, Setting, listed};
 use crate::config::secret::Secret;
 use crate::durable::broker::amqp;
 
-/// Asks the server about these exchanges.
-pub(super) async fn look(url: &Secret, exchanges: &BTreeSet<String>) -> Vec<Finding> {
+/// Checks these exchanges.
+pub(super) async fn check(url: &Secret, exchanges: &BTreeSet<String>) -> Vec<Finding> {
     let unreachable = |what: &str| Finding::new(Setting::QueueUnreachable, format!("RabbitMQ {what}"));
     let (connection, uri) = match connect(url).await {
         Ok(connected) => connected,
@@ -25,37 +25,36 @@ pub(super) async fn look(url: &Secret, exchanges: &BTreeSet<String>) -> Vec<Find
     };
     let (mut missing, mut present, mut found) = (Vec::new(), Vec::new(), Vec::new());
     for exchange in exchanges {
-        match is_there(&connection, exchange).await {
+        match exists(&connection, exchange).await {
             Ok(Some(true)) => present.push(&**exchange),
             Ok(Some(false)) => missing.push(exchange),
             Ok(None) => {
-                let what = format!(
-                    "this user may not look at the exchange {exchange}: whether it is there is not known"
-                );
+                let what =
+                    format!("this user may not read the exchange {exchange}: whether it exists is not known");
                 found.push(Finding::new(Setting::AmqpUnreadable, what));
                 break;
             }
             Err(_) => {
-                found.push(unreachable("does not say which exchanges there are"));
+                found.push(unreachable("does not tell which exchanges exist"));
                 break;
             }
         }
     }
-    // Nothing is lost with the connection.
+    // An error while closing does not matter.
     let _ = connection.close(200, "OK".into()).await;
     if !missing.is_empty() {
         found.push(Finding::new(Setting::AmqpExchange, amqp::no_exchange(&listed(&missing))));
     }
     if !present.is_empty() {
-        found.extend(management::look(&uri, &present).await);
+        found.extend(management::check(&uri, &present).await);
     }
     found
 }
 
-/// None where our user may not know.
-async fn is_there(connection: &Connection, exchange: &str) -> lapin::Result<Option<bool>> {
+/// `None` if this user may not read the exchange.
+async fn exists(connection: &Connection, exchange: &str) -> lapin::Result<Option<bool>> {
     let Ok(exchange) = ShortString::try_new(exchange) else { return Ok(Some(false)) };
-    // A passive declaration that fails closes its channel.
+    // A channel for each exchange, since a passive declaration that fails closes its channel.
     let channel = connection.create_channel().await?;
     let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     match channel.exchange_declare(exchange, ExchangeKind::Topic, passive, FieldTable::default()).await {
@@ -68,14 +67,14 @@ async fn is_there(connection: &Connection, exchange: &str) -> lapin::Result<Opti
     }
 }
 
-/// Connects to the first server that lets us. The error is what the last one does.
+/// Connects to the first server that accepts the connection. The error is that of the last server.
 async fn connect(url: &Secret) -> Result<(Connection, AMQPUri), String> {
-    let mut failed = "cannot be reached".to_owned();
+    let mut failure = "cannot be reached".to_owned();
     for uri in amqp::read(url)? {
         match amqp::connect(&uri, "hookgate check", CONNECT).await {
             Ok(connection) => return Ok((connection, uri)),
-            Err(why) => failed = why.why,
+            Err(why) => failure = why.why,
         }
     }
-    Err(failed)
+    Err(failure)
 }

@@ -1,6 +1,6 @@
-//! Kafka: is there a topic of every name, does it keep every record, and must more than one broker have one?
+//! Checks Kafka: every topic exists, keeps every record, and acknowledges a record only once more than one broker has it.
 //!
-//! Keeps true: no topic is made by asking for it; what cannot be read is told as such.
+//! Keeps true: a check creates no topic. Settings that cannot be read are a finding.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,52 +9,52 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use super::{CONNECT, Finding, SHORT, Setting, listed, spelled};
+use super::{CONNECT, Finding, MIN_RETENTION, Setting, human_duration, listed};
 use crate::config::secret::Secret;
 use crate::durable::broker::kafka::reasons::Reasons;
 use crate::durable::broker::kafka::{self, no_topic};
 
 type Client = AdminClient<Reasons>;
 
-/// Asks the brokers about these topics.
-pub(super) async fn look(url: &Secret, topics: &BTreeSet<String>) -> Vec<Finding> {
+/// Checks these topics.
+pub(super) async fn check(url: &Secret, topics: &BTreeSet<String>) -> Vec<Finding> {
     let unreachable = |what: &str| vec![Finding::new(Setting::QueueUnreachable, format!("Kafka {what}"))];
     let servers = match kafka::servers(url) {
         Ok(servers) => servers,
         Err(why) => return unreachable(why),
     };
     let reasons = Reasons::new(|_| {});
-    let heard = reasons.clone();
-    // The one call that tells is a blocking one.
-    let asked = tokio::task::spawn_blocking(move || {
+    let last_reason = reasons.clone();
+    // The library has only a blocking call for this.
+    let connected = tokio::task::spawn_blocking(move || {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", servers).set("log_level", "2");
         let client: Client = config.create_with_context(reasons)?;
-        let there = there(&client)?;
-        Ok::<_, KafkaError>((client, there))
+        let existing = writable_topics(&client)?;
+        Ok::<_, KafkaError>((client, existing))
     });
-    let Ok(Ok((client, there))) = asked.await else { return unreachable(heard.last()) };
+    let Ok(Ok((client, existing))) = connected.await else { return unreachable(last_reason.last()) };
     let mut found = Vec::new();
-    let missing: Vec<_> = topics.difference(&there).collect();
+    let missing: Vec<_> = topics.difference(&existing).collect();
     if !missing.is_empty() {
         found.push(Finding::new(Setting::KafkaTopic, no_topic(&listed(&missing))));
     }
-    let present: Vec<_> = topics.intersection(&there).collect();
+    let present: Vec<_> = topics.intersection(&existing).collect();
     if !present.is_empty() {
-        found.extend(settings(&client, &present).await);
+        found.extend(check_settings(&client, &present).await);
     }
     found
 }
 
-/// The topics that can be written to. Asked of all: to ask for one by name may make it.
-fn there(client: &Client) -> Result<BTreeSet<String>, KafkaError> {
+/// The topics that can be written to. Lists all topics, since asking for one by name may create it.
+fn writable_topics(client: &Client) -> Result<BTreeSet<String>, KafkaError> {
     let metadata = client.inner().fetch_metadata(None, CONNECT)?;
     let usable = metadata.topics().iter().filter(|topic| topic.error().is_none());
     Ok(usable.map(|topic| topic.name().to_owned()).collect())
 }
 
-/// What these topics' settings lose.
-async fn settings(client: &Client, topics: &[&String]) -> Vec<Finding> {
+/// Reads and checks the settings of these topics.
+async fn check_settings(client: &Client, topics: &[&String]) -> Vec<Finding> {
     let asked: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let options = AdminOptions::new().request_timeout(Some(CONNECT));
     let configs = client.describe_configs(&asked, &options).await.unwrap_or_default();
@@ -71,7 +71,7 @@ async fn settings(client: &Client, topics: &[&String]) -> Vec<Finding> {
             }
         }
     }
-    let mut found = of_settings(&known);
+    let mut found = findings(&known);
     if unread > 0 {
         let why = if denied { ": this user may not describe them (DESCRIBE_CONFIGS)" } else { "" };
         let what = format!(
@@ -83,34 +83,35 @@ async fn settings(client: &Client, topics: &[&String]) -> Vec<Finding> {
     found
 }
 
-/// One finding a setting, of all the topics that have it.
-fn of_settings(topics: &[(&str, ConfigResource)]) -> Vec<Finding> {
+/// Makes one finding for each unsafe setting, with all topics that have it.
+fn findings(topics: &[(&str, ConfigResource)]) -> Vec<Finding> {
     let with = |is_bad: &dyn Fn(&ConfigResource) -> bool| {
         let bad = topics.iter().filter(|(_, config)| is_bad(config)).map(|(topic, _)| *topic);
         let bad: Vec<_> = bad.collect();
         (!bad.is_empty()).then(|| listed(&bad))
     };
     let mut found = Vec::new();
-    if let Some(alone) = with(&|of| value(of, "min.insync.replicas") == Some("1")) {
+    if let Some(single) = with(&|topic| value(topic, "min.insync.replicas") == Some("1")) {
         let what = format!(
-            "min.insync.replicas is 1 at {alone}: an acknowledged record is lost with one broker; set 2, with three replicas"
+            "min.insync.replicas is 1 at {single}: an acknowledged record is lost with one broker; set 2, with three replicas"
         );
         found.push(Finding::new(Setting::KafkaMinInsync, what));
     }
-    if let Some(compacted) = with(&|of| value(of, "cleanup.policy").is_some_and(is_compacted)) {
+    if let Some(compacted) = with(&|topic| value(topic, "cleanup.policy").is_some_and(is_compacted)) {
         let what = format!(
-            "cleanup.policy is compact at {compacted}: of the events of one subject only the last is kept; set delete"
+            "cleanup.policy is compact at {compacted}: only the last event of each subject is kept; set delete"
         );
         found.push(Finding::new(Setting::KafkaCompaction, what));
     }
-    if let Some(short) = with(&|of| millis(of, "retention.ms").is_some_and(|kept| kept < SHORT)) {
+    if let Some(short) = with(&|topic| millis(topic, "retention.ms").is_some_and(|kept| kept < MIN_RETENTION))
+    {
         let what = format!(
-            "retention.ms is under {} at {short}: records are discarded, read or not, and a consumer may be away for longer",
-            spelled(SHORT)
+            "retention.ms is under {} at {short}: records are discarded, read or not, and a consumer may be down for longer",
+            human_duration(MIN_RETENTION)
         );
         found.push(Finding::new(Setting::KafkaRetention, what));
     }
-    if let Some(bounded) = with(&|of| value(of, "retention.bytes").is_some_and(|bytes| bytes != "-1")) {
+    if let Some(bounded) = with(&|topic| value(topic, "retention.bytes").is_some_and(|bytes| bytes != "-1")) {
         let what = format!(
             "retention.bytes is set at {bounded}: the oldest records are discarded at that size, read or not"
         );
@@ -119,17 +120,17 @@ fn of_settings(topics: &[(&str, ConfigResource)]) -> Vec<Finding> {
     found
 }
 
-fn value<'a>(of: &'a ConfigResource, name: &str) -> Option<&'a str> {
-    of.get(name).and_then(|entry| entry.value.as_deref())
+fn value<'a>(topic: &'a ConfigResource, name: &str) -> Option<&'a str> {
+    topic.get(name).and_then(|entry| entry.value.as_deref())
 }
 
 fn is_compacted(policy: &str) -> bool {
     policy.split(',').any(|policy| policy.trim() == "compact")
 }
 
-/// -1 stands for no limit.
-fn millis(of: &ConfigResource, name: &str) -> Option<Duration> {
-    value(of, name)?.parse().ok().map(Duration::from_millis)
+/// `None` for -1, which means no limit.
+fn millis(topic: &ConfigResource, name: &str) -> Option<Duration> {
+    value(topic, name)?.parse().ok().map(Duration::from_millis)
 }
 
 #[cfg(test)]
@@ -153,11 +154,11 @@ mod tests {
     }
 
     fn found(settings: &[(&str, &str)]) -> Vec<Setting> {
-        of_settings(&[("hooks", topic(settings))]).iter().map(|found| found.setting).collect()
+        findings(&[("hooks", topic(settings))]).iter().map(|found| found.setting).collect()
     }
 
     #[test]
-    fn what_a_topic_loses_is_told() {
+    fn each_unsafe_setting_of_a_topic_is_found() {
         let safe = [
             ("min.insync.replicas", "2"),
             ("cleanup.policy", "delete"),

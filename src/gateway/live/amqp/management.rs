@@ -1,7 +1,7 @@
-//! RabbitMQ's management API: which queues an exchange leads to, and what they lose. AMQP itself shows neither.
+//! Reads from RabbitMQ's management API the queues behind an exchange, and checks their settings. AMQP itself shows neither.
 //!
-//! Keeps true: it only reads; the password goes to the host that gets it by AMQP too, and over a plain connection only where
-//! AMQP is plain; a finding names what cannot be read.
+//! Keeps true: it only reads. The password goes only to the host that receives it by AMQP, and in plain text only where AMQP is
+//! plain too. Settings that cannot be read are a finding.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,16 +18,16 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::super::{Finding, SHORT, Setting, listed, spelled};
+use super::super::{Finding, MIN_RETENTION, Setting, human_duration, listed};
 
-/// Asks about the queues that these exchanges lead to.
-pub(super) async fn look(uri: &AMQPUri, exchanges: &[&str]) -> Vec<Finding> {
+/// Checks the queues behind these exchanges.
+pub(super) async fn check(uri: &AMQPUri, exchanges: &[&str]) -> Vec<Finding> {
     let api = match Api::of(uri) {
         Ok(api) => api,
         Err(why) => return vec![unknown(&why)],
     };
-    let (mut found, mut looked, mut unbound) = (Vec::new(), BTreeSet::new(), Vec::new());
-    for exchange in exchanges.iter().take(MOST) {
+    let (mut found, mut checked, mut unbound) = (Vec::new(), BTreeSet::new(), Vec::new());
+    for exchange in exchanges.iter().take(MAX_ITEMS) {
         let queues = match api.queues_behind(exchange).await {
             Ok(queues) => queues,
             Err(why) => return vec![unknown(&why)],
@@ -35,20 +35,20 @@ pub(super) async fn look(uri: &AMQPUri, exchanges: &[&str]) -> Vec<Finding> {
         if queues.is_empty() {
             unbound.push(*exchange);
         }
-        let mut passing = Vec::new();
-        let mut lasting = false;
+        let mut transient = Vec::new();
+        let mut has_durable = false;
         for name in queues {
             let queue = match api.get(&["queues", &api.vhost, &name]).await {
-                // It was deleted since.
+                // The queue was deleted meanwhile.
                 Ok(None) => continue,
                 Ok(Some(queue)) => queue,
                 Err(why) => return vec![unknown(&why)],
             };
-            match goes_with(&queue) {
-                Some(why) => passing.push(format!("{name} ({why})")),
-                None => lasting = true,
+            match why_transient(&queue) {
+                Some(why) => transient.push(format!("{name} ({why})")),
+                None => has_durable = true,
             }
-            if looked.insert(name.clone()) {
+            if checked.insert(name.clone()) {
                 let finding = |why| {
                     Finding::new(
                         Setting::AmqpDrops,
@@ -58,10 +58,10 @@ pub(super) async fn look(uri: &AMQPUri, exchanges: &[&str]) -> Vec<Finding> {
                 found.extend(losses(&queue).into_iter().map(finding));
             }
         }
-        if !lasting && !passing.is_empty() {
+        if !has_durable && !transient.is_empty() {
             let what = format!(
                 "the exchange {exchange} leads to no queue that keeps its messages: {}; declare a durable one and bind it",
-                listed(&passing)
+                listed(&transient)
             );
             found.push(Finding::new(Setting::AmqpDrops, what));
         }
@@ -83,7 +83,7 @@ fn unknown(why: &str) -> Finding {
     Finding::new(Setting::AmqpUnreadable, what)
 }
 
-/// The settings of a queue that lose messages that it has confirmed, each with its fix.
+/// The settings by which a queue loses confirmed messages, each with its fix.
 fn losses(queue: &Value) -> Vec<String> {
     let setting = |name: &str| -> Option<&Value> {
         let argument = queue["arguments"].get(format!("x-{name}"));
@@ -94,31 +94,33 @@ fn losses(queue: &Value) -> Vec<String> {
     for limit in ["max-length", "max-length-bytes"] {
         if setting(limit).is_some() && overflow == "drop-head" {
             losses.push(format!(
-                "drops its oldest messages at {limit}, read or not (overflow drop-head); set overflow to reject-publish, by its \
+                "drops its oldest messages at {limit}, read or not (overflow drop-head); set overflow to reject-publish in its \
                  arguments or its policy"
             ));
         }
     }
-    let handed_on = setting("dead-letter-exchange").is_some();
+    let dead_letters = setting("dead-letter-exchange").is_some();
     for (name, what) in [("message-ttl", "drops messages"), ("expires", "is deleted, if nothing uses it,")] {
         let after = setting(name).and_then(Value::as_u64).map(Duration::from_millis);
-        if let Some(after) = after.filter(|after| *after < SHORT && !(handed_on && name == "message-ttl")) {
+        if let Some(after) =
+            after.filter(|after| *after < MIN_RETENTION && !(dead_letters && name == "message-ttl"))
+        {
             losses.push(format!(
-                "{what} after {} ({name}): a consumer may be away for longer; set a day or more, or none",
-                spelled(after)
+                "{what} after {} ({name}): a consumer may be down for longer; set a day or more, or remove it",
+                human_duration(after)
             ));
         }
     }
     losses
 }
 
-/// Why a queue does not outlive its server or its consumer, if so.
-fn goes_with(queue: &Value) -> Option<&'static str> {
+/// Why a queue does not outlive its server or its consumer; `None` if it does.
+fn why_transient(queue: &Value) -> Option<&'static str> {
     let is = |name: &str| queue[name].as_bool() == Some(true);
     match () {
-        () if is("exclusive") => Some("exclusive: it goes with its connection"),
-        () if is("auto_delete") => Some("auto-delete: it goes with its last consumer"),
-        () if !is("durable") => Some("not durable: it goes with the server"),
+        () if is("exclusive") => Some("exclusive: it is deleted with its connection"),
+        () if is("auto_delete") => Some("auto-delete: it is deleted with its last consumer"),
+        () if !is("durable") => Some("not durable: it is lost when the server restarts"),
         () => None,
     }
 }
@@ -132,30 +134,30 @@ struct Api {
 }
 
 impl Api {
-    /// By convention its port is 10,000 above that of AMQP.
+    /// By convention the API's port is 10,000 above the AMQP port.
     fn of(uri: &AMQPUri) -> Result<Api, String> {
-        let port = uri.authority.port.checked_add(PORTS_ABOVE);
-        let port = port.ok_or("its port has no management port 10,000 above it")?;
+        let port = uri.authority.port.checked_add(PORT_OFFSET);
+        let port = port.ok_or("no port is 10,000 above its AMQP port, so its management API is not known")?;
         if uri.scheme == AMQPScheme::AMQPS {
-            return Err("the management API is not asked over TLS".to_owned());
+            return Err("hookgate does not use the management API over TLS".to_owned());
         }
-        let who = &uri.authority.userinfo;
+        let user = &uri.authority.userinfo;
         let authorization =
-            format!("Basic {}", STANDARD.encode(format!("{}:{}", who.username, who.password)));
+            format!("Basic {}", STANDARD.encode(format!("{}:{}", user.username, user.password)));
         Ok(Api { host: uri.authority.host.clone(), port, vhost: uri.vhost.clone(), authorization })
     }
 
-    /// The queues that an exchange leads to, by way of other exchanges too.
+    /// The queues that an exchange routes to, directly or through other exchanges.
     async fn queues_behind(&self, exchange: &str) -> Result<BTreeSet<String>, String> {
         let (mut queues, mut seen, mut next) = (BTreeSet::new(), BTreeSet::new(), vec![exchange.to_owned()]);
         while let Some(exchange) = next.pop() {
-            if !seen.insert(exchange.clone()) || seen.len() > MOST {
+            if !seen.insert(exchange.clone()) || seen.len() > MAX_ITEMS {
                 continue;
             }
             let path = ["exchanges", &self.vhost, &exchange, "bindings", "source"];
             let bindings = self.get(&path).await?.unwrap_or_default();
             let bindings = bindings.as_array().map(Vec::as_slice).unwrap_or_default();
-            for binding in bindings.iter().take(MOST) {
+            for binding in bindings.iter().take(MAX_ITEMS) {
                 let Some(to) = binding["destination"].as_str() else { continue };
                 match binding["destination_type"].as_str() {
                     Some("queue") => drop(queues.insert(to.to_owned())),
@@ -171,21 +173,21 @@ impl Api {
         Ok(queues)
     }
 
-    /// The object at a path; none if there is no such object.
+    /// The object at a path; `None` if it does not exist.
     async fn get(&self, path: &[&str]) -> Result<Option<Value>, String> {
         let path: String = path.iter().map(|part| format!("/{}", percent_encoded(part))).collect();
-        let asked = tokio::time::timeout(ANSWER, self.ask(&format!("/api{path}"))).await;
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.ask(&format!("/api{path}"))).await;
         let (status, body) = asked.ok().and_then(Result::ok).ok_or_else(|| {
             format!(
-                "no management API answers at port {}, 10,000 above that of AMQP; enable the plugin rabbitmq_management to have \
-                 them checked",
+                "no management API answers at port {}, 10,000 above the AMQP port; enable the plugin rabbitmq_management to \
+                 have them checked",
                 self.port
             )
         })?;
         match status {
             StatusCode::OK => serde_json::from_slice(&body)
                 .map(Some)
-                .map_err(|_| format!("what answers at port {} is no management API", self.port)),
+                .map_err(|_| format!("port {} does not answer as a management API", self.port)),
             StatusCode::NOT_FOUND => Ok(None),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(
                 "this user may not use the management API; give it the tag management to have them checked"
@@ -211,7 +213,7 @@ impl Api {
         tokio::pin!(answer, connection);
         tokio::select! {
             answer = &mut answer => answer,
-            // What was read before it ended is there still.
+            // The connection may end after the whole answer was received.
             _ = &mut connection => answer.await,
         }
     }
@@ -225,10 +227,10 @@ fn percent_encoded(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
-const PORTS_ABOVE: u16 = 10_000;
-/// Exchanges, and bindings of one.
-const MOST: usize = 100;
-const ANSWER: Duration = Duration::from_secs(2);
+const PORT_OFFSET: u16 = 10_000;
+/// The most exchanges, and bindings of one exchange, that are read.
+const MAX_ITEMS: usize = 100;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_ANSWER: usize = 4 << 20;
 
 #[cfg(test)]
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_queue_loses_is_told() {
+    fn each_unsafe_setting_of_a_queue_is_found() {
         let none = || json!({});
         for (arguments, policy) in [
             (none(), none()),
@@ -273,11 +275,11 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_goes_keeps_nothing() {
-        assert_eq!(goes_with(&queue(json!({}), json!({}))), None);
-        assert!(goes_with(&json!({"durable": false})).is_some_and(|why| why.contains("not durable")));
-        assert!(goes_with(&json!({"durable": true, "auto_delete": true})).is_some());
-        assert!(goes_with(&json!({"durable": true, "exclusive": true})).is_some());
+    fn a_transient_queue_is_found() {
+        assert_eq!(why_transient(&queue(json!({}), json!({}))), None);
+        assert!(why_transient(&json!({"durable": false})).is_some_and(|why| why.contains("not durable")));
+        assert!(why_transient(&json!({"durable": true, "auto_delete": true})).is_some());
+        assert!(why_transient(&json!({"durable": true, "exclusive": true})).is_some());
         assert_eq!(percent_encoded("/a b"), "%2Fa%20b");
     }
 }
