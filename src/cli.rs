@@ -1,7 +1,7 @@
 //! The commands, one file each.
 //!
-//! Keeps true: exit code 0 for success, 1 for a failure that is reported, 2 for wrong usage. Human output by default, one JSON
-//! object a line under `--json`; nothing here decides anything that the gateway decides.
+//! Keeps true: the exit code is 0 for success, 1 for a reported failure, 2 for wrong usage. Output is text for people,
+//! or one JSON object a line under `--json`. Commands decide nothing that the gateway decides.
 
 mod act;
 mod audit;
@@ -33,7 +33,7 @@ use crate::observe::audit::Key;
 use crate::observe::telemetry::Format;
 use act::Act;
 
-/// Inbound webhook gateway: verifies, dedupes and normalizes provider webhooks, and hands each event over once.
+/// Inbound webhook gateway: verifies, dedupes and normalizes provider webhooks, and queues each event once.
 #[derive(Parser)]
 #[command(name = "hookgate", version = VERSION, max_term_width = 100)]
 struct Cli {
@@ -43,7 +43,7 @@ struct Cli {
     command: Command,
 }
 
-/// What every command takes.
+/// The options of every command.
 #[derive(Args)]
 struct Global {
     /// The config file.
@@ -58,42 +58,42 @@ struct Global {
 enum Command {
     /// Run the gateway until SIGTERM or SIGINT, then drain.
     Serve {
-        /// How log lines on standard error look; --json means json.
+        /// Format of the log lines on standard error. --json implies json.
         #[arg(long, value_enum, default_value_t)]
         log_format: Format,
     },
-    /// Play every provider against a gateway of its own, with no config and no services.
+    /// Start a gateway without config or services, and send it deliveries of every provider.
     Demo(demo::Demo),
     /// Print every problem of the config, and resolve every secret.
     Check(check::Check),
-    /// Sign a sample as the provider would, and post it.
+    /// Sign a sample delivery as its provider would, and post it.
     Send(send::Send),
     /// Explain why a captured delivery passes or fails.
     Verify(verify::Verify),
-    /// Read the queue.
+    /// Read the queue, and handle dead letters.
     Events {
         #[command(subcommand)]
         command: events::Events,
     },
-    /// Read the reject log.
+    /// Read and verify the reject log.
     Audit {
         #[command(subcommand)]
         command: audit::AuditCommand,
     },
-    /// Handle refused requests that were kept, and admit those that verify by now.
+    /// Show, verify again or delete the refused requests that were kept.
     Quarantine {
         #[command(subcommand)]
         command: quarantine::QuarantineCommand,
     },
-    /// Copy every store of data_dir, with the gateway running or stopped.
+    /// Copy every store of data_dir, while the gateway runs or is stopped.
     Backup(backup::Backup),
-    /// Put a backup back into the data_dir of a stopped gateway; what was there is moved aside.
+    /// Restore a backup into the data_dir of a stopped gateway. Existing files are moved aside.
     Restore(backup::Restore),
     /// Print the JSON Schema of the normalized event.
     Schema,
 }
 
-/// Why a command failed, in words for its user.
+/// Why a command failed, for its user.
 struct Failure(String);
 
 impl<E: Display> From<E> for Failure {
@@ -102,8 +102,8 @@ impl<E: Display> From<E> for Failure {
     }
 }
 
-/// A command's exit code, or what to say before exiting with 1.
-type Done = Result<u8, Failure>;
+/// A command's exit code, or the error to print before exiting with 1.
+type CommandResult = Result<u8, Failure>;
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(Failure(what)) => {
-            // Standard error may be closed; then there is nobody to tell.
+            // Standard error may be closed.
             let _ = writeln!(io::stderr(), "hookgate: {what}");
             ExitCode::from(FAILED)
         }
@@ -136,7 +136,7 @@ impl Global {
         match &self.config {
             Some(path) => Ok(path),
             None => {
-                let what = "which config? Give --config FILE, or set HOOKGATE_CONFIG";
+                let what = "no config: give --config FILE, or set HOOKGATE_CONFIG";
                 let usage = <Cli as clap::CommandFactory>::command()
                     .error(clap::error::ErrorKind::MissingRequiredArgument, what);
                 usage.exit()
@@ -144,12 +144,12 @@ impl Global {
         }
     }
 
-    /// The config, if nothing is wrong with its text; for commands that read what a gateway leaves.
+    /// The config, or its first error. Does not resolve secrets.
     fn config(&self) -> Result<Config, Failure> {
         let path = self.config_path()?;
         let loaded = config::load(path);
         let (config, problems) =
-            loaded.map_err(|nothing| Failure(nothing.problem().render(&path.display().to_string())))?;
+            loaded.map_err(|unreadable| Failure(unreadable.problem().render(&path.display().to_string())))?;
         match problems.iter().find(|problem| !problem.warning) {
             None => Ok(config),
             Some(first) => {
@@ -160,16 +160,13 @@ impl Global {
     }
 }
 
-fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
+fn audit_log(global: &Global, command: &audit::AuditCommand) -> CommandResult {
     let config = global.config()?;
     data_dir::readable(&config.data_dir).map_err(Failure)?;
     let dir = data_dir::audit_dir(&config.data_dir);
-    // Another user may not be allowed to look.
+    // Another user may have no right to look.
     if !dir.try_exists().map_err(|why| Failure(format!("{}: {why}", dir.display())))? {
-        return Err(Failure(format!(
-            "{}: there is no reject log yet: no gateway has opened it",
-            dir.display()
-        )));
+        return Err(Failure(format!("{}: no gateway has written a reject log here yet", dir.display())));
     }
     let key = match command {
         audit::AuditCommand::Verify(_) => {
@@ -179,16 +176,16 @@ fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
         _ => None,
     };
     if let audit::AuditCommand::Query(query) = command
-        && let Some(asked) = &query.source
-        && *asked != UNKNOWN
-        && !config.sources.iter().any(|source| source.name.value == *asked)
+        && let Some(name) = &query.source
+        && *name != UNKNOWN
+        && !config.sources.iter().any(|source| source.name.value == *name)
     {
         let names: Vec<&str> = config.sources.iter().map(|source| source.name.value.as_str()).collect();
         let names = names.join(", ");
-        // Its records may be there all the same. Standard error may be closed; then there is nobody to tell.
+        // Only a note: the log may hold records of a source that was removed. Standard error may be closed.
         let _ = writeln!(
             io::stderr(),
-            "hookgate: no source {asked:?} in the config any more, if there ever was; there are: {names}, {UNKNOWN}"
+            "hookgate: the config has no source {name:?} (now); it has: {names}, {UNKNOWN}"
         );
     }
     let accepts = matches!(command, audit::AuditCommand::Verify(verify) if verify.accept);
@@ -196,7 +193,7 @@ fn audit_log(global: &Global, command: &audit::AuditCommand) -> Done {
     let db = data_dir::database_file(&config.data_dir);
     let code = audit::run(command, audit::Log { dir: &dir, db: &db, key }, global.json, &mut io::stdout())?;
     if let Some(act) = act {
-        let accepted = act::done("the reject log was accepted as it is");
+        let accepted = act::entry("the reject log was accepted as it is");
         act.end(if code == OK { vec![accepted] } else { Vec::new() })?;
     }
     Ok(code)
@@ -208,8 +205,8 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
-/// Writes a line; `false` once nobody reads any more (`| head`), which is no failure.
-fn line(out: &mut impl Write, text: &str) -> io::Result<bool> {
+/// Writes a line. Returns `false` once the reader has closed the pipe (`| head`), which is no failure.
+fn print_line(out: &mut impl Write, text: &str) -> io::Result<bool> {
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),

@@ -1,7 +1,7 @@
 //! The gateway as a whole: starts and stops every part in order.
 //!
-//! Keeps true: the gateway accepts no connection before every part is open. It stops in this order: readiness, edge listeners,
-//! connections, quarantine, spool drainers, `last_accepted`, inbox, reject log, database, admin listener.
+//! Keeps true: the gateway accepts no connection before every part is open. It stops in this order: readiness, edge
+//! listeners, connections, quarantine, spool drainers, `last_accepted`, inbox, reject log, database, admin listener.
 
 mod handoff_lock;
 mod listeners;
@@ -316,8 +316,8 @@ async fn wait_until_up(readiness: &Readiness) {
     }
 }
 
-/// Returns once the edge listeners may close: no request is in flight, or another gateway listens on the same port. Until then
-/// they accept, since a load balancer needs a moment to see that readiness is off.
+/// Returns once the edge listeners may close: no request is in flight, or another gateway listens on the same port.
+/// Until then they accept, since a load balancer needs a moment to see that readiness is off.
 async fn wait_to_close(pipeline: &Pipeline, handoff: Option<HandoffLock>) {
     let idle = async {
         while pipeline.metrics.edge.in_flight.get() > 0 {

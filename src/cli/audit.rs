@@ -1,7 +1,7 @@
-//! `hookgate audit`: follow, filter and verify the reject log.
+//! `hookgate audit`: follows, filters and verifies the reject log.
 //!
-//! Keeps true: it only reads, with or without a running gateway; what a stranger sent reaches the terminal
-//! with its control characters escaped. `--json` prints records as they are stored.
+//! Keeps true: it only reads, whether or not a gateway runs. On a terminal, control characters that a client sent are
+//! escaped. `--json` prints records as they are stored.
 
 mod verify;
 
@@ -29,22 +29,22 @@ pub(super) use verify::Verify;
 /// What to do with the reject log.
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum AuditCommand {
-    /// Print the last records, then new ones as they come, until interrupted.
+    /// Print the last records, then new ones as they arrive, until interrupted.
     Tail(Tail),
-    /// Print the records that match every filter given.
+    /// Print the records that match all given filters.
     Query(Query),
-    /// Check the hash chain, with [audit] key its anchors, and that the log still has the head that its gateway keeps in
-    /// hookgate.db; name the first broken record; exits 1 when there is one.
+    /// Check the hash chain, the anchors (with [audit] key), and that the log still has the head that its gateway keeps
+    /// in hookgate.db. Names the first broken record and then exits 1.
     Verify(Verify),
 }
 
 /// `audit tail`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Tail {
-    /// How many of the last records to start with.
+    /// Start with the last N records.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub(super) lines: usize,
-    /// End after those instead of waiting for more.
+    /// Exit after those instead of waiting for new records.
     #[arg(long)]
     pub(super) no_follow: bool,
     /// Only this reason. Anchors are printed only with `anchor`.
@@ -56,7 +56,7 @@ pub(super) struct Tail {
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = WHEN_HELP)]
 pub(super) struct Query {
-    /// Only the record with this id: the `reject` of an answer.
+    /// Only the record with this id, which is the `reject` of an answer.
     #[arg(long, value_name = "ID")]
     pub(super) id: Option<String>,
     /// Only this source.
@@ -76,17 +76,17 @@ pub(super) struct Query {
     pub(super) client: Option<Network>,
 }
 
-/// The log, and what it is checked with.
+/// The log, and the means to check it.
 pub(super) struct Log<'a> {
     /// The folder.
     pub(super) dir: &'a Path,
-    /// The database with the head that the gateway keeps.
+    /// The database in which the gateway keeps the log's head.
     pub(super) db: &'a Path,
-    /// What anchors are made with.
+    /// The key of the anchors.
     pub(super) key: Option<Key>,
 }
 
-/// Runs a command on a log; gives the exit code. A reader that hangs up ends it quietly.
+/// Runs a command on a log and returns the exit code. A closed output pipe is no error.
 ///
 /// # Errors
 /// When the log cannot be read or the output cannot be written.
@@ -109,9 +109,9 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
         Record::parse(line)
             .map_or(tail.reason.is_none(), |record| has_reason(&record, tail.reason.as_deref()))
     };
-    let mut unread = Unread::default();
+    let mut gaps = GapDetector::default();
     position.advance(dir, |first, line| {
-        unread.gap(first, line);
+        gaps.check(first, line);
         if tail.lines > 0 && wants(line) {
             if last.len() == tail.lines {
                 last.pop_front();
@@ -130,8 +130,8 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
         out.flush()?;
         std::thread::sleep(POLL);
         position.advance(dir, |first, line| {
-            if let Some((first, last)) = unread.gap(first, line) {
-                // Standard error may be closed. The records are printed all the same.
+            if let Some((first, last)) = gaps.check(first, line) {
+                // Standard error may be closed.
                 let _ = writeln!(
                     io::stderr(),
                     "records {first} to {last} were deleted before they could be read"
@@ -145,23 +145,23 @@ fn tail(tail: &Tail, dir: &Path, json: bool, out: &mut dyn Write) -> io::Result<
     }
 }
 
-/// Finds records that a slow reader misses, since retention deleted their files first.
+/// Finds records that a slow reader missed because retention deleted their files first.
 #[derive(Default)]
-struct Unread {
-    /// The number of the last record; none before the first.
+struct GapDetector {
+    /// The number of the last record; `None` before the first.
     last: Option<u64>,
 }
 
-impl Unread {
-    /// The numbers of the first and the last record that are missing before this line. A file begins with the record that its
-    /// name tells, so only a file's first line shows it: any other line may be forged.
-    fn gap(&mut self, first: bool, line: &[u8]) -> Option<(u64, u64)> {
+impl GapDetector {
+    /// The numbers of the first and last record missing before this line. Only the first line of a file can show a gap:
+    /// its number is in the file's name, while any other line may be forged.
+    fn check(&mut self, first: bool, line: &[u8]) -> Option<(u64, u64)> {
         let seq = Record::parse(line).ok()?.seq;
-        let due = self.last.map_or(seq, |last| last + 1);
-        if seq == due || first {
+        let expected = self.last.map_or(seq, |last| last + 1);
+        if seq == expected || first {
             self.last = Some(seq);
         }
-        (first && seq > due).then(|| (due, seq - 1))
+        (first && seq > expected).then(|| (expected, seq - 1))
     }
 }
 
@@ -179,22 +179,22 @@ fn query(query: &Query, dir: &Path, json: bool, out: &mut dyn Write) -> io::Resu
         }
         Ok(())
     })?;
-    // Standard error may be closed. The records are printed all the same.
+    // Standard error may be closed.
     if unreadable > 0 {
         let _ = writeln!(io::stderr(), "{unreadable} lines are not records: see `hookgate audit verify`");
     }
     if let Some(id) = query.id.as_ref().filter(|_| !found) {
         let _ = writeln!(
             io::stderr(),
-            "no record of these filters has the id {}: in a flood, rejects are summed into one record (`suppressed`), which has \
-             the last one's id; old records are deleted ([audit] retain, max_bytes)",
+            "no record that matches these filters has the id {}. In a flood, one record stands for many rejects (`suppressed`) and \
+             has the id of the last one. Old records are deleted ([audit] retain, max_bytes)",
             safe(id)
         );
     }
     Ok(())
 }
 
-/// A query with its times told.
+/// A query whose relative times are resolved.
 struct Filter<'q> {
     query: &'q Query,
     since: Option<Timestamp>,
@@ -211,7 +211,7 @@ impl Filter<'_> {
         let Query { id, source, reason, client: network, .. } = self.query;
         let at: Option<Timestamp> = record.ts.parse().ok();
         let client: Option<IpAddr> = record.client.as_ref().and_then(|client| client.parse().ok());
-        // An id names one record, an anchor too.
+        // With an id, an anchor matches too.
         let reason = id.is_some() && reason.is_none() || has_reason(record, reason.as_deref());
         id.as_ref().is_none_or(|id| *id == record.id)
             && source.as_ref().is_none_or(|source| *source == record.source)
@@ -222,10 +222,10 @@ impl Filter<'_> {
     }
 }
 
-/// Whether a record has the reason that is asked for. Anchors are no rejects: they are there for who asks for them.
-fn has_reason(record: &Record, asked: Option<&str>) -> bool {
-    match asked {
-        Some(asked) => record.reason == asked,
+/// Whether a record matches the `--reason` filter. Anchors are not rejects, so they match only `anchor`.
+fn has_reason(record: &Record, wanted: Option<&str>) -> bool {
+    match wanted {
+        Some(wanted) => record.reason == wanted,
         None => !record.is_anchor(),
     }
 }
@@ -241,7 +241,7 @@ fn print(line: &[u8], json: bool, out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-/// One line: what has a usual width first, so that it aligns.
+/// One line; the columns of fixed width come first, so that they align.
 fn human(record: &Record) -> String {
     let Record { ts, status, reason, source, client, method, path, detail, id, .. } = record;
     let more = record.suppressed.map_or_else(String::new, |more| format!(" (and {more} more)"));
@@ -250,16 +250,16 @@ fn human(record: &Record) -> String {
     safe(&format!("{line}  {detail}{more}  {id}"))
 }
 
-/// A reason that records have. A misspelt one would find nothing, which would be taken for an answer.
+/// Parses `--reason`. Rejects unknown reasons: a misspelt one would match no record, which looks like a result.
 fn reason(text: &str) -> Result<String, String> {
     let known = [Reason::LABELS, Note::LABELS].concat();
     if known.contains(&text) {
         return Ok(text.to_owned());
     }
-    Err(format!("no such reason; there are: {}", known.join(", ")))
+    Err(format!("no such reason; the reasons are: {}", known.join(", ")))
 }
 
-/// How often a followed log is looked at.
+/// How often `tail` reads a followed log.
 const POLL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `hookgate check`: what `serve` would say of the config, and all of it.
+//! `hookgate check`: prints every problem that `serve` would find in the config.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Done, FAILED, Global, OK, block_on, line};
+use super::{CommandResult, FAILED, Global, OK, block_on, print_line};
 use crate::base::clock::Clock;
 use crate::config::{Config, Problem};
 use crate::gateway::live;
@@ -16,21 +16,21 @@ use crate::observe::metrics::Metrics;
 
 #[derive(Args)]
 pub(super) struct Check {
-    /// Print the effective config too, secrets redacted.
+    /// Also print the effective config, with secrets redacted.
     #[arg(long)]
     print: bool,
-    /// Reach Redis and the queue, and report unsafe settings.
+    /// Also connect to Redis and the queue, and report unsafe settings.
     #[arg(long)]
     live: bool,
 }
 
-pub(super) fn run(global: &Global, check: &Check) -> Done {
+pub(super) fn run(global: &Global, check: &Check) -> CommandResult {
     let path = global.config_path()?;
     let shown = path.display().to_string();
     let Loaded { config, mut problems, .. } = match gateway::load(path, &Metrics::new()?, None) {
         Ok(loaded) => loaded,
-        Err(nothing) => {
-            print(&shown, &[nothing.problem()], global.json)?;
+        Err(unreadable) => {
+            print(&shown, &[unreadable.problem()], global.json)?;
             return Ok(FAILED);
         }
     };
@@ -42,35 +42,35 @@ pub(super) fn run(global: &Global, check: &Check) -> Done {
     if check.print {
         let config = config.redacted();
         let text = if global.json { json!({ "config": config }).to_string() } else { config };
-        line(&mut io::stdout(), text.trim_end())?;
+        print_line(&mut io::stdout(), text.trim_end())?;
     }
     let errors = problems.iter().filter(|problem| !problem.warning).count();
     if errors == 0 {
-        let looked = Looked::at(&config, path, check.live);
+        let summary = Summary::new(&config, path, check.live);
         if global.json {
-            line(&mut io::stdout(), &looked.json(problems.len()).to_string())?;
+            print_line(&mut io::stdout(), &summary.json(problems.len()).to_string())?;
         } else {
             // Standard error may be closed; the exit code says the same.
-            let _ = writeln!(io::stderr(), "{}", looked.text());
+            let _ = writeln!(io::stderr(), "{}", summary.text());
         }
     }
     Ok(if errors == 0 { OK } else { FAILED })
 }
 
-/// What was looked at where nothing is wrong.
-struct Looked {
+/// What was checked, for a config without errors.
+struct Summary {
     file: String,
     sources: usize,
     secrets: usize,
-    /// The files that the config names, with itself.
+    /// The config file and the files that it names.
     files: BTreeSet<String>,
     live: bool,
 }
 
-impl Looked {
-    fn at(config: &Config, path: &Path, live: bool) -> Looked {
+impl Summary {
+    fn new(config: &Config, path: &Path, live: bool) -> Summary {
         let files = config.files().into_iter().chain([path]);
-        Looked {
+        Summary {
             file: path.display().to_string(),
             sources: config.sources.len(),
             secrets: config.secrets_in_use().len(),
@@ -80,7 +80,7 @@ impl Looked {
     }
 
     fn json(&self, warnings: usize) -> Value {
-        let Looked { file, sources, secrets, files, live } = self;
+        let Summary { file, sources, secrets, files, live } = self;
         json!({
             "ok": true, "file": file, "sources": sources, "secrets": secrets, "files": files, "live": live,
             "warnings": warnings,
@@ -90,7 +90,7 @@ impl Looked {
     fn text(&self) -> String {
         let number =
             |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-        let live = if self.live { "servers asked" } else { "servers not asked (--live asks them)" };
+        let live = if self.live { "servers checked" } else { "servers not checked (--live checks them)" };
         format!(
             "{}: ok, {}, {}, {}, {live}",
             self.file,
@@ -101,7 +101,7 @@ impl Looked {
     }
 }
 
-/// One line a problem, on standard output.
+/// Prints each problem as a line on standard output.
 pub(super) fn print(file: &str, problems: &[Problem], json: bool) -> io::Result<()> {
     for problem in problems {
         let text = if json {
@@ -114,7 +114,7 @@ pub(super) fn print(file: &str, problems: &[Problem], json: bool) -> io::Result<
         } else {
             problem.render(file)
         };
-        if !line(&mut io::stdout(), &text)? {
+        if !print_line(&mut io::stdout(), &text)? {
             break;
         }
     }

@@ -1,6 +1,6 @@
-//! `hookgate events dead`: the events that the queue never took, to be seen, sent back or dropped.
+//! `hookgate events dead`: shows, retries or deletes dead letters, the events that the queue never accepted.
 //!
-//! Keeps true: it works whether or not a gateway runs; an event is printed only where it is asked for by name; what is changed
+//! Keeps true: it works whether or not a gateway runs. It prints an event only if the operator names it. Every change
 //! leaves a record.
 
 use std::io;
@@ -8,9 +8,9 @@ use std::io;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::act::{Act, done_to};
+use super::act::{Act, entries};
 use super::terminal::safe;
-use super::{Done, Failure, OK, line};
+use super::{CommandResult, Failure, OK, print_line};
 use crate::config::Config;
 use crate::durable::data_dir;
 use crate::durable::spool::dead::{BySource, DeadError, DeadLetter, DeadLetters, Selection};
@@ -19,71 +19,72 @@ use crate::event::microseconds;
 /// What to do with dead letters.
 #[derive(Subcommand)]
 pub(super) enum Dead {
-    /// Print them, oldest first, without their payloads.
+    /// List dead letters, oldest first, without their payloads.
     List,
-    /// Print an event. Leaves no record.
+    /// Print one event. Leaves no record.
     Show {
-        /// Its id, or its number in the list; digits are taken for a number first.
+        /// Its id, or its number in the list. Digits count as a number first.
         #[arg(value_name = "ID|SEQ")]
-        which: String,
+        name: String,
     },
-    /// Send them back to the queue, behind all that waits. Leaves a record of reason `operator` in the reject log.
-    Retry(Chosen),
-    /// Delete them. Leaves a record of reason `operator` in the reject log.
-    Drop(Chosen),
+    /// Send dead letters to the queue again, after all spooled events. Leaves a record with reason `operator` in the
+    /// reject log.
+    Retry(SelectionArgs),
+    /// Delete dead letters. Leaves a record with reason `operator` in the reject log.
+    Drop(SelectionArgs),
 }
 
 #[derive(Args)]
-pub(super) struct Chosen {
-    /// Their ids, or their numbers in the list; digits are taken for a number first. One that is not there: nothing is done.
+pub(super) struct SelectionArgs {
+    /// Their ids, or their numbers in the list. Digits count as a number first. If one does not exist, nothing is done.
     #[arg(value_name = "ID|SEQ", required_unless_present = "all", conflicts_with = "all")]
     names: Vec<String>,
-    /// All there are.
+    /// All dead letters.
     #[arg(long)]
     all: bool,
 }
 
-impl Chosen {
-    fn which(&self) -> Selection {
+impl SelectionArgs {
+    fn selection(&self) -> Selection {
         if self.all { Selection::All } else { Selection::These(self.names.clone()) }
     }
 }
 
-pub(super) fn run(config: &Config, command: &Dead, json: bool) -> Done {
+pub(super) fn run(config: &Config, command: &Dead, json: bool) -> CommandResult {
     data_dir::readable(&config.data_dir).map_err(Failure)?;
     let mut letters = DeadLetters::open(&data_dir::database_file(&config.data_dir))?;
     match command {
         Dead::List => list(&letters.list()?, json),
-        Dead::Show { which } => show(which, &letters.events(which)?),
-        Dead::Retry(chosen) => {
-            let words = Words { command: "events dead retry", told: "retried", recorded: "sent back" };
-            act(config, chosen, &words, |which| letters.retry(which), json)
+        Dead::Show { name } => show(name, &letters.events(name)?),
+        Dead::Retry(args) => {
+            let words = Words { command: "events dead retry", printed: "retried", recorded: "sent back" };
+            change(config, args, &words, |selection| letters.retry(selection), json)
         }
-        Dead::Drop(chosen) => {
-            let words = Words { command: "events dead drop", told: "dropped", recorded: "dropped" };
-            act(config, chosen, &words, |which| letters.delete(which), json)
+        Dead::Drop(args) => {
+            let words = Words { command: "events dead drop", printed: "dropped", recorded: "dropped" };
+            change(config, args, &words, |selection| letters.delete(selection), json)
         }
     }
 }
 
-/// The words for an act.
+/// The words for a change.
 struct Words {
     command: &'static str,
-    told: &'static str,
+    printed: &'static str,
     recorded: &'static str,
 }
 
-/// Changes the chosen letters, records that, and prints how many.
-fn act(
+/// Changes the selected letters, records that, and prints how many.
+fn change(
     config: &Config,
-    chosen: &Chosen,
+    args: &SelectionArgs,
     words: &Words,
     change: impl FnOnce(&Selection) -> Result<BySource, DeadError>,
     json: bool,
-) -> Done {
-    let Words { command, told, recorded } = words;
+) -> CommandResult {
+    let Words { command, printed, recorded } = words;
     let act = Act::begin(config, command)?;
-    let changed = match change(&chosen.which()) {
+    let changed = match change(&args.selection()) {
         Ok(changed) => changed,
         Err(why @ DeadError::NoSuch(_)) => {
             act.end(Vec::new())?;
@@ -95,19 +96,19 @@ fn act(
         }
     };
     let plural = |count| if count == 1 { "" } else { "s" };
-    act.end(done_to(&changed, &chosen.names, |count| {
+    act.end(entries(&changed, &args.names, |count| {
         format!("{count} dead letter{} {recorded}", plural(count))
     }))?;
     let sum: usize = changed.values().sum();
-    let text = if json { json!({ *told: sum }).to_string() } else { format!("{sum} {told}") };
-    line(&mut io::stdout(), &text)?;
+    let text = if json { json!({ *printed: sum }).to_string() } else { format!("{sum} {printed}") };
+    print_line(&mut io::stdout(), &text)?;
     Ok(OK)
 }
 
-fn list(letters: &[DeadLetter], json: bool) -> Done {
+fn list(letters: &[DeadLetter], json: bool) -> CommandResult {
     for letter in letters {
         let shown = if json { as_json(letter) } else { as_text(letter) };
-        if !line(&mut io::stdout(), &shown)? {
+        if !print_line(&mut io::stdout(), &shown)? {
             break;
         }
     }
@@ -127,13 +128,13 @@ fn as_json(letter: &DeadLetter) -> String {
         .to_string()
 }
 
-fn show(which: &str, events: &[String]) -> Done {
+fn show(name: &str, events: &[String]) -> CommandResult {
     if events.is_empty() {
-        return Err(Failure(format!("there is no dead letter {}", safe(which))));
+        return Err(Failure(format!("there is no dead letter {}", safe(name))));
     }
     for event in events {
-        // A raw line break in JSON can only be white space between tokens.
-        if !line(&mut io::stdout(), &event.replace(['\n', '\r'], " "))? {
+        // A raw line break in JSON can only be white space between tokens, so a space can replace it.
+        if !print_line(&mut io::stdout(), &event.replace(['\n', '\r'], " "))? {
             break;
         }
     }

@@ -1,7 +1,7 @@
-//! `hookgate demo`: a gateway of its own on free loopback ports, played by every provider.
+//! `hookgate demo`: starts a gateway on free loopback ports and sends it deliveries of every provider.
 //!
-//! Keeps true: it is the real gateway with the embedded store, reached over HTTP; an answer that is not the expected one makes
-//! it exit 1.
+//! Keeps true: it is the real gateway with the embedded store, reached over HTTP. It exits 1 if any answer is
+//! unexpected.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::audit::{AuditCommand, Log, Query, Verify};
 use super::events::Reader;
 use super::send::{Answer, Sender, Signed, Tamper};
-use super::{Done, FAILED, Failure, Global, OK, block_on, line};
+use super::{CommandResult, FAILED, Failure, Global, OK, block_on, print_line};
 use crate::base::clock::{self, Clock};
 use crate::config::{self, Config};
 use crate::durable::data_dir;
@@ -32,30 +32,30 @@ use crate::request::source::{Routes, Source};
 
 #[derive(Args)]
 pub(super) struct Demo {
-    /// Leave the gateway serving until Ctrl-C, and say how to play with it.
+    /// Keep the gateway running until Ctrl-C, and print commands to try.
     #[arg(long)]
     keep: bool,
 }
 
-pub(super) fn run(global: &Global, demo: &Demo) -> Done {
+pub(super) fn run(global: &Global, demo: &Demo) -> CommandResult {
     let folder = tempfile::Builder::new().prefix("hookgate-demo-").tempdir()?;
     let file = folder.path().join("hookgate.toml");
     std::fs::write(&file, demo_config())?;
     block_on(async {
         let (config, _) = config::load(&file)?;
         let gateway = Gateway::start(config.clone(), Clock::System).await?;
-        let mut stage = Stage {
+        let mut run = Run {
             config,
             gateway: &gateway,
             json: global.json,
-            surprises: 0,
+            unexpected: 0,
             refused: 0,
-            last: String::new(),
+            last_provider: String::new(),
         };
-        stage.play().await?;
-        stage.events().await?;
-        stage.rejects().await?;
-        let code = if stage.surprises == 0 { OK } else { FAILED };
+        run.deliver_all().await?;
+        run.show_events().await?;
+        run.show_rejects().await?;
+        let code = if run.unexpected == 0 { OK } else { FAILED };
         if demo.keep {
             keep(&gateway, folder.path()).await?;
         }
@@ -64,8 +64,8 @@ pub(super) fn run(global: &Global, demo: &Demo) -> Done {
     })
 }
 
-/// A source for each provider, with a secret made for this run. They stand in the file as text, so that `--keep` leaves
-/// something that `send` can be tried with.
+/// A config with a source for each provider, and secrets made for this run. The file holds them as text, so that `send`
+/// can use it under `--keep`.
 fn demo_config() -> String {
     let mut text = "[edge]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned();
     for Provider { name, signing, .. } in provider::TABLE {
@@ -83,22 +83,22 @@ fn demo_config() -> String {
     text
 }
 
-/// The gateway, and how the play goes.
-struct Stage<'a> {
+/// One run of the demo.
+struct Run<'a> {
     config: Config,
     gateway: &'a Gateway,
     json: bool,
-    /// Answers that were not the expected ones.
-    surprises: u32,
+    /// How many answers were unexpected.
+    unexpected: u32,
     refused: u64,
-    /// The provider that was shown last.
-    last: String,
+    /// The provider of the last printed row.
+    last_provider: String,
 }
 
-impl Stage<'_> {
+impl Run<'_> {
     fn say(&self, text: &str) -> Result<(), Failure> {
         if !self.json {
-            line(&mut io::stdout(), text)?;
+            print_line(&mut io::stdout(), text)?;
         }
         Ok(())
     }
@@ -109,24 +109,24 @@ impl Stage<'_> {
         Ok(format!("http://{address}").parse()?)
     }
 
-    /// Every provider's deliveries: challenge, genuine, again, tampered, stale.
-    async fn play(&mut self) -> Result<(), Failure> {
+    /// Sends every provider's deliveries: challenge, genuine, repeated, tampered, stale.
+    async fn deliver_all(&mut self) -> Result<(), Failure> {
         let url = self.url()?;
         self.say(&format!(
-            "hookgate demo: a gateway on {url}, an embedded store, {} providers.\n",
+            "hookgate demo: a gateway on {url}, the embedded store, {} providers.\n",
             provider::TABLE.len()
         ))?;
         self.say(&format!("  {:<12}{:<18}{}", "PROVIDER", "DELIVERY", "ANSWER"))?;
         let routes = Routes::build(&self.config, &Metrics::new()?, None, &mut Vec::new());
         for name in self.config.sources.iter().map(|source| source.name.value.clone()).collect::<Vec<_>>() {
             if let Some(source) = routes.sources().find(|source| *source.name == *name) {
-                self.provider(source, &url).await?;
+                self.deliver_from(source, &url).await?;
             }
         }
         Ok(())
     }
 
-    async fn provider(&mut self, source: &Arc<Source>, url: &Uri) -> Result<(), Failure> {
+    async fn deliver_from(&mut self, source: &Arc<Source>, url: &Uri) -> Result<(), Failure> {
         let sender = Sender::new(source.clone(), url, None)?;
         let name = &source.name;
         if let Some(header) = source.provider.challenge_header {
@@ -134,7 +134,7 @@ impl Stage<'_> {
             let answer = sender.challenge(header, &key).await?;
             let echoed = answer.headers.get(header).is_some_and(|value| value.as_bytes() == key.as_bytes());
             self.show(name, "handshake", 200, &answer, if echoed { "key echoed" } else { "key NOT echoed" })?;
-            self.surprises += u32::from(!echoed);
+            self.unexpected += u32::from(!echoed);
         }
         let body = sender.sample(None).into_bytes();
         let genuine = sender.sign(body.clone(), None)?;
@@ -142,8 +142,8 @@ impl Stage<'_> {
         self.deliver(&sender, name, "the same again", 200, genuine).await?;
         if source.scheme.is_some() {
             for (what, tamper) in [("body tampered", Tamper::Body), ("an hour stale", Tamper::Timestamp)] {
-                let spoilt = sender.sign(body.clone(), Some(tamper))?;
-                self.deliver(&sender, name, what, 401, spoilt).await?;
+                let tampered = sender.sign(body.clone(), Some(tamper))?;
+                self.deliver(&sender, name, what, 401, tampered).await?;
             }
         } else {
             let guess = format!("{}/a-wrong-token", source.path);
@@ -168,11 +168,11 @@ impl Stage<'_> {
         let answer = sender.post(delivery).await?;
         let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
         let text = |key: &str| body[key].as_str().unwrap_or_default();
-        let told = match text("status") {
+        let summary = match text("status") {
             "" => format!("{}  ({})", text("title"), text("reject")),
             status => format!("{status:<10} {}", text("id")),
         };
-        self.show(name, what, expected, &answer, &told)
+        self.show(name, what, expected, &answer, &summary)
     }
 
     fn show(
@@ -181,47 +181,48 @@ impl Stage<'_> {
         what: &str,
         expected: u16,
         answer: &Answer,
-        told: &str,
+        summary: &str,
     ) -> Result<(), Failure> {
         let status = answer.status.as_u16();
-        self.surprises += u32::from(status != expected);
+        self.unexpected += u32::from(status != expected);
         self.refused += u64::from(!answer.status.is_success());
-        let mark = if status == expected { "" } else { "   <-- not what was expected" };
+        let mark = if status == expected { "" } else { "   <-- unexpected" };
         if self.json {
             let answer: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-            let said = json!({ "provider": name, "delivery": what, "status": status, "answer": answer });
-            line(&mut io::stdout(), &said.to_string())?;
+            let row = json!({ "provider": name, "delivery": what, "status": status, "answer": answer });
+            print_line(&mut io::stdout(), &row.to_string())?;
         }
-        let last = std::mem::replace(&mut self.last, name.to_owned());
+        let last = std::mem::replace(&mut self.last_provider, name.to_owned());
         let name = if last == name { "" } else { name };
-        self.say(&format!("  {name:<12}{what:<18}{status} {told}{mark}"))
+        self.say(&format!("  {name:<12}{what:<18}{status} {summary}{mark}"))
     }
 
-    /// What came into the queue.
-    async fn events(&mut self) -> Result<(), Failure> {
+    /// Prints the events in the queue.
+    async fn show_events(&mut self) -> Result<(), Failure> {
         let events = Reader::open(&self.config).await?.after("", usize::from(u16::MAX)).await?;
-        self.surprises += u32::from(events.len() != self.config.sources.len());
-        self.say(&format!("\nIn the queue, once each and in one schema: {} events.\n", events.len()))?;
+        self.unexpected += u32::from(events.len() != self.config.sources.len());
+        self.say(&format!("\nThe queue holds each event once, in one schema: {} events.\n", events.len()))?;
         for (cursor, event) in &events {
-            line(&mut io::stdout(), &super::events::shown(cursor, event, self.json))?;
+            print_line(&mut io::stdout(), &super::events::render(cursor, event, self.json))?;
         }
         if let Some((_, first)) = events.get(1) {
             let whole: Value = serde_json::from_str(first)?;
-            self.say(&format!("\nOne of them whole (keys sorted for this display):\n\n{whole:#}"))?;
+            self.say(&format!("\nOne whole event (keys sorted here):\n\n{whole:#}"))?;
         }
         Ok(())
     }
 
-    /// What the reject log says, once the refusals have reached it: recording waits for nobody, so this waits for it.
-    async fn rejects(&mut self) -> Result<(), Failure> {
+    /// Prints and verifies the reject log. Waits until it has every refusal, since the gateway answers before it
+    /// records.
+    async fn show_rejects(&mut self) -> Result<(), Failure> {
         let dir = data_dir::audit_dir(&self.config.data_dir);
-        for _ in 0..PATIENCE {
+        for _ in 0..POLLS {
             if verify(&dir).is_ok_and(|verified| verified.records >= self.refused) {
                 break;
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(POLL).await;
         }
-        self.say("\nThe reject log, each record chained to the one before by its hash:\n")?;
+        self.say("\nThe reject log; each record holds the hash of the one before:\n")?;
         let everything = AuditCommand::Query(Query::default());
         let db = data_dir::database_file(&self.config.data_dir);
         let log = || Log { dir: &dir, db: &db, key: None };
@@ -229,7 +230,7 @@ impl Stage<'_> {
         self.say("")?;
         let verify = AuditCommand::Verify(Verify::default());
         let broken = super::audit::run(&verify, log(), self.json, &mut io::stdout())?;
-        self.surprises += u32::from(broken != OK);
+        self.unexpected += u32::from(broken != OK);
         Ok(())
     }
 }
@@ -238,15 +239,15 @@ async fn keep(gateway: &Gateway, folder: &Path) -> Result<(), Failure> {
     let edge = gateway.edge().first().map(ToString::to_string).unwrap_or_default();
     let (admin, file) = (gateway.admin(), folder.join("hookgate.toml"));
     let file = file.display();
-    let told = format!(
+    let text = format!(
         "\nServing until Ctrl-C. In another terminal:\n\n\
          \x20 hookgate --config {file} send --source basiq --url http://{edge}\n\
          \x20 hookgate --config {file} events tail --follow\n\
          \x20 hookgate --config {file} audit tail\n\
          \x20 curl -s http://{admin}/metrics | grep ^hookgate_requests_total\n"
     );
-    // Standard error may be closed; it serves all the same.
-    let _ = io::stderr().write_all(told.as_bytes());
+    // Standard error may be closed; the gateway serves anyway.
+    let _ = io::stderr().write_all(text.as_bytes());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
@@ -255,5 +256,5 @@ async fn keep(gateway: &Gateway, folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-const PATIENCE: u32 = 200;
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const POLLS: u32 = 200;
+const POLL: Duration = Duration::from_millis(10);

@@ -1,4 +1,5 @@
-//! `hookgate events`: `tail`, the events in the queue, oldest first, whether or not a gateway runs; `dead` is in [`super::dead`].
+//! `hookgate events tail`: prints the events in the queue, oldest first, whether or not a gateway runs. `events dead`
+//! is in [`super::dead`].
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use serde::Deserialize;
 
 use super::dead::{self, Dead};
 use super::terminal::safe;
-use super::{Done, Failure, Global, OK, block_on, line};
+use super::{CommandResult, Failure, Global, OK, block_on, print_line};
 use crate::base::clock;
 use crate::config::{Config, QueueKind};
 use crate::durable::data_dir;
@@ -20,7 +21,7 @@ use crate::durable::inbox::{embedded, redis};
 pub(super) enum Events {
     /// Print events, oldest first.
     Tail(Tail),
-    /// See to the events that the queue never took.
+    /// Show, retry or delete dead letters: the events that the queue never accepted.
     Dead {
         #[command(subcommand)]
         command: Dead,
@@ -30,24 +31,24 @@ pub(super) enum Events {
 #[derive(Args)]
 #[command(after_help = TAIL_HELP)]
 pub(super) struct Tail {
-    /// Go on after this cursor, as `--json` printed it.
+    /// Start after this cursor, which `--json` prints with each event.
     #[arg(long, value_name = "CURSOR", conflicts_with = "last")]
     after: Option<String>,
-    /// Begin with the last so many.
+    /// Start with the last N events.
     #[arg(long, value_name = "N")]
     last: Option<usize>,
-    /// End after this many.
+    /// Stop after N events.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Wait for more at the end. Where Redis goes away, wait for it too, and go on.
+    /// Wait for new events at the end. If Redis goes down, wait for it and continue.
     #[arg(long)]
     follow: bool,
 }
 
-const TAIL_HELP: &str = "On a terminal, without --after, --last and --limit, it begins with the last ten. Into a pipe or a file it \
-    begins with the oldest.";
+const TAIL_HELP: &str = "On a terminal, without --after, --last and --limit, it starts with the last ten events. Into a pipe or a \
+    file it starts with the oldest.";
 
-pub(super) fn run(global: &Global, events: &Events) -> Done {
+pub(super) fn run(global: &Global, events: &Events) -> CommandResult {
     let config = global.config()?;
     let tail = match events {
         Events::Tail(tail) => tail,
@@ -55,48 +56,55 @@ pub(super) fn run(global: &Global, events: &Events) -> Done {
     };
     block_on(async {
         let reader = Reader::open(&config).await?;
-        Printing { config: &config, tail, json: global.json, reader, connected: clock::instant(), away: None }
-            .all()
-            .await
+        Printer {
+            config: &config,
+            tail,
+            json: global.json,
+            reader,
+            connected: clock::instant(),
+            retry_wait: None,
+        }
+        .run()
+        .await
     })
 }
 
-/// A queue on its way to standard output.
-struct Printing<'a> {
+/// Prints a queue to standard output.
+struct Printer<'a> {
     config: &'a Config,
     tail: &'a Tail,
     json: bool,
     reader: Reader,
-    /// When the reader was opened, or that was last tried.
+    /// When the last attempt to open the reader began.
     connected: Instant,
-    /// How long to wait before the queue, which is away, is tried again.
-    away: Option<Duration>,
+    /// While the queue is down: how long to wait before the next attempt.
+    retry_wait: Option<Duration>,
 }
 
-impl Printing<'_> {
-    async fn all(&mut self) -> Done {
-        let mut cursor = self.begin().await?;
+impl Printer<'_> {
+    async fn run(&mut self) -> CommandResult {
+        let mut cursor = self.first_cursor().await?;
         let mut left = self.tail.limit.unwrap_or(usize::MAX);
         while left > 0 {
             let events = match self.reader.after(&cursor, left.min(PAGE)).await {
-                Err(Unread::Away(why)) if self.tail.follow => {
+                Err(QueueReadError::Down(why)) if self.tail.follow => {
                     self.wait_for_queue(&why).await;
                     continue;
                 }
                 read => read?,
             };
-            if self.away.take().is_some() {
-                say("the queue answers again; reading goes on");
+            if self.retry_wait.take().is_some() {
+                warn("the queue answers again");
             }
             if events.is_empty() {
                 if !self.tail.follow {
                     break;
                 }
-                tokio::time::sleep(LOOK_AGAIN).await;
-                self.ask_sentinels().await;
+                tokio::time::sleep(POLL).await;
+                self.reconnect_if_due().await;
             }
             for (at, event) in events {
-                if !line(&mut io::stdout(), &shown(&at, &event, self.json))? {
+                if !print_line(&mut io::stdout(), &render(&at, &event, self.json))? {
                     return Ok(OK);
                 }
                 cursor = at;
@@ -106,63 +114,64 @@ impl Printing<'_> {
         Ok(OK)
     }
 
-    /// Connects anew now and then while nothing comes: Sentinels may have named another master, and the old one not know it.
-    async fn ask_sentinels(&mut self) {
-        let due = clock::instant().saturating_duration_since(self.connected) >= ASK_SENTINELS;
+    /// While no events come, reconnects now and then: Sentinels may have promoted another master without this one
+    /// noticing.
+    async fn reconnect_if_due(&mut self) {
+        let due = clock::instant().saturating_duration_since(self.connected) >= RECONNECT_INTERVAL;
         if due && self.config.redis.sentinel.is_some() {
-            self.connect().await;
+            self.reconnect().await;
         }
     }
 
-    /// If it fails, the old connections are kept: should they be of no use, reading fails, and this comes again.
-    async fn connect(&mut self) {
+    /// Keeps the old connections if this fails. If those are broken too, the next read fails and this is tried again.
+    async fn reconnect(&mut self) {
         self.connected = clock::instant();
         if let Ok(reader) = Reader::open(self.config).await {
             self.reader = reader;
         }
     }
 
-    /// The cursor to begin after.
-    async fn begin(&mut self) -> Result<String, Failure> {
+    /// The cursor to start after.
+    async fn first_cursor(&mut self) -> Result<String, Failure> {
         let Tail { after, last, limit, .. } = self.tail;
         if let Some(after) = after {
             return Ok(after.clone());
         }
-        let (last, untold) = match last {
+        let (last, is_default) = match last {
             Some(last) => (*last, false),
-            None if limit.is_none() && io::stdout().is_terminal() => (LAST, true),
+            None if limit.is_none() && io::stdout().is_terminal() => (DEFAULT_LAST, true),
             None => return Ok(String::new()),
         };
         let (total, cursor) = self.reader.end(last).await?;
-        if untold && total > last as u64 {
-            say(&format!(
-                "the last {last} of {total} events; --last N begins further back, and a pipe gets all"
+        if is_default && total > last as u64 {
+            warn(&format!(
+                "showing the last {last} of {total} events; --last N shows more, and a pipe gets all"
             ));
         }
         Ok(cursor)
     }
 
-    /// Waits, longer each time, and connects anew to the server that has the streams by now.
+    /// Waits, longer each time, and reconnects, perhaps to a new master.
     async fn wait_for_queue(&mut self, why: &str) {
-        if self.away.is_none() {
-            say(&format!("{}; it is tried again, and read on from here", safe(why)));
+        if self.retry_wait.is_none() {
+            warn(&format!("{}; trying again, and continuing from here", safe(why)));
         }
-        let wait = self.away.unwrap_or(LOOK_AGAIN);
+        let wait = self.retry_wait.unwrap_or(POLL);
         tokio::time::sleep(wait).await;
-        self.away = Some((wait * 2).min(LONGEST_WAIT));
-        self.connect().await;
+        self.retry_wait = Some((wait * 2).min(MAX_WAIT));
+        self.reconnect().await;
     }
 }
 
 /// Writes to standard error, which may be closed.
-fn say(what: &str) {
+fn warn(what: &str) {
     let _ = writeln!(io::stderr(), "hookgate: {what}");
 }
 
-/// One event as one line.
-pub(super) fn shown(cursor: &str, event: &str, json: bool) -> String {
+/// Renders an event as one line.
+pub(super) fn render(cursor: &str, event: &str, json: bool) -> String {
     if json {
-        // A raw line break in JSON can only be white space between tokens.
+        // A raw line break in JSON can only be white space between tokens, so a space can replace it.
         let event = event.replace(['\n', '\r'], " ");
         return format!("{{\"cursor\":{},\"event\":{event}}}", serde_json::Value::from(cursor));
     }
@@ -179,7 +188,7 @@ pub(super) fn shown(cursor: &str, event: &str, json: bool) -> String {
     }
 }
 
-/// What a line for people shows of an event.
+/// The fields of an event that a line for people shows.
 #[derive(Deserialize)]
 struct Head {
     id: String,
@@ -190,7 +199,7 @@ struct Head {
     recordedtime: String,
 }
 
-/// The configured queue, to read.
+/// Reads the configured queue.
 pub(super) enum Reader {
     Embedded(embedded::Reader),
     Redis(Box<redis::Reader>),
@@ -210,33 +219,38 @@ impl Reader {
             }
             kind @ (QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka) => {
                 let kind = kind.label();
-                return Err(Failure(format!("a queue of kind {kind} is read with that broker's own tools")));
+                return Err(Failure(format!(
+                    "events tail cannot read a queue of kind {kind}; read it with the broker's own tools"
+                )));
             }
         })
     }
 
-    /// Events after a cursor (all, after an empty one), each with its own.
+    /// Events after a cursor, each with its own cursor. An empty cursor is before the first event.
     pub(super) async fn after(
         &mut self,
         cursor: &str,
         limit: usize,
-    ) -> Result<Vec<(String, String)>, Unread> {
+    ) -> Result<Vec<(String, String)>, QueueReadError> {
         Ok(match self {
             Reader::Embedded(reader) => {
                 let from = match cursor {
                     "" => 0,
                     text => text.parse().map_err(|_| {
-                        Unread::Failed(format!("{text:?} is not a cursor of this queue; take one that `events tail --json` printed"))
+                        QueueReadError::Failed(format!(
+                            "{text:?} is not a cursor of this queue; `events tail --json` prints them"
+                        ))
                     })?,
                 };
-                let events = reader.after(from, limit).map_err(|why| Unread::Failed(why.to_string()))?;
+                let events =
+                    reader.after(from, limit).map_err(|why| QueueReadError::Failed(why.to_string()))?;
                 events.into_iter().map(|(at, event)| (at.to_string(), event)).collect()
             }
             Reader::Redis(reader) => reader.after(cursor, limit).await?,
         })
     }
 
-    /// How many events there are, and the cursor before the last `last` of them.
+    /// The number of events, and the cursor before the last `last` events.
     async fn end(&mut self, last: usize) -> Result<(u64, String), Failure> {
         Ok(match self {
             Reader::Embedded(reader) => {
@@ -248,29 +262,29 @@ impl Reader {
     }
 }
 
-/// Why events cannot be read.
+/// Why the queue cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unread {
-    /// The queue does not answer, and may do so again.
+pub(super) enum QueueReadError {
+    /// The queue does not answer now.
     #[error("{0}")]
-    Away(String),
-    /// Another try is no use.
+    Down(String),
+    /// A retry would fail too.
     #[error("{0}")]
     Failed(String),
 }
 
-impl From<ReadError> for Unread {
-    fn from(why: ReadError) -> Unread {
+impl From<ReadError> for QueueReadError {
+    fn from(why: ReadError) -> QueueReadError {
         match &why {
-            ReadError::Redis(_) => Unread::Away(why.to_string()),
-            ReadError::Open(_) | ReadError::Cursor(_) => Unread::Failed(why.to_string()),
+            ReadError::Redis(_) => QueueReadError::Down(why.to_string()),
+            ReadError::Open(_) | ReadError::Cursor(_) => QueueReadError::Failed(why.to_string()),
         }
     }
 }
 
 const PAGE: usize = 500;
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
-const ASK_SENTINELS: Duration = Duration::from_secs(5);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Events that a terminal gets unless told.
-const LAST: usize = 10;
+const POLL: Duration = Duration::from_millis(200);
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// How many events a terminal shows by default.
+const DEFAULT_LAST: usize = 10;

@@ -1,7 +1,7 @@
-//! `hookgate quarantine`: the refused requests that were kept, to be seen, verified again or dropped.
+//! `hookgate quarantine`: shows, verifies again or deletes the refused requests that were kept.
 //!
-//! Keeps true: it works whether or not a gateway runs, and never verifies anything itself; a body is printed only where it is
-//! asked for, and a signature never; what is done, and a body that is printed, leaves a record.
+//! Keeps true: it works whether or not a gateway runs. It prints a body only with `--body`, and never a signature.
+//! Every change, and every printed body, leaves a record.
 
 mod reverify;
 
@@ -12,9 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::act::{Act, Tally, done_to};
+use super::act::{Act, Tally, entries};
 use super::terminal::safe;
-use super::{Done, Failure, Global, OK, line};
+use super::{CommandResult, Failure, Global, OK, print_line};
 use crate::config::Config;
 use crate::config::secret::Redactor;
 use crate::durable::data_dir;
@@ -26,52 +26,52 @@ use crate::observe::metrics::Metrics;
 use crate::provider::SIGNATURE_HEADERS;
 use crate::provider::signature::{fingerprint, without_signatures};
 use crate::request::source::Routes;
-use reverify::{Asking, Verdicts};
+use reverify::{Reverify, Verdicts};
 
 /// What to do with kept requests.
 #[derive(Subcommand)]
 pub(super) enum QuarantineCommand {
-    /// Print them, oldest first, without their headers and bodies.
+    /// List kept requests, oldest first, without headers and bodies.
     List,
-    /// Print one: its headers, of a signature the fingerprint.
+    /// Print one request with its headers; of a signature only the fingerprint.
     Show {
         /// The id of its reject (`rej_…`), or its number in the list.
         #[arg(value_name = "ID|SEQ")]
-        which: String,
-        /// Print its body as it came, and nothing else (with --json: too). Leaves a record of reason `operator` in the reject
-        /// log.
+        name: String,
+        /// Print only its body, byte for byte; with --json the body too. Leaves a record with reason `operator` in the
+        /// reject log.
         #[arg(long)]
         body: bool,
     },
-    /// Verify them against the secrets configured now, as of when they arrived, and admit what passes. Leaves a record of
-    /// reason `operator` in the reject log.
+    /// Verify requests again with the present secrets, as of their time of arrival, and queue those that pass. Leaves a
+    /// record with reason `operator` in the reject log.
     Reverify {
         #[command(flatten)]
-        chosen: Chosen,
-        /// Only say what would pass.
+        args: SelectionArgs,
+        /// Only print which requests would pass.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Delete them. Leaves a record of reason `operator` in the reject log.
-    Drop(Chosen),
+    /// Delete kept requests. Leaves a record with reason `operator` in the reject log.
+    Drop(SelectionArgs),
 }
 
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct Chosen {
-    /// The ids of their rejects (`rej_…`), or their numbers in the list. One that is not there: nothing is done.
+pub(super) struct SelectionArgs {
+    /// The ids of their rejects (`rej_…`), or their numbers in the list. If one does not exist, nothing is done.
     #[arg(value_name = "ID|SEQ")]
     names: Vec<String>,
-    /// All there are.
+    /// All kept requests.
     #[arg(long)]
     all: bool,
-    /// All of this source.
+    /// All kept requests of this source.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
 }
 
-impl Chosen {
-    fn which(&self) -> Selection {
+impl SelectionArgs {
+    fn selection(&self) -> Selection {
         match &self.source {
             Some(source) => Selection::Source(source.clone()),
             None if self.all => Selection::All,
@@ -80,69 +80,69 @@ impl Chosen {
     }
 }
 
-pub(super) fn run(global: &Global, command: &QuarantineCommand) -> Done {
+pub(super) fn run(global: &Global, command: &QuarantineCommand) -> CommandResult {
     let (config, json) = (global.config()?, global.json);
     data_dir::readable(&config.data_dir).map_err(Failure)?;
     let db = data_dir::quarantine_file(&config.data_dir);
-    let held = QuarantineStore::open(&db)?;
+    let store = QuarantineStore::open(&db)?;
     match command {
-        QuarantineCommand::List => list(&held, key(&config).ok().as_ref(), json),
-        QuarantineCommand::Show { which, body } => {
-            let (seq, kept) = held.show(which, &key(&config)?).map_err(told)?;
+        QuarantineCommand::List => list(&store, key(&config).ok().as_ref(), json),
+        QuarantineCommand::Show { name, body } => {
+            let (seq, kept) = store.show(name, &key(&config)?).map_err(failure)?;
             if *body {
-                let of = Tally::from([(kept.label.source.to_string(), 1)]);
+                let tally = Tally::from([(kept.label.source.to_string(), 1)]);
                 let reject = [kept.label.reject.clone()];
                 let act = Act::begin(&config, "quarantine show --body")?;
-                act.end(done_to(&of, &reject, |_| "the body of a kept request was printed".to_owned()))?;
+                act.end(entries(&tally, &reject, |_| "the body of a kept request was printed".to_owned()))?;
             }
             if *body && !json {
-                body_of(&kept)
+                print_body(&kept)
             } else {
                 show(seq, &kept, *body, json, &redactor(global, &config)?)
             }
         }
-        QuarantineCommand::Reverify { chosen, dry_run } => {
-            is_known(chosen, &held, &config)?;
-            let asking = Asking { held, db, dry_run: *dry_run, json, verdicts: Verdicts::default() };
-            asking.run(global.config_path()?, &config, chosen)
+        QuarantineCommand::Reverify { args, dry_run } => {
+            check_source(args, &store, &config)?;
+            let reverify = Reverify { store, db, dry_run: *dry_run, json, verdicts: Verdicts::default() };
+            reverify.run(global.config_path()?, &config, args)
         }
-        QuarantineCommand::Drop(chosen) => {
-            is_known(chosen, &held, &config)?;
-            drop_chosen(&config, &held, chosen, json)
+        QuarantineCommand::Drop(args) => {
+            check_source(args, &store, &config)?;
+            delete(&config, &store, args, json)
         }
     }
 }
 
-/// A source that neither the config nor a kept request has is misspelt.
-fn is_known(chosen: &Chosen, held: &QuarantineStore, config: &Config) -> Result<(), Failure> {
-    let Some(asked) = &chosen.source else { return Ok(()) };
-    if config.sources.iter().any(|source| source.name.value == *asked) || held.has_source(asked)? {
+/// Refuses a source that neither the config nor a kept request has: it is misspelt.
+fn check_source(args: &SelectionArgs, store: &QuarantineStore, config: &Config) -> Result<(), Failure> {
+    let Some(name) = &args.source else { return Ok(()) };
+    if config.sources.iter().any(|source| source.name.value == *name) || store.has_source(name)? {
         return Ok(());
     }
     let names: Vec<&str> = config.sources.iter().map(|source| source.name.value.as_str()).collect();
     Err(Failure(format!(
-        "no request of a source {asked:?} is kept, and the config has no such source; there are: {}",
+        "no request of a source {name:?} is kept, and the config has no such source; it has: {}",
         names.join(", ")
     )))
 }
 
-fn drop_chosen(config: &Config, held: &QuarantineStore, chosen: &Chosen, json: bool) -> Done {
+fn delete(config: &Config, store: &QuarantineStore, args: &SelectionArgs, json: bool) -> CommandResult {
     let act = Act::begin(config, "quarantine drop")?;
-    let dropped = match held.delete(&chosen.which()) {
+    let dropped = match store.delete(&args.selection()) {
         Ok(dropped) => dropped,
         Err(why @ QuarantineError::NoSuch(_)) => {
             act.end(Vec::new())?;
-            return Err(told(why));
+            return Err(failure(why));
         }
         Err(why) => {
             act.failed(&why.to_string())?;
             return Err(why.into());
         }
     };
-    act.end(done_to(&dropped, &chosen.names, |count| format!("{} dropped", requests(count))))?;
+    act.end(entries(&dropped, &args.names, |count| format!("{} dropped", requests(count))))?;
     let sum: usize = dropped.values().sum();
     let text = if json { json!({ "dropped": sum }).to_string() } else { format!("{sum} dropped") };
-    line(&mut io::stdout(), &text)?;
+    print_line(&mut io::stdout(), &text)?;
     Ok(OK)
 }
 
@@ -150,8 +150,8 @@ fn requests(count: usize) -> String {
     format!("{count} kept request{}", if count == 1 { "" } else { "s" })
 }
 
-/// With what was asked for made safe to print.
-fn told(why: QuarantineError) -> Failure {
+/// The error with the operator's own words made safe to print.
+fn failure(why: QuarantineError) -> Failure {
     Failure(safe(&why.to_string()))
 }
 
@@ -160,7 +160,7 @@ fn key(config: &Config) -> Result<Key, Failure> {
     key.ok_or_else(|| OfflineError::NoKey.into())
 }
 
-/// Knows every secret of the sources. None may be missing: it would be shown.
+/// A redactor of every source's secrets. Fails if a secret is missing, since `show` would then print it.
 fn redactor(global: &Global, config: &Config) -> Result<Redactor, Failure> {
     let mut problems = Vec::new();
     let routes = Routes::build(config, &Metrics::new()?, None, &mut problems);
@@ -168,18 +168,18 @@ fn redactor(global: &Global, config: &Config) -> Result<Redactor, Failure> {
         None => Ok(routes.redactor),
         Some(first) => {
             let first = first.render(&global.config_path()?.display().to_string());
-            let what = "without every secret nobody can say what to cut out of the headers";
+            let what = "the headers cannot be redacted without every secret";
             Err(Failure(format!("{first}\nhookgate: {what}; `hookgate check` lists every problem")))
         }
     }
 }
 
-fn list(held: &QuarantineStore, key: Option<&Key>, json: bool) -> Done {
-    held.list(|entry| {
-        // Without a key nobody can say under which one it was kept.
+fn list(store: &QuarantineStore, key: Option<&Key>, json: bool) -> CommandResult {
+    store.list(|entry| {
+        // Only with the key can it be compared with the key of the request.
         let ours = key.map(|key| entry.kept_under(key));
         let shown = if json { as_json(&entry, ours).to_string() } else { as_text(&entry, ours) };
-        Ok::<_, Failure>(line(&mut io::stdout(), &shown)?)
+        Ok::<_, Failure>(print_line(&mut io::stdout(), &shown)?)
     })?;
     Ok(OK)
 }
@@ -215,8 +215,8 @@ fn label_json(seq: i64, label: &Label) -> Value {
     })
 }
 
-/// A request without its body, unless that is asked for too.
-fn show(seq: i64, kept: &Kept, body: bool, json: bool, redactor: &Redactor) -> Done {
+/// Prints a request, with its body only if `body` is set.
+fn show(seq: i64, kept: &Kept, body: bool, json: bool, redactor: &Redactor) -> CommandResult {
     let headers: Vec<(&str, String)> = headers(kept, redactor).collect();
     let mut shown = label_json(seq, &kept.label);
     let (method, path) = (redactor.redact(&kept.content.method), redactor.redact(&kept.content.path));
@@ -229,23 +229,23 @@ fn show(seq: i64, kept: &Kept, body: bool, json: bool, redactor: &Redactor) -> D
                 Err(_) => shown["body_base64"] = STANDARD.encode(&kept.content.body).into(),
             }
         }
-        line(&mut io::stdout(), &shown.to_string())?;
+        print_line(&mut io::stdout(), &shown.to_string())?;
         return Ok(OK);
     }
-    let facts = shown.as_object().into_iter().flatten();
-    let facts =
-        facts.map(|(name, value)| (name.as_str(), value.as_str().map_or(value.to_string(), str::to_owned)));
+    let fields = shown.as_object().into_iter().flatten();
+    let fields =
+        fields.map(|(name, value)| (name.as_str(), value.as_str().map_or(value.to_string(), str::to_owned)));
     let headers = headers.iter().map(|(name, value)| (*name, value.clone()));
-    for (name, value) in facts.chain([("", String::new())]).chain(headers) {
+    for (name, value) in fields.chain([("", String::new())]).chain(headers) {
         let text = if name.is_empty() { String::new() } else { safe(&format!("{name}: {value}")) };
-        if !line(&mut io::stdout(), &text)? {
+        if !print_line(&mut io::stdout(), &text)? {
             break;
         }
     }
     Ok(OK)
 }
 
-/// Each header's value without what is secret in it, of a signature the fingerprint, as the reject log has them.
+/// Each header with secrets cut out and signatures replaced by fingerprints, as in the reject log.
 fn headers<'k>(kept: &'k Kept, redactor: &Redactor) -> impl Iterator<Item = (&'k str, String)> {
     kept.content.headers.iter().map(|(name, value)| {
         let value = if SIGNATURE_HEADERS.contains(&name.as_str()) {
@@ -257,7 +257,7 @@ fn headers<'k>(kept: &'k Kept, redactor: &Redactor) -> impl Iterator<Item = (&'k
     })
 }
 
-fn body_of(kept: &Kept) -> Done {
+fn print_body(kept: &Kept) -> CommandResult {
     let written = io::stdout().write_all(&kept.content.body).and_then(|()| io::stdout().flush());
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

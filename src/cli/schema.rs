@@ -2,15 +2,15 @@
 
 use std::io;
 
-use super::{Done, Global, OK, line};
+use super::{CommandResult, Global, OK, print_line};
 use crate::event::SCHEMA;
 
-pub(super) fn run(global: &Global) -> Done {
+pub(super) fn run(global: &Global) -> CommandResult {
     if global.json {
         let schema: serde_json::Value = serde_json::from_str(SCHEMA)?;
-        line(&mut io::stdout(), &schema.to_string())?;
+        print_line(&mut io::stdout(), &schema.to_string())?;
     } else {
-        line(&mut io::stdout(), SCHEMA.trim_end())?;
+        print_line(&mut io::stdout(), SCHEMA.trim_end())?;
     }
     Ok(OK)
 }

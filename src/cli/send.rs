@@ -23,7 +23,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 
 use super::terminal::safe;
-use super::{Done, FAILED, Failure, Global, OK, block_on, check, line};
+use super::{CommandResult, FAILED, Failure, Global, OK, block_on, check, print_line};
 use crate::base::clock::{self, Clock};
 use crate::base::file;
 use crate::config::Config;
@@ -48,8 +48,8 @@ pub(super) struct Send {
     /// How many distinct events.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     count: usize,
-    /// Where to; without a path, the source's path is added. By default the config's own listener, and where that has TLS
-    /// only with the certificate that the config names.
+    /// Where to; without a path, the source's path is added. By default the config's own listener, and where that has
+    /// TLS only with the certificate that the config names.
     #[arg(long, value_parser = Discreet)]
     url: Option<Uri>,
     /// For an https:// URL: the authorities to trust instead of the system's, or the server's own certificate (PEM).
@@ -102,7 +102,7 @@ impl TypedValueParser for Discreet {
     }
 }
 
-pub(super) fn run(global: &Global, send: &Send) -> Done {
+pub(super) fn run(global: &Global, send: &Send) -> CommandResult {
     let path = global.config_path()?;
     let shown = path.display().to_string();
     let Loaded { config, rules, mut problems, .. } = match gateway::load(path, &Metrics::new()?, None) {
@@ -156,7 +156,7 @@ impl Send {
     }
 }
 
-async fn deliver(sender: &Sender, send: &Send, json: bool) -> Done {
+async fn deliver(sender: &Sender, send: &Send, json: bool) -> CommandResult {
     let mut code = OK;
     let read = |path: &PathBuf| {
         let named = |why: &dyn Display| Failure(format!("cannot read {}: {why}", path.display()));
@@ -175,7 +175,7 @@ async fn deliver(sender: &Sender, send: &Send, json: bool) -> Done {
         } else {
             safe(&format!("{} {}", answer.status.as_u16(), answer.body))
         };
-        if !line(&mut io::stdout(), &shown)? {
+        if !print_line(&mut io::stdout(), &shown)? {
             break;
         }
     }

@@ -1,8 +1,8 @@
-//! Text that came from outside, made safe for a terminal.
+//! Makes untrusted text safe to print on a terminal.
 
 use std::ops::RangeInclusive;
 
-/// The text with everything escaped that could move the cursor, hide or reorder what is shown.
+/// Escapes every character that could move the cursor, or hide or reorder other text.
 pub(super) fn safe(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

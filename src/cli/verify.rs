@@ -1,6 +1,7 @@
-//! `hookgate verify`: why a captured delivery passes or fails, without a gateway.
+//! `hookgate verify`: explains offline why a captured delivery passes or fails.
 //!
-//! Keeps true: what passes is decided by the gateway's own code; nothing printed is a secret, a signature or a digest.
+//! Keeps true: the gateway's own code decides whether a delivery passes. The output holds no secret, signature or
+//! digest.
 
 mod capture;
 
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::terminal::safe;
-use super::{Cli, Done, FAILED, Failure, Global, OK, line};
+use super::{Cli, CommandResult, FAILED, Failure, Global, OK, print_line};
 use crate::base::clock::Clock;
 use crate::base::reason::Reason;
 use crate::config::{self, Config};
@@ -30,55 +31,55 @@ use crate::request::source::{Routes, Source};
 
 #[derive(Args)]
 pub(super) struct Verify {
-    /// The configured source that the delivery was for.
+    /// The configured source that received the delivery.
     #[arg(long, value_name = "NAME")]
     source: String,
-    /// The delivery's headers, one `Name: value` a line; `-` for standard input.
+    /// File with the delivery's headers, one `Name: value` a line; `-` for standard input.
     #[arg(long, value_name = "FILE")]
     headers: PathBuf,
-    /// Its body, byte for byte; `-` for standard input.
+    /// File with its body, byte for byte; `-` for standard input.
     #[arg(long, value_name = "FILE")]
     body: PathBuf,
-    /// When it arrived, in unix seconds; by default now.
+    /// Its time of arrival in unix seconds; by default now.
     #[arg(long, value_name = "UNIX", value_parser = clap::value_parser!(i64).range(0..=LAST_SECOND))]
     at: Option<i64>,
 }
 
-/// What is known of a delivery in the end.
+/// The result for a delivery.
 #[derive(Default)]
 struct Findings {
-    /// None: it passes.
+    /// `None` if it passes.
     refused: Option<Rejection>,
     mistakes: Vec<Mistake>,
-    /// Receipt minus signed timestamp, seconds.
+    /// Arrival minus signed timestamp, in seconds.
     age: Option<i64>,
-    /// Which secret matched.
+    /// The index of the secret that matched.
     slot: Option<usize>,
-    /// What becomes of it.
+    /// The normalized event, unless it is a health check.
     event: Option<Box<Event>>,
     health_check: bool,
-    /// Why its body, which is forwarded all the same, cannot be read.
+    /// Why its body cannot be read. Such a body is forwarded anyway.
     unreadable: Option<PayloadError>,
-    /// What it is not refused for yet.
-    observed: Vec<Observed>,
+    /// Rejections that the source only reports yet.
+    report_only: Vec<ReportOnly>,
 }
 
-/// What the source only observes when it arrives.
-struct Observed {
+/// A rejection that the source only reports until `enforced_from`.
+struct ReportOnly {
     rejection: Rejection,
     enforced_from: Timestamp,
 }
 
-pub(super) fn run(global: &Global, verify: &Verify) -> Done {
+pub(super) fn run(global: &Global, verify: &Verify) -> CommandResult {
     if verify.headers == verify.body && verify.body.as_os_str() == "-" {
-        let what = "standard input is either the headers or the body; give a file for one of them";
+        let what = "standard input cannot be both the headers and the body; give a file for one of them";
         Cli::command().error(clap::error::ErrorKind::ArgumentConflict, what).exit();
     }
     let config = global.config()?;
     let mut problems = Vec::new();
     let routes = Routes::build(&config, &Metrics::new()?, None, &mut problems);
     let own = format!("sources.{}.", config::quote_key(&verify.source));
-    // What is wrong with other sources is `check`'s matter: their secrets need not be at hand here.
+    // Problems of other sources do not matter here; `check` reports them.
     if let Some(problem) = problems.iter().find(|problem| !problem.warning && problem.key.starts_with(&own)) {
         let path = global.config_path()?.display().to_string();
         return Err(Failure(format!(
@@ -90,7 +91,7 @@ pub(super) fn run(global: &Global, verify: &Verify) -> Done {
         let mut names: Vec<&str> = routes.sources().map(|source| &*source.name).collect();
         names.sort_unstable();
         let (named, names) = (&verify.source, names.join(", "));
-        return Err(Failure(format!("no source {named:?} in the config; there are: {names}")));
+        return Err(Failure(format!("no source {named:?} in the config; it has: {names}")));
     };
     let headers = capture::headers(&verify.headers)?;
     let body = capture::body(&verify.body, config.edge.max_body)?;
@@ -98,18 +99,18 @@ pub(super) fn run(global: &Global, verify: &Verify) -> Done {
         Some(at) => Timestamp::from_second(at)?,
         None => Clock::System.now(),
     };
-    let findings = look(&config, source, &headers, body.as_deref(), at);
+    let findings = explain(&config, source, &headers, body.as_deref(), at);
     let shown = if global.json {
         findings.json(source).to_string()
     } else {
         findings.text(source, verify.at.is_some())
     };
-    line(&mut io::stdout(), &shown)?;
+    print_line(&mut io::stdout(), &shown)?;
     Ok(if findings.refused.is_none() { OK } else { FAILED })
 }
 
-/// What the gateway would do from the encoding on, in its order.
-fn look(
+/// Does what the gateway does with a request, in the same order, from the check of the content encoding on.
+fn explain(
     config: &Config,
     source: &Source,
     headers: &HeaderMap,
@@ -117,23 +118,23 @@ fn look(
     at: Timestamp,
 ) -> Findings {
     let mut findings = Findings::default();
-    findings.refused = findings.receive(config, source, headers, body, at).err();
-    if findings.refused.is_some() && !findings.observed.is_empty() {
-        // Refused all the same: what it passed is not why, nor are the mistakes in that.
-        findings.observed.clear();
+    findings.refused = findings.process(config, source, headers, body, at).err();
+    if findings.refused.is_some() && !findings.report_only.is_empty() {
+        // It is refused for another reason, so the reported rejections and their mistakes do not explain it.
+        findings.report_only.clear();
         findings.mistakes.clear();
     }
     let refused = findings.refused.as_ref().map(|refused| refused.reason);
-    let unread = findings.unreadable.is_some() || refused == Some(Reason::PayloadNotJson);
-    if let Some(body) = body.filter(|_| unread && source.scheme.is_none()) {
-        // No signature says that this is what was sent.
+    let unreadable = findings.unreadable.is_some() || refused == Some(Reason::PayloadNotJson);
+    if let Some(body) = body.filter(|_| unreadable && source.scheme.is_none()) {
+        // Without a signature, only the body itself can show that it was altered.
         findings.mistakes = diagnosis::body_defects(headers, body);
     }
     findings
 }
 
 impl Findings {
-    fn receive(
+    fn process(
         &mut self,
         config: &Config,
         source: &Source,
@@ -143,7 +144,7 @@ impl Findings {
     ) -> Result<(), Rejection> {
         admission::check_encoding(headers)?;
         let body = body.ok_or_else(|| {
-            let what = format!("the body is over edge.max_body, {} bytes", config.edge.max_body);
+            let what = format!("the body is larger than edge.max_body, {} bytes", config.edge.max_body);
             Rejection::new(Reason::BodyTooLarge, what)
         })?;
         let verified = self.authenticate(config, source, headers, body, at)?;
@@ -183,7 +184,7 @@ impl Findings {
                     RefusedDelivery { scheme, secrets: &secrets, source: own, headers, body, error, at };
                 self.mistakes = diagnosis::diagnose(&case);
                 self.enforce(source, at, Err(error.clone().into()))?;
-                // Of the signature's errors only its age can be observed.
+                // The age is the only signature error that can be report-only.
                 verify(ANY_AGE)?
             }
         };
@@ -192,7 +193,7 @@ impl Findings {
         Ok(verified)
     }
 
-    /// Refuses what is to be refused; what the source only observes yet is noted and passes.
+    /// Passes a rejection on, unless the source only reports it yet: then notes it and returns `Ok`.
     fn enforce(
         &mut self,
         source: &Source,
@@ -203,7 +204,7 @@ impl Findings {
         let Some(enforced_from) = source.report_only.enforced_from(rejection.reason, at) else {
             return Err(rejection);
         };
-        self.observed.push(Observed { rejection, enforced_from });
+        self.report_only.push(ReportOnly { rejection, enforced_from });
         Ok(())
     }
 
@@ -213,7 +214,7 @@ impl Findings {
             .iter()
             .map(|mistake| json!({ "mistake": mistake.label(), "fix": mistake.to_string() }))
             .collect();
-        let observed = self.observed.iter().map(|Observed { rejection, enforced_from }| {
+        let observed = self.report_only.iter().map(|ReportOnly { rejection, enforced_from }| {
             json!({ "reason": rejection.reason.label(), "enforced_from": enforced_from.to_string() })
         });
         json!({
@@ -228,8 +229,8 @@ impl Findings {
             "unreadable": self.unreadable.map(|why| why.to_string()),
             "verifiedby": source.verified_by.as_str(),
             "event": self.event.as_ref().map(|event| {
-                let told = Told::of(event);
-                json!({ "id": event.id, "type": &*event.kind, "subject": told.subject, "verifiedby": told.verifiedby })
+                let facts = EventFacts::of(event);
+                json!({ "id": event.id, "type": &*event.kind, "subject": facts.subject, "verifiedby": facts.verifiedby })
             }),
         })
     }
@@ -241,20 +242,20 @@ impl Findings {
                 format!("{}: fails, {}: {}", source.name, refused.reason.label(), refused.detail)
             }
         }];
-        for Observed { rejection: Rejection { reason, detail }, enforced_from } in &self.observed {
+        for ReportOnly { rejection: Rejection { reason, detail }, enforced_from } in &self.report_only {
             let reason = reason.label();
             lines.push(format!("  would be refused from {enforced_from} on: {reason}: {detail}"));
         }
         if source.scheme.is_none() {
             let by = source.verified_by.as_str();
             lines.push(format!(
-                "  There is no signature to verify: what authenticates this source is {by}, which a capture does not show."
+                "  There is no signature to verify: this source is authenticated by {by}, which a capture does not show."
             ));
         }
         if let (Some(age), Some(slot)) = (self.age, self.slot) {
             let tolerance = source.tolerance;
             lines.push(format!(
-                "  secret {slot} of its list matches; {age} s old, the tolerance is {tolerance} s"
+                "  secret {slot} of its list matches; the delivery is {age} s old, the tolerance is {tolerance} s"
             ));
         }
         for mistake in &self.mistakes {
@@ -264,45 +265,45 @@ impl Findings {
         if self.mistakes.iter().any(aged) {
             let when = if dated { "at the time that --at gives" } else { "now" };
             lines.push(format!(
-                "  The signature itself is right; only its age is not, {when}. For a delivery from the past give --at UNIX, the time at which it arrived."
+                "  The signature is right, but not its age {when}. For a delivery from the past give --at UNIX, the time at which it arrived."
             ));
         }
         if let Some(why) = self.unreadable {
             lines.push(format!(
-                "  {why}. It is forwarded all the same, its bytes in data.payload_base64, and counted in hookgate_unreadable_total."
+                "  {why}. It is forwarded anyway, with its bytes in data.payload_base64, and counted in hookgate_unreadable_total."
             ));
         }
         if self.health_check {
             lines.push("  It is a health check: answered 200 and not forwarded.".to_owned());
         }
         if let Some(event) = &self.event {
-            let told = Told::of(event);
+            let facts = EventFacts::of(event);
             lines.push(format!(
                 "  event {} {}, about {}",
                 event.kind,
                 event.id,
-                told.subject.as_deref().unwrap_or("nothing that it names")
+                facts.subject.as_deref().unwrap_or("no named subject")
             ));
         }
         lines.iter().map(|line| safe(line)).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// What an event's JSON tells besides its id and type.
+/// The fields of an event that are only in its JSON.
 #[derive(Default, serde::Deserialize)]
-struct Told {
+struct EventFacts {
     subject: Option<String>,
     verifiedby: Option<String>,
 }
 
-impl Told {
-    fn of(event: &Event) -> Told {
-        // The event's own JSON cannot fail to parse; if it did, there would be less to tell.
+impl EventFacts {
+    fn of(event: &Event) -> EventFacts {
+        // The gateway's own JSON always parses; if not, these fields are left out.
         serde_json::from_str(&event.json).unwrap_or_default()
     }
 }
 
-/// Every secret of the config that can be read.
+/// Every secret of the config that resolves.
 fn secrets(config: &Config) -> Vec<KnownSecret<'_>> {
     let mut known = Vec::new();
     for source in &config.sources {

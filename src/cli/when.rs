@@ -1,6 +1,6 @@
-//! Times as an operator gives them: a moment, a day, or so long ago.
+//! Parses an operator's times: a moment, a day, or a duration ago.
 //!
-//! Keeps true: every command that takes a time reads it here.
+//! Keeps true: every command that takes a time parses it here.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 
 use crate::config;
 
-/// A time, until it is known what time it is now.
+/// A time that may be relative to now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     At(Timestamp),
@@ -19,7 +19,7 @@ pub(super) enum When {
 }
 
 impl When {
-    /// The time, if it is `now`. Longer ago than there is time is the first moment there is.
+    /// The moment, given the present time. A duration too long ago gives the earliest `Timestamp`.
     pub(super) fn at(self, now: Timestamp) -> Timestamp {
         match self {
             When::At(at) => at,
@@ -34,14 +34,14 @@ impl FromStr for When {
     fn from_str(text: &str) -> Result<When, String> {
         let wrong = || {
             format!(
-                "{text:?} is no time: expected RFC 3339 (2026-11-21T10:00:00Z), a date (2026-11-21) or a duration ago (1h)"
+                "{text:?} is not a time: expected RFC 3339 (2026-11-21T10:00:00Z), a date (2026-11-21) or a duration ago (1h)"
             )
         };
         if let Ok(ago) = config::parse_duration(text) {
             return Ok(When::Ago(ago));
         }
         if let Ok(date) = Date::strptime("%Y-%m-%d", text) {
-            // The last days that can be written are later than there is time.
+            // The last days that parse are beyond the latest `Timestamp`.
             let start = date.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |start| start.timestamp());
             return Ok(When::At(start));
         }
@@ -49,7 +49,7 @@ impl FromStr for When {
     }
 }
 
-/// What the help of a command with times says of them.
+/// Help text for commands that take times.
 pub(super) const WHEN_HELP: &str = "A TIME is RFC 3339 (2026-11-21T10:00:00Z), a date (2026-11-21: the start of that day in \
     UTC, so that --until 2026-11-21 leaves the day out), or a duration ago (90s, 15m, 1h, 7d).";
 

@@ -1,7 +1,9 @@
-//! The lock that decides which gateway serves out of a data folder, so that a second gateway can take over from the first.
+//! The lock that decides which gateway serves out of a data folder, so that a second gateway can take over from the
+//! first.
 //!
-//! Keeps true: one gateway at a time holds the lock of a data folder. It releases the lock when it begins to drain. It closes
-//! its ports only after its successor listens on them, if there is one. The lock of a gateway that dies is free at once.
+//! Keeps true: one gateway at a time holds the lock of a data folder. It releases the lock when it begins to drain. It
+//! closes its ports only after its successor listens on them, if there is one. The lock of a gateway that dies is free
+//! at once.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -22,8 +24,8 @@ pub struct HandoffLock {
 pub(super) struct ReleasedLock(HandoffLock);
 
 impl HandoffLock {
-    /// Waits for the lock, however long that takes; the caller must then read the config again, since it may have changed.
-    /// Returns `None` where ports are not shared (`edge.reuse_port`): no lock is needed.
+    /// Waits for the lock, however long that takes; the caller must then read the config again, since it may have
+    /// changed. Returns `None` where ports are not shared (`edge.reuse_port`): no lock is needed.
     ///
     /// # Errors
     /// When the data folder, or the lock file in it, cannot be used.

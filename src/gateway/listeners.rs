@@ -1,7 +1,7 @@
 //! The sockets that the gateway listens on, and the tasks that serve them.
 //!
-//! Keeps true: an address that stays in the config keeps its socket through a reload, including connections not yet accepted.
-//! A removed address accepts no more; its connections end when their request is answered.
+//! Keeps true: an address that stays in the config keeps its socket through a reload, including connections not yet
+//! accepted. A removed address accepts no more; its connections end when their request is answered.
 
 use std::io;
 use std::net::SocketAddr;

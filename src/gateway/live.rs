@@ -1,4 +1,5 @@
-//! Finds settings of Redis and the brokers that put events at risk, by asking the servers. `check --live` and the gateway use it.
+//! Finds settings of Redis and the brokers that put events at risk, by asking the servers. `check --live` and the
+//! gateway use it.
 //!
 //! Keeps true: it changes no setting. A server that cannot be asked is a finding, not an error. No finding holds a URL.
 

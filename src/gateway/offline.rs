@@ -1,4 +1,5 @@
-//! A gateway without listeners: verifies quarantined requests again, and enqueues those that pass, while no gateway runs.
+//! A gateway without listeners: verifies quarantined requests again, and enqueues those that pass, while no gateway
+//! runs.
 //!
 //! Keeps true: it opens the same stores under the same locks, so it never runs beside a gateway.
 
@@ -10,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::stores::{self, Dependencies, Stores};
-use super::{StartError, reject_log, up};
+use super::{StartError, reject_log, wait_until_up};
 use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::durable::database::OpenError;
@@ -91,7 +92,7 @@ impl OfflineGateway {
             clock,
             tasks: TaskTracker::new(),
         });
-        let _ = tokio::time::timeout(FIRST_CONTACT, up(&readiness)).await;
+        let _ = tokio::time::timeout(FIRST_CONTACT, wait_until_up(&readiness)).await;
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.start(Arc::downgrade(&pipeline));
         }

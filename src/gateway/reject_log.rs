@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::stores::Dependencies;
-use super::{LOOK_AGAIN, StartError};
+use super::{POLL, StartError};
 use crate::base::clock::{self, Clock};
 use crate::config::{Config, Problem};
 use crate::durable::audit_ledger::AuditLedger;
@@ -24,7 +24,7 @@ pub(super) async fn open(config: &Config, deps: &Dependencies<'_>) -> Result<Aud
             Err(StartError::Audit(audit::OpenError::Held(_)))
                 if config.edge.reuse_port || clock::instant() < deadline =>
             {
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(POLL).await;
             }
             opened => return opened,
         }

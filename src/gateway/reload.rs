@@ -1,8 +1,8 @@
 //! Reloads the config on SIGHUP and when a file changes.
 //!
-//! Keeps true: a new config applies whole or not at all. The problems of a refused one are logged once, with their positions,
-//! and the old one stays in force. A refused config is tried again, since its cause may pass (a port in use, for example).
-//! Reloads run one at a time, and read files on a thread of their own.
+//! Keeps true: a new config applies whole or not at all. The problems of a refused one are logged once, with their
+//! positions, and the old one stays in force. A refused config is tried again, since its cause may pass (a port in use,
+//! for example). Reloads run one at a time, and read files on a thread of their own.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ impl Reloads {
         let current = started.is_current();
         Reloads {
             path: path.to_owned(),
-            watch: Watch::new(started.marks),
+            watcher: FileWatcher::new(started.stamps),
             contents: current.then_some(started.contents),
             refused: None,
             retry: false,
@@ -54,8 +54,8 @@ impl Reloads {
         self.retry = self.watcher.due().await == Due::Retry;
     }
 
-    /// Reads every file again and applies the config, or logs why not. Applies an unchanged config only if `asked` to (SIGHUP).
-    /// A dropped future has changed nothing.
+    /// Reads every file again and applies the config, or logs why not. Applies an unchanged config only if `asked` to
+    /// (SIGHUP). A dropped future has changed nothing.
     pub async fn run(&mut self, gateway: &mut Gateway, asked: bool) {
         let retry = std::mem::take(&mut self.retry) && !asked;
         if retry && self.still_refused().await {
@@ -85,17 +85,17 @@ impl Reloads {
         };
         let contents = current.then(|| loaded.contents.clone());
         if !asked && contents.is_some() && contents == self.contents {
-            self.watch.acted(loaded.marks, true);
+            self.watcher.accept(loaded.stamps, true);
             self.refused = None;
             tracing::info!("config unchanged: {file} and its files are as the config in force");
             return;
         }
-        let marks = loaded.marks.clone();
+        let stamps = loaded.stamps.clone();
         let files = changed_files(&loaded.contents, self.contents.as_ref());
         let stays_refused = errors(&file, &loaded.problems).is_none()
             && loaded.config.changes(&gateway.config).iter().any(|key| key.needs_restart);
         let applied = gateway.reload(loaded);
-        self.watch.acted(marks, applied.is_ok());
+        self.watcher.accept(stamps, applied.is_ok());
         match applied {
             Ok((changes, warnings)) => {
                 self.contents = contents;
@@ -119,7 +119,8 @@ impl Reloads {
         }
     }
 
-    /// Whether the config still has the errors that were logged. Reads it as `check` does, without touching the gateway.
+    /// Whether the config still has the errors that were logged. Reads it as `check` does, without touching the
+    /// gateway.
     async fn still_refused(&self) -> bool {
         let path = self.path.clone();
         let reading = move || match load(&path, &Metrics::new().ok()?, None) {
@@ -144,8 +145,8 @@ impl Reloads {
 }
 
 impl Gateway {
-    /// Serves by another config from now on. Requests under way keep the old rules; listeners in both configs stay open.
-    /// Returns the changes and the warnings.
+    /// Serves by another config from now on. Requests under way keep the old rules; listeners in both configs stay
+    /// open. Returns the changes and the warnings.
     ///
     /// # Errors
     /// Every problem of the config, if one of them is an error. Then nothing has changed.
@@ -158,12 +159,12 @@ impl Gateway {
     }
 
     fn apply(&mut self, loaded: Loaded) -> Result<(Changes, Vec<Problem>), Vec<Problem>> {
-        let Loaded { config, mut rules, mut problems, lasting, .. } = loaded;
+        let Loaded { config, mut rules, mut problems, restart_only, .. } = loaded;
         // A wrong key holds its default, so comparing it would be misleading.
         if problems.iter().all(|problem| problem.warning) {
             problems.extend(needing_a_restart(&config, &self.config));
         }
-        for other in other(&lasting, &self.lasting) {
+        for secret in changed_secrets(&restart_only, &self.restart_only) {
             let what =
                 "the secret or file that it names has changed; that needs a restart, the rest is applied";
             let key = secret.key.clone();

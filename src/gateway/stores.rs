@@ -1,7 +1,7 @@
 //! Opens the durable stores: the configured inbox, the spool behind it, and the quarantine.
 //!
-//! Keeps true: every user of hookgate.db shares one writer. Events that an earlier run left in the spool are drained even if
-//! the spool is now off; if that is impossible, the gateway does not start.
+//! Keeps true: every user of hookgate.db shares one writer. Events that an earlier run left in the spool are drained
+//! even if the spool is now off; if that is impossible, the gateway does not start.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -29,7 +29,8 @@ use crate::observe::metrics::Metrics;
 /// The open stores of a gateway.
 pub(super) struct Stores {
     pub(super) enqueuer: Enqueuer,
-    /// Holds the spool and the embedded claims. Absent with the embedded queue, which has the file to itself. Closed last.
+    /// Holds the spool and the embedded claims. Absent with the embedded queue, which has the file to itself. Closed
+    /// last.
     pub(super) database: Option<Arc<Database>>,
 }
 

@@ -1,11 +1,12 @@
 //! Notices changed files by reading their metadata once a second.
 //!
-//! Polling instead of inotify: it works on NFS, bind mounts and overlays. It also follows symbolic links that are themselves
-//! replaced (as Kubernetes does with `..data`), without a watch on each level. It costs a few `stat`s a second.
+//! Polling instead of inotify: it works on NFS, bind mounts and overlays. It also follows symbolic links that are
+//! themselves replaced (as Kubernetes does with `..data`), without a watch on each level. It costs a few `stat`s a
+//! second.
 //!
-//! Keeps true: a change counts once two looks in a row agree, so a half-written file is not read. A file that is missing for a
-//! few looks is being replaced and has not changed; one that stays missing has. A failed reload is retried on a timer, but not
-//! while files are still changing.
+//! Keeps true: a change counts once two looks in a row agree, so a half-written file is not read. A file that is
+//! missing for a few looks is being replaced and has not changed; one that stays missing has. A failed reload is
+//! retried on a timer, but not while files are still changing.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -102,8 +103,8 @@ impl FileWatcher {
         }
     }
 
-    /// Notes a reload: `read` are the stamps of its files, taken before they were read. If it was refused, the files of the
-    /// config in force stay watched too.
+    /// Notes a reload: `read` are the stamps of its files, taken before they were read. If it was refused, the files of
+    /// the config in force stay watched too.
     pub(super) fn accept(&mut self, mut read: FileStamps, applied: bool) {
         if applied {
             self.in_force = read.keys().cloned().collect();
@@ -161,8 +162,8 @@ impl FileWatcher {
     }
 }
 
-/// Runs `work`, which may wait for a disk, on a thread outside the runtime: a hanging file system must not block the end of the
-/// process. Returns `None` if no thread can be started.
+/// Runs `work`, which may wait for a disk, on a thread outside the runtime: a hanging file system must not block the
+/// end of the process. Returns `None` if no thread can be started.
 pub(super) async fn on_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, result) = oneshot::channel();
     let thread = std::thread::Builder::new().name("reload".to_owned());

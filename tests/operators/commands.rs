@@ -1119,7 +1119,7 @@ fn the_demo_plays_everybody_and_leaves_nothing() {
     ] {
         assert!(people.out.contains(part), "{part}\n{}", people.out);
     }
-    assert!(!people.out.contains("not what was expected"), "{}", people.out);
+    assert!(!people.out.contains("<-- unexpected"), "{}", people.out);
     let lines = demo(&["--json"]).json();
     assert_eq!(lines.iter().filter(|line| line["event"]["specversion"] == "1.0").count(), 5);
     assert_eq!(lines.iter().filter(|line| line["hash"].is_string()).count(), 9);

@@ -500,7 +500,7 @@ async fn what_operators_do_is_recorded_with_a_gateway_and_without_one() {
     reverify(&home, &[reject(1)]);
     assert_eq!(home.events()[0]["quarantined"], true);
     let (code, _, said) = told(&home, &["quarantine", "drop", "--source", "nobody"]);
-    assert!(code == Some(1) && said.contains("no such source; there are: "), "{said}");
+    assert!(code == Some(1) && said.contains("no such source; it has: "), "{said}");
     assert_eq!(told(&home, &["quarantine", "drop", "--source", "atelio"]).1, "0 dropped\n");
     home.lines(&["quarantine", "drop", "--source", "basiq", "--json"]);
     let acts: Vec<Value> = home.records("operator").split_off(3);

@@ -79,7 +79,7 @@ fn headers_are_taken_as_people_capture_them() {
     home.write("headers", "webhook-id: a\n{\"this\":\"is the body\"");
     let ran = home.run(&arguments("basiq"));
     assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{ran:?}");
-    assert!(ran.err.contains("line 2 is no header") && !ran.err.contains("this"), "{ran:?}");
+    assert!(ran.err.contains("line 2 is not a header") && !ran.err.contains("this"), "{ran:?}");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn wrong_usage_exits_2_and_what_is_not_there_1() {
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}: {ran:?}");
     }
     let absent: [(&[&str], &str); 3] = [
-        (&arguments("nobody"), "there are: anduin, atelio"),
+        (&arguments("nobody"), "it has: anduin, atelio"),
         (&["verify", "--source", "basiq", "--headers", "absent", "--body", "body"], "cannot read absent"),
         (&["verify", "--source", "basiq", "--headers", "headers", "--body", "absent"], "cannot read absent"),
     ];
@@ -164,7 +164,7 @@ fn an_age_outside_the_tolerance_is_told_with_a_hint_to_at() {
     capture.sign_standard("1700000000", "msg_1.1700000000.", "");
     capture.write(&home);
     let ran = home.run(&arguments("basiq")[..7]);
-    assert!(ran.code == 1 && ran.out.contains("is not, now") && ran.out.contains("--at UNIX"), "{ran:?}");
+    assert!(ran.code == 1 && ran.out.contains("not its age now") && ran.out.contains("--at UNIX"), "{ran:?}");
 }
 
 #[test]

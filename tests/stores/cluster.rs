@@ -334,7 +334,7 @@ async fn a_follower_of_the_queue_waits_for_a_redis_that_is_away_and_goes_on() {
         assert_eq!(follower.next().await, id);
     }
     let said = follower.ends().await;
-    assert!(said.contains("it is tried again, and read on from here"), "{said}");
+    assert!(said.contains("trying again, and continuing from here"), "{said}");
     // What does not follow does not wait.
     redis.kill9();
     assert_eq!(home.command(&["events", "tail"]).status().unwrap().code(), Some(1));

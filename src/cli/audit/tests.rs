@@ -26,7 +26,7 @@ fn record(seq: u64, change: impl FnOnce(&mut Record)) -> String {
     record.line().unwrap() + "\n"
 }
 
-/// Five records in two files, and the half of a sixth.
+/// A log of five records in two files, and half of a sixth record.
 fn log() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, lines: &[String]| std::fs::write(dir.path().join(name), lines.concat()).unwrap();
@@ -127,12 +127,12 @@ fn a_follower_reads_on_over_rotation_and_waits_for_whole_lines() {
 }
 
 #[test]
-fn a_follower_that_is_too_slow_hears_what_it_missed() {
+fn a_slow_follower_is_told_which_records_it_missed() {
     let dir = log();
-    let (mut position, mut unread, mut gaps) = (Position::default(), Unread::default(), Vec::new());
+    let (mut position, mut detector, mut gaps) = (Position::default(), GapDetector::default(), Vec::new());
     let mut read = |gaps: &mut Vec<(u64, u64)>| {
         let each = |first, line: &[u8]| {
-            gaps.extend(unread.gap(first, line));
+            gaps.extend(detector.check(first, line));
             Ok(())
         };
         position.advance(dir.path(), each).unwrap();

@@ -1,6 +1,6 @@
-//! `hookgate audit verify`: says whether the reject log is as it was written, and how far anchors vouch for that.
+//! `hookgate audit verify`: checks that the reject log is as the gateway wrote it, and how far anchors prove that.
 //!
-//! Keeps true: it exits 0 only for a log that meets everything that was asked of it, and says what was not checked.
+//! Keeps true: it exits 0 only if the log passes every requested check, and prints what it did not check.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,78 +19,78 @@ use crate::observe::audit::{Key, Mark};
 /// `audit verify`.
 #[derive(Clone, Debug, Default, Args)]
 pub(in crate::cli) struct Verify {
-    /// A file with a key that anchors were made with, besides the one in [audit] key: an older one, after a change.
+    /// A file with another key that anchors were made with, besides [audit] key; for example the key before a change.
     #[arg(long = "key-file", value_name = "FILE")]
     pub(super) key_files: Vec<PathBuf>,
-    /// Also fail unless from this record on, the first that was written with a key, each has an anchor behind it, once that is
-    /// due.
+    /// Also fail unless every record from SEQ on has an anchor after it, once that is due. SEQ is the first record that
+    /// was written with a key.
     #[arg(long, value_name = "SEQ")]
     pub(super) anchored_since: Option<u64>,
-    /// Also fail unless this very record is still in the log: the `head` that `--json` printed, kept elsewhere. SEQ alone also
-    /// wants an anchor at or after it, once that is due, and needs the key.
-    #[arg(long, value_name = "SEQ[:HASH]", value_parser = place)]
-    pub(super) anchored_to: Option<Place>,
-    /// Take the log as it is from here on: forget that a start found it cut or changed, and the head that hookgate.db keeps
-    /// where the log no longer has it. Leaves a record of its own.
+    /// Also fail unless exactly this record is still in the log. Give a `head` that an earlier `--json` printed. SEQ
+    /// alone needs the key, and requires an anchor at or after that record, once that is due.
+    #[arg(long, value_name = "SEQ[:HASH]", value_parser = expected_record)]
+    pub(super) anchored_to: Option<ExpectedRecord>,
+    /// Accept the log as it is now, even if a start found it cut or changed. If the log lacks the head that hookgate.db
+    /// keeps, forget that head too. Leaves a record of its own.
     #[arg(long)]
     pub(in crate::cli) accept: bool,
 }
 
-/// A record that is to be there.
+/// A record that must be in the log.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
-    Number(u64),
-    Very(Mark),
+pub(super) enum ExpectedRecord {
+    Seq(u64),
+    Exact(Mark),
 }
 
-fn place(text: &str) -> Result<Place, String> {
+fn expected_record(text: &str) -> Result<ExpectedRecord, String> {
     match text.parse() {
-        Ok(seq) => Ok(Place::Number(seq)),
-        Err(_) => text.parse().map(Place::Very),
+        Ok(seq) => Ok(ExpectedRecord::Seq(seq)),
+        Err(_) => text.parse().map(ExpectedRecord::Exact),
     }
 }
 
 impl Verify {
-    /// Verifies and tells; gives the exit code.
+    /// Verifies the log, prints the result and returns the exit code.
     pub(super) fn report(&self, log: Log<'_>, json: bool, out: &mut dyn Write) -> io::Result<u8> {
-        // Before the log is read: a gateway that runs moves both on, the log first.
+        // Before the log is read: a running gateway appends to the log first, then updates its ledger.
         let kept = LedgerState::read(log.db).map_err(io::Error::other)?;
-        let demand = self.demand(log.key)?;
-        let (broken, told) = match verify_with(log.dir, &demand) {
-            Ok(verified) => match differs(kept.as_ref(), log.dir)? {
+        let options = self.options(log.key)?;
+        let (text, value) = match verify_with(log.dir, &options) {
+            Ok(report) => match ledger_difference(kept.as_ref(), log.dir)? {
                 Some(broken) if !self.accept => as_broken(&broken),
-                differs => {
+                difference => {
                     if self.accept {
-                        let end = Mark { seq: verified.last_seq, hash: verified.last_hash.clone() };
-                        LedgerState::accept(log.db, &end, differs.is_some()).map_err(io::Error::other)?;
+                        let end = Mark { seq: report.last_seq, hash: report.last_hash.clone() };
+                        LedgerState::accept(log.db, &end, difference.is_some()).map_err(io::Error::other)?;
                     }
-                    return holds(&verified, &demand, kept.is_some(), json, out).map(|()| 0);
+                    return print_report(&report, &options, kept.is_some(), json, out).map(|()| 0);
                 }
             },
             Err(VerifyError::Io(why)) => return Err(why),
             Err(VerifyError::Broken(broken)) => as_broken(&broken),
             Err(why @ VerifyError::Unanchored(records)) => {
-                let told = json!({ "status": "unanchored", "records": records, "why": why.to_string() });
-                (format!("unanchored: {why}"), told)
+                let value = json!({ "status": "unanchored", "records": records, "why": why.to_string() });
+                (format!("unanchored: {why}"), value)
             }
         };
-        if json { writeln!(out, "{told}") } else { writeln!(out, "{}", safe(&broken)) }.map(|()| 1)
+        if json { writeln!(out, "{value}") } else { writeln!(out, "{}", safe(&text)) }.map(|()| 1)
     }
 
-    fn demand(&self, key: Option<Key>) -> io::Result<VerifyOptions> {
+    fn options(&self, key: Option<Key>) -> io::Result<VerifyOptions> {
         let mut keys: Vec<Key> = key.into_iter().collect();
         for file in &self.key_files {
             keys.push(Key::in_file(file).map_err(io::Error::other)?);
         }
         let anchored_since = self.anchored_since;
         let (anchored_to, holding) = match &self.anchored_to {
-            Some(Place::Number(seq)) => (Some(*seq), None),
-            Some(Place::Very(mark)) => (None, Some(mark.clone())),
+            Some(ExpectedRecord::Seq(seq)) => (Some(*seq), None),
+            Some(ExpectedRecord::Exact(mark)) => (None, Some(mark.clone())),
             None => (None, None),
         };
         if keys.is_empty() && (anchored_since.is_some() || anchored_to.is_some()) {
             return Err(io::Error::other(
-                "anchors are checked with their key: set [audit] key in the config, give --key-file FILE, or give \
+                "checking anchors needs their key: set [audit] key in the config, give --key-file FILE, or give \
                  --anchored-to SEQ:HASH, which needs no key",
             ));
         }
@@ -98,22 +98,23 @@ impl Verify {
     }
 }
 
-/// Where the log is not as its gateway left it.
-fn differs(kept: Option<&LedgerState>, dir: &Path) -> io::Result<Option<Broken>> {
+/// Where the log differs from the ledger that its gateway keeps.
+fn ledger_difference(kept: Option<&LedgerState>, dir: &Path) -> io::Result<Option<Broken>> {
     let Some(LedgerState { head, findings }) = kept else { return Ok(None) };
     let broken =
         |mark: &Mark, why: String| Broken { file: "-".to_owned(), line: 0, seq: Some(mark.seq), why };
     if let Some(head) = head
         && let Some(why) = head.missing_in(dir)?
     {
-        let why =
-            format!("the gateway noted it as the log's end, or near it, and the log does not have it: {why}");
+        let why = format!(
+            "the gateway's ledger has this record at or near the log's end, but the log does not: {why}"
+        );
         return Ok(Some(broken(head, why)));
     }
     Ok(findings.first().map(|found| {
         let at = microseconds(found.at);
         let why = format!(
-            "a gateway that started at {at} did not find it: {}; the log has grown since. --accept takes it as it is",
+            "a gateway that started at {at} did not find this record: {}; the log has grown since. --accept accepts the log as it is",
             found.why
         );
         broken(&found.kept, why)
@@ -121,15 +122,15 @@ fn differs(kept: Option<&LedgerState>, dir: &Path) -> io::Result<Option<Broken>>
 }
 
 fn as_broken(broken: &Broken) -> (String, serde_json::Value) {
-    let told = json!({
+    let value = json!({
         "status": "broken", "file": broken.file, "line": broken.line, "seq": broken.seq, "why": broken.why,
     });
-    (format!("broken: {broken}"), told)
+    (format!("broken: {broken}"), value)
 }
 
-fn holds(
-    of: &VerifyReport,
-    demand: &VerifyOptions,
+fn print_report(
+    report: &VerifyReport,
+    options: &VerifyOptions,
     compared: bool,
     json: bool,
     out: &mut dyn Write,
@@ -144,7 +145,7 @@ fn holds(
         set_aside,
         anchors,
         unchecked,
-    } = of;
+    } = report;
     let head = (*records > 0).then(|| format!("{last_seq}:{last_hash}"));
     if json {
         let all = json!({
@@ -170,8 +171,8 @@ fn holds(
         writeln!(out, "note: not compared with the head that a gateway keeps: there is no hookgate.db")?;
     }
     match anchors {
-        Some(anchors) => vouched(of, anchors, out)?,
-        None if *records > 0 && !demand.keys.is_empty() => writeln!(out, "note: not anchored yet")?,
+        Some(anchors) => print_anchors(report, anchors, out)?,
+        None if *records > 0 && !options.keys.is_empty() => writeln!(out, "note: not anchored yet")?,
         None if *unchecked > 0 => {
             let plural = if *unchecked == 1 { "" } else { "s" };
             writeln!(
@@ -182,39 +183,39 @@ fn holds(
         None => {}
     }
     if *unfinished {
-        writeln!(out, "note: unfinished last line: a write in progress, or cut short by a crash")?;
+        writeln!(out, "note: the last line is unfinished: a write is in progress, or a crash cut it short")?;
     }
     if *set_aside > 0 {
         writeln!(
             out,
-            "note: {set_aside} files *.unreadable: what a start could not read at the log's end and set aside; \
-             a power failure leaves such, and so does who overwrites records"
+            "note: {set_aside} files *.unreadable: a start could not read these parts at the log's end and moved them aside; \
+             a power failure can cause that, and so can someone who overwrites records"
         )?;
     }
     Ok(())
 }
 
-/// How far anchors reach.
-fn vouched(of: &VerifyReport, anchors: &Anchors, out: &mut dyn Write) -> io::Result<()> {
+/// Prints how far anchors reach.
+fn print_anchors(report: &VerifyReport, anchors: &Anchors, out: &mut dyn Write) -> io::Result<()> {
     let Anchors { count, first_seq, first_at, last_seq, overdue } = anchors;
     let plural = if *count == 1 { "" } else { "s" };
     writeln!(out, "anchored up to record {last_seq}, by {count} anchor{plural}")?;
-    if *first_seq > of.first_seq {
+    if *first_seq > report.first_seq {
         writeln!(
             out,
-            "note: records {} to {} are as they were at {first_at}, when the first anchor was made",
-            of.first_seq,
+            "note: records {} to {} are unchanged since {first_at}, when the first anchor was made; earlier changes would not show",
+            report.first_seq,
             first_seq - 1
         )?;
     }
-    if of.last_seq > *last_seq {
+    if report.last_seq > *last_seq {
         let since = if *overdue {
-            "not anchored, and have waited for longer than a minute: the gateway was ended without its last anchor and has \
-             not started since, or anchors were removed"
+            "not anchored after more than a minute: the gateway was killed before its last anchor and has not \
+             started since, or anchors were removed"
         } else {
-            "not anchored yet; the gateway does it within a minute, or when it starts"
+            "not anchored yet; the gateway writes an anchor within a minute, or when it starts"
         };
-        writeln!(out, "note: records {} to {} are {since}", last_seq + 1, of.last_seq)?;
+        writeln!(out, "note: records {} to {} are {since}", last_seq + 1, report.last_seq)?;
     }
     Ok(())
 }

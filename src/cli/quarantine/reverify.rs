@@ -1,17 +1,17 @@
-//! `hookgate quarantine reverify`: asks the gateway that has the quarantine open to verify kept requests again, and prints each
-//! verdict. Where no gateway runs, it opens the stores itself.
+//! `hookgate quarantine reverify`: asks the running gateway to verify kept requests again, and prints each verdict. If
+//! no gateway runs, it opens the stores itself.
 //!
-//! Keeps true: the command decides no verdict. When it ends, it withdraws the requests that have no verdict yet.
+//! Keeps true: the command decides no verdict. When it ends, it cancels its orders that have no verdict yet.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::act::{Act, Tally, done_to};
+use super::super::act::{Act, Tally, entries};
 use super::super::terminal::safe;
-use super::super::{Done, FAILED, Failure, OK, block_on, line};
-use super::{Chosen, requests, told};
+use super::super::{CommandResult, FAILED, Failure, OK, block_on, print_line};
+use super::{SelectionArgs, failure, requests};
 use crate::base::clock::{self, Clock};
 use crate::base::label::UNKNOWN;
 use crate::config::Config;
@@ -20,7 +20,7 @@ use crate::durable::quarantine::Judgement;
 use crate::durable::quarantine::store::{QuarantineStore, Run, Selection};
 use crate::gateway::{self, OfflineError, OfflineGateway, StartError};
 
-/// Verdicts that have come, by source and by kind.
+/// The verdicts so far, counted by source and kind.
 #[derive(Default)]
 pub(super) struct Verdicts(BTreeMap<String, BTreeMap<&'static str, usize>>);
 
@@ -29,20 +29,20 @@ impl Verdicts {
         *self.0.entry(source.to_owned()).or_default().entry(kind(judgement)).or_default() += 1;
     }
 
-    fn done(&self, names: &[String]) -> Vec<acts::Done> {
-        let of = |(source, kinds): (&String, &BTreeMap<&str, usize>)| {
+    fn entries(&self, names: &[String]) -> Vec<acts::Done> {
+        let source_entries = |(source, kinds): (&String, &BTreeMap<&str, usize>)| {
             let sum: usize = kinds.values().sum();
             let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
             let tally = Tally::from([(source.clone(), sum)]);
-            done_to(&tally, names, |count| {
+            entries(&tally, names, |count| {
                 format!("{} verified again: {}", requests(count), kinds.join(", "))
             })
         };
-        self.0.iter().flat_map(of).collect()
+        self.0.iter().flat_map(source_entries).collect()
     }
 }
 
-/// A verdict in a word or two.
+/// A verdict in a few words.
 fn kind(judgement: &Judgement) -> &'static str {
     match judgement {
         Judgement::Admitted { .. } => "admitted",
@@ -56,30 +56,31 @@ fn kind(judgement: &Judgement) -> &'static str {
     }
 }
 
-/// A request to verify again, to the process that has the quarantine open: a gateway, or else this one.
-pub(super) struct Asking {
-    pub(super) held: QuarantineStore,
+/// An order to verify kept requests again. The process that has the quarantine open does it: a gateway, or else this
+/// one.
+pub(super) struct Reverify {
+    pub(super) store: QuarantineStore,
     pub(super) db: PathBuf,
     pub(super) dry_run: bool,
     pub(super) json: bool,
     pub(super) verdicts: Verdicts,
 }
 
-impl Asking {
-    /// Asks, prints what comes of it and leaves the record.
-    pub(super) fn run(mut self, path: &Path, config: &Config, chosen: &Chosen) -> Done {
+impl Reverify {
+    /// Places the order, prints the verdicts and leaves the record.
+    pub(super) fn run(mut self, path: &Path, config: &Config, args: &SelectionArgs) -> CommandResult {
         // A dry run changes nothing.
         let act = if self.dry_run { None } else { Some(Act::begin(config, "quarantine reverify")?) };
-        let done = block_on(self.reverify(path, config, &chosen.which()));
+        let result = block_on(self.reverify(path, config, &args.selection()));
         if let Some(act) = act {
-            act.end(self.verdicts.done(&chosen.names))?;
+            act.end(self.verdicts.entries(&args.names))?;
         }
-        done
+        result
     }
 
-    async fn reverify(&mut self, path: &Path, config: &Config, which: &Selection) -> Done {
-        let stopped = match OfflineGateway::open(config, Clock::System).await {
-            Ok(stopped) => Some(stopped),
+    async fn reverify(&mut self, path: &Path, config: &Config, selection: &Selection) -> CommandResult {
+        let offline = match OfflineGateway::open(config, Clock::System).await {
+            Ok(offline) => Some(offline),
             Err(OfflineError::Running) => None,
             Err(OfflineError::Start(StartError::Config(problems))) => {
                 let first = problems.first().map(|problem| format!("{}: {}", problem.key, problem.what));
@@ -90,53 +91,54 @@ impl Asking {
             }
             Err(why) => return Err(why.into()),
         };
-        if stopped.is_none() {
-            // The secret that has just been put into the config is to count.
+        if offline.is_none() {
+            // Wait until the gateway has read a secret that the operator has just changed.
             tokio::time::sleep(gateway::unread_for(path, config, Clock::System.now())).await;
         }
-        let done = self.ask(which, stopped.is_some()).await;
-        if let Some(stopped) = stopped {
-            stopped.close().await;
+        let result = self.ask(selection, offline.is_some()).await;
+        if let Some(offline) = offline {
+            offline.close().await;
         }
-        done
+        result
     }
 
-    async fn ask(&mut self, which: &Selection, alone: bool) -> Done {
-        let run = self.held.request_reverify(which, self.dry_run).map_err(told)?;
-        let told = self.tell(&run).await;
-        // A gateway that starts later must not act on a request whose command has ended.
-        self.held.cancel(&run)?;
-        let (told, fine) = told?;
-        match run.seqs.len() - told {
-            0 if fine => Ok(OK),
+    async fn ask(&mut self, selection: &Selection, is_offline: bool) -> CommandResult {
+        let run = self.store.request_reverify(selection, self.dry_run).map_err(failure)?;
+        let printed = self.print_verdicts(&run).await;
+        // A gateway that starts later must not act on the order of a command that has ended.
+        self.store.cancel(&run)?;
+        let (verdicts, all_queued) = printed?;
+        match run.seqs.len() - verdicts {
+            0 if all_queued => Ok(OK),
             0 => Ok(FAILED),
-            left if alone => {
+            left if is_offline => {
                 Err(Failure(format!("{left} got no verdict: {} cannot be written", self.db.display())))
             }
             left => Err(Failure(format!(
-                "{left} got no verdict from the gateway within {} s; they are still kept, ask again",
-                PATIENCE.as_secs()
+                "{left} got no verdict from the gateway within {} s; they are still kept, try again",
+                MAX_WAIT.as_secs()
             ))),
         }
     }
 
-    /// Prints each verdict as it comes. How many verdicts, and whether the queue took what was to be admitted.
-    async fn tell(&mut self, run: &Run) -> Result<(usize, bool), Failure> {
-        let (mut told, mut fine, mut since) = (0, true, clock::instant());
-        while told < run.seqs.len() && clock::instant().saturating_duration_since(since) < PATIENCE {
-            for (seq, judgement) in self.held.take_verdicts(run)? {
-                (told, since) = (told + 1, clock::instant());
-                fine &= !matches!(judgement, Judgement::NotAdmitted { .. });
+    /// Prints each verdict as it arrives. Returns their number, and whether the queue accepted every request that
+    /// passed.
+    async fn print_verdicts(&mut self, run: &Run) -> Result<(usize, bool), Failure> {
+        let (mut verdicts, mut all_queued, mut since) = (0, true, clock::instant());
+        while verdicts < run.seqs.len() && clock::instant().saturating_duration_since(since) < MAX_WAIT {
+            for (seq, judgement) in self.store.take_verdicts(run)? {
+                (verdicts, since) = (verdicts + 1, clock::instant());
+                all_queued &= !matches!(judgement, Judgement::NotAdmitted { .. });
                 self.verdicts.count(run.source(seq).unwrap_or(UNKNOWN), &judgement);
                 let text =
                     if self.json { verdict_json(seq, &judgement)? } else { verdict_text(seq, &judgement) };
-                if !line(&mut io::stdout(), &text)? {
-                    return Ok((run.seqs.len(), fine));
+                if !print_line(&mut io::stdout(), &text)? {
+                    return Ok((run.seqs.len(), all_queued));
                 }
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(POLL).await;
         }
-        Ok((told, fine))
+        Ok((verdicts, all_queued))
     }
 }
 
@@ -150,17 +152,17 @@ fn verdict_text(seq: i64, judgement: &Judgement) -> String {
     let verdict = match judgement {
         Judgement::Admitted { id } => format!("admitted {id}"),
         Judgement::Duplicate { id } => format!("duplicate {id}"),
-        Judgement::Ignored => "genuine, a health check: nothing to forward".to_owned(),
+        Judgement::Ignored => "genuine, a health check: not queued".to_owned(),
         Judgement::Passes => "passes: it would be admitted".to_owned(),
         Judgement::Refused { reason, why } => format!("still refused: {reason}: {why}"),
         Judgement::NotAdmitted { why } => format!("not admitted, and still kept: {why}"),
         Judgement::NoSource => "still kept: its source is not in the config".to_owned(),
         Judgement::Closed { why } => format!("still kept: {why}"),
-        Judgement::Gone => "it is not there any more".to_owned(),
+        Judgement::Gone => "it is no longer kept".to_owned(),
     };
     safe(&format!("{seq:>8}  {verdict}"))
 }
 
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// From one verdict to the next. A queue that is away takes a verdict `edge.request_timeout`.
-const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
+/// The longest wait for the next verdict. If the queue is down, each verdict takes `edge.request_timeout`.
+const MAX_WAIT: Duration = Duration::from_secs(60);

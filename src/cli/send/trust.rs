@@ -1,10 +1,10 @@
 //! Whom `send` takes for the gateway over TLS, and whom it shows itself as.
 //!
-//! An HTTP client offers authorities alone. The config's own certificate passes for any host, so that `send` reaches a listener by its
-//! address; one in `--ca` passes for its host without its authority. Both need this verifier.
+//! An HTTP client offers authorities alone. The config's own certificate passes for any host, so that `send` reaches a
+//! listener by its address; one in `--ca` passes for its host without its authority. Both need this verifier.
 //!
-//! Keeps true: a certificate passes only if it is one of those named, or an authority vouches for it and it is for the host;
-//! and none outside its dates.
+//! Keeps true: a certificate passes only if it is one of those named, or an authority vouches for it and it is for the
+//! host; and none outside its dates.
 
 use std::fmt::Display;
 use std::path::Path;

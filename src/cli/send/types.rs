@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use serde_json::json;
 
-use crate::cli::{Failure, line};
+use crate::cli::{Failure, print_line};
 use crate::config::edit_distance;
 use crate::provider::{Provider, canonical_type};
 
@@ -21,7 +21,7 @@ pub(super) fn list(provider: &Provider, json: bool) -> Result<(), Failure> {
         } else {
             format!("{own} -> {canonical}")
         };
-        if !line(&mut io::stdout(), &text)? {
+        if !print_line(&mut io::stdout(), &text)? {
             break;
         }
     }

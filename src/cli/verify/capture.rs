@@ -1,6 +1,6 @@
-//! A captured delivery: headers from a file, body from a file.
+//! Reads a captured delivery: its headers and its body, each from a file.
 //!
-//! Keeps true: the body is taken byte for byte; an error names a line by its number and never shows it.
+//! Keeps true: the body is read byte for byte. An error tells a line's number and never its text.
 
 use std::fmt::Display;
 use std::io::{self, Read};
@@ -12,17 +12,20 @@ use hyper::header::{HeaderName, HeaderValue};
 use super::Failure;
 use crate::base::file::{self, ReadError};
 
-/// Reads `Name: value` lines, as a proxy or a test sink shows them, or `curl -v`.
+/// Reads `Name: value` lines, as a proxy, a test sink or `curl -v` prints them.
 pub(super) fn headers(path: &Path) -> Result<HeaderMap, Failure> {
     let bytes = read(path, MAX_HEADERS)?.ok_or_else(|| {
-        Failure(format!("{}: over {MAX_HEADERS} bytes; is it the headers?", path.display()))
+        Failure(format!(
+            "{}: larger than {MAX_HEADERS} bytes; is this the file of the headers?",
+            path.display()
+        ))
     })?;
     parse(&bytes).map_err(|number| {
-        Failure(format!("{}: line {number} is no header; write each as `Name: value`", path.display()))
+        Failure(format!("{}: line {number} is not a header; write each as `Name: value`", path.display()))
     })
 }
 
-/// Reads a body whole; none where it has more than `max` bytes.
+/// Reads a body; `None` if it is larger than `max` bytes.
 pub(super) fn body(path: &Path, max: usize) -> Result<Option<Vec<u8>>, Failure> {
     read(path, max)
 }
@@ -41,15 +44,15 @@ fn read(path: &Path, max: usize) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
-/// The headers, else the number of the first line that is none.
+/// The headers, or the number of the first line that is not a header.
 fn parse(text: &[u8]) -> Result<HeaderMap, usize> {
-    // An editor's mark of UTF-8, which is no part of the first name.
+    // A byte order mark, which some editors write, is not part of the first name.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let lines = || text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let by_curl = lines().any(|line| line.starts_with(b"> "));
     let mut headers = HeaderMap::new();
     for (at, line) in lines().enumerate() {
-        // Of what curl shows, only what it sent is the delivery's.
+        // Of curl's output, only the lines that it sent (`> `) belong to the delivery.
         let line = match line.strip_prefix(b"> ") {
             Some(sent) => sent.trim_ascii(),
             None if by_curl => continue,
@@ -75,7 +78,7 @@ fn is_request_line(line: &[u8]) -> bool {
     line.contains(&b' ') && last.starts_with(b"HTTP/")
 }
 
-/// As much as the gateway's own listener takes.
+/// The limit of the gateway's own listener.
 const MAX_HEADERS: usize = 64 << 10;
 
 #[cfg(test)]
@@ -83,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_read_as_people_have_them() {
+    fn headers_are_read_as_common_tools_print_them() {
         let crlf = "\r\nPOST /hooks/a HTTP/1.1\r\nHost: a\r\nWebhook-Id:  m1 \r\n\r\n";
         let h2 = ":method: POST\n:path: /hooks/a\nhost: a\nwebhook-id: m1";
         let curl = "* Connected to a\n> POST /hooks/a HTTP/1.1\n> Host: a\n> webhook-id: m1\n> \n< HTTP/1.1 200 OK\n< webhook-id: no\n";

@@ -1,4 +1,5 @@
-//! Checks Kafka: every topic exists, keeps every record, and acknowledges a record only once more than one broker has it.
+//! Checks Kafka: every topic exists, keeps every record, and acknowledges a record only once more than one broker has
+//! it.
 //!
 //! Keeps true: a check creates no topic. Settings that cannot be read are a finding.
 

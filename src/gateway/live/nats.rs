@@ -1,7 +1,8 @@
-//! Checks NATS: a stream takes every subject, keeps what it acknowledges, and remembers message ids for as long as a claim lasts.
+//! Checks NATS: a stream takes every subject, keeps what it acknowledges, and remembers message ids for as long as a
+//! claim lasts.
 //!
-//! Keeps true: it creates and changes no stream. A request that the user may not make is a finding. It does not repeat the
-//! client library's connection errors, which may hold the URL.
+//! Keeps true: it creates and changes no stream. A request that the user may not make is a finding. It does not repeat
+//! the client library's connection errors, which may hold the URL.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -226,8 +227,8 @@ fn check_unread(stream: &str, retention: &str, subjects: &[&str]) -> Option<Find
     (!subjects.is_empty()).then(|| Finding::new(Setting::NatsDrops, what()))
 }
 
-/// The subject filters of a durable consumer; empty if it reads all. `None` if the consumer is not durable. The client library
-/// shows no filters of a consumer with several, so such a consumer counts as one that reads all.
+/// The subject filters of a durable consumer; empty if it reads all. `None` if the consumer is not durable. The client
+/// library shows no filters of a consumer with several, so such a consumer counts as one that reads all.
 fn filters(consumer: &consumer::Config) -> Option<Vec<&str>> {
     consumer.durable_name.as_ref()?;
     Some([&*consumer.filter_subject].into_iter().filter(|filter| !filter.is_empty()).collect())

@@ -1,7 +1,8 @@
-//! Reads from RabbitMQ's management API the queues behind an exchange, and checks their settings. AMQP itself shows neither.
+//! Reads from RabbitMQ's management API the queues behind an exchange, and checks their settings. AMQP itself shows
+//! neither.
 //!
-//! Keeps true: it only reads. The password goes only to the host that receives it by AMQP, and in plain text only where AMQP is
-//! plain too. Settings that cannot be read are a finding.
+//! Keeps true: it only reads. The password goes only to the host that receives it by AMQP, and in plain text only where
+//! AMQP is plain too. Settings that cannot be read are a finding.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
