@@ -1,10 +1,10 @@
 //! The reject log: every refused request as one line of a hash chain on disk.
 //!
-//! Keeps true: recording never waits and never fails a request; every reject is either written or counted in
-//! the `suppressed` of a record that is; the chain holds over rotation, restarts and failed writes.
-//! With a key, anchors in the chain vouch for what stands before them. They do not vouch for what follows the last one: a
-//! gateway that starts takes the end of the log as it finds it, and anchors that.
-//! What a record may show of a request (no body, secret, query or token) is decided by the caller.
+//! Keeps true: recording never waits and never fails a request. Every reject is written, or counted in the `suppressed`
+//! of a written record. The chain holds across rotation, restarts and failed writes. With a key, an anchor proves that
+//! the records before it are unchanged. It proves nothing about later records: a starting gateway accepts the end of
+//! the log as it is, and anchors it. The caller decides what a record shows of a request (no body, secret, query or
+//! token).
 
 mod anchor;
 pub mod files;
@@ -42,10 +42,10 @@ pub use mark::Mark;
 use rate_limiter::{Aggregate, RejectRateLimiter};
 use writer::{Message, Writer};
 
-/// A refused request, as much of it as the log may show.
+/// A refused request, with the parts that the log may show.
 #[derive(Clone, Debug)]
 pub struct Reject {
-    /// From [`reject_id`]; the refused client was told it.
+    /// From [`reject_id`]; the client got it in its answer.
     pub id: String,
     /// When it was refused.
     pub at: Timestamp,
@@ -53,29 +53,29 @@ pub struct Reject {
     pub source: Arc<str>,
     /// The provider's name, or `unknown`.
     pub provider: &'static str,
-    /// The reason's label.
+    /// The reason's label in metrics.
     pub reason: &'static str,
-    /// The HTTP status answered; 0 where nothing was.
+    /// The HTTP status of the answer; 0 if there was none.
     pub status: u16,
-    /// Who sent it, where that is known.
+    /// The client's address, if it is known.
     pub client: Option<IpAddr>,
     /// The request's method.
     pub method: String,
     /// The request's path, without query and tokens.
     pub path: String,
-    /// SHA-256 (hex) and length of the body, where it was read whole.
+    /// The body's SHA-256 (hex) and length, if it was read completely.
     pub body: Option<(String, u64)>,
-    /// The headers to keep, already chosen and fingerprinted.
+    /// The chosen headers, with secrets fingerprinted.
     pub headers: Vec<(Cow<'static, str>, String)>,
-    /// What was wrong, for the operator.
+    /// The details, for the operator.
     pub detail: String,
-    /// It was not refused: the source only observes this reason yet.
+    /// The request was accepted, because the source has this reason set to report only.
     pub observed: bool,
 }
 
 impl Reject {
-    /// The record of what an operator did, which refused nothing. `source` is the one that it was done to, or `unknown` where
-    /// it was no single one.
+    /// The record of an operator's act, which refused nothing. `source` is the affected source, or `unknown` if there
+    /// is no single one.
     pub fn operator(id: String, at: Timestamp, source: &str, detail: String) -> Reject {
         Reject {
             id,
@@ -95,23 +95,23 @@ impl Reject {
     }
 }
 
-/// The log's bounds.
+/// The log's limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How long a record is kept.
+    /// The retention of a record.
     pub retain: Duration,
-    /// All files together.
+    /// For all files together.
     pub max_bytes: u64,
-    /// Above this many rejects a second of one source and reason, the rest is summed into one record.
+    /// Above this many rejects per second of one source and reason, the rest is aggregated into one record.
     pub per_second: u32,
-    /// A file ends before it grows past this.
+    /// A new file begins before a file exceeds this.
     pub file_bytes: u64,
-    /// A file ends when it is this old.
+    /// A new file begins when a file is this old.
     pub file_age: Duration,
 }
 
 impl Options {
-    /// The usual bounds. Files are a fraction of what is kept, since whole files are what is deleted.
+    /// The default limits. Files are a fraction of the total, because only whole files are deleted.
     pub fn new(retain: Duration, max_bytes: u64) -> Options {
         Options {
             retain,
@@ -126,20 +126,20 @@ impl Options {
 /// Why the log could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Two writers would break the chain.
+    /// Another process writes the log. Two writers would break the chain.
     #[error("another hookgate is writing the reject log in {0}; give each gateway its own data_dir")]
     Held(PathBuf),
-    /// The directory or a file in it.
+    /// The directory or a file in it cannot be opened.
     #[error("cannot open the reject log in {path}: {why}")]
     Io {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
 }
 
-/// The handle that the request path records into.
+/// The request path's handle.
 #[derive(Clone)]
 pub struct Audit {
     inner: Arc<Inner>,
@@ -147,13 +147,14 @@ pub struct Audit {
 
 struct Inner {
     to_writer: Sender<Message>,
-    flood: Arc<RejectRateLimiter>,
+    limiter: Arc<RejectRateLimiter>,
     metrics: Arc<Metrics>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Audit {
-    /// Opens the log in `dir` (created if absent), continues its chain, and starts the writer. With a key, it makes anchors.
+    /// Opens the log in `dir` (created if missing), continues its chain, and starts the writer. With a key, the writer
+    /// also makes anchors.
     ///
     /// # Errors
     /// When another process writes there, or the directory cannot be read or written.
@@ -167,7 +168,7 @@ impl Audit {
     ) -> Result<Audit, OpenError> {
         let journal = Journal::open(dir, options, clock)?;
         let journal = match key {
-            Some(key) => journal.anchored(key),
+            Some(key) => journal.with_anchors(key),
             None => journal,
         };
         Audit::start(journal, options.per_second, metrics, readiness)
@@ -180,24 +181,24 @@ impl Audit {
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> io::Result<Audit> {
-        let flood = Arc::new(RejectRateLimiter::new(per_second));
+        let limiter = Arc::new(RejectRateLimiter::new(per_second));
         let (to_writer, inbox) = bounded(WAITING);
-        let writer = Writer::new(journal, inbox, Arc::clone(&flood), Arc::clone(&metrics), readiness);
+        let writer = Writer::new(journal, inbox, Arc::clone(&limiter), Arc::clone(&metrics), readiness);
         let thread = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())?;
         let thread = Mutex::new(Some(thread));
-        Ok(Audit { inner: Arc::new(Inner { to_writer, flood, metrics, thread }) })
+        Ok(Audit { inner: Arc::new(Inner { to_writer, limiter, metrics, thread }) })
     }
 
-    /// Notes in `ledger` from here on how far the log is synced, and records the acts that wait there. May wait for the writer.
+    /// From now on reports the synced head to `ledger`, and records the acts that wait there. May wait for the writer.
     pub fn keep(&self, ledger: Box<dyn Ledger>) {
-        // A writer that has ended notes nothing. Records that come after it count as failed.
+        // After the writer has ended, nothing is reported. Later records count as failed.
         let _ = self.inner.to_writer.send(Message::Ledger(ledger));
     }
 
-    /// Records a reject. Never waits: what the writer cannot take at once is summed up.
+    /// Records a reject. Never waits: rejects that the writer cannot take now are aggregated.
     pub fn record(&self, reject: Reject) {
         let inner = &*self.inner;
-        let held = match inner.flood.admit(Box::new(reject)) {
+        let held = match inner.limiter.acquire(Box::new(reject)) {
             Err(excess) => excess,
             Ok(reject) => match inner.to_writer.try_send(Message::Reject(reject)) {
                 Err(TrySendError::Full(Message::Reject(reject))) => reject,
@@ -205,14 +206,14 @@ impl Audit {
                 Ok(()) | Err(TrySendError::Full(_)) => return,
             },
         };
-        if inner.flood.hold(Aggregate::one(held)) {
-            // An idle writer sleeps long: it must hear of the first sum. A full one is awake.
-            let _ = inner.to_writer.try_send(Message::Sums);
+        if inner.limiter.hold(Aggregate::one(held)) {
+            // Wakes an idle writer for its first aggregate. A writer with a full queue is awake.
+            let _ = inner.to_writer.try_send(Message::Aggregate);
         }
     }
 
-    /// Writes what waits, syncs and ends the writer. Blocks: call it where that is allowed, after the last
-    /// request. What is recorded later is only counted, as a failure.
+    /// Writes what is queued, syncs and ends the writer. Blocks, so call it outside async code, after the last request.
+    /// Later records only count as failures.
     pub fn close(&self) {
         let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
@@ -220,12 +221,12 @@ impl Audit {
         if thread.join().is_err() {
             tracing::error!("the reject log's writer panicked");
         }
-        let late: u64 = self.inner.flood.take().iter().map(|sum| 1 + sum.more).sum();
+        let late: u64 = self.inner.limiter.take().iter().map(|sum| 1 + sum.more).sum();
         self.inner.metrics.audit.failures.inc_by(late);
     }
 }
 
-/// Takes the lock of the log in `dir` (created if absent); held as long as the file is.
+/// Takes the lock of the log in `dir` (created if missing). The lock lasts as long as the returned file is open.
 ///
 /// # Errors
 /// When another process writes there, or the directory cannot be written.

@@ -96,7 +96,7 @@ async fn a_log_that_cannot_be_written_is_told_once_and_so_is_its_end() {
     .await;
     // In one step: as soon as the name is free, the gateway makes a folder there.
     renameat_with(CWD, &aside, CWD, folder(&home), RenameFlags::EXCHANGE).unwrap();
-    until("its end is told", async || gateway.log().contains("the reject log is written again")).await;
+    until("its end is told", async || gateway.log().contains("the reject log can be written again")).await;
     for _ in 0..3 {
         let written = async || gateway.metric("hookgate_audit_records_total").await;
         let before = written().await;
@@ -360,7 +360,10 @@ async fn what_has_a_file_s_name_and_is_none_is_named_and_holds_nothing_up() {
         let output = bounded.stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(1), "{kind}: {said}");
-        assert!(said.contains("00000000000000000900") && said.contains("no regular file"), "{kind}: {said}");
+        assert!(
+            said.contains("00000000000000000900") && said.contains("not a regular file"),
+            "{kind}: {said}"
+        );
         verifying = home.command(&["audit", "query", "--json"]);
         let mut bounded = Command::new("timeout");
         bounded.arg("30").arg(verifying.get_program()).args(verifying.get_args());
@@ -370,7 +373,7 @@ async fn what_has_a_file_s_name_and_is_none_is_named_and_holds_nothing_up() {
             log_text(&home).lines().count(),
             "{kind}"
         );
-        assert!(run(&home, 1).await.contains("no regular file"), "{kind}");
+        assert!(run(&home, 1).await.contains("not a regular file"), "{kind}");
         let _ = fs::remove_file(&planted);
         let _ = fs::remove_dir(&planted);
         verified(&home, &[]);

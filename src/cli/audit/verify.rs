@@ -83,7 +83,7 @@ impl Verify {
             keys.push(Key::in_file(file).map_err(io::Error::other)?);
         }
         let anchored_since = self.anchored_since;
-        let (anchored_to, holding) = match &self.anchored_to {
+        let (anchored_to, required) = match &self.anchored_to {
             Some(ExpectedRecord::Seq(seq)) => (Some(*seq), None),
             Some(ExpectedRecord::Exact(mark)) => (None, Some(mark.clone())),
             None => (None, None),
@@ -94,7 +94,7 @@ impl Verify {
                  --anchored-to SEQ:HASH, which needs no key",
             ));
         }
-        Ok(VerifyOptions { keys, anchored_since, anchored_to, holding, now: Some(Clock::System.now()) })
+        Ok(VerifyOptions { keys, anchored_since, anchored_to, required, now: Some(Clock::System.now()) })
     }
 }
 

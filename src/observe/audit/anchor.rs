@@ -1,7 +1,7 @@
-//! Anchors: records by which the holder of a key vouches for the chain before them.
+//! Anchors: records that prove, with a key, that the chain before them is unchanged.
 //!
-//! Keeps true: an anchor that holds was made with the key, at its place in the chain and on the hash before it, so that no
-//! record before it can be changed without the key.
+//! Keeps true: a valid anchor was made with the key, for its position and the hash before it. So no record before it
+//! can be changed without the key.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ use sha2::Sha256;
 use crate::config::secret::{Secret, SecretRef};
 use crate::config::{Audit, Located, Problem};
 
-/// What anchors are made and checked with.
+/// The key that makes and checks anchors.
 #[derive(Clone)]
 pub struct Key(Hmac<Sha256>);
 
 impl Key {
-    /// A key.
+    /// Makes a key from a secret.
     ///
     /// # Errors
     /// When it is shorter than 16 bytes.
@@ -34,7 +34,7 @@ impl Key {
         }
     }
 
-    /// The key of a config, if it has one.
+    /// The configured key, if there is one.
     ///
     /// # Errors
     /// When it cannot be read, or is too short.
@@ -45,7 +45,7 @@ impl Key {
         key.map(Some).map_err(problem)
     }
 
-    /// The key in a file.
+    /// Reads the key from a file.
     ///
     /// # Errors
     /// When it cannot be read, or is too short.
@@ -54,12 +54,12 @@ impl Key {
         Key::new(&secret).map_err(|why| format!("{}: {why}", path.display()))
     }
 
-    /// What an anchor with this number, time and `prev` says.
-    pub(super) fn vouch(&self, seq: u64, ts: &str, prev: &str) -> String {
+    /// The text of an anchor with this number, time and `prev`.
+    pub(super) fn anchor_text(&self, seq: u64, ts: &str, prev: &str) -> String {
         let mut mac = self.0.clone();
         mac.update(CONTEXT);
         mac.update(&seq.to_be_bytes());
-        // With their lengths, so that no two anchors are the same bytes.
+        // With lengths, so that different anchors never give the same bytes.
         for text in [ts, prev] {
             mac.update(&(text.len() as u64).to_be_bytes());
             mac.update(text.as_bytes());
@@ -68,8 +68,8 @@ impl Key {
     }
 }
 
-/// A guess at a shorter key costs less than a search.
+/// Shorter keys could be guessed.
 pub(super) const MIN_KEY: usize = 16;
-/// Records between two anchors, at most.
+/// The largest number of records between two anchors.
 pub(super) const ANCHOR_EVERY: u64 = 1000;
 const CONTEXT: &[u8] = b"hookgate audit anchor 1\0";

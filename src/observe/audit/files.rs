@@ -1,6 +1,6 @@
-//! The log's files on disk: what they are called, their order, and where the last whole record ends.
+//! The log's files: names, order, and the end of the last complete record.
 //!
-//! Keeps true: names sort as the chain runs, and tell the first record and the start time.
+//! Keeps true: names sort in the order of the chain. Each has the number of its first record and its start time.
 
 use std::fs::DirEntry;
 use std::io;
@@ -11,25 +11,25 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use serde::Deserialize;
 
-/// One file of the log. They are ordered as the chain runs.
+/// A file of the log. The order is that of the chain.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogFile {
     /// The number of its first record.
     pub first_seq: u64,
-    /// When it was begun, to the second.
+    /// Its start time, to the second.
     pub started: Timestamp,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
 }
 
 impl LogFile {
-    /// The file that begins with record `first_seq` now.
+    /// A new file whose first record is `first_seq`.
     pub(super) fn new(dir: &Path, first_seq: u64, started: Timestamp) -> LogFile {
         let path = dir.join(format!("{first_seq:020}-{}.jsonl", started.strftime(STARTED)));
         LogFile { path, first_seq, started }
     }
 
-    /// Reads a name; none for what is no file of the log.
+    /// Parses a path; none if it is not a file of the log.
     fn from_path(path: PathBuf) -> Option<LogFile> {
         let (first_seq, started) = path.file_name()?.to_str()?.strip_suffix(".jsonl")?.split_once('-')?;
         let started = DateTime::strptime(STARTED, started).ok()?;
@@ -37,7 +37,7 @@ impl LogFile {
         Some(LogFile { first_seq: first_seq.parse().ok()?, started, path })
     }
 
-    /// The file's name, for people.
+    /// The file's name, for display.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
@@ -51,16 +51,16 @@ pub fn list(dir: &Path) -> io::Result<Vec<LogFile>> {
     Ok(named(dir)?.into_iter().filter_map(|(file, regular)| regular.then_some(file)).collect())
 }
 
-/// What has the name of a file of the log and is none: a folder, a FIFO, a link to nothing. The gateway makes no such thing, and
-/// to open one may take forever.
+/// Entries with the name of a log file that are not regular files: a folder, a FIFO or a dangling link. A gateway never
+/// makes these, and opening one could block for ever.
 ///
 /// # Errors
 /// When the directory cannot be read.
-pub(super) fn strangers(dir: &Path) -> io::Result<Vec<LogFile>> {
+pub(super) fn irregular_files(dir: &Path) -> io::Result<Vec<LogFile>> {
     Ok(named(dir)?.into_iter().filter_map(|(file, regular)| (!regular).then_some(file)).collect())
 }
 
-/// All that is called as a file of the log, in order, and whether it is a regular file.
+/// Every entry with the name of a log file, in order, and whether it is a regular file.
 fn named(dir: &Path) -> io::Result<Vec<(LogFile, bool)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir)? {
@@ -74,19 +74,19 @@ fn named(dir: &Path) -> io::Result<Vec<(LogFile, bool)>> {
     Ok(files)
 }
 
-/// Looks through a link: the log may be on another disk.
+/// Follows links: the log may be on another disk.
 fn is_regular(entry: &DirEntry) -> io::Result<bool> {
     let kind = entry.file_type()?;
     Ok(kind.is_file() || kind.is_symlink() && entry.path().is_file())
 }
 
-/// Whether a file with this name is one of the log, or was set aside from it.
+/// Whether a file with this name belongs to the log, or was set aside from it.
 pub fn is_of_log(name: &Path) -> bool {
     name.extension().is_some_and(|extension| extension == SET_ASIDE)
         || LogFile::from_path(name.to_owned()).is_some()
 }
 
-/// The files in `dir` that were set aside.
+/// The files in `dir` that were set aside as unreadable.
 ///
 /// # Errors
 /// When the directory cannot be read.
@@ -114,10 +114,10 @@ pub(super) fn set_aside(dir: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
-/// As much of a record as the chain's next one needs. Reads records of later versions too: a gateway that was
-/// rolled back goes on with their chain.
+/// The fields of a record that the next one needs. Also reads records of newer versions, so that a gateway can continue
+/// the chain after a downgrade.
 #[derive(Debug, Deserialize)]
-pub(super) struct Link {
+pub(super) struct RecordHead {
     pub(super) seq: u64,
     pub(super) ts: String,
     pub(super) hash: String,
@@ -125,8 +125,8 @@ pub(super) struct Link {
     pub(super) reason: String,
 }
 
-/// Where the last whole record ends, and that record. What follows it is what a crash left of a write.
-pub(super) fn last_record(bytes: &[u8]) -> (usize, Option<Link>) {
+/// The end of the last complete record, and that record. Bytes after it are left over from an interrupted write.
+pub(super) fn last_record(bytes: &[u8]) -> (usize, Option<RecordHead>) {
     let mut rest = bytes;
     while let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') {
         let start = rest[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
@@ -138,7 +138,7 @@ pub(super) fn last_record(bytes: &[u8]) -> (usize, Option<Link>) {
     (0, None)
 }
 
-/// How the name of a file ends that could not be read at a start and was kept aside.
+/// The extension of a file that was unreadable at a start and was kept aside.
 pub(super) const SET_ASIDE: &str = "unreadable";
 const STARTED: &str = "%Y%m%dT%H%M%SZ";
 

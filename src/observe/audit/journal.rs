@@ -1,8 +1,7 @@
-//! The chain's end on disk: appends records, rotates files, deletes what is past its time.
+//! The end of the chain on disk: appends records, rotates files, and deletes expired ones.
 //!
-//! Keeps true: the chain's head moves only when the records are wholly written; a failed write leaves no part
-//! of a line behind that a later one could follow; all files together stay within `max_bytes`, and the file
-//! that holds the head is never deleted.
+//! Keeps true: the head moves only after the records are completely written. A failed write leaves no partial line that
+//! a later one could follow. All files together stay within `max_bytes`. The file with the head is never deleted.
 
 mod recovery;
 
@@ -23,34 +22,34 @@ use super::sealed::{Head, Sealed};
 use super::{Mark, OpenError, Options};
 use recovery::recover;
 
-/// The log, opened to append.
+/// The log, open for appending.
 pub(super) struct Journal {
     dir: PathBuf,
     limits: Options,
     clock: Clock,
-    /// Held as long as the journal lives: one writer a directory.
+    /// Held as long as the journal lives: one writer per directory.
     lock: File,
     head: Head,
     current: Option<Current>,
     unsynced: bool,
-    /// What anchors are made with, if there are any.
+    /// Makes anchors, if configured.
     key: Option<Key>,
-    /// When the next anchor must be written: none while one vouches for all there is, or without a key.
+    /// When the next anchor must be written. None without a key, or if an anchor covers all records.
     anchor_by: Option<Instant>,
     anchors: u64,
 }
 
-/// The file that is appended to.
+/// The file that records are appended to.
 struct Current {
     log: LogFile,
-    /// Of whole records; what lies behind is of a failed write.
+    /// The length of its complete records; bytes after that are from a failed write.
     len: u64,
-    /// None after a failure: whatever was wrong may be gone with a new handle.
+    /// None after a failure: a new file handle may work again.
     file: Option<File>,
 }
 
 impl Journal {
-    /// Continues the chain in `dir`. What a crash left of a record is cut off.
+    /// Continues the chain in `dir`, and cuts off a partly written record.
     pub(super) fn open(dir: &Path, options: Options, clock: Clock) -> Result<Journal, OpenError> {
         let failed = |why| OpenError::Io { path: dir.to_owned(), why };
         let lock = match lock(dir) {
@@ -59,7 +58,7 @@ impl Journal {
             Ok(lock) => lock,
         };
         let (head, current) = recover(dir).map_err(failed)?;
-        // Two files must fit beside the kept ones: the current, and the next before the oldest is deleted.
+        // Two files must fit beside the older ones: the current one, and the next one before the oldest is deleted.
         let limits = Options { file_bytes: options.file_bytes.min(options.max_bytes / 4), ..options };
         let journal = Journal {
             dir: dir.to_owned(),
@@ -73,17 +72,18 @@ impl Journal {
             anchor_by: None,
             anchors: 0,
         };
-        journal.sweep();
+        journal.delete_expired();
         Ok(journal)
     }
 
-    /// With anchors. What stands behind the last one is vouched for at once: whoever goes on writing it vouches for it.
-    pub(super) fn anchored(self, key: Key) -> Journal {
+    /// Enables anchors. Records after the last anchor are anchored at once: the gateway accepts them by continuing the
+    /// chain.
+    pub(super) fn with_anchors(self, key: Key) -> Journal {
         let anchor_by = (self.head.unanchored > 0).then(clock::instant);
         Journal { key: Some(key), anchor_by, ..self }
     }
 
-    /// Appends records; tells how many were written before one failed.
+    /// Appends records. Also returns how many were written before an error.
     pub(super) fn append(&mut self, entries: &[Aggregate]) -> (usize, io::Result<()>) {
         let mut done = 0;
         while done < entries.len() {
@@ -95,42 +95,41 @@ impl Journal {
         (done, Ok(()))
     }
 
-    /// When [`Journal::anchor`] is due.
+    /// When [`Journal::anchor`] must be called.
     pub(super) fn anchor_by(&self) -> Option<Instant> {
         self.anchor_by
     }
 
-    /// Appends an anchor, if there is anything that none vouches for. After a failure it is due again in a second.
+    /// Appends an anchor, if there are unanchored records. After an error the next try is due in a second.
     pub(super) fn anchor(&mut self) -> io::Result<()> {
         let (Some(key), Some(_)) = (self.key.clone(), self.anchor_by) else { return Ok(()) };
         let result = self.append_anchor(&key);
         if result.is_err() {
-            self.anchor_by = Some(clock::instant() + ANCHOR_AGAIN);
+            self.anchor_by = Some(clock::instant() + ANCHOR_RETRY);
         }
         result
     }
 
-    /// How many anchors were written since this was asked last.
+    /// How many anchors were written since the last call.
     pub(super) fn take_anchors(&mut self) -> u64 {
         std::mem::take(&mut self.anchors)
     }
 
-    /// The number of the last record written.
+    /// The number of the last written record.
     pub(super) fn last_seq(&self) -> u64 {
         self.head.seq
     }
 
-    /// The last record written.
+    /// The last written record.
     pub(super) fn mark(&self) -> Mark {
         Mark { seq: self.head.seq, hash: self.head.hash.clone() }
     }
 
-    /// Whether something is written and not yet synced.
+    /// Whether written records are not synced yet.
     pub(super) fn unsynced(&self) -> bool {
         self.unsynced
     }
 
-    /// Syncs what was written.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         if let Some(Current { file: Some(file), .. }) = &self.current {
             file.sync_data()?;
@@ -139,20 +138,20 @@ impl Journal {
         Ok(())
     }
 
-    /// Deletes the oldest files while they are too many bytes or past their time.
-    pub(super) fn sweep(&self) {
-        if let Err(why) = self.try_sweep() {
+    /// Deletes the oldest files while the total is too large or they have expired.
+    pub(super) fn delete_expired(&self) {
+        if let Err(why) = self.try_delete_expired() {
             tracing::warn!(%why, "cannot delete old files of the reject log");
         }
     }
 
-    /// As many of `entries` as fit into the current file; none when a new one must begin first.
+    /// Writes as many of `entries` as fit into the current file. Returns 0 if a new file must begin first.
     fn append_to_one_file(&mut self, entries: &[Aggregate]) -> io::Result<usize> {
         self.check_current()?;
         let len = self.current.as_ref().map_or(0, |current| current.len);
         let sealed = self.seal(entries, self.limits.file_bytes.saturating_sub(len), len == 0)?;
         if sealed.count == 0 {
-            self.retire()?;
+            self.close_current()?;
             return Ok(0);
         }
         let count = sealed.count;
@@ -165,22 +164,22 @@ impl Journal {
             self.check_current()?;
             let len = self.current.as_ref().map_or(0, |current| current.len);
             let mut sealed = Sealed::after(&self.head);
-            sealed.anchor(key, self.clock.now())?;
+            sealed.push_anchor(key, self.clock.now())?;
             if len > 0 && len + sealed.text.len() as u64 > self.limits.file_bytes {
-                self.retire()?;
+                self.close_current()?;
                 continue;
             }
             return self.commit(sealed);
         }
     }
 
-    /// Seals as many entries as `room` takes; the first one anyway where a file begins.
+    /// Seals as many entries as fit into `room`. In a new file the first entry always fits.
     fn seal(&self, entries: &[Aggregate], room: u64, begins: bool) -> io::Result<Sealed> {
         let (mut sealed, now) = (Sealed::after(&self.head), self.clock.now());
         for entry in entries {
             let mut more = Sealed::after(&sealed.head);
             let first = begins && sealed.count == 0;
-            more.entry(entry, self.key.as_ref(), now, first)?;
+            more.push_entry(entry, self.key.as_ref(), now, first)?;
             if (sealed.text.len() + more.text.len()) as u64 > room && !first {
                 break;
             }
@@ -192,7 +191,7 @@ impl Journal {
         Ok(sealed)
     }
 
-    /// Writes what is sealed; the chain's head moves with it.
+    /// Writes sealed lines and moves the head.
     fn commit(&mut self, sealed: Sealed) -> io::Result<()> {
         if self.current.is_none() {
             self.begin()?;
@@ -209,12 +208,12 @@ impl Journal {
             self.anchor_by.get_or_insert_with(|| clock::instant() + ANCHOR_AFTER);
         }
         if begins {
-            self.settle();
+            self.sync_new_file();
         }
         Ok(())
     }
 
-    /// Ends a current file that is too old, or no longer the file it was.
+    /// Closes the current file if it is too old, or is no longer the file that we wrote.
     fn check_current(&mut self) -> io::Result<()> {
         let Some(current) = &mut self.current else { return Ok(()) };
         let log = &current.log;
@@ -223,26 +222,26 @@ impl Journal {
             None => reopen(current)?,
         };
         if !ours {
-            // Whoever did it, the chain goes on in a new file and leaves what is there for `audit verify`.
+            // The chain continues in a new file. The changed file stays for `audit verify`.
             tracing::warn!(file = %current.log.name(), "a reject log file was moved or changed by others");
             (self.current, self.unsynced) = (None, false);
             return Ok(());
         }
-        // Only now: a file that ends must first be rid of what a failed write left in it.
+        // Only after the check above, which also removes the rest of a failed write.
         if current.len > 0 && older(current.log.started, self.limits.file_age, self.clock.now()) {
-            return self.retire();
+            return self.close_current();
         }
         Ok(())
     }
 
-    /// Ends the current file. It is left behind even when it cannot be synced, or nothing would follow it.
-    fn retire(&mut self) -> io::Result<()> {
+    /// Closes the current file, even if it cannot be synced: otherwise the log could not continue.
+    fn close_current(&mut self) -> io::Result<()> {
         let synced = self.sync();
         (self.current, self.unsynced) = (None, false);
         synced
     }
 
-    /// Begins a new file for the next record.
+    /// Creates a new file for the next record.
     fn begin(&mut self) -> io::Result<()> {
         if !is_at(&self.lock, &self.dir.join(LOCK)) {
             self.lock = lock(&self.dir)?;
@@ -260,22 +259,22 @@ impl Journal {
         Ok(())
     }
 
-    /// Root may record what it did while no gateway runs: the gateway must be able to go on in that file.
+    /// Root may record its acts while no gateway runs. The gateway must then be able to append to that file.
     fn give_to_owner(&self, file: &File) {
         if let (Ok(ours), Ok(dir)) = (file.metadata(), self.dir.metadata())
             && (ours.uid(), ours.gid()) != (dir.uid(), dir.gid())
         {
-            // Only root may. Another one's group that differs is no matter.
+            // Only root can do this. A file whose group differs is harmless.
             let _ = fchown(file, Some(dir.uid()), Some(dir.gid()));
         }
     }
 
-    /// Writes whole lines, or nothing.
+    /// Writes complete lines, or nothing.
     fn write(&mut self, text: &str) -> io::Result<()> {
         let Some(current) = &mut self.current else { return Err(io::ErrorKind::NotFound.into()) };
         let Some(mut file) = current.file.as_ref() else { return Err(io::ErrorKind::NotFound.into()) };
         if let Err(why) = file.write_all(text.as_bytes()) {
-            // Should this fail too, `reopen` does it.
+            // If this fails too, `reopen` repeats it.
             let _ = file.set_len(current.len);
             current.file = None;
             return Err(why);
@@ -284,12 +283,12 @@ impl Journal {
         Ok(())
     }
 
-    /// After a file's first records: they must be on disk before an older file may go, since without either
-    /// the chain's head would be lost. A failure here is found again by the next sync.
-    fn settle(&mut self) {
+    /// Call after a file's first records. They must be on disk before an older file is deleted, or a crash could lose
+    /// the head. The next sync repeats a failed one.
+    fn sync_new_file(&mut self) {
         let settled = self.sync().and_then(|()| File::open(&self.dir)?.sync_all());
         match settled {
-            Ok(()) => self.sweep(),
+            Ok(()) => self.delete_expired(),
             Err(why) => {
                 tracing::warn!(%why, "cannot sync the reject log");
                 self.unsynced = true;
@@ -297,7 +296,7 @@ impl Journal {
         }
     }
 
-    fn try_sweep(&self) -> io::Result<()> {
+    fn try_delete_expired(&self) -> io::Result<()> {
         let current = self.current.as_ref().map(|current| &current.log.path);
         let mut closed = Vec::new();
         for log in list(&self.dir)? {
@@ -317,7 +316,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether even the last record of a file is past its time.
+    /// Whether the last record of a file, and so all of it, has expired.
     fn past_retain(&self, log: &LogFile) -> io::Result<bool> {
         let now = self.clock.now();
         if !older(log.started, self.limits.retain, now) {
@@ -329,7 +328,7 @@ impl Journal {
     }
 }
 
-/// Opens the current file again and cuts off what a failed write left; false when it is not as we left it.
+/// Reopens the current file and cuts off the rest of a failed write. False if the file was changed by others.
 fn reopen(current: &mut Current) -> io::Result<bool> {
     let file = match OpenOptions::new().append(true).open(&current.log.path) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -346,7 +345,7 @@ fn reopen(current: &mut Current) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Makes the directory and takes its lock, which goes with the process.
+/// Creates the directory and takes its lock, which ends with the process.
 pub(super) fn lock(dir: &Path) -> Result<File, TryLockError> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(TryLockError::Error(why)),
@@ -363,7 +362,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, TryLockError> {
     Ok(file)
 }
 
-/// Whether `file` is what stands at `path` now.
+/// Whether the open `file` is still the one at `path`.
 fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), path.metadata()) {
         (Ok(held), Ok(there)) => (held.dev(), held.ino()) == (there.dev(), there.ino()),
@@ -376,9 +375,9 @@ fn older(at: Timestamp, than: Duration, now: Timestamp) -> bool {
 }
 
 const LOCK: &str = ".lock";
-/// A little early: the disk may take its time.
+/// Earlier than a minute, because the disk may be slow.
 const ANCHOR_AFTER: Duration = Duration::from_secs(55);
-const ANCHOR_AGAIN: Duration = Duration::from_secs(1);
+const ANCHOR_RETRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 pub(super) mod tests;

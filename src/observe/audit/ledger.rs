@@ -1,14 +1,13 @@
-//! The ledger beside the log: it keeps the log's head, and the acts that the writer has yet to record.
+//! The ledger outside the log: it stores the log's head, and operators' acts that are not in the log yet.
 
 use super::{Mark, Reject};
 
-/// A place outside the log that knows where the log ends, and where operators' acts wait to be recorded. The log's writer is
-/// the only one that asks it.
+/// Stores the log's head outside the log, and operators' acts until the log has them. Only the log's writer calls it.
 pub trait Ledger: Send {
-    /// Notes that the log is synced up to this record, and forgets the acts with these ids, which the log holds. Returns whether
-    /// that worked; if not, the writer asks again.
+    /// Stores that the log is synced up to this record, and deletes the acts with these ids, which the log has now.
+    /// False if that failed; the writer then tries again.
     fn note(&mut self, head: &Mark, recorded: &[String]) -> bool;
 
-    /// The acts that wait. An act comes again until [`Ledger::note`] has forgotten it.
+    /// The acts that wait. An act is returned until [`Ledger::note`] deletes it.
     fn acts(&mut self) -> Vec<Reject>;
 }

@@ -1,6 +1,6 @@
-//! A record's number and hash, noted outside the log, and whether the log still holds that record.
+//! A record's number and hash, stored outside the log, and the check that the log still has that record.
 //!
-//! Keeps true: a log holds a mark only if a record with its number and its hash stands in it.
+//! Keeps true: a log has a mark only if it has a record with the same number and hash.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs;
@@ -8,15 +8,15 @@ use std::io;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::files::{Link, list};
+use super::files::{RecordHead, list};
 use super::record::NO_HASH;
 
-/// A record's number and its hash: `SEQ:HASH`.
+/// A record's number and hash. Its text is `SEQ:HASH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The number; 0 before the first record.
     pub seq: u64,
-    /// 64 hex digits.
+    /// The hash, 64 hex digits.
     pub hash: String,
 }
 
@@ -42,7 +42,7 @@ impl FromStr for Mark {
 }
 
 impl Mark {
-    /// Why this very record is not in the log in `dir`; none if it is. Reads one file, as long as nothing was lost.
+    /// Why this exact record is not in the log in `dir`; none if it is. Reads only one file if nothing is missing.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -53,13 +53,13 @@ impl Mark {
         let mut oldest = None;
         for file in list(dir)?.into_iter().rev() {
             let bytes = match fs::read(&file.path) {
-                // Deleted in its time, after it was listed.
+                // Deleted by retention after it was listed.
                 Err(why) if why.kind() == io::ErrorKind::NotFound => continue,
                 read => read?,
             };
             let links =
                 bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-            let links: Vec<Link> = links.collect();
+            let links: Vec<RecordHead> = links.collect();
             if let Some(there) = links.iter().find(|link| link.seq == self.seq) {
                 return Ok((there.hash != self.hash).then(|| self.another()));
             }
@@ -74,12 +74,12 @@ impl Mark {
         Ok(Some(self.before(oldest)))
     }
 
-    /// Another record has its number.
+    /// Another record has the same number.
     pub(super) fn another(&self) -> String {
         format!("record {} is another one: its hash is not {}", self.seq, self.hash)
     }
 
-    /// The log, or a file of it, ends with `last` before it; the next file begins with `next`.
+    /// The log, or one of its files, ends with `last` before this record; the next file begins with `next`.
     fn beyond(&self, last: u64, next: Option<u64>) -> String {
         match next {
             Some(next) => format!("record {} is missing between records {last} and {next}", self.seq),
@@ -95,7 +95,7 @@ impl Mark {
     }
 }
 
-/// That a log ends with record `last`, before `seq`.
+/// The log ends with record `last`, before `seq`.
 pub(super) fn ends_before(seq: u64, last: u64) -> String {
     match last {
         0 => format!("the log is empty, and record {seq} was in it"),
@@ -103,7 +103,7 @@ pub(super) fn ends_before(seq: u64, last: u64) -> String {
     }
 }
 
-/// That a log begins with record `first`, after `seq`.
+/// The log begins with record `first`, after `seq`.
 pub(super) fn begins_after(seq: u64, first: u64) -> String {
     format!(
         "the log begins with record {first}, after record {seq}: the files before it were deleted, by retention ([audit] \

@@ -1,7 +1,7 @@
-//! How far somebody has read in the log, over its files.
+//! A reader's position in the log, across files.
 //!
-//! Keeps true: it only reads; every whole line is read once, in order, while files are begun and deleted; half a line is left for
-//! the next time.
+//! Keeps true: nothing is written. Every complete line is read once, in order, while files are created and deleted. A
+//! partial line is left for the next call.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,28 +10,28 @@ use std::path::Path;
 
 use super::files::{LogFile, list};
 
-/// How far each file was read. All of them may grow: a file that was put there by hand does not end the one before it.
+/// How far each file was read. Every file may still grow: a file placed by hand does not end the one before it.
 #[derive(Default)]
 pub struct Position(BTreeMap<LogFile, u64>);
 
 impl Position {
-    /// Reads on to the end, and calls `each` for every whole line, with whether it is the first of its file.
+    /// Reads to the end. Calls `each` for every complete line, with whether it is the first of its file.
     ///
     /// # Errors
-    /// When a file cannot be read, or those of `each`.
+    /// When a file cannot be read, or an error of `each`.
     pub fn advance(
         &mut self,
         dir: &Path,
         mut each: impl FnMut(bool, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         let files = list(dir)?;
-        // The oldest are deleted in their time, and do not come again.
+        // Retention deletes the oldest files, and they never return.
         let oldest = files.first().map_or(0, |file| file.first_seq);
         self.0.retain(|file, _| file.first_seq >= oldest);
         for file in files {
             let offset = self.0.entry(file.clone()).or_default();
             match read(&file, offset, &mut each) {
-                // Deleted in its time, after it was listed.
+                // Deleted by retention after it was listed.
                 Err(why) if why.kind() == io::ErrorKind::NotFound => {}
                 read => read?,
             }
@@ -40,7 +40,7 @@ impl Position {
     }
 }
 
-/// Reads a file on from `offset`, and moves that.
+/// Reads a file from `offset` on, and advances it.
 fn read(
     file: &LogFile,
     offset: &mut u64,
@@ -50,7 +50,7 @@ fn read(
         return Ok(());
     }
     let mut opened = File::open(&file.path)?;
-    // A restarted gateway may have cut a torn line off.
+    // A restarted gateway may have cut off a partial line.
     *offset = (*offset).min(opened.metadata()?.len());
     opened.seek(SeekFrom::Start(*offset))?;
     let mut reader = BufReader::new(opened);
@@ -70,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// Three files of two lines each, with what was read and how it ended.
+    /// Three files of two lines each.
     struct Log {
         dir: tempfile::TempDir,
         files: Vec<LogFile>,
@@ -87,7 +87,7 @@ mod tests {
             Log { dir, files }
         }
 
-        /// What is read from this position, while `meanwhile` happens at each line.
+        /// The text read from this position, while `meanwhile` runs at each line.
         fn read(&self, mut from: Position, meanwhile: impl Fn(&str)) -> (String, io::Result<()>) {
             let mut text = String::new();
             let ended = from.advance(self.dir.path(), |_, line| {

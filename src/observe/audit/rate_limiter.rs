@@ -1,8 +1,8 @@
-//! The bound on what a flood of rejects writes: so many a second of one source and reason, the rest summed; what
-//! was let in and only observed apart from what was refused.
+//! Limits how much a limiter of rejects writes: a number per second for each source and reason. The rest is aggregated.
+//! Accepted requests that are only reported are counted apart from refused ones.
 //!
-//! Keeps true: a reject that is held back is either the one kept to be written, or counted in its `more`;
-//! the map is as small as the config, since sources and reasons are.
+//! Keeps true: a held reject is either the one to be written, or counted in its `more`. The map is bounded by the
+//! config's sources and reasons.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Reject;
 
-/// A reject that stands for `more` others of its kind.
+/// A reject that represents `more` others of its kind.
 #[derive(Debug)]
 pub(super) struct Aggregate {
     pub(super) reject: Box<Reject>,
@@ -18,29 +18,28 @@ pub(super) struct Aggregate {
 }
 
 impl Aggregate {
-    /// A reject that stands for itself.
+    /// Represents only itself.
     pub(super) fn one(reject: Box<Reject>) -> Aggregate {
         Aggregate { reject, more: 0 }
     }
 }
 
-/// What rejects have in common that are summed: the source, the reason, and whether they were only observed.
+/// Rejects with the same source, reason and `observed` are aggregated.
 type Kind = (Arc<str>, &'static str, bool);
 
 fn kind(reject: &Reject) -> Kind {
     (Arc::clone(&reject.source), reject.reason, reject.observed)
 }
 
-/// What passed lately, and what is held back.
 pub(super) struct RejectRateLimiter {
     per_second: u32,
-    gates: Mutex<HashMap<Kind, Gate>>,
-    /// Something is held; changed only under the lock.
+    windows: Mutex<HashMap<Kind, Window>>,
+    /// Whether any aggregate is held. Changed only under the lock.
     holding: AtomicBool,
 }
 
 #[derive(Default)]
-struct Gate {
+struct Window {
     second: i64,
     passed: u32,
     held: Option<Aggregate>,
@@ -48,54 +47,55 @@ struct Gate {
 
 impl RejectRateLimiter {
     pub(super) fn new(per_second: u32) -> RejectRateLimiter {
-        RejectRateLimiter { per_second, gates: Mutex::default(), holding: AtomicBool::new(false) }
+        RejectRateLimiter { per_second, windows: Mutex::default(), holding: AtomicBool::new(false) }
     }
 
-    /// Gives a reject back to be written by itself (`Ok`), or as one too many in its second (`Err`).
-    pub(super) fn admit(&self, reject: Box<Reject>) -> Result<Box<Reject>, Box<Reject>> {
+    /// Returns the reject: `Ok` if it is to be written singly, `Err` if it exceeds the limit of its second.
+    pub(super) fn acquire(&self, reject: Box<Reject>) -> Result<Box<Reject>, Box<Reject>> {
         let second = reject.at.as_second();
-        let mut gates = self.gates();
-        let gate = gates.entry(kind(&reject)).or_default();
-        // Rejects cross at the turn of a second: one from the last second must not start that one anew.
-        // Further back, the clock was set.
-        if second > gate.second || second + 1 < gate.second {
-            (gate.second, gate.passed) = (second, 0);
+        let mut windows = self.windows();
+        let window = windows.entry(kind(&reject)).or_default();
+        // Around the turn of a second, rejects arrive out of order. One from the last second must not restart it. If
+        // the time is further back, the clock was set.
+        if second > window.second || second + 1 < window.second {
+            (window.second, window.passed) = (second, 0);
         }
-        if gate.passed >= self.per_second {
+        if window.passed >= self.per_second {
             return Err(reject);
         }
-        gate.passed += 1;
+        window.passed += 1;
         Ok(reject)
     }
 
-    /// Holds a reject back, with all it stands for; true when nothing was held before.
-    pub(super) fn hold(&self, summed: Aggregate) -> bool {
-        let mut gates = self.gates();
-        let gate = gates.entry(kind(&summed.reject)).or_default();
-        // The latest is kept: its time is the nearest to the record's place in the chain.
-        let before = gate.held.as_ref().map_or(0, |held| held.more + 1);
-        gate.held = Some(Aggregate { more: summed.more + before, ..summed });
+    /// Holds an aggregate. True if nothing was held before.
+    pub(super) fn hold(&self, aggregate: Aggregate) -> bool {
+        let mut windows = self.windows();
+        let window = windows.entry(kind(&aggregate.reject)).or_default();
+        // Keeps the latest reject: its time is closest to the record's position in the chain.
+        let before = window.held.as_ref().map_or(0, |held| held.more + 1);
+        window.held = Some(Aggregate { more: aggregate.more + before, ..aggregate });
         !self.holding.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether something is held.
-    pub(super) fn holding(&self) -> bool {
+    /// Whether any aggregate is held.
+    pub(super) fn is_holding(&self) -> bool {
         self.holding.load(Ordering::Relaxed)
     }
 
-    /// All that is held, in order of time; nothing is held afterwards.
+    /// Takes all held aggregates, in order of time.
     pub(super) fn take(&self) -> Vec<Aggregate> {
-        let mut gates = self.gates();
+        let mut windows = self.windows();
         self.holding.store(false, Ordering::Relaxed);
-        let mut taken: Vec<Aggregate> = gates.values_mut().filter_map(|gate| gate.held.take()).collect();
-        drop(gates);
-        taken.sort_by_key(|summed| summed.reject.at);
+        let mut taken: Vec<Aggregate> =
+            windows.values_mut().filter_map(|window| window.held.take()).collect();
+        drop(windows);
+        taken.sort_by_key(|aggregate| aggregate.reject.at);
         taken
     }
 
-    fn gates(&self) -> MutexGuard<'_, HashMap<Kind, Gate>> {
-        // Every step under the lock leaves the map whole.
-        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    fn windows(&self) -> MutexGuard<'_, HashMap<Kind, Window>> {
+        // Every step under the lock leaves the map consistent, so a poisoned lock is fine.
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,44 +113,45 @@ mod tests {
 
     #[test]
     fn each_source_and_reason_has_its_own_second() {
-        let flood = RejectRateLimiter::new(2);
-        let passes = |second, source| flood.admit(at(second, source)).is_ok();
+        let limiter = RejectRateLimiter::new(2);
+        let passes = |second, source| limiter.acquire(at(second, source)).is_ok();
         assert!(passes(10, "a") && passes(10, "a") && !passes(10, "a"));
         assert!(passes(10, "b"));
         assert!(passes(11, "a") && passes(10, "a"));
         assert!(!passes(11, "a"), "a late one of the last second started the second anew");
-        assert!(passes(5, "a"), "a clock set back must not shut the gate");
+        assert!(passes(5, "a"), "a clock set back must not shut the window");
     }
 
     #[test]
     fn what_was_let_in_is_not_summed_with_what_was_refused() {
-        let flood = RejectRateLimiter::new(1);
+        let limiter = RejectRateLimiter::new(1);
         let of = |observed| {
             let mut of = at(1, "a");
             of.observed = observed;
             of
         };
-        assert!(flood.admit(of(true)).is_ok() && flood.admit(of(false)).is_ok());
-        assert!(flood.admit(of(true)).is_err() && flood.admit(of(false)).is_err());
+        assert!(limiter.acquire(of(true)).is_ok() && limiter.acquire(of(false)).is_ok());
+        assert!(limiter.acquire(of(true)).is_err() && limiter.acquire(of(false)).is_err());
         for observed in [true, false, false, true, false] {
-            flood.hold(Aggregate::one(of(observed)));
+            limiter.hold(Aggregate::one(of(observed)));
         }
-        let mut sums: Vec<_> = flood.take().iter().map(|s| (s.reject.observed, s.more)).collect();
+        let mut sums: Vec<_> = limiter.take().iter().map(|s| (s.reject.observed, s.more)).collect();
         sums.sort_unstable();
         assert_eq!(sums, [(false, 2), (true, 1)]);
     }
 
     #[test]
     fn what_is_held_is_counted_to_the_last_one() {
-        let flood = RejectRateLimiter::new(0);
-        assert!(!flood.holding());
-        assert!(flood.hold(Aggregate::one(at(1, "a"))));
-        assert!(!flood.hold(Aggregate { reject: at(2, "a"), more: 5 }));
-        assert!(!flood.hold(Aggregate::one(at(0, "b"))));
-        assert!(flood.holding());
-        let sums: Vec<(i64, u64)> = flood.take().iter().map(|s| (s.reject.at.as_second(), s.more)).collect();
+        let limiter = RejectRateLimiter::new(0);
+        assert!(!limiter.is_holding());
+        assert!(limiter.hold(Aggregate::one(at(1, "a"))));
+        assert!(!limiter.hold(Aggregate { reject: at(2, "a"), more: 5 }));
+        assert!(!limiter.hold(Aggregate::one(at(0, "b"))));
+        assert!(limiter.is_holding());
+        let sums: Vec<(i64, u64)> =
+            limiter.take().iter().map(|s| (s.reject.at.as_second(), s.more)).collect();
         assert_eq!(sums, [(0, 0), (2, 6)]);
-        assert!(!flood.holding() && flood.take().is_empty());
-        assert!(flood.hold(Aggregate::one(at(3, "a"))), "the next one must wake the writer again");
+        assert!(!limiter.is_holding() && limiter.take().is_empty());
+        assert!(limiter.hold(Aggregate::one(at(3, "a"))), "the next one must wake the writer again");
     }
 }

@@ -1,7 +1,7 @@
 //! One line of the reject log.
 //!
-//! Keeps true: a record has exactly one written form (keys in one order, headers sorted by name, what is
-//! absent left out), so that comparing a line with the form of what was parsed from it leaves nothing unhashed.
+//! Keeps true: a record has exactly one written form: fixed order of keys, headers sorted by name, absent fields
+//! omitted. So comparing a line with the form of its parsed record leaves nothing unhashed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,10 +15,10 @@ use crate::base::reason::Note;
 use super::Reject;
 use super::anchor::Key;
 
-/// `prev` of the first record ever.
+/// The `prev` of record 1.
 pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// A record as it is stored; the fields' order is the line's.
+/// A stored record. The order of the fields is that of the line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -40,20 +40,21 @@ pub struct Record {
     pub body_bytes: Option<u64>,
     pub headers: BTreeMap<String, String>,
     pub detail: String,
-    /// There where nothing was refused, since the source only observes this reason yet.
+    /// True if the request was accepted, because the source has this reason set to report only. Absent if it was
+    /// refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed: Option<bool>,
-    /// How many more rejects of this source and reason, observed or refused as this one, this record stands for.
+    /// How many more rejects of this kind this record represents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppressed: Option<u64>,
     pub prev: String,
-    /// Empty only while the hash is being computed.
+    /// Empty only while the hash is computed.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub hash: String,
 }
 
 impl Record {
-    /// The record of `reject`, which also stands for `more` others, chained to `prev` and sealed.
+    /// Makes the record of `reject`, which also represents `more` others, chained to `prev`.
     pub(super) fn seal(reject: &Reject, more: u64, seq: u64, prev: &str) -> io::Result<Record> {
         let (body_sha256, body_bytes) = reject.body.clone().unzip();
         let mut record = Record {
@@ -80,7 +81,7 @@ impl Record {
         Ok(record)
     }
 
-    /// The anchor at this place in the chain. Nothing in it is free: place, time and key make it.
+    /// The anchor at this position of the chain. Position, time and key determine all of it.
     pub(super) fn anchor(seq: u64, ts: String, prev: &str, key: &Key) -> io::Result<Record> {
         let mut record = Record {
             seq,
@@ -95,7 +96,7 @@ impl Record {
             body_sha256: None,
             body_bytes: None,
             headers: BTreeMap::new(),
-            detail: key.vouch(seq, &ts, prev),
+            detail: key.anchor_text(seq, &ts, prev),
             observed: None,
             suppressed: None,
             prev: prev.to_owned(),
@@ -106,15 +107,15 @@ impl Record {
         Ok(record)
     }
 
-    /// Whether it says to be an anchor.
+    /// Whether the record claims to be an anchor.
     pub fn is_anchor(&self) -> bool {
         self.reason == Note::Anchor.label()
     }
 
-    /// Reads a line (without its line break).
+    /// Parses a line without its line break.
     ///
     /// # Errors
-    /// When it is not a record, or holds a number that RFC 8785 cannot tell from its neighbours.
+    /// When it is not a record, or has a number that RFC 8785 cannot represent exactly.
     pub fn parse(line: &[u8]) -> Result<Record, String> {
         let record: Record = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         let numbers = [Some(record.seq), record.body_bytes, record.suppressed];
@@ -124,25 +125,25 @@ impl Record {
         Ok(record)
     }
 
-    /// The line that this record is written as, without its line break.
+    /// The record's line, without its line break.
     ///
     /// # Errors
-    /// When the serializer fails, which it does for no record.
+    /// When serialization fails, which no record causes.
     pub fn line(&self) -> io::Result<String> {
         Ok(serde_json::to_string(self)?)
     }
 
-    /// SHA-256 over the canonical JSON (RFC 8785) of all but `hash`.
+    /// SHA-256 over the canonical JSON (RFC 8785) of all fields except `hash`.
     ///
     /// # Errors
-    /// When the serializer fails, which it does for no record.
+    /// When serialization fails, which no record causes.
     pub fn digest(&self) -> io::Result<String> {
         let bare = Record { hash: String::new(), ..self.clone() };
         Ok(hex::encode(Sha256::digest(serde_json_canonicalizer::to_vec(&bare)?)))
     }
 }
 
-/// A header sent several times is one entry, as HTTP reads it.
+/// Joins repeated headers into one entry, as HTTP does.
 fn headers(reject: &Reject) -> BTreeMap<String, String> {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in &reject.headers {
@@ -160,7 +161,7 @@ fn headers(reject: &Reject) -> BTreeMap<String, String> {
     headers
 }
 
-/// A stranger decides how long these are; the log's size is not for strangers to decide.
+/// Clients choose the length of these texts, and must not choose the log's size.
 fn clip(text: &str) -> String {
     if text.len() <= MAX_TEXT {
         return text.to_owned();
@@ -168,9 +169,9 @@ fn clip(text: &str) -> String {
     format!("{}…", &text[..text.floor_char_boundary(MAX_TEXT)])
 }
 
-/// Bytes of a field.
+/// The longest text of a field, in bytes.
 const MAX_TEXT: usize = 1024;
-/// Canonical JSON knows only doubles.
+/// Canonical JSON has only doubles.
 const MAX_EXACT: u64 = 1 << 53;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! Lines that are ready to be written, and where the chain's head is once they are.
+//! Lines ready to be written, and the head after them.
 //!
-//! Keeps true: with a key, at most [`ANCHOR_EVERY`] records stand between two anchors; without one there is no anchor.
+//! Keeps true: with a key, at most [`ANCHOR_EVERY`] records are between two anchors. Without a key there are no
+//! anchors.
 
 use std::io;
 
@@ -10,40 +11,40 @@ use super::anchor::{ANCHOR_EVERY, Key};
 use super::rate_limiter::Aggregate;
 use super::record::{NO_HASH, Record};
 
-/// The last record.
+/// The last record of the chain.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) seq: u64,
     pub(super) hash: String,
-    /// How many records no anchor vouches for, as far as that is known.
+    /// How many records follow the last anchor, as far as known.
     pub(super) unanchored: u64,
 }
 
 impl Head {
-    /// Of a chain without records.
+    /// The head of an empty chain.
     pub(super) fn none() -> Head {
         Head { seq: 0, hash: NO_HASH.to_owned(), unanchored: 0 }
     }
 }
 
-/// Lines to be written in one write.
+/// Lines for one write.
 pub(super) struct Sealed {
     pub(super) text: String,
-    /// Entries in it, each a record.
+    /// The number of entries, each one record.
     pub(super) count: usize,
-    /// Anchors in it.
+    /// The number of anchors.
     pub(super) anchors: u64,
     pub(super) head: Head,
 }
 
 impl Sealed {
-    /// No line, after `head`.
+    /// No lines yet, after `head`.
     pub(super) fn after(head: &Head) -> Sealed {
         Sealed { text: String::new(), count: 0, anchors: 0, head: head.clone() }
     }
 
-    /// One more entry, behind an anchor where one is due. `begins`: it is the first of a file.
-    pub(super) fn entry(
+    /// Adds an entry, after an anchor if one is due. `begins`: the entry is the first of a file.
+    pub(super) fn push_entry(
         &mut self,
         entry: &Aggregate,
         key: Option<&Key>,
@@ -54,7 +55,7 @@ impl Sealed {
         if let Some(key) = key
             && (unanchored >= ANCHOR_EVERY || begins && unanchored > 0)
         {
-            self.anchor(key, now)?;
+            self.push_anchor(key, now)?;
         }
         let record = Record::seal(&entry.reject, entry.more, self.head.seq + 1, &self.head.hash)?;
         self.push(&record, self.head.unanchored.saturating_add(1))?;
@@ -62,8 +63,8 @@ impl Sealed {
         Ok(())
     }
 
-    /// One more anchor.
-    pub(super) fn anchor(&mut self, key: &Key, now: Timestamp) -> io::Result<()> {
+    /// Adds an anchor.
+    pub(super) fn push_anchor(&mut self, key: &Key, now: Timestamp) -> io::Result<()> {
         let record = Record::anchor(self.head.seq + 1, format!("{now:.6}"), &self.head.hash, key)?;
         self.push(&record, 0)?;
         self.anchors += 1;

@@ -2,7 +2,7 @@ use super::record::Record;
 use super::verify::{self, verify};
 use super::*;
 
-/// The `n`th of a row of rejects.
+/// The `n`th reject of a series.
 pub(super) fn reject(n: u64) -> Reject {
     Reject {
         id: reject_id(),
@@ -56,7 +56,7 @@ fn open_with(dir: &Path, options: Options) -> Gateway {
     Gateway { audit, metrics, readiness }
 }
 
-/// Waits for the writer's thread, within a time that no sound one needs.
+/// Waits for the writer's thread, at most for a generous time.
 fn eventually(what: &str, holds: impl Fn() -> bool) {
     let start = clock::instant();
     while !holds() {
@@ -105,7 +105,7 @@ fn a_flood_beyond_the_channel_is_counted_too() {
 #[test]
 fn a_sum_wakes_an_idle_writer() {
     let dir = tempfile::tempdir().unwrap();
-    // With no reject let through, the writer hears of nothing but the sum.
+    // No reject passes the limit, so the writer gets only the message about the aggregate.
     let gateway = open_with(dir.path(), Options { per_second: 0, ..options() });
     thread::sleep(Duration::from_millis(50));
     for n in 0..50 {
@@ -187,7 +187,7 @@ fn a_failing_disk_is_told_and_what_failed_is_summed_once_it_is_back() {
     let records = records(&dir);
     assert_eq!(records.iter().map(|r| (r.seq, r.suppressed)).collect::<Vec<_>>(), [(2, Some(4)), (3, None)]);
     verify(&dir).unwrap();
-    // Nothing of the chain is lost with the directory: what was moved away joins on.
+    // The chain survives the directory: the moved files fit before the new ones.
     for file in files::list(&parent.path().join("gone")).unwrap() {
         std::fs::rename(&file.path, dir.join(file.name())).unwrap();
     }
@@ -211,7 +211,7 @@ fn a_frozen_disk_delays_nobody_takes_no_memory_and_every_reject_is_counted() {
     assert!(begun.elapsed() < Duration::from_secs(60), "somebody waited");
     assert_eq!(metrics.audit.records.get(), 0, "the disk took something");
     eventually("what may wait", || audit.inner.to_writer.len() == WAITING);
-    assert!(audit.inner.flood.holding());
+    assert!(audit.inner.limiter.is_holding());
 
     let mut pipe = disk.try_clone().unwrap();
     let thaw = thread::spawn(move || {
@@ -226,7 +226,7 @@ fn a_frozen_disk_delays_nobody_takes_no_memory_and_every_reject_is_counted() {
     });
     audit.close();
     io::Write::write_all(&mut disk, b"end\n").unwrap();
-    let first = &files::strangers(dir.path()).unwrap()[0].path;
+    let first = &files::irregular_files(dir.path()).unwrap()[0].path;
     std::fs::remove_file(first).unwrap();
     std::fs::write(first, thaw.join().unwrap()).unwrap();
     verify(dir.path()).unwrap();

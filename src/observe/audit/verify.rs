@@ -1,12 +1,12 @@
 //! Checks the chain of a reject log, record by record.
 //!
-//! Keeps true: a log passes only if every line is byte for byte what the gateway wrote, from the oldest file kept to the end.
-//! What no chain can show: records cut off its end, and a chain made anew from some record on. With the key, an anchor that holds
-//! shows that all records before it are as they were when it was made. No anchor can show that the log ends early, or that its
-//! records were made anew before a gateway anchored them. For these, [`VerifyOptions`] takes what was seen of the log before, and
-//! [`Mark::missing_in`] what the gateway noted of it.
+//! Keeps true: a log passes only if every line is byte for byte what the gateway wrote, from the oldest file to the
+//! end. A chain alone cannot show that records are missing at its end, or that it was rewritten from some record on.
+//! With the key, a valid anchor shows that all records before it are unchanged since it was made. It cannot show that
+//! the log ends early, or that records were rewritten before a gateway anchored them. [`VerifyOptions`] takes earlier
+//! knowledge of the log for these cases, and [`Mark::missing_in`] takes the head that the gateway stored.
 
-mod watch;
+mod anchor_check;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -15,27 +15,27 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::anchor::Key;
-use super::files::{LogFile, list, set_aside, strangers};
+use super::files::{LogFile, irregular_files, list, set_aside};
 use super::mark::{Mark, begins_after, ends_before};
 use super::record::{NO_HASH, Record};
-use watch::Watch;
+use anchor_check::AnchorCheck;
 
-/// What is demanded of a log besides an unbroken chain.
+/// What a log must fulfil besides an unbroken chain.
 #[derive(Clone, Default)]
 pub struct VerifyOptions {
-    /// Anchors must have been made with one of these; without any, they are records like others.
+    /// Anchors must be made with one of these keys. Without keys, anchors are treated like other records.
     pub keys: Vec<Key>,
-    /// From this record on, each must have an anchor behind it, unless that is not due yet.
+    /// Every record from this one on must have an anchor after it, if one is due.
     pub anchored_since: Option<u64>,
-    /// This record must be there, and an anchor at it or after it, unless that is not due yet.
+    /// This record must exist, with an anchor at it or after it, if one is due.
     pub anchored_to: Option<u64>,
-    /// This very record must be there.
-    pub holding: Option<Mark>,
-    /// When it is checked: an anchor is due once a record is more than a minute old. None: none is due.
+    /// This exact record must exist.
+    pub required: Option<Mark>,
+    /// The time of the check: an anchor is due if a record is more than a minute old. None: no anchor is due.
     pub now: Option<Timestamp>,
 }
 
-/// A chain that holds.
+/// The result for an unbroken chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyReport {
     /// Records read.
@@ -48,32 +48,32 @@ pub struct VerifyReport {
     pub last_seq: u64,
     /// The newest record's hash; zeros for none.
     pub last_hash: String,
-    /// The newest file ends in a line without end: a write in progress, or cut short by a crash.
+    /// The newest file ends with a partial line: a write in progress, or interrupted by a crash.
     pub unfinished: bool,
-    /// Files that held nothing readable at a start, or parts of files, which were kept aside.
+    /// Files or parts of files that were unreadable at a start and were kept aside.
     pub set_aside: usize,
-    /// The anchors, if there are any that were checked.
+    /// The anchors, if any were checked.
     pub anchors: Option<Anchors>,
-    /// Anchors that were not checked, since no key was given.
+    /// Anchors that were not checked, because no key was given.
     pub unchecked: u64,
 }
 
-/// The anchors of a log; all of them hold.
+/// The anchors of a log; all of them are valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchors {
     /// How many.
     pub count: u64,
-    /// The first one's number. What stands before it is as it was then, and may be from before there was a key.
+    /// The first anchor's number. The records before it are unchanged since then, but may be older than the key.
     pub first_seq: u64,
-    /// When that was made.
+    /// When the first anchor was made.
     pub first_at: String,
-    /// The last one's number: the log is vouched for up to here.
+    /// The last anchor's number: the log is anchored up to here.
     pub last_seq: u64,
-    /// What stands after the last one has waited for longer than a gateway that runs lets it.
+    /// Records after the last anchor are older than a running gateway allows.
     pub overdue: bool,
 }
 
-/// Where a chain breaks first.
+/// The first break of a chain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {}{why}", seq.map_or_else(String::new, |seq| format!("record {seq}: ")))]
 pub struct Broken {
@@ -81,31 +81,31 @@ pub struct Broken {
     pub file: String,
     /// The line, from 1.
     pub line: u64,
-    /// The record that is altered, missing or out of order, where that can be told.
+    /// The altered, missing or misplaced record, if it can be determined.
     pub seq: Option<u64>,
-    /// What is wrong.
+    /// What is wrong there.
     pub why: String,
 }
 
-/// Why a log did not verify.
+/// Why a log failed verification.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// It is not as it was written.
+    /// The chain is broken.
     #[error(transparent)]
     Broken(#[from] Broken),
-    /// The chain holds, but nothing vouches for it.
+    /// The chain is unbroken, but has no anchor.
     #[error(
         "no anchor vouches for these {0} records: a gateway that runs with the key anchors them at its start; \
          if one has run, its anchors were removed"
     )]
     Unanchored(u64),
-    /// It could not be read.
+    /// The log could not be read.
     #[error("cannot read the reject log: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Verifies the log in `dir`. The oldest record's `prev` is taken as given, since what it names may have been
-/// deleted in its time.
+/// Verifies the log in `dir`. The oldest record's `prev` is not checked, because retention may have deleted the record
+/// before it.
 ///
 /// # Errors
 /// When the chain is broken or cannot be read.
@@ -113,51 +113,53 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
     verify_with(dir, &VerifyOptions::default())
 }
 
-/// The same, and holds it to more.
+/// Like [`verify`], with more requirements.
 ///
 /// # Errors
-/// The same, and when a demand is not met.
-pub fn verify_with(dir: &Path, demand: &VerifyOptions) -> Result<VerifyReport, VerifyError> {
-    verify_listed(|| list(dir), dir, demand)
+/// Like [`verify`], and when a requirement is not met.
+pub fn verify_with(dir: &Path, options: &VerifyOptions) -> Result<VerifyReport, VerifyError> {
+    verify_listed(|| list(dir), dir, options)
 }
 
 fn verify_listed(
     mut files: impl FnMut() -> io::Result<Vec<LogFile>>,
     dir: &Path,
-    demand: &VerifyOptions,
+    options: &VerifyOptions,
 ) -> Result<VerifyReport, VerifyError> {
     let mut tries = 0;
     loop {
-        match Chain::new(demand).follow_all(&files()?, set_aside(dir)?) {
-            // The gateway deleted a file since it was listed.
+        match Chain::new(options).follow_all(&files()?, set_aside(dir)?) {
+            // Retention deleted a file after it was listed.
             Err(VerifyError::Io(why)) if why.kind() == io::ErrorKind::NotFound && tries < TRIES => tries += 1,
             result => {
                 let verified = result?;
-                return strangers(dir)?.first().map_or(Ok(verified), |file| Err(is_none(file).into()));
+                return irregular_files(dir)?
+                    .first()
+                    .map_or(Ok(verified), |file| Err(not_regular(file).into()));
             }
         }
     }
 }
 
-fn is_none(file: &LogFile) -> Broken {
-    let why = "is no regular file, and no gateway has made it: look at it, and remove it".to_owned();
+fn not_regular(file: &LogFile) -> Broken {
+    let why = "is not a regular file, so no gateway wrote it: inspect it, then remove it".to_owned();
     Broken { file: file.name(), line: 0, seq: None, why }
 }
 
-/// The chain as far as it holds.
+/// The verified part of the chain.
 struct Chain<'a> {
-    last: Option<Seen>,
+    last: Option<LastRecord>,
     first_seq: u64,
     records: u64,
     anchors: u64,
-    demand: &'a VerifyOptions,
-    /// The hash of the record that is demanded.
-    demanded: Option<String>,
-    watch: Watch<'a>,
+    options: &'a VerifyOptions,
+    /// The hash of the required record.
+    required_hash: Option<String>,
+    anchor_check: AnchorCheck<'a>,
 }
 
-/// A record and where it stands.
-struct Seen {
+/// A record and its location.
+struct LastRecord {
     seq: u64,
     hash: String,
     file: String,
@@ -165,9 +167,9 @@ struct Seen {
 }
 
 impl<'a> Chain<'a> {
-    fn new(demand: &'a VerifyOptions) -> Chain<'a> {
-        let watch = Watch::new(demand);
-        Chain { last: None, first_seq: 0, records: 0, anchors: 0, demand, demanded: None, watch }
+    fn new(options: &'a VerifyOptions) -> Chain<'a> {
+        let anchor_check = AnchorCheck::new(options);
+        Chain { last: None, first_seq: 0, records: 0, anchors: 0, options, required_hash: None, anchor_check }
     }
 
     fn follow_all(mut self, files: &[LogFile], set_aside: usize) -> Result<VerifyReport, VerifyError> {
@@ -175,12 +177,12 @@ impl<'a> Chain<'a> {
         for (index, file) in files.iter().enumerate() {
             unfinished = self.follow(file, index + 1 == files.len())?;
         }
-        let unchecked = if self.watch.checks() { 0 } else { self.anchors };
+        let unchecked = if self.anchor_check.has_keys() { 0 } else { self.anchors };
         let missing = self.missing();
         if let Some(broken) = missing.as_ref().filter(|_| self.records == 0) {
             return Err(broken.clone().into());
         }
-        let anchors = self.watch.end(self.last.as_ref(), self.records, missing.is_none())?;
+        let anchors = self.anchor_check.finish(self.last.as_ref(), self.records, missing.is_none())?;
         if let Some(broken) = missing {
             return Err(broken.into());
         }
@@ -200,12 +202,12 @@ impl<'a> Chain<'a> {
         })
     }
 
-    /// What of the demanded records is not there.
+    /// The required record that is missing, if any.
     fn missing(&self) -> Option<Broken> {
-        let VerifyOptions { anchored_since, anchored_to, holding, .. } = self.demand;
+        let VerifyOptions { anchored_since, anchored_to, required, .. } = self.options;
         let last = self.last.as_ref().map_or(0, |last| last.seq);
-        let wanted = holding.as_ref().map(|mark| mark.seq).or(*anchored_to);
-        let (seq, why) = match (wanted, &self.demanded, holding) {
+        let required_seq = required.as_ref().map(|mark| mark.seq).or(*anchored_to);
+        let (seq, why) = match (required_seq, &self.required_hash, required) {
             (Some(seq), Some(hash), Some(mark)) if *hash != mark.hash => (seq, mark.another()),
             (Some(seq), None, _) if seq > last => (seq, ends_before(seq, last)),
             (Some(seq), None, _) => (seq, begins_after(seq, self.first_seq)),
@@ -218,7 +220,7 @@ impl<'a> Chain<'a> {
         Some(Broken { file, line, seq: Some(seq), why })
     }
 
-    /// Reads one file; true when it is the newest and its last line is unfinished.
+    /// Reads one file. True if it is the newest and its last line is incomplete.
     fn follow(&mut self, file: &LogFile, newest: bool) -> Result<bool, VerifyError> {
         let name = file.name();
         let mut reader = BufReader::new(File::open(&file.path)?);
@@ -242,7 +244,7 @@ impl<'a> Chain<'a> {
         Ok(false)
     }
 
-    /// A file is empty between its beginning and its first record, which is the next one of the chain.
+    /// A file may be empty just after it was created. Its name must then have the number of the chain's next record.
     fn check_empty(&self, file: &LogFile, empty: bool) -> Result<(), Broken> {
         match &self.last {
             Some(last) if empty && file.first_seq != last.seq + 1 => {
@@ -273,36 +275,37 @@ impl<'a> Chain<'a> {
             }
             None => self.first_seq = record.seq,
         }
-        self.watch.see(&record)?.map_err(broken)?;
+        self.anchor_check.check_record(&record)?.map_err(broken)?;
         self.records += 1;
-        if self.demand.holding.as_ref().map(|mark| mark.seq).or(self.demand.anchored_to) == Some(record.seq) {
-            self.demanded = Some(record.hash.clone());
+        if self.options.required.as_ref().map(|mark| mark.seq).or(self.options.anchored_to)
+            == Some(record.seq)
+        {
+            self.required_hash = Some(record.hash.clone());
         }
         self.anchors += u64::from(record.is_anchor());
-        self.last = Some(Seen { seq: record.seq, hash: record.hash, file: file.to_owned(), line });
+        self.last = Some(LastRecord { seq: record.seq, hash: record.hash, file: file.to_owned(), line });
         Ok(())
     }
 
-    /// A break in a line that does not tell its own number: it stands where the next was due.
+    /// A break in a line without a readable number. Reported with the number that was expected there.
     fn broken(&self, file: &str, line: u64, why: &str) -> Broken {
         let seq = self.last.as_ref().map(|last| last.seq + 1);
         Broken { file: file.to_owned(), line, seq, why: why.to_owned() }
     }
 }
 
-/// Checks a record whose own hash holds against the one before it.
-fn follows(last: &Seen, record: &Record, file: &str, line: u64) -> Result<(), Broken> {
+/// Checks a record against the one before it. Its own hash was already checked.
+fn follows(last: &LastRecord, record: &Record, file: &str, line: u64) -> Result<(), Broken> {
     let broken = |seq, why| Err(Broken { file: file.to_owned(), line, seq: Some(seq), why });
-    let (due, found) = (last.seq + 1, record.seq);
-    if found > due {
-        return broken(due, format!("missing or moved: record {found} stands in its place"));
+    let (expected, found) = (last.seq + 1, record.seq);
+    if found > expected {
+        return broken(expected, format!("missing or moved: record {found} stands in its place"));
     }
-    if found < due {
-        return broken(found, format!("out of order or repeated: record {due} was due"));
+    if found < expected {
+        return broken(found, format!("out of order or repeated: record {expected} was expected"));
     }
     if record.prev != last.hash {
-        // This record's own hash vouches for its `prev`, so it is the one before that was changed, and hashed
-        // anew to hide it.
+        // This record's hash covers its `prev`. So the record before it was changed, and rehashed to hide that.
         let why = format!("altered and hashed anew: record {found} follows one with another hash");
         return Err(Broken { file: last.file.clone(), line: last.line, seq: Some(last.seq), why });
     }

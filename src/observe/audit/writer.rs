@@ -1,9 +1,9 @@
-//! The one thread that writes the reject log.
+//! The thread that writes the reject log.
 //!
-//! Keeps true: what waits goes into one write; sums are written within a second; what could not be written is
-//! held and summed until it can be; an idle log costs no wake-ups but an hourly look at what to delete. With a key, an anchor
-//! stands within a minute behind every record. The ledger learns only of synced records. The writer
-//! records an act that waits in the ledger within a second, and forgets it there only once its record is synced.
+//! Keeps true: all waiting records go into one write. Aggregates are written within a second. Records that cannot be
+//! written are held and aggregated until they can. An idle log wakes up only once an hour, for retention. With a key,
+//! every record has an anchor after it within a minute. The ledger learns only of synced records. A waiting act is
+//! recorded within a second, and deleted from the ledger only after its record is synced.
 
 use std::io;
 use std::sync::Arc;
@@ -19,46 +19,45 @@ use super::journal::Journal;
 use super::rate_limiter::{Aggregate, RejectRateLimiter};
 use super::{Ledger, Reject};
 
-/// What the writer is told.
+/// A message to the writer.
 pub(super) enum Message {
-    /// Write this.
+    /// Write this reject.
     Reject(Box<Reject>),
-    /// Something is held back now.
-    Sums,
-    /// Keep this from here on.
+    /// An aggregate is held now.
+    Aggregate,
+    /// Use this ledger from now on.
     Ledger(Box<dyn Ledger>),
-    /// Write all there is, and end.
+    /// Write everything, and end.
     Close,
 }
 
-/// The writer's state.
 pub(super) struct Writer {
     journal: Journal,
     inbox: Receiver<Message>,
-    flood: Arc<RejectRateLimiter>,
+    limiter: Arc<RejectRateLimiter>,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     up: bool,
-    /// When sums and syncs are due.
+    /// When aggregates and syncs are due.
     tick: Instant,
-    /// When a look at the retention is due.
-    sweep: Instant,
-    ledger: Option<Noted>,
+    /// When retention is due.
+    expire_at: Instant,
+    ledger: Option<LedgerProgress>,
 }
 
-/// The ledger, and how far it is.
-struct Noted {
+/// The ledger, and what it knows.
+struct LedgerProgress {
     ledger: Box<dyn Ledger>,
-    /// The number of the record that it has as the last one; none before the first note.
+    /// The last record that it knows; none before the first report.
     seq: Option<u64>,
-    /// The acts in the log that it has not forgotten yet.
+    /// Acts that are in the log but not yet deleted from the ledger.
     recorded: Vec<String>,
-    /// When a look at the acts is due.
-    look: Instant,
+    /// When to ask for acts again.
+    next_acts: Instant,
 }
 
-impl Noted {
-    /// Whether there is nothing to note of a log that ends with this record.
+impl LedgerProgress {
+    /// Whether it already knows everything about a log that ends with this record.
     fn is_up_to(&self, seq: u64) -> bool {
         self.seq == Some(seq) && self.recorded.is_empty()
     }
@@ -68,32 +67,32 @@ impl Writer {
     pub(super) fn new(
         journal: Journal,
         inbox: Receiver<Message>,
-        flood: Arc<RejectRateLimiter>,
+        limiter: Arc<RejectRateLimiter>,
         metrics: Arc<Metrics>,
         readiness: Arc<Readiness>,
     ) -> Writer {
         readiness.set_audit(true);
         let now = clock::instant();
-        let sweep = now + SWEEP;
-        Writer { journal, inbox, flood, metrics, readiness, up: true, tick: now, sweep, ledger: None }
+        let expire_at = now + RETENTION_INTERVAL;
+        Writer { journal, inbox, limiter, metrics, readiness, up: true, tick: now, expire_at, ledger: None }
     }
 
-    /// Runs until closed, or until nobody can record any more.
+    /// Runs until it is closed, or until all senders are dropped.
     pub(super) fn run(mut self) {
-        while !self.turn() {}
+        while !self.run_once() {}
     }
 
-    /// Waits until there is something to do, and does it. True at the end.
-    fn turn(&mut self) -> bool {
+    /// Waits for work and does it. True if it is closed.
+    fn run_once(&mut self) -> bool {
         let mut batch = Vec::new();
         let closing = self.wait(&mut batch);
         let now = clock::instant();
         let due = closing || now >= self.tick;
-        let alone = batch.len();
+        let single = batch.len();
         if due {
-            batch.extend(self.flood.take());
+            batch.extend(self.limiter.take());
         }
-        self.write(batch, alone);
+        self.write(batch, single);
         let acts = self.record_acts(now, closing);
         if self.journal.anchor_by().is_some_and(|by| closing || now >= by) {
             let result = self.journal.anchor();
@@ -102,35 +101,35 @@ impl Writer {
         if due {
             self.tick = now + TICK;
         }
-        // The operator's command waits for the record.
+        // Not delayed to the next tick after acts: the operator's command waits for its record.
         if due || acts {
             self.sync();
             self.note();
         }
         self.metrics.audit.anchors.inc_by(self.journal.take_anchors());
-        if now >= self.sweep {
-            self.sweep = now + SWEEP;
-            self.journal.sweep();
+        if now >= self.expire_at {
+            self.expire_at = now + RETENTION_INTERVAL;
+            self.journal.delete_expired();
         }
         closing
     }
 
-    /// Waits for something to do and takes all that is there; true at the end.
+    /// Waits for work and collects all messages. True if it is closed.
     fn wait(&mut self, batch: &mut Vec<Aggregate>) -> bool {
         let last = self.journal.last_seq();
-        let noted = self.ledger.as_ref().is_none_or(|ledger| ledger.is_up_to(last));
-        let restless = self.flood.holding() || self.journal.unsynced() || !noted;
-        let until = if restless { self.tick } else { self.sweep };
-        let until = self.ledger.as_ref().map_or(until, |ledger| until.min(ledger.look));
+        let progress = self.ledger.as_ref().is_none_or(|ledger| ledger.is_up_to(last));
+        let busy = self.limiter.is_holding() || self.journal.unsynced() || !progress;
+        let until = if busy { self.tick } else { self.expire_at };
+        let until = self.ledger.as_ref().map_or(until, |ledger| until.min(ledger.next_acts));
         let until = self.journal.anchor_by().map_or(until, |by| until.min(by));
         let mut next = self.inbox.recv_timeout(until.saturating_duration_since(clock::instant()));
         loop {
             match next {
                 Ok(Message::Reject(reject)) => batch.push(Aggregate::one(reject)),
-                Ok(Message::Sums) => {}
+                Ok(Message::Aggregate) => {}
                 Ok(Message::Ledger(ledger)) => {
-                    let look = clock::instant();
-                    self.ledger = Some(Noted { ledger, seq: None, recorded: Vec::new(), look });
+                    let next_acts = clock::instant();
+                    self.ledger = Some(LedgerProgress { ledger, seq: None, recorded: Vec::new(), next_acts });
                 }
                 Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return true,
                 Err(RecvTimeoutError::Timeout) => return false,
@@ -142,52 +141,53 @@ impl Writer {
         }
     }
 
-    /// Writes a batch whose first `alone` entries were not summed; what fails is held for the next second.
-    fn write(&mut self, batch: Vec<Aggregate>, alone: usize) {
+    /// Writes a batch whose first `single` entries are single rejects. Entries that fail are held for the next second.
+    fn write(&mut self, batch: Vec<Aggregate>, single: usize) {
         if batch.is_empty() {
             return;
         }
         let (written, result) = self.journal.append(&batch);
         self.metrics.audit.records.inc_by(written as u64);
-        self.metrics.audit.suppressed.inc_by(batch[..written].iter().map(|summed| summed.more).sum());
-        // A sum that fails again was counted when its rejects failed, or is no failure yet.
-        self.metrics.audit.failures.inc_by(alone.saturating_sub(written) as u64);
+        self.metrics.audit.suppressed.inc_by(batch[..written].iter().map(|aggregate| aggregate.more).sum());
+        // Only single rejects count: an aggregate's rejects were counted when they failed, or have not failed yet.
+        self.metrics.audit.failures.inc_by(single.saturating_sub(written) as u64);
         for failed in batch.into_iter().skip(written) {
-            self.flood.hold(failed);
+            self.limiter.hold(failed);
         }
         self.report(result);
     }
 
-    /// Records the acts that wait, if it is time to look for them; whether there were any. One that cannot be written waits on.
+    /// Records waiting acts if it is time to ask. Returns whether there were any. An act that cannot be written stays
+    /// in the ledger.
     fn record_acts(&mut self, now: Instant, closing: bool) -> bool {
-        let Some(noted) = &mut self.ledger else { return false };
-        if now < noted.look && !closing {
+        let Some(progress) = &mut self.ledger else { return false };
+        if now < progress.next_acts && !closing {
             return false;
         }
-        noted.look = now + LOOK;
-        let mut acts = noted.ledger.acts();
-        acts.retain(|act| !noted.recorded.contains(&act.id));
+        progress.next_acts = now + ACTS_INTERVAL;
+        let mut acts = progress.ledger.acts();
+        acts.retain(|act| !progress.recorded.contains(&act.id));
         if acts.is_empty() {
             return false;
         }
         let acts: Vec<Aggregate> = acts.into_iter().map(|act| Aggregate::one(Box::new(act))).collect();
         let (written, result) = self.journal.append(&acts);
-        noted.recorded.extend(acts[..written].iter().map(|act| act.reject.id.clone()));
+        progress.recorded.extend(acts[..written].iter().map(|act| act.reject.id.clone()));
         self.metrics.audit.records.inc_by(written as u64);
         self.report(result);
         true
     }
 
-    /// Notes the log's end in the ledger, if that is synced.
+    /// Reports the log's head to the ledger, if it is synced.
     fn note(&mut self) {
-        let Some(noted) = &mut self.ledger else { return };
+        let Some(progress) = &mut self.ledger else { return };
         let head = self.journal.mark();
-        if self.journal.unsynced() || noted.is_up_to(head.seq) {
+        if self.journal.unsynced() || progress.is_up_to(head.seq) {
             return;
         }
-        if noted.ledger.note(&head, &noted.recorded) {
-            noted.seq = Some(head.seq);
-            noted.recorded.clear();
+        if progress.ledger.note(&head, &progress.recorded) {
+            progress.seq = Some(head.seq);
+            progress.recorded.clear();
         }
     }
 
@@ -198,13 +198,13 @@ impl Writer {
         }
     }
 
-    /// Tells readiness and the operator, the operator only of the change.
+    /// Updates readiness, and logs a change.
     fn report(&mut self, result: io::Result<()>) {
         match &result {
             Err(why) if self.up => {
-                tracing::error!(%why, "the reject log cannot be written; rejects are summed until it can");
+                tracing::error!(%why, "the reject log cannot be written; rejects are aggregated until it can");
             }
-            Ok(()) if !self.up => tracing::info!("the reject log is written again"),
+            Ok(()) if !self.up => tracing::info!("the reject log can be written again"),
             _ => {}
         }
         self.up = result.is_ok();
@@ -212,11 +212,11 @@ impl Writer {
     }
 }
 
-/// Between syncs, and between sums.
+/// Between syncs, and between writes of aggregates.
 const TICK: Duration = Duration::from_secs(1);
-const SWEEP: Duration = Duration::from_secs(60 * 60);
-/// Between two looks at the acts.
-const LOOK: Duration = Duration::from_millis(500);
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Between two requests for acts.
+const ACTS_INTERVAL: Duration = Duration::from_millis(500);
 /// Records in one write.
 const BATCH: usize = 1024;
 
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
 
-    /// A writer that takes its turns when the test says so.
+    /// A writer that runs only when the test calls `turn`.
     fn writer(dir: &Path, options: Options) -> (Writer, Sender<Message>) {
         let journal = Journal::open(dir, options, Clock::System).unwrap();
         let (to_writer, inbox) = crossbeam_channel::unbounded();
@@ -249,26 +249,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut writer, to_writer) = writer(dir.path(), options());
         send(&to_writer, 1);
-        assert!(!writer.turn());
+        assert!(!writer.run_once());
         assert!(writer.tick > clock::instant());
         assert_eq!((writer.journal.last_seq(), writer.journal.unsynced()), (1, false));
         // The next turns come within that second.
-        writer.tick = clock::instant() + SWEEP;
-        writer.flood.hold(Aggregate::one(Box::new(reject(1))));
+        writer.tick = clock::instant() + RETENTION_INTERVAL;
+        writer.limiter.hold(Aggregate::one(Box::new(reject(1))));
         send(&to_writer, BATCH as u64 + 3);
-        assert!(!writer.turn());
+        assert!(!writer.run_once());
         assert_eq!(writer.journal.last_seq(), 1 + BATCH as u64);
-        assert!(!writer.turn());
+        assert!(!writer.run_once());
         assert_eq!(writer.journal.last_seq(), 4 + BATCH as u64);
-        assert!(writer.journal.unsynced() && writer.flood.holding());
-        // It is over.
+        assert!(writer.journal.unsynced() && writer.limiter.is_holding());
+        // The second is over.
         writer.tick = clock::instant();
-        assert!(!writer.turn());
-        assert_eq!((writer.journal.unsynced(), writer.flood.holding()), (false, false));
+        assert!(!writer.run_once());
+        assert_eq!((writer.journal.unsynced(), writer.limiter.is_holding()), (false, false));
         assert_eq!(writer.journal.last_seq(), 5 + BATCH as u64);
         send(&to_writer, 0);
         to_writer.send(Message::Close).unwrap();
-        assert!(writer.turn());
+        assert!(writer.run_once());
     }
 
     #[test]
@@ -276,17 +276,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut writer, to_writer) = writer(dir.path(), Options { retain: Duration::ZERO, ..options() });
         send(&to_writer, 1);
-        writer.turn();
-        // A file of long ago, which is swept when that is due.
+        writer.run_once();
+        // An old file, which retention deletes at its next run.
         let old = super::super::files::LogFile::new(dir.path(), 0, "2020-01-01T00:00:00Z".parse().unwrap());
         std::fs::write(&old.path, "").unwrap();
-        to_writer.send(Message::Sums).unwrap();
-        writer.turn();
+        to_writer.send(Message::Aggregate).unwrap();
+        writer.run_once();
         assert_eq!(list(dir.path()).unwrap().len(), 2);
-        writer.sweep = clock::instant();
-        to_writer.send(Message::Sums).unwrap();
-        writer.turn();
+        writer.expire_at = clock::instant();
+        to_writer.send(Message::Aggregate).unwrap();
+        writer.run_once();
         assert_eq!(list(dir.path()).unwrap().len(), 1);
-        assert!(writer.sweep > clock::instant());
+        assert!(writer.expire_at > clock::instant());
     }
 }

@@ -97,7 +97,7 @@ fn all_files_together_stay_within_their_bytes() {
         let largest = list(dir.path()).unwrap().iter().map(|log| log.path.metadata().unwrap().len()).max();
         assert!(largest.unwrap() <= limits.file_bytes.min(max_bytes / 4));
         drop(journal);
-        // It is given less: many files go at once, and no more than must.
+        // With a smaller limit many files are deleted at once, and only as many as necessary.
         let less = Options { max_bytes: max_bytes / 2, ..limits };
         Journal::open(dir.path(), less, Hand::new().0).unwrap();
         let left = bytes(dir.path());
@@ -126,10 +126,10 @@ fn a_file_goes_when_its_last_record_is_past_its_time_and_the_current_one_never()
     let kept = || list(dir.path()).unwrap().iter().map(|log| log.first_seq).collect::<Vec<_>>();
     assert_eq!(kept(), [1, 3, 5]);
     hand.forward(8 * DAY - 2);
-    journal.sweep();
+    journal.delete_expired();
     assert_eq!(kept(), [1, 3, 5], "the last record of the first file has a second to go");
     hand.forward(2);
-    journal.sweep();
+    journal.delete_expired();
     assert_eq!(kept(), [3, 5]);
     hand.forward(100 * DAY);
     drop(journal);
@@ -145,7 +145,7 @@ fn a_file_is_filled_to_its_last_byte_and_no_further() {
     let written = |file_bytes: u64, records: u64, anchored: bool| {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path(), Options { file_bytes, ..options() }, Hand::new().0).unwrap();
-        let mut journal = if anchored { journal.anchored(key()) } else { journal };
+        let mut journal = if anchored { journal.with_anchors(key()) } else { journal };
         write(&mut journal, records);
         journal.anchor().unwrap();
         assert_eq!(verify(dir.path()).unwrap().last_seq, journal.head.seq);
@@ -157,7 +157,7 @@ fn a_file_is_filled_to_its_last_byte_and_no_further() {
         assert_eq!(written(whole, records, anchored), (whole, 1), "{records} records");
         assert_eq!(written(whole - 1, records, anchored), (whole, 2), "{records} records");
     }
-    // What is longer than a file has one to itself.
+    // A record longer than a whole file gets its own file.
     assert_eq!(written(1, 2, true).1, 3);
 }
 
@@ -188,10 +188,10 @@ fn what_is_written_is_unsynced_until_it_is_synced() {
 fn an_anchor_that_fails_is_due_again_in_a_second_and_one_that_a_record_brings_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let hand = Hand::new();
-    let mut journal = Journal::open(dir.path(), options(), hand.0.clone()).unwrap().anchored(key());
+    let mut journal = Journal::open(dir.path(), options(), hand.0.clone()).unwrap().with_anchors(key());
     write(&mut journal, 1);
     journal.current.as_mut().unwrap().file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
-    // Nobody's file, so that it is held against the path and not found there.
+    // An unlinked file: it is compared with the path and not found there.
     journal.current.as_mut().unwrap().log.path = PathBuf::from("/dev/full");
     journal.current.as_mut().unwrap().len = 0;
     let before = clock::instant();
@@ -199,7 +199,7 @@ fn an_anchor_that_fails_is_due_again_in_a_second_and_one_that_a_record_brings_is
     assert!(journal.anchor_by().unwrap() > before);
 
     let dir = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(dir.path(), options(), hand.0.clone()).unwrap().anchored(key());
+    let mut journal = Journal::open(dir.path(), options(), hand.0.clone()).unwrap().with_anchors(key());
     write(&mut journal, 1);
     journal.anchor_by = Some(before);
     hand.forward(DAY);
@@ -339,23 +339,23 @@ fn records_overwritten_at_the_end_are_cut_off_but_kept_aside_and_told() {
     assert_eq!(fs::read_to_string(path.with_extension("unreadable")).unwrap(), lines[3..].join("\n") + "\n");
 }
 
-/// Puts a pipe in the place of the first file, so full that it takes nothing more: a disk that is frozen. Gives its other end, and
-/// how many bytes are in it.
+/// Replaces the first file by a full pipe that accepts no more bytes, which simulates a frozen disk. Returns the pipe's
+/// other end and the number of bytes in it.
 pub(crate) fn freeze(journal: &mut Journal) -> (File, usize) {
     journal.begin().unwrap();
     let current = journal.current.as_mut().unwrap();
     fs::remove_file(&current.log.path).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&current.log.path).status().unwrap().success());
-    // Opened both ways, neither end waits for the other to be opened.
+    // Opened for reading and writing, so that neither open waits for the other end.
     let pipe = OpenOptions::new().read(true).write(true).open(&current.log.path).unwrap();
-    // In blocks of what a pipe takes whole or not at all, until it takes none.
+    // Written in blocks that a pipe accepts completely or not at all.
     let filler = OpenOptions::new().write(true).custom_flags(NONBLOCKING).open(&current.log.path).unwrap();
     let filled = std::iter::from_fn(|| (&filler).write(&[b'x'; 4096]).ok()).sum();
     current.file = Some(pipe.try_clone().unwrap());
     (pipe, filled)
 }
 
-/// O_NONBLOCK, as Linux has it.
+/// The value of O_NONBLOCK on Linux.
 const NONBLOCKING: i32 = 0o4000;
 
 #[test]

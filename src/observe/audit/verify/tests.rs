@@ -20,7 +20,7 @@ impl Log {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual("2026-11-21T10:00:00Z".parse().unwrap());
         for part in 0..3 {
-            // A file takes what one line more would overflow: each batch has its own here.
+            // A new file begins when one more line would not fit, so each batch gets its own file.
             let small = Options { file_bytes: 2800, ..options() };
             let mut journal = Journal::open(dir.path(), small, clock.clone()).unwrap();
             let batch: Vec<Aggregate> =
@@ -47,7 +47,7 @@ impl Log {
         verify(self.dir.path())
     }
 
-    /// That the chain breaks at this file, line and record.
+    /// Asserts that the chain breaks at this file, line and record.
     #[track_caller]
     fn breaks(&self, file: usize, line: u64, seq: u64, why: &str) {
         let Err(VerifyError::Broken(broken)) = self.verify() else { panic!("it passed") };
@@ -256,7 +256,7 @@ fn a_file_that_was_copied_renamed_or_emptied_is_named() {
     assert!(broken.file.starts_with("00000000000000000006") && broken.seq == Some(5), "{broken}");
     assert!(broken.why.contains("begun with record 6"), "{broken}");
 
-    // A name that is none of the log's takes its records out of the log.
+    // A file with another name does not belong to the log, so its records are missing.
     let log = Log::new();
     fs::rename(log.path(1), log.path(1).with_extension("jsonl.bak")).unwrap();
     log.breaks(2, 1, 5, "missing");
@@ -265,7 +265,7 @@ fn a_file_that_was_copied_renamed_or_emptied_is_named() {
     fs::write(log.path(1), "").unwrap();
     log.breaks(2, 1, 5, "missing");
 
-    // The last file emptied, and one before it gone: what is left is an empty file with a number that was not due.
+    // The last file is emptied and one before it deleted. The remaining empty file has an unexpected number.
     let log = Log::new();
     fs::remove_file(log.path(1)).unwrap();
     fs::write(log.path(2), "").unwrap();

@@ -19,7 +19,7 @@ fn ours() -> Key {
     key("a key of the gateway's")
 }
 
-/// A log that gateways with and without a key write, one after the other.
+/// A log written by gateways with and without a key, one after the other.
 struct Log {
     dir: tempfile::TempDir,
     clock: Clock,
@@ -38,7 +38,7 @@ impl Log {
     fn open(&self, key: Option<Key>) -> Journal {
         let journal = Journal::open(self.path(), options(), self.clock.clone()).unwrap();
         let mut journal = match key {
-            Some(key) => journal.anchored(key),
+            Some(key) => journal.with_anchors(key),
             None => journal,
         };
         journal.anchor().unwrap();
@@ -61,7 +61,7 @@ impl Log {
         journal.append(&entries).1.unwrap();
     }
 
-    /// Five rejects and their anchor a minute, ten minutes long: records 1 to 60, every sixth an anchor.
+    /// Ten minutes with five rejects and one anchor each: records 1 to 60, every sixth an anchor.
     fn of_ten_minutes() -> Log {
         let log = Log::new();
         let mut journal = log.open(Some(ours()));
@@ -74,8 +74,8 @@ impl Log {
         log
     }
 
-    /// Makes the whole log anew as somebody who may write the files can, in one file: `change` gives what stands for each record;
-    /// numbers, `prev` and hashes are put right.
+    /// Rewrites the whole log into one file, as anyone with write access could. `change` returns the replacement of
+    /// each record; numbers, `prev` and hashes are corrected.
     fn forge(&self, change: impl Fn(&Record) -> Option<Record>) {
         let mut lines = String::new();
         let (mut seq, mut prev, all) = (0, NO_HASH.to_owned(), records(self.path()));
@@ -89,7 +89,7 @@ impl Log {
         self.put(&lines);
     }
 
-    /// One file with these lines instead of all.
+    /// Replaces all files by one with these lines.
     fn put(&self, lines: &str) {
         let files = list(self.path()).unwrap();
         files.iter().for_each(|file| fs::remove_file(&file.path).unwrap());
@@ -101,9 +101,9 @@ impl Log {
     }
 
     fn verify(&self, change: impl FnOnce(&mut VerifyOptions)) -> Result<VerifyReport, VerifyError> {
-        let mut demand = VerifyOptions { keys: vec![ours()], ..VerifyOptions::default() };
-        change(&mut demand);
-        verify_with(self.path(), &demand)
+        let mut options = VerifyOptions { keys: vec![ours()], ..VerifyOptions::default() };
+        change(&mut options);
+        verify_with(self.path(), &options)
     }
 
     #[track_caller]
@@ -193,7 +193,7 @@ fn an_anchor_is_due_within_a_minute_of_the_first_record_and_only_then() {
 fn a_file_begins_with_an_anchor_so_that_what_retention_leaves_is_held_to_it() {
     let log = Log::new();
     let small = Options { file_bytes: 8000, ..options() };
-    let mut journal = Journal::open(log.path(), small, log.clock.clone()).unwrap().anchored(ours());
+    let mut journal = Journal::open(log.path(), small, log.clock.clone()).unwrap().with_anchors(ours());
     for _ in 0..20 {
         log.write(&mut journal, 3);
     }
@@ -219,7 +219,7 @@ fn a_chain_made_anew_behind_kept_anchors_breaks_at_the_first_of_them() {
         Some(record)
     });
     log.breaks(30, "after record 24, the last anchor that holds");
-    // A record taken out moves all numbers behind it.
+    // Removing a record changes the numbers of all later ones.
     let log = Log::of_ten_minutes();
     log.forge(|record| (record.seq != 26).then(|| record.clone()));
     log.breaks(29, "does not hold");
@@ -232,7 +232,7 @@ fn an_anchor_made_with_another_key_or_changed_anywhere_does_not_hold() {
     log.forge(|record| {
         let mut record = record.clone();
         if record.is_anchor() && record.seq >= 30 {
-            record.detail = theirs.vouch(record.seq, &record.ts, &record.prev);
+            record.detail = theirs.anchor_text(record.seq, &record.ts, &record.prev);
         }
         Some(record)
     });
@@ -265,7 +265,7 @@ fn a_log_with_all_anchors_dropped_is_not_anchored_and_a_young_one_need_not_be_ye
     let log = Log::of_ten_minutes();
     log.forge(|record| (!record.is_anchor()).then(|| record.clone()));
     let later = Some(log.clock.now());
-    assert!(matches!(log.verify(|demand| demand.now = later), Err(VerifyError::Unanchored(50))));
+    assert!(matches!(log.verify(|options| options.now = later), Err(VerifyError::Unanchored(50))));
     assert!(verify(log.path()).is_ok());
 
     let young = Log::new();
@@ -275,7 +275,7 @@ fn a_log_with_all_anchors_dropped_is_not_anchored_and_a_young_one_need_not_be_ye
     assert_eq!(young.verify(|_| {}).unwrap().anchors, None);
 }
 
-/// 3,000 records of ten minutes without a key, then some with one.
+/// 3,000 records within ten minutes without a key, then some with one.
 fn before_the_key() -> Log {
     let log = Log::new();
     let mut journal = log.open(None);
@@ -306,10 +306,10 @@ fn what_is_from_before_the_key_is_not_broken_and_cannot_be_changed_after() {
 #[test]
 fn a_log_that_ends_before_the_first_record_with_the_key_is_cut_off() {
     let log = before_the_key();
-    log.verify(|demand| demand.anchored_since = Some(3001)).unwrap();
+    log.verify(|options| options.anchored_since = Some(3001)).unwrap();
     let end = records(log.path()).last().unwrap().seq;
-    log.verify(|demand| demand.anchored_since = Some(end + 1)).unwrap();
-    broken(log.verify(|demand| demand.anchored_since = Some(end + 2)), end + 1, "the log ends before");
+    log.verify(|options| options.anchored_since = Some(end + 1)).unwrap();
+    broken(log.verify(|options| options.anchored_since = Some(end + 2)), end + 1, "the log ends before");
 }
 
 #[test]
@@ -336,11 +336,11 @@ fn a_log_cut_off_at_its_end_is_found_by_who_kept_the_last_anchors_number() {
     let log = Log::of_ten_minutes();
     let lines = log.lines();
     let kept = log.verify(|_| {}).unwrap().anchors.unwrap().last_seq;
-    log.verify(|demand| demand.anchored_to = Some(kept)).unwrap();
+    log.verify(|options| options.anchored_to = Some(kept)).unwrap();
     log.put(&lines[..54].concat());
     log.verify(|_| {}).unwrap();
-    broken(log.verify(|demand| demand.anchored_to = Some(kept)), 55, "last anchor is record 54");
-    broken(log.verify(|demand| demand.anchored_since = Some(56)), 55, "ends before record 56");
+    broken(log.verify(|options| options.anchored_to = Some(kept)), 55, "last anchor is record 54");
+    broken(log.verify(|options| options.anchored_since = Some(56)), 55, "ends before record 56");
 }
 
 #[test]
@@ -349,13 +349,14 @@ fn what_a_gateway_would_have_anchored_by_now_is_missed() {
     let end = log.clock.now();
     let later = |seconds: i64| Some(end + jiff::SignedDuration::from_secs(seconds));
     let overdue =
-        |seconds| log.verify(|demand| demand.now = later(seconds)).unwrap().anchors.unwrap().overdue;
+        |seconds| log.verify(|options| options.now = later(seconds)).unwrap().anchors.unwrap().overdue;
     assert!(!overdue(3600), "all of it is anchored");
     log.put(&log.lines()[..59].concat());
-    // The first of those after the last anchor came a minute before the end.
+    // The first record after the last anchor came a minute before the end.
     assert!(!overdue(8) && overdue(10));
-    let since =
-        |seq, seconds| log.verify(|demand| (demand.anchored_since, demand.now) = (Some(seq), later(seconds)));
+    let since = |seq, seconds| {
+        log.verify(|options| (options.anchored_since, options.now) = (Some(seq), later(seconds)))
+    };
     assert!(since(1, 8).is_ok());
     broken(since(1, 10), 55, "no anchor after record 54");
     broken(since(59, 10), 55, "no anchor after record 54");
@@ -369,7 +370,7 @@ fn what_a_gateway_would_have_anchored_by_now_is_missed() {
     assert!(overdue(-3600), "no gateway wrote that time");
 
     log.forge(|record| (!record.is_anchor() && record.seq < 6).then(|| record.clone()));
-    let bare = |seconds| log.verify(|demand| demand.now = later(seconds));
+    let bare = |seconds| log.verify(|options| options.now = later(seconds));
     assert!(matches!(bare(3600), Err(VerifyError::Unanchored(5))));
     assert_eq!(bare(-600).unwrap().anchors, None, "they came just now");
 }
