@@ -157,7 +157,7 @@ fn open_to_others(dir: &Path, of: &Metadata) -> Option<String> {
         ));
     }
     (mode & OTHERS_READ != 0).then(|| {
-        format!("{shown} has mode {mode:04o}: others may read the payloads in it; `chmod 700 {shown}`")
+        format!("{shown} has mode {mode:04o}: others may read it and the payloads in it; `chmod 700 {shown}`")
     })
 }
 

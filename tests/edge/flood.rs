@@ -48,7 +48,7 @@ async fn silent_connections_to_the_admin_port_keep_nobody_else_from_it() {
     };
     within(Duration::from_secs(20), "silent connections are closed", closed).await;
     let said = gateway.log();
-    assert_eq!(said.matches("closing more").count(), 1, "{said}");
+    assert_eq!(said.matches("each new one closes").count(), 1, "{said}");
     until("its end is told", async || gateway.log().contains("no longer closes connections early")).await;
 }
 
