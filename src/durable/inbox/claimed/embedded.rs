@@ -93,8 +93,10 @@ impl EmbeddedClaims {
         claimed_before: bool,
     ) -> Result<(), EnqueueError> {
         let claimant = Claimant::of(of);
-        self.step(move |tables| if claimed_before { tables.expire(&claimant) } else { tables.end(&claimant) })
-            .await
+        self.step(move |tables| {
+            if claimed_before { tables.expire_claim(&claimant) } else { tables.delete_claim(&claimant) }
+        })
+        .await
     }
 
     async fn step<T: Send + 'static>(
@@ -185,8 +187,8 @@ impl ClaimTables<'_> {
             Some(Flag::Dropped) => return Ok(Claim::Dropped { newly: false }),
             Some(Flag::Perhaps) | None => {}
         }
-        let held = self.held(&claimant.identity)?;
-        if held.as_ref().is_some_and(|held| self.is_anothers(held, claimant)) {
+        let held = self.claim_row(&claimant.identity)?;
+        if held.as_ref().is_some_and(|held| self.is_held_by_other(held, claimant)) {
             return Ok(Claim::InProgress);
         }
         let before = held.as_ref().filter(|held| held.body == claimant.body);
@@ -222,7 +224,7 @@ impl ClaimTables<'_> {
     }
 
     fn commit(&self, claimant: &Claimant, kind: EntryKind, window: i64) -> Result<()> {
-        if self.held(&claimant.identity)?.is_some_and(|held| self.is_anothers(&held, claimant)) {
+        if self.claim_row(&claimant.identity)?.is_some_and(|held| self.is_held_by_other(&held, claimant)) {
             return Ok(());
         }
         let mut records = self.records(&claimant.identity)?;
@@ -236,12 +238,11 @@ impl ClaimTables<'_> {
             );
             self.remember(&claimant.identity, &records, window)?;
         }
-        self.end(claimant)?;
+        self.delete_claim(claimant)?;
         self.sweep(window)
     }
 
-    /// Ends the claimant's own claim.
-    fn end(&self, claimant: &Claimant) -> Result<()> {
+    fn delete_claim(&self, claimant: &Claimant) -> Result<()> {
         self.conn
             .prepare_cached("DELETE FROM claims WHERE identity = ?1 AND owner = ?2")?
             .execute(params![claimant.identity.0, claimant.owner.0])?;
@@ -249,18 +250,18 @@ impl ClaimTables<'_> {
     }
 
     /// Ends the lease of the claimant's own claim, and keeps the claim.
-    fn expire(&self, claimant: &Claimant) -> Result<()> {
+    fn expire_claim(&self, claimant: &Claimant) -> Result<()> {
         self.conn
             .prepare_cached("UPDATE claims SET until = ?3 WHERE identity = ?1 AND owner = ?2")?
             .execute(params![claimant.identity.0, claimant.owner.0, self.now])?;
         Ok(())
     }
 
-    fn is_anothers(&self, held: &ClaimRow, claimant: &Claimant) -> bool {
+    fn is_held_by_other(&self, held: &ClaimRow, claimant: &Claimant) -> bool {
         held.owner != claimant.owner && held.until > self.now
     }
 
-    fn held(&self, identity: &Identity) -> Result<Option<ClaimRow>> {
+    fn claim_row(&self, identity: &Identity) -> Result<Option<ClaimRow>> {
         self.conn
             .prepare_cached("SELECT owner, body, first, until FROM claims WHERE identity = ?1")?
             .query_row([identity.0], |row| {

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Claim, EntryKind, Grant, Naming, Options};
 use crate::config::OnConflict;
-use crate::durable::inbox::redis::claims::stem;
+use crate::durable::inbox::redis::claims::key_prefix;
 use crate::durable::inbox::redis::cluster_client::ClusterClient;
 use crate::durable::inbox::redis::health::RedisHealth;
 use crate::durable::inbox::redis::node_connection::Fault;
@@ -146,15 +146,15 @@ impl RedisClaims {
         of: &EnqueueRequest,
         arguments: impl Fn(&mut Cmd),
     ) -> Result<Value, EnqueueError> {
-        let stem = stem(&format!("{}:{}", of.source, hex::encode(of.identity.0)), &self.queue);
+        let key_prefix = key_prefix(&format!("{}:{}", of.source, hex::encode(of.identity.0)), &self.queue);
         // First by hash. If the server does not know the hash, by text, which also loads it.
         let mut answer = Value::Nil;
         for (command, script) in [("EVALSHA", &*step.hash), ("EVAL", step.text)] {
             let mut call = redis::cmd(command);
-            call.arg(script).arg(2).arg(format!("{stem}:seen")).arg(format!("{stem}:claim"));
+            call.arg(script).arg(2).arg(format!("{key_prefix}:seen")).arg(format!("{key_prefix}:claim"));
             call.arg(&of.owner.0[..]).arg(&of.body.0[..]);
             arguments(&mut call);
-            answer = self.call(&stem, call).await?;
+            answer = self.call(&key_prefix, call).await?;
             if !matches!(&answer, Value::ServerError(why) if why.code() == "NOSCRIPT") {
                 break;
             }

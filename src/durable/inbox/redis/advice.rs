@@ -33,7 +33,7 @@ impl Servers {
             (Server::Node(address), _) => Some(address),
             // Only Sentinels know the master.
             (Server::Master, Kind::Sentinel(_)) => None,
-            (Server::Master, Kind::Single | Kind::Cluster) => self.given().first(),
+            (Server::Master, Kind::Single | Kind::Cluster) => self.configured().first(),
         };
         let advice = match self.known(&why) {
             None if !is_settled(&why) => match address {

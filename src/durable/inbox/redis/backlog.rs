@@ -48,7 +48,7 @@ impl Backlog {
     }
 
     /// Records a stream's groups. Groups that are not listed are forgotten.
-    pub(super) fn has_groups(&self, stream: &str, mut groups: BTreeMap<Vec<u8>, Seen>) {
+    pub(super) fn set_groups(&self, stream: &str, mut groups: BTreeMap<Vec<u8>, Seen>) {
         let mut seen = self.seen();
         let before = seen.remove(stream).unwrap_or_default();
         for (name, now) in &mut groups {
@@ -107,7 +107,7 @@ mod tests {
         let backlog = Backlog::new(10, Some(second * 10));
         let look = |after: u32, read: &str, idle: Option<Duration>| {
             let seen = Seen::new(read.to_owned(), idle, start + second * after);
-            backlog.has_groups("s", BTreeMap::from([(b"g".to_vec(), seen)]));
+            backlog.set_groups("s", BTreeMap::from([(b"g".to_vec(), seen)]));
         };
         let at = |after: u32| ignored(&backlog, start + second * after);
         assert_eq!(at(0), ["10000"]);
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(at(90), ["10000"], "it has a consumer: the server judges");
         look(16, "7-0", None);
         assert_eq!((at(23).len(), at(24).len()), (1, 3), "from when the consumer was seen");
-        backlog.has_groups("s", BTreeMap::new());
+        backlog.set_groups("s", BTreeMap::new());
         assert_eq!(at(90), ["10000"], "it is gone");
         assert_eq!(ignored(&Backlog::new(10, None), start), ["0"]);
     }

@@ -9,22 +9,22 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Script, Value};
 
 use super::is_away;
-use super::script::{said, short};
+use super::script::{said, shorten};
 
 /// The question about the claims of one queue.
 pub struct Claims {
-    stem: String,
+    key_prefix: String,
 }
 
 /// The common prefix of an identity's keys. The braces hold the part that decides the slot.
-pub(in crate::durable::inbox) fn stem(of: &str, queue: &str) -> String {
+pub(in crate::durable::inbox) fn key_prefix(of: &str, queue: &str) -> String {
     format!("hookgate:{{{of}}}:{queue}")
 }
 
 impl Claims {
     /// `queue` is the queue's configured name, and `key` a key of the server.
     pub fn new(queue: &str, key: &str) -> Claims {
-        Claims { stem: stem(key, queue) }
+        Claims { key_prefix: key_prefix(key, queue) }
     }
 
     /// Why claims are refused, if so: the refused command, and Redis' own words.
@@ -47,7 +47,10 @@ impl Claims {
 
     fn by(&self, command: &str, script: &str) -> Cmd {
         let mut ask = redis::cmd(command);
-        ask.arg(script).arg(2).arg(format!("{}:seen", self.stem)).arg(format!("{}:claim", self.stem));
+        ask.arg(script)
+            .arg(2)
+            .arg(format!("{}:seen", self.key_prefix))
+            .arg(format!("{}:claim", self.key_prefix));
         ask
     }
 }
@@ -58,7 +61,7 @@ fn refusal(reply: Value) -> Option<String> {
         Value::Array(parts) => {
             let [Value::BulkString(command), Value::BulkString(why)] = &parts[..] else { return None };
             let [command, why] = [command, why].map(|text| String::from_utf8_lossy(text).into_owned());
-            (short(&why), Some(command))
+            (shorten(&why), Some(command))
         }
         _ => return None,
     };

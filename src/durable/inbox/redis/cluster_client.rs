@@ -170,7 +170,7 @@ impl ClusterClient {
 
     /// The addresses to ask: the configured nodes and the known masters.
     fn addresses(&self) -> Vec<Address> {
-        let mut addresses = self.servers.given().to_vec();
+        let mut addresses = self.servers.configured().to_vec();
         for entry in self.entries().iter() {
             if let Server::Node(address) = &entry.master.server
                 && !addresses.contains(address)

@@ -86,7 +86,7 @@ impl GroupMonitor {
             let seen = Seen::new(group.read.clone(), group.idle, now);
             (group.raw.clone(), seen)
         });
-        self.backlog.has_groups(stream, seen.collect());
+        self.backlog.set_groups(stream, seen.collect());
         let ahead = info.ahead();
         if let (Some(ahead), false) = (ahead, known.ahead) {
             tracing::warn!(

@@ -28,7 +28,7 @@ pub struct Inspected {
 /// When no node answers with the topology.
 pub async fn masters(servers: &Servers) -> Result<Vec<Inspected>, String> {
     let mut failed = "no server is configured".to_owned();
-    for node in servers.given() {
+    for node in servers.configured() {
         match Topology::look(servers, node, TIMEOUTS).await {
             Ok(topology) => {
                 let mut masters = Vec::new();

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, Pipeline, Value};
 
-use super::retention::shown;
+use super::retention::printable;
 use super::script::Scripts;
 
 /// Sends commands to the server of a stream. `None` without an answer.
@@ -167,7 +167,7 @@ impl StreamInfo {
             let behind = unread + counting.pending(&row).await?;
             let firsts = [row.first_pending, row.first_unread].into_iter().filter(|id| !id.is_empty());
             groups.push(Group {
-                name: shown(&row.raw),
+                name: printable(&row.raw),
                 behind,
                 oldest: firsts.min_by_key(|id| order(id)),
                 raw: row.raw,

@@ -80,7 +80,7 @@ impl NodeConnection {
         }
     }
 
-    /// Whether calls are sent.
+    /// Whether the server is connected.
     pub(super) fn is_up(&self) -> bool {
         self.session.borrow().is_some()
     }
@@ -170,7 +170,7 @@ impl NodeConnection {
         if !self.load_scripts.is_empty() {
             self.load_scripts.exec_async(&mut connection).await.map_err(within)?;
         }
-        let (to, over) = (servers::leads_to(&client), CancellationToken::new());
+        let (to, over) = (servers::address_of(&client), CancellationToken::new());
         Ok((Arc::new(Session { connection, to, over }), probe_connection, refusal))
     }
 
@@ -184,7 +184,7 @@ impl NodeConnection {
             tokio::time::sleep(ASK_SENTINELS_EVERY).await;
             // An error, or a server that does not confirm its role, leaves the current master in place.
             let named = self.servers.find(&self.server, TIMEOUTS).await;
-            if let Some(named) = named.ok().as_ref().and_then(servers::leads_to)
+            if let Some(named) = named.ok().as_ref().and_then(servers::address_of)
                 && session.to.as_ref() != Some(&named)
             {
                 return named;

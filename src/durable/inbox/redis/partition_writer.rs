@@ -75,14 +75,14 @@ impl PartitionWriter {
         let mut waiting = Vec::with_capacity(BATCH_EVENTS);
         while queue.recv_many(&mut waiting, BATCH_EVENTS).await > 0 {
             while !waiting.is_empty() {
-                let rest = waiting.split_off(fitting(&waiting));
-                self.work(std::mem::replace(&mut waiting, rest)).await;
+                let rest = waiting.split_off(batch_len(&waiting));
+                self.write_all(std::mem::replace(&mut waiting, rest)).await;
             }
         }
     }
 
     /// Calls the script until every request has its answer.
-    async fn work(&mut self, waiting: Vec<Waiting>) {
+    async fn write_all(&mut self, waiting: Vec<Waiting>) {
         let mut batches = self.by_stream(waiting);
         // A conflict needs a second call, and a full stream a third. Each can repeat once if the server forgot the
         // scripts.
@@ -129,7 +129,7 @@ impl PartitionWriter {
             Err(Fault::Unknown) => return self.fail_all(batches, &EnqueueError::Unknown),
             Err(Fault::Unclear(why)) => return self.fail_all(batches, &EnqueueError::Unclear(why)),
         };
-        let held = self.replicas.have_it(&mut replies);
+        let held = self.replicas.have_writes(&mut replies);
         if replies.len() != batches.len() {
             return self.fail_all(batches, &EnqueueError::Unknown);
         }
@@ -141,14 +141,14 @@ impl PartitionWriter {
             match script::read(reply, batch.entries.len()) {
                 Outcome::Answers(answers) => {
                     let batch = self.settle(node, batch, answers, held);
-                    again.extend(self.with_room(node, batch).await);
+                    again.extend(self.make_room_for_full(node, batch).await);
                 }
                 Outcome::NotLoaded => {
                     load = true;
                     again.push(batch);
                 }
                 Outcome::NotRun(code, text) => {
-                    let error = self.not_run(node, &batch.stream, &code, text);
+                    let error = self.refusal(node, &batch.stream, &code, text);
                     self.fail_all(vec![batch], &error);
                 }
                 Outcome::Unclear(text) => {
@@ -201,7 +201,7 @@ impl PartitionWriter {
     fn settle(&mut self, node: &NodeConnection, batch: Batch, answers: Vec<Answer>, held: bool) -> Batch {
         if answers.contains(&Answer::Entered) && !self.known.contains(&batch.stream) {
             self.known.insert(batch.stream.clone());
-            self.written.note(&batch.stream);
+            self.written.add(&batch.stream);
             self.client.health().track(&batch.stream);
         }
         let mut again = Vec::new();
@@ -232,7 +232,7 @@ impl PartitionWriter {
                 }
                 Answer::Refused(text) => {
                     let code = text.split(' ').next().unwrap_or_default().to_owned();
-                    let error = self.not_run(node, &batch.stream, &code, text);
+                    let error = self.refusal(node, &batch.stream, &code, text);
                     self.fail(entry, error);
                     continue;
                 }
@@ -248,7 +248,7 @@ impl PartitionWriter {
 
     /// Gives the events of a batch to call again. If the stream was full, it first makes room; if that fails, those
     /// events fail.
-    async fn with_room(&mut self, node: &NodeConnection, mut batch: Batch) -> Option<Batch> {
+    async fn make_room_for_full(&mut self, node: &NodeConnection, mut batch: Batch) -> Option<Batch> {
         let wanted = batch.entries.iter().filter(|entry| entry.full).count();
         if wanted > 0 {
             let made = retention::make_room(node, &self.scripts, &batch.stream, wanted, &self.backlog).await;
@@ -275,7 +275,7 @@ impl PartitionWriter {
     }
 
     /// Turns a Redis error into the error of the event that it kept out.
-    fn not_run(&self, node: &NodeConnection, stream: &str, code: &str, text: String) -> EnqueueError {
+    fn refusal(&self, node: &NodeConnection, stream: &str, code: &str, text: String) -> EnqueueError {
         if self.client.handle_redirect(node, code, &text) {
             return EnqueueError::Unreachable;
         }
@@ -329,7 +329,7 @@ impl PartitionWriter {
 }
 
 /// How many waiting requests go in one call: at least one, and no more than Redis can process between two probes.
-fn fitting(waiting: &[Waiting]) -> usize {
+fn batch_len(waiting: &[Waiting]) -> usize {
     let mut bytes = 0;
     let within = waiting.iter().take_while(|one| {
         bytes += one.request.event.json.len();
@@ -359,7 +359,7 @@ mod tests {
                 let event = Event::with_payload("e", &format!("\"{}\"", "x".repeat(*bytes)));
                 Waiting { request: EnqueueRequest { event, ..request("e", "1") }.into(), reply: reply().0 }
             });
-            fitting(&waiting.collect::<Vec<_>>())
+            batch_len(&waiting.collect::<Vec<_>>())
         };
         assert_eq!(fits(&[3000, 3000, 3000]), 3);
         assert_eq!(fits(&[BATCH_BYTES / 2, BATCH_BYTES / 4, BATCH_BYTES / 4]), 2);

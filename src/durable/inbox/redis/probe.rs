@@ -44,7 +44,9 @@ impl Probe {
             }
             // Events are still sent, since each one's own refusal says best why. But the server does not count as
             // ready.
-            Some(Value::ServerError(why)) if refuses(why.code()) => return Ok(Some(why.code().to_owned())),
+            Some(Value::ServerError(why)) if refuses_writes(why.code()) => {
+                return Ok(Some(why.code().to_owned()));
+            }
             _ => {}
         }
         // No events are sent: each would enter, wait for replicas in vain, and end as unknown.
@@ -55,7 +57,7 @@ impl Probe {
         {
             return Err(why);
         }
-        if !self.replicas.have_it(&mut replies) {
+        if !self.replicas.have_writes(&mut replies) {
             return Err(format!("fewer than ack_replicas = {} keep up with it", self.replicas.0));
         }
         let Some(claims) = &self.claims else { return Ok(None) };
@@ -71,7 +73,9 @@ impl Probe {
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<Option<String>> {
         Ok(match self.replies(connection).await?.first() {
-            Some(Value::ServerError(why)) if is_down(why.code()) || refuses(why.code()) => Some(said(why)),
+            Some(Value::ServerError(why)) if is_down(why.code()) || refuses_writes(why.code()) => {
+                Some(said(why))
+            }
             _ => None,
         })
     }
@@ -91,7 +95,7 @@ impl Probe {
 
 /// Whether an error code means that the server refuses writes from every user now: no memory, disk or replicas. The
 /// probes of streams and claims report missing rights.
-fn refuses(code: &str) -> bool {
+fn refuses_writes(code: &str) -> bool {
     matches!(code, OUT_OF_MEMORY | "MISCONF" | "NOREPLICAS")
 }
 

@@ -53,7 +53,7 @@ impl Reader {
     /// When the name is unusable, or Redis cannot be reached.
     pub async fn open(servers: &Servers, name: &str, partitions: u32) -> Result<Reader, ReadError> {
         let streams = Streams::parse(name, partitions).map_err(OpenError::Name)?;
-        let topology = look(servers).await?;
+        let topology = read_topology(servers).await?;
         let mut masters = Vec::new();
         for master in topology.masters {
             let connection = match servers.find(&master.server, TIMEOUTS).await {
@@ -91,7 +91,7 @@ impl Reader {
                 position.insert(stream, id);
                 // Skips an entry that no gateway wrote.
                 if let Some(event) = event {
-                    events.push((print(&position), event));
+                    events.push((format_cursor(&position), event));
                 }
             }
         }
@@ -105,7 +105,7 @@ impl Reader {
     pub async fn end(&mut self, last: usize) -> Result<(u64, String), ReadError> {
         let mut total = 0;
         let mut tails = Vec::new();
-        for stream in self.find().await? {
+        for stream in self.existing_streams().await? {
             let length = redis::cmd("XLEN").arg(&stream).to_owned();
             total += self.ask::<u64>(&stream, &length).await?;
             let mut tail = Tail { stream, ids: VecDeque::new(), more: true };
@@ -123,7 +123,7 @@ impl Reader {
             }
         }
         let before = tails.into_iter().filter_map(|tail| Some((tail.stream, *tail.ids.front()?)));
-        Ok((total, print(&before.collect())))
+        Ok((total, format_cursor(&before.collect())))
     }
 
     /// Reads older ids of a stream, before `id`. It reads one more than `left`, so that one remains as the cursor.
@@ -147,13 +147,13 @@ impl Reader {
         let slot = slot(stream);
         match self.masters.iter_mut().find(|(master, _)| master.has(slot)) {
             Some((_, connection)) => command.query_async(connection).await.map_err(failed),
-            None => Err(nowhere(stream)),
+            None => Err(no_master(stream)),
         }
     }
 
     /// The next entries of every stream, ordered by id and then by stream.
     async fn entries(&mut self, position: &Position, limit: usize) -> Result<Vec<Entry>, ReadError> {
-        let mut streams = self.find().await?;
+        let mut streams = self.existing_streams().await?;
         let mut entries = Vec::new();
         for (master, connection) in &mut self.masters {
             let here: Vec<String> = streams.extract_if(.., |stream| master.has(slot(stream))).collect();
@@ -171,14 +171,14 @@ impl Reader {
             }
         }
         if let Some(stream) = streams.first() {
-            return Err(nowhere(stream));
+            return Err(no_master(stream));
         }
         entries.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         Ok(entries)
     }
 
     /// The existing streams.
-    async fn find(&mut self) -> Result<Vec<String>, ReadError> {
+    async fn existing_streams(&mut self) -> Result<Vec<String>, ReadError> {
         if let Some(fixed) = self.streams.fixed() {
             return Ok(fixed);
         }
@@ -215,9 +215,9 @@ impl Reader {
 }
 
 /// Asks the configured nodes in turn for the topology.
-async fn look(servers: &Servers) -> Result<Topology, ReadError> {
+async fn read_topology(servers: &Servers) -> Result<Topology, ReadError> {
     let mut failed = String::new();
-    for node in servers.given() {
+    for node in servers.configured() {
         match Topology::look(servers, node, TIMEOUTS).await {
             Ok(topology) => return Ok(topology),
             Err(why) => failed = why,
@@ -249,7 +249,7 @@ struct Tail {
     more: bool,
 }
 
-fn nowhere(stream: &str) -> ReadError {
+fn no_master(stream: &str) -> ReadError {
     ReadError::Redis(format!("stream {stream}: no master of the cluster has its slot"))
 }
 
@@ -258,7 +258,7 @@ fn failed(why: redis::RedisError) -> ReadError {
 }
 
 /// A cursor, such as `5-0@hooks.0,7-1@hooks.1`. Stream names hold no comma.
-fn print(position: &Position) -> String {
+fn format_cursor(position: &Position) -> String {
     let parts: Vec<String> =
         position.iter().map(|(stream, id)| format!("{}-{}@{stream}", id.0, id.1)).collect();
     parts.join(",")

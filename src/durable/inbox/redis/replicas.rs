@@ -25,7 +25,7 @@ impl Replicas {
     }
 
     /// Takes the replies to [`Replicas::wait`] off the end. True if enough replicas have the writes.
-    pub(super) fn have_it(self, replies: &mut Vec<Value>) -> bool {
+    pub(super) fn have_writes(self, replies: &mut Vec<Value>) -> bool {
         if self.0 == 0 {
             return true;
         }

@@ -25,7 +25,7 @@ impl Written {
         Written(Mutex::new(streams.into_iter().collect()))
     }
 
-    pub(super) fn note(&self, stream: &str) {
+    pub(super) fn add(&self, stream: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(stream.to_owned());
     }
 
@@ -165,14 +165,14 @@ fn read(reply: Value) -> Option<Trimmed> {
 /// The printable names of consumer groups.
 pub(super) fn names(groups: &[Value]) -> Vec<String> {
     let text = |name: &Value| match name {
-        Value::BulkString(name) => Some(shown(name)),
+        Value::BulkString(name) => Some(printable(name)),
         _ => None,
     };
     groups.iter().filter_map(text).collect()
 }
 
 /// A consumer group's name, cut and made printable. It may hold any bytes and be long.
-pub(super) fn shown(group: &[u8]) -> String {
+pub(super) fn printable(group: &[u8]) -> String {
     String::from_utf8_lossy(group).chars().take(NAME_CHARS).collect()
 }
 

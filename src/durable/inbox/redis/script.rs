@@ -198,17 +198,17 @@ fn answer(value: Value) -> Answer {
         Value::Int(5) => Answer::Conflict,
         Value::Int(6) => Answer::Dropped,
         Value::Int(7) => Answer::Full,
-        Value::BulkString(text) => Answer::Refused(short(&String::from_utf8_lossy(&text))),
+        Value::BulkString(text) => Answer::Refused(shorten(&String::from_utf8_lossy(&text))),
         _ => Answer::Refused("an answer that the script never gives".to_owned()),
     }
 }
 
 /// An error in Redis' own words.
 pub(in crate::durable::inbox) fn said(why: &redis::ServerError) -> String {
-    short(&format!("{} {}", why.code(), why.details().unwrap_or_default()))
+    shorten(&format!("{} {}", why.code(), why.details().unwrap_or_default()))
 }
 
-pub(super) fn short(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     text.trim().trim_start_matches('-').chars().take(120).collect()
 }
 

@@ -30,9 +30,9 @@ use super::{OpenError, said};
 /// The configured servers.
 pub struct Servers {
     kind: Kind,
-    given: Vec<Address>,
+    configured: Vec<Address>,
     /// The first URL. Its credentials and database hold for every server.
-    like: ConnectionInfo,
+    first_url: ConnectionInfo,
     tls: Option<TlsCertificates>,
 }
 
@@ -90,7 +90,7 @@ impl Servers {
     /// # Errors
     /// When a URL is malformed, the URLs do not go together, or the file holds no certificate.
     pub fn open(urls: &[Secret], kind: Kind, ca: Option<&Path>) -> Result<Servers, OpenError> {
-        let (mut given, mut like, mut schemes) = (Vec::new(), None, Vec::new());
+        let (mut configured, mut first_url, mut schemes) = (Vec::new(), None, Vec::new());
         for url in urls {
             // The driver would take the text before the character as the host, and connect to another server.
             if config::password_breaks_url(url.expose()) {
@@ -108,20 +108,20 @@ impl Servers {
             };
             // A URL writes an IPv6 address in brackets; a socket address has none.
             let host = host.trim_matches(['[', ']']).to_owned();
-            given.push(Address { host, port: *port });
+            configured.push(Address { host, port: *port });
             schemes.push(tls);
-            like.get_or_insert(info);
+            first_url.get_or_insert(info);
         }
-        let like = like.ok_or(OpenError::Url)?;
+        let first_url = first_url.ok_or(OpenError::Url)?;
         let tls = schemes.contains(&true);
         if tls && schemes.contains(&false) {
             return Err(OpenError::Mixed);
         }
-        if kind == Kind::Cluster && like.redis_settings().db() != 0 {
+        if kind == Kind::Cluster && first_url.redis_settings().db() != 0 {
             return Err(OpenError::Database);
         }
         let tls = if tls { Some(certificates(ca)?) } else { None };
-        Ok(Servers { kind, given, like, tls })
+        Ok(Servers { kind, configured, first_url, tls })
     }
 
     pub(super) fn kind(&self) -> &Kind {
@@ -129,8 +129,8 @@ impl Servers {
     }
 
     /// The configured addresses.
-    pub(super) fn given(&self) -> &[Address] {
-        &self.given
+    pub(super) fn configured(&self) -> &[Address] {
+        &self.configured
     }
 
     pub(super) fn speaks_tls(&self) -> bool {
@@ -139,7 +139,7 @@ impl Servers {
 
     /// Whether the first URL has a user, and whether it has a password.
     pub(super) fn has_credentials(&self) -> (bool, bool) {
-        let settings = self.like.redis_settings();
+        let settings = self.first_url.redis_settings();
         (settings.username().is_some(), settings.password().is_some())
     }
 
@@ -150,7 +150,7 @@ impl Servers {
 
     /// The name of a server in the log.
     pub(super) fn name(&self, server: &Server) -> String {
-        match (server, &self.kind, self.given.first()) {
+        match (server, &self.kind, self.configured.first()) {
             (Server::Node(address), _, _) => address.to_string(),
             (Server::Master, Kind::Sentinel(name), _) => format!("master {name}"),
             (Server::Master, _, Some(address)) => address.to_string(),
@@ -160,7 +160,7 @@ impl Servers {
 
     /// Makes a client for a server, asking the Sentinels if necessary. The error is for the log.
     pub(super) async fn find(&self, server: &Server, timeouts: Timeouts) -> Result<Client, String> {
-        match (server, &self.kind, self.given.first()) {
+        match (server, &self.kind, self.configured.first()) {
             (Server::Node(address), _, _) => self.node(address),
             (Server::Master, Kind::Sentinel(name), _) => self.master(name, timeouts).await,
             (Server::Master, _, Some(address)) => self.node(address),
@@ -169,12 +169,12 @@ impl Servers {
     }
 
     fn node(&self, address: &Address) -> Result<Client, String> {
-        self.client(address, self.like.redis_settings().clone()).map_err(|why| why.to_string())
+        self.client(address, self.first_url.redis_settings().clone()).map_err(|why| why.to_string())
     }
 
     fn client(&self, address: &Address, settings: RedisConnectionInfo) -> RedisResult<Client> {
         let Address { host, port } = address.clone();
-        let info = self.like.clone().set_redis_settings(settings);
+        let info = self.first_url.clone().set_redis_settings(settings);
         match &self.tls {
             None => Client::open(info.set_addr(ConnectionAddr::Tcp(host, port))),
             Some(certificates) => {
@@ -190,12 +190,12 @@ impl Servers {
     /// A Sentinel that is cut off together with an old master knows only older votes.
     async fn master(&self, name: &str, timeouts: Timeouts) -> Result<Client, String> {
         let mut asked: FuturesUnordered<_> = self
-            .given
+            .configured
             .iter()
-            .map(async |sentinel| (sentinel, self.named_by(sentinel, name, timeouts).await))
+            .map(async |sentinel| (sentinel, self.ask_sentinel(sentinel, name, timeouts).await))
             .collect();
         let (mut named, mut failed) = (Vec::new(), "no Sentinel is configured".to_owned());
-        while named.len() <= self.given.len() / 2
+        while named.len() <= self.configured.len() / 2
             && let Some((sentinel, answer)) = asked.next().await
         {
             match answer {
@@ -207,7 +207,7 @@ impl Servers {
         named.sort_by(|a, b| b.cmp(a));
         named.dedup_by(|a, b| a.1 == b.1);
         for (_, address) in named {
-            match self.agreed(&address, timeouts).await {
+            match self.confirmed_master(&address, timeouts).await {
                 Ok(master) => return Ok(master),
                 Err(why) => failed = format!("the Sentinels name {address}: {why}"),
             }
@@ -216,7 +216,7 @@ impl Servers {
     }
 
     /// The master that a Sentinel names, and the number of the vote that elected it.
-    async fn named_by(
+    async fn ask_sentinel(
         &self,
         sentinel: &Address,
         name: &str,
@@ -230,7 +230,7 @@ impl Servers {
         let wants_credentials = |replies: &Vec<Value>| matches!(replies.first(), Some(Value::ServerError(why)) if why.code() == "NOAUTH");
         if answer.as_ref().map_or_else(|why| why.code() == Some("NOAUTH"), wants_credentials) {
             // A Sentinel has users like any server, but no databases.
-            let credentials = self.like.redis_settings().clone().set_db(0);
+            let credentials = self.first_url.redis_settings().clone().set_db(0);
             answer = self.ask(sentinel, credentials, &question, timeouts).await;
         }
         let mut replies = answer.map_err(|why| why.to_string())?.into_iter();
@@ -248,8 +248,8 @@ impl Servers {
 
     /// Makes a client for a server after it says that it is a master. After a failover, a Sentinel may briefly still
     /// name the old one.
-    async fn agreed(&self, address: &Address, timeouts: Timeouts) -> Result<Client, String> {
-        let settings = self.like.redis_settings().clone();
+    async fn confirmed_master(&self, address: &Address, timeouts: Timeouts) -> Result<Client, String> {
+        let settings = self.first_url.redis_settings().clone();
         let mut question = redis::pipe();
         question.cmd("ROLE");
         let mut replies =
@@ -277,7 +277,7 @@ impl Servers {
 }
 
 /// The address that a client connects to.
-pub(super) fn leads_to(client: &Client) -> Option<Address> {
+pub(super) fn address_of(client: &Client) -> Option<Address> {
     match client.get_connection_info().addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
             Some(Address { host: host.clone(), port: *port })
@@ -348,7 +348,7 @@ mod tests {
     fn a_server_is_called_by_its_address_alone() {
         let one = open(&["redis://user:hush@[::1]:7000/3"], Kind::Single).unwrap();
         assert_eq!(one.name(&Server::Master), "::1:7000");
-        assert_eq!(one.given(), [Address { host: "::1".to_owned(), port: 7000 }]);
+        assert_eq!(one.configured(), [Address { host: "::1".to_owned(), port: 7000 }]);
         let watched = open(&["redis://:hush@a"], Kind::Sentinel("main".to_owned())).unwrap();
         assert_eq!(watched.name(&Server::Master), "master main");
     }

@@ -11,7 +11,7 @@ use redis::{RedisResult, Script, Value};
 use super::backlog::Backlog;
 use super::node_connection::{is_down, is_redirect};
 use super::retention::names;
-use super::script::{said, short};
+use super::script::{said, shorten};
 use super::stream::probe_key;
 
 /// A stream's answer.
@@ -65,7 +65,7 @@ fn answer(reply: Value) -> Option<WriteProbe> {
             [Value::Int(_), Value::Array(holders)] => Some(WriteProbe::Full(names(holders))),
             [_, Value::BulkString(command), Value::BulkString(why)] => {
                 let [command, why] = [command, why].map(|text| String::from_utf8_lossy(text).into_owned());
-                let why = short(&why);
+                let why = shorten(&why);
                 is_of_the_stream(&why).then(|| WriteProbe::Rejected(format!("{command}: {why}")))
             }
             _ => None,
