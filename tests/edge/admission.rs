@@ -191,7 +191,7 @@ fn a_body_is_counted_as_it_comes_whether_its_length_is_told_or_not() {
     until("and more as it comes", || held(&gateway) == 1344 * KIB);
     declared.send("x".repeat(300 * KIB));
     let record = refusal(&gateway, &declared.answer(), 503, "overloaded");
-    assert!(record["detail"].as_str().unwrap().contains("this source's share"), "{record}");
+    assert!(record["detail"].as_str().unwrap().contains("this source's own quota"), "{record}");
     first.send("0\r\n\r\n");
     refusal(&gateway, &first.answer(), 401, "signature_missing");
     let mut whole = begun(&gateway, 2, 1000 * KIB);

@@ -474,7 +474,7 @@ fn out_of_files_it_goes_on_once_there_are_some() {
     let gateway = home.gateway_limited("-n 100");
     assert!(gateway.log().contains("edge.max_connections needs more open files"), "{}", gateway.log());
     let held: Vec<_> = (0..150).map(|_| gateway.connect()).collect();
-    until("it has no more files", || gateway.log().contains("cannot accept a connection"));
+    until("it has no more files", || gateway.log().contains("cannot accept connections"));
     drop(held);
     let mut next = gateway.connect();
     assert_eq!(next.ask(&basiq("evt-1")).status, 200);

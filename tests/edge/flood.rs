@@ -89,7 +89,7 @@ async fn a_spell_without_file_descriptors_is_told_once_and_so_is_its_end() {
     for _ in 0..100 {
         silent.push(TcpStream::connect(gateway.edge).await.unwrap());
     }
-    until("it is told", async || gateway.log().contains("cannot accept a connection")).await;
+    until("it is told", async || gateway.log().contains("cannot accept connections")).await;
     // It lasts until the first of them have been silent for too long.
     let mut nothing = [0];
     let closed = silent[0].read(&mut nothing);

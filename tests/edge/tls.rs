@@ -372,7 +372,7 @@ async fn a_failed_handshake_is_counted_and_recorded_and_one_that_the_client_left
     until("three handshakes have failed", || handshakes(&metrics()) == [0.0, 3.0, 0.0]);
     until("three are recorded", || gateway.records().len() == 3);
     let details: Vec<Value> = gateway.records().iter().map(|record| record["detail"].clone()).collect();
-    for expected in ["no TLS", "known protocol", "alert UnknownCA"] {
+    for expected in ["other than a TLS handshake", "known protocol", "alert UnknownCA"] {
         let found = details.iter().filter(|detail| detail.as_str().unwrap().contains(expected));
         assert_eq!(found.count(), 1, "{expected}: {details:?}");
     }
