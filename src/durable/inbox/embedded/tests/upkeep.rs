@@ -167,7 +167,7 @@ fn a_block_fills_a_page_and_spills_onto_no_second() {
 
 #[test]
 fn the_log_is_moved_into_the_database_before_it_is_long_and_at_the_end() {
-    const LONG: u64 = 256 << 10;
+    const LONG: u64 = 128 << 10;
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("hookgate.db");
     let tuning = Tuning { layout: Layout { checkpoint_bytes: LONG as i64, ..tiny().layout }, ..tiny() };
@@ -175,21 +175,22 @@ fn the_log_is_moved_into_the_database_before_it_is_long_and_at_the_end() {
     let log = || dir.path().join("hookgate.db-wal").metadata().map_or(0, |log| log.len());
     let body = "x".repeat(4000);
     let (mut moved, mut before) = (0, 0);
-    for n in 0..500 {
+    for n in 0..1000 {
         one(&mut store, forward(n, &body), START);
         store.checkpoint();
-        assert!(log() < 8 * LONG, "the log has {} bytes", log());
+        // The writer waits at six times LONG, by the bytes of events. In whole pages, with upkeep, the log is up to 2.5 times that.
+        assert!(log() < 16 * LONG, "the log has {} bytes", log());
         let size = db.metadata().unwrap().len();
         moved += u32::from(size > before);
         before = size;
     }
-    assert!((3..50).contains(&moved), "moved {moved} times");
+    assert!((3..200).contains(&moved), "moved {moved} times");
     // An open reader prevents the log's removal, but not its checkpoint.
     let mut reader = Reader::open(&db).unwrap();
     assert!(log() > 0);
     store.close();
     assert_eq!(log(), 0);
-    assert_eq!(reader.after(0, 1000).unwrap().len(), 500);
+    assert_eq!(reader.after(0, 2000).unwrap().len(), 1000);
 }
 
 #[test]
