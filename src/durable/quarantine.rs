@@ -3,7 +3,7 @@
 //!
 //! Keeps true: no answer waits for the quarantine. Its bytes, its retention, its write queue and its writes per second
 //! are bounded; requests beyond a bound are counted and not kept. It accepts nothing by itself: the [`Reverifier`]
-//! checks a kept request like any delivery, whoever asked for it. A row is deleted only after the inbox has the event,
+//! checks a kept request like any delivery. A row is deleted only after the inbox has the event,
 //! so a crash in between makes a duplicate and loses nothing.
 //!
 //! It has its own database file, because the embedded queue needs the other file to itself.

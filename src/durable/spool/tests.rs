@@ -255,8 +255,7 @@ async fn a_failing_database_is_no_acceptance_and_shows_until_it_works() {
     bench.close((enqueuer, database)).await;
 }
 
-/// Whoever gives up waiting may have been written all the same: then it must be drained.
-/// A log that has grown before takes a page or two, though no event.
+/// Such a disk may still take a page or two in the log's free space, but not an event.
 #[tokio::test]
 async fn a_disk_with_room_for_less_than_an_event_is_full_until_it_has_more() {
     let bench = Bench::new();
@@ -281,6 +280,7 @@ async fn a_disk_with_room_for_less_than_an_event_is_full_until_it_has_more() {
     bench.close((enqueuer, database)).await;
 }
 
+/// A cancelled request's event may have been written.
 #[tokio::test]
 async fn an_event_whose_request_has_gone_is_drained_too() {
     let bench = Bench::new();
@@ -378,7 +378,7 @@ async fn a_damaged_row_is_set_aside() {
     bench.close((enqueuer, database)).await;
 }
 
-/// Its write went by all that would have told of it.
+/// The backlog index does not know of this row.
 #[tokio::test]
 async fn a_row_from_another_writer_is_found() {
     let bench = Bench::new();
