@@ -1,6 +1,6 @@
-//! `hookgate send`: a sample, or a file, signed as the provider would and posted.
+//! `hookgate send`: signs a sample or a file as the provider would, and posts it.
 //!
-//! Keeps true: no error shows a path, which may hold a token; over TLS nothing is sent to who is not trusted.
+//! Keeps true: no error shows a URL's path, which may hold a token. Over TLS it sends nothing to an untrusted server.
 
 mod client;
 mod trust;
@@ -36,64 +36,61 @@ use trust::Trust;
 
 #[derive(Args)]
 pub(super) struct Send {
-    /// The configured source to play the provider of.
+    /// The configured source that receives the delivery.
     #[arg(long, value_name = "NAME")]
     source: String,
-    /// The sample's type, the provider's or the canonical one; `help` lists them and sends nothing.
+    /// The sample's event type, by the provider's or the canonical name. `help` lists the types and sends nothing.
     #[arg(long, value_name = "TYPE")]
     event: Option<String>,
-    /// Send this file as it is instead of a sample.
+    /// Send this file unchanged instead of a sample.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["event", "count"])]
     body: Option<PathBuf>,
-    /// How many distinct events.
+    /// How many distinct events to send.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     count: usize,
-    /// Where to; without a path, the source's path is added. By default the config's own listener, and where that has
-    /// TLS only with the certificate that the config names.
-    #[arg(long, value_parser = Discreet)]
+    /// The gateway's URL; without a path, the source's path is added. By default the listener of the config; if that
+    /// has TLS, it must show the certificate that the config names.
+    #[arg(long, value_parser = UrlParser)]
     url: Option<Uri>,
-    /// For an https:// URL: the authorities to trust instead of the system's, or the server's own certificate (PEM).
+    /// For an https:// URL: the authorities to trust instead of the system's, or the server's certificate itself (PEM).
     #[arg(long, value_name = "FILE", requires = "url")]
     ca: Option<PathBuf>,
-    /// The client certificate to show where one is asked for, its chain after it (PEM).
+    /// The client certificate to show if the server requests one, followed by its chain (PEM).
     #[arg(long, value_name = "FILE", requires = "key")]
     certificate: Option<PathBuf>,
-    /// Its key (PEM).
+    /// The key of that certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// Spoil the delivery after it was signed.
+    /// Tamper with the delivery.
     #[arg(long, value_enum)]
     tamper: Option<Tamper>,
 }
 
-/// How a delivery is spoilt.
+/// How to tamper with a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Tamper {
-    /// One character of the body is changed.
+    /// Change one character of the body after signing.
     Body,
-    /// One character of the signature is changed.
+    /// Change one character of the signature.
     Signature,
-    /// It is signed as of a time long past.
+    /// Sign with a timestamp long past.
     Timestamp,
 }
 
-/// Reads a URL. What is wrong with one is told without it, since its path may hold a token.
+/// Parses `--url`. Its errors do not show the URL, since the path may hold a token.
 #[derive(Clone)]
-struct Discreet;
+struct UrlParser;
 
-impl TypedValueParser for Discreet {
+impl TypedValueParser for UrlParser {
     type Value = Uri;
 
     fn parse_ref(&self, send: &Command, _: Option<&Arg>, url: &OsStr) -> Result<Uri, clap::Error> {
-        let wrong = |what: &str| {
-            send.clone().error(ErrorKind::ValueValidation, format!("--url is not one to send to: {what}"))
-        };
+        let wrong =
+            |what: &str| send.clone().error(ErrorKind::ValueValidation, format!("--url is invalid: {what}"));
         let url: Uri = url.to_string_lossy().parse().map_err(|why| wrong(&format!("{why}")))?;
         let whole = url.authority().map_or("", |authority| authority.as_str());
         if whole.contains('@') {
-            return Err(wrong(
-                "it names a user, and nobody is asked for one; leave out what is before the @",
-            ));
+            return Err(wrong("it names a user, which hookgate does not use; remove the part before the @"));
         }
         if url.port_u16().is_none() && whole.trim_end_matches(':') != url.host().unwrap_or_default() {
             return Err(wrong("invalid port"));
@@ -107,7 +104,7 @@ pub(super) fn run(global: &Global, send: &Send) -> CommandResult {
     let shown = path.display().to_string();
     let Loaded { config, rules, mut problems, .. } = match gateway::load(path, &Metrics::new()?, None) {
         Ok(loaded) => loaded,
-        Err(nothing) => return Err(Failure(nothing.problem().render(&shown))),
+        Err(unreadable) => return Err(Failure(unreadable.problem().render(&shown))),
     };
     problems.retain(|problem| !problem.warning);
     if !problems.is_empty() {
@@ -119,7 +116,7 @@ pub(super) fn run(global: &Global, send: &Send) -> CommandResult {
     let Some(source) = sources.find(|source| *source.name == *send.source) else {
         let names: Vec<&str> = routes.sources().map(|source| &*source.name).collect();
         return Err(Failure(format!(
-            "no source {:?} in the config; there are: {}",
+            "no source {:?} in the config; it has: {}",
             send.source,
             names.join(", ")
         )));
@@ -138,7 +135,7 @@ pub(super) fn run(global: &Global, send: &Send) -> CommandResult {
 }
 
 impl Send {
-    /// Where to, and over TLS how.
+    /// The base URL, and the TLS config for an https URL.
     fn target(&self, config: &Config) -> Result<(Uri, Option<ClientConfig>), Failure> {
         let (base, trust) = match (&self.url, &config.edge.tls) {
             (Some(url), _) if url.scheme_str() == Some("https") => {
@@ -160,7 +157,7 @@ async fn deliver(sender: &Sender, send: &Send, json: bool) -> CommandResult {
     let mut code = OK;
     let read = |path: &PathBuf| {
         let named = |why: &dyn Display| Failure(format!("cannot read {}: {why}", path.display()));
-        file::read(path, LONGEST).map_err(|why| named(&why))
+        file::read(path, MAX_BODY).map_err(|why| named(&why))
     };
     let file = send.body.as_ref().map(read).transpose()?;
     for _ in 0..send.count {
@@ -182,14 +179,14 @@ async fn deliver(sender: &Sender, send: &Send, json: bool) -> CommandResult {
     Ok(code)
 }
 
-/// The longest body that a gateway can be set to take.
-const LONGEST: u64 = 1 << 30;
+/// The largest `edge.max_body` that a config can have.
+const MAX_BODY: u64 = 1 << 30;
 
-/// The first listening address, as a client on this machine reaches it.
+/// The URL of the first edge listener for a client on this machine.
 fn local_url(scheme: &str, config: &Config) -> Result<Uri, Failure> {
     let listen = config.edge.listen.first();
     let address = listen.filter(|address| address.port() != 0).ok_or_else(|| {
-        let what = "the config listens on a port that only the system knows; give --url";
+        let what = "the config lets the system choose its port; give --url";
         Failure(format!("{what} {scheme}://HOST:PORT"))
     })?;
     let host = match address.ip() {
@@ -207,28 +204,28 @@ pub(super) struct Signed {
     body: Bytes,
 }
 
-/// What a gateway answered.
+/// A gateway's answer.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
 }
 
-/// Plays a source's provider against a gateway.
+/// Sends deliveries to a gateway as a source's provider does.
 pub(super) struct Sender {
     source: Arc<Source>,
     /// Scheme, host and port.
     host: String,
-    /// All of it, which may hold a path token.
+    /// The whole URL, which may hold a path token.
     url: String,
     client: Client,
 }
 
 impl Sender {
-    /// For a source; a URL without a path gets the source's. An https URL comes with its TLS.
+    /// A sender for a source. A URL without a path gets the source's path. An https URL needs `tls`.
     pub(super) fn new(source: Arc<Source>, url: &Uri, tls: Option<ClientConfig>) -> Result<Sender, Failure> {
-        let due = if tls.is_some() { "https" } else { "http" };
-        let Some(authority) = url.authority().filter(|_| url.scheme_str() == Some(due)) else {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let Some(authority) = url.authority().filter(|_| url.scheme_str() == Some(scheme)) else {
             return Err(Failure("--url is neither http://HOST nor https://HOST".to_owned()));
         };
         let path = match url.path() {
@@ -239,20 +236,19 @@ impl Sender {
             path => path.to_owned(),
         };
         let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let host = format!("{due}://{authority}");
+        let host = format!("{scheme}://{authority}");
         let url = format!("{host}{path}{query}");
-        let nobody = || ClientConfig::builder().with_root_certificates(RootCertStore::empty());
-        let client = client::client(tls.unwrap_or_else(|| nobody().with_no_client_auth()))?;
+        let trusts_nobody = || ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        let client = client::client(tls.unwrap_or_else(|| trusts_nobody().with_no_client_auth()))?;
         Ok(Sender { source, host, url, client })
     }
 
-    /// A new sample event.
     pub(super) fn sample(&self, kind: Option<&str>) -> String {
         let subscription = self.source.subscriptions.iter().next().map(String::as_str);
         self.source.provider.sample(kind, subscription, Clock::System.now(), clock::random)
     }
 
-    /// Signs a body, and spoils what is to be spoilt.
+    /// Signs a body, and tampers with the delivery if asked to.
     pub(super) fn sign(&self, body: Vec<u8>, tamper: Option<Tamper>) -> Result<Signed, Failure> {
         let mut at = Clock::System.now().as_second();
         let key = self.source.keys.iter().find(|key| key.is_active_at(at));
@@ -263,7 +259,7 @@ impl Sender {
                 }
                 None => Ok(Signed { headers: Vec::new(), body: body.into() }),
                 Some(_) => Err(Failure(format!(
-                    "nothing signs {}, so there is nothing to tamper with",
+                    "deliveries of {} have no signature, so --tamper has no use",
                     self.source.name
                 ))),
             };
@@ -275,10 +271,10 @@ impl Sender {
         let mut headers = signature::sign(scheme, key, &id, at, &body);
         let mut body = body;
         match tamper {
-            Some(Tamper::Body) => spoil(&mut body),
+            Some(Tamper::Body) => tamper_body(&mut body),
             Some(Tamper::Signature) => {
                 if let Some((_, value)) = headers.last_mut() {
-                    *value = spoilt(value);
+                    *value = tampered_signature(value);
                 }
             }
             Some(Tamper::Timestamp) | None => {}
@@ -286,7 +282,6 @@ impl Sender {
         Ok(Signed { headers, body: body.into() })
     }
 
-    /// Posts a delivery.
     pub(super) async fn post(&self, signed: Signed) -> Result<Answer, Failure> {
         let mut request = self
             .client
@@ -312,15 +307,15 @@ impl Sender {
     }
 }
 
-/// Changes one letter or digit inside, so that JSON stays JSON.
-fn spoil(body: &mut [u8]) {
+/// Changes one letter or digit, so that JSON stays JSON.
+fn tamper_body(body: &mut [u8]) {
     if let Some(byte) = body.iter_mut().rev().find(|byte| byte.is_ascii_alphanumeric()) {
         *byte = if *byte == b'0' { b'1' } else { b'0' };
     }
 }
 
-/// The signature with one character in its middle changed; it stays well-formed.
-fn spoilt(signature: &str) -> String {
+/// The signature with one character in its middle changed, so that it stays well-formed.
+fn tampered_signature(signature: &str) -> String {
     let mut bytes = signature.as_bytes().to_vec();
     let at = bytes.len().saturating_sub(20);
     if let Some(byte) = bytes.get_mut(at) {
@@ -336,7 +331,7 @@ mod tests {
     use crate::cli::Cli;
 
     #[test]
-    fn an_odd_url_is_wrong_usage_and_nothing_of_it_is_shown() {
+    fn an_invalid_url_is_wrong_usage_and_is_not_shown() {
         for (url, said) in [
             ("https://h/hooks/tok/hunter2 token", "invalid uri character"),
             ("http://h:port/hunter2", "invalid"),

@@ -1,10 +1,10 @@
-//! Whom `send` takes for the gateway over TLS, and whom it shows itself as.
+//! Decides which server certificates `send` trusts over TLS, and which client certificate it shows.
 //!
-//! An HTTP client offers authorities alone. The config's own certificate passes for any host, so that `send` reaches a
-//! listener by its address; one in `--ca` passes for its host without its authority. Both need this verifier.
+//! An HTTP client trusts only authorities. `send` also trusts the config's own certificate for any host, to reach a
+//! listener by its address, and a server certificate in `--ca` for its own host. Both need this verifier.
 //!
-//! Keeps true: a certificate passes only if it is one of those named, or an authority vouches for it and it is for the
-//! host; and none outside its dates.
+//! Keeps true: a certificate passes only within its dates, and only if it is a named one, or a trusted authority issued
+//! it for the host.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -27,21 +27,21 @@ use crate::base::file;
 use crate::cli::Failure;
 use crate::config::Tls;
 
-/// Who is trusted.
+/// The trusted certificates.
 pub(super) enum Trust<'a> {
-    /// The config's own certificates, whatever host they are for: the listener is this config's.
+    /// The config's own certificates, for any host: the listener is this config's.
     Own(&'a Tls),
-    /// The authorities in a PEM file, and the certificates in it themselves for the hosts that they are for.
+    /// The authorities in a PEM file, and the server certificates in it for their own hosts.
     File(&'a Path),
     /// The system's authorities.
     System,
 }
 
 impl Trust<'_> {
-    /// The client's side of TLS, which shows the certificate in the first of these files, where there are any.
+    /// The client's TLS config. With `own` (certificate and key), it shows that client certificate.
     ///
     /// # Errors
-    /// When a file cannot be read, or there is nobody to trust.
+    /// When a file cannot be read, or there are no authorities to trust.
     pub(super) fn client(&self, own: Option<(&Path, &Path)>) -> Result<ClientConfig, Failure> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = Arc::new(self.verifier(provider.clone())?);
@@ -54,7 +54,7 @@ impl Trust<'_> {
             Some((chain, key)) => {
                 let unreadable =
                     |why: &dyn Display| Failure(format!("cannot read a key from {}: {why}", key.display()));
-                let text = file::read(key, LONGEST).map_err(|why| unreadable(&why))?;
+                let text = file::read(key, MAX_FILE).map_err(|why| unreadable(&why))?;
                 let private = PrivateKeyDer::from_pem_slice(&text).map_err(|why| unreadable(&why))?;
                 builder.with_client_auth_cert(certificates(chain)?, private)?
             }
@@ -65,10 +65,10 @@ impl Trust<'_> {
 
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Verifier, Failure> {
         let mut named = Vec::new();
-        let instead = match self {
+        let advice = match self {
             Trust::Own(tls) => {
                 for pair in tls.pairs() {
-                    // Those after it in the file are its authorities.
+                    // The later ones in the file are its authorities.
                     named.extend(certificates(&pair.certificate.value)?.into_iter().take(1));
                 }
                 "is not the one that edge.tls names: was it renewed and the gateway not told, or does another server \
@@ -96,18 +96,18 @@ impl Trust<'_> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(authorities);
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Verifier { named, authorities, named_only: matches!(self, Trust::Own(_)), instead })
+        Ok(Verifier { named, authorities, named_only: matches!(self, Trust::Own(_)), advice })
     }
 }
 
-/// Every authority of a system fits in.
-const LONGEST: u64 = 4 << 20;
+/// Larger than any system's file of authorities.
+const MAX_FILE: u64 = 4 << 20;
 
-/// The certificates in a PEM file, one at least.
+/// The certificates in a PEM file, at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
     let unreadable =
         |why: &dyn Display| Failure(format!("cannot read a certificate from {}: {why}", path.display()));
-    let text = file::read(path, LONGEST).map_err(|why| unreadable(&why))?;
+    let text = file::read(path, MAX_FILE).map_err(|why| unreadable(&why))?;
     let found = CertificateDer::pem_slice_iter(&text);
     let found = found.collect::<Result<Vec<_>, _>>().map_err(|why| unreadable(&why))?;
     if found.is_empty() { Err(unreadable(&"it holds none in PEM form")) } else { Ok(found) }
@@ -115,13 +115,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
 
 #[derive(Debug)]
 struct Verifier {
-    /// Trusted themselves.
+    /// Certificates that are trusted themselves.
     named: Vec<CertificateDer<'static>>,
-    /// No other is trusted, and these are for any host.
+    /// Whether only `named` are trusted, and for any host.
     named_only: bool,
     authorities: Arc<WebPkiServerVerifier>,
-    /// What to say of another certificate.
-    instead: String,
+    /// The end of the error for an untrusted certificate.
+    advice: String,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -134,7 +134,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         use rustls::Error::InvalidCertificate;
-        // Authorities may not be servers, by the letter; whoever names one for a server means it.
+        // Strictly, an authority must not be a server; but the operator named this one for a server.
         if self.named.contains(shown) {
             if !self.named_only {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(shown)?, host)?;
@@ -143,13 +143,13 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         }
         if self.named_only {
-            return Err(self.stranger(shown));
+            return Err(self.untrusted(shown));
         }
         let verified = self.authorities.verify_server_cert(shown, between, host, ocsp, now);
         verified.map_err(|why| match why {
-            InvalidCertificate(CertificateError::UnknownIssuer) => self.stranger(shown),
-            // By the letter, again: `openssl req -x509` makes an authority, which is no server.
-            InvalidCertificate(CertificateError::Other(_)) if is_authority(shown) => self.stranger(shown),
+            InvalidCertificate(CertificateError::UnknownIssuer) => self.untrusted(shown),
+            // `openssl req -x509` makes an authority, which strictly must not be a server.
+            InvalidCertificate(CertificateError::Other(_)) if is_authority(shown) => self.untrusted(shown),
             why => why,
         })
     }
@@ -178,15 +178,15 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl Verifier {
-    fn stranger(&self, shown: &CertificateDer<'_>) -> rustls::Error {
+    fn untrusted(&self, shown: &CertificateDer<'_>) -> rustls::Error {
         let names = match X509Certificate::from_der(shown) {
             Ok((_, shown)) => {
                 format!("of {:?} by {:?}", shown.subject().to_string(), shown.issuer().to_string())
             }
             Err(_) => "that it shows".to_owned(),
         };
-        let stranger = Stranger(format!("the certificate {names} {}", self.instead));
-        CertificateError::Other(OtherError(Arc::new(stranger))).into()
+        let untrusted = Untrusted(format!("the certificate {names} {}", self.advice));
+        CertificateError::Other(OtherError(Arc::new(untrusted))).into()
     }
 }
 
@@ -206,7 +206,7 @@ fn within_dates(shown: &CertificateDer<'_>, now: UnixTime) -> Result<(), Certifi
     }
 }
 
-/// A certificate that nobody vouches for.
+/// A certificate that is not trusted.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Stranger(String);
+struct Untrusted(String);

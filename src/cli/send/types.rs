@@ -1,6 +1,6 @@
 //! The event types that `--event` may name.
 //!
-//! Keeps true: the types are those of the provider's table, by which the gateway reads deliveries.
+//! Keeps true: the types are those of the provider's table, which the gateway uses too.
 
 use std::io::{self, Write};
 
@@ -10,10 +10,10 @@ use crate::cli::{Failure, print_line};
 use crate::config::edit_distance;
 use crate::provider::{Provider, canonical_type};
 
-/// The word in place of a type that asks for a list of them.
+/// The word that lists the types, given in place of a type.
 pub(super) const HELP: &str = "help";
 
-/// Prints every type, and what it becomes.
+/// Prints every type of a provider, with its canonical type.
 pub(super) fn list(provider: &Provider, json: bool) -> Result<(), Failure> {
     for (own, canonical) in provider.types {
         let text = if json {
@@ -28,43 +28,43 @@ pub(super) fn list(provider: &Provider, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Warns of a type that is in no table: the gateway takes it, as `unmapped.…`.
-pub(super) fn warn_of_unknown(provider: &Provider, asked: &str) {
+/// Warns of a type that the table lacks. The gateway accepts it, as `unmapped.…`.
+pub(super) fn warn_of_unknown(provider: &Provider, given: &str) {
     let types = provider.types;
-    if types.iter().any(|(own, canonical)| asked == *own || asked == *canonical) {
+    if types.iter().any(|(own, canonical)| given == *own || given == *canonical) {
         return;
     }
-    let becomes = canonical_type(types, Some(asked));
-    let near = nearest(types, asked);
+    let becomes = canonical_type(types, Some(given));
+    let near = nearest(types, given);
     let near = if near.is_empty() { String::new() } else { format!(" Did you mean {}?", near.join(" or ")) };
     let known: Vec<&str> = types.iter().map(|(own, _)| *own).collect();
-    // Standard error may be closed; the delivery says the same by its event.
+    // Standard error may be closed; the event's type shows the same.
     let _ = writeln!(
         io::stderr(),
-        "hookgate: warning: {} has no known event type {asked:?}; it is sent as it is, and becomes {becomes}.{near} Known: {}",
+        "hookgate: warning: {} has no known event type {given:?}; it is sent as it is, and becomes {becomes}.{near} Known: {}",
         provider.name,
         known.join(", "),
     );
 }
 
 /// The known types closest to the requested one, if they are close.
-fn nearest(types: &'static [(&'static str, &'static str)], asked: &str) -> Vec<&'static str> {
-    let allowed = (asked.len() / 4).clamp(1, MAX_SLIPS);
-    let asked = asked.to_ascii_lowercase();
+fn nearest(types: &'static [(&'static str, &'static str)], given: &str) -> Vec<&'static str> {
+    let allowed = (given.len() / 4).clamp(1, MAX_DISTANCE);
+    let given = given.to_ascii_lowercase();
     let mut near: Vec<(usize, &str)> = types
         .iter()
         .flat_map(|(own, canonical)| [*own, *canonical])
-        .filter(|known| known.len().abs_diff(asked.len()) <= allowed)
-        .map(|known| (edit_distance(&asked, known), known))
-        .filter(|(apart, _)| *apart <= allowed)
+        .filter(|known| known.len().abs_diff(given.len()) <= allowed)
+        .map(|known| (edit_distance(&given, known), known))
+        .filter(|(distance, _)| *distance <= allowed)
         .collect();
     near.sort_unstable();
     near.dedup();
-    let fewest = near.first().map_or(0, |(apart, _)| *apart);
-    near.into_iter().filter(|(apart, _)| *apart == fewest).map(|(_, known)| known).take(SHOWN).collect()
+    let fewest = near.first().map_or(0, |(distance, _)| *distance);
+    near.into_iter().filter(|(distance, _)| *distance == fewest).map(|(_, known)| known).take(SHOWN).collect()
 }
 
-const MAX_SLIPS: usize = 4;
+const MAX_DISTANCE: usize = 4;
 const SHOWN: usize = 3;
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
     use crate::provider;
 
     #[test]
-    fn the_nearest_types_are_named() {
+    fn the_nearest_types_are_suggested() {
         let types = provider::by_name("basiq").unwrap().types;
         assert_eq!(nearest(types, "user.craeted").first(), Some(&"user.created"));
         assert_eq!(nearest(types, "User.Created").first(), Some(&"user.created"));
