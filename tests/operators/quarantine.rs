@@ -612,7 +612,7 @@ fn a_key_that_is_missing_or_short_is_a_problem() {
     let (code, printed, _) = told(&home, &["check"]);
     assert_eq!(code, Some(0), "{printed}");
     assert!(printed.contains("warning: quarantine.retain: longer than dedupe.window"), "{printed}");
-    assert!(printed.contains("warning: quarantine.max_bytes: a client may take a quarter"), "{printed}");
+    assert!(printed.contains("warning: quarantine.max_bytes: one client may use a quarter"), "{printed}");
     let bodies = "bodies over 33550336 bytes are not kept";
     for (max_body, warned) in [("33550336B", false), ("33550337B", true)] {
         let home = quarantining(Home::embedded()).with("edge.max_body", max_body);
