@@ -98,8 +98,7 @@ impl Config {
     /// Whether the gateway uses this key: `redis.*` only if something is in Redis, `queue.url` only with a broker.
     pub fn uses(&self, key: &str) -> bool {
         let redis = self.dedupe.store == Store::Redis || self.queue.kind == QueueKind::Redis;
-        let broker = !matches!(self.queue.kind, QueueKind::Embedded | QueueKind::Redis);
-        (redis || !key.starts_with("redis.")) && (broker || key != "queue.url")
+        (redis || !key.starts_with("redis.")) && (self.queue.kind.is_broker() || key != "queue.url")
     }
 
     /// The URLs of the servers that this config uses, each with its key.
@@ -139,8 +138,7 @@ fn check_pair(dedupe: &Dedupe, queue: &Queue, root: &Section<'_>) {
     let (store, kind) = (dedupe.store, queue.kind);
     let (of_store, of_kind) = (root.section("dedupe"), root.section("queue"));
     let known = !of_store.is_invalid("store") && !of_kind.is_invalid("kind");
-    let apart = [(Store::Embedded, QueueKind::Redis), (Store::Redis, QueueKind::Embedded)];
-    if !known || !apart.contains(&(store, kind)) {
+    if !known || kind.is_broker() || store.label() == kind.label() {
         return;
     }
     let what = format!(

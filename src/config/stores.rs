@@ -69,6 +69,16 @@ labels! {
     }
 }
 
+impl QueueKind {
+    /// Whether it is a message broker, which needs `queue.url` and works with either dedupe store.
+    pub const fn is_broker(self) -> bool {
+        match self {
+            QueueKind::Embedded | QueueKind::Redis => false,
+            QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka => true,
+        }
+    }
+}
+
 table! {
     /// `[queue]`.
     pub struct Queue, checked by check_queue {

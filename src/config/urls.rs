@@ -49,7 +49,9 @@ pub(super) fn broker_urls() -> ValueKind<Located<SecretRef>> {
 
 fn read_broker_urls(item: &Item<'_>) -> Option<Located<SecretRef>> {
     let Some(form) = broker_form(kind_of(item.sibling("kind"))?) else {
-        item.warning("no effect on this kind of queue; only for nats, amqp, kafka");
+        let brokers = QueueKind::ALL.iter().filter(|kind| kind.is_broker()).map(|kind| kind.label());
+        let brokers = brokers.collect::<Vec<_>>().join(", ");
+        item.warning(format!("no effect on this kind of queue; only for {brokers}"));
         return None;
     };
     let Some(items) = item.list() else { return form.read(item) };

@@ -129,7 +129,9 @@ pub fn check_name(kind: QueueKind, name: &QueueName) -> Result<(), &'static str>
         QueueKind::Nats => nats::check(name),
         #[cfg(feature = "kafka")]
         QueueKind::Kafka => kafka::check(name),
-        _ => Ok(()),
+        #[cfg(not(feature = "kafka"))]
+        QueueKind::Kafka => Ok(()),
+        QueueKind::Embedded | QueueKind::Redis | QueueKind::Amqp => Ok(()),
     }
 }
 

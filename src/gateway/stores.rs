@@ -49,39 +49,33 @@ pub(super) async fn open(
     deps: &Dependencies<'_>,
     runtime: &Handle,
 ) -> Result<Stores, StartError> {
-    let database = match config.queue.kind {
+    let (inbox, database) = match config.queue.kind {
         // The embedded queue owns the file. A spool in the same file would be full whenever the queue is.
-        QueueKind::Embedded => None,
-        _ => {
-            let tables = format!("{}{}", spool::TABLES, claimed::TABLES);
-            Some(Arc::new(Database::open(&data_dir::database_file(&config.data_dir), &tables)?))
-        }
-    };
-    let inbox = match (config.queue.kind, &database) {
-        (QueueKind::Redis, _) => {
-            let _entered = runtime.enter();
-            open_redis(config, deps)?
-        }
-        (QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka, Some(database)) => {
-            runtime::within(runtime, open_claimed(config, deps, database)).await?
-        }
-        _ => open_embedded(config, deps)?,
-    };
-    let enqueuer = match &database {
-        Some(database) => {
-            let (metrics, readiness) = (deps.metrics.spool.clone(), deps.readiness.clone());
-            let max_bytes = config.spool.enabled.then_some(config.spool.max_bytes);
-            let spool =
-                Spool::open(database.clone(), max_bytes, deps.clock.clone(), metrics, readiness).await?;
-            Enqueuer::spooling(inbox, spool)
-        }
-        None => {
+        QueueKind::Embedded => {
+            let inbox = open_embedded(config, deps)?;
             let state = if config.spool.enabled { SpoolState::Beside } else { SpoolState::Off };
             deps.readiness.set_spool(state);
-            Enqueuer::direct(inbox)
+            return Ok(Stores { enqueuer: Enqueuer::direct(inbox), database: None });
+        }
+        QueueKind::Redis => {
+            let database = open_database(config)?;
+            let _entered = runtime.enter();
+            (open_redis(config, deps)?, database)
+        }
+        QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka => {
+            let database = open_database(config)?;
+            (runtime::within(runtime, open_claimed(config, deps, &database)).await?, database)
         }
     };
-    Ok(Stores { enqueuer, database })
+    let (metrics, readiness) = (deps.metrics.spool.clone(), deps.readiness.clone());
+    let max_bytes = config.spool.enabled.then_some(config.spool.max_bytes);
+    let spool = Spool::open(database.clone(), max_bytes, deps.clock.clone(), metrics, readiness).await?;
+    Ok(Stores { enqueuer: Enqueuer::spooling(inbox, spool), database: Some(database) })
+}
+
+fn open_database(config: &Config) -> Result<Arc<Database>, OpenError> {
+    let tables = format!("{}{}", spool::TABLES, claimed::TABLES);
+    Ok(Arc::new(Database::open(&data_dir::database_file(&config.data_dir), &tables)?))
 }
 
 /// Creates the quarantine's metric series of every source at zero. Existing series keep their values.
@@ -204,10 +198,18 @@ async fn open_broker(config: &Config, deps: &Dependencies<'_>) -> Result<Broker,
     let metrics = deps.metrics.queue(config.queue.kind.label());
     let watch = Watch { metrics, readiness: deps.readiness.clone() };
     Ok(match config.queue.kind {
+        QueueKind::Nats => Broker::Nats(nats::Nats::open(options, watch).await?),
         QueueKind::Amqp => Broker::Amqp(amqp::Amqp::open(options, watch).await?),
         #[cfg(feature = "kafka")]
         QueueKind::Kafka => Broker::Kafka(broker::kafka::Kafka::open(options, watch).await?),
-        _ => Broker::Nats(nats::Nats::open(options, watch).await?),
+        #[cfg(not(feature = "kafka"))]
+        QueueKind::Kafka => {
+            return Err(broker::OpenError::Client("this build has no Kafka".to_owned()).into());
+        }
+        kind @ (QueueKind::Embedded | QueueKind::Redis) => {
+            let what = format!("a queue of kind {} is not a broker", kind.label());
+            return Err(broker::OpenError::Client(what).into());
+        }
     })
 }
 
