@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Clock;
+use crate::base::label::{Label, labels};
 use crate::config::queue_name::{PlaceholderValues, QueueName};
 use crate::config::secret::{Secret, SecretRef};
 use crate::config::{Config, Position, Problem, QueueKind, Store};
@@ -22,134 +23,69 @@ use crate::durable::inbox::redis::{Servers, numbered};
 use crate::observe::metrics::Metrics;
 use crate::provider;
 
-/// A kind of finding. The names are the label values of `hookgate_unsafe_settings`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Setting {
-    /// Redis cannot be asked.
-    RedisUnreachable,
-    /// Redis is older than 7.0.
-    RedisVersion,
-    /// Redis may evict claims or events.
-    RedisEviction,
-    /// Redis loses its data at a restart.
-    RedisPersistence,
-    /// Redis' clock differs from ours.
-    RedisClock,
-    /// This user may not read Redis' settings.
-    RedisUnreadable,
-    /// Redis refuses all writes now, or has too few replicas.
-    RedisWrites,
-    /// Redis refuses events for a stream: a right is missing, or the key is not a stream.
-    RedisStream,
-    /// A stream is at `queue.max_backlog` and takes no more events.
-    RedisBacklog,
-    /// A stream's last id is ahead of the server's clock.
-    RedisIds,
-    /// Redis refuses claims: a right is missing.
-    RedisClaims,
-    /// The broker cannot be asked.
-    QueueUnreachable,
-    /// No stream takes the subject.
-    NatsStream,
-    /// The stream forgets message ids before a claim's lease is over.
-    NatsDuplicateWindow,
-    /// The stream acknowledges nothing.
-    NatsNoAck,
-    /// The stream drops events that it acknowledged.
-    NatsDrops,
-    /// Only one server of the cluster has the stream.
-    NatsReplicas,
-    /// This user may not read NATS' streams.
-    NatsUnreadable,
-    /// The exchange does not exist.
-    AmqpExchange,
-    /// No queue is bound to the exchange.
-    AmqpUnbound,
-    /// A queue drops events that it confirmed.
-    AmqpDrops,
-    /// This user may not read RabbitMQ's queues.
-    AmqpUnreadable,
-    /// The topic does not exist.
-    KafkaTopic,
-    /// One broker's acknowledgement is enough.
-    KafkaMinInsync,
-    /// The topic keeps only the last record of a key.
-    KafkaCompaction,
-    /// The topic keeps records for less than a day.
-    KafkaRetention,
-    /// The topic keeps only so many bytes.
-    KafkaRetentionBytes,
-    /// This user may not read the topics' settings.
-    KafkaUnreadable,
+labels! {
+    /// A kind of finding. The names are the label values of `hookgate_unsafe_settings`.
+    pub enum Setting {
+        /// Redis cannot be asked.
+        RedisUnreachable = "redis_unreachable",
+        /// Redis is older than 7.0.
+        RedisVersion = "redis_version",
+        /// Redis may evict claims or events.
+        RedisEviction = "redis_maxmemory_policy",
+        /// Redis loses its data at a restart.
+        RedisPersistence = "redis_persistence",
+        /// Redis' clock differs from ours.
+        RedisClock = "redis_clock",
+        /// This user may not read Redis' settings.
+        RedisUnreadable = "redis_unreadable",
+        /// Redis refuses all writes now, or has too few replicas.
+        RedisWrites = "redis_writes",
+        /// Redis refuses events for a stream: a right is missing, or the key is not a stream.
+        RedisStream = "redis_stream",
+        /// A stream is at `queue.max_backlog` and takes no more events.
+        RedisBacklog = "redis_backlog",
+        /// A stream's last id is ahead of the server's clock.
+        RedisIds = "redis_ids",
+        /// Redis refuses claims: a right is missing.
+        RedisClaims = "redis_claims",
+        /// The broker cannot be asked.
+        QueueUnreachable = "queue_unreachable",
+        /// No stream takes the subject.
+        NatsStream = "nats_stream",
+        /// The stream forgets message ids before a claim's lease is over.
+        NatsDuplicateWindow = "nats_duplicate_window",
+        /// The stream acknowledges nothing.
+        NatsNoAck = "nats_no_ack",
+        /// The stream drops events that it acknowledged.
+        NatsDrops = "nats_drops",
+        /// Only one server of the cluster has the stream.
+        NatsReplicas = "nats_replicas",
+        /// This user may not read NATS' streams.
+        NatsUnreadable = "nats_unreadable",
+        /// The exchange does not exist.
+        AmqpExchange = "amqp_exchange",
+        /// No queue is bound to the exchange.
+        AmqpUnbound = "amqp_unbound",
+        /// A queue drops events that it confirmed.
+        AmqpDrops = "amqp_drops",
+        /// This user may not read RabbitMQ's queues.
+        AmqpUnreadable = "amqp_unreadable",
+        /// The topic does not exist.
+        KafkaTopic = "kafka_topic",
+        /// One broker's acknowledgement is enough.
+        KafkaMinInsync = "kafka_min_insync_replicas",
+        /// The topic keeps only the last record of a key.
+        KafkaCompaction = "kafka_compaction",
+        /// The topic keeps records for less than a day.
+        KafkaRetention = "kafka_retention",
+        /// The topic keeps only so many bytes.
+        KafkaRetentionBytes = "kafka_retention_bytes",
+        /// This user may not read the topics' settings.
+        KafkaUnreadable = "kafka_unreadable",
+    }
 }
 
 impl Setting {
-    /// Every one.
-    pub const ALL: [Setting; 28] = [
-        Setting::RedisUnreachable,
-        Setting::RedisVersion,
-        Setting::RedisEviction,
-        Setting::RedisPersistence,
-        Setting::RedisClock,
-        Setting::RedisUnreadable,
-        Setting::RedisWrites,
-        Setting::RedisStream,
-        Setting::RedisBacklog,
-        Setting::RedisIds,
-        Setting::RedisClaims,
-        Setting::QueueUnreachable,
-        Setting::NatsStream,
-        Setting::NatsDuplicateWindow,
-        Setting::NatsNoAck,
-        Setting::NatsDrops,
-        Setting::NatsReplicas,
-        Setting::NatsUnreadable,
-        Setting::AmqpExchange,
-        Setting::AmqpUnbound,
-        Setting::AmqpDrops,
-        Setting::AmqpUnreadable,
-        Setting::KafkaTopic,
-        Setting::KafkaMinInsync,
-        Setting::KafkaCompaction,
-        Setting::KafkaRetention,
-        Setting::KafkaRetentionBytes,
-        Setting::KafkaUnreadable,
-    ];
-
-    /// The label value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Setting::RedisUnreachable => "redis_unreachable",
-            Setting::RedisVersion => "redis_version",
-            Setting::RedisEviction => "redis_maxmemory_policy",
-            Setting::RedisPersistence => "redis_persistence",
-            Setting::RedisClock => "redis_clock",
-            Setting::RedisUnreadable => "redis_unreadable",
-            Setting::RedisWrites => "redis_writes",
-            Setting::RedisStream => "redis_stream",
-            Setting::RedisBacklog => "redis_backlog",
-            Setting::RedisIds => "redis_ids",
-            Setting::RedisClaims => "redis_claims",
-            Setting::QueueUnreachable => "queue_unreachable",
-            Setting::NatsStream => "nats_stream",
-            Setting::NatsDuplicateWindow => "nats_duplicate_window",
-            Setting::NatsNoAck => "nats_no_ack",
-            Setting::NatsDrops => "nats_drops",
-            Setting::NatsReplicas => "nats_replicas",
-            Setting::NatsUnreadable => "nats_unreadable",
-            Setting::AmqpExchange => "amqp_exchange",
-            Setting::AmqpUnbound => "amqp_unbound",
-            Setting::AmqpDrops => "amqp_drops",
-            Setting::AmqpUnreadable => "amqp_unreadable",
-            Setting::KafkaTopic => "kafka_topic",
-            Setting::KafkaMinInsync => "kafka_min_insync_replicas",
-            Setting::KafkaCompaction => "kafka_compaction",
-            Setting::KafkaRetention => "kafka_retention",
-            Setting::KafkaRetentionBytes => "kafka_retention_bytes",
-            Setting::KafkaUnreadable => "kafka_unreadable",
-        }
-    }
-
     /// Whether the inbox itself logs it when it happens.
     fn is_logged_by_inbox(self) -> bool {
         matches!(self, Setting::RedisWrites | Setting::RedisBacklog | Setting::RedisIds)
@@ -236,20 +172,20 @@ pub async fn check(config: &Config, clock: &Clock) -> Vec<LocatedFinding> {
 
 /// Checks again and again. Logs each new finding, and exports all of them as metrics.
 pub async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
-    for setting in Setting::ALL {
+    for &setting in Setting::ALL {
         // A reload restarts this task. The earlier findings stay in the metrics until the first check is done.
-        metrics.gateway.init_unsafe_setting(setting.as_str());
+        metrics.gateway.init_unsafe_setting(setting.label());
     }
     let mut logged: Vec<Finding> = Vec::new();
     loop {
         let found: Vec<Finding> = check(&config, &clock).await.into_iter().map(|one| one.finding).collect();
         let is_new = |finding: &&Finding| !finding.setting.is_logged_by_inbox() && !logged.contains(finding);
         for finding in found.iter().filter(is_new) {
-            tracing::warn!(setting = finding.setting.as_str(), "{}", finding.what);
+            tracing::warn!(setting = finding.setting.label(), "{}", finding.what);
         }
-        for setting in Setting::ALL {
+        for &setting in Setting::ALL {
             let is_found = found.iter().any(|finding| finding.setting == setting);
-            metrics.gateway.unsafe_setting(setting.as_str(), is_found);
+            metrics.gateway.unsafe_setting(setting.label(), is_found);
         }
         // Findings that keep events out are checked again sooner: an operator is working on them.
         let urgent = |finding: &Finding| {
@@ -390,8 +326,7 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_label_of_its_own() {
-        let labels: BTreeSet<_> = Setting::ALL.iter().map(|setting| setting.as_str()).collect();
+        let labels: BTreeSet<_> = Setting::LABELS.iter().collect();
         assert_eq!(labels.len(), Setting::ALL.len());
-        assert!(Setting::ALL.is_sorted());
     }
 }
