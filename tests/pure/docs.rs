@@ -1,7 +1,7 @@
 //! What the READMEs and `config/full.toml` list is what the code has: every event type with its canonical type, every reject
 //! reason with its status, every metric with its labels, every config key with its default.
 //!
-//! With `HOOKGATE_BLESS=1` the lists of config keys are written anew, to be read in the diff before they are committed.
+//! With `HOOKGATE_BLESS=1` the lists of config keys and of metrics are written anew. Read the diff before you commit them.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -46,21 +46,23 @@ fn the_front_page_lists_every_reject_reason_with_its_status() {
 #[test]
 fn the_operators_page_lists_every_metric_as_its_row_has_it() {
     let page = read("deploy/README.md");
-    let (_, section) = page.split_once("\n## Metrics").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let listed: Vec<_> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let head = "| metric | type | labels | tells |\n|---|---|---|---|\n";
+    let start = page.find(head).unwrap() + head.len();
+    let end = start + page[start..].find("\n\n").unwrap() + 1;
     let metrics = Metrics::new().unwrap();
-    let known = metrics.families().flat_map(|family| {
-        let labels: Vec<_> =
-            family.desc()[0].variable_labels.iter().map(|label| format!("`{label}`")).collect();
-        let row = move |of: &MetricFamily| {
-            let kind = format!("{:?}", of.get_field_type()).to_lowercase();
-            format!("| `{}` | {kind} | {} | {} |", of.name(), labels.join(", "), of.help())
-        };
-        family.collect().iter().map(row).collect::<Vec<_>>()
-    });
-    let known: Vec<_> = known.collect();
-    assert!(listed == known, "deploy/README.md should list:\n{}", known.join("\n"));
+    let listed: String = metrics
+        .families()
+        .flat_map(|family| {
+            let labels: Vec<_> =
+                family.desc()[0].variable_labels.iter().map(|label| format!("`{label}`")).collect();
+            let row = move |of: &MetricFamily| {
+                let kind = format!("{:?}", of.get_field_type()).to_lowercase();
+                format!("| `{}` | {kind} | {} | {} |\n", of.name(), labels.join(", "), of.help())
+            };
+            family.collect().iter().map(row).collect::<Vec<_>>()
+        })
+        .collect();
+    holds("deploy/README.md", &page, start..end, &listed);
 }
 
 #[test]
@@ -152,7 +154,7 @@ fn line_of_full(key: &KeyDescription) -> String {
     line + "\n"
 }
 
-/// Fails unless the file has this text in this place, or puts it there.
+/// Fails unless the file has this text in this place. With `HOOKGATE_BLESS=1` it writes the text there.
 fn holds(path: &str, page: &str, place: Range<usize>, text: &str) {
     if std::env::var_os("HOOKGATE_BLESS").is_some() {
         let page = [&page[..place.start], text, &page[place.end..]].concat();
@@ -163,7 +165,7 @@ fn holds(path: &str, page: &str, place: Range<usize>, text: &str) {
     let at = is.iter().zip(&should).take_while(|(is, should)| is == should).count();
     assert!(
         is == should,
-        "{path} does not say what the rows of src/config do: {:?} should be {:?}; write it anew with HOOKGATE_BLESS=1",
+        "{path} does not say what the code does: {:?} should be {:?}; write it anew with HOOKGATE_BLESS=1",
         is.get(at),
         should.get(at)
     );
