@@ -24,14 +24,14 @@ type Signature = (&'static Version, Digest);
 impl<'a> Claim<'a> {
     pub(super) fn read(scheme: &Scheme, headers: &'a HeaderMap) -> Result<Claim<'a>, SignatureError> {
         let id = scheme.id.map(|name| whole_id(headers, name)).transpose()?;
-        let (timestamp, stands_in, signatures) = match scheme.format {
+        let (timestamp, timestamp_header, signatures) = match scheme.format {
             Format::List { timestamp } => {
                 let stamp = only(headers, timestamp)?;
-                (stamp, timestamp, of_list(scheme, headers)?)
+                (stamp, timestamp, read_list(scheme, headers)?)
             }
-            Format::Pairs { timestamp } => of_pairs(scheme, timestamp, headers)?,
+            Format::Pairs { timestamp } => read_pairs(scheme, timestamp, headers)?,
         };
-        Ok(Claim { id, timestamp, at: unix_seconds(timestamp, stands_in)?, signatures })
+        Ok(Claim { id, timestamp, at: unix_seconds(timestamp, timestamp_header)?, signatures })
     }
 
     pub(super) fn has_signature(&self, old: bool) -> bool {
@@ -55,14 +55,14 @@ impl<'a> Claim<'a> {
     }
 }
 
-fn of_list(scheme: &Scheme, headers: &HeaderMap) -> Result<Vec<Signature>, SignatureError> {
+fn read_list(scheme: &Scheme, headers: &HeaderMap) -> Result<Vec<Signature>, SignatureError> {
     let entries = list::lines(headers, scheme.header)?.flat_map(list::entries);
     let signatures = well_formed(scheme, entries.filter_map(|entry| entry.split_once(',')));
     if signatures.is_empty() { Err(none_of(scheme, scheme.versions)) } else { Ok(signatures) }
 }
 
 /// The timestamp, its header, and the signatures that were made with it.
-fn of_pairs<'a>(
+fn read_pairs<'a>(
     scheme: &Scheme,
     timestamp: &'static str,
     headers: &'a HeaderMap,
@@ -86,8 +86,8 @@ fn of_pairs<'a>(
     let Some(first) = scheme.versions.iter().find(is_there) else {
         return Err(none_of(scheme, scheme.versions));
     };
-    let (stamp, stands_in) = match first.timestamp {
-        Some(apart) => (only(headers, apart)?, apart),
+    let (stamp, timestamp_header) = match first.timestamp {
+        Some(own_header) => (only(headers, own_header)?, own_header),
         None => (own.ok_or_else(|| malformed("holds no timestamp"))?, scheme.header),
     };
     if several {
@@ -97,7 +97,7 @@ fn of_pairs<'a>(
     if signatures.is_empty() {
         return Err(none_of(scheme, std::slice::from_ref(first)));
     }
-    Ok((stamp, stands_in, signatures))
+    Ok((stamp, timestamp_header, signatures))
 }
 
 /// The pairs of a header. Blanks around a key or a value are trimmed, and other text is skipped.

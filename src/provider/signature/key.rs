@@ -1,6 +1,6 @@
 //! A source's keys, and when each of them is active.
 //!
-//! Keeps true: a secret that is too short to resist guessing makes no key. Outside its dates a key verifies nothing.
+//! Keeps true: a `whsec_` secret under 16 bytes makes no key. Outside its dates a key verifies nothing.
 
 use std::ops::Range;
 

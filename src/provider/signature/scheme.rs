@@ -26,7 +26,8 @@ pub struct Scheme {
     pub secret: SecretForm,
     /// The event's `verifiedby`.
     pub verified_by: VerifiedBy,
-    /// How the names of its headers begin, and how they begin if a sender renames them.
+    /// Two prefixes: the one of its headers' names, and the one that some senders write instead, such as `svix-` for
+    /// `webhook-`. Only the diagnosis uses it.
     pub renamed: Option<(&'static str, &'static str)>,
     /// Whether the source accepts a signature of an old version alone.
     pub accept_old: bool,
@@ -98,8 +99,8 @@ impl Scheme {
             Format::List { timestamp } => Some(timestamp),
             Format::Pairs { .. } => None,
         };
-        let apart = self.versions.iter().filter_map(|version| version.timestamp);
-        self.id.into_iter().chain(timestamp).chain(apart)
+        let own_headers = self.versions.iter().filter_map(|version| version.timestamp);
+        self.id.into_iter().chain(timestamp).chain(own_headers)
     }
 
     /// What a sender writes before a signature.

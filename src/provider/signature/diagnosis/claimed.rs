@@ -52,17 +52,17 @@ impl Claimed {
 
     /// Looks for the timestamp in a header of its own, if it is not among the pairs.
     fn timestamp_of_pairs(&mut self, scheme: &Scheme, headers: &HeaderMap, key: &'static str) {
-        let mut apart = false;
+        let mut has_own_header = false;
         for version in scheme.versions {
             let Some(name) = version.timestamp.filter(|_| self.timestamp.is_none()) else { continue };
-            apart = true;
+            has_own_header = true;
             let mut labels = self.entries.iter().map(|entry| &*entry.label);
             if headers.contains_key(name) || labels.any(|label| label.is_empty() || label == version.label) {
                 self.timestamp = self.header(scheme, headers, name);
             }
         }
         // A missing header of its own is reported already.
-        let is_said = apart && !self.mistakes.is_empty();
+        let is_said = has_own_header && !self.mistakes.is_empty();
         if self.timestamp.is_none() && !self.entries.is_empty() && !is_said {
             self.mistakes.push(Mistake::TimestampMissing { header: scheme.header, key });
         }
