@@ -150,8 +150,8 @@ mod tests {
                 tokio::time::timeout(Duration::from_secs(60), both).await.expect("asked anew");
             assert_eq!(asked.map(|answer| answer.status().as_u16()), Ok(200), "{number}");
             drop(stream);
-            // The system tells of it, and whoever drives the connection has not yet looked when the next request is
-            // sent.
+            // The system now reports the close. The connection's task reads that report only after the next request
+            // is sent.
             tokio::task::yield_now().await;
         }
     }
