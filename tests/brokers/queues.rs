@@ -289,7 +289,7 @@ async fn without_a_queue(rabbitmq: &Rabbitmq, home: Home) {
     .await;
     let letters = home.lines(&["events", "dead", "list", "--json"]);
     let why = letters[0]["why"].as_str().unwrap();
-    assert!(why.contains("no place"), "{why}");
+    assert!(why.contains("no destination"), "{why}");
     rabbitmq.bind("late", "unbound", "user.#").await;
     lives(&home, &gateway, &lost, "lost").await;
     let stored: Vec<String> = rabbitmq.messages("late").await.into_iter().map(|one| one.id).collect();
