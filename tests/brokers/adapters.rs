@@ -92,7 +92,11 @@ impl Published {
 
     /// Publishes until it is confirmed.
     async fn publish_at_last(&self, id: &str) {
-        until("a publish is confirmed", async || self.publish(id).await.is_ok()).await;
+        // The output is shown if the wait fails: it tells what was in the way.
+        until("a publish is confirmed", async || {
+            self.publish(id).await.inspect_err(|why| eprintln!("not yet: {why:?}")).is_ok()
+        })
+        .await;
     }
 }
 
