@@ -257,9 +257,9 @@ mod tests {
     use crate::config::secret::Secret;
     use crate::observe::metrics::Metrics;
 
-    struct Nobody;
+    struct PassesAll;
 
-    impl Reverifier for Nobody {
+    impl Reverifier for PassesAll {
         async fn reverify(&self, _: &Kept, _: bool) -> Judgement {
             Judgement::Passes
         }
@@ -321,7 +321,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (first, _) = open(folder.path());
         (0..2).for_each(|n| keep(&first, n, 10));
-        first.start(Nobody);
+        first.start(PassesAll);
         first.close().await;
         let held = QuarantineStore::open(&data_dir::quarantine_file(folder.path())).unwrap();
         let run = held.request_reverify(&Selection::All, false).unwrap();
@@ -353,7 +353,7 @@ mod tests {
             let (quarantine, metrics) = open(folder.path());
             (0..requests).for_each(|n| keep(&quarantine, n, body));
             assert_eq!(sum(&metrics, "hookgate_quarantine_dropped_total"), (requests - fit) as f64);
-            quarantine.start(Nobody);
+            quarantine.start(PassesAll);
             quarantine.stop().await;
             assert_eq!(sum(&metrics, "hookgate_quarantine_kept_total"), fit as f64);
             keep(&quarantine, 0, 1);

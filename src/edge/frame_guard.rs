@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::frames::Frames;
+use super::request_guard::copy_held;
 use super::stream_activity::StreamActivity;
 use crate::net::forward::forward_writes;
 
@@ -83,17 +84,6 @@ impl<S: AsyncRead + Unpin> FrameGuard<S> {
         }
     }
 
-    fn copy_out(&mut self, buf: &mut ReadBuf<'_>) {
-        let length = self.valid.min(buf.remaining());
-        buf.put_slice(&self.held[..length]);
-        self.held.advance(length);
-        self.valid -= length;
-        if self.held.is_empty() {
-            // Free the buffer: a connection may stay idle for long.
-            self.held = BytesMut::new();
-        }
-    }
-
     /// Reads into hyper's own buffer, and takes back the bytes that may not be passed on. False at the end of the
     /// stream.
     fn poll_directly(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
@@ -150,7 +140,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameGuard<S> {
                 return Poll::Ready(Err(io::Error::other(reason.description())));
             }
             if guard.valid > 0 {
-                guard.copy_out(buf);
+                copy_held(&mut guard.held, &mut guard.valid, buf);
             }
             if buf.filled().len() > before {
                 guard.timer = None;

@@ -189,17 +189,6 @@ impl<S: AsyncRead + Unpin> RequestGuard<S> {
         self.head_in_progress.store(head_in_progress, Ordering::Relaxed);
     }
 
-    fn copy_out(&mut self, buf: &mut ReadBuf<'_>) {
-        let length = self.valid.min(buf.remaining());
-        buf.put_slice(&self.held[..length]);
-        self.held.advance(length);
-        self.valid -= length;
-        if self.held.is_empty() {
-            // Free the buffer: a connection may stay idle for long.
-            self.held = BytesMut::new();
-        }
-    }
-
     /// Reads into hyper's own buffer, and takes back the bytes that may not be passed on.
     fn poll_directly(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -277,6 +266,18 @@ impl<S: AsyncRead + Unpin> RequestGuard<S> {
     }
 }
 
+/// Passes on held bytes, at most `valid` of them.
+pub(super) fn copy_held(held: &mut BytesMut, valid: &mut usize, buf: &mut ReadBuf<'_>) {
+    let length = (*valid).min(buf.remaining());
+    buf.put_slice(&held[..length]);
+    held.advance(length);
+    *valid -= length;
+    if held.is_empty() {
+        // Free the buffer: a connection may stay idle for long.
+        *held = BytesMut::new();
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for RequestGuard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -286,7 +287,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for RequestGuard<S> {
         let guard = &mut *self;
         loop {
             if guard.valid > 0 {
-                guard.copy_out(buf);
+                copy_held(&mut guard.held, &mut guard.valid, buf);
                 return Poll::Ready(Ok(()));
             }
             if let Some(end) = guard.end {

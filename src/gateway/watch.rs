@@ -177,7 +177,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const READ_WITHIN: Duration = Duration::from_secs(5);
 /// A program that deletes a file and writes it again needs fewer looks than this.
 const LOOKS_UNTIL_GONE: u32 = 5;
-/// Soon enough for an operator who waits, and rare enough for a config that stays wrong.
+/// Looks between two tries of a refused config: its cause may pass without a change of a file.
 const LOOKS_UNTIL_RETRY: u32 = 5;
 
 #[cfg(test)]

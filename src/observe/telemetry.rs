@@ -72,8 +72,10 @@ fn filter(given: Option<OsString>) -> (EnvFilter, Option<String>) {
 /// would be logged.
 fn check(text: &str) -> Result<(), String> {
     let own = env!("CARGO_CRATE_NAME");
-    let is_own =
-        |target: &str| target.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let is_own = |target: &str| match target.split_once("::") {
+        Some((first, part)) => first == own && PARTS.contains(&part.split("::").next().unwrap_or_default()),
+        None => target == own,
+    };
     let is_level = |level: &str| !level.is_empty() && level.parse::<LevelFilter>().is_ok();
     // Spans and their fields may hold commas. The parser reports mistakes in those itself.
     if text.contains(['[', '{']) {
@@ -96,10 +98,20 @@ fn check(text: &str) -> Result<(), String> {
 
 const VARIABLE: &str = "HOOKGATE_LOG";
 const DEFAULT: &str = "info";
+/// The modules of the crate. A filter for another one would show nothing.
+const PARTS: [&str; 11] =
+    ["base", "cli", "config", "durable", "edge", "event", "gateway", "net", "observe", "provider", "request"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_parts_are_the_modules_of_the_crate() {
+        let lines = include_str!("../lib.rs").lines();
+        let modules = lines.filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+        assert!(modules.eq(PARTS));
+    }
 
     #[test]
     fn a_filter_that_would_show_nothing_is_told() {
@@ -123,6 +135,7 @@ mod tests {
             ("inbox=trace", "\"inbox\""),
             ("info,tokio=debug", "\"tokio\""),
             ("hookgates=debug", "\"hookgates\""),
+            ("hookgate::inbox=trace", "\"hookgate::inbox\""),
         ] {
             let (used, wrong) = filter(Some(bad.into()));
             let wrong = wrong.unwrap_or_default();
