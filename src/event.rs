@@ -4,6 +4,7 @@
 //! body byte for byte. If the body is not a JSON object, `data.payload_base64` has its bytes instead.
 
 pub mod attribute;
+mod head;
 mod marks;
 mod time;
 
@@ -16,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+pub use head::Head;
 pub use marks::conflict_id;
 pub use time::utc;
 

@@ -10,6 +10,7 @@ mod load;
 mod offline;
 mod reject_log;
 mod reload;
+pub mod replay;
 mod stores;
 mod watch;
 

@@ -199,7 +199,7 @@ impl Run<'_> {
 
     /// Prints the events in the queue.
     async fn show_events(&mut self) -> Result<(), Failure> {
-        let events = Reader::open(&self.config).await?.after("", usize::from(u16::MAX)).await?;
+        let events = Reader::open(&self.config, "demo").await?.after("", usize::from(u16::MAX)).await?;
         self.unexpected += u32::from(events.len() != self.config.sources.len());
         self.say(&format!("\nThe queue holds each event once, in one schema: {} events.\n", events.len()))?;
         for (cursor, event) in &events {

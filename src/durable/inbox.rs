@@ -9,6 +9,7 @@
 
 pub mod claimed;
 pub mod embedded;
+pub mod event_filter;
 pub mod redis;
 #[cfg(test)]
 pub mod scripted;
@@ -50,6 +51,31 @@ impl EnqueueRequest {
     pub fn names(&self) -> PlaceholderValues<'_> {
         PlaceholderValues { provider: &self.provider, source: &self.source, kind: &self.event.kind }
     }
+}
+
+/// An event that was found in a queue.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The cursor to read on after it.
+    pub cursor: String,
+    /// The whole event, as stored.
+    pub event: String,
+    /// Where the queue has it.
+    pub place: Place,
+}
+
+/// Where a queue has an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The row of the embedded queue.
+    Row(i64),
+    /// The entry of a Redis stream.
+    Entry {
+        /// The stream's name.
+        stream: String,
+        /// The entry's id.
+        id: String,
+    },
 }
 
 /// What the store did with a delivery.

@@ -1,4 +1,4 @@
-//! Changes an event after it was written: another body came first, or it was in the quarantine.
+//! Changes an event after it was written: another body came first, it was in the quarantine, or it is replayed.
 //!
 //! Keeps true: the text stays the same, except for the id and one more attribute before `data`.
 
@@ -14,6 +14,15 @@ impl Event {
     /// The event as accepted from the quarantine: `quarantined` is true.
     pub fn quarantined(&self) -> Event {
         self.marked(self.id.clone(), "\"quarantined\":true,")
+    }
+
+    /// The event as an operator replays it: `replayed` is true. An event that was replayed before stays as it is.
+    pub fn replayed(&self) -> Event {
+        // No value can hold this text: a quote in it would be escaped.
+        if self.json[..self.data_start].contains(REPLAYED) {
+            return self.clone();
+        }
+        self.marked(self.id.clone(), REPLAYED)
     }
 
     /// With an id that starts with the current id, and one more attribute at the end.
@@ -42,6 +51,8 @@ pub fn conflict_id(id: &str, body: &BodyHash) -> String {
     format!("{id}~{}", hex::encode(&body.0[..4]))
 }
 
+const REPLAYED: &str = "\"replayed\":true,";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +74,28 @@ mod tests {
         assert_eq!((&kept["quarantined"], &kept["conflict"]), (&true.into(), &true.into()));
         let third = second.conflicting(&body);
         serde_json::from_str::<serde_json::Value>(&third.json).unwrap();
+    }
+
+    #[test]
+    fn a_replayed_event_is_the_same_event_with_one_mark_however_often_it_is_replayed() {
+        let body = BodyHash::of(b"other");
+        let lookalike = "{\"a\":\",\\\"replayed\\\":true,\",\"replayed\":true,\"b\":1}";
+        for event in [
+            Event::for_test("quote\"d"),
+            Event::for_test(",\"replayed\":true,"),
+            Event::with_payload("evt-1", lookalike).quarantined().conflicting(&body),
+        ] {
+            let once = event.replayed();
+            let [mut before, after]: [serde_json::Value; 2] =
+                [&event, &once].map(|event| serde_json::from_str(&event.json).unwrap());
+            assert_eq!(before["replayed"], serde_json::Value::Null);
+            before["replayed"] = true.into();
+            assert_eq!((before, &once.id), (after, &event.id));
+            let mark = once.offsets().1 - REPLAYED.len();
+            assert!(once.json[mark..].starts_with("\"replayed\":true,\"data\":{"), "{}", once.json);
+            assert_eq!(once.replayed().json, once.json);
+            let (read, _) = Event::parse(once.json.clone()).unwrap();
+            assert_eq!(read.replayed().json, once.json, "read back from a queue");
+        }
     }
 }

@@ -60,7 +60,7 @@ pub(super) async fn open(
         QueueKind::Redis => {
             let database = open_database(config)?;
             let _entered = runtime.enter();
-            (open_redis(config, deps)?, database)
+            (Inbox::Redis(open_redis(config, redis_options(config), deps)?), database)
         }
         QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka => {
             let database = open_database(config)?;
@@ -141,8 +141,9 @@ fn open_embedded(config: &Config, deps: &Dependencies<'_>) -> Result<Inbox, Star
     Ok(Inbox::Embedded(embedded::Embedded::open(&file, options, deps.clock.clone(), series, readiness)?))
 }
 
-fn open_redis(config: &Config, deps: &Dependencies<'_>) -> Result<Inbox, StartError> {
-    let options = redis::Options {
+/// The settings of the Redis queue.
+pub(super) fn redis_options(config: &Config) -> redis::Options {
+    redis::Options {
         name: config.queue.name.value.clone(),
         names: live::queue_names(config),
         partitions: config.queue.partitions,
@@ -151,14 +152,17 @@ fn open_redis(config: &Config, deps: &Dependencies<'_>) -> Result<Inbox, StartEr
         retain: config.queue.retain,
         ignore_idle_groups: config.queue.ignore_idle_groups,
         ack_replicas: config.queue.ack_replicas,
-    };
+    }
+}
+
+/// Opens the Redis inbox. Must be called inside the runtime of its background tasks.
+pub(super) fn open_redis(
+    config: &Config,
+    options: redis::Options,
+    deps: &Dependencies<'_>,
+) -> Result<redis::RedisInbox, StartError> {
     let series = deps.metrics.queue(config.queue.kind.label());
-    Ok(Inbox::Redis(redis::RedisInbox::open(
-        redis::Servers::of(&config.redis)?,
-        options,
-        series,
-        deps.readiness.clone(),
-    )?))
+    Ok(redis::RedisInbox::open(redis::Servers::of(&config.redis)?, options, series, deps.readiness.clone())?)
 }
 
 async fn open_claimed(

@@ -5,6 +5,7 @@ mod audit;
 mod backup;
 mod commands;
 mod drain;
+mod events;
 mod observe;
 mod quarantine;
 mod reload;

@@ -6,7 +6,7 @@
 //! - `writer`: the thread, group commit, failure and recovery. `store`: one transaction.
 //! - `ledger`: new, duplicate or conflict. `identities`, `run`, `merge`, `filter`, `block`: the index of identities,
 //!   which writes sequentially although identities are random. `purge`: retention.
-//! - `reader`: reads the queue for consumers.
+//! - `reader`: reads the queue for consumers. `scan`: searches it. `replay`: adds events once more, for an operator.
 
 mod block;
 mod checkpoint;
@@ -16,7 +16,9 @@ mod ledger;
 mod merge;
 mod purge;
 mod reader;
+mod replay;
 mod run;
+mod scan;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,8 @@ use crate::observe::metrics::QueueMetrics;
 use super::{EnqueueError, EnqueueRequest, Enqueued};
 
 pub use reader::Reader;
+pub use replay::{Replay, ReplayError, Replays};
+pub use scan::Scan;
 
 use store::Store;
 use writer::{Job, StoreHealth, Writer};

@@ -24,6 +24,7 @@ mod probe;
 mod reader;
 pub(in crate::durable::inbox) mod replicas;
 mod retention;
+mod scan;
 mod script;
 mod servers;
 mod stream;
@@ -56,6 +57,7 @@ use stream::Streams;
 
 pub(super) use partition_writer::BATCH_EVENTS;
 pub use reader::{ReadError, Reader};
+pub use scan::Scan;
 pub(in crate::durable::inbox) use script::said;
 pub use servers::{Kind, Servers};
 pub use stream::numbered;

@@ -102,9 +102,11 @@ impl Identities {
     }
 
     fn load_memtable(&mut self, conn: &Connection) -> Result<()> {
-        let mut select = conn
-            .prepare("SELECT seq, identity, body, received, state FROM events WHERE seq > ?1 ORDER BY seq")?;
-        let mut rows = select.query([self.flushed])?;
+        // A replayed event is no delivery, so it must not extend how long its identity is remembered.
+        let mut select = conn.prepare(
+            "SELECT seq, identity, body, received, state FROM events WHERE seq > ?1 AND state <> ?2 ORDER BY seq",
+        )?;
+        let mut rows = select.query([self.flushed, ledger::REPLAYED])?;
         while let Some(row) = rows.next()? {
             let (seq, received) = (row.get(0)?, row.get(3)?);
             let identity = Identity(row.get(1)?);

@@ -144,3 +144,5 @@ pub(super) fn conflict_key(identity: &Identity, body: &[u8; 32]) -> Identity {
 pub(super) const FIRST: i64 = 0;
 const FORWARDED: i64 = 1;
 const DROPPED: i64 = 2;
+/// An event that an operator put into the queue once more. The index of identities does not have its row.
+pub(super) const REPLAYED: i64 = 3;

@@ -11,7 +11,7 @@ use crate::durable::database::{self, OpenError};
 
 /// Reads events in the order in which they entered.
 pub struct Reader {
-    conn: Connection,
+    pub(super) conn: Connection,
 }
 
 impl Reader {
@@ -43,8 +43,7 @@ impl Reader {
     /// # Errors
     /// When the database cannot be read.
     pub fn after(&mut self, cursor: i64, limit: usize) -> Result<Vec<(i64, String)>, OpenError> {
-        self.read(cursor, limit)
-            .map_err(|error| OpenError::of(Path::new(self.conn.path().unwrap_or_default()), error))
+        self.read(cursor, limit).map_err(|error| self.failed(error))
     }
 
     /// The number of events, and the cursor before the last `last` of them. Above 100,000 rows, the number includes
@@ -53,8 +52,21 @@ impl Reader {
     /// # Errors
     /// When the database cannot be read.
     pub fn end(&self, last: usize) -> Result<(u64, i64), OpenError> {
-        self.read_end(last)
-            .map_err(|error| OpenError::of(Path::new(self.conn.path().unwrap_or_default()), error))
+        self.read_end(last).map_err(|error| self.failed(error))
+    }
+
+    /// The event of a row; none if retention has deleted it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn event(&self, row: i64) -> Result<Option<String>, OpenError> {
+        let sql = "SELECT event FROM events WHERE seq = ?1 AND event IS NOT NULL";
+        let read = || self.conn.prepare_cached(sql)?.query_row([row], |row| row.get(0)).optional();
+        read().map_err(|error| self.failed(error))
+    }
+
+    pub(super) fn failed(&self, error: rusqlite::Error) -> OpenError {
+        OpenError::of(Path::new(self.conn.path().unwrap_or_default()), error)
     }
 
     fn read_end(&self, last: usize) -> rusqlite::Result<(u64, i64)> {

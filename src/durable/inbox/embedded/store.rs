@@ -90,9 +90,8 @@ impl Store {
 
     fn load(&self) -> Result<State> {
         let identities = Identities::load(&self.conn, self.tuning)?;
-        let newest: Option<i64> = self.conn.query_row("SELECT max(seq) FROM events", [], |row| row.get(0))?;
         Ok(State {
-            next: newest.unwrap_or(0).max(identities.flushed()) + 1,
+            next: newest(&self.conn)?.max(identities.flushed()) + 1,
             purge: Purge::load(&self.conn, micros(self.options.retain), micros(self.options.window))?,
             identities,
         })
@@ -114,6 +113,8 @@ impl Store {
         let window = micros(self.options.window);
         let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
         let State { identities, purge, next } = &mut state;
+        // An operator's command may have added replayed events.
+        *next = (*next).max(newest(&transaction)? + 1);
         let done = work(&mut EventLedger::open(&transaction, identities, next, now, window)?)?;
         let last = *next - 1;
         identities.upkeep(&transaction, events, last, now - window)?;
@@ -124,6 +125,13 @@ impl Store {
         self.checkpoints.wrote(bytes as i64);
         Ok(done)
     }
+}
+
+/// The number of the newest row; 0 if there is none.
+pub(super) fn newest(conn: &Connection) -> Result<i64> {
+    let newest: Option<i64> =
+        conn.prepare_cached("SELECT max(seq) FROM events")?.query_row([], |row| row.get(0))?;
+    Ok(newest.unwrap_or(0))
 }
 
 /// The SQL that creates missing tables.
@@ -147,7 +155,8 @@ const ROW: usize = 400;
 /// An idle moment does the upkeep of this many events.
 const IDLE_WORK: usize = 1024;
 
-// `event` is the last column, so that a look-up by key never reads the overflow pages of a long event.
+// There is no index by id, type, source or time: ids are random, so each insert would write one more page. `scan` reads
+// the table instead. `event` is the last column, so that a look-up by key never reads the overflow pages of a long event.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY,

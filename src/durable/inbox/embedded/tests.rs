@@ -1,6 +1,7 @@
 //! The embedded inbox against a real SQLite file.
 
 mod model;
+mod replay;
 mod speed;
 mod upkeep;
 

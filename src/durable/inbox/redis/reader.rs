@@ -35,16 +35,16 @@ pub enum ReadError {
 }
 
 /// The id of the last entry read from each stream.
-type Position = BTreeMap<String, EntryId>;
+pub(super) type Position = BTreeMap<String, EntryId>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct EntryId(u64, u64);
+pub(super) struct EntryId(pub(super) u64, pub(super) u64);
 
 /// An entry as XRANGE gives it: its id, and its fields with their values.
 type Row = (String, Vec<(String, Vec<u8>)>);
 
 /// An entry's id, its stream, and its event. An entry that no gateway wrote has no event.
-type Entry = (EntryId, String, Option<String>);
+pub(super) type Entry = (EntryId, String, Option<String>);
 
 impl Reader {
     /// Connects to every master.
@@ -139,7 +139,7 @@ impl Reader {
         Ok(())
     }
 
-    async fn ask<T: redis::FromRedisValue>(
+    pub(super) async fn ask<T: redis::FromRedisValue>(
         &mut self,
         stream: &str,
         command: &redis::Cmd,
@@ -178,7 +178,7 @@ impl Reader {
     }
 
     /// The existing streams.
-    async fn existing_streams(&mut self) -> Result<Vec<String>, ReadError> {
+    pub(super) async fn existing_streams(&mut self) -> Result<Vec<String>, ReadError> {
         if let Some(fixed) = self.streams.fixed() {
             return Ok(fixed);
         }
@@ -227,7 +227,7 @@ async fn read_topology(servers: &Servers) -> Result<Topology, ReadError> {
 }
 
 /// Parses a reply of XRANGE.
-fn rows(stream: &str, reply: Value) -> Result<Vec<Entry>, ReadError> {
+pub(super) fn rows(stream: &str, reply: Value) -> Result<Vec<Entry>, ReadError> {
     let wrong = |why: String| ReadError::Redis(format!("stream {stream}: {why}"));
     if let Value::ServerError(why) = &reply {
         return Err(wrong(super::script::said(why)));
@@ -258,7 +258,7 @@ fn failed(why: redis::RedisError) -> ReadError {
 }
 
 /// A cursor, such as `5-0@hooks.0,7-1@hooks.1`. Stream names hold no comma.
-fn format_cursor(position: &Position) -> String {
+pub(super) fn format_cursor(position: &Position) -> String {
     let parts: Vec<String> =
         position.iter().map(|(stream, id)| format!("{}-{}@{stream}", id.0, id.1)).collect();
     parts.join(",")

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::*;
 use crate::base::clock;
 use crate::config::OnConflict;
-use crate::durable::inbox::Owner;
+use crate::durable::inbox::event_filter::EventFilter;
+use crate::durable::inbox::{Owner, Place};
 use crate::event::{BodyHash, Event, Identity};
 use crate::observe::metrics::Metrics;
 use server::{Server, until};
@@ -384,6 +385,34 @@ async fn partitions_spread_and_a_reader_merges_and_resumes() {
     sent.sort();
     read.sort();
     assert_eq!(read, sent);
+    // A search gives the same order and the same cursors, whatever the size of its pages.
+    let mut whole = Vec::new();
+    while let (from, true) =
+        (whole.last().map_or("", |(cursor, _): &(String, String)| cursor), whole.len() < 40)
+    {
+        whole.extend(reader.after(from, 3).await.unwrap());
+    }
+    let begin = async |since| {
+        let reader = Reader::open(&server.servers(), "hooks", 4).await.unwrap();
+        Scan::begin(reader, since).await.unwrap()
+    };
+    let mut scan = begin(None).await;
+    inbox.enqueue(request("later", "1")).await.unwrap();
+    let (mut found, mut places) = (Vec::new(), Vec::new());
+    while let Some(page) = scan.next_page(&EventFilter::default()).await.unwrap() {
+        found.extend(page.iter().map(|one| (one.cursor.clone(), one.event.clone())));
+        places.extend(page.into_iter().map(|one| (one.place, one.event)));
+    }
+    assert_eq!(found, whole, "and it ends where the streams ended when it began");
+    let Some((Place::Entry { stream, id }, event)) = places.pop() else { panic!("{places:?}") };
+    assert_eq!(scan.event(&stream, &id).await.unwrap(), Some(event));
+    assert_eq!(scan.event(&stream, "1-1").await.unwrap(), None);
+    // Read on after a cursor of a search that skipped older entries.
+    let _: String = server.run(&["XADD", "hooks.0", "9999999999999-0", "event", &whole[0].1]).await;
+    let mut scan = begin(Some("2280-01-01T00:00:00Z".parse().unwrap())).await;
+    let late = scan.next_page(&EventFilter::default()).await.unwrap().unwrap();
+    assert_eq!(late.iter().map(|one| &one.event).collect::<Vec<_>>(), [&whole[0].1]);
+    assert_eq!(reader.after(&late[0].cursor, 9).await.unwrap(), []);
     assert!(matches!(reader.after("nonsense", 1).await, Err(ReadError::Cursor(_))));
     assert!(matches!(reader.after("1-1@others", 1).await, Err(ReadError::Cursor(_))));
 }
