@@ -4,6 +4,7 @@
 //! version is refused, not ignored. `request::source` checks what depends on a provider.
 
 mod edge;
+mod http_queue;
 mod item;
 mod key_positions;
 mod keys;
@@ -28,6 +29,7 @@ use toml::de::DeTable;
 use self::keys::Table;
 use crate::base::file::{self, ReadError};
 pub use edge::{Admin, Edge, KeyPair, Tls};
+pub use http_queue::HttpRoute;
 pub use key_positions::KeyPositions;
 pub use keys::{FullKey, KeyDescription, Reference, Target};
 pub(crate) use print::quote_key;
@@ -37,7 +39,7 @@ pub use sources::{OnConflict, RateLimit, Source, SourceSecret};
 pub use stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, Store};
 pub use units::parse_duration;
 pub use unparsed::UnparsedLines;
-pub(crate) use urls::{PASSWORD_BREAKS_URL, password_breaks_url, redis_url_flaw};
+pub(crate) use urls::{PASSWORD_BREAKS_URL, http_url_flaw, password_breaks_url, redis_url_flaw};
 
 /// Reads the file at `path`.
 ///

@@ -187,7 +187,7 @@ macro_rules! table {
                 use $crate::config::keys::{Row, table};
                 vec![$(
                     Row::new(
-                        stringify!($key),
+                        table!(@name $key),
                         concat!($($doc),+),
                         table!(@needs_restart $reload),
                         [$($example)?].first().copied(),
@@ -198,10 +198,11 @@ macro_rules! table {
             }
 
             fn read(section: &$crate::config::section::Section<'_>) -> Self {
-                section.refuse_unknown(&[$(stringify!($key)),+]);
+                use $crate::config::keys::table;
+                section.refuse_unknown(&[$(table!(@name $key)),+]);
                 #[allow(unused_mut, reason = "only some tables are checked")]
                 let mut table = $Table {
-                    $( $key: section.get(stringify!($key), $kind), )+
+                    $( $key: section.get(table!(@name $key), $kind), )+
                     $($( $other: Default::default(), )+)?
                 };
                 $( $check(&mut table, section); )?
@@ -209,6 +210,8 @@ macro_rules! table {
             }
         }
     };
+    // A key that is a word of Rust is written as `r#type`.
+    (@name $key:ident) => { stringify!($key).trim_start_matches("r#") };
     (@needs_restart live) => { false };
     (@needs_restart restart) => { true };
     (@needs_restart by_key) => { false };

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use super::edge::{Admin, Edge};
 use super::keys::{self, FullKey, KeyDescription, Reference, Target, table};
 use super::kinds::section;
+use super::print::Shown;
 use super::section::Section;
 use super::sources::{self, Source, named_sources};
 use super::stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, Store};
 use super::units::Unit;
 use super::values::folder;
-use super::{KeyPositions, Located, UnparsedLines, print};
+use super::{KeyPositions, Located, UnparsedLines, http_queue, print};
 use crate::config::secret::SecretRef;
 
 table! {
@@ -65,7 +66,15 @@ impl Config {
 
     /// The effective config as TOML, with defaults and with secrets redacted.
     pub fn redacted(&self) -> String {
-        print::document(keys::show(self))
+        let mut keys = keys::show(self);
+        for (section, shown) in &mut keys {
+            if section == "queue"
+                && let Shown::Table(keys) = shown
+            {
+                keys.retain(|(key, _)| http_queue::takes(self.queue.kind, key));
+            }
+        }
+        print::document(keys)
     }
 
     /// The secrets and files that it names, used or not.
@@ -85,7 +94,7 @@ impl Config {
         let used = self.references().into_iter().filter(|reference| self.uses(&reference.key.name));
         used.filter_map(|reference| match reference.target {
             Target::Secret(SecretRef::Plain(_))
-                if ["redis.url", "queue.url"].contains(&&*reference.key.name) =>
+                if ["redis.url", "queue.url", "queue.routes.url"].contains(&&*reference.key.name) =>
             {
                 None
             }
@@ -95,10 +104,12 @@ impl Config {
         .collect()
     }
 
-    /// Whether the gateway uses this key: `redis.*` only if something is in Redis, `queue.url` only with a broker.
+    /// Whether the gateway uses this key: `redis.*` only if something is in Redis, `queue.url` only if events
+    /// go to a broker, or to an HTTP service there.
     pub fn uses(&self, key: &str) -> bool {
         let redis = self.dedupe.store == Store::Redis || self.queue.kind == QueueKind::Redis;
-        (redis || !key.starts_with("redis.")) && (self.queue.kind.is_broker() || key != "queue.url")
+        let url = self.queue.kind.is_claimed() && !self.queue.has_no_url();
+        (redis || !key.starts_with("redis.")) && (url || key != "queue.url")
     }
 
     /// The URLs of the servers that this config uses, each with its key.
@@ -118,6 +129,7 @@ fn check_config(config: &mut Config, root: &Section<'_>) {
         section.problem(section.position_of("listen"), "listen", what);
     }
     check_pair(dedupe, queue, root);
+    http_queue::check_deadlines(queue, edge.request_timeout, root);
     let section = root.section("spool");
     if let Some(at) = section.given_at("max_bytes")
         && spool.enabled
@@ -133,17 +145,18 @@ fn check_config(config: &mut Config, root: &Section<'_>) {
     }
 }
 
-/// Dedupe and enqueue are one step only if one store does both. A broker works with either dedupe store.
+/// Dedupe and enqueue are one step only if one store does both. Brokers and HTTP services work with either
+/// dedupe store.
 fn check_pair(dedupe: &Dedupe, queue: &Queue, root: &Section<'_>) {
     let (store, kind) = (dedupe.store, queue.kind);
     let (of_store, of_kind) = (root.section("dedupe"), root.section("queue"));
     let known = !of_store.is_invalid("store") && !of_kind.is_invalid("kind");
-    if !known || kind.is_broker() || store.label() == kind.label() {
+    if !known || kind.is_claimed() || store.label() == kind.label() {
         return;
     }
     let what = format!(
         "dedupe.store = \"{}\" does not go with queue.kind = \"{}\"; allowed: embedded with embedded, redis with \
-         redis, either with nats, amqp or kafka",
+         redis, either with nats, amqp, kafka or http",
         store.label(),
         kind.label()
     );

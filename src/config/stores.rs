@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Located;
+use super::http_queue::{self, HttpRoute};
 use super::keys::table;
+use super::kinds::inline;
 use super::section::Section;
 use super::urls::{broker_urls, redis_urls};
 use super::values::{
@@ -47,7 +49,8 @@ table! {
         store: Store = choice(Store::ALL, Store::Embedded), restart;
         /// How long an identity is remembered. Keep it longer than the providers retry.
         window: Located<Duration> = duration(POSITIVE_TIME, 7 * DAY).located(), restart;
-        /// nats, amqp, kafka: how long one delivery of an event, between claim and confirm, keeps the others waiting.
+        /// Brokers: how long one delivery of an event, between claim and confirm, keeps the others waiting. http: at
+        /// least 45 s, longer than a POST.
         // Long enough for a broker's confirm, and over before a provider's next attempt.
         lease: Duration = duration(SECOND..=3600 * SECOND, 10 * SECOND), restart;
     }
@@ -66,15 +69,18 @@ labels! {
         Amqp = "amqp",
         /// Kafka.
         Kafka = "kafka",
+        /// Internal HTTP services.
+        Http = "http",
     }
 }
 
 impl QueueKind {
-    /// Whether it is a message broker, which needs `queue.url` and works with either dedupe store.
-    pub const fn is_broker(self) -> bool {
+    /// Whether an event is claimed in a dedupe store, of either kind, before it goes there. Such a queue has a
+    /// `queue.url`.
+    pub const fn is_claimed(self) -> bool {
         match self {
             QueueKind::Embedded | QueueKind::Redis => false,
-            QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka => true,
+            QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka | QueueKind::Http => true,
         }
     }
 }
@@ -83,7 +89,7 @@ table! {
     /// `[queue]`.
     pub struct Queue, checked by check_queue {
         /// `embedded` is `hookgate.db`, `nats` is JetStream, `amqp` is RabbitMQ. `kafka` needs a build with `--features
-        /// kafka`.
+        /// kafka`. `http` posts each event to a service of yours.
         kind: QueueKind = choice(QueueKind::ALL, QueueKind::Embedded), restart;
         /// Stream, subject, exchange or topic. It may hold `{provider}`, `{source}` and `{type}`.
         name: Located<String> = text("a name", "hookgate.events").located(), restart;
@@ -100,8 +106,22 @@ table! {
         ignore_idle_groups: Option<Duration> = duration(POSITIVE_TIME, DAY).optional(), restart, "\"30d\"";
         /// Redis: how many replicas must have an event before it counts as queued.
         ack_replicas: u32 = whole(0..=16, 0), restart;
-        /// nats, amqp, kafka: where the broker is, one URL or a list. Use a secret for a URL with a password.
+        /// nats, amqp, kafka: where the broker is, one URL or a list. Use a secret for a URL with a password. http: where
+        /// events go that fit no route. It may hold `{provider}`, `{source}` and `{type}`.
         url: Located<SecretRef> = broker_urls(), restart, "\"nats://127.0.0.1:4222\"";
+        /// http: an event goes to the first route whose `type` fits; `*` there stands for any characters. `secret` and
+        /// `deadline` replace those of the queue.
+        routes: Vec<HttpRoute> = inline().list(http_queue::ROUTES), restart,
+            "[{ type = \"invoice.*\", url = \"http://127.0.0.1:3000/invoices\" }]";
+        /// http: signs each request, as Standard Webhooks do. One secret, or two while one replaces the other.
+        secret: Vec<Located<SecretRef>> = http_queue::signing_secrets(), restart, "{ env = \"QUEUE_SECRET\" }";
+        /// http: the value of the header `Authorization`.
+        authorization: Option<Located<SecretRef>> = secret().optional(), restart, "{ env = \"QUEUE_AUTHORIZATION\" }";
+        /// http: the PEM file of the authorities to trust over TLS, instead of the system's.
+        ca: Option<Located<PathBuf>> = file("a path").optional(), restart, "\"services-ca.pem\"";
+        /// http: how long a provider waits for the service's answer, 1 s by default. Then the event goes to the spool, and
+        /// the request to the service goes on.
+        deadline: Option<Located<Duration>> = duration(POSITIVE_TIME, SECOND).located().optional(), restart, "\"1s\"";
     }
 }
 
@@ -172,12 +192,19 @@ fn check_queue(queue: &mut Queue, section: &Section<'_>) {
     if let Err(what) = QueueName::parse(&queue.name.value) {
         section.problem(queue.name.at, "name", what);
     }
+    if section.is_invalid("kind") {
+        return;
+    }
+    if queue.kind == QueueKind::Http {
+        return http_queue::check(queue, section);
+    }
+    http_queue::refuse_keys(queue.kind, section);
     let for_redis = [
         ("partitions", queue.partitions > 1),
         ("ack_replicas", queue.ack_replicas > 0),
         ("ignore_idle_groups", queue.ignore_idle_groups.is_some()),
     ];
-    if queue.kind != QueueKind::Redis && !section.is_invalid("kind") {
+    if queue.kind != QueueKind::Redis {
         let what = format!("no effect on a queue of kind {}; only for redis", queue.kind.label());
         for (key, _) in for_redis.into_iter().filter(|(_, is_set)| *is_set) {
             section.warning(section.position_of(key), key, what.as_str());

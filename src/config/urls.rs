@@ -14,6 +14,7 @@ use super::section::Section;
 use super::stores::QueueKind;
 use super::values::{one_secret, plain};
 use crate::base::label::Label;
+use crate::config::queue_name::{PlaceholderValues, QueueName};
 use crate::config::secret::{Secret, SecretRef};
 
 /// The URLs of Redis: one, or a list.
@@ -38,6 +39,7 @@ pub(super) fn redis_urls() -> ValueKind<Vec<Located<SecretRef>>> {
 pub(super) fn broker_urls() -> ValueKind<Located<SecretRef>> {
     let default = |section: &Section<'_>, _: &str| {
         let form = kind_of(section.value("kind")).and_then(broker_form);
+        // An http queue whose routes take every event needs no URL of its own.
         plain(form.map_or("", |form| form.example), section)
     };
     let show = |urls: &Located<SecretRef>| {
@@ -48,8 +50,12 @@ pub(super) fn broker_urls() -> ValueKind<Located<SecretRef>> {
 }
 
 fn read_broker_urls(item: &Item<'_>) -> Option<Located<SecretRef>> {
-    let Some(form) = broker_form(kind_of(item.sibling("kind"))?) else {
-        let brokers = QueueKind::ALL.iter().filter(|kind| kind.is_broker()).map(|kind| kind.label());
+    let kind = kind_of(item.sibling("kind"))?;
+    if kind == QueueKind::Http {
+        return read_http_url(item);
+    }
+    let Some(form) = broker_form(kind) else {
+        let brokers = QueueKind::ALL.iter().filter(|kind| kind.is_claimed()).map(|kind| kind.label());
         let brokers = brokers.collect::<Vec<_>>().join(", ");
         item.warning(format!("no effect on this kind of queue; only for {brokers}"));
         return None;
@@ -67,6 +73,46 @@ fn read_broker_urls(item: &Item<'_>) -> Option<Located<SecretRef>> {
     (!joined.is_empty()).then(|| Located { value: SecretRef::Plain(Secret::new(joined)), at: item.at })
 }
 
+/// The URL of an HTTP service.
+pub(super) fn http_url() -> ValueKind<Located<SecretRef>> {
+    let show = |url: &Located<SecretRef>| Some(Shown::Value(redacted_url(&url.value)));
+    ValueKind::new("a URL", |section, _| plain("", section), read_http_url, show).naming(one_secret)
+}
+
+fn read_http_url(item: &Item<'_>) -> Option<Located<SecretRef>> {
+    let Some(text) = item.as_text() else {
+        return if item.is_table() { item.secret(&[]) } else { item.expected_secret("a URL or a secret") };
+    };
+    if let Some(flaw) = http_url_flaw(text) {
+        item.problem(format!(
+            "expected a URL such as \"http://127.0.0.1:3000/events\", found another text: it {flaw}"
+        ));
+        return None;
+    }
+    Some(Located { value: SecretRef::Plain(Secret::new(text)), at: item.at })
+}
+
+/// The mistake in a text that is no URL of an HTTP service. It follows "it ", and repeats no part of the text.
+pub(crate) fn http_url_flaw(url: &str) -> Option<&'static str> {
+    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Some("holds blanks or control characters; percent-encode them");
+    }
+    let Ok(template) = QueueName::parse(url) else {
+        return Some("is empty or holds a brace outside of {provider}, {source} and {type}");
+    };
+    let of_one_event = template.fill(PlaceholderValues { provider: "p", source: "s", kind: "t" });
+    if !of_one_event.starts_with("http://") && !of_one_event.starts_with("https://") {
+        return Some("does not begin with http:// or https://");
+    }
+    let Ok(url) = reqwest::Url::parse(&of_one_event) else {
+        return Some("names no host, or a port that is none");
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Some("holds a user or password; write them into queue.authorization");
+    }
+    url.fragment().is_some().then_some("holds a #, which is never sent to a server")
+}
+
 const URLS: &str = "a URL, or a list of them";
 
 /// The kind of queue that a section sets. None: the value is invalid.
@@ -80,7 +126,7 @@ fn broker_form(kind: QueueKind) -> Option<&'static UrlForm> {
         QueueKind::Nats => Some(&NATS),
         QueueKind::Amqp => Some(&AMQP),
         QueueKind::Kafka => Some(&KAFKA),
-        QueueKind::Embedded | QueueKind::Redis => None,
+        QueueKind::Embedded | QueueKind::Redis | QueueKind::Http => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Publishes to a broker and awaits its confirm. These brokers have no dedupe that hookgate could rely on.
+//! Publishes to a broker or an HTTP service and awaits its confirm. They have no dedupe that hookgate could rely on.
 //!
 //! Keeps true:
 //! - `Ok` means that the broker confirmed the message. The broker's own settings decide how durable that is.
@@ -8,6 +8,7 @@
 
 pub mod amqp;
 mod health;
+pub mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod nats;
@@ -45,6 +46,8 @@ pub enum Broker {
     /// Kafka.
     #[cfg(feature = "kafka")]
     Kafka(kafka::Kafka),
+    /// Internal HTTP services.
+    Http(Box<http::Http>),
     /// Answers as a test tells it to.
     #[cfg(test)]
     Scripted(scripted::Scripted),
@@ -92,6 +95,9 @@ pub enum PublishError {
     /// The broker has no destination for this message now, for example no bound queue. It does not have the message.
     #[error("the broker returned the message: {0}")]
     Unroutable(String),
+    /// An HTTP service does not want this message. It does not have it.
+    #[error("the service refused this event: {0}")]
+    Rejected(String),
     /// The broker will never accept this message, for example because it is too large. It does not have it.
     #[error("the broker can never take this message: {0}")]
     Unacceptable(String),
@@ -131,7 +137,7 @@ pub fn check_name(kind: QueueKind, name: &QueueName) -> Result<(), &'static str>
         QueueKind::Kafka => kafka::check(name),
         #[cfg(not(feature = "kafka"))]
         QueueKind::Kafka => Ok(()),
-        QueueKind::Embedded | QueueKind::Redis | QueueKind::Amqp => Ok(()),
+        QueueKind::Embedded | QueueKind::Redis | QueueKind::Amqp | QueueKind::Http => Ok(()),
     }
 }
 
@@ -146,8 +152,34 @@ impl Broker {
             Broker::Amqp(amqp) => amqp.publish(message, deadline).await,
             #[cfg(feature = "kafka")]
             Broker::Kafka(kafka) => kafka.publish(message, deadline).await,
+            Broker::Http(http) => http.publish(message, deadline).await,
             #[cfg(test)]
             Broker::Scripted(scripted) => scripted.publish(message).await,
+        }
+    }
+
+    /// Whether a message may still arrive after its publish has ended without a confirm. A request to an HTTP service is
+    /// over by then.
+    pub fn may_arrive_later(&self) -> bool {
+        match self {
+            Broker::Nats(_) | Broker::Amqp(_) => true,
+            #[cfg(feature = "kafka")]
+            Broker::Kafka(_) => true,
+            Broker::Http(_) => false,
+            #[cfg(test)]
+            Broker::Scripted(_) => true,
+        }
+    }
+
+    /// Where each event goes, if it is to HTTP services.
+    pub fn routes(&self) -> Option<&Arc<http::Routes>> {
+        match self {
+            Broker::Nats(_) | Broker::Amqp(_) => None,
+            #[cfg(feature = "kafka")]
+            Broker::Kafka(_) => None,
+            Broker::Http(http) => Some(http.routes()),
+            #[cfg(test)]
+            Broker::Scripted(_) => None,
         }
     }
 
@@ -158,6 +190,7 @@ impl Broker {
             Broker::Amqp(amqp) => amqp.set_names(names),
             #[cfg(feature = "kafka")]
             Broker::Kafka(kafka) => kafka.set_names(names),
+            Broker::Http(_) => {}
             #[cfg(test)]
             Broker::Scripted(_) => {}
         }
@@ -170,6 +203,7 @@ impl Broker {
             Broker::Amqp(amqp) => amqp.close().await,
             #[cfg(feature = "kafka")]
             Broker::Kafka(kafka) => kafka.close().await,
+            Broker::Http(http) => http.close().await,
             #[cfg(test)]
             Broker::Scripted(_) => {}
         }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use crate::config::OnConflict;
 use crate::config::queue_name::PlaceholderValues;
+use crate::durable::broker::http::Routes;
 use crate::event::{BodyHash, Event, Identity};
 use crate::observe::metrics::EnqueueFailure;
 
@@ -106,6 +107,9 @@ pub enum EnqueueError {
     /// The queue has no destination for this event now. Its operator can change that.
     #[error("the queue has no destination for this event: {0}")]
     Unroutable(String),
+    /// The service that the event goes to does not want it.
+    #[error("the service refused this event: {0}")]
+    Rejected(String),
     /// The queue will never accept this event, for example because it is too large.
     #[error("the queue can never take this event: {0}")]
     Unacceptable(String),
@@ -139,9 +143,10 @@ impl EnqueueError {
     /// The label in `hookgate_enqueue_failures_total`; none if the queue did not fail.
     fn counted(&self) -> Option<EnqueueFailure> {
         match self {
-            EnqueueError::Refused(_) | EnqueueError::Unroutable(_) | EnqueueError::Unacceptable(_) => {
-                Some(EnqueueFailure::Refused)
-            }
+            EnqueueError::Refused(_)
+            | EnqueueError::Unroutable(_)
+            | EnqueueError::Rejected(_)
+            | EnqueueError::Unacceptable(_) => Some(EnqueueFailure::Refused),
             EnqueueError::Unreachable => Some(EnqueueFailure::Unreachable),
             EnqueueError::Unknown | EnqueueError::Unclear(_) => Some(EnqueueFailure::Timeout),
             EnqueueError::Overloaded | EnqueueError::InProgress => None,
@@ -175,6 +180,16 @@ impl Inbox {
             Inbox::Claimed(store) => store.enqueue(request).await,
             #[cfg(test)]
             Inbox::Scripted(scripted) => scripted.enqueue(&request).await,
+        }
+    }
+
+    /// Where each event goes, if it is to HTTP services.
+    pub fn routes(&self) -> Option<&Arc<Routes>> {
+        match self {
+            Inbox::Embedded(_) | Inbox::Redis(_) => None,
+            Inbox::Claimed(store) => store.routes(),
+            #[cfg(test)]
+            Inbox::Scripted(scripted) => scripted.routes(),
         }
     }
 

@@ -9,12 +9,13 @@
 //! failing, the drainer tries the ones behind it singly, to tell a bad event from a dead queue.
 //!
 //! `table`: the rows. `backlog`: which sources' new events must wait. `drainer`: spool to inbox. `parallel_groups`:
-//! which events go together. `tries`: failures of each event. `level`: metrics and readiness. `dead`: dead letters, for
+//! which events go together. `lanes`: the same for events that go to HTTP services, by URL and subject. `tries`: failures of each event. `level`: metrics and readiness. `dead`: dead letters, for
 //! the operator.
 
 mod backlog;
 pub mod dead;
 mod drainer;
+mod lanes;
 mod level;
 mod parallel_groups;
 mod table;
@@ -38,6 +39,9 @@ use crate::observe::admin::Readiness;
 use crate::observe::metrics::SpoolMetrics;
 use backlog::BacklogIndex;
 use drainer::Drainer;
+use lanes::Lanes;
+use lanes::drainer::UrlDrainer;
+use lanes::entry::RowPlace;
 use level::Level;
 use table::Put;
 
@@ -55,6 +59,8 @@ pub struct Enqueuer {
 pub struct Spool {
     database: Arc<Database>,
     backlog: Arc<BacklogIndex>,
+    /// In place of the backlog, if events go to HTTP services.
+    lanes: Option<Arc<Lanes>>,
     level: Level,
     /// How many events the queue has accepted.
     taken: AtomicU64,
@@ -78,7 +84,9 @@ impl Enqueuer {
 
     /// Enqueues with a spool; [`Enqueuer::start`] starts to drain it.
     pub fn spooling(inbox: Inbox, spool: Spool) -> Enqueuer {
-        Enqueuer::of(inbox, Some(Arc::new(spool)))
+        let complete = spool.level.waiting() == 0;
+        let lanes = inbox.routes().map(|routes| Lanes::new(routes.clone(), complete));
+        Enqueuer::of(inbox, Some(Arc::new(Spool { lanes, ..spool })))
     }
 
     fn of(inbox: Inbox, spool: Option<Arc<Spool>>) -> Enqueuer {
@@ -97,12 +105,15 @@ impl Enqueuer {
     pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let request = request.into();
         let Some(spool) = &self.spool else { return self.inbox.enqueue(request).await };
+        if let Some(lanes) = &spool.lanes {
+            return self.enqueue_in_lane(spool, lanes, request).await;
+        }
         if !spool.level.is_on() {
             return self.inbox.enqueue(request).await.inspect(|enqueued| spool.count_accepted(enqueued));
         }
         if spool.backlog.must_queue(&request.source) {
             let full = EnqueueError::Refused("older events wait, and the spool takes no more".to_owned());
-            return spool.store(request, None).await.ok_or(full);
+            return spool.store(request, None, None).await.ok_or(full);
         }
         let why = match self.inbox.enqueue(request.clone()).await {
             Err(why) => why,
@@ -113,8 +124,8 @@ impl Enqueuer {
         };
         let kept = match &why {
             EnqueueError::Overloaded | EnqueueError::InProgress => None,
-            EnqueueError::Unacceptable(_) => spool.store(request, Some(why.to_string())).await,
-            _ => spool.store(request, None).await,
+            EnqueueError::Unacceptable(_) => spool.store(request, Some(why.to_string()), None).await,
+            _ => spool.store(request, None, None).await,
         };
         kept.ok_or(why)
     }
@@ -165,7 +176,7 @@ impl Spool {
     ) -> Result<Spool, Failure> {
         let level = Level::new(max_bytes, readiness, metrics);
         let (backlog, taken, observer) = (Arc::default(), AtomicU64::new(0), OnceLock::new());
-        let spool = Spool { database, backlog, level, taken, clock, observer };
+        let spool = Spool { database, backlog, lanes: None, level, taken, clock, observer };
         match spool.refresh(None).await {
             // Later refreshes retry this until the database opens.
             Err(_) if spool.database.was_deferred() => spool.level.on_write(false),
@@ -182,14 +193,22 @@ impl Spool {
     }
 
     /// Stores an event on disk, to be drained or (with `dead`) as a dead letter. None if the disk did not take it.
-    async fn store(&self, request: Arc<EnqueueRequest>, dead: Option<String>) -> Option<Enqueued> {
+    async fn store(
+        &self,
+        request: Arc<EnqueueRequest>,
+        dead: Option<String>,
+        place: Option<RowPlace>,
+    ) -> Option<Enqueued> {
         // Also dropped if the request is cancelled. The write was requested by then, and the drainer finds the row.
-        let _pending = self.backlog.begin_write(&request.source);
+        let _pending = self.lanes.is_none().then(|| self.backlog.begin_write(&request.source));
         let (now, max_bytes) = (self.clock.now().as_microsecond(), self.level.max_bytes);
         let (source, id, why) = (request.source.clone(), request.event.id.clone(), dead.clone());
         let bytes = table::row_bytes(&request.event);
         let put = move |conn: &Connection| {
             let put = table::put(conn, &request, now, why.as_deref(), max_bytes)?;
+            if let (Put::Kept(_), Some(place)) = (&put, place) {
+                place.add(conn.last_insert_rowid());
+            }
             Ok((put, table::totals(conn)?))
         };
         let Ok((put, totals)) = self.database.write(put).await else {
@@ -256,10 +275,18 @@ impl Spool {
             Ok((now, sources, table::totals(conn)?, table::oldest_received(conn)?))
         };
         let (now, sources, totals, oldest) = self.database.write(look).await?;
+        if let Some(lanes) = &self.lanes {
+            loop {
+                let lanes = lanes.clone();
+                if !self.database.write(move |conn| lanes.add_found(conn)).await? {
+                    break;
+                }
+            }
+        }
         self.level.set_totals(totals);
         self.level.set_oldest_age(oldest.map_or(0, |received| self.clock.now().as_microsecond() - received));
-        for source in sources {
-            self.backlog.mark_due(&source);
+        for source in sources.iter().filter(|_| self.lanes.is_none()) {
+            self.backlog.mark_due(source);
         }
         Ok(now)
     }
@@ -284,9 +311,11 @@ impl DrainSupervisor {
                 let drainer = Drainer { slot, spool, inbox, stop };
                 self.tasks.spawn(drainer.run());
             }
+            self.drain_lanes();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
+                () = self.lanes_due() => {}
                 _ = ticks.tick() => {
                     count = count.wrapping_add(1);
                     // Every tenth refresh lists all sources, so that no row is missed even after a bug here.
@@ -297,6 +326,26 @@ impl DrainSupervisor {
                 }
                 () = self.spool.backlog.due() => {}
             }
+        }
+    }
+}
+
+impl DrainSupervisor {
+    /// Starts a drainer for each URL that needs one.
+    fn drain_lanes(&self) {
+        let Some(lanes) = &self.spool.lanes else { return };
+        for (id, destination) in lanes.claim_due() {
+            let (lanes, spool, inbox) = (lanes.clone(), self.spool.clone(), self.inbox.clone());
+            let (tasks, stop) = (self.tasks.clone(), self.stop.clone());
+            let drainer = UrlDrainer { id, destination, lanes, spool, inbox, tasks: tasks.clone(), stop };
+            tasks.spawn(drainer.run());
+        }
+    }
+
+    async fn lanes_due(&self) {
+        match &self.spool.lanes {
+            Some(lanes) => lanes.due().await,
+            None => std::future::pending().await,
         }
     }
 }

@@ -1,9 +1,10 @@
-//! Finds settings of Redis and the brokers that put events at risk, by asking the servers. `check --live` and the
+//! Finds settings of Redis, the brokers and HTTP services that put events at risk, by asking the servers. `check --live` and the
 //! gateway use it.
 //!
 //! Keeps true: it changes no setting. A server that cannot be asked is a finding, not an error. No finding holds a URL.
 
 mod amqp;
+mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod nats;
@@ -163,7 +164,9 @@ pub async fn check(config: &Config, clock: &Clock) -> Vec<LocatedFinding> {
         };
         found.extend(findings.into_iter().map(locate));
     }
-    if let Some((key, url)) = urls.iter().find(|(key, _)| *key == "queue.url") {
+    if config.queue.kind == QueueKind::Http {
+        found.extend(http::check(&config.queue).await);
+    } else if let Some((key, url)) = urls.iter().find(|(key, _)| *key == "queue.url") {
         let locate = |finding| LocatedFinding { key, at: url.at, finding };
         found.extend(check_broker(config, &url.value).await.into_iter().map(locate));
     }
@@ -238,7 +241,7 @@ async fn check_names(config: &Config, url: &Secret, names: &BTreeSet<String>) ->
         // The config's own check refuses this kind in a build without Kafka.
         #[cfg(not(feature = "kafka"))]
         QueueKind::Kafka => Vec::new(),
-        QueueKind::Embedded | QueueKind::Redis => Vec::new(),
+        QueueKind::Embedded | QueueKind::Redis | QueueKind::Http => Vec::new(),
     }
 }
 

@@ -14,7 +14,7 @@ use super::watch::{self, FileStamps};
 use crate::base::clock::Clock;
 use crate::base::file;
 use crate::config::queue_name::QueueName;
-use crate::config::{self, Config, FullKey, LoadError, Position, Problem, Reference, Target};
+use crate::config::{self, Config, FullKey, LoadError, Position, Problem, QueueKind, Reference, Target};
 use crate::durable::broker;
 use crate::durable::data_dir;
 use crate::durable::database;
@@ -95,7 +95,8 @@ fn problems_beyond_rules(config: &Config) -> Vec<Problem> {
         problems.push(Problem { at, key: key.to_owned(), what, warning: false });
     };
     let used = config.urls_in_use();
-    for (key, url) in &used {
+    let is_http = config.queue.kind == QueueKind::Http;
+    for (key, url) in used.iter().filter(|(key, _)| !is_http || *key != "queue.url") {
         if let Err(why) = url.value.resolve() {
             problem(url.at, key, why.to_string());
         }
@@ -113,6 +114,10 @@ fn problems_beyond_rules(config: &Config) -> Vec<Problem> {
         && !matches!(what, OpenError::Secret(_))
     {
         problem(url.at, key, what.to_string());
+    }
+    if is_http && let Err(found) = broker::http::Settings::of(&config.queue) {
+        // A key without a value was replaced by its default, and is reported already.
+        problems.extend(found);
     }
     problems.extend(reject_log::problems(config));
     quarantine::Key::build(&config.quarantine, &mut problems);

@@ -14,7 +14,7 @@ use crate::base::clock::Clock;
 use crate::base::runtime;
 use crate::config::queue_name::QueueName;
 use crate::config::{Config, QueueKind, Store};
-use crate::durable::broker::{self, Broker, Watch, amqp, nats};
+use crate::durable::broker::{self, Broker, Watch, amqp, http, nats};
 use crate::durable::data_dir;
 use crate::durable::database::OpenError;
 use crate::durable::database::writer::Database;
@@ -62,7 +62,7 @@ pub(super) async fn open(
             let _entered = runtime.enter();
             (Inbox::Redis(open_redis(config, redis_options(config), deps)?), database)
         }
-        QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka => {
+        QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka | QueueKind::Http => {
             let database = open_database(config)?;
             (runtime::within(runtime, open_claimed(config, deps, &database)).await?, database)
         }
@@ -182,15 +182,28 @@ async fn open_claimed(
     };
     let metrics = deps.metrics.queue(config.queue.kind.label());
     let broker = open_broker(config, deps).await?;
+    let lease = config.dedupe.lease;
+    let (lease, publish_within) = match config.queue.kind {
+        QueueKind::Http => (lease.max(http::LEAST_LEASE), http::POST_TIMEOUT),
+        _ => (lease, claimed::publish_within(lease)),
+    };
     let options = claimed::Options {
         window: config.dedupe.window.value,
-        lease: config.dedupe.lease,
+        lease,
+        publish_within,
         qualified: deps.qualified.clone(),
     };
     Ok(Inbox::Claimed(Claimed::new(claims, broker, options, metrics)))
 }
 
 async fn open_broker(config: &Config, deps: &Dependencies<'_>) -> Result<Broker, StartError> {
+    let metrics = deps.metrics.queue(config.queue.kind.label());
+    let watch = Watch { metrics, readiness: deps.readiness.clone() };
+    if config.queue.kind == QueueKind::Http {
+        let settings = http::Settings::of(&config.queue).map_err(StartError::Config)?;
+        let http = http::Http::open(settings, watch, deps.metrics, deps.clock.clone())?;
+        return Ok(Broker::Http(Box::new(http)));
+    }
     let name = QueueName::parse(&config.queue.name.value).map_err(broker::OpenError::Name)?;
     let within = claimed::publish_within(config.dedupe.lease);
     let options = broker::Options {
@@ -199,8 +212,6 @@ async fn open_broker(config: &Config, deps: &Dependencies<'_>) -> Result<Broker,
         url: config.queue.url.value.resolve()?,
         within,
     };
-    let metrics = deps.metrics.queue(config.queue.kind.label());
-    let watch = Watch { metrics, readiness: deps.readiness.clone() };
     Ok(match config.queue.kind {
         QueueKind::Nats => Broker::Nats(nats::Nats::open(options, watch).await?),
         QueueKind::Amqp => Broker::Amqp(amqp::Amqp::open(options, watch).await?),
@@ -210,7 +221,7 @@ async fn open_broker(config: &Config, deps: &Dependencies<'_>) -> Result<Broker,
         QueueKind::Kafka => {
             return Err(broker::OpenError::Client("this build has no Kafka".to_owned()).into());
         }
-        kind @ (QueueKind::Embedded | QueueKind::Redis) => {
+        kind @ (QueueKind::Embedded | QueueKind::Redis | QueueKind::Http) => {
             let what = format!("a queue of kind {} is not a broker", kind.label());
             return Err(broker::OpenError::Client(what).into());
         }

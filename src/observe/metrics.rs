@@ -7,6 +7,7 @@ mod audit;
 mod edge;
 mod family;
 mod gateway;
+mod http;
 mod labels;
 mod quarantine;
 mod queue;
@@ -25,7 +26,9 @@ pub use edge::EdgeMetrics;
 use family::Families;
 use gateway::GatewayFamilies;
 pub use gateway::GatewayMetrics;
-pub use labels::{EnqueueFailure, Http2Error, OutcomeLabel, ReloadResult, TlsResult};
+pub use http::HttpRouteMetrics;
+use http::{HttpRouteFamilies, RouteLabels};
+pub use labels::{EnqueueFailure, Http2Error, OutcomeLabel, PostOutcome, ReloadResult, TlsResult};
 use quarantine::QuarantineFamilies;
 pub use quarantine::QuarantineMetrics;
 pub use queue::QueueMetrics;
@@ -40,6 +43,7 @@ pub struct Metrics {
     families: Families,
     sources: SourceFamilies,
     queues: QueueFamilies,
+    http_routes: HttpRouteFamilies,
     /// Of the gateway.
     pub gateway: GatewayMetrics,
     /// Of the spool.
@@ -67,6 +71,7 @@ impl Metrics {
         let metrics = Metrics {
             sources: SourceFamilies::new(to)?,
             queues: QueueFamilies::new(to)?,
+            http_routes: HttpRouteFamilies::new(to)?,
             gateway: GatewayFamilies::new(to)?.of(&()),
             spool: SpoolFamilies::new(to)?.of(&()),
             quarantine: QuarantineFamilies::new(to)?.of(&()),
@@ -98,6 +103,11 @@ impl Metrics {
     /// A queue's handles; its series start at zero. `queue` is the queue's kind.
     pub fn queue(&self, queue: &'static str) -> QueueMetrics {
         self.queues.of(&QueueLabels { queue })
+    }
+
+    /// The handles of a route to an HTTP service; its series start at zero. `route` is its type pattern.
+    pub fn http_route(&self, route: &str) -> HttpRouteMetrics {
+        self.http_routes.of(&RouteLabels { route })
     }
 
     /// Every family except the process metrics, including families without series.

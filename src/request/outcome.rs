@@ -98,6 +98,7 @@ impl From<EnqueueError> for Rejection {
         let reason = match error {
             EnqueueError::Refused(_)
             | EnqueueError::Unroutable(_)
+            | EnqueueError::Rejected(_)
             | EnqueueError::Unacceptable(_)
             | EnqueueError::Unreachable
             | EnqueueError::Unknown

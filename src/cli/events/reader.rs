@@ -25,6 +25,12 @@ impl Reader {
                 let (name, partitions) = (&config.queue.name.value, config.queue.partitions);
                 Reader::Redis(Box::new(redis::Reader::open(&servers, name, partitions).await?))
             }
+            QueueKind::Http => {
+                return Err(Failure(format!(
+                    "{command} cannot read a queue of kind http: its events are at the services that took them; `events \
+                     dead list` shows those that none took"
+                )));
+            }
             kind @ (QueueKind::Nats | QueueKind::Amqp | QueueKind::Kafka) => {
                 let kind = kind.label();
                 return Err(Failure(format!(

@@ -7,10 +7,10 @@
 //! - Each step compares and acts atomically in the store. A claim ends by its owner's commit or release, or with its
 //!   lease. A slow owner never touches a later owner's claim.
 //! - A claim is released only if the broker said that it does not have the message. After an unknown outcome the claim
-//!   stays, and its owner retries under the same message id. So a message may be in the queue twice, but only under one
+//!   stays, and its owner retries under the same message id. Only its lease ends, if nothing can arrive later. So a message may be in the queue twice, but only under one
 //!   id. This happens after an unknown outcome if the lease ends or a retry is refused.
 //! - The message id does not change with the config: the claim records whether the id names the source.
-//! - A publish ends before its lease. Both count from before the claim, and the publish gets at most half of the lease.
+//! - A publish ends before its lease. Both count from before the claim. A broker gets at most half of the lease.
 //! - A first body with an unknown outcome keeps its plain id. Another body of its identity enters as a conflict;
 //!   otherwise a broker that drops a repeated id would drop it.
 //!
@@ -34,6 +34,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::base::clock;
+use crate::durable::broker::http::Routes;
 use crate::durable::broker::{Broker, Message, PublishError};
 use crate::durable::inbox::{EnqueueError, EnqueueRequest, Enqueued};
 use crate::event::Event;
@@ -53,6 +54,8 @@ pub struct Options {
     pub window: Duration,
     /// How long a claim lasts. Within it the owner publishes and commits, and no other owner can claim.
     pub lease: Duration,
+    /// The longest time from before the claim to the end of the publish. It ends before the lease can.
+    pub publish_within: Duration,
     /// The sources that share their provider with another source. Event ids may collide, so their message ids name the
     /// source too.
     pub qualified: Arc<ArcSwap<HashSet<String>>>,
@@ -153,6 +156,11 @@ impl Claimed {
         task.await.unwrap_or(Err(EnqueueError::Unknown))
     }
 
+    /// Where each event goes, if it is to HTTP services.
+    pub fn routes(&self) -> Option<&Arc<Routes>> {
+        self.publisher.broker.routes()
+    }
+
     /// Replaces the names that the queue's name template expands to.
     pub fn set_names(&self, names: &BTreeSet<String>) {
         self.publisher.broker.set_names(names);
@@ -174,7 +182,7 @@ impl Claimed {
     }
 }
 
-/// The time for a publish, counted from the claim. It ends before the lease can.
+/// The time for a broker's confirm, counted from before the claim.
 pub fn publish_within(lease: Duration) -> Duration {
     PUBLISH_WITHIN.min(lease / 2)
 }
@@ -225,8 +233,9 @@ impl ClaimingPublisher {
         };
         let (kind, event) = (grant.kind, event_as(request, grant.kind));
         if let Err(why) = self.publish(request, &event, grant.naming, asked).await {
-            if !matches!(why, PublishError::Unknown | PublishError::Unconfirmed(_)) {
-                self.release(request, grant.claimed_before).await;
+            let may_be_in = matches!(why, PublishError::Unknown | PublishError::Unconfirmed(_));
+            if !may_be_in || !self.broker.may_arrive_later() {
+                self.release(request, grant.claimed_before || may_be_in).await;
             }
             return Err(why.into());
         }
@@ -241,7 +250,7 @@ impl ClaimingPublisher {
         naming: Naming,
         asked: Instant,
     ) -> Result<(), PublishError> {
-        let deadline = asked + publish_within(self.options.lease);
+        let deadline = asked + self.options.publish_within;
         if clock::instant() >= deadline {
             // The store took too long. A message sent now could arrive after the lease.
             return Err(PublishError::Unreachable);
@@ -309,6 +318,7 @@ impl From<PublishError> for EnqueueError {
         match why {
             PublishError::Refused(why) => EnqueueError::Refused(why),
             PublishError::Unroutable(why) => EnqueueError::Unroutable(why),
+            PublishError::Rejected(why) => EnqueueError::Rejected(why),
             PublishError::Unacceptable(why) => EnqueueError::Unacceptable(why),
             PublishError::Unreachable => EnqueueError::Unreachable,
             PublishError::Unknown => EnqueueError::Unknown,

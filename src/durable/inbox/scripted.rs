@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use crate::durable::broker::http::Routes;
+
 use super::{EnqueueError, EnqueueRequest, Enqueued};
 
 /// The inbox. Clones share its state.
 #[derive(Clone, Default)]
-pub struct Scripted(Arc<Mutex<State>>);
+pub struct Scripted(Arc<Mutex<State>>, Option<Arc<Routes>>);
 
 #[derive(Default)]
 struct State {
@@ -23,6 +25,15 @@ struct State {
 }
 
 impl Scripted {
+    /// In front of HTTP services, at these URLs.
+    pub fn with_routes(routes: Arc<Routes>) -> Scripted {
+        Scripted(Arc::default(), Some(routes))
+    }
+
+    pub(super) fn routes(&self) -> Option<&Arc<Routes>> {
+        self.1.as_ref()
+    }
+
     /// Sets the error for every event. `None` accepts them.
     pub fn all(&self, why: Option<EnqueueError>) {
         self.0.lock().unwrap().all = why;

@@ -41,17 +41,17 @@ enum Round {
 
 /// Results that are not in the database yet.
 #[derive(Default)]
-struct Settled {
+pub(super) struct Settled {
     /// Rows whose events the inbox has.
-    enqueued: Vec<i64>,
-    dead: Vec<Dead>,
+    pub(super) enqueued: Vec<i64>,
+    pub(super) dead: Vec<Dead>,
 }
 
 /// A row that becomes a dead letter.
-struct Dead {
-    seq: i64,
-    id: String,
-    why: String,
+pub(super) struct Dead {
+    pub(super) seq: i64,
+    pub(super) id: String,
+    pub(super) why: String,
 }
 
 impl Drainer {
@@ -171,8 +171,14 @@ impl Drainer {
         true
     }
 
-    /// Writes the results to the database. False if that failed.
-    async fn settle(&self, Settled { enqueued, dead }: Settled) -> bool {
+    async fn settle(&self, settled: Settled) -> bool {
+        self.spool.settle(self.slot.source(), settled).await
+    }
+}
+
+impl Spool {
+    /// Writes the results of a source's events to the database. False if that failed.
+    pub(super) async fn settle(&self, source: &str, Settled { enqueued, dead }: Settled) -> bool {
         if enqueued.is_empty() && dead.is_empty() {
             return true;
         }
@@ -183,10 +189,10 @@ impl Drainer {
             }
             Ok((table::totals(conn)?, dead))
         };
-        let Ok((totals, dead)) = self.spool.write(settle).await else { return false };
-        self.spool.level.set_totals(totals);
+        let Ok((totals, dead)) = self.write(settle).await else { return false };
+        self.level.set_totals(totals);
         for Dead { id, why, .. } in dead {
-            self.spool.on_dead_letter(self.slot.source(), &id, &why);
+            self.on_dead_letter(source, &id, &why);
         }
         true
     }

@@ -189,6 +189,34 @@ pub(super) fn oldest(
     Ok((oldest, more))
 }
 
+/// What tells a waiting row's lane.
+pub(super) struct RowKey {
+    pub(super) seq: i64,
+    pub(super) source: String,
+    pub(super) provider: String,
+    pub(super) kind: String,
+    pub(super) partition_key: String,
+}
+
+/// The waiting rows behind `seq`, oldest first, at most so many.
+pub(super) fn waiting_after(conn: &Connection, seq: i64, rows: usize) -> Result<Vec<RowKey>> {
+    conn.prepare_cached(
+        "SELECT seq, source, provider, type, partition_key FROM spool WHERE seq > ?1 AND why IS NULL ORDER BY seq LIMIT ?2",
+    )?
+    .query_map(params![seq, rows as i64], |row| {
+        let (seq, source, provider) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(RowKey { seq, source, provider, kind: row.get(3)?, partition_key: row.get(4)? })
+    })?
+    .collect()
+}
+
+/// A waiting row. None: there is none with this number.
+pub(super) fn waiting(conn: &Connection, seq: i64) -> Result<Option<Waiting>> {
+    conn.prepare_cached("SELECT * FROM spool WHERE seq = ?1 AND why IS NULL")?
+        .query_row([seq], |row| Ok(Waiting { seq, request: read_request(row).ok().flatten() }))
+        .optional()
+}
+
 pub(super) fn delete(conn: &Connection, rows: &[i64]) -> Result<()> {
     let mut delete = conn.prepare_cached("DELETE FROM spool WHERE seq = ?1")?;
     rows.iter().try_for_each(|seq| delete.execute([seq]).map(drop))

@@ -26,7 +26,7 @@ impl Tries {
         let failures = self.0.entry(row).or_default();
         match why {
             EnqueueError::Unacceptable(_) => return Some(why.to_string()),
-            EnqueueError::Unroutable(_) => failures.unroutable += 1,
+            EnqueueError::Unroutable(_) | EnqueueError::Rejected(_) => failures.unroutable += 1,
             EnqueueError::Unknown | EnqueueError::Unclear(_) => failures.unknown += 1,
             // The queue would refuse any event, which explains the earlier failures too.
             EnqueueError::Unreachable | EnqueueError::Refused(_) => *failures = Failures::default(),

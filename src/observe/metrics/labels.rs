@@ -31,6 +31,22 @@ labels! {
 }
 
 labels! {
+    /// How a request to an HTTP service ended, in `hookgate_http_posts_total`.
+    pub enum PostOutcome {
+        /// The service answered 2xx.
+        Confirmed = "confirmed",
+        /// The service does not want this event.
+        Refused = "refused",
+        /// The service may take the event later.
+        NotNow = "not_now",
+        /// There was no connection, and nothing was sent.
+        Unreachable = "unreachable",
+        /// No answer in time, or a broken one: the service may have the event.
+        NoAnswer = "no_answer",
+    }
+}
+
+labels! {
     /// How a TLS handshake ended, in `hookgate_tls_handshakes_total`. A handshake that the client left is not counted.
     pub enum TlsResult {
         /// The connection was established.

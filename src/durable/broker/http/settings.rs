@@ -1,0 +1,198 @@
+//! The settings of the HTTP services, out of the config.
+//!
+//! Keeps true: every problem is found before a gateway starts, with its position. No problem shows a secret or a URL.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::HeaderValue;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::routes::{Route, Routes};
+use super::signature::SigningKey;
+use crate::base::file;
+use crate::config::queue_name::QueueName;
+use crate::config::secret::SecretRef;
+use crate::config::{HttpRoute, Located, Position, Problem, Queue, http_url_flaw};
+use crate::observe::metrics::Metrics;
+
+/// The settings.
+pub struct Settings {
+    targets: Vec<Target>,
+    pub(super) authorization: Option<HeaderValue>,
+    pub(super) tls: ClientConfig,
+}
+
+/// A route as configured.
+pub struct Target {
+    /// The config key of its URL.
+    pub key: &'static str,
+    /// The URL's position.
+    pub at: Position,
+    /// The URL.
+    pub url: QueueName,
+    pattern: String,
+    keys: Vec<SigningKey>,
+    deadline: Duration,
+}
+
+impl Settings {
+    /// Reads the secrets and files that `queue` names.
+    ///
+    /// # Errors
+    /// Every problem.
+    pub fn of(queue: &Queue) -> Result<Settings, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let own_keys = problems.keys("queue.secret", &queue.secret);
+        let mut targets: Vec<Target> = Vec::new();
+        for route in &queue.routes {
+            let HttpRoute { r#type, url: located, secret, deadline } = route;
+            let keys = problems.keys("queue.routes", secret);
+            if let Some(url) = problems.url("queue.routes", located) {
+                targets.push(Target {
+                    key: "queue.routes",
+                    at: located.at,
+                    url,
+                    pattern: r#type.value.clone(),
+                    keys: if secret.is_empty() { own_keys.clone() } else { keys },
+                    deadline: deadline.as_ref().map_or(queue.http_deadline(), |deadline| deadline.value),
+                });
+            }
+        }
+        if !queue.has_no_url()
+            && let Some(url) = problems.url("queue.url", &queue.url)
+        {
+            let (at, deadline) = (queue.url.at, queue.http_deadline());
+            targets.push(Target {
+                key: "queue.url",
+                at,
+                url,
+                pattern: ALL.to_owned(),
+                keys: own_keys,
+                deadline,
+            });
+        }
+        let authorization = queue.authorization.as_ref().and_then(|secret| problems.authorization(secret));
+        let ca = queue.ca.as_ref().map(|ca| (ca.at, ca.value.as_path()));
+        let needs_tls = targets.iter().any(Target::needs_tls);
+        let tls = client_config(ca.map(|(_, path)| path), needs_tls).map_err(|what| {
+            let (key, at) = ca.map_or(("queue.url", queue.url.at), |(at, _)| ("queue.ca", at));
+            problems.add(key, at, what);
+        });
+        match tls {
+            Ok(tls) if problems.0.is_empty() => Ok(Settings { targets, authorization, tls }),
+            _ => Err(problems.0),
+        }
+    }
+
+    /// The routes as configured, in their order.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// How to connect over TLS.
+    pub fn tls(&self) -> Arc<ClientConfig> {
+        Arc::new(self.tls.clone())
+    }
+
+    pub(super) fn routes(self, metrics: &Metrics) -> Routes {
+        let route = |target: Target| {
+            let Target { url, pattern, keys, deadline, .. } = target;
+            Route { url, keys, deadline, metrics: metrics.http_route(&pattern), pattern }
+        };
+        Routes::new(self.targets.into_iter().map(route).collect())
+    }
+}
+
+impl Target {
+    fn needs_tls(&self) -> bool {
+        use crate::config::queue_name::Part;
+        matches!(self.url.parts().first(), Some(Part::Text(start)) if start.starts_with("https://"))
+    }
+}
+
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, key: &str, at: Position, what: String) {
+        self.0.push(Problem { at, key: key.to_owned(), what, warning: false });
+    }
+
+    fn url(&mut self, key: &str, url: &Located<SecretRef>) -> Option<QueueName> {
+        let text = url.value.resolve().map_err(|why| self.add(key, url.at, why.to_string())).ok()?;
+        let parsed = match http_url_flaw(text.expose()) {
+            Some(flaw) => Err(format!("the URL {flaw}")),
+            None => QueueName::parse(text.expose()),
+        };
+        parsed.map_err(|what| self.add(key, url.at, what)).ok()
+    }
+
+    fn keys(&mut self, key: &str, secrets: &[Located<SecretRef>]) -> Vec<SigningKey> {
+        let mut keys = Vec::new();
+        for secret in secrets {
+            let read = secret.value.resolve().map_err(|why| why.to_string());
+            match read.and_then(|text| SigningKey::read(&text).map_err(|flaw| format!("the secret {flaw}"))) {
+                Ok(read) => keys.push(read),
+                Err(what) => self.add(key, secret.at, what),
+            }
+        }
+        keys
+    }
+
+    fn authorization(&mut self, secret: &Located<SecretRef>) -> Option<HeaderValue> {
+        let text = secret.value.resolve().map_err(|why| why.to_string());
+        let value = text.and_then(|text| {
+            let value = HeaderValue::from_str(text.expose().trim());
+            value.map_err(|_| "holds characters that no header can hold; copy it again".to_owned())
+        });
+        match value {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                Some(value)
+            }
+            Err(what) => {
+                self.add("queue.authorization", secret.at, what);
+                None
+            }
+        }
+    }
+}
+
+/// The TLS settings. With a plain URL alone, they are never used.
+fn client_config(ca: Option<&Path>, needed: bool) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            let unreadable = |why: String| format!("cannot read certificates from {}: {why}", path.display());
+            let pem = file::read(path, MAX_FILE).map_err(|why| unreadable(why.to_string()))?;
+            let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+            let found = found.map_err(|why| unreadable(why.to_string()))?;
+            if roots.add_parsable_certificates(found).0 == 0 {
+                return Err(unreadable("it holds none in PEM form".to_owned()));
+            }
+        }
+        None if needed => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err("this system has no certificate authorities to trust; set queue.ca".to_owned());
+            }
+        }
+        None => {}
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config =
+        builder.map_err(|why| why.to_string())?.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The pattern of the route that `queue.url` makes.
+const ALL: &str = "*";
+/// Larger than a file of all authorities of a system.
+const MAX_FILE: u64 = 4 << 20;
