@@ -47,10 +47,7 @@ pub(super) fn signing_secrets() -> ValueKind<Vec<Located<SecretRef>>> {
     let read = |item: &Item<'_>| {
         let Some(items) = item.list() else { return Some(vec![item.secret(&[])?]) };
         if items.is_empty() || items.len() > MAX_SECRETS {
-            item.problem(format!(
-                "expected a secret, or a list of {MAX_SECRETS} while one replaces the other"
-            ));
-            return None;
+            return item.expected_secret("a secret, or a list of two while one replaces the other");
         }
         Some(items.iter().filter_map(|item| item.secret(&[])).collect())
     };

@@ -83,10 +83,13 @@ impl Enqueuer {
     }
 
     /// Enqueues with a spool; [`Enqueuer::start`] starts to drain it.
-    pub fn spooling(inbox: Inbox, spool: Spool) -> Enqueuer {
-        let complete = spool.level.waiting() == 0;
-        let lanes = inbox.routes().map(|routes| Lanes::new(routes.clone(), complete));
-        Enqueuer::of(inbox, Some(Arc::new(Spool { lanes, ..spool })))
+    pub fn spooling(inbox: Inbox, mut spool: Spool) -> Enqueuer {
+        if let Some(routes) = inbox.routes() {
+            let complete = spool.level.waiting() == 0;
+            // The lanes have the rows that a backlog would drain.
+            (spool.lanes, spool.backlog) = (Some(Lanes::new(routes.clone(), complete)), Arc::default());
+        }
+        Enqueuer::of(inbox, Some(Arc::new(spool)))
     }
 
     fn of(inbox: Inbox, spool: Option<Arc<Spool>>) -> Enqueuer {

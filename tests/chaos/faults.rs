@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use support::Reply;
 use tokio::sync::Mutex;
 
 use crate::proxy::Mode;
@@ -27,6 +28,8 @@ enum Fault {
     FreezeRedis,
     KillBroker,
     FreezeBroker,
+    /// An HTTP service that answers 500, 503 or in half.
+    FailBroker,
     Delay,
     CutBefore,
     CutAfter,
@@ -66,7 +69,7 @@ fn kinds(world: &World) -> Vec<Fault> {
         kinds.extend([Fault::KillRedis, Fault::FreezeRedis]);
     }
     if world.broker.is_some() {
-        kinds.extend([Fault::KillBroker, Fault::FreezeBroker]);
+        kinds.extend([Fault::KillBroker, Fault::FreezeBroker, Fault::FailBroker]);
     }
     if world.members.iter().any(|member| !member.proxies.is_empty()) {
         kinds.extend([Fault::Delay, Fault::CutBefore, Fault::CutAfter, Fault::CutAfter, Fault::Refuse]);
@@ -115,7 +118,7 @@ async fn inflict(fault: Fault, world: &World, member: &Member, hold: Duration, c
         }
         Fault::KillBroker => {
             let Some(Ok(mut broker)) = world.broker.as_ref().map(Mutex::try_lock) else { return false };
-            broker.kill9();
+            broker.kill9().await;
             tokio::time::sleep(hold).await;
             broker.restart().await;
         }
@@ -123,6 +126,15 @@ async fn inflict(fault: Fault, world: &World, member: &Member, hold: Duration, c
             let Some(Ok(broker)) = world.broker.as_ref().map(Mutex::try_lock) else { return false };
             broker.pause();
             tokio::time::sleep(LONGEST).await;
+            broker.resume();
+        }
+        Fault::FailBroker => {
+            let Some(Ok(broker)) = world.broker.as_ref().map(Mutex::try_lock) else { return false };
+            let failures = [Reply::Status(500), Reply::Status(503), Reply::Cut, Reply::CutWithin];
+            if !broker.answer(failures.choose(chance).unwrap().clone()) {
+                return false;
+            }
+            tokio::time::sleep(hold).await;
             broker.resume();
         }
         Fault::Delay | Fault::CutBefore | Fault::CutAfter | Fault::Refuse => {
@@ -156,6 +168,7 @@ impl Fault {
             Fault::FreezeRedis => "redis frozen",
             Fault::KillBroker => "broker killed",
             Fault::FreezeBroker => "broker frozen",
+            Fault::FailBroker => "service failing",
             Fault::Delay => "server delayed",
             Fault::CutBefore => "cut before the request",
             Fault::CutAfter => "cut after the request",

@@ -45,6 +45,17 @@ async fn rabbitmq() {
     ordeal("rabbitmq", World::rabbitmq().await, Copies::SameId).await;
 }
 
+// The service takes an event again where its answer was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn http() {
+    ordeal("http", World::http().await, Copies::SameId).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_with_embedded_dedupe() {
+    ordeal("http with embedded dedupe", World::http_alone().await, Copies::SameId).await;
+}
+
 /// Lets it all happen, then holds the queue against what was promised.
 async fn ordeal(name: &str, world: World, copies: Copies) {
     let (seed, faults) = (number("HOOKGATE_CHAOS_SEED", random()), number("HOOKGATE_CHAOS_FAULTS", 10));

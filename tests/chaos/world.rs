@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use support::{
-    Client, Gateway, Home, Nats, Persistence, Rabbitmq, Redis, SmallDisk, basiq, eventually, free_port, until,
+    Client, Gateway, Home, HttpService, Nats, Persistence, Rabbitmq, Redis, Reply, SmallDisk, basiq,
+    eventually, free_port, until,
 };
 use tokio::sync::Mutex;
 
@@ -25,13 +26,15 @@ pub enum Broker {
     Nats(Nats),
     /// And what was taken out of its queue.
     Rabbitmq(Rabbitmq, Vec<Queued>),
+    Http(HttpService),
 }
 
 impl Broker {
-    pub fn kill9(&mut self) {
+    pub async fn kill9(&mut self) {
         match self {
             Broker::Nats(nats) => nats.kill9(),
             Broker::Rabbitmq(rabbitmq, _) => rabbitmq.kill9(),
+            Broker::Http(service) => service.kill().await,
         }
     }
 
@@ -39,6 +42,7 @@ impl Broker {
         match self {
             Broker::Nats(nats) => nats.restart().await,
             Broker::Rabbitmq(rabbitmq, _) => rabbitmq.restart().await,
+            Broker::Http(service) => service.restart().await,
         }
     }
 
@@ -46,13 +50,22 @@ impl Broker {
         match self {
             Broker::Nats(nats) => nats.pause(),
             Broker::Rabbitmq(rabbitmq, _) => rabbitmq.pause(),
+            Broker::Http(service) => service.replies(|_| Reply::Hang),
         }
+    }
+
+    /// Answers like this; false if it is no HTTP service.
+    pub fn answer(&self, reply: Reply) -> bool {
+        let Broker::Http(service) = self else { return false };
+        service.replies(move |_| reply.clone());
+        true
     }
 
     pub fn resume(&self) {
         match self {
             Broker::Nats(nats) => nats.resume(),
             Broker::Rabbitmq(rabbitmq, _) => rabbitmq.resume(),
+            Broker::Http(service) => service.replies(|_| Reply::Status(200)),
         }
     }
 
@@ -65,6 +78,7 @@ impl Broker {
                 taken.extend(rabbitmq.messages("hooks").await.iter().map(|message| queued(&message.body)));
                 taken.clone()
             }
+            Broker::Http(service) => service.taken().iter().map(|posted| queued(&posted.body)).collect(),
         }
     }
 }
@@ -125,6 +139,23 @@ impl World {
         rabbitmq.bind("hooks", "hookgate.events", "#").await;
         let url = rabbitmq.url();
         World::claiming("amqp", &url, Broker::Rabbitmq(rabbitmq, Vec::new())).await
+    }
+
+    /// Two gateways before one HTTP service, their claims in one Redis.
+    pub async fn http() -> World {
+        let service = HttpService::start().await;
+        let url = service.url("/events");
+        World::claiming("http", &url, Broker::Http(service)).await
+    }
+
+    /// One gateway before an HTTP service, with claims of its own.
+    pub async fn http_alone() -> World {
+        let service = HttpService::start().await;
+        let proxy = Proxy::before(service.address()).await;
+        let url = by_way_of(&proxy, &service.url("/events"));
+        let home = Home::embedded().with("queue.kind", "http").with("queue.url", url);
+        let members = vec![Member::start(home, vec![proxy], SmallDisk::mount(DISK)).await];
+        World { members, redis: None, broker: Some(Mutex::new(Broker::Http(service))) }
     }
 
     async fn claiming(kind: &str, url: &str, broker: Broker) -> World {

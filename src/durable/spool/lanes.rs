@@ -6,20 +6,23 @@
 //!   patience ends gets its row before any later one.
 //! - A lane that waits does not hold up others. While nothing listens at a URL, its lanes are tried singly.
 //!
-//! `entry` is a delivery's way through its lane, and `drainer` the rows' way to the service.
+//! `entry` is a delivery's way through its lane, and `drainer` the rows' way to the service. `failures`: of a lane's first
+//! event.
 
 pub(super) mod drainer;
 pub(super) mod entry;
+mod failures;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 
+use self::failures::Failures;
 use super::table;
 use crate::base::clock;
 use crate::config::queue_name::PlaceholderValues;
@@ -73,16 +76,6 @@ struct LaneState {
     rows: BTreeSet<(u64, i64)>,
     place: Place,
     failures: Failures,
-}
-
-/// The failures of a lane's first event.
-#[derive(Clone, Copy, Default)]
-struct Failures {
-    count: u32,
-    refusals: u32,
-    not_before: Option<Instant>,
-    /// The last try found nothing to connect to.
-    unreachable: bool,
 }
 
 /// Where a lane's first row is.
@@ -144,10 +137,11 @@ impl Lanes {
         self.due.notified().await;
     }
 
-    /// Claims every URL that needs a drainer.
+    /// Claims every URL that needs a drainer; none before the rows of earlier runs are known.
     pub(super) fn claim_due(&self) -> Vec<(u64, Arc<Destination>)> {
         let mut state = self.lock();
-        let due = state.urls.iter_mut().filter(|(_, url)| !url.has_drainer && url.waiting > 0);
+        let is_complete = state.complete;
+        let due = state.urls.iter_mut().filter(|(_, url)| is_complete && !url.has_drainer && url.waiting > 0);
         due.map(|(id, url)| {
             url.has_drainer = true;
             (*id, url.destination.clone())
@@ -168,7 +162,8 @@ impl Lanes {
             if state.own.remove(&seq) {
                 continue;
             }
-            let arrival = state.next_arrival();
+            // Rows of an earlier run go before every arrival of this one.
+            let arrival = if state.complete { state.next_arrival() } else { 0 };
             drop(state);
             if let Some(lane) = self.routes.lane(names, &partition_key) {
                 self.add_row(&lane, (arrival, seq));
@@ -178,7 +173,9 @@ impl Lanes {
         if !more {
             let own = state.own.drain().max().unwrap_or_default();
             state.known_to = state.known_to.max(own);
-            state.complete = true;
+            if !std::mem::replace(&mut state.complete, true) {
+                self.due.notify_one();
+            }
         }
         Ok(more)
     }
@@ -350,30 +347,6 @@ impl UrlQueue {
     }
 }
 
-impl Failures {
-    /// Returns why the event is given up, if it is.
-    fn add(&mut self, why: &EnqueueError, is_paused: bool) -> Option<String> {
-        self.count = self.count.saturating_add(1);
-        self.unreachable = *why == EnqueueError::Unreachable;
-        // A pause of the whole URL replaces the backoff.
-        self.not_before = (!is_paused).then(|| clock::instant() + backoff(self.count));
-        match why {
-            EnqueueError::Unacceptable(_) => Some(why.to_string()),
-            EnqueueError::Rejected(_) => {
-                self.refusals += 1;
-                (self.refusals >= REFUSALS).then(|| format!("{why}; tried {} times", self.count))
-            }
-            EnqueueError::Refused(_)
-            | EnqueueError::Unroutable(_)
-            | EnqueueError::Unreachable
-            | EnqueueError::Unknown
-            | EnqueueError::Unclear(_)
-            | EnqueueError::Overloaded
-            | EnqueueError::InProgress => None,
-        }
-    }
-}
-
 impl Job {
     /// Records how the try ended. Returns why the event is given up, if it is.
     fn record(&self, failed: Option<&EnqueueError>) -> Option<String> {
@@ -410,18 +383,5 @@ impl Drop for Job {
     }
 }
 
-/// The pause after so many failures: 1 s, doubled up to a minute. The actual pause is up to half as long again, or up to a
-/// quarter shorter than a minute.
-fn backoff(failures: u32) -> Duration {
-    let base = BACKOFF_MIN.saturating_mul(1 << (failures.max(1) - 1).min(16)).min(BACKOFF_MAX);
-    let (least, most) = (base.min(BACKOFF_MAX.mul_f64(0.75)), base.mul_f64(1.5).min(BACKOFF_MAX));
-    let [chance] = clock::random::<1>();
-    least + (most - least).mul_f64(f64::from(chance) / 255.0)
-}
-
-const BACKOFF_MIN: Duration = Duration::from_millis(if cfg!(test) { 2 } else { 1000 });
-const BACKOFF_MAX: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 60_000 });
-/// After so many refusals an event is given up.
-const REFUSALS: u32 = 10;
 /// Rows that are looked up in one transaction.
 const FOUND_AT_ONCE: usize = 5000;

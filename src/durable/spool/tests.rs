@@ -15,18 +15,18 @@ use crate::event::{BodyHash, Event, Identity, conflict_id};
 use crate::observe::metrics::Metrics;
 
 /// A gateway's durable part, as far as the spool goes.
-struct Bench {
+pub(super) struct Bench {
     folder: TempDir,
-    inbox: Scripted,
+    pub(super) inbox: Scripted,
     readiness: Arc<Readiness>,
-    metrics: Metrics,
-    observed: Observed,
+    pub(super) metrics: Metrics,
+    pub(super) observed: Observed,
     max_bytes: Option<u64>,
 }
 
 /// What was told of those drained.
 #[derive(Clone, Default)]
-struct Observed(Arc<Mutex<Vec<String>>>);
+pub(super) struct Observed(pub(super) Arc<Mutex<Vec<String>>>);
 
 impl SpoolObserver for Observed {
     fn on_enqueued(&self, request: &EnqueueRequest, enqueued: &Enqueued) {
@@ -40,7 +40,7 @@ impl SpoolObserver for Observed {
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub(super) fn new() -> Bench {
         let inbox = Scripted::default();
         inbox.all(Some(EnqueueError::Unreachable));
         let metrics = Metrics::new().unwrap();
@@ -56,20 +56,20 @@ impl Bench {
     }
 
     /// Not draining yet.
-    async fn open(&self) -> (Enqueuer, Arc<Database>) {
+    pub(super) async fn open(&self) -> (Enqueuer, Arc<Database>) {
         let database = Arc::new(Database::open(&self.file(), TABLES).unwrap());
         let (metrics, readiness) = (self.metrics.spool.clone(), self.readiness.clone());
         let spool = Spool::open(database.clone(), self.max_bytes, Clock::System, metrics, readiness);
         (Enqueuer::spooling(Inbox::Scripted(self.inbox.clone()), spool.await.unwrap()), database)
     }
 
-    async fn started(&self) -> (Enqueuer, Arc<Database>) {
+    pub(super) async fn started(&self) -> (Enqueuer, Arc<Database>) {
         let (enqueuer, database) = self.open().await;
         enqueuer.start(self.observed.clone());
         (enqueuer, database)
     }
 
-    async fn close(&self, (enqueuer, database): (Enqueuer, Arc<Database>)) {
+    pub(super) async fn close(&self, (enqueuer, database): (Enqueuer, Arc<Database>)) {
         enqueuer.close().await;
         Arc::into_inner(database).unwrap().close().await;
     }
@@ -78,20 +78,20 @@ impl Bench {
         self.folder.path().join("hookgate.db")
     }
 
-    fn dead(&self) -> DeadLetters {
+    pub(super) fn dead(&self) -> DeadLetters {
         DeadLetters::open(&self.file()).unwrap()
     }
 
-    fn taken(&self) -> Vec<String> {
+    pub(super) fn taken(&self) -> Vec<String> {
         self.inbox.taken().into_iter().map(|request| request.event.id).collect()
     }
 
-    async fn drained(&self) {
+    pub(super) async fn drained(&self) {
         until("the spool is drained", || self.metrics.spool.events.get() == 0).await;
     }
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(20), async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -100,7 +100,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(waited.await.is_ok(), "it did not come: {what}");
 }
 
-fn of(source: &str, id: &str, body: &str) -> EnqueueRequest {
+pub(super) fn of(source: &str, id: &str, body: &str) -> EnqueueRequest {
     EnqueueRequest {
         source: source.into(),
         provider: "basiq".into(),

@@ -15,6 +15,7 @@ mod delivery;
 mod disk;
 mod gateway;
 mod home;
+mod http_service;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod load;
@@ -42,6 +43,7 @@ pub use delivery::*;
 pub use disk::SmallDisk;
 pub use gateway::{Gateway, Starting};
 pub use home::{Home, Ran};
+pub use http_service::{HttpService, Posted, Reply};
 #[cfg(feature = "kafka")]
 pub use kafka::kafka_messages;
 pub use load::{Load, Sent};

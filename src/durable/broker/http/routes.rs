@@ -49,6 +49,20 @@ impl Routes {
         Routes { routes, destinations: Mutex::default(), count: AtomicU64::new(0) }
     }
 
+    /// Routes to these URLs, by patterns.
+    #[cfg(test)]
+    pub fn to(urls: &[(&str, &str)]) -> Arc<Routes> {
+        let metrics = crate::observe::metrics::Metrics::new().unwrap();
+        let route = |(pattern, url): &(&str, &str)| Route {
+            pattern: (*pattern).to_owned(),
+            url: QueueName::parse(url).unwrap(),
+            keys: Vec::new(),
+            deadline: Duration::from_secs(60),
+            metrics: metrics.http_route(pattern),
+        };
+        Arc::new(Routes::new(urls.iter().map(route).collect()))
+    }
+
     /// The lane of an event with these values and this partition key. None: no route takes it.
     pub fn lane(&self, names: PlaceholderValues<'_>, partition_key: &str) -> Option<Lane> {
         let (route, destination) = self.find(names)?;

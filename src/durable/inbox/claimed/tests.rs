@@ -74,7 +74,8 @@ impl Stage {
             }
         };
         let qualified = self.qualified.clone();
-        let options = Options { window: WINDOW, lease: self.lease, qualified };
+        let publish_within = publish_within(self.lease);
+        let options = Options { window: WINDOW, lease: self.lease, publish_within, qualified };
         let broker = Broker::Scripted(self.broker.clone());
         Claimed::new(claims, broker, options, self.metrics.queue("nats"))
     }
@@ -542,7 +543,8 @@ async fn a_database_that_refuses_claims_is_told_until_it_takes_them() {
     let claims = EmbeddedClaims::new(database.clone(), Clock::System, readiness.clone());
     let claims = Claims::Embedded(claims);
     let ready = || format!("{readiness:?}").contains("dedupe: true");
-    let options = Options { window: WINDOW, lease: LEASE, qualified: Arc::default() };
+    let options =
+        Options { window: WINDOW, lease: LEASE, publish_within: PUBLISH_WITHIN, qualified: Arc::default() };
     let refuse = async || {
         let trigger = "CREATE TRIGGER no BEFORE INSERT ON claims BEGIN SELECT RAISE(ABORT, 'no'); END";
         database.write(|conn| conn.execute_batch(trigger)).await.unwrap();
