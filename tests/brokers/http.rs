@@ -450,9 +450,12 @@ async fn check_live_opens_a_connection_to_each_url_and_sends_nothing() {
 async fn the_queues_events_cannot_be_read_here() {
     let service = HttpService::start().await;
     let home = before(&service);
-    let ran = home.run(&["events", "tail"]);
-    assert_eq!(ran.code, 1);
-    assert!(ran.err.contains("kind http") && ran.err.lines().count() == 1, "{ran:?}");
+    for arguments in [&["tail"][..], &["query"], &["show", "1"], &["replay", "1"]] {
+        let ran = home.run(&[&["events"], arguments].concat());
+        assert_eq!(ran.code, 1, "{arguments:?}");
+        assert!(ran.err.contains("kind http") && ran.err.lines().count() == 1, "{ran:?}");
+        assert!(ran.err.contains(&format!("events {}", arguments[0])), "{ran:?}");
+    }
 }
 
 /// A TLS listener in front of a service, with a certificate of an authority of its own.
