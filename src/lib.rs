@@ -25,7 +25,7 @@
 //!   quarantine     keeps refused requests that may be genuine, encrypted, and verifies them again on request
 //!   spool          enqueues events: to the inbox, or to disk while the inbox is unavailable; drains the disk
 //!   inbox          dedupes and enqueues in one step: embedded (SQLite), redis, claimed (before a broker)
-//!   broker         NATS, RabbitMQ, Kafka: publishes and awaits the confirm
+//!   broker         NATS, RabbitMQ, Kafka, HTTP services: publishes and awaits the confirm
 //!   last_accepted  the time of each source's last event, across restarts
 //!   audit_ledger   the reject log's head, and operators' acts to be recorded, in hookgate.db
 //!   database       the SQLite file: one writer, many writes per commit

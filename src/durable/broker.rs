@@ -98,6 +98,9 @@ pub enum PublishError {
     /// An HTTP service does not want this message. It does not have it.
     #[error("the service refused this event: {0}")]
     Rejected(String),
+    /// An HTTP service may take this message later. It may have it already.
+    #[error("the service does not take it now: {0}")]
+    NotNow(String),
     /// The broker will never accept this message, for example because it is too large. It does not have it.
     #[error("the broker can never take this message: {0}")]
     Unacceptable(String),

@@ -426,6 +426,32 @@ async fn what_waits_survives_the_gateway() {
     assert_eq!(service.taken().len(), 7);
 }
 
+/// A stop does not wait for a service that hangs, and loses nothing.
+#[tokio::test]
+async fn a_stop_leaves_what_hangs_to_the_next_start() {
+    let service = HttpService::start().await;
+    service.replies(|_| Reply::Hang);
+    let home = before(&service).with("queue.deadline", "300ms");
+    let mut gateway = home.serve().await;
+    for id in ["one", "two"] {
+        gateway.deliver(&basiq_about(id, "user")).await.assert_accepted(id);
+    }
+    until("the queue is known to be silent", async || {
+        gateway.metric("hookgate_queue_up{queue=\"http\"}").await == 0.0
+    })
+    .await;
+    gateway.sigterm();
+    let stopping = Instant::now();
+    assert_eq!(gateway.exit().await.code(), Some(0));
+    assert!(stopping.elapsed() < Duration::from_secs(25), "{:?}", stopping.elapsed());
+    service.replies(|_| Reply::Status(200));
+    let gateway = home.serve().await;
+    drained(&gateway).await;
+    let mut taken: Vec<_> = service.taken().iter().map(Posted::id).collect();
+    taken.dedup();
+    assert_eq!(taken, ["one", "two"], "the first perhaps again, under its id");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn check_live_opens_a_connection_to_each_url_and_sends_nothing() {
     let (mut service, other) = (HttpService::start().await, HttpService::start().await);

@@ -177,7 +177,7 @@ fn explain(answer: Result<Answer, Failure>) -> (Ended, Result<(), PublishError>)
         }
         Ok(Answer::NotNow(code, pause)) => {
             let why = format!("it answered {code}");
-            (Ended::Failed(why.clone(), pause), Err(PublishError::Unconfirmed(why)))
+            (Ended::Failed(why.clone(), pause), Err(PublishError::NotNow(why)))
         }
         Err(Failure::Unreachable(why)) => (Ended::Unreachable(why), Err(PublishError::Unreachable)),
         Err(Failure::NoAnswer(why)) => (Ended::NoAnswer(why.clone()), Err(PublishError::Unconfirmed(why))),

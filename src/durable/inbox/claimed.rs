@@ -233,7 +233,8 @@ impl ClaimingPublisher {
         };
         let (kind, event) = (grant.kind, event_as(request, grant.kind));
         if let Err(why) = self.publish(request, &event, grant.naming, asked).await {
-            let may_be_in = matches!(why, PublishError::Unknown | PublishError::Unconfirmed(_));
+            use PublishError::{NotNow, Unconfirmed, Unknown};
+            let may_be_in = matches!(why, Unknown | Unconfirmed(_) | NotNow(_));
             if !may_be_in || !self.broker.may_arrive_later() {
                 self.release(request, grant.claimed_before || may_be_in).await;
             }
@@ -318,6 +319,7 @@ impl From<PublishError> for EnqueueError {
         match why {
             PublishError::Refused(why) => EnqueueError::Refused(why),
             PublishError::Unroutable(why) => EnqueueError::Unroutable(why),
+            PublishError::NotNow(why) => EnqueueError::Refused(why),
             PublishError::Rejected(why) => EnqueueError::Rejected(why),
             PublishError::Unacceptable(why) => EnqueueError::Unacceptable(why),
             PublishError::Unreachable => EnqueueError::Unreachable,

@@ -28,6 +28,8 @@ struct State {
     probe_at: Instant,
     /// The last request was not answered in time.
     silent: bool,
+    /// How many answers there were.
+    answers: u64,
     /// Why the last request failed, if it did.
     failure: Option<String>,
     last_used: Instant,
@@ -58,6 +60,7 @@ impl Destination {
                 unreachable: false,
                 probe_at: now,
                 silent: false,
+                answers: 0,
                 failure: None,
                 last_used: now,
             }),
@@ -86,9 +89,18 @@ impl Destination {
         state.unreachable.then_some(state.probe_at)
     }
 
-    /// Records that a provider has waited in vain.
-    pub fn on_late(&self) {
-        self.lock().silent = true;
+    /// How many answers there were, for [`Destination::on_late`].
+    pub fn answers(&self) -> u64 {
+        self.lock().answers
+    }
+
+    /// Call when a provider has waited in vain. If no answer came since there were so many, the service counts as silent.
+    pub fn on_late(&self, answers: u64) {
+        let mut state = self.lock();
+        if state.answers == answers {
+            state.silent = true;
+            self.set_failure(&mut state, Some("it has not answered in time".to_owned()));
+        }
     }
 
     pub(super) fn record(&self, ended: Ended) {
@@ -101,6 +113,7 @@ impl Destination {
             Ended::NoAnswer(_) => (false, true),
         };
         (state.unreachable, state.silent) = (unreachable, silent);
+        state.answers += u64::from(!unreachable && !silent);
         if unreachable {
             state.probe_at = now + PROBE_INTERVAL;
         }
@@ -114,14 +127,14 @@ impl Destination {
             }
             Ended::Unreachable(why) | Ended::NoAnswer(why) => Some(why),
         };
-        let name = self.name();
+        self.set_failure(&mut state, failure);
+    }
+
+    fn set_failure(&self, state: &mut State, failure: Option<String>) {
+        let service = self.name();
         match (&state.failure, &failure) {
-            (None, Some(why)) => tracing::warn!(
-                service = name,
-                why,
-                "an HTTP service does not take events; they wait in the spool"
-            ),
-            (Some(_), None) => tracing::info!(service = name, "an HTTP service takes events again"),
+            (None, Some(why)) => tracing::warn!(service, why, "an HTTP service does not take events"),
+            (Some(_), None) => tracing::info!(service, "an HTTP service takes events again"),
             _ => {}
         }
         state.failure = failure;

@@ -196,3 +196,55 @@ fn client_config(ca: Option<&Path>, needed: bool) -> Result<ClientConfig, String
 const ALL: &str = "*";
 /// Larger than a file of all authorities of a system.
 const MAX_FILE: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn problems(queue: &str) -> Vec<String> {
+        let text = format!("[queue]\nkind = \"http\"\n{queue}\n[sources.a]\nprovider = \"basiq\"\n");
+        let (config, problems) = config::parse(&text, Path::new(""));
+        assert!(problems.iter().all(|problem| problem.warning), "{problems:#?}");
+        let found = Settings::of(&config.queue).err().unwrap_or_default();
+        found.iter().map(|problem| problem.render("f")).collect()
+    }
+
+    #[test]
+    fn what_a_secret_or_a_file_holds_is_checked_before_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            folder.path().join(name).display().to_string()
+        };
+        let (url, ca) = (file("url", "ftp://hush.example"), file("ca.pem", "hush"));
+        let good = "url = \"http://127.0.0.1:3000\"";
+        assert_eq!(problems(good), [""; 0]);
+        for (queue, at, what) in [
+            (format!("url = {{ file = {url:?} }}"), "f:3:7: queue.url: ", "does not begin with http://"),
+            (format!("{good}\nsecret = \"hush\""), "f:4:10: queue.secret: ", "3 bytes"),
+            (
+                format!("{good}\nsecret = {{ env = \"HOOKGATE_TEST_UNSET\" }}"),
+                "f:4:10: queue.secret: ",
+                "is not set",
+            ),
+            (
+                format!("{good}\nauthorization = \"hu\\u0007sh\""),
+                "f:4:17: queue.authorization: ",
+                "no header",
+            ),
+            (format!("{good}\nca = {ca:?}"), "f:4:6: queue.ca: ", "none in PEM"),
+            (
+                format!(
+                    "{good}\nroutes = [{{ type = \"*\", url = {{ file = {url:?} }}, secret = \"hush\" }}]"
+                ),
+                " queue.routes: ",
+                "3 bytes",
+            ),
+        ] {
+            let found = problems(&queue);
+            assert!(found[0].contains(at) && found[0].contains(what), "{found:#?}");
+            assert!(!found.concat().contains("hush"), "{found:#?}");
+        }
+    }
+}

@@ -85,6 +85,7 @@ impl Enqueuer {
         if destination.paused_until().is_some() {
             return or_spool(refused("the service asked for a pause")).await;
         }
+        let answers = destination.answers();
         let (answer, mut answered) = oneshot::channel();
         let (key, lanes) = (entry.usage.key.clone(), lanes.clone());
         let (inbox, sent, held, observed) =
@@ -110,7 +111,7 @@ impl Enqueuer {
         };
         let stored = match done {
             None => {
-                destination.on_late();
+                destination.on_late(answers);
                 or_spool(EnqueueError::Unknown).await
             }
             Some(Err(why @ (EnqueueError::Overloaded | EnqueueError::InProgress))) => Err(why),
