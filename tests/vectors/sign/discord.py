@@ -3,10 +3,10 @@
 import base64
 
 import nacl.signing
-import npm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+import npm
 from expected import Provider, accepted, body_id, compact, event, handshake, rejected
 
 NAME = "discord"
@@ -84,17 +84,28 @@ ALLOWED = made(
 good("ok", "a user added the application; the time has no offset and is left out")
 ENTITLEMENT = payload(
     "ENTITLEMENT_CREATE",
-    {"id": "1019653849998299136", "sku_id": "1019475255913222144", "user_id": "771129655544643584", "guild_id": None, "type": 1},
+    {
+        "id": "1019653849998299136",
+        "sku_id": "1019475255913222144",
+        "user_id": "771129655544643584",
+        "guild_id": None,
+        "type": 1,
+    },
     "2025-11-30T10:53:10.064834+00:00",
 )
-good("entitlement", "an entitlement; a time with an offset", ENTITLEMENT, accepted(
-    made(
-        "ENTITLEMENT_CREATE",
-        ENTITLEMENT,
-        time="2025-11-30T10:53:10.064834Z",
-        related=[("user", "771129655544643584"), ("sku", "1019475255913222144"), ("object", "1019653849998299136")],
-    )
-))
+good(
+    "entitlement",
+    "an entitlement; a time with an offset",
+    ENTITLEMENT,
+    accepted(
+        made(
+            "ENTITLEMENT_CREATE",
+            ENTITLEMENT,
+            time="2025-11-30T10:53:10.064834Z",
+            related=[("user", "771129655544643584"), ("sku", "1019475255913222144"), ("object", "1019653849998299136")],
+        )
+    ),
+)
 UNTYPED = payload()
 good("no-type", "an event without its body", UNTYPED, accepted(made(None, UNTYPED)))
 good("upper-case", "hex of either case", signature=sign().upper())
@@ -102,12 +113,23 @@ good("rotation", "the second of two keys", secrets=[bytes(OTHER.verify_key).hex(
 good("key-base64", "the key as base64", secrets=[base64.b64encode(bytes(KEY.verify_key)).decode()])
 SPKI = Ed25519PublicKey.from_public_bytes(bytes(KEY.verify_key))
 good("key-pem", "the key as PEM", secrets=[SPKI.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()])
-good("key-spki", "the key as hex of its SubjectPublicKeyInfo", secrets=[SPKI.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo).hex()])
+good(
+    "key-spki",
+    "the key as hex of its SubjectPublicKeyInfo",
+    secrets=[SPKI.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo).hex()],
+)
 
 # The handshake.
 PING = payload(outer=0)
 good("ping", "the ping of a new address", PING, handshake("", 204), theme="handshake")
-bad("ping-other-key", "Discord also tests with a wrong signature", "signature_mismatch", sign(PING, OTHER), PING, theme="handshake")
+bad(
+    "ping-other-key",
+    "Discord also tests with a wrong signature",
+    "signature_mismatch",
+    sign(PING, OTHER),
+    PING,
+    theme="handshake",
+)
 bad("ping-unsigned", "nor without signature", "signature_missing", "", PING, theme="handshake")
 TEXT = PING.replace(b'"type":0', b'"type":"0"')
 good("ping-text", "a type that is the text 0 is no ping", TEXT, accepted(made(None, TEXT)), theme="handshake")
@@ -119,11 +141,21 @@ bad("stale", "a second past the tolerance", "timestamp_outside_tolerance", now=A
 bad("missing", "no signature header", "signature_missing", "")
 bad("missing-time", "no timestamp header", "signature_missing", at=None)
 bad("malformed-short", "63 bytes", "signature_malformed", sign()[:-2])
-bad("malformed-base64", "the signature as base64", "signature_malformed", base64.b64encode(bytes.fromhex(sign())).decode())
+bad(
+    "malformed-base64",
+    "the signature as base64",
+    "signature_malformed",
+    base64.b64encode(bytes.fromhex(sign())).decode(),
+)
 bad("zeros", "a signature of zeros", "signature_mismatch", "0" * 128)
 # S + L: the same signature to a verifier that does not reduce.
 ORDER = 2**252 + 27742317777372353535851937790883648493
 whole = bytes.fromhex(sign())
 malleable = whole[:32] + (int.from_bytes(whole[32:], "little") + ORDER).to_bytes(32, "little")
-bad("malleable", "the right signature with its scalar raised by the group's order", "signature_mismatch", malleable.hex())
+bad(
+    "malleable",
+    "the right signature with its scalar raised by the group's order",
+    "signature_mismatch",
+    malleable.hex(),
+)
 vectors.write()

@@ -1,4 +1,4 @@
-"""What the gateway makes of a delivery, worked out from the rules of the normalized event and from nothing it printed."""
+"""What the gateway makes of a delivery, worked out from the rules of the event and from nothing that it printed."""
 
 import hashlib
 import json
@@ -39,7 +39,9 @@ def plain(text):
     return "".join(c if c in "abcdefghijklmnopqrstuvwxyz0123456789_." else "_" for c in text.lower())
 
 
-def event(provider, kind, own_id, verifiedby, *, subject=None, time=None, tenant=None, related=(), status=None, type=None):
+def event(
+    provider, kind, own_id, verifiedby, *, subject=None, time=None, tenant=None, related=(), status=None, type=None
+):
     """An event without what a vector leaves out. `kind` is the provider's type; entities are pairs."""
     entity = lambda pair: {"kind": pair[0], "id": pair[1]}
     key = f"{subject[0]}/{subject[1]}" if subject else own_id

@@ -66,7 +66,9 @@ OPENED = made(
 
 def good(name, about, raw, expect, **of):
     source = of.pop("source", {})
-    vectors.add("accepted", name, about, headers(of.pop("signature", None) or sign(raw), **of), raw, expect, now=NOW, **source)
+    vectors.add(
+        "accepted", name, about, headers(of.pop("signature", None) or sign(raw), **of), raw, expect, now=NOW, **source
+    )
 
 
 def bad(name, about, reason, signature, raw=PULL, sent=None, **source):
@@ -74,7 +76,13 @@ def bad(name, about, reason, signature, raw=PULL, sent=None, **source):
 
 
 good("ok", "a pull request was opened; the body holds letters beyond ASCII", PULL, accepted(OPENED))
-good("push", "an event without action", PUSH, accepted(made("push", PUSH, **IN, related=[("user", "583231")])), named="push")
+good(
+    "push",
+    "an event without action",
+    PUSH,
+    accepted(made("push", PUSH, **IN, related=[("user", "583231")])),
+    named="push",
+)
 ISSUE = compact({"action": "closed", "issue": {"id": 73464126}, "repository": REPOSITORY, "sender": USER})
 good(
     "issue",
@@ -94,7 +102,13 @@ good(
     named="organization",
 )
 PING = compact({"zen": "Keep it simple.", "hook_id": 292430182, "repository": REPOSITORY, "sender": USER})
-good("ping", "the ping that a new webhook sends", PING, accepted(made("ping", PING, **IN, related=[("user", "583231")])), named="ping")
+good(
+    "ping",
+    "the ping that a new webhook sends",
+    PING,
+    accepted(made("ping", PING, **IN, related=[("user", "583231")])),
+    named="ping",
+)
 FORM = b"payload=" + urllib.parse.quote_plus(ISSUE).encode()
 good(
     "form",
@@ -105,10 +119,22 @@ good(
     kind="application/x-www-form-urlencoded",
 )
 good("no-type", "neither the header nor an action", b'{"zen":"x"}', accepted(made(None, b'{"zen":"x"}')), named=None)
-good("action-only", "an action without the header", b'{"action":"created"}', accepted(made("created", b'{"action":"created"}')), named=None)
+good(
+    "action-only",
+    "an action without the header",
+    b'{"action":"created"}',
+    accepted(made("created", b'{"action":"created"}')),
+    named=None,
+)
 PUBLISHED = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
 HELLO = b"Hello, World!"
-good("rotation", "the second of two secrets", PULL, accepted(OPENED), source={"secrets": ["an older made up secret", SECRET]})
+good(
+    "rotation",
+    "the second of two secrets",
+    PULL,
+    accepted(OPENED),
+    source={"secrets": ["an older made up secret", SECRET]},
+)
 good("upper-case", "hex of either case", PULL, accepted(OPENED), signature="sha256=" + sign(PULL)[7:].upper())
 told = "It's a Secret to Everybody"
 assert sign(HELLO, told) == PUBLISHED, sign(HELLO, told)
@@ -123,7 +149,13 @@ good(
     source={"secrets": [told]},
 )
 
-bad("other-secret", "the secret of another webhook", "signature_mismatch", sign(PULL), secrets=["some other made up secret"])
+bad(
+    "other-secret",
+    "the secret of another webhook",
+    "signature_mismatch",
+    sign(PULL),
+    secrets=["some other made up secret"],
+)
 bad("changed", "one changed body byte", "signature_mismatch", sign(PULL), PULL.replace(b"opened", b"openeD"))
 bad("missing", "no signature header", "signature_missing", None)
 bad("malformed-prefix", "another prefix", "signature_malformed", sign(PULL).replace("sha256", "sha512"))

@@ -33,7 +33,7 @@ MERGE = compact(
 
 
 def sign(raw=MERGE, secret=SIGNING, at=AT, own_id=ID):
-    when = datetime.datetime.fromtimestamp(at, datetime.timezone.utc)
+    when = datetime.datetime.fromtimestamp(at, datetime.UTC)
     return standardwebhooks.Webhook(secret).sign(own_id, when, raw.decode())
 
 
@@ -84,14 +84,39 @@ OF_TOKEN = by_token("merge_request.merge", MERGE, **MERGED)
 OF_SIGNATURE = by_signature("merge_request.merge", **MERGED)
 good("ok", "a merge request was merged; the token is sent as it is", headers(token=TOKEN), OF_TOKEN)
 good("ok-signed", "the same, signed with a signing token", headers(signature=sign()), OF_SIGNATURE, **SIGNED)
-good("both", "both are sent, and the source has only the signing token", headers(token=TOKEN, signature=sign()), OF_SIGNATURE, **SIGNED)
+good(
+    "both",
+    "both are sent, and the source has only the signing token",
+    headers(token=TOKEN, signature=sign()),
+    OF_SIGNATURE,
+    **SIGNED,
+)
 good("rotation", "the second of two tokens", headers(token=TOKEN), OF_TOKEN, secrets=["an older made up token", TOKEN])
-good("migration", "a source with a token and a signing token takes a signature", headers(signature=sign()), OF_SIGNATURE, secrets=[TOKEN, SIGNING])
+good(
+    "migration",
+    "a source with a token and a signing token takes a signature",
+    headers(signature=sign()),
+    OF_SIGNATURE,
+    secrets=[TOKEN, SIGNING],
+)
 good("migration-token", "and the token", headers(token=TOKEN), OF_TOKEN, secrets=[SIGNING, TOKEN])
 PUSH = compact(
-    {"object_kind": "push", "event_name": "push", "ref": "refs/heads/main", "user_id": 4, "project_id": 15, "project": PROJECT}
+    {
+        "object_kind": "push",
+        "event_name": "push",
+        "ref": "refs/heads/main",
+        "user_id": 4,
+        "project_id": 15,
+        "project": PROJECT,
+    }
 )
-good("push", "a push", headers("Push Hook", TOKEN), by_token("push.push", PUSH, subject=("project", "15"), related=[("user", "4")]), PUSH)
+good(
+    "push",
+    "a push",
+    headers("Push Hook", TOKEN),
+    by_token("push.push", PUSH, subject=("project", "15"), related=[("user", "4")]),
+    PUSH,
+)
 NOTE = compact(
     {
         "object_kind": "note",
@@ -107,7 +132,9 @@ good(
     by_token("note", NOTE, subject=("project", "15"), related=[("note", "1244"), ("user", "1")]),
     NOTE,
 )
-MEMBER = compact({"event_name": "user_add_to_group", "group_id": 100, "user_id": 64, "created_at": "2025-11-30T10:53:10Z"})
+MEMBER = compact(
+    {"event_name": "user_add_to_group", "group_id": 100, "user_id": 64, "created_at": "2025-11-30T10:53:10Z"}
+)
 good(
     "member",
     "an event of a group has no project",
@@ -116,9 +143,28 @@ good(
     MEMBER,
 )
 RELEASE = compact({"object_kind": "release", "id": 1, "action": "create", "project": PROJECT})
-good("release", "an action at the top", headers("Release Hook", TOKEN), by_token("release.create", RELEASE, subject=("project", "15")), RELEASE)
-good("no-type", "a payload that names no event", headers("Odd Hook", TOKEN), by_token(None, b'{"project":{"id":15}}', subject=("project", "15")), b'{"project":{"id":15}}')
-good("no-type-signed", "the same, signed: the message id identifies it", headers(signature=sign(b'{"a":1}')), by_signature(None), b'{"a":1}', **SIGNED)
+good(
+    "release",
+    "an action at the top",
+    headers("Release Hook", TOKEN),
+    by_token("release.create", RELEASE, subject=("project", "15")),
+    RELEASE,
+)
+good(
+    "no-type",
+    "a payload that names no event",
+    headers("Odd Hook", TOKEN),
+    by_token(None, b'{"project":{"id":15}}', subject=("project", "15")),
+    b'{"project":{"id":15}}',
+)
+good(
+    "no-type-signed",
+    "the same, signed: the message id identifies it",
+    headers(signature=sign(b'{"a":1}')),
+    by_signature(None),
+    b'{"a":1}',
+    **SIGNED,
+)
 ARRAY = event(NAME, None, unreadable_id(NAME, b"[]"), "shared-secret", type="unmapped.unreadable")
 good("array", "an array is unreadable", headers(token=TOKEN), accepted(ARRAY), b"[]")
 
@@ -127,11 +173,48 @@ bad("token-prefix", "a token that only begins like the right one", "signature_mi
 bad("token-case", "a token in another case", "signature_mismatch", headers(token=TOKEN.upper()))
 bad("missing", "neither token nor signature", "signature_missing", headers())
 bad("missing-signed", "neither, where a signing token is set", "signature_missing", headers(), **SIGNED)
-bad("token-twice", "two token headers", "signature_malformed", [*headers(token=TOKEN).items(), ("x-gitlab-token", TOKEN)])
-bad("other-signing", "the signing token of another webhook", "signature_mismatch", headers(signature=sign(secret=OTHER)), **SIGNED)
-bad("changed", "one changed body byte", "signature_mismatch", headers(signature=sign()), MERGE.replace(b"merged", b"closed"), **SIGNED)
-bad("changed-id", "another message id than the signed one", "signature_mismatch", headers(signature=sign(), own_id="other"), **SIGNED)
+bad(
+    "token-twice",
+    "two token headers",
+    "signature_malformed",
+    [*headers(token=TOKEN).items(), ("x-gitlab-token", TOKEN)],
+)
+bad(
+    "other-signing",
+    "the signing token of another webhook",
+    "signature_mismatch",
+    headers(signature=sign(secret=OTHER)),
+    **SIGNED,
+)
+bad(
+    "changed",
+    "one changed body byte",
+    "signature_mismatch",
+    headers(signature=sign()),
+    MERGE.replace(b"merged", b"closed"),
+    **SIGNED,
+)
+bad(
+    "changed-id",
+    "another message id than the signed one",
+    "signature_mismatch",
+    headers(signature=sign(), own_id="other"),
+    **SIGNED,
+)
 bad("malformed", "a signature that is too short", "signature_malformed", headers(signature="v1,AAAA"), **SIGNED)
-bad("stale", "a second past the tolerance", "timestamp_outside_tolerance", headers(signature=sign()), now=AT + 301, **SIGNED)
-bad("no-message-id", "a signature without message id", "signature_missing", {k: v for k, v in headers(signature=sign()).items() if k != "webhook-id"}, **SIGNED)
+bad(
+    "stale",
+    "a second past the tolerance",
+    "timestamp_outside_tolerance",
+    headers(signature=sign()),
+    now=AT + 301,
+    **SIGNED,
+)
+bad(
+    "no-message-id",
+    "a signature without message id",
+    "signature_missing",
+    {k: v for k, v in headers(signature=sign()).items() if k != "webhook-id"},
+    **SIGNED,
+)
 vectors.write()

@@ -66,7 +66,11 @@ def sign(name, raw=BODY, query="", secret=SECRET, at=AT, url=None):
 
 
 def headers(signature, at=AT):
-    named = {"content-type": "application/json", "user-agent": "HubSpot Connect 2.0", "x-hubspot-signature-version": "v1"}
+    named = {
+        "content-type": "application/json",
+        "user-agent": "HubSpot Connect 2.0",
+        "x-hubspot-signature-version": "v1",
+    }
     named["x-hubspot-signature"] = "a" * 64
     named |= {"x-hubspot-request-timestamp": str(at)} if at is not None else {}
     return named | ({"x-hubspot-signature-v3": signature} if signature else {})
@@ -79,7 +83,9 @@ def made(element, **entities):
     if "objectId" in element:
         entities["subject"] = ("object", text("objectId"))
     kind = element.get("subscriptionType")
-    return event(NAME, kind, own_id, "hmac-sha256", tenant=("portal", "33"), time="2025-11-30T10:53:10.123Z", **entities)
+    return event(
+        NAME, kind, own_id, "hmac-sha256", tenant=("portal", "33"), time="2025-11-30T10:53:10.123Z", **entities
+    )
 
 
 BOTH = listed(made(CREATED), made(CHANGED))
@@ -110,7 +116,12 @@ ASSOCIATION = {k: v for k, v in CREATED.items() if k not in ("objectId", "change
     "toObjectId": 1015,
     "associationRemoved": False,
 }
-good("association", "two objects and no subject", a_list(ASSOCIATION), listed(made(ASSOCIATION, related=[("object", "903"), ("object", "1015")])))
+good(
+    "association",
+    "two objects and no subject",
+    a_list(ASSOCIATION),
+    listed(made(ASSOCIATION, related=[("object", "903"), ("object", "1015")])),
+)
 UNTYPED = {k: v for k, v in CREATED.items() if k != "subscriptionType"}
 good("no-type", "an event without type", a_list(UNTYPED), listed(made(UNTYPED)))
 good("query", "a URL with a query, without escapes", query="tenant=a1&x=")
@@ -118,20 +129,39 @@ good("escapes", "a URL with every escape that is decoded", query="u=" + "".join(
 good("escapes-kept", "escapes that are not decoded", query="u=%20%25%26%2B%C3%BC%3D")
 good("empty", "an empty list", b"[]", {"status": 200, "outcome": "ignored"})
 SINGLE = compact(CREATED)
-good("no-list", "a body that is no list", SINGLE, accepted(
-    event(NAME, None, unreadable_id(NAME, SINGLE), "hmac-sha256", type="unmapped.unreadable")
-))
+good(
+    "no-list",
+    "a body that is no list",
+    SINGLE,
+    accepted(event(NAME, None, unreadable_id(NAME, SINGLE), "hmac-sha256", type="unmapped.unreadable")),
+)
 NUMBER = event(NAME, None, unreadable_id(NAME, b"7"), "hmac-sha256", type="unmapped.unreadable")
-good("element-number", "an element that is no object, beside one that is", b"[7," + compact(CREATED) + b"]", listed(NUMBER, made(CREATED)))
+good(
+    "element-number",
+    "an element that is no object, beside one that is",
+    b"[7," + compact(CREATED) + b"]",
+    listed(NUMBER, made(CREATED)),
+)
 good("rotation", "the second of two secrets", secrets=["made-up-newer-client-secret-00000", SECRET])
 
 bad("other-secret", "the secret of another app", "signature_mismatch", secrets=["made-up-other-client-secret-00000"])
 bad("changed", "one changed body byte", "signature_mismatch", raw=BODY.replace(b"1246965", b"1246966"))
 bad("changed-time", "another time than the signed one", "signature_mismatch", at=AT + 1)
 bad("changed-query", "another query than the signed one", "signature_mismatch", query="x=1")
-bad("other-url", "the URL of another receiver", "signature_mismatch", sign("other-url", url="https://elsewhere.example.com/hooks/hubspot-test"))
+bad(
+    "other-url",
+    "the URL of another receiver",
+    "signature_mismatch",
+    sign("other-url", url="https://elsewhere.example.com/hooks/hubspot-test"),
+)
 still = vectors.url("escapes-signed-raw", "u=%2F")
-bad("escapes-signed-raw", "signed over the escapes instead of what they stand for", "signature_mismatch", sign("escapes-signed-raw", url=still), query="u=%2F")
+bad(
+    "escapes-signed-raw",
+    "signed over the escapes instead of what they stand for",
+    "signature_mismatch",
+    sign("escapes-signed-raw", url=still),
+    query="u=%2F",
+)
 bad("stale", "a second past the tolerance", "timestamp_outside_tolerance", now=NOW + 302)
 bad("missing", "no v3 header", "signature_missing", "")
 bad("missing-time", "no timestamp header", "signature_missing", at=None)

@@ -30,7 +30,15 @@ def message(text="hi", own_id="wamid.HBgLMADEUP1=="):
                 "messaging_product": "whatsapp",
                 "metadata": {"display_phone_number": "15550783881", "phone_number_id": "106540352242922"},
                 "contacts": [{"profile": {"name": "Sheena"}, "wa_id": "16505551234"}],
-                "messages": [{"from": "16505551234", "id": own_id, "timestamp": "1764499990", "type": "text", "text": {"body": text}}],
+                "messages": [
+                    {
+                        "from": "16505551234",
+                        "id": own_id,
+                        "timestamp": "1764499990",
+                        "type": "text",
+                        "text": {"body": text},
+                    }
+                ],
             },
             "field": "messages",
         }
@@ -109,28 +117,48 @@ COMMENT = compact(
         },
     }
 )
-good("page", "a comment on a page", delivery("page", [COMMENT]), listed(
-    made(
-        "page.feed.comment.add",
-        COMMENT,
-        time="2025-11-30T10:53:10Z",
-        related=[("post", "44444444_444444444"), ("user", "1067280970047460")],
-    )
-))
+good(
+    "page",
+    "a comment on a page",
+    delivery("page", [COMMENT]),
+    listed(
+        made(
+            "page.feed.comment.add",
+            COMMENT,
+            time="2025-11-30T10:53:10Z",
+            related=[("post", "44444444_444444444"), ("user", "1067280970047460")],
+        )
+    ),
+)
 PHOTOS = b'{"field":"photos","value":{"verb":"update","object_id":"10211885744794461"}}'
 good("user", "photos of a user", delivery("user", [PHOTOS]), listed(made("user.photos.update", PHOTOS)))
 BLANKS = b'{ "field" : "photos" }'
-good("bytes", "an element's identity is over its bytes, blanks too", delivery("user", [BLANKS]), listed(made("user.photos", BLANKS)))
+good(
+    "bytes",
+    "an element's identity is over its bytes, blanks too",
+    delivery("user", [BLANKS]),
+    listed(made("user.photos", BLANKS)),
+)
 NAMELESS = b'{"entry":[{"changes":[{"value":{}}]}]}'
 good("no-type", "neither object nor field", NAMELESS, listed(made(None, b'{"value":{}}')))
 TEXT = event(NAME, None, unreadable_id(NAME, b'"x"'), "hmac-sha256", type="unmapped.unreadable")
-good("element-text", "an element that is no object, beside one that is", delivery("user", [b'"x"', PHOTOS]), listed(TEXT, made("user.photos.update", PHOTOS)))
+good(
+    "element-text",
+    "an element that is no object, beside one that is",
+    delivery("user", [b'"x"', PHOTOS]),
+    listed(TEXT, made("user.photos.update", PHOTOS)),
+)
 good("empty", "no changes", delivery("user", []), {"status": 200, "outcome": "ignored"})
 MESSENGER = b'{"object":"page","entry":[{"id":"1","time":1764499990,"messaging":[{"sender":{"id":"2"},"message":{"mid":"m_1"}}]}]}'
-good("messaging", "a Messenger message has no changes: it is forwarded whole", MESSENGER, accepted(
-    event(NAME, None, unreadable_id(NAME, MESSENGER), "hmac-sha256", type="unmapped.unreadable")
-))
-good("rotation", "the second of two secrets", BODY, listed(said(message())), secrets=["made-up-newer-app-secret", SECRET])
+good(
+    "messaging",
+    "a Messenger message has no changes: it is forwarded whole",
+    MESSENGER,
+    accepted(event(NAME, None, unreadable_id(NAME, MESSENGER), "hmac-sha256", type="unmapped.unreadable")),
+)
+good(
+    "rotation", "the second of two secrets", BODY, listed(said(message())), secrets=["made-up-newer-app-secret", SECRET]
+)
 
 # The handshake.
 ASKED = "hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=meatyhamhock%20%26%20more"
@@ -143,7 +171,12 @@ def ask(name, about, query, expect):
 PLAIN = [["x-content-type-options", "nosniff"]]
 refused = lambda status: rejected("handshake_invalid", status)
 ask("handshake", "the challenge is sent back", ASKED, handshake("1158201444", headers=PLAIN))
-ask("handshake-decoded", "a challenge with percent escapes is decoded", ASKED.replace("1158201444", "a%3Cb%3E%25"), handshake("a<b>%", headers=PLAIN))
+ask(
+    "handshake-decoded",
+    "a challenge with percent escapes is decoded",
+    ASKED.replace("1158201444", "a%3Cb%3E%25"),
+    handshake("a<b>%", headers=PLAIN),
+)
 ask("handshake-other-token", "another token", ASKED.replace("meaty", "salty"), refused(403))
 ask("handshake-no-token", "no token", ASKED.split("&hub.verify")[0], refused(403))
 ask("handshake-token-twice", "a token that comes twice counts as absent", ASKED + "&hub.verify_token=x", refused(403))
@@ -153,11 +186,17 @@ ask("handshake-nothing", "a GET of somebody else", "", refused(400))
 
 bad("other-secret", "the secret of another app", "signature_mismatch", secrets=["made-up-other-app-secret"])
 bad("changed", "one changed body byte", "signature_mismatch", raw=BODY.replace(b'"hi"', b'"Hi"'))
-bad("unescaped", "the same JSON with letters instead of escapes", "signature_mismatch", sign(delivery(WHATSAPP, [ESCAPED])), delivery(
-    WHATSAPP, [ESCAPED.replace(rb"\u00f6", "ö".encode())]
-))
+bad(
+    "unescaped",
+    "the same JSON with letters instead of escapes",
+    "signature_mismatch",
+    sign(delivery(WHATSAPP, [ESCAPED])),
+    delivery(WHATSAPP, [ESCAPED.replace(rb"\u00f6", "ö".encode())]),
+)
 bad("missing", "no signature header", "signature_missing", "")
 bad("malformed", "a signature without its prefix", "signature_malformed", sign(BODY)[7:])
 bad("malformed-short", "63 hex digits", "signature_malformed", sign(BODY)[:-1])
-bad("sha1-only", "the old header alone", "signature_missing", sent=headers("") | {"x-hub-signature": "sha1=" + "0" * 40})
+bad(
+    "sha1-only", "the old header alone", "signature_missing", sent=headers("") | {"x-hub-signature": "sha1=" + "0" * 40}
+)
 vectors.write()

@@ -94,7 +94,14 @@ good(
     made("products/delete", DELETED, subject=("resource", "788032119674292922")),
     headers(sign(DELETED), "products/delete"),
 )
-REDACT = compact({"shop_id": 954889, "shop_domain": SHOP, "customer": {"id": 191167, "email": "a@example.com"}, "orders_to_redact": [1]})
+REDACT = compact(
+    {
+        "shop_id": 954889,
+        "shop_domain": SHOP,
+        "customer": {"id": 191167, "email": "a@example.com"},
+        "orders_to_redact": [1],
+    }
+)
 good(
     "redact",
     "a mandatory topic; it has no id of its own",
@@ -114,19 +121,38 @@ of_events = {
     "shopify-event-id": "98880550-7158-44d4-b7cd-2c97c8a091b5",
 }
 good("events", "a delivery of Events: the headers have no X-", EVENTS, made("Product.update", EVENTS, None), of_events)
-good("no-topic", "no topic header", ORDER, made(
-    None,
+good(
+    "no-topic",
+    "no topic header",
     ORDER,
-    subject=("resource", "820982911946154508"),
-    time="2025-11-30T10:53:20Z",
-    related=[("gid", "gid://shopify/Order/820982911946154508"), ("customer", "115310627314723954")],
-), headers(sign(ORDER), None))
-good("rotation", "an hour after the secret was rotated, the old one may still sign", ORDER, CREATED, headers(sign(ORDER)), secrets=["made-up-newer-client-secret", SECRET])
+    made(
+        None,
+        ORDER,
+        subject=("resource", "820982911946154508"),
+        time="2025-11-30T10:53:20Z",
+        related=[("gid", "gid://shopify/Order/820982911946154508"), ("customer", "115310627314723954")],
+    ),
+    headers(sign(ORDER), None),
+)
+good(
+    "rotation",
+    "an hour after the secret was rotated, the old one may still sign",
+    ORDER,
+    CREATED,
+    headers(sign(ORDER)),
+    secrets=["made-up-newer-client-secret", SECRET],
+)
 good("unpadded", "base64 without padding", ORDER, CREATED, headers(sign(ORDER).rstrip("=")), secrets=[SECRET])
 
 bad("other-secret", "the secret of another app", "signature_mismatch", headers(sign(ORDER, "made-up-other-secret")))
 bad("changed", "one changed body byte", "signature_mismatch", headers(sign(ORDER)), ORDER.replace(b"398.00", b"398.01"))
-bad("reformatted", "a body that was parsed and written again", "signature_mismatch", headers(sign(ORDER)), ORDER.replace(b'":', b'": '))
+bad(
+    "reformatted",
+    "a body that was parsed and written again",
+    "signature_mismatch",
+    headers(sign(ORDER)),
+    ORDER.replace(b'":', b'": '),
+)
 bad("missing", "no signature header", "signature_missing", headers(None))
 bad("malformed", "a signature that is no base64", "signature_malformed", headers("not base64!"))
 bad("malformed-hex", "the digest as hex", "signature_malformed", headers(base64.b64decode(sign(ORDER)).hex()))

@@ -7,7 +7,7 @@ from slack_sdk.signature import Clock, SignatureVerifier
 from expected import Provider, accepted, body_id, compact, event, handshake, rejected
 
 NAME = "slack"
-SECRET = "8f742230b10e8888abcd99fade0ff01d"
+SECRET = "made-up-signing-secret-0123456789"
 AT = 1764500000
 MESSAGE = {
     "token": "made-up-verification-token",
@@ -82,21 +82,45 @@ def of_event(event_id, **inner):
 
 good("ok", "a message in a channel")
 JOIN = of_event("Ev2", type="message", subtype="channel_join", channel="C061EG9SL", user="U061F1EUR")
-good("subtype", "a message with a subtype", JOIN, made(
-    "event_callback.message.channel_join", "Ev2", subject=("channel", "C061EG9SL"), related=[("user", "U061F1EUR")], **OF
-))
-REACTION = of_event(
-    "Ev3", type="reaction_added", user="U061F1EUR", reaction="thumbsup", item={"type": "message", "channel": "C9", "ts": "1.2"}
+good(
+    "subtype",
+    "a message with a subtype",
+    JOIN,
+    made(
+        "event_callback.message.channel_join",
+        "Ev2",
+        subject=("channel", "C061EG9SL"),
+        related=[("user", "U061F1EUR")],
+        **OF,
+    ),
 )
-good("reaction", "an event about an item; it has no channel of its own", REACTION, made(
-    "event_callback.reaction_added", "Ev3", related=[("user", "U061F1EUR"), ("channel", "C9")], **OF
-))
+REACTION = of_event(
+    "Ev3",
+    type="reaction_added",
+    user="U061F1EUR",
+    reaction="thumbsup",
+    item={"type": "message", "channel": "C9", "ts": "1.2"},
+)
+good(
+    "reaction",
+    "an event about an item; it has no channel of its own",
+    REACTION,
+    made("event_callback.reaction_added", "Ev3", related=[("user", "U061F1EUR"), ("channel", "C9")], **OF),
+)
 CREATED = of_event("Ev4", type="channel_created", channel={"id": "C10", "name": "fun"})
-good("channel-object", "a channel that is an object names no subject", CREATED, made("event_callback.channel_created", "Ev4", **OF))
+good(
+    "channel-object",
+    "a channel that is an object names no subject",
+    CREATED,
+    made("event_callback.channel_created", "Ev4", **OF),
+)
 LIMITED = compact({"type": "app_rate_limited", "team_id": "T061EG9R6", "minute_rate_limited": 1518467820})
-good("rate-limited", "a notice without event id", LIMITED, made(
-    "app_rate_limited", body_id(NAME, "app_rate_limited", LIMITED), tenant=("team", "T061EG9R6")
-))
+good(
+    "rate-limited",
+    "a notice without event id",
+    LIMITED,
+    made("app_rate_limited", body_id(NAME, "app_rate_limited", LIMITED), tenant=("team", "T061EG9R6")),
+)
 UNTYPED = compact({"event_id": "Ev5", "team_id": "T061EG9R6", "event_time": 1764499999})
 good("no-type", "a payload without type", UNTYPED, made(None, "Ev5", **OF))
 good("rotation", "the second of two secrets", secrets=["an older made up secret", SECRET])
@@ -127,14 +151,33 @@ good(
     FORM,
     secrets=[PUBLISHED_SECRET],
 )
-ACTION = {"type": "block_actions", "team": {"id": "T061EG9R6"}, "user": {"id": "U061F1EUR"}, "actions": [{"value": "a+b & ü"}]}
+ACTION = {
+    "type": "block_actions",
+    "team": {"id": "T061EG9R6"},
+    "user": {"id": "U061F1EUR"},
+    "actions": [{"value": "a+b & ü"}],
+}
 CLICK = b"payload=" + urllib.parse.quote_plus(compact(ACTION)).encode()
-good("interaction", "a click: JSON in a form's field", CLICK, made("block_actions", body_id(NAME, "block_actions", CLICK)), kind=FORM)
+good(
+    "interaction",
+    "a click: JSON in a form's field",
+    CLICK,
+    made("block_actions", body_id(NAME, "block_actions", CLICK)),
+    kind=FORM,
+)
 
 # The handshake.
-CHALLENGE = compact({"token": "made-up", "challenge": "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P", "type": "url_verification"})
+CHALLENGE = compact(
+    {
+        "token": "made-up",
+        "challenge": "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P",
+        "type": "url_verification",
+    }
+)
 ANSWER = compact({"challenge": "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P"}).decode()
-good("url-verification", "a new address is confirmed with the challenge", CHALLENGE, handshake(ANSWER), theme="handshake")
+good(
+    "url-verification", "a new address is confirmed with the challenge", CHALLENGE, handshake(ANSWER), theme="handshake"
+)
 vectors.add(
     "handshake",
     "url-verification-unsigned",
@@ -153,10 +196,16 @@ vectors.add(
     rejected("signature_mismatch"),
     now=AT,
 )
-LOOKALIKE = compact({"type": "event_callback", "event_id": "Ev6", "event": {"type": "url_verification"}, "challenge": "x"})
-good("url-verification-inner", "only the outer type counts", LOOKALIKE, made(
-    "event_callback.url_verification", "Ev6"
-), theme="handshake")
+LOOKALIKE = compact(
+    {"type": "event_callback", "event_id": "Ev6", "event": {"type": "url_verification"}, "challenge": "x"}
+)
+good(
+    "url-verification-inner",
+    "only the outer type counts",
+    LOOKALIKE,
+    made("event_callback.url_verification", "Ev6"),
+    theme="handshake",
+)
 
 bad("other-secret", "the secret of another app", "signature_mismatch", secrets=["some other made up secret"])
 bad("changed", "one changed body byte", "signature_mismatch", raw=BODY.replace(b"Hello", b"hello"))

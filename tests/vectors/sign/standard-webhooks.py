@@ -27,7 +27,7 @@ DECOY_V2 = DECOY.replace("v1", "v2")
 
 
 def sign(raw=BODY, secret=SECRET, at=AT, own_id=ID, library=standardwebhooks):
-    return library.Webhook(secret).sign(own_id, datetime.datetime.fromtimestamp(at, datetime.timezone.utc), raw.decode())
+    return library.Webhook(secret).sign(own_id, datetime.datetime.fromtimestamp(at, datetime.UTC), raw.decode())
 
 
 def sign_v1a(raw=BODY, at=AT, own_id=ID, seed=SEED):
@@ -112,8 +112,18 @@ rust_several = " ".join(
 good("several-rust", "the Rust libraries' list", rust_several)
 good("secret-without-prefix", "a secret without whsec_", secrets=[SECRET.removeprefix("whsec_")])
 for name, bare_secret in (("one", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS"), ("two", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwBr")):
-    good(f"secret-unpadded-{name}", f"a secret that lacks {name} of padding", sign(secret=bare_secret), secrets=[bare_secret])
-good("secret-unpadded-prefix", "an unpadded secret with whsec_", sign(secret=bare_secret), secrets=["whsec_" + bare_secret])
+    good(
+        f"secret-unpadded-{name}",
+        f"a secret that lacks {name} of padding",
+        sign(secret=bare_secret),
+        secrets=[bare_secret],
+    )
+good(
+    "secret-unpadded-prefix",
+    "an unpadded secret with whsec_",
+    sign(secret=bare_secret),
+    secrets=["whsec_" + bare_secret],
+)
 unreadable = bare(kind=None) | {"type": "unmapped.unreadable"}
 good("empty", "an empty body is signed too; its id is the message id", expect=accepted(unreadable), raw=b"")
 
@@ -125,14 +135,38 @@ for prefix in ("webhook", "svix"):
 bad("timestamp-word", "a timestamp that is no number", "signature_malformed", sent=headers(sign(), "hello"))
 bad("timestamp-negative", "a timestamp before 1970", "signature_malformed", sent=headers(sign(at=-1), -1))
 bad("timestamp-changed", "another timestamp than the signed one", "signature_mismatch", sent=headers(sign(), AT + 1))
-bad("timestamp-2000", "a timestamp that was never signed", "signature_mismatch", now=946684800, sent=headers(sign(), 946684800))
+bad(
+    "timestamp-2000",
+    "a timestamp that was never signed",
+    "signature_mismatch",
+    now=946684800,
+    sent=headers(sign(), 946684800),
+)
 bad("stale", "a second past the tolerance", "timestamp_outside_tolerance", now=AT + 301)
 bad("early", "a second before the tolerance", "timestamp_outside_tolerance", now=AT - 301)
 bad("stale-svix", "a second past the tolerance", "timestamp_outside_tolerance", now=AT + 301, prefix="svix")
-bad("invalid-python", "the Python tests' wrong digest", "signature_mismatch", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OA=", TEST)
-bad("invalid-javascript", "the JavaScript tests' wrong digest, too short", "signature_malformed", "v1,dawfeoifkpqwoekfpqoekf", TEST)
+bad(
+    "invalid-python",
+    "the Python tests' wrong digest",
+    "signature_mismatch",
+    "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OA=",
+    TEST,
+)
+bad(
+    "invalid-javascript",
+    "the JavaScript tests' wrong digest, too short",
+    "signature_malformed",
+    "v1,dawfeoifkpqwoekfpqoekf",
+    TEST,
+)
 bad("invalid-go", "the Go tests' wrong digest", "signature_mismatch", DECOY, TEST)
-bad("invalid-rust", "the Rust tests' wrong digest", "signature_mismatch", "v1,R3PTzyfHASBKHH98a7yexTwaJ4yNIcGhFQc1yuN+BPU=", USER)
+bad(
+    "invalid-rust",
+    "the Rust tests' wrong digest",
+    "signature_mismatch",
+    "v1,R3PTzyfHASBKHH98a7yexTwaJ4yNIcGhFQc1yuN+BPU=",
+    USER,
+)
 bad("partial", "the first characters of the signature", "signature_malformed", sign()[:8])
 bad("partial-version", "the version alone", "signature_malformed", "v1,")
 bad("several-wrong", "several signatures, none right", "signature_mismatch", rust_several.replace(sign() + " ", ""))
@@ -146,7 +180,14 @@ good("v1a-hex-key", "the key as hex of its 32 bytes", sign_v1a(), secrets=[PUBLI
 good("v1a-beside-v1", "both versions, of which the source has one key", DECOY + " " + sign_v1a(), secrets=[WHPK])
 good("v1-beside-v1a", "both kinds of key; only v1 is right", sign() + " " + sign_v1a(b"{}"), secrets=[WHPK, SECRET])
 good("v1a-of-both-keys", "both kinds of key; only v1a is right", DECOY + " " + sign_v1a(), secrets=[SECRET, WHPK])
-bad("v1a-changed", "one changed body byte", "signature_mismatch", sign_v1a(), BODY.replace(b"1900", b"9900"), secrets=[WHPK])
+bad(
+    "v1a-changed",
+    "one changed body byte",
+    "signature_mismatch",
+    sign_v1a(),
+    BODY.replace(b"1900", b"9900"),
+    secrets=[WHPK],
+)
 bad("v1a-other-key", "the key of somebody else", "signature_mismatch", sign_v1a(seed=b"\7" * 32), secrets=[WHPK])
 bad("v1a-short", "a v1a entry of 32 bytes", "signature_malformed", DECOY.replace("v1", "v1a"), secrets=[WHPK])
 bad("v1a-without-key", "a v1a signature, and only a secret for v1", "signature_mismatch", sign_v1a())
@@ -159,8 +200,17 @@ bad("v1a-stale", "a second past the tolerance", "timestamp_outside_tolerance", s
 good("list-commas", "a proxy joined two lines with a comma", f"{DECOY}, {sign()},{DECOY}")
 good("list-tabs", "entries separated by tabs", f"{DECOY}\t{sign()}")
 lines = [("content-type", "application/json"), ("webhook-id", ID), ("webhook-timestamp", str(AT))]
-good("list-lines", "two signature headers are one list", sent=[*lines, ("webhook-signature", DECOY), ("webhook-signature", sign())])
-bad("id-twice", "two message ids", "signature_malformed", sent=[*lines, ("webhook-id", "msg_2"), ("webhook-signature", sign())])
+good(
+    "list-lines",
+    "two signature headers are one list",
+    sent=[*lines, ("webhook-signature", DECOY), ("webhook-signature", sign())],
+)
+bad(
+    "id-twice",
+    "two message ids",
+    "signature_malformed",
+    sent=[*lines, ("webhook-id", "msg_2"), ("webhook-signature", sign())],
+)
 both = headers(DECOY) | headers(sign(own_id="msg_svix"), own_id="msg_svix", prefix="svix")
 good("both-sets", "Svix's set is right, the other one is not", expect=accepted(paid("msg_svix")), sent=both)
 mixed = headers(without=("signature",)) | headers(sign(), prefix="svix", without=("id", "timestamp"))
@@ -170,10 +220,18 @@ bad("sets-mixed", "each set lacks a header, and they do not complete each other"
 good("rotation", "the second of two secrets", secrets=[OTHER, SECRET])
 bad("other-secret", "the secret of another endpoint", "signature_mismatch", secrets=[OTHER])
 bad("changed", "one changed body byte", "signature_mismatch", raw=BODY.replace(b"1900", b"9900"))
-bad("changed-id", "another message id than the signed one", "signature_mismatch", sent=headers(sign(), own_id="msg_other"))
+bad(
+    "changed-id",
+    "another message id than the signed one",
+    "signature_mismatch",
+    sent=headers(sign(), own_id="msg_other"),
+)
 renewed = compact({"type": "Subscription-Renewed", "timestamp": "yesterday", "data": {}})
-good("plain-letters", "a type with other letters, a time that does not parse", expect=accepted(
-    event(NAME, "Subscription-Renewed", ID, NAME)
-), raw=renewed)
+good(
+    "plain-letters",
+    "a type with other letters, a time that does not parse",
+    expect=accepted(event(NAME, "Subscription-Renewed", ID, NAME)),
+    raw=renewed,
+)
 good("array", "an array is unreadable; its id is the message id", expect=accepted(unreadable), raw=b"[1]")
 vectors.write()

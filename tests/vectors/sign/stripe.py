@@ -49,7 +49,11 @@ def made(kind, own_id, **entities):
     return event(NAME, kind, own_id, "hmac-sha256", **entities)
 
 
-INVOICE = {"subject": ("invoice", "in_1SYmadeup0002"), "related": [("customer", "cus_madeup3")], "status": ("open", "paid")}
+INVOICE = {
+    "subject": ("invoice", "in_1SYmadeup0002"),
+    "related": [("customer", "cus_madeup3")],
+    "status": ("open", "paid"),
+}
 WHEN = {"time": "2025-11-30T10:53:10Z"}
 UPDATED = made("invoice.updated", "evt_1SYmadeup0001", **INVOICE, **WHEN)
 vectors = Provider(NAME, secrets=[SECRET])
@@ -107,7 +111,9 @@ good(
         related=[("v2.core.account", "acct_madeup5")],
     ),
 )
-good("rolled", "a rolled secret: the header holds a signature for each", signature=sign(secret=OLD) + "," + only(sign()))
+good(
+    "rolled", "a rolled secret: the header holds a signature for each", signature=sign(secret=OLD) + "," + only(sign())
+)
 good("rotation", "the second of two secrets", secrets=[OLD, SECRET])
 good("v0", "a v0 entry beside the right one", signature=sign() + ",v0=" + "6" * 64)
 good("order", "the time last, with blanks", signature=f"{only(sign())} , t = {AT}")
@@ -115,12 +121,20 @@ good("edge", "five minutes old", now=AT + 300)
 UNTYPED = compact({"id": "evt_1SYmadeup0007", "created": 1764499990})
 good("no-type", "a payload without type", UNTYPED, made(None, "evt_1SYmadeup0007", **WHEN))
 NO_ID = compact({"type": "charge.failed", "created": 1764499990})
-good("no-id", "without id the type and the body identify it", NO_ID, made(
-    "charge.failed", body_id(NAME, "charge.failed", NO_ID), **WHEN
-))
+good(
+    "no-id",
+    "without id the type and the body identify it",
+    NO_ID,
+    made("charge.failed", body_id(NAME, "charge.failed", NO_ID), **WHEN),
+)
 
 bad("other-secret", "the secret of another endpoint", "signature_mismatch", secrets=[OLD])
-bad("secret-decoded", "the secret is no base64: a key without whsec_ is another", "signature_mismatch", secrets=[SECRET[6:]])
+bad(
+    "secret-decoded",
+    "the secret is no base64: a key without whsec_ is another",
+    "signature_mismatch",
+    secrets=[SECRET[6:]],
+)
 bad("changed", "one changed body byte", "signature_mismatch", raw=BODY.replace(b"paid", b"paiD"))
 bad("changed-time", "another time than the signed one", "signature_mismatch", sign().replace(str(AT), str(AT + 1)))
 bad("stale", "a second past the tolerance", "timestamp_outside_tolerance", now=AT + 301)

@@ -69,7 +69,9 @@ def good(name, about, raw, expect, signature=None, now=AT, at=AT, checked=True, 
     vectors.add(theme, name, about, sent, raw, expect, now=now, **source)
 
 
-def bad(name, about, reason, signature=None, raw=STARTED, now=AT, at=AT, checked=True, theme="rejected", sent=None, **source):
+def bad(
+    name, about, reason, signature=None, raw=STARTED, now=AT, at=AT, checked=True, theme="rejected", sent=None, **source
+):
     sent = sent or headers(sign() if signature is None else signature, at)
     if checked:
         assert receive(raw, sent, source.get("secrets", [SECRET])[0])["statusCode"] == 400, name
@@ -96,15 +98,33 @@ JOINED = compact(
         },
     }
 )
-good("participant", "a participant joined; the meeting's id is a number", JOINED, accepted(
-    made("meeting.participant_joined", JOINED, related=[*HOST, ("participant", "167782040")], **IN, **OF)
-))
-USER = compact(
-    {"event": "user.updated", "event_ts": 1764499999000, "payload": {"account_id": "AAAAAABBBB", "object": {"id": "z8dsdsdsdsdCfp8uQ"}}}
+good(
+    "participant",
+    "a participant joined; the meeting's id is a number",
+    JOINED,
+    accepted(made("meeting.participant_joined", JOINED, related=[*HOST, ("participant", "167782040")], **IN, **OF)),
 )
-good("user", "an event about a user", USER, accepted(
-    made("user.updated", USER, subject=("object", "z8dsdsdsdsdCfp8uQ"), tenant=("account", "AAAAAABBBB"), time="2025-11-30T10:53:19Z")
-))
+USER = compact(
+    {
+        "event": "user.updated",
+        "event_ts": 1764499999000,
+        "payload": {"account_id": "AAAAAABBBB", "object": {"id": "z8dsdsdsdsdCfp8uQ"}},
+    }
+)
+good(
+    "user",
+    "an event about a user",
+    USER,
+    accepted(
+        made(
+            "user.updated",
+            USER,
+            subject=("object", "z8dsdsdsdsdCfp8uQ"),
+            tenant=("account", "AAAAAABBBB"),
+            time="2025-11-30T10:53:19Z",
+        )
+    ),
+)
 UNTYPED = compact({"event_ts": 1764499999123, "payload": {"account_id": "AAAAAABBBB"}})
 good("no-type", "a payload without event", UNTYPED, accepted(made(None, UNTYPED, **OF)), checked=False)
 good("rotation", "the second of two secrets", STARTED, accepted(BEGAN), secrets=["made-up-newer-secret-token", SECRET])
@@ -129,9 +149,25 @@ good(
     theme="handshake",
     secrets=["made-up-newer-secret-token", SECRET],
 )
-bad("url-validation-other-secret", "nobody else learns an HMAC", "signature_mismatch", sign(VALIDATION, "made-up-other"), VALIDATION, theme="handshake")
+bad(
+    "url-validation-other-secret",
+    "nobody else learns an HMAC",
+    "signature_mismatch",
+    sign(VALIDATION, "made-up-other"),
+    VALIDATION,
+    theme="handshake",
+)
 bad("url-validation-unsigned", "nor without signature", "signature_missing", "", VALIDATION, theme="handshake")
-bad("url-validation-stale", "nor with an old one", "timestamp_outside_tolerance", sign(VALIDATION), VALIDATION, now=AT + 301, checked=False, theme="handshake")
+bad(
+    "url-validation-stale",
+    "nor with an old one",
+    "timestamp_outside_tolerance",
+    sign(VALIDATION),
+    VALIDATION,
+    now=AT + 301,
+    checked=False,
+    theme="handshake",
+)
 
 bad("other-secret", "the secret of another app", "signature_mismatch", secrets=["made-up-other-secret-token"])
 bad("changed", "one changed body byte", "signature_mismatch", raw=STARTED.replace(b"started", b"Started"))
