@@ -126,6 +126,7 @@ UNTYPED = {k: v for k, v in CREATED.items() if k != "subscriptionType"}
 good("no-type", "an event without type", a_list(UNTYPED), listed(made(UNTYPED)))
 good("query", "a URL with a query, without escapes", query="tenant=a1&x=")
 good("escapes", "a URL with every escape that is decoded", query="u=" + "".join(f"%{code}" for code in ESCAPES))
+good("escapes-once", "an escaped % stays: nothing is decoded twice", query="u=%253A%252F")
 good("escapes-kept", "escapes that are not decoded", query="u=%20%25%26%2B%C3%BC%3D")
 good("empty", "an empty list", b"[]", {"status": 200, "outcome": "ignored"})
 SINGLE = compact(CREATED)
