@@ -3,6 +3,7 @@
 //! Keeps true: no gateway starts with an unknown key, a wrong type or a value outside its range. A key of another
 //! version is refused, not ignored. `request::source` checks what depends on a provider.
 
+pub mod definitions;
 mod edge;
 mod http_queue;
 mod item;

@@ -98,17 +98,24 @@ pub struct Attributes<'a> {
 /// A provider's body, as stored in `data`.
 #[derive(Clone, Copy)]
 pub enum Payload<'a> {
-    /// Goes to `payload`: the text of a JSON object.
-    Object(&'a str),
+    /// Goes to `payload`: the text of a JSON object. `bytes` go to `payload_base64` besides, where the object was made of
+    /// a form.
+    Object {
+        /// The object.
+        text: &'a str,
+        /// The body that it was made of, if it is not the body itself.
+        bytes: Option<&'a [u8]>,
+    },
     /// Goes to `payload_base64`, and `payload` is null: a body that is not a JSON object.
     Bytes(&'a [u8]),
 }
 
 impl Payload<'_> {
     fn len(self) -> usize {
+        let encoded = |bytes: &[u8]| base64::encoded_len(bytes.len(), true).unwrap_or_default();
         match self {
-            Payload::Object(text) => text.len(),
-            Payload::Bytes(bytes) => base64::encoded_len(bytes.len(), true).unwrap_or_default(),
+            Payload::Object { text, bytes } => text.len() + bytes.map_or(0, encoded),
+            Payload::Bytes(bytes) => encoded(bytes),
         }
     }
 }
@@ -292,13 +299,20 @@ impl Json {
             self.quoted(url);
         }
         self.raw("},\"payload\":");
-        match payload {
-            Payload::Object(text) => self.raw(text),
-            Payload::Bytes(bytes) => {
-                self.raw("null,\"payload_base64\":\"");
-                STANDARD.encode_string(bytes, &mut self.0);
-                self.raw("\"");
+        let bytes = match payload {
+            Payload::Object { text, bytes } => {
+                self.raw(text);
+                bytes
             }
+            Payload::Bytes(bytes) => {
+                self.raw("null");
+                Some(bytes)
+            }
+        };
+        if let Some(bytes) = bytes {
+            self.raw(",\"payload_base64\":\"");
+            STANDARD.encode_string(bytes, &mut self.0);
+            self.raw("\"");
         }
         self.raw("}}");
     }
@@ -330,7 +344,7 @@ impl Event {
             status: None,
             links: &[],
         };
-        Event::new(of, Payload::Object(payload))
+        Event::new(of, Payload::Object { text: payload, bytes: None })
     }
 }
 

@@ -1,55 +1,120 @@
-//! The providers: one table, one file each.
+//! The providers: definitions, and code for what a definition cannot say.
 //!
-//! Keeps true: a provider is pure (no IO, no clock, no config). It defines how its deliveries are signed, what
-//! identifies an event, and how a payload reads in canonical terms. Its event types are data, one row a type. Reading a
-//! JSON object never fails: fields that cannot be read are left out.
+//! Keeps true: a provider is pure (no IO, no clock). It defines how its deliveries are signed, what identifies an event,
+//! and how a payload reads in canonical terms. Reading a JSON object never fails: fields that cannot be read are left
+//! out. The folder `definitions` has the built-in definitions; a file of Rust beside it reads what they cannot say.
 
 mod anduin;
 mod atelio;
 mod basiq;
+pub mod catalog;
+pub mod definition;
 mod fields;
+mod form;
+mod handshake;
 mod iof;
 pub mod normalize;
 mod object;
+mod pointer;
+mod rules;
 mod sample;
 mod securitize;
 pub mod signature;
+mod signed_request;
 mod standard_webhooks;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::base::label::UNMAPPED;
+use crate::config::definitions::BodyForm;
 use crate::event::attribute::{MAX_BYTES, hash};
-use crate::provider::signature::{Scheme, Signed};
+use crate::provider::signature::{Scheme, Signed, SignedRequest};
+pub use catalog::Catalog;
+use definition::Code;
 pub use fields::Fields;
+pub use handshake::{BodyHandshake, Handshake, HandshakeAnswer, QueryHandshake};
 pub use object::{Object, PayloadError};
+pub use rules::EventRules;
 use sample::Sample;
-pub use sample::uuid;
+pub use sample::{SampleDelivery, uuid};
 
-/// A provider of webhooks: data, and the functions that read and make its payloads.
+/// A provider of webhooks: data, and for some a function that reads its payloads.
+#[derive(Debug)]
 pub struct Provider {
     /// As the config, the metrics and the events name it.
     pub name: &'static str,
+    /// Where its definition is.
+    pub origin: Origin,
     /// Whether and how it signs.
     pub signing: Signing,
     /// From a delivery's first attempt to its last. The dedupe window should not be shorter. None: not published.
     pub retries_for: Option<Duration>,
-    /// The header of a validation key. The provider sends it in the GET that registers an endpoint, and expects it
-    /// back.
-    pub challenge_header: Option<&'static str>,
-    /// Where its own signed id is. Another body with the same id is no second event.
+    /// How it validates an endpoint.
+    pub handshake: Option<&'static Handshake>,
+    /// For a provider that is read by code: where its own signed id is. Another body with the same id is no second event.
     pub signed_id: Option<SignedId>,
-    /// Its event types and the canonical type of each.
-    pub types: &'static [(&'static str, &'static str)],
+    /// Its event types and the canonical type of each. None: a type is the provider's name and its type.
+    pub types: Option<Types>,
     /// The fields that its payloads are known to have.
-    pub fields: &'static Fields,
-    read: for<'a> fn(&Object<'a>, Option<Signed<'a>>) -> ParsedPayload<'a>,
-    sample: fn(&Sample<'_>) -> Value,
+    pub fields: Option<&'static Fields>,
+    /// The form of its bodies.
+    pub body: BodyForm,
+    /// What reads its payloads.
+    pub reader: Reader,
+    /// What the grammar of definitions cannot say of it.
+    pub code: Code,
+    /// Whether its payloads name the subscription that sent them, which a source may list.
+    pub has_subscriptions: bool,
+}
+
+/// A provider's types, each with its canonical type.
+pub type Types = &'static [(&'static str, &'static str)];
+
+/// Where a provider's definition is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In the program.
+    BuiltIn,
+    /// In the config.
+    Config,
+}
+
+impl Origin {
+    /// The origin's name.
+    pub fn label(self) -> &'static str {
+        match self {
+            Origin::BuiltIn => "built-in",
+            Origin::Config => "config",
+        }
+    }
+}
+
+/// What reads a provider's payloads.
+#[derive(Clone, Copy, Debug)]
+pub enum Reader {
+    /// The rules of a definition.
+    Rules(&'static EventRules),
+    /// Code of the provider's own.
+    Code {
+        /// Reads a payload.
+        read: for<'a> fn(&Object<'a>, Option<Signed<'a>>) -> ParsedPayload<'a>,
+        /// Makes a sample payload.
+        sample: fn(&Sample<'_>) -> Value,
+    },
+}
+
+impl Reader {
+    /// The rules, if no code reads.
+    pub fn rules(self) -> Option<&'static EventRules> {
+        match self {
+            Reader::Rules(rules) => Some(rules),
+            Reader::Code { .. } => None,
+        }
+    }
 }
 
 /// Where a delivery has the provider's own id, which its signature covers.
@@ -62,15 +127,71 @@ pub enum SignedId {
 }
 
 impl Provider {
-    /// Reads a payload. `signed` has the facts from a valid signature.
-    pub fn read<'a>(&self, payload: &Object<'a>, signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
-        (self.read)(payload, signed)
+    /// Reads a payload. `body` is the whole body where the payload is an element of it. `signed` has the facts from a
+    /// valid signature.
+    pub fn read<'a>(
+        &self,
+        payload: &Object<'a>,
+        body: Option<&Object<'a>>,
+        request: &SignedRequest<'a>,
+        signed: Option<Signed<'a>>,
+    ) -> ParsedPayload<'a> {
+        match self.reader {
+            Reader::Rules(rules) => rules.read(payload, body, request, signed),
+            Reader::Code { read, .. } => {
+                let id_is_signed = signed.is_some() && self.signed_id.is_some();
+                ParsedPayload { id_is_signed, ..read(payload, signed) }
+            }
+        }
     }
 
-    /// The identity of a delivery whose body is no JSON object: an id that the signature covers, else the body.
-    pub fn unreadable_identity<'a>(&self, signed: Option<Signed<'a>>) -> EventIdentity<'a> {
-        let message = signed.filter(|_| self.signed_id == Some(SignedId::Message));
-        message.and_then(EventIdentity::message).unwrap_or_default()
+    /// What is known of a delivery whose body cannot be read: an id that the signature covers, else nothing.
+    pub fn unreadable<'a>(
+        &self,
+        request: &SignedRequest<'a>,
+        signed: Option<Signed<'a>>,
+    ) -> ParsedPayload<'a> {
+        let (identity, id_is_signed) = match self.reader {
+            Reader::Rules(rules) => rules.unreadable(request, signed),
+            Reader::Code { .. } => {
+                let message = signed.filter(|_| self.signed_id == Some(SignedId::Message));
+                let is_signed = signed.is_some() && self.signed_id.is_some();
+                (message.and_then(EventIdentity::message).unwrap_or_default(), is_signed)
+            }
+        };
+        ParsedPayload { identity, id_is_signed, ..ParsedPayload::default() }
+    }
+
+    /// The algorithms of its signatures, each once.
+    pub fn algorithms(&self) -> Vec<&'static str> {
+        let mut algorithms: Vec<_> =
+            self.signing.schemes().iter().map(|scheme| scheme.algorithm.label()).collect();
+        algorithms.dedup();
+        algorithms
+    }
+
+    /// Whether only a holder of a private key can sign as it does.
+    pub fn signs_with_private_keys(&self) -> bool {
+        let schemes = self.signing.schemes();
+        !schemes.is_empty() && schemes.iter().all(|scheme| scheme.algorithm.has_public_key())
+    }
+
+    /// The canonical type of a provider's type. With a table of types, `unmapped.…` if the table lacks it; without one,
+    /// the provider's name and the type.
+    pub fn canonical_type(&self, kind: Option<&str>) -> Cow<'static, str> {
+        let Some(kind) = kind.filter(|kind| !kind.is_empty()) else {
+            return Cow::Borrowed("unmapped.unnamed");
+        };
+        let category = match self.types {
+            Some(types) => match types.iter().find(|(known, _)| *known == kind) {
+                Some((_, canonical)) => return Cow::Borrowed(canonical),
+                None => Cow::Borrowed(UNMAPPED),
+            },
+            None => Cow::Owned(plain_letters(self.name)),
+        };
+        let plain = format!("{category}.{}", plain_letters(kind));
+        // An attribute is bounded, so a hash replaces a longer type.
+        Cow::Owned(if plain.len() <= MAX_BYTES { plain } else { format!("{category}.{}", hash(kind)) })
     }
 }
 
@@ -78,49 +199,27 @@ impl Provider {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signing {
     /// Always: a source needs secrets.
-    Always(Scheme),
-    /// Its current system does; its old one needs a path token instead.
-    Sometimes(Scheme),
+    Always(&'static [Scheme]),
+    /// A source has secrets, or is authenticated by other means.
+    Sometimes(&'static [Scheme]),
     /// It publishes no way of signing: a source cannot have secrets.
     Never,
 }
 
 impl Signing {
-    /// The scheme, if it signs.
-    pub fn scheme(self) -> Option<Scheme> {
+    /// The schemes, of which any may match; none if it does not sign.
+    pub const fn schemes(self) -> &'static [Scheme] {
         match self {
-            Signing::Always(scheme) | Signing::Sometimes(scheme) => Some(scheme),
-            Signing::Never => None,
+            Signing::Always(schemes) | Signing::Sometimes(schemes) => schemes,
+            Signing::Never => &[],
         }
     }
 }
 
-/// Every provider.
-pub static TABLE: [&Provider; 5] =
-    [&securitize::PROVIDER, &anduin::PROVIDER, &basiq::PROVIDER, &atelio::PROVIDER, &iof::PROVIDER];
-
-/// The provider of that name.
-pub fn by_name(name: &str) -> Option<&'static Provider> {
-    TABLE.into_iter().find(|provider| provider.name == name)
-}
-
-/// The headers that carry signatures: a record may keep a fingerprint of them, never the text.
-pub static SIGNATURE_HEADERS: LazyLock<Vec<&str>> =
-    LazyLock::new(|| each_once(schemes().map(|scheme| scheme.header)));
-
-/// The headers that carry a delivery's id or time.
-pub static IDENTIFYING_HEADERS: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    let headers = schemes().map(|scheme| scheme.identifying_headers().collect::<Vec<_>>());
-    each_once(headers.flatten())
-});
-
-fn schemes() -> impl Iterator<Item = Scheme> {
-    TABLE.iter().filter_map(|provider| provider.signing.scheme())
-}
-
-fn each_once(names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
-    let mut seen = HashSet::new();
-    names.filter(|name| seen.insert(*name)).collect()
+/// The values of a parameter in a query, decoded. None: one is not UTF-8.
+pub fn query_values(query: Option<&str>, name: &str) -> Vec<Option<String>> {
+    let pairs = form::pairs(query.unwrap_or_default().as_bytes());
+    pairs.filter(|(key, _)| key.as_deref() == Some(name)).map(|(_, value)| value).collect()
 }
 
 /// A payload in canonical terms, borrowed from its bytes where it can be.
@@ -130,6 +229,8 @@ pub struct ParsedPayload<'a> {
     pub kind: Option<Cow<'a, str>>,
     /// The identity by which a repeated delivery is recognized.
     pub identity: EventIdentity<'a>,
+    /// Whether the identity is an id that the signature covers. Another body under it is then no second event.
+    pub id_is_signed: bool,
     /// When it happened, in UTC.
     pub time: Option<String>,
     /// Securitize's nonce.
@@ -169,7 +270,7 @@ pub enum EventIdentity<'a> {
 
 impl<'a> EventIdentity<'a> {
     /// The provider's own id, or the body where it is missing or empty (an event's id cannot be empty).
-    fn own(id: Option<Cow<'a, str>>) -> EventIdentity<'a> {
+    pub(crate) fn own(id: Option<Cow<'a, str>>) -> EventIdentity<'a> {
         match id {
             Some(id) if !id.is_empty() => EventIdentity::Own(id),
             _ => EventIdentity::Body,
@@ -227,22 +328,6 @@ fn other_entities<'a>(
     named.filter(|entity| !known.contains(&Some(entity)) && seen.insert(entity.clone())).collect()
 }
 
-/// The canonical type of a provider's type; `unmapped.…` if the table lacks it.
-pub fn canonical_type(
-    types: &'static [(&'static str, &'static str)],
-    kind: Option<&str>,
-) -> Cow<'static, str> {
-    let Some(kind) = kind.filter(|kind| !kind.is_empty()) else {
-        return Cow::Borrowed("unmapped.unnamed");
-    };
-    if let Some((_, canonical)) = types.iter().find(|(known, _)| *known == kind) {
-        return Cow::Borrowed(canonical);
-    }
-    let plain = format!("{UNMAPPED}.{}", plain_letters(kind));
-    // An attribute is bounded, so a hash replaces a longer type.
-    Cow::Owned(if plain.len() <= MAX_BYTES { plain } else { format!("{UNMAPPED}.{}", hash(kind)) })
-}
-
 /// In lower case, everything outside `a-z0-9_.` as `_`.
 fn plain_letters(kind: &str) -> String {
     let plain = |c: char| if matches!(c, 'a'..='z' | '0'..='9' | '_' | '.') { c } else { '_' };
@@ -255,20 +340,14 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_unmapped_in_plain_letters() {
-        let types = basiq::PROVIDER.types;
-        assert_eq!(canonical_type(types, Some("user.created")), "user.created");
-        assert_eq!(
-            canonical_type(types, Some("Payment-Agreement.ÄCTIVE now")),
-            "unmapped.payment_agreement._ctive_now"
-        );
-        assert_eq!(canonical_type(types, None), "unmapped.unnamed");
-        assert_eq!(canonical_type(types, Some("")), "unmapped.unnamed");
-        assert_eq!(canonical_type(types, Some(&"É".repeat(591))).len(), 600);
-        let long = canonical_type(types, Some(&"É".repeat(592))).into_owned();
-        assert!(
-            long.len() == "unmapped.".len() + 32 && long != canonical_type(types, Some(&"é".repeat(592))),
-            "{long}"
-        );
+        let of = |kind: &str| basiq::PROVIDER.canonical_type(Some(kind)).into_owned();
+        assert_eq!(of("user.created"), "user.created");
+        assert_eq!(of("Payment-Agreement.ÄCTIVE now"), "unmapped.payment_agreement._ctive_now");
+        assert_eq!(basiq::PROVIDER.canonical_type(None), "unmapped.unnamed");
+        assert_eq!(of(""), "unmapped.unnamed");
+        assert_eq!(of(&"É".repeat(591)).len(), 600);
+        let long = of(&"É".repeat(592));
+        assert!(long.len() == "unmapped.".len() + 32 && long != of(&"é".repeat(592)), "{long}");
     }
 
     #[test]
@@ -283,16 +362,17 @@ mod tests {
             ("atelio", within(72, 0, 0), None),
             ("iof", within(2, 36, 0), Some(SignedId::Payload)),
         ] {
-            let provider = by_name(provider).unwrap();
+            let provider = catalog::built_in(provider).unwrap();
             assert_eq!((provider.retries_for, provider.signed_id), (retries, signed_id), "{}", provider.name);
         }
     }
 
     #[test]
     fn no_provider_maps_a_type_twice_and_every_canonical_type_is_category_dot_action() {
-        for provider in TABLE {
-            for (at, (kind, canonical)) in provider.types.iter().enumerate() {
-                assert!(provider.types[..at].iter().all(|(k, _)| k != kind), "{kind}");
+        for provider in catalog::built_ins() {
+            let types = provider.types.unwrap_or_default();
+            for (at, (kind, canonical)) in types.iter().enumerate() {
+                assert!(types[..at].iter().all(|(k, _)| k != kind), "{kind}");
                 let (category, action) = canonical.split_once('.').unwrap();
                 assert!(!category.is_empty() && !action.is_empty(), "{canonical}");
             }

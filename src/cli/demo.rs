@@ -27,7 +27,7 @@ use crate::gateway::Gateway;
 use crate::observe::audit::verify::verify;
 use crate::observe::metrics::Metrics;
 use crate::provider::signature::SecretForm;
-use crate::provider::{self, Provider};
+use crate::provider::{Handshake, Provider, catalog};
 use crate::request::source::{Routes, Source};
 
 #[derive(Args)]
@@ -68,13 +68,13 @@ pub(super) fn run(global: &Global, demo: &Demo) -> CommandResult {
 /// can use it under `--keep`.
 fn demo_config() -> String {
     let mut text = "[edge]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned();
-    for Provider { name, signing, .. } in provider::TABLE {
+    for Provider { name, signing, .. } in catalog::CODED {
         let hex = hex::encode(clock::random::<16>());
-        let credential = match signing.scheme().map(|scheme| scheme.secret) {
+        let credential = match signing.schemes().first().map(|scheme| scheme.secret) {
             Some(SecretForm::Whsec) => {
                 format!("secrets = [\"whsec_{}\"]", STANDARD.encode(clock::random::<24>()))
             }
-            Some(SecretForm::Text) => format!("secrets = [\"{hex}\"]"),
+            Some(_) => format!("secrets = [\"{hex}\"]"),
             None => format!("path_token = \"{hex}\""),
         };
         // Writing to a String cannot fail.
@@ -114,7 +114,7 @@ impl Run<'_> {
         let url = self.url()?;
         self.say(&format!(
             "hookgate demo: a gateway on {url}, the embedded store, {} providers.\n",
-            provider::TABLE.len()
+            catalog::CODED.len()
         ))?;
         self.say(&format!("  {:<12}{:<18}{}", "PROVIDER", "DELIVERY", "ANSWER"))?;
         let routes = Routes::build(&self.config, &Metrics::new()?, None, &mut Vec::new());
@@ -127,22 +127,22 @@ impl Run<'_> {
     }
 
     async fn deliver_from(&mut self, source: &Arc<Source>, url: &Uri) -> Result<(), Failure> {
-        let sender = Sender::new(source.clone(), url, None)?;
+        let sender = Sender::new(source.clone(), url, "", None)?;
         let name = &source.name;
-        if let Some(header) = source.provider.challenge_header {
+        if let Some(Handshake::Header(header)) = source.provider.handshake {
             let key = hex::encode(clock::random::<12>());
             let answer = sender.challenge(header, &key).await?;
-            let echoed = answer.headers.get(header).is_some_and(|value| value.as_bytes() == key.as_bytes());
+            let echoed = answer.headers.get(*header).is_some_and(|value| value.as_bytes() == key.as_bytes());
             self.show(name, "handshake", 200, &answer, if echoed { "key echoed" } else { "key NOT echoed" })?;
             self.unexpected += u32::from(!echoed);
         }
-        let body = sender.sample(None).into_bytes();
-        let genuine = sender.sign(body.clone(), None)?;
+        let sample = sender.sample(None);
+        let genuine = sender.sign(sample.clone(), None)?;
         self.deliver(&sender, name, "genuine", 200, genuine.clone()).await?;
         self.deliver(&sender, name, "the same again", 200, genuine).await?;
-        if source.scheme.is_some() {
+        if source.needs_signature() {
             for (what, tamper) in [("body tampered", Tamper::Body), ("an hour stale", Tamper::Timestamp)] {
-                let tampered = sender.sign(body.clone(), Some(tamper))?;
+                let tampered = sender.sign(sample.clone(), Some(tamper))?;
                 self.deliver(&sender, name, what, 401, tampered).await?;
             }
         } else {
@@ -150,9 +150,10 @@ impl Run<'_> {
             let sender = Sender::new(
                 source.clone(),
                 &format!("{}{guess}", url.to_string().trim_end_matches('/')).parse()?,
+                "",
                 None,
             )?;
-            self.deliver(&sender, name, "a wrong token", 404, sender.sign(body, None)?).await?;
+            self.deliver(&sender, name, "a wrong token", 404, sender.sign(sample, None)?).await?;
         }
         Ok(())
     }

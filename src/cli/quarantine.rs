@@ -16,14 +16,12 @@ use super::act::{Act, Tally, entries};
 use super::terminal::safe;
 use super::{CommandResult, Failure, Global, OK, print_line};
 use crate::config::Config;
-use crate::config::secret::Redactor;
 use crate::durable::data_dir;
 use crate::durable::quarantine::store::{Entry, QuarantineError, QuarantineStore, Selection};
 use crate::durable::quarantine::{Kept, Key, Label};
 use crate::event::microseconds;
 use crate::gateway::OfflineError;
 use crate::observe::metrics::Metrics;
-use crate::provider::SIGNATURE_HEADERS;
 use crate::provider::signature::{fingerprint, without_signatures};
 use crate::request::source::Routes;
 use reverify::{Reverify, Verdicts};
@@ -98,7 +96,7 @@ pub(super) fn run(global: &Global, command: &QuarantineCommand) -> CommandResult
             if *body && !json {
                 print_body(&kept)
             } else {
-                show(seq, &kept, *body, json, &redactor(global, &config)?)
+                show(seq, &kept, *body, json, &routes(global, &config)?)
             }
         }
         QuarantineCommand::Reverify { args, dry_run } => {
@@ -160,12 +158,13 @@ fn key(config: &Config) -> Result<Key, Failure> {
     key.ok_or_else(|| OfflineError::NoKey.into())
 }
 
-/// A redactor of every source's secrets. Fails if a secret is missing, since `show` would then print it.
-fn redactor(global: &Global, config: &Config) -> Result<Redactor, Failure> {
+/// The routes, which know every secret and every header of signatures. Fails if a secret is missing, since `show` would
+/// then print it.
+fn routes(global: &Global, config: &Config) -> Result<Routes, Failure> {
     let mut problems = Vec::new();
     let routes = Routes::build(config, &Metrics::new()?, None, &mut problems);
     match problems.iter().find(|problem| !problem.warning) {
-        None => Ok(routes.redactor),
+        None => Ok(routes),
         Some(first) => {
             let first = first.render(&global.config_path()?.display().to_string());
             let what = "the headers cannot be redacted without every secret";
@@ -216,8 +215,9 @@ fn label_json(seq: i64, label: &Label) -> Value {
 }
 
 /// Prints a request, with its body only if `body` is set.
-fn show(seq: i64, kept: &Kept, body: bool, json: bool, redactor: &Redactor) -> CommandResult {
-    let headers: Vec<(&str, String)> = headers(kept, redactor).collect();
+fn show(seq: i64, kept: &Kept, body: bool, json: bool, routes: &Routes) -> CommandResult {
+    let redactor = &routes.redactor;
+    let headers: Vec<(&str, String)> = headers(kept, routes).collect();
     let mut shown = label_json(seq, &kept.label);
     let (method, path) = (redactor.redact(&kept.content.method), redactor.redact(&kept.content.path));
     (shown["method"], shown["path"]) = (method.into(), path.into());
@@ -246,9 +246,10 @@ fn show(seq: i64, kept: &Kept, body: bool, json: bool, redactor: &Redactor) -> C
 }
 
 /// Each header with secrets cut out and signatures replaced by fingerprints, as in the reject log.
-fn headers<'k>(kept: &'k Kept, redactor: &Redactor) -> impl Iterator<Item = (&'k str, String)> {
+fn headers<'k>(kept: &'k Kept, routes: &Routes) -> impl Iterator<Item = (&'k str, String)> {
+    let (redactor, signatures) = (&routes.redactor, &routes.signing_headers.signatures);
     kept.content.headers.iter().map(|(name, value)| {
-        let value = if SIGNATURE_HEADERS.contains(&name.as_str()) {
+        let value = if signatures.contains(name) {
             fingerprint(value.as_bytes())
         } else {
             without_signatures(&redactor.redact(&String::from_utf8_lossy(value.as_bytes()))).into_owned()

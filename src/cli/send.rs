@@ -3,6 +3,7 @@
 //! Keeps true: no error shows a URL's path, which may hold a token. Over TLS it sends nothing to an untrusted server.
 
 mod client;
+mod sender;
 mod trust;
 mod types;
 
@@ -11,27 +12,21 @@ use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, ValueEnum};
-use hyper::{HeaderMap, StatusCode, Uri};
-use reqwest::{Client, RequestBuilder};
-use rustls::{ClientConfig, RootCertStore};
+use hyper::Uri;
+use rustls::ClientConfig;
 use serde_json::json;
 
 use super::terminal::safe;
 use super::{CommandResult, FAILED, Failure, Global, OK, block_on, check, print_line};
-use crate::base::clock::{self, Clock};
 use crate::base::file;
 use crate::config::Config;
 use crate::gateway::{self, Loaded};
 use crate::observe::metrics::Metrics;
-use crate::provider;
-use crate::provider::signature;
-use crate::request::source::Source;
+pub(super) use sender::{Answer, Sender, Signed};
 use trust::Trust;
 
 #[derive(Args)]
@@ -130,7 +125,8 @@ pub(super) fn run(global: &Global, send: &Send) -> CommandResult {
         None => {}
     }
     let (base, tls) = send.target(&config)?;
-    let sender = Sender::new(source.clone(), &base, tls)?;
+    let public_url = config.edge.public_url.as_ref().map_or("", |url| &url.value);
+    let sender = Sender::new(source.clone(), &base, public_url, tls)?;
     block_on(deliver(&sender, send, global.json))
 }
 
@@ -161,8 +157,11 @@ async fn deliver(sender: &Sender, send: &Send, json: bool) -> CommandResult {
     };
     let file = send.body.as_ref().map(read).transpose()?;
     for _ in 0..send.count {
-        let body = file.clone().unwrap_or_else(|| sender.sample(send.event.as_deref()).into_bytes());
-        let answer = sender.post(sender.sign(body, send.tamper)?).await?;
+        let mut sample = sender.sample(send.event.as_deref());
+        if let Some(body) = &file {
+            sample.body.clone_from(body);
+        }
+        let answer = sender.post(sender.sign(sample, send.tamper)?).await?;
         if !answer.status.is_success() {
             code = FAILED;
         }
@@ -195,133 +194,6 @@ fn local_url(scheme: &str, config: &Config) -> Result<Uri, Failure> {
         ip => ip,
     };
     Ok(format!("{scheme}://{}", SocketAddr::new(host, address.port())).parse()?)
-}
-
-/// A delivery ready to post.
-#[derive(Clone)]
-pub(super) struct Signed {
-    headers: Vec<(&'static str, String)>,
-    body: Bytes,
-}
-
-/// A gateway's answer.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: String,
-}
-
-/// Sends deliveries to a gateway as a source's provider does.
-pub(super) struct Sender {
-    source: Arc<Source>,
-    /// Scheme, host and port.
-    host: String,
-    /// The whole URL, which may hold a path token.
-    url: String,
-    client: Client,
-}
-
-impl Sender {
-    /// A sender for a source. A URL without a path gets the source's path. An https URL needs `tls`.
-    pub(super) fn new(source: Arc<Source>, url: &Uri, tls: Option<ClientConfig>) -> Result<Sender, Failure> {
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let Some(authority) = url.authority().filter(|_| url.scheme_str() == Some(scheme)) else {
-            return Err(Failure("--url is neither http://HOST nor https://HOST".to_owned()));
-        };
-        let path = match url.path() {
-            "" | "/" => {
-                let token = source.token.as_ref().map(|token| format!("/{}", token.expose()));
-                format!("{}{}", source.path, token.unwrap_or_default())
-            }
-            path => path.to_owned(),
-        };
-        let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let host = format!("{scheme}://{authority}");
-        let url = format!("{host}{path}{query}");
-        let trusts_nobody = || ClientConfig::builder().with_root_certificates(RootCertStore::empty());
-        let client = client::client(tls.unwrap_or_else(|| trusts_nobody().with_no_client_auth()))?;
-        Ok(Sender { source, host, url, client })
-    }
-
-    pub(super) fn sample(&self, kind: Option<&str>) -> String {
-        let subscription = self.source.subscriptions.iter().next().map(String::as_str);
-        self.source.provider.sample(kind, subscription, Clock::System.now(), clock::random)
-    }
-
-    /// Signs a body, and tampers with the delivery if asked to.
-    pub(super) fn sign(&self, body: Vec<u8>, tamper: Option<Tamper>) -> Result<Signed, Failure> {
-        let mut at = Clock::System.now().as_second();
-        let key = self.source.keys.iter().find(|key| key.is_active_at(at));
-        let (Some(scheme), Some(key)) = (&self.source.scheme, key) else {
-            return match tamper {
-                _ if self.source.scheme.is_some() => {
-                    Err(Failure(format!("no secret of {} counts now: see hookgate check", self.source.name)))
-                }
-                None => Ok(Signed { headers: Vec::new(), body: body.into() }),
-                Some(_) => Err(Failure(format!(
-                    "deliveries of {} have no signature, so --tamper has no use",
-                    self.source.name
-                ))),
-            };
-        };
-        if tamper == Some(Tamper::Timestamp) {
-            at -= self.source.tolerance.saturating_mul(2).saturating_add(3600);
-        }
-        let id = format!("msg_{}", provider::uuid(clock::random()));
-        let mut headers = signature::sign(scheme, key, &id, at, &body);
-        let mut body = body;
-        match tamper {
-            Some(Tamper::Body) => tamper_body(&mut body),
-            Some(Tamper::Signature) => {
-                if let Some((_, value)) = headers.last_mut() {
-                    *value = tampered_signature(value);
-                }
-            }
-            Some(Tamper::Timestamp) | None => {}
-        }
-        Ok(Signed { headers, body: body.into() })
-    }
-
-    pub(super) async fn post(&self, signed: Signed) -> Result<Answer, Failure> {
-        let mut request = self
-            .client
-            .post(&self.url)
-            .header("content-type", "application/json")
-            .header("user-agent", concat!("hookgate-send/", env!("CARGO_PKG_VERSION")));
-        for (name, value) in signed.headers {
-            request = request.header(name, value);
-        }
-        self.exchange(request.body(signed.body)).await
-    }
-
-    /// Sends a validation challenge.
-    pub(super) async fn challenge(&self, header: &str, key: &str) -> Result<Answer, Failure> {
-        self.exchange(self.client.get(&self.url).header(header, key)).await
-    }
-
-    async fn exchange(&self, request: RequestBuilder) -> Result<Answer, Failure> {
-        let unreachable = |why| Failure(safe(&format!("cannot deliver to {}: {why}", self.host)));
-        let (head, body) = client::answer(request).await.map_err(unreachable)?.into_parts();
-        let body = String::from_utf8_lossy(&body).into_owned();
-        Ok(Answer { status: head.status, headers: head.headers, body })
-    }
-}
-
-/// Changes one letter or digit, so that JSON stays JSON.
-fn tamper_body(body: &mut [u8]) {
-    if let Some(byte) = body.iter_mut().rev().find(|byte| byte.is_ascii_alphanumeric()) {
-        *byte = if *byte == b'0' { b'1' } else { b'0' };
-    }
-}
-
-/// The signature with one character in its middle changed, so that it stays well-formed.
-fn tampered_signature(signature: &str) -> String {
-    let mut bytes = signature.as_bytes().to_vec();
-    let at = bytes.len().saturating_sub(20);
-    if let Some(byte) = bytes.get_mut(at) {
-        *byte = if *byte == b'0' { b'1' } else { b'0' };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -20,10 +20,10 @@ use crate::base::reason::Reason;
 use crate::config::{self, Config};
 use crate::event::Event;
 use crate::observe::metrics::Metrics;
-use crate::provider::PayloadError;
-use crate::provider::normalize::{self, DeliveryOrigin, Normalized};
+use crate::provider::normalize::{self, DeliveryOrigin, Document, Normalized};
 use crate::provider::signature::diagnosis::{self, KnownSecret, Mistake, RefusedDelivery};
-use crate::provider::signature::{self, SignatureError, Verified};
+use crate::provider::signature::{self, SignatureError, SignedRequest, Verified};
+use crate::provider::{Origin, PayloadError};
 use crate::request::admission;
 use crate::request::outcome::Rejection;
 use crate::request::pipeline::{self, ANY_AGE};
@@ -55,9 +55,13 @@ struct Findings {
     age: Option<i64>,
     /// The index of the secret that matched.
     slot: Option<usize>,
-    /// The normalized event, unless it is a health check.
-    event: Option<Box<Event>>,
+    /// The normalized events; none for a health check or a validation request.
+    events: Vec<Event>,
     health_check: bool,
+    /// Whether it is a validation request.
+    validation: bool,
+    /// Whether it holds an empty list of events.
+    empty_list: bool,
     /// Why its body cannot be read. Such a body is forwarded anyway.
     unreadable: Option<PayloadError>,
     /// Rejections that the source only reports yet.
@@ -126,7 +130,7 @@ fn explain(
     }
     let refused = findings.refused.as_ref().map(|refused| refused.reason);
     let unreadable = findings.unreadable.is_some() || refused == Some(Reason::PayloadNotJson);
-    if let Some(body) = body.filter(|_| unreadable && source.scheme.is_none()) {
+    if let Some(body) = body.filter(|_| unreadable && !source.needs_signature()) {
         // Without a signature, only the body itself can show that it was altered.
         findings.mistakes = diagnosis::body_defects(headers, body);
     }
@@ -147,14 +151,23 @@ impl Findings {
             let what = format!("the body is larger than edge.max_body, {} bytes", config.edge.max_body);
             Rejection::new(Reason::BodyTooLarge, what)
         })?;
-        let verified = self.authenticate(config, source, headers, body, at)?;
-        let contents = normalize::read(source.provider, &verified)?;
+        let target = source.captured_target();
+        let public_url = config.edge.public_url.as_ref().map_or("", |url| &url.value);
+        let request = SignedRequest { headers, body, method: "POST", target: &target, public_url };
+        let verified = self.authenticate(config, source, request, at)?;
+        let document = Document::of(source.provider, &request);
+        let contents = normalize::read(source.provider, &verified, &request, &document)?;
         self.unreadable = contents.payload.as_ref().err().copied();
         self.enforce(source, at, pipeline::subscription_allowed(source, &contents))?;
         let origin = DeliveryOrigin { source: &source.name, path: &source.path, provider: source.provider };
-        match normalize::normalize(&origin, &verified, &contents, at) {
+        match normalize::normalize(&origin, &verified, &document, &contents, at) {
             Normalized::HealthCheck => self.health_check = true,
-            Normalized::Event(forward) => self.event = Some(Box::new(forward.event)),
+            Normalized::Handshake(_) => self.validation = true,
+            Normalized::Event(forward) => self.events.push(forward.event),
+            Normalized::Events(events) => {
+                self.empty_list = events.is_empty();
+                self.events.extend(events.into_iter().map(|event| event.event));
+            }
         }
         Ok(())
     }
@@ -162,16 +175,14 @@ impl Findings {
     fn authenticate<'a>(
         &mut self,
         config: &Config,
-        source: &Source,
-        headers: &'a HeaderMap,
-        body: &'a [u8],
+        source: &'a Source,
+        request: SignedRequest<'a>,
         at: Timestamp,
     ) -> Result<Verified<'a>, Rejection> {
-        let Some(scheme) = &source.scheme else {
-            return Ok(Verified::by_other_means(source.verified_by, body));
-        };
-        let verify =
-            |tolerance| signature::verify(scheme, &source.keys, headers, body, at.as_second(), tolerance);
+        if !source.needs_signature() {
+            return Ok(Verified::by_other_means(source.verified_by, request.body));
+        }
+        let verify = |tolerance| signature::verify(&source.verifiers, request, at.as_second(), tolerance);
         let verified = match verify(source.tolerance) {
             Ok(verified) => verified,
             Err(error) => {
@@ -180,15 +191,24 @@ impl Findings {
                 }
                 let secrets = secrets(config);
                 let (own, error) = (&*source.name, &error);
-                let case =
-                    RefusedDelivery { scheme, secrets: &secrets, source: own, headers, body, error, at };
-                self.mistakes = diagnosis::diagnose(&case);
+                let schemes = source.verifiers.iter().map(|verifier| &verifier.scheme);
+                let provider = source.provider;
+                let cases = schemes.map(|scheme| RefusedDelivery {
+                    scheme,
+                    is_defined: provider.origin == Origin::Config,
+                    secrets: &secrets,
+                    source: own,
+                    request,
+                    error,
+                    at,
+                });
+                self.mistakes = diagnosis::diagnose_any(&cases.collect::<Vec<_>>());
                 self.enforce(source, at, Err(error.clone().into()))?;
                 // The age is the only signature error that can be report-only.
                 verify(ANY_AGE)?
             }
         };
-        self.age = verified.signed().map(|signed| signed.age);
+        self.age = verified.signed().and_then(|signed| signed.age);
         self.slot = verified.signed().map(|signed| signed.slot);
         Ok(verified)
     }
@@ -228,10 +248,8 @@ impl Findings {
             "secret": self.slot,
             "unreadable": self.unreadable.map(|why| why.to_string()),
             "verifiedby": source.verified_by.as_str(),
-            "event": self.event.as_ref().map(|event| {
-                let facts = EventFacts::of(event);
-                json!({ "id": event.id, "type": &*event.kind, "subject": facts.subject, "verifiedby": facts.verifiedby })
-            }),
+            "event": self.events.first().map(shown),
+            "events": self.events.iter().map(shown).collect::<Vec<_>>(),
         })
     }
 
@@ -242,21 +260,25 @@ impl Findings {
                 format!("{}: fails, {}: {}", source.name, refused.reason.label(), refused.detail)
             }
         }];
-        for ReportOnly { rejection: Rejection { reason, detail }, enforced_from } in &self.report_only {
+        for ReportOnly { rejection: Rejection { reason, detail, .. }, enforced_from } in &self.report_only {
             let reason = reason.label();
             lines.push(format!("  would be refused from {enforced_from} on: {reason}: {detail}"));
         }
-        if source.scheme.is_none() {
+        if !source.needs_signature() {
             let by = source.verified_by.as_str();
             lines.push(format!(
                 "  There is no signature to verify: this source is authenticated by {by}, which a capture does not show."
             ));
         }
-        if let (Some(age), Some(slot)) = (self.age, self.slot) {
-            let tolerance = source.tolerance;
-            lines.push(format!(
+        let tolerance = source.tolerance;
+        match (self.slot, self.age) {
+            (Some(slot), Some(age)) => lines.push(format!(
                 "  secret {slot} of its list matches; the delivery is {age} s old, the tolerance is {tolerance} s"
-            ));
+            )),
+            (Some(slot), None) => {
+                lines.push(format!("  secret {slot} of its list matches; no timestamp is signed"));
+            }
+            (None, _) => {}
         }
         for mistake in &self.mistakes {
             lines.push(format!("  {}: {mistake}", mistake.label()));
@@ -276,7 +298,13 @@ impl Findings {
         if self.health_check {
             lines.push("  It is a health check: answered 200 and not forwarded.".to_owned());
         }
-        if let Some(event) = &self.event {
+        if self.validation {
+            lines.push("  It is a validation request: answered and not forwarded.".to_owned());
+        }
+        if self.empty_list {
+            lines.push("  Its list of events is empty: answered 200, and nothing is forwarded.".to_owned());
+        }
+        for event in &self.events {
             let facts = EventFacts::of(event);
             lines.push(format!(
                 "  event {} {}, about {}",
@@ -287,6 +315,11 @@ impl Findings {
         }
         lines.iter().map(|line| safe(line)).collect::<Vec<_>>().join("\n")
     }
+}
+
+fn shown(event: &Event) -> Value {
+    let facts = EventFacts::of(event);
+    json!({ "id": event.id, "type": &*event.kind, "subject": facts.subject, "verifiedby": facts.verifiedby })
 }
 
 /// The fields of an event that are only in its JSON.

@@ -42,6 +42,9 @@ table! {
         max_in_flight: usize = whole(1..=1_000_000, 20_000), live;
         /// The same for the bytes of their bodies. It counts as twice `max_body` if it is less.
         max_in_flight_bytes: u64 = size(1..=UNBOUNDED, 512 * MIB), live;
+        /// The address by which providers reach this gateway, without a path. Some providers sign it.
+        public_url: Option<Located<String>> = text("a URL such as \"https://hooks.example.com\"", "").located().optional(), live,
+            "\"https://hooks.example.com\"";
         /// The time to send a request's head, from its first byte. On a new connection it runs from the connection's
         /// start.
         header_timeout: Duration = duration(POSITIVE_TIME, 5 * SECOND), live;
@@ -114,6 +117,13 @@ fn check_edge(edge: &mut Edge, section: &Section<'_>) {
         let what = format!("expected a path such as \"/healthz\", found {:?}: {wrong}", path.value);
         section.problem(path.at, "health_path", what);
     }
+    if let Some(url) = &mut edge.public_url {
+        if let Some(wrong) = public_url_flaw(&url.value) {
+            let what = format!("expected a URL such as \"https://hooks.example.com\": {wrong}");
+            section.problem(url.at, "public_url", what);
+        }
+        url.value.truncate(url.value.trim_end_matches('/').len());
+    }
     if edge.request_timeout < edge.body_timeout {
         let [whole, body] = [edge.request_timeout, edge.body_timeout].map(show_duration);
         let what = format!("{whole} for the whole request is shorter than body_timeout, {body}");
@@ -129,6 +139,22 @@ fn check_edge(edge: &mut Edge, section: &Section<'_>) {
     }
     // A source that has used its own share must still find room for one body in the common half.
     edge.max_in_flight_bytes = edge.max_in_flight_bytes.max((edge.max_body as u64).saturating_mul(2));
+}
+
+/// Why a text is no base of the sources' URLs.
+fn public_url_flaw(text: &str) -> Option<&'static str> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let Some(rest) = rest else { return Some("it begins neither with https:// nor with http://") };
+    let host = rest.trim_end_matches('/');
+    if host.contains('@') {
+        Some("it names a user")
+    } else if host.contains(['/', '?', '#']) {
+        Some("it has a path; the sources' own paths follow the host")
+    } else if host.is_empty() || text.parse::<hyper::Uri>().is_err() {
+        Some("it names no host")
+    } else {
+        None
+    }
 }
 
 fn check_tls(tls: &mut Tls, section: &Section<'_>) {

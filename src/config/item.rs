@@ -86,6 +86,16 @@ impl<'a> Item<'a> {
         self.value.as_str()
     }
 
+    /// Its value, if it is a boolean. Reports nothing.
+    pub(super) fn as_flag(&self) -> Option<bool> {
+        self.value.as_bool()
+    }
+
+    /// Its value as JSON. None: a date or time, which JSON lacks, is in it. Reports nothing.
+    pub(super) fn json(&self) -> Option<serde_json::Value> {
+        json(self.value)
+    }
+
     /// A string that is not blank.
     pub(super) fn text(&self, what: &str) -> Option<&'a str> {
         match self.value.as_str().filter(|text| !text.trim().is_empty()) {
@@ -234,6 +244,24 @@ impl<'a> Item<'a> {
             }
         }
     }
+}
+
+fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
+    Some(match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok()?.into(),
+        DeValue::Float(number) => number.as_str().parse::<f64>().ok()?.into(),
+        DeValue::Boolean(value) => (*value).into(),
+        DeValue::Datetime(_) => return None,
+        DeValue::Array(items) => {
+            items.iter().map(|item| json(item.get_ref())).collect::<Option<Vec<_>>>()?.into()
+        }
+        DeValue::Table(table) => {
+            let members =
+                table.iter().map(|(name, value)| Some((name.get_ref().to_string(), json(value.get_ref())?)));
+            serde_json::Value::Object(members.collect::<Option<_>>()?)
+        }
+    })
 }
 
 fn kind(value: &DeValue<'_>) -> &'static str {

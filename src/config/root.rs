@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::definitions::{Definition, definitions};
 use super::edge::{Admin, Edge};
 use super::keys::{self, FullKey, KeyDescription, Reference, Target, table};
 use super::kinds::section;
@@ -38,6 +39,8 @@ table! {
         audit: Audit = section(), by_key;
         /// Keeps refused deliveries that may be genuine.
         quarantine: Quarantine = section(), by_key;
+        /// Providers that are not built in, and changed ones.
+        providers: Vec<Definition> = definitions(), by_key;
         /// One table for each source. Its name appears in metrics, the reject log and events.
         sources: Vec<Source> = named_sources(), by_key;
         besides {

@@ -199,6 +199,10 @@ const MAX_KIB: u64 = 64;
 const REDACTED: &str = "<redacted>";
 /// The optional prefix of a Standard Webhooks secret. It is no part of the key.
 pub const STANDARD_WEBHOOKS_PREFIX: &str = "whsec_";
+/// The prefix of Standard Webhooks public keys.
+pub const PUBLIC_KEY_PREFIX: &str = "whpk_";
+/// The prefix of Standard Webhooks private keys.
+pub const PRIVATE_KEY_PREFIX: &str = "whsk_";
 /// The length of the shortest key in base64.
 const SHORTEST_BARE: usize = 22;
 /// More layers of encoding do not happen by mistake.

@@ -136,17 +136,22 @@ impl<'a> Section<'a> {
         Section::new(self.report, self.key_of(key), self.at, None)
     }
 
-    /// Every subsection by its name, in the order of the file, for a table whose keys are names.
-    pub(super) fn named(&self) -> Vec<(Located<String>, Section<'a>)> {
+    /// Every value by its name, in the order of the file, for a table whose keys are names.
+    pub(super) fn items(&self) -> Vec<(Located<String>, Item<'a>)> {
         let table = self.table.into_iter().flatten();
         let items = table.map(|(name, value)| {
             let item = Item::new(self.report, self.key_of(name.get_ref()), name.span().start, value);
             (Located { value: name.get_ref().to_string(), at: item.key_at }, item)
         });
-        let mut sections: Vec<_> =
-            items.filter_map(|(name, item)| item.section().map(|section| (name, section))).collect();
-        sections.sort_by_key(|(name, _)| name.at);
-        sections
+        let mut items: Vec<_> = items.collect();
+        items.sort_by_key(|(name, _)| name.at);
+        items
+    }
+
+    /// Every subsection by its name, in the order of the file, for a table whose keys are names.
+    pub(super) fn named(&self) -> Vec<(Located<String>, Section<'a>)> {
+        let items = self.items().into_iter();
+        items.filter_map(|(name, item)| item.section().map(|section| (name, section))).collect()
     }
 
     /// Reports the keys that are not among the `known`. Returns whether there are any.

@@ -41,6 +41,8 @@ table! {
         client_rate_limit: Option<RateLimit> = inline().optional(), live, "{ per_second = 50 }";
         /// The last segment of the path. The provider is then given `PATH/TOKEN`.
         path_token: Option<Located<SecretRef>> = secret().optional(), live, "{ env = \"SECURITIZE_TOKEN\" }";
+        /// The token that a provider's validation request names, where its handshake has one, such as Meta's verify token.
+        handshake_token: Option<Located<SecretRef>> = secret().optional(), live, "{ env = \"META_VERIFY_TOKEN\" }";
         /// A name in the client's certificate, `*.` and the domain of a host name there, or the whole subject. It needs
         /// `edge.tls.client_ca`.
         client_certificate: Option<Located<String>> = client_certificate().located().optional(), live, "\"*.webhooks.example\"";

@@ -287,6 +287,7 @@ mod tests {
         quarantine.keep(label, 1, || Content {
             method: "POST".to_owned(),
             path: "/hooks/a".to_owned(),
+            target: "/hooks/a?x=1".to_owned(),
             certificate: None,
             headers: hyper::HeaderMap::new(),
             body: vec![b'x'; body].into(),

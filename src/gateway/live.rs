@@ -22,7 +22,7 @@ use crate::config::{Config, Position, Problem, QueueKind, Store};
 use crate::durable::inbox::redis::backlog::Backlog;
 use crate::durable::inbox::redis::{Servers, numbered};
 use crate::observe::metrics::Metrics;
-use crate::provider;
+use crate::provider::Catalog;
 
 labels! {
     /// A kind of finding. The names are the label values of `hookgate_unsafe_settings`.
@@ -249,9 +249,10 @@ async fn check_names(config: &Config, url: &Secret, names: &BTreeSet<String>) ->
 pub fn queue_names(config: &Config) -> BTreeSet<String> {
     let Ok(name) = QueueName::parse(&config.queue.name.value) else { return BTreeSet::new() };
     let mut names = BTreeSet::new();
+    let catalog = Catalog::of(&config.providers, &mut Vec::new());
     for source in &config.sources {
         let provider = &source.provider.value;
-        let types = provider::by_name(provider).map_or(&[][..], |provider| provider.types);
+        let types = catalog.by_name(provider).and_then(|provider| provider.types).unwrap_or_default();
         for (_, kind) in types {
             names.insert(name.fill(PlaceholderValues { provider, source: &source.name.value, kind }));
         }

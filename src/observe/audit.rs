@@ -52,7 +52,7 @@ pub struct Reject {
     /// The source's name, or `unknown`.
     pub source: Arc<str>,
     /// The provider's name, or `unknown`.
-    pub provider: &'static str,
+    pub provider: Cow<'static, str>,
     /// The reason's label in metrics.
     pub reason: &'static str,
     /// The HTTP status of the answer; 0 if there was none.
@@ -81,7 +81,7 @@ impl Reject {
             id,
             at,
             source: source.into(),
-            provider: UNKNOWN,
+            provider: UNKNOWN.into(),
             reason: Note::Operator.label(),
             status: 200,
             client: None,

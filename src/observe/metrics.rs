@@ -34,7 +34,7 @@ pub use quarantine::QuarantineMetrics;
 pub use queue::QueueMetrics;
 use queue::{QueueFamilies, QueueLabels};
 use source::SourceFamilies;
-pub use source::{SourceLabels, SourceMetrics, SourceSeries};
+pub use source::{SourceLabels, SourceMetrics, SourceSeries, TypeLabels};
 use spool::SpoolFamilies;
 pub use spool::SpoolMetrics;
 

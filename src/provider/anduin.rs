@@ -5,23 +5,29 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
+use super::definition::Code;
 use super::object::Object;
 use super::sample::Sample;
 use super::{
-    Entity, EventIdentity, Fields, ParsedPayload, Provider, SignedId, Signing, Status, standard_webhooks,
+    Entity, EventIdentity, Fields, Handshake, Origin, ParsedPayload, Provider, Reader, SignedId, Signing,
+    Status, standard_webhooks,
 };
+use crate::config::definitions::BodyForm;
 use crate::provider::signature::Signed;
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "anduin",
-    signing: Signing::Sometimes(standard_webhooks::SCHEME),
+    origin: Origin::BuiltIn,
+    signing: Signing::Sometimes(&[standard_webhooks::SCHEME]),
     retries_for: Some(standard_webhooks::RETRIES_FOR),
-    challenge_header: Some("x-anduin-webhook-validation-key"),
+    handshake: Some(&Handshake::Header("x-anduin-webhook-validation-key")),
     signed_id: Some(SignedId::Message),
-    types: &TYPES,
-    fields: &FIELDS,
-    read,
-    sample,
+    types: Some(&TYPES),
+    fields: Some(&FIELDS),
+    body: BodyForm::Json,
+    reader: Reader::Code { read, sample },
+    code: Code::NONE,
+    has_subscriptions: false,
 };
 
 fn read<'a>(payload: &Object<'a>, signed: Option<Signed<'a>>) -> ParsedPayload<'a> {

@@ -6,37 +6,45 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::definition::Code;
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, EventIdentity, Fields, ParsedPayload, Provider, Signing, Status};
-use crate::provider::signature::{Encoding, Format, Part, Scheme, SecretForm, Signed, VerifiedBy, Version};
+use super::{Entity, EventIdentity, Fields, Origin, ParsedPayload, Provider, Reader, Signing, Status};
+use crate::config::definitions::BodyForm;
+use crate::provider::signature::{
+    Algorithm, Carrier, Encoding, Format, Part, Scheme, SecretForm, Signed, TimeUnit, VerifiedBy, Version,
+};
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "atelio",
-    signing: Signing::Always(SCHEME),
+    origin: Origin::BuiltIn,
+    signing: Signing::Always(&[SCHEME]),
     retries_for: Some(Duration::from_secs(3 * 24 * 3600)),
-    challenge_header: None,
+    handshake: None,
     signed_id: None,
-    types: &TYPES,
-    fields: &FIELDS,
-    read,
-    sample,
+    types: Some(&TYPES),
+    fields: Some(&FIELDS),
+    body: BodyForm::Json,
+    reader: Reader::Code { read, sample },
+    code: Code::NONE,
+    has_subscriptions: false,
 };
 
 const SCHEME: Scheme = Scheme {
-    header: "bond-signature",
-    format: Format::Pairs { timestamp: "t" },
-    versions: &[
-        Version { label: "v1", timestamp: None, old: true },
-        Version { label: "v2", timestamp: None, old: false },
-    ],
-    id: None,
+    algorithm: Algorithm::HmacSha256,
+    carriers: &[Carrier { header: "bond-signature", timestamp: None, id: None }],
+    format: Format::Pairs { separator: ",", timestamp: "t" },
+    versions: &[Version { timestamp: None, old: true, ..Version::plain("v1") }, Version::plain("v2")],
+    unit: TimeUnit::Seconds,
     signed: &[Part::Timestamp, Part::Text("."), Part::Body],
     encoding: Encoding::Hex,
+    padded: false,
     secret: SecretForm::Text,
-    verified_by: VerifiedBy::HmacSha256,
+    verified_by: VerifiedBy::Signature(Algorithm::HmacSha256),
     renamed: Some(("bond-", "atelio-")),
     accept_old: false,
+    secret_in_body: None,
+    time_in_body: None,
 };
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {

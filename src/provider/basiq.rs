@@ -4,21 +4,29 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
+use super::definition::Code;
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, EventIdentity, Fields, ParsedPayload, Provider, SignedId, Signing, standard_webhooks};
+use super::{
+    Entity, EventIdentity, Fields, Origin, ParsedPayload, Provider, Reader, SignedId, Signing,
+    standard_webhooks,
+};
+use crate::config::definitions::BodyForm;
 use crate::provider::signature::Signed;
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "basiq",
-    signing: Signing::Always(standard_webhooks::SCHEME),
+    origin: Origin::BuiltIn,
+    signing: Signing::Always(&[standard_webhooks::SCHEME]),
     retries_for: Some(standard_webhooks::RETRIES_FOR),
-    challenge_header: None,
+    handshake: None,
     signed_id: Some(SignedId::Payload),
-    types: &TYPES,
-    fields: &FIELDS,
-    read,
-    sample,
+    types: Some(&TYPES),
+    fields: Some(&FIELDS),
+    body: BodyForm::Json,
+    reader: Reader::Code { read, sample },
+    code: Code::NONE,
+    has_subscriptions: false,
 };
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {

@@ -5,40 +5,51 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::definition::Code;
 use super::object::Object;
 use super::sample::Sample;
 use super::{
-    Entity, EventIdentity, Fields, ParsedPayload, Provider, SignedId, Signing, Status, UNMAPPED,
-    plain_letters,
+    Entity, EventIdentity, Fields, Origin, ParsedPayload, Provider, Reader, SignedId, Signing, Status,
+    UNMAPPED, plain_letters,
 };
-use crate::provider::signature::{Encoding, Format, Part, Scheme, SecretForm, Signed, VerifiedBy, Version};
+use crate::config::definitions::BodyForm;
+use crate::provider::signature::{
+    Algorithm, Carrier, Encoding, Format, Part, Scheme, SecretForm, Signed, TimeUnit, VerifiedBy, Version,
+};
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "iof",
-    signing: Signing::Always(SCHEME),
+    origin: Origin::BuiltIn,
+    signing: Signing::Always(&[SCHEME]),
     retries_for: Some(Duration::from_secs(60 + 300 + 1800 + 7200)),
-    challenge_header: None,
+    handshake: None,
     signed_id: Some(SignedId::Payload),
-    types: &TYPES,
-    fields: &FIELDS,
-    read,
-    sample,
+    types: Some(&TYPES),
+    fields: Some(&FIELDS),
+    body: BodyForm::Json,
+    reader: Reader::Code { read, sample },
+    code: Code::NONE,
+    has_subscriptions: false,
 };
 
 const SCHEME: Scheme = Scheme {
-    header: "x-iof-signature",
-    format: Format::Pairs { timestamp: "t" },
+    algorithm: Algorithm::HmacSha256,
+    carriers: &[Carrier { header: "x-iof-signature", timestamp: None, id: None }],
+    format: Format::Pairs { separator: ",", timestamp: "t" },
     versions: &[
-        Version { label: "v1", timestamp: None, old: false },
-        Version { label: "sha256", timestamp: Some("x-iof-timestamp"), old: false },
+        Version::plain("v1"),
+        Version { timestamp: Some("x-iof-timestamp"), old: false, ..Version::plain("sha256") },
     ],
-    id: None,
+    unit: TimeUnit::Seconds,
     signed: &[Part::Timestamp, Part::Text("."), Part::Body],
     encoding: Encoding::Hex,
+    padded: false,
     secret: SecretForm::Text,
-    verified_by: VerifiedBy::HmacSha256,
+    verified_by: VerifiedBy::Signature(Algorithm::HmacSha256),
     renamed: None,
     accept_old: false,
+    secret_in_body: None,
+    time_in_body: None,
 };
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {

@@ -6,12 +6,17 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use hyper::header::CONTENT_TYPE;
 use jiff::Timestamp;
 
+use crate::config::definitions::BodyForm;
 use crate::event::attribute::fits_an_id;
 use crate::event::{Attributes, BodyHash, Event, Identity, Payload, digest_of_parts};
-use crate::provider::signature::{Verified, VerifiedBy};
-use crate::provider::{Entity, EventIdentity, Object, ParsedPayload, PayloadError, Provider, canonical_type};
+use crate::provider::object::Value;
+use crate::provider::signature::{SignedRequest, Verified, VerifiedBy};
+use crate::provider::{
+    Entity, EventIdentity, Handshake, HandshakeAnswer, Object, ParsedPayload, PayloadError, Provider, form,
+};
 
 /// The source that a delivery came to.
 pub struct DeliveryOrigin<'a> {
@@ -27,8 +32,12 @@ pub struct DeliveryOrigin<'a> {
 pub enum Normalized {
     /// An event to forward.
     Event(Box<NormalizedEvent>),
+    /// The events of a delivery that holds a list of them, in its order. None: it holds an empty list.
+    Events(Vec<NormalizedEvent>),
     /// A health check, which is answered and not forwarded.
     HealthCheck,
+    /// A validation request, which is answered and not forwarded.
+    Handshake(HandshakeAnswer),
 }
 
 /// An event, and the facts about it that the gateway needs.
@@ -37,8 +46,10 @@ pub struct NormalizedEvent {
     pub event: Event,
     /// The key by which it is deduped.
     pub identity: Identity,
-    /// The raw body's hash.
+    /// The hash of the raw body, or of the raw element of a list of events.
     pub body: BodyHash,
+    /// Whether the identity is an id that the signature covers.
+    pub id_is_signed: bool,
     /// The provider's type, if its table lacks it.
     pub unmapped: Option<String>,
     /// The scope of its sequence number, and the number.
@@ -47,49 +58,150 @@ pub struct NormalizedEvent {
     pub unreadable: bool,
 }
 
+/// A body as JSON.
+pub struct Document<'a> {
+    raw: &'a [u8],
+    /// The JSON object of a form's fields.
+    form: Option<String>,
+}
+
+impl<'a> Document<'a> {
+    /// The body of a verified delivery. A form becomes JSON.
+    pub fn of(provider: &Provider, request: &SignedRequest<'a>) -> Document<'a> {
+        let is_form = match provider.body {
+            BodyForm::Json => false,
+            BodyForm::Form => true,
+            BodyForm::Auto => {
+                let kind = request.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+                let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+                kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+            }
+        };
+        Document { raw: request.body, form: is_form.then(|| form::to_json(request.body)).flatten() }
+    }
+
+    fn json(&self) -> &[u8] {
+        self.form.as_ref().map_or(self.raw, String::as_bytes)
+    }
+}
+
 /// A body that was read.
 pub struct ParsedBody<'a> {
     /// The body's object, or why it is none.
     pub payload: Result<Object<'a>, PayloadError>,
-    parsed: ParsedPayload<'a>,
+    events: ParsedEvents<'a>,
+}
+
+enum ParsedEvents<'a> {
+    /// The body is the event. `readable`: it is an object, and the list of events that it should hold is there.
+    One { parsed: ParsedPayload<'a>, readable: bool },
+    /// The elements of its lists, with what was read of each. None: the element is no object.
+    Each(Vec<(&'a str, Option<ParsedPayload<'a>>)>),
+    /// A validation request.
+    Handshake(HandshakeAnswer),
 }
 
 /// Reads a body. The pipeline checks the source's filters before it calls [`normalize`].
 ///
 /// # Errors
-/// When the body is no JSON object and nothing authenticates its source: only an authentic body is forwarded unread.
-pub fn read<'a>(provider: &Provider, verified: &Verified<'a>) -> Result<ParsedBody<'a>, PayloadError> {
-    let payload = Object::parse(verified.body());
-    let parsed = match &payload {
-        Ok(payload) => provider.read(payload, verified.signed()),
-        Err(error) if verified.by() == VerifiedBy::Nothing => return Err(*error),
-        Err(_) => {
-            let identity = provider.unreadable_identity(verified.signed());
-            ParsedPayload { identity, ..ParsedPayload::default() }
+/// When the body cannot be read and nothing authenticates its source: only an authentic body is forwarded unread.
+pub fn read<'a>(
+    provider: &Provider,
+    verified: &Verified<'a>,
+    request: &SignedRequest<'a>,
+    document: &'a Document<'a>,
+) -> Result<ParsedBody<'a>, PayloadError> {
+    let signed = verified.signed();
+    let payload = Object::parse(document.json());
+    if let (Some(Handshake::Body(handshake)), Ok(body)) = (provider.handshake, &payload)
+        && let Some(answer) = handshake.answer(body, request, signed)
+    {
+        return Ok(ParsedBody { payload, events: ParsedEvents::Handshake(answer) });
+    }
+    let each = provider.reader.rules().and_then(|rules| rules.each);
+    let elements = each.and_then(|each| each.elements(Value::parse(document.json()).ok()?));
+    let events = match (&payload, elements) {
+        (_, Some(elements)) => {
+            let read = |element: Value<'a>| {
+                let object = element.object();
+                let parsed =
+                    object.map(|object| provider.read(&object, payload.as_ref().ok(), request, signed));
+                (element.raw(), parsed)
+            };
+            ParsedEvents::Each(elements.into_iter().map(read).collect())
         }
+        (Ok(body), None) if each.is_none() => {
+            ParsedEvents::One { parsed: provider.read(body, None, request, signed), readable: true }
+        }
+        (Err(error), None) if verified.by() == VerifiedBy::Nothing => return Err(*error),
+        _ => ParsedEvents::One { parsed: provider.unreadable(request, signed), readable: false },
     };
-    Ok(ParsedBody { payload, parsed })
+    Ok(ParsedBody { payload, events })
 }
 
-/// Makes the event from a body that was read.
+/// Makes the events from a body that was read.
 pub fn normalize(
     origin: &DeliveryOrigin<'_>,
     verified: &Verified<'_>,
+    document: &Document<'_>,
     contents: &ParsedBody<'_>,
     at: Timestamp,
 ) -> Normalized {
-    let parsed = &contents.parsed;
-    if parsed.health_check {
-        return Normalized::HealthCheck;
+    let payload_of = |readable: bool| match std::str::from_utf8(document.json()) {
+        Ok(text) if readable || contents.payload.is_ok() => {
+            let bytes = document.form.is_some().then_some(document.raw);
+            Payload::Object { text, bytes }
+        }
+        _ => Payload::Bytes(document.raw),
+    };
+    match &contents.events {
+        ParsedEvents::One { parsed, .. } if parsed.health_check => Normalized::HealthCheck,
+        ParsedEvents::Handshake(answer) => Normalized::Handshake(answer.clone()),
+        ParsedEvents::One { parsed, readable } => {
+            let (payload, readable) = (payload_of(*readable), *readable);
+            let parts = Parts { parsed, raw: document.raw, payload, readable };
+            Normalized::Event(Box::new(event(origin, verified, &parts, at)))
+        }
+        ParsedEvents::Each(elements) => {
+            let unreadable = ParsedPayload::default();
+            let one = |(raw, parsed): &(&str, Option<ParsedPayload<'_>>)| {
+                let payload = match parsed {
+                    Some(_) => Payload::Object { text: raw, bytes: None },
+                    None => Payload::Bytes(raw.as_bytes()),
+                };
+                let readable = parsed.is_some();
+                let parsed = parsed.as_ref().unwrap_or(&unreadable);
+                event(origin, verified, &Parts { parsed, raw: raw.as_bytes(), payload, readable }, at)
+            };
+            Normalized::Events(elements.iter().map(one).collect())
+        }
     }
-    let body = BodyHash::of(verified.body());
+}
+
+/// What an event is made of.
+struct Parts<'a> {
+    parsed: &'a ParsedPayload<'a>,
+    /// The bytes that identify it: the body, or the element.
+    raw: &'a [u8],
+    payload: Payload<'a>,
+    readable: bool,
+}
+
+fn event(
+    origin: &DeliveryOrigin<'_>,
+    verified: &Verified<'_>,
+    &Parts { parsed, raw, payload, readable }: &Parts<'_>,
+    at: Timestamp,
+) -> NormalizedEvent {
+    let body = BodyHash::of(raw);
     let (id, identity) = identify(origin, &parsed.identity, &body);
     let attributes = Attributes {
         id,
         source: origin.path,
-        kind: match contents.payload {
-            Ok(_) => canonical_type(origin.provider.types, parsed.kind.as_deref()),
-            Err(_) => Cow::Borrowed(UNREADABLE),
+        kind: if readable {
+            origin.provider.canonical_type(parsed.kind.as_deref())
+        } else {
+            Cow::Borrowed(UNREADABLE)
         },
         subject: parsed.subject.as_ref().map(pair),
         time: parsed.time.as_deref(),
@@ -103,16 +215,13 @@ pub fn normalize(
         status: parsed.status.as_ref().map(|status| (status.from.as_deref(), status.to.as_deref())),
         links: &parsed.links,
     };
-    let unreadable = contents.payload.is_err();
-    let payload = match std::str::from_utf8(verified.body()) {
-        Ok(text) if !unreadable => Payload::Object(text),
-        _ => Payload::Bytes(verified.body()),
-    };
     let event = Event::new(attributes, payload);
     let named = parsed.kind.as_deref().filter(|kind| !kind.is_empty());
-    let unmapped = named.filter(|_| event.kind.starts_with("unmapped.")).map(str::to_owned);
+    let is_unmapped = origin.provider.types.is_some() && event.kind.starts_with("unmapped.");
+    let unmapped = named.filter(|_| is_unmapped).map(str::to_owned);
     let sequence = parsed.sequence_scope.clone().map(Cow::into_owned).zip(parsed.sequence);
-    Normalized::Event(Box::new(NormalizedEvent { event, identity, body, unmapped, sequence, unreadable }))
+    let id_is_signed = parsed.id_is_signed;
+    NormalizedEvent { event, identity, body, id_is_signed, unmapped, sequence, unreadable: !readable }
 }
 
 fn pair<'a>(entity: &'a Entity<'_>) -> (&'a str, &'a str) {

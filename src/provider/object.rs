@@ -3,6 +3,8 @@
 //! Keeps true: [`Object::parse`] accepts only valid JSON: UTF-8, no byte order mark, no lone surrogate, at most 128
 //! levels. Of duplicate keys the last one counts. Numbers are read as written.
 
+mod depth;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
@@ -12,6 +14,7 @@ use serde::de::{DeserializeSeed, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::event::utc;
+use depth::{MAX_DEPTH, check_depth_and_surrogates};
 
 /// Why a body is no payload. The texts give the position, and repeat nothing of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,7 +119,16 @@ impl<'a> Object<'a> {
 
     /// An array's elements. Any other value has none.
     pub fn array(&self, key: &str) -> Vec<Value<'a>> {
-        self.get(key).map(Value::elements).unwrap_or_default()
+        self.get(key).and_then(Value::elements).unwrap_or_default()
+    }
+
+    /// The value at these keys and indexes (RFC 6901, section 4).
+    pub fn at(&self, steps: &[&str]) -> Option<Value<'a>> {
+        let (first, below) = steps.split_first()?;
+        below.iter().try_fold(self.get(first)?, |value, step| match value.object() {
+            Some(object) => object.get(step),
+            None => value.elements()?.get(step.parse::<usize>().ok()?).copied(),
+        })
     }
 }
 
@@ -125,6 +137,34 @@ impl<'a> Object<'a> {
 pub struct Value<'a>(&'a str);
 
 impl<'a> Value<'a> {
+    /// Reads a whole body, of any JSON type.
+    ///
+    /// # Errors
+    /// If it is no JSON.
+    pub fn parse(body: &'a [u8]) -> Result<Value<'a>, PayloadError> {
+        let text =
+            std::str::from_utf8(body).map_err(|error| PayloadError::NotUtf8 { at: error.valid_up_to() })?;
+        match serde_json::from_str::<&RawValue>(text) {
+            Ok(raw) => check_depth_and_surrogates(text).map(|()| Value(raw.get())),
+            Err(_) => Err(no_object(text)),
+        }
+    }
+
+    /// As the body has it.
+    pub fn raw(self) -> &'a str {
+        self.0
+    }
+
+    /// Whether it is null.
+    pub fn is_null(self) -> bool {
+        self.0 == "null"
+    }
+
+    /// The value with its JSON type. None: a number that no float holds is in it.
+    pub fn json(self) -> Option<serde_json::Value> {
+        serde_json::from_str(self.0).ok()
+    }
+
     /// A string, or a number as written.
     pub fn text(self) -> Option<Cow<'a, str>> {
         match self.0.as_bytes().first()? {
@@ -148,9 +188,13 @@ impl<'a> Value<'a> {
         self.0.starts_with('{').then(|| Object::read(self.0)).flatten()
     }
 
-    fn elements(self) -> Vec<Value<'a>> {
-        let raws: Vec<&'a RawValue> = serde_json::from_str(self.0).unwrap_or_default();
-        raws.into_iter().map(|raw| Value(raw.get())).collect()
+    /// The elements of an array.
+    pub fn elements(self) -> Option<Vec<Value<'a>>> {
+        if !self.0.starts_with('[') {
+            return None;
+        }
+        let raws: Vec<&'a RawValue> = serde_json::from_str(self.0).ok()?;
+        Some(raws.into_iter().map(|raw| Value(raw.get())).collect())
     }
 }
 
@@ -231,55 +275,6 @@ impl<'de> Visitor<'de> for Key {
     }
 }
 
-/// Checks the depth and the surrogates, which reading raw slices does not. Almost every body passes the quick test and
-/// is not walked. `text` is otherwise valid JSON.
-fn check_depth_and_surrogates(text: &str) -> Result<(), PayloadError> {
-    let bytes = text.as_bytes();
-    let openings = memchr::memchr2_iter(b'{', b'[', bytes).take(MAX_DEPTH + 1).count();
-    if openings <= MAX_DEPTH && memchr::memchr(b'\\', bytes).is_none() {
-        return Ok(());
-    }
-    walk(bytes)
-}
-
-fn walk(json: &[u8]) -> Result<(), PayloadError> {
-    let (mut at, mut depth, mut in_string) = (0, 0_usize, false);
-    while let Some(&byte) = json.get(at) {
-        at += 1;
-        match byte {
-            b'"' => in_string = !in_string,
-            b'\\' if json.get(at) == Some(&b'u') => {
-                at = end_of_escape(json, at).ok_or(PayloadError::LoneSurrogate)?;
-            }
-            b'\\' => at += 1,
-            b'{' | b'[' if !in_string => depth += 1,
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            return Err(PayloadError::TooDeep);
-        }
-    }
-    Ok(())
-}
-
-/// The end of the escape with its `u` at `at`, or of the pair that a high surrogate begins. None: half a pair.
-fn end_of_escape(json: &[u8], at: usize) -> Option<usize> {
-    let unit = |at: usize| {
-        let digits = std::str::from_utf8(json.get(at + 1..at + 5)?).ok()?;
-        u16::from_str_radix(digits, 16).ok()
-    };
-    match unit(at)? {
-        0xd800..=0xdbff => {
-            let low = json.get(at + 5..at + 7)? == b"\\u" && matches!(unit(at + 6)?, 0xdc00..=0xdfff);
-            low.then_some(at + 11)
-        }
-        0xdc00..=0xdfff => None,
-        _ => Some(at + 5),
-    }
-}
-
-const MAX_DEPTH: usize = 128;
 const FEW: usize = 32;
 
 #[cfg(test)]

@@ -3,21 +3,26 @@
 
 use serde_json::{Value, json};
 
+use super::definition::Code;
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, EventIdentity, Fields, ParsedPayload, Provider, Signing};
+use super::{Entity, EventIdentity, Fields, Origin, ParsedPayload, Provider, Reader, Signing};
+use crate::config::definitions::BodyForm;
 use crate::provider::signature::Signed;
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "securitize",
+    origin: Origin::BuiltIn,
     signing: Signing::Never,
     retries_for: None,
-    challenge_header: None,
+    handshake: None,
     signed_id: None,
-    types: &TYPES,
-    fields: &FIELDS,
-    read,
-    sample,
+    types: Some(&TYPES),
+    fields: Some(&FIELDS),
+    body: BodyForm::Json,
+    reader: Reader::Code { read, sample },
+    code: Code::NONE,
+    has_subscriptions: true,
 };
 
 fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {

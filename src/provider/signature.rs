@@ -7,6 +7,7 @@
 //! Not here: the schemes themselves (`provider`), and which keys a source has (`request::source`).
 
 mod claim;
+mod covered;
 pub mod diagnosis;
 mod digest;
 mod fingerprint;
@@ -16,22 +17,25 @@ mod message_id;
 mod rewritten;
 mod scheme;
 
-use hyper::HeaderMap;
-
+use super::pointer::{self, Each, Pointer};
+pub use super::signed_request::SignedRequest;
 use claim::Claim;
+use covered::Covered;
 pub use digest::Encoding;
 pub use fingerprint::{fingerprint, without_signatures};
-use key::ActiveKeys;
+pub(crate) use key::is_hex_key;
 pub use key::{Key, KeyError};
-pub use scheme::{Format, Labels, Part, Scheme, SecretForm, Version};
+pub use scheme::{
+    Algorithm, Carrier, Format, Labels, Part, Scheme, SecretForm, Separator, TimeUnit, Version,
+};
 
 /// What authenticated a delivery, for the event's `verifiedby`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifiedBy {
     /// A Standard Webhooks signature.
     StandardWebhooks,
-    /// Another HMAC-SHA256 signature.
-    HmacSha256,
+    /// Another signature, by this algorithm; the secret itself for `equal`.
+    Signature(Algorithm),
     /// The client's certificate, by `client_certificate`.
     ClientCertificate,
     /// The secret last segment of the path.
@@ -47,7 +51,8 @@ impl VerifiedBy {
     pub fn as_str(self) -> &'static str {
         match self {
             VerifiedBy::StandardWebhooks => "standard-webhooks",
-            VerifiedBy::HmacSha256 => "hmac-sha256",
+            VerifiedBy::Signature(Algorithm::Equal) => "shared-secret",
+            VerifiedBy::Signature(algorithm) => algorithm.label(),
             VerifiedBy::ClientCertificate => "client-certificate",
             VerifiedBy::PathToken => "path-token",
             VerifiedBy::ClientAddress => "client-address",
@@ -71,8 +76,12 @@ pub struct Signed<'a> {
     pub message_id: Option<&'a str>,
     /// Which of the source's keys matched, from 0.
     pub slot: usize,
-    /// Receipt minus signed timestamp, seconds.
-    pub age: i64,
+    /// Receipt minus signed timestamp, seconds. None: no timestamp is signed.
+    pub age: Option<i64>,
+    /// The scheme of the signature.
+    pub scheme: &'a Scheme,
+    /// The key that verified.
+    pub key: &'a Key,
 }
 
 impl<'a> Verified<'a> {
@@ -143,55 +152,186 @@ fn distance(age: i64) -> String {
     }
 }
 
-/// Checks a delivery's signature over its raw bytes, then its timestamp. `now` is in unix seconds, and decides which
-/// keys are active. `tolerance` is in seconds, both ways.
+/// One way in which a source's deliveries may be signed, and the keys for it.
+#[derive(Debug)]
+pub struct Verifier {
+    /// The scheme.
+    pub scheme: Scheme,
+    /// The keys of the source's secrets that are of this scheme's kind, in the config's order.
+    pub keys: Vec<Key>,
+}
+
+/// Checks a delivery's signature over its raw bytes, then its timestamp. One of the verifiers must accept it. `now` is in
+/// unix seconds, and decides which keys are active. `tolerance` is in seconds, both ways.
 ///
 /// # Errors
-/// In this order: a header missing, a header malformed, no key matches, the timestamp outside the tolerance.
+/// In this order: a header missing, a header malformed, no key matches, the timestamp outside the tolerance. Of several
+/// verifiers, the error that came last in this order.
 pub fn verify<'a>(
-    scheme: &Scheme,
-    keys: &[Key],
-    headers: &'a HeaderMap,
-    body: &'a [u8],
+    verifiers: &'a [Verifier],
+    request: SignedRequest<'a>,
     now: i64,
     tolerance: i64,
 ) -> Result<Verified<'a>, SignatureError> {
-    let claim = Claim::read(scheme, headers)?;
-    let active = ActiveKeys { keys, now };
-    let by_old_version = || {
-        if !scheme.accept_old || !claim.has_signature(true) {
-            return None;
+    let mut failed: Option<SignatureError> = None;
+    let mut tried = 0;
+    for verifier in verifiers {
+        let in_body = verifier.scheme.secret_in_body;
+        let compared = in_body.map(|place| verifier.compare_in_body(place, request, (now, tolerance)));
+        let carriers = verifier.scheme.carriers.iter();
+        let results = carriers.map(|carrier| verifier.verify(carrier, request, now, tolerance));
+        for result in compared.into_iter().chain(results) {
+            let error = match result {
+                Ok(verified) => return Ok(verified),
+                Err(error) => error,
+            };
+            if let SignatureError::Mismatch { tried: keys } = error {
+                tried += keys;
+            }
+            let is_further = |before: &SignatureError| error.stage(verifiers) > before.stage(verifiers);
+            if failed.as_ref().is_none_or(is_further) {
+                failed = Some(error);
+            }
         }
-        claim.matching_slot(scheme, active, true, rewritten::python(body)?.as_bytes())
-    };
-    let slot = claim.matching_slot(scheme, active, false, body).or_else(by_old_version).ok_or_else(|| {
-        if scheme.accept_old || claim.has_signature(false) {
-            SignatureError::Mismatch { tried: active.iter().count() }
-        } else {
-            SignatureError::OldVersion
-        }
-    })?;
-    let age = now.saturating_sub(claim.at);
-    if age.saturating_abs() > tolerance {
-        return Err(SignatureError::OutsideTolerance { age, tolerance });
     }
-    let signed = Signed { message_id: claim.id, slot, age };
-    Ok(Verified { body, by: scheme.verified_by, signed: Some(signed) })
+    Err(match failed {
+        Some(SignatureError::Mismatch { .. }) | None => SignatureError::Mismatch { tried },
+        Some(error) => error,
+    })
 }
 
-/// Signs a body as the provider would. Returns the headers to send. `id` is used if the scheme has one.
-pub fn sign(scheme: &Scheme, key: &Key, id: &str, at: i64, body: &[u8]) -> Vec<(&'static str, String)> {
-    let stamp = at.to_string();
-    let signature = scheme.encoding.write(&key.digest(scheme.text(id, &stamp, body)));
-    let signature = scheme.prefix() + &signature;
-    let mut headers: Vec<_> = scheme.id.map(|name| (name, id.to_owned())).into_iter().collect();
-    match scheme.format {
-        Format::List { timestamp } => headers.extend([(timestamp, stamp), (scheme.header, signature)]),
-        Format::Pairs { timestamp } => {
-            headers.push((scheme.header, format!("{timestamp}={stamp},{signature}")))
+impl Verifier {
+    fn verify<'a>(
+        &'a self,
+        carrier: &Carrier,
+        request: SignedRequest<'a>,
+        now: i64,
+        tolerance: i64,
+    ) -> Result<Verified<'a>, SignatureError> {
+        let Verifier { scheme, keys } = self;
+        let claim = Claim::read(scheme, carrier, request)?;
+        let active = || keys.iter().filter(|key| key.is_active_at(now));
+        let by_old_version = || {
+            if !scheme.accept_old || !claim.has_signature(true) {
+                return None;
+            }
+            claim.matching_key(scheme, active(), true, rewritten::python(request.body)?.as_bytes())
+        };
+        let key = claim
+            .matching_key(scheme, active(), false, request.body)
+            .or_else(by_old_version)
+            .ok_or_else(|| {
+                if scheme.accept_old || claim.has_signature(false) {
+                    SignatureError::Mismatch { tried: active().count() }
+                } else {
+                    SignatureError::OldVersion
+                }
+            })?;
+        let at = match &scheme.time_in_body {
+            Some(pointer) => Some(time_in_body(scheme.unit, pointer, &request)?),
+            None => claim.at,
+        };
+        self.accept(key, claim.id, at, request, (now, tolerance))
+    }
+
+    /// Compares the secrets that the body holds, one for each event. Each must be one of the source's.
+    fn compare_in_body<'a>(
+        &'a self,
+        (pointer, each): (Pointer, Option<Each>),
+        request: SignedRequest<'a>,
+        (now, tolerance): (i64, i64),
+    ) -> Result<Verified<'a>, SignatureError> {
+        let texts = pointer::texts(&pointer, each, &request).filter(|texts| !texts.is_empty());
+        let texts = texts.ok_or(SignatureError::Missing(pointer.text))?;
+        let active = || self.keys.iter().filter(|key| key.is_active_at(now));
+        let key_of = |text: &String| active().filter(|key| key.is_text(text)).last();
+        let keys: Option<Vec<&Key>> = texts.iter().map(key_of).collect();
+        let key = keys.and_then(|keys| keys.first().copied());
+        let key = key.ok_or_else(|| SignatureError::Mismatch { tried: active().count() })?;
+        let time = self.scheme.time_in_body.as_ref();
+        let at = time.map(|pointer| time_in_body(self.scheme.unit, pointer, &request)).transpose()?;
+        self.accept(key, None, at, request, (now, tolerance))
+    }
+
+    /// Checks the age of the signed timestamp `at`, in unix seconds, and accepts the request.
+    fn accept<'a>(
+        &'a self,
+        key: &'a Key,
+        message_id: Option<&'a str>,
+        at: Option<i64>,
+        request: SignedRequest<'a>,
+        (now, tolerance): (i64, i64),
+    ) -> Result<Verified<'a>, SignatureError> {
+        let age = at.map(|at| now.saturating_sub(at));
+        if let Some(age) = age.filter(|age| age.saturating_abs() > tolerance) {
+            return Err(SignatureError::OutsideTolerance { age, tolerance });
+        }
+        let signed = Signed { message_id, slot: key.slot, age, scheme: &self.scheme, key };
+        Ok(Verified { body: request.body, by: self.scheme.verified_by, signed: Some(signed) })
+    }
+}
+
+/// The timestamp in a body, in unix seconds.
+fn time_in_body(
+    unit: TimeUnit,
+    pointer: &Pointer,
+    request: &SignedRequest<'_>,
+) -> Result<i64, SignatureError> {
+    let text = pointer::texts(pointer, None, request).and_then(|mut texts| texts.pop());
+    claim::unix_seconds(unit, &text.ok_or(SignatureError::Missing(pointer.text))?, pointer.text)
+}
+
+impl SignatureError {
+    /// How far the verification came. With a header of signatures that the delivery does not use it came nowhere.
+    fn stage(&self, verifiers: &[Verifier]) -> u8 {
+        let holds_signatures = |name: &str| {
+            verifiers.iter().any(|verifier| verifier.scheme.signature_headers().any(|header| header == name))
+        };
+        match self {
+            SignatureError::Missing(name) if holds_signatures(name) => 0,
+            SignatureError::Missing(_) => 1,
+            SignatureError::Malformed(..) | SignatureError::NoSignature(..) => 2,
+            SignatureError::Mismatch { .. } | SignatureError::OldVersion => 3,
+            SignatureError::OutsideTolerance { .. } => 4,
         }
     }
-    headers
+}
+
+/// Signs a request as the provider would. Returns the headers to send; none if only the provider can sign. `id` is used if
+/// the scheme has one, `at` (unix seconds) if it has a timestamp. Headers that the signature covers must be in the
+/// request already.
+pub fn sign(
+    scheme: &Scheme,
+    key: &Key,
+    id: &str,
+    at: i64,
+    request: SignedRequest<'_>,
+) -> Option<Vec<(&'static str, String)>> {
+    let carrier = scheme.carriers.first()?;
+    let timestamp = match scheme.unit {
+        TimeUnit::Seconds => at.to_string(),
+        TimeUnit::Milliseconds => at.saturating_mul(1000).to_string(),
+        TimeUnit::Rfc3339 => jiff::Timestamp::from_second(at).ok()?.to_string(),
+    };
+    let covered = Covered { request, id, timestamp: &timestamp };
+    let made = key.sign(&covered, scheme.signed)?;
+    let text = match scheme.algorithm {
+        Algorithm::Equal => String::from_utf8(made).ok()?,
+        _ => scheme.encoding.write(&made),
+    };
+    let after = scheme.versions.iter().find(|version| !version.old).map_or("", |version| version.after);
+    let signature = scheme.prefix() + &text + after;
+    let mut headers: Vec<_> = carrier.id.map(|name| (name, id.to_owned())).into_iter().collect();
+    match scheme.format {
+        Format::List(_) => {
+            headers.extend(carrier.timestamp.map(|name| (name, timestamp)));
+            headers.push((carrier.header, signature));
+        }
+        Format::Pairs { separator, timestamp: key } => {
+            headers.push((carrier.header, format!("{key}={timestamp}{separator}{signature}")));
+        }
+    }
+    Some(headers)
 }
 
 /// Three thousand years in seconds. No clock is that far off, so the timestamp has another unit.

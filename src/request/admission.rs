@@ -69,7 +69,7 @@ pub fn check_head(head: &Parts) -> Result<(), Rejection> {
 
 /// Allows POST; GET if the provider has a handshake; OPTIONS if the source lists `webhook_origins`.
 pub fn check_method(source: &Source, method: &Method) -> Result<(), Rejection> {
-    let challenge = *method == Method::GET && source.provider.challenge_header.is_some();
+    let challenge = *method == Method::GET && source.answers_get();
     let validation = *method == Method::OPTIONS && !source.webhook_origins.is_empty();
     if *method == Method::POST || challenge || validation {
         return Ok(());

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::base::clock;
 use crate::base::reason::Reason;
-use crate::request::outcome::Outcome;
+use crate::request::outcome::{Outcome, Rejection};
 
 /// An answer's body, held whole in memory.
 pub type Body = Full<Bytes>;
@@ -23,16 +23,30 @@ pub struct ClientGone;
 /// Renders an outcome. `reject` is the id of a refusal's record; `allow` lists the methods of its path.
 pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<Body> {
     match outcome {
-        Outcome::Accepted { id } => success(&Success { status: "accepted", id: Some(id) }),
-        Outcome::Duplicate { id } => success(&Success { status: "duplicate", id: Some(id) }),
-        Outcome::Ignored => success(&Success { status: "ignored", id: None }),
-        Outcome::Handshake { headers } => {
-            let mut answer = Response::new(Body::default());
+        Outcome::Accepted { id } => success(
+            &Success { status: "accepted", id: Some(id) },
+            SUCCESS_BYTES + "accepted".len() + id.len(),
+        ),
+        Outcome::Duplicate { id } => success(
+            &Success { status: "duplicate", id: Some(id) },
+            SUCCESS_BYTES + "duplicate".len() + id.len(),
+        ),
+        Outcome::Ignored => success(&Success { status: "ignored", id: None }, SUCCESS_BYTES),
+        Outcome::AcceptedAll { ids, any_new } => {
+            let status = if *any_new { "accepted" } else { "duplicate" };
+            success(
+                &SuccessAll { status, ids },
+                SUCCESS_BYTES + ids.iter().map(|id| id.len() + 3).sum::<usize>(),
+            )
+        }
+        Outcome::Handshake { status, headers, body } => {
+            let mut answer = Response::new(Body::from(body.clone()));
+            *answer.status_mut() = *status;
             let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.clone()));
             answer.headers_mut().extend(headers);
             answer
         }
-        Outcome::Rejected(rejection) => problem(rejection.reason, reject, allow),
+        Outcome::Rejected(rejection) => problem(rejection, reject, allow),
         Outcome::ClientGone => {
             let mut answer = with_status(StatusCode::BAD_REQUEST);
             answer.extensions_mut().insert(ClientGone);
@@ -42,20 +56,17 @@ pub fn render(outcome: &Outcome, reject: &str, allow: &'static str) -> Response<
 }
 
 /// A refusal's body, also for a connection over the limit.
-pub fn problem_body(reason: Reason, reject: &str) -> String {
+pub fn problem_body(reason: Reason, status: StatusCode, reject: &str) -> String {
     // RFC 9457 defines all members but `reject`.
-    let problem = Problem {
-        kind: reason.problem_type(),
-        title: reason.title(),
-        status: reason.status().as_u16(),
-        reject,
-    };
+    let problem =
+        Problem { kind: reason.problem_type(), title: reason.title(), status: status.as_u16(), reject };
     to_json(&problem)
 }
 
-fn problem(reason: Reason, reject: &str, allow: &'static str) -> Response<Body> {
-    let mut answer = with_status(reason.status());
-    *answer.body_mut() = Body::from(problem_body(reason, reject));
+fn problem(rejection: &Rejection, reject: &str, allow: &'static str) -> Response<Body> {
+    let (reason, status) = (rejection.reason, rejection.status());
+    let mut answer = with_status(status);
+    *answer.body_mut() = Body::from(problem_body(reason, status, reject));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if reason == Reason::MethodNotAllowed {
@@ -83,14 +94,20 @@ struct Success<'a> {
     id: Option<&'a str>,
 }
 
+#[derive(Serialize)]
+struct SuccessAll<'a> {
+    status: &'a str,
+    ids: &'a [String],
+}
+
 /// Strings and numbers always serialise.
 fn to_json(body: &impl Serialize) -> String {
     serde_json::to_string(body).unwrap_or_default()
 }
 
-fn success(body: &Success<'_>) -> Response<Body> {
+fn success(body: &impl Serialize, bytes: usize) -> Response<Body> {
     // The exact capacity lets the buffer become the body without a copy.
-    let mut text = Vec::with_capacity(SUCCESS_BYTES + body.status.len() + body.id.map_or(0, str::len));
+    let mut text = Vec::with_capacity(bytes);
     // Writing into memory cannot fail.
     let _ = serde_json::to_writer(&mut text, body);
     let mut answer = Response::new(Body::from(text));

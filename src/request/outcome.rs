@@ -2,6 +2,7 @@
 //!
 //! Keeps true: the matches are exhaustive, so a new error does not compile until it has a reason.
 
+use hyper::StatusCode;
 use hyper::header::HeaderValue;
 
 use crate::base::reason::Reason;
@@ -23,12 +24,23 @@ pub enum Outcome {
         /// The id of the event accepted before.
         id: String,
     },
-    /// A provider's health check.
+    /// The delivery held several events, and every one of them is durable.
+    AcceptedAll {
+        /// The events' ids, in the delivery's order.
+        ids: Vec<String>,
+        /// Whether any of them is new.
+        any_new: bool,
+    },
+    /// A provider's health check, or an empty list of events.
     Ignored,
     /// A validation request before the first delivery.
     Handshake {
+        /// The answer's status.
+        status: StatusCode,
         /// The answer's headers.
         headers: Vec<(&'static str, HeaderValue)>,
+        /// The answer's body.
+        body: String,
     },
     /// Refused.
     Rejected(Rejection),
@@ -37,11 +49,18 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// An answer to a validation request that has headers alone.
+    pub fn handshake(headers: Vec<(&'static str, HeaderValue)>) -> Outcome {
+        Outcome::Handshake { status: StatusCode::OK, headers, body: String::new() }
+    }
+
     /// The label in `hookgate_requests_total`; none if the outcome is not counted.
     pub fn label(&self) -> Option<OutcomeLabel> {
         match self {
             Outcome::Accepted { .. } => Some(OutcomeLabel::Accepted),
             Outcome::Duplicate { .. } => Some(OutcomeLabel::Duplicate),
+            Outcome::AcceptedAll { any_new: true, .. } => Some(OutcomeLabel::Accepted),
+            Outcome::AcceptedAll { any_new: false, .. } => Some(OutcomeLabel::Duplicate),
             Outcome::Ignored => Some(OutcomeLabel::Ignored),
             Outcome::Handshake { .. } => Some(OutcomeLabel::Handshake),
             Outcome::Rejected(_) => Some(OutcomeLabel::Rejected),
@@ -55,6 +74,8 @@ impl Outcome {
 pub struct Rejection {
     /// The reason, which the client sees.
     pub reason: Reason,
+    /// The status, where it is not the reason's own.
+    pub status: Option<StatusCode>,
     /// The finding, for the record alone. It never holds a secret, a digest or a body.
     pub detail: String,
 }
@@ -62,7 +83,12 @@ pub struct Rejection {
 impl Rejection {
     /// A refusal.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Rejection {
-        Rejection { reason, detail: detail.into() }
+        Rejection { reason, status: None, detail: detail.into() }
+    }
+
+    /// The status of its answer.
+    pub fn status(&self) -> StatusCode {
+        self.status.unwrap_or(self.reason.status())
     }
 }
 

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::base::clock::{self, Clock};
 use crate::base::peer::{self, Peer};
 use crate::base::reason::Reason;
+use crate::config::OnConflict;
 use crate::durable::inbox::{EnqueueError, EnqueueRequest, Enqueued, Owner};
 use crate::durable::quarantine::Quarantine;
 use crate::durable::spool::Enqueuer;
@@ -35,6 +36,7 @@ use crate::observe::admin::Readiness;
 use crate::observe::audit::{Audit, Reject};
 use crate::observe::metrics::Metrics;
 use crate::provider::normalize::{Normalized, NormalizedEvent};
+use crate::provider::signature::SignedRequest;
 use crate::request::admission::{self, in_flight::InFlightPermit};
 use crate::request::answer::{self, Body};
 use crate::request::outcome::{Outcome, Rejection};
@@ -176,15 +178,66 @@ impl Pipeline {
             Method::OPTIONS => return handshake::validation(source, context),
             _ => {}
         }
-        let (headers, received) = (&context.head.headers, context.received);
+        if let Some(answered) = handshake::posted(source, context) {
+            return answered;
+        }
+        let head = &context.head;
+        let request = SignedRequest {
+            headers: &head.headers,
+            body,
+            method: head.method.as_str(),
+            target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+            public_url: context.rules.edge.public_url.as_ref().map_or("", |url| &url.value),
+        };
         let redactor = &context.rules.routes.redactor;
-        let delivery = Delivery { source, headers, body, received, redactor, counted: true };
+        let delivery = Delivery { source, request, received: context.received, redactor, counted: true };
         match delivery.read(&|checked| context.enforce(checked))? {
             Normalized::HealthCheck => Ok(Outcome::Ignored),
+            Normalized::Handshake(answer) => handshake::verified(answer),
             Normalized::Event(forward) => {
                 self.enqueue_event(source, context, *forward, body.len(), permit).await
             }
+            Normalized::Events(events) => self.enqueue_events(source, context, events, body.len()).await,
         }
+    }
+
+    /// Enqueues the events of one delivery. If any of them is not durable, the provider delivers all of them again, and
+    /// those that are come as duplicates.
+    async fn enqueue_events(
+        self: &Arc<Self>,
+        source: &Arc<Source>,
+        context: &RequestContext,
+        events: Vec<NormalizedEvent>,
+        bytes: usize,
+    ) -> Result<Outcome, Rejection> {
+        if events.is_empty() {
+            return Ok(Outcome::Ignored);
+        }
+        let deadline = context.rules.edge.request_timeout;
+        let mut ids = Vec::with_capacity(events.len());
+        let mut any_new = false;
+        let mut failed = None;
+        // Some at a time: one delivery does not fill the store's queue, and the store still makes a group of them.
+        let mut events = events.into_iter().peekable();
+        while events.peek().is_some() {
+            let group = events.by_ref().take(EVENTS_AT_ONCE).map(|event| async move {
+                let left = deadline.saturating_sub(context.elapsed());
+                let body = event.body;
+                let conflict = || context.conflict_record(&body, bytes);
+                self.enqueue_within(source, (context.received, left), event, &mut None, conflict).await
+            });
+            for enqueued in futures_util::future::join_all(group).await {
+                match enqueued {
+                    Ok(Enqueued::Accepted { id, .. }) => {
+                        any_new = true;
+                        ids.push(id);
+                    }
+                    Ok(Enqueued::Duplicate { id, .. }) => ids.push(id),
+                    Err(rejection) => failed = failed.or(Some(rejection)),
+                }
+            }
+        }
+        failed.map_or(Ok(Outcome::AcceptedAll { ids, any_new }), Err)
     }
 
     /// Enqueues the event, and returns the outcome.
@@ -214,7 +267,9 @@ impl Pipeline {
         permit: &mut Option<InFlightPermit>,
         conflict: impl FnOnce() -> Reject,
     ) -> Result<Enqueued, Rejection> {
-        let NormalizedEvent { event, identity, body, sequence, unreadable, unmapped: _ } = forward;
+        let NormalizedEvent { event, identity, body, id_is_signed, sequence, unreadable, unmapped: _ } =
+            forward;
+        let by_default = if id_is_signed { OnConflict::Drop } else { OnConflict::Forward };
         let counts = EventCounts {
             source: source.clone(),
             received,
@@ -228,7 +283,7 @@ impl Pipeline {
             provider: source.provider.name.into(),
             identity,
             body,
-            on_conflict: source.on_conflict,
+            on_conflict: source.on_conflict.unwrap_or(by_default),
             owner: Owner(clock::random()),
             event,
         });
@@ -259,6 +314,9 @@ impl Pipeline {
     }
 }
 
+/// Events of one delivery that are enqueued at the same time.
+const EVENTS_AT_ONCE: usize = 64;
+
 fn rejected(reason: Reason, detail: &str) -> Outcome {
     Outcome::Rejected(Rejection::new(reason, detail))
 }
@@ -268,7 +326,7 @@ impl Pipeline {
     /// Counts and records the refusal, and renders its answer for a raw socket.
     pub fn refuse_connection(&self, peer: &Peer, reason: Reason, detail: &str) -> String {
         let reject = context::record_without_request(self, peer, reason, reason.status().as_u16(), detail);
-        let body = answer::problem_body(reason, &reject);
+        let body = answer::problem_body(reason, reason.status(), &reject);
         let retry = if reason.retries() {
             format!("retry-after: {}\r\n", clock::retry_after())
         } else {

@@ -5,6 +5,7 @@
 
 mod authenticated;
 mod drift;
+pub mod headers;
 mod keys;
 mod memory;
 mod near;
@@ -18,11 +19,12 @@ use subtle::ConstantTimeEq;
 
 use crate::base::label::UNKNOWN;
 use crate::base::peer::Network;
-use crate::config::secret::{Redactor, Secret, SecretRef};
+use crate::config::secret::{Flaw, Redactor, Secret, SecretRef};
 use crate::config::{self, Config, Located, OnConflict, Position, Problem};
-use crate::observe::metrics::{Metrics, SourceLabels, SourceMetrics};
-use crate::provider::signature::{Key, Scheme, VerifiedBy};
-use crate::provider::{self, Provider};
+use crate::observe::metrics::{Metrics, SourceLabels, SourceMetrics, TypeLabels};
+use crate::provider::signature::{Scheme, VerifiedBy, Verifier};
+use crate::provider::{Catalog, Handshake, Provider};
+use headers::SigningHeaders;
 pub use memory::SourceMemory;
 pub use near::NearMiss;
 use rates::RateLimits;
@@ -37,12 +39,14 @@ pub struct Source {
     pub path: Arc<str>,
     /// Its provider.
     pub provider: &'static Provider,
-    /// The signing scheme, if it has secrets.
-    pub scheme: Option<Scheme>,
-    /// One key for each secret, in the config's order.
-    pub keys: Vec<Key>,
-    /// The value of an event's `verifiedby`.
+    /// The ways of signing that it accepts, each with its keys. Empty: it has no secrets.
+    pub verifiers: Vec<Verifier>,
+    /// How many secrets it has.
+    pub secrets: usize,
+    /// The value of an event's `verifiedby`, if no signature says it.
     pub verified_by: VerifiedBy,
+    /// The token that a validation request must name.
+    pub handshake_token: Option<Secret>,
     /// The secret last segment of its path.
     pub token: Option<Secret>,
     /// Networks of allowed clients. Empty allows all.
@@ -59,8 +63,8 @@ pub struct Source {
     pub tolerance: i64,
     /// Accepted subscription ids. Empty accepts all.
     pub subscriptions: HashSet<String>,
-    /// What to do with a different body under a known identity.
-    pub on_conflict: OnConflict,
+    /// What to do with a different body under a known identity. None: as the identity says, signed or not.
+    pub on_conflict: Option<OnConflict>,
     /// Its metric series.
     pub metrics: Arc<SourceMetrics>,
     /// State that a reload preserves.
@@ -68,9 +72,35 @@ pub struct Source {
 }
 
 impl Source {
+    /// Whether its provider validates an endpoint by a GET.
+    pub fn answers_get(&self) -> bool {
+        match self.provider.handshake {
+            Some(Handshake::Header(_)) => true,
+            Some(Handshake::Query(query)) => !query.by_post,
+            Some(Handshake::Body(_)) | None => false,
+        }
+    }
+
+    /// Whether deliveries need a signature.
+    pub fn needs_signature(&self) -> bool {
+        !self.verifiers.is_empty()
+    }
+
+    /// The path at which its provider reaches it, with the token.
+    pub fn captured_target(&self) -> String {
+        let token = self.token.as_ref().map(|token| format!("/{}", token.expose()));
+        format!("{}{}", self.path, token.unwrap_or_default())
+    }
+
+    /// The secret that a delivery must hold in its body, if its provider sends one there.
+    pub fn shared_secret(&self) -> Option<&str> {
+        let in_body = self.verifiers.iter().find(|verifier| verifier.scheme.secret_in_body.is_some())?;
+        in_body.keys.first()?.text()
+    }
+
     /// The methods of its path, as listed in `Allow`.
     pub fn methods(&self) -> &'static str {
-        match (self.provider.challenge_header.is_some(), !self.webhook_origins.is_empty()) {
+        match (self.answers_get(), !self.webhook_origins.is_empty()) {
             (false, false) => "POST",
             (true, false) => "GET, POST",
             (false, true) => "POST, OPTIONS",
@@ -87,6 +117,10 @@ pub struct Routes {
     shapes: HashMap<String, Arc<Source>>,
     /// The series of requests to unknown paths.
     pub unknown: Arc<SourceMetrics>,
+    /// The providers of this config.
+    pub catalog: Catalog,
+    /// The headers by which any of them signs.
+    pub signing_headers: SigningHeaders,
     /// Removes every known secret from text that is recorded.
     pub redactor: Redactor,
 }
@@ -110,11 +144,12 @@ impl Routes {
         before: Option<&Routes>,
         problems: &mut Vec<Problem>,
     ) -> Routes {
+        let catalog = Catalog::of(&config.providers, problems);
         let unknown = metrics.source(&SourceLabels {
             source: UNKNOWN,
             provider: UNKNOWN,
             secrets: 0,
-            types: &[],
+            types: TypeLabels { known: &[], open: false },
             observed: &[],
         });
         let mut routes = Routes {
@@ -122,11 +157,15 @@ impl Routes {
             tokened: HashMap::new(),
             shapes: HashMap::new(),
             unknown,
+            signing_headers: SigningHeaders::of(&catalog),
+            catalog,
             redactor: Redactor::default(),
         };
         for of in &config.sources {
+            let catalog = routes.catalog.clone();
             let same = before.and_then(|before| before.named(&of.name.value, &of.provider.value));
-            let mut builder = Builder { of, config, before: same, problems, redactor: &mut routes.redactor };
+            let redactor = &mut routes.redactor;
+            let mut builder = Builder { of, config, catalog, before: same, problems, redactor };
             if let Some(source) = builder.build(metrics) {
                 let source = Arc::new(source);
                 routes.add_shape(&source);
@@ -178,6 +217,7 @@ impl Routes {
 struct Builder<'a> {
     of: &'a config::Source,
     config: &'a Config,
+    catalog: Catalog,
     /// The same source before the reload.
     before: Option<&'a Source>,
     problems: &'a mut Vec<Problem>,
@@ -187,10 +227,12 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn build(&mut self, metrics: &Metrics) -> Option<Source> {
         let of = self.of;
-        let Some(provider) = provider::by_name(&of.provider.value) else {
-            let allowed: Vec<&str> = provider::TABLE.iter().map(|provider| provider.name).collect();
-            // An empty name stands for a missing one, which the config has reported.
-            if !of.provider.value.is_empty() {
+        let Some(provider) = self.catalog.by_name(&of.provider.value) else {
+            let allowed: Vec<&str> = self.catalog.iter().map(|provider| provider.name).collect();
+            let is_defined =
+                self.config.providers.iter().any(|defined| defined.name.value == of.provider.value);
+            // An empty name stands for a missing one, which the config has reported; so has it a definition's mistakes.
+            if !of.provider.value.is_empty() && !is_defined {
                 self.error(
                     &of.provider,
                     "provider",
@@ -199,34 +241,34 @@ impl Builder<'_> {
             }
             return None;
         };
-        let scheme = self.scheme(provider);
-        let keys = self.keys(provider, scheme);
+        let verifiers = self.verifiers(provider);
         let token = self.token();
+        let handshake_token = self.handshake_token(provider);
         self.check_options(provider);
         let certificate = self.client_certificate();
-        let verified_by = self.verified_by(provider, scheme, certificate.is_some(), token.is_some())?;
+        let verified_by = self.verified_by(provider, certificate.is_some(), token.is_some())?;
         self.check_report_only(verified_by);
         self.check_unauthenticated(provider, verified_by);
-        let mut types: Vec<&'static str> = provider.types.iter().map(|(_, canonical)| *canonical).collect();
+        let mut types: Vec<&'static str> =
+            provider.types.unwrap_or_default().iter().map(|(_, canonical)| *canonical).collect();
         types.sort_unstable();
         types.dedup();
         let observed: Vec<_> = of.observe.iter().map(|reason| reason.label()).collect();
         let labels = SourceLabels {
             source: &of.name.value,
             provider: provider.name,
-            secrets: keys.len(),
-            types: &types,
+            secrets: of.secrets.len(),
+            types: TypeLabels { known: &types, open: provider.types.is_none() },
             observed: &observed,
         };
-        let id_is_signed = scheme.is_some() && provider.signed_id.is_some();
-        let by_default = if id_is_signed { OnConflict::Drop } else { OnConflict::Forward };
         Some(Source {
             name: of.name.value.as_str().into(),
             path: of.path.value.as_str().into(),
             provider,
-            scheme,
-            keys,
+            verifiers,
+            secrets: of.secrets.len(),
             verified_by,
+            handshake_token,
             token,
             allow_ips: of.allow_ips.clone(),
             rates: RateLimits::of(of, self.before.map(|before| &before.rates)),
@@ -235,29 +277,35 @@ impl Builder<'_> {
             client_certificate: certificate,
             tolerance: i64::try_from(of.tolerance.as_secs()).unwrap_or(i64::MAX),
             subscriptions: of.subscriptions.iter().flat_map(|list| list.value.iter().cloned()).collect(),
-            on_conflict: of.on_conflict.unwrap_or(by_default),
+            on_conflict: of.on_conflict,
             metrics: metrics.source(&labels),
             memory: self.before.map_or_else(Arc::default, |before| before.memory.clone()),
         })
     }
 
-    /// The scheme to verify signatures with; none for a source that is authenticated by other means.
-    fn scheme(&mut self, provider: &Provider) -> Option<Scheme> {
-        let scheme = provider.signing.scheme();
-        match (scheme, self.of.secrets.first()) {
-            (None, Some(first)) => {
-                let what = format!(
-                    "{} publishes no signature to verify with a secret; use path_token",
-                    provider.name
-                );
-                self.error(first, "secrets", what);
+    /// The token of validation requests, which the provider's handshake and the source have together or not at all.
+    fn handshake_token(&mut self, provider: &Provider) -> Option<Secret> {
+        let wants = matches!(provider.handshake, Some(Handshake::Query(query)) if query.token.is_some());
+        match &self.of.handshake_token {
+            Some(token) if !wants => {
+                let what = format!("{} has no handshake with a token; leave it out", provider.name);
+                self.error(token, "handshake_token", what);
                 None
             }
-            (scheme, Some(_)) => {
-                let accept_old = self.of.accept_v1.as_ref().is_some_and(|accept| accept.value);
-                scheme.map(|scheme| Scheme { accept_old, ..scheme })
+            Some(token) => {
+                let is_sentence = |flaw| flaw == Flaw::BlankInside;
+                self.resolve_unless(token.at, &token.value, "handshake_token", is_sentence)
             }
-            (_, None) => None,
+            None => {
+                if wants && !self.reported("handshake_token") {
+                    let what = format!(
+                        "missing; {} names a token in its handshake: expected {{ env = \"NAME\" }} or {{ file = \"PATH\" }}",
+                        provider.name
+                    );
+                    self.error(&self.of.name.clone(), "handshake_token", what);
+                }
+                None
+            }
         }
     }
 
@@ -292,14 +340,14 @@ impl Builder<'_> {
     /// Checks options that only some providers use, and a dedupe window shorter than the provider's retries.
     fn check_options(&mut self, provider: &Provider) {
         let of = self.of;
-        let has_old = |scheme: Scheme| scheme.versions.iter().any(|version| version.old);
+        let has_old = |scheme: &Scheme| scheme.versions.iter().any(|version| version.old);
         if let Some(accept) = &of.accept_v1
-            && !provider.signing.scheme().is_some_and(has_old)
+            && !provider.signing.schemes().iter().any(has_old)
         {
             self.error(accept, "accept_v1", "only atelio signs in two versions; leave it out".to_owned());
         }
         if let Some(list) = &of.subscriptions
-            && provider.name != "securitize"
+            && !provider.has_subscriptions
             && !list.value.is_empty()
         {
             self.error(list, "subscriptions", "only securitize names subscriptions; leave it out".to_owned());
@@ -323,14 +371,25 @@ impl Builder<'_> {
     }
 
     fn resolve(&mut self, at: Position, reference: &SecretRef, key: &str) -> Option<Secret> {
+        self.resolve_unless(at, reference, key, |_| false)
+    }
+
+    /// Reads a secret. A flaw of it is an error, unless `allowed`.
+    fn resolve_unless(
+        &mut self,
+        at: Position,
+        reference: &SecretRef,
+        key: &str,
+        allowed: impl Fn(Flaw) -> bool,
+    ) -> Option<Secret> {
         match reference.resolve() {
             Ok(secret) => {
                 self.redactor.add(&secret);
-                if let Some(flaw) = secret.flaw() {
+                if let Some(flaw) = secret.flaw().filter(|flaw| !allowed(*flaw)) {
                     self.error(
                         &Located { value: (), at },
                         key,
-                        format!("the {} {flaw}", if key == "path_token" { "token" } else { "secret" }),
+                        format!("the {} {flaw}", if key == "secrets" { "secret" } else { "token" }),
                     );
                     return None;
                 }

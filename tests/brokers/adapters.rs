@@ -119,7 +119,7 @@ fn event(id: &str, kind: &'static str, size: usize) -> Event {
         links: &[],
     };
     let payload = format!("{{\"fill\":\"{}\"}}", "x".repeat(size));
-    Event::new(of, Payload::Object(&payload))
+    Event::new(of, Payload::Object { text: &payload, bytes: None })
 }
 
 fn ids(messages: &[Taken]) -> Vec<&str> {

@@ -12,16 +12,18 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hookgate::base::peer::{self, forwarded};
-use hookgate::config;
+use hookgate::config as configs;
 use hookgate::config::secret::Secret;
 use hookgate::edge::proxy_protocol::{self, Parsed};
 use hookgate::edge::request_guard::{CloseReason, Framer};
 use hookgate::observe::audit;
 use hookgate::observe::audit::record::Record;
-use hookgate::provider;
-use hookgate::provider::normalize::{self, DeliveryOrigin, Normalized};
+use hookgate::provider::normalize::{self, DeliveryOrigin, Document, Normalized, NormalizedEvent};
 use hookgate::provider::signature::diagnosis::{KnownSecret, RefusedDelivery, diagnose};
-use hookgate::provider::signature::{self, Encoding, Key, Scheme, Verified, VerifiedBy};
+use hookgate::provider::signature::{
+    self, Encoding, Key, Scheme, SignedRequest, Verified, VerifiedBy, Verifier,
+};
+use hookgate::provider::{Catalog, Provider, catalog};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::Value;
@@ -34,6 +36,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("signature_headers", signature_headers),
     ("diagnoses", diagnoses),
     ("provider_readers", provider_readers),
+    ("definitions", definitions),
     ("config", config),
     ("audit_records", audit_records),
     ("audit_logs", audit_logs),
@@ -47,10 +50,9 @@ pub const ALL: &[(&str, Target)] = &[
 pub fn signature_headers(data: &[u8]) {
     let Some((scheme, headers, body)) = signed_delivery(data) else { return };
     let key = Key::new(&scheme, &Secret::new(SECRET)).unwrap();
-    let Ok(verified) = signature::verify(&scheme, std::slice::from_ref(&key), &headers, body, NOW, i64::MAX)
-    else {
-        return;
-    };
+    let verifiers = [Verifier { scheme, keys: vec![key.clone()] }];
+    let request = SignedRequest::post(&headers, body);
+    let Ok(verified) = signature::verify(&verifiers, request, NOW, i64::MAX) else { return };
     assert_eq!(verified.body(), body);
     let signed = verified.signed().unwrap();
     if scheme.accept_old {
@@ -65,8 +67,8 @@ pub fn signature_headers(data: &[u8]) {
     } else {
         text.iter().map(|value| value.to_lowercase()).collect()
     };
-    let stamp = NOW - signed.age;
-    let made = signature::sign(&scheme, &key, signed.message_id.unwrap_or_default(), stamp, body);
+    let stamp = NOW - signed.age.unwrap();
+    let made = signature::sign(&scheme, &key, signed.message_id.unwrap_or_default(), stamp, request).unwrap();
     // The digest stands after the last comma or equals sign that is not its padding.
     let digest = made.last().unwrap().1.trim_end_matches('=').rsplit([',', '=']).next().unwrap().to_owned();
     // A time written with zeros before it is signed as it is written.
@@ -78,8 +80,9 @@ pub fn signature_headers(data: &[u8]) {
 pub fn diagnoses(data: &[u8]) {
     let Some((scheme, headers, body)) = signed_delivery(data) else { return };
     let key = Key::new(&scheme, &Secret::new(SECRET)).unwrap();
-    let verified = signature::verify(&scheme, std::slice::from_ref(&key), &headers, body, NOW, TOLERANCE);
-    let Err(error) = verified else { return };
+    let verifiers = [Verifier { scheme, keys: vec![key] }];
+    let request = SignedRequest::post(&headers, body);
+    let Err(error) = signature::verify(&verifiers, request, NOW, TOLERANCE) else { return };
     let known = |source, secret: &str| KnownSecret {
         source,
         slot: 0,
@@ -91,8 +94,8 @@ pub fn diagnoses(data: &[u8]) {
         scheme: &scheme,
         secrets: &[known("fuzzed", SECRET), known("other", "whsec_OtherOtherOtherOtherOther00")],
         source: "fuzzed",
-        headers: &headers,
-        body,
+        request,
+        is_defined: body.first() == Some(&b'd'),
         error: &error,
         at: jiff::Timestamp::from_second(NOW).unwrap(),
     };
@@ -105,24 +108,70 @@ pub fn diagnoses(data: &[u8]) {
 /// or, where that is no object, its bytes; no attribute holds what CloudEvents forbids; the same body, the same identity.
 pub fn provider_readers(data: &[u8]) {
     let Some((choice, body)) = data.split_first() else { return };
-    let provider = provider::TABLE[usize::from(*choice) % provider::TABLE.len()];
-    let event = |seconds: i64| {
+    let all: Vec<&'static Provider> = catalog::built_ins().collect();
+    let provider = all[usize::from(*choice) % all.len()];
+    let headers = HeaderMap::new();
+    read_as(provider, SignedRequest::post(&headers, body));
+}
+
+/// A definition, an empty line, headers, an empty line, a body: the definition is compiled or refused with positions; what
+/// compiles reads the body, and refuses a signature that its secret did not make.
+pub fn definitions(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (definition, rest) = text.split_once("\n\n").unwrap_or((text, ""));
+    let (definitions, _) = configs::definitions::parse(definition);
+    let mut problems = Vec::new();
+    let catalog = Catalog::of(&definitions, &mut problems);
+    assert!(problems.iter().all(|problem| problem.at.line > 0 && !problem.what.is_empty()));
+    let (head, body) = rest.split_once("\n\n").unwrap_or((rest, ""));
+    let headers = headers(head.as_bytes());
+    let request = SignedRequest {
+        target: "/hooks/fuzzed?a=b&a=c&d=%41",
+        ..SignedRequest::post(&headers, body.as_bytes())
+    };
+    for definition in &definitions {
+        let Some(provider) = catalog.by_name(&definition.name.value) else { continue };
+        let schemes = provider.signing.schemes().iter();
+        let verifier = |scheme: &Scheme| {
+            let key = Key::new(scheme, &Secret::new(SECRET)).ok();
+            Verifier { scheme: *scheme, keys: key.into_iter().collect() }
+        };
+        let verifiers: Vec<Verifier> = schemes.map(verifier).collect();
+        let _ = signature::verify(&verifiers, request, NOW, i64::MAX);
+        read_as(provider, request);
+        let sample = provider.sample(None, None, Some(SECRET), jiff::Timestamp::UNIX_EPOCH, || [7; 16]);
+        assert!(std::str::from_utf8(&sample.body).is_ok());
+    }
+}
+
+fn read_as(provider: &'static Provider, request: SignedRequest<'_>) {
+    let body = request.body;
+    let events = |seconds: i64| -> Vec<NormalizedEvent> {
         let verified = Verified::by_other_means(VerifiedBy::PathToken, body);
-        let contents = normalize::read(provider, &verified).unwrap();
+        let document = Document::of(provider, &request);
+        let contents = normalize::read(provider, &verified, &request, &document).unwrap();
         let path: Arc<str> = "/hooks/fuzzed".into();
         let origin = DeliveryOrigin { source: "fuzzed", path: &path, provider };
-        match normalize::normalize(
-            &origin,
-            &verified,
-            &contents,
-            jiff::Timestamp::from_second(seconds).unwrap(),
-        ) {
-            Normalized::Event(forward) => Some(forward),
-            Normalized::HealthCheck => None,
+        let at = jiff::Timestamp::from_second(seconds).unwrap();
+        match normalize::normalize(&origin, &verified, &document, &contents, at) {
+            Normalized::Event(forward) => vec![*forward],
+            Normalized::Events(events) => events,
+            Normalized::HealthCheck | Normalized::Handshake(_) => Vec::new(),
         }
     };
-    let (Some(one), Some(other)) = (event(NOW), event(NOW + 1)) else { return };
-    assert!(one.identity == other.identity && one.event.id == other.event.id);
+    let (one, other) = (events(NOW), events(NOW + 1));
+    assert_eq!(one.len(), other.len());
+    let whole = one.len() == 1 && provider.reader.rules().is_none_or(|rules| rules.each.is_none());
+    for (one, other) in one.iter().zip(&other) {
+        assert!(one.identity == other.identity && one.event.id == other.event.id);
+        assert!(serde_json::from_str::<&serde_json::value::RawValue>(&one.event.json).is_ok());
+        if whole && provider.body == configs::definitions::BodyForm::Json {
+            check_payload(one, body);
+        }
+    }
+}
+
+fn check_payload(one: &NormalizedEvent, body: &[u8]) {
     let payload = if one.unreadable {
         let encoded = STANDARD.encode(body);
         assert!(one.event.json.ends_with(&format!("\"payload\":null,\"payload_base64\":\"{encoded}\"}}}}")));
@@ -156,13 +205,13 @@ fn forbidden(c: char) -> bool {
 /// A config's text: what is read without a problem prints as a config that reads the same.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let (read, problems) = config::parse(text, Path::new(""));
+    let (read, problems) = configs::parse(text, Path::new(""));
     for problem in &problems {
         assert!(problem.at.line > 0 && problem.at.column > 0, "{problem:?}");
     }
     if problems.is_empty() {
         let printed = read.redacted();
-        let (again, problems) = config::parse(&printed, Path::new(""));
+        let (again, problems) = configs::parse(&printed, Path::new(""));
         assert!(problems.iter().all(|problem| problem.warning), "{printed}\n{problems:?}");
         assert_eq!(again.redacted(), printed);
     }
@@ -267,7 +316,7 @@ fn signed_delivery(data: &[u8]) -> Option<(Scheme, HeaderMap, &[u8])> {
         2 => ("atelio", true),
         _ => ("iof", false),
     };
-    let scheme = Scheme { accept_old, ..provider::by_name(provider)?.signing.scheme()? };
+    let scheme = Scheme { accept_old, ..*catalog::built_in(provider)?.signing.schemes().first()? };
     let (head, body) = match rest.windows(2).position(|two| two == b"\n\n") {
         Some(at) => (&rest[..at], &rest[at + 2..]),
         None => (rest, &rest[..0]),

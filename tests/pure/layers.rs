@@ -19,6 +19,8 @@ const LAYERS: &[&[&str]] = &[
     &["provider::normalize"],
     &["provider"],
     &["provider::signature"],
+    &["provider::pointer"],
+    &["provider::form", "provider::object", "provider::signed_request"],
     &["durable"],
     &["durable::backup"],
     &["durable::quarantine"],

@@ -6,11 +6,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use hookgate::config::secret::Secret;
-use hookgate::provider;
+use hookgate::provider::catalog;
 use hookgate::provider::signature::diagnosis::{
     Alteration, KnownSecret, Mistake, Numbers, RefusedDelivery, Spelling, Style, diagnose,
 };
-use hookgate::provider::signature::{Encoding, Key, Scheme, SignatureError, Verified, sign, verify};
+use hookgate::provider::signature::{
+    Algorithm, Encoding, Key, Scheme, SignatureError, SignedRequest, Verified, Verifier, sign, verify,
+};
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use jiff::Timestamp;
@@ -67,7 +69,7 @@ impl Form {
 }
 
 fn scheme_of(provider: &str) -> Scheme {
-    provider::by_name(provider).unwrap().signing.scheme().unwrap()
+    catalog::built_in(provider).unwrap().signing.schemes()[0]
 }
 
 fn headers(of: &[(&'static str, String)]) -> Option<HeaderMap> {
@@ -81,8 +83,15 @@ fn check<'a>(
     body: &'a [u8],
     now: i64,
 ) -> Result<Verified<'a>, SignatureError> {
-    let keys = [Key::new(&form.scheme(), &Secret::new(SECRET)).unwrap()];
-    verify(&form.scheme(), &keys, headers, body, now, TOLERANCE)
+    verify(verifiers(form, &[SECRET]), SignedRequest::post(headers, body), now, TOLERANCE)
+}
+
+/// The verifiers of a source with these secrets. A test makes few, so they are leaked.
+fn verifiers(form: Form, secrets: &[&str]) -> &'static [Verifier] {
+    let scheme = form.scheme();
+    let key = |(slot, secret): (usize, &&str)| Key::new(&scheme, &Secret::new(*secret)).unwrap().at(slot);
+    let keys = secrets.iter().enumerate().map(key).collect();
+    Box::leak(Box::new([Verifier { scheme, keys }]))
 }
 
 fn form() -> impl Strategy<Value = Form> {
@@ -99,7 +108,7 @@ proptest! {
         let headers = headers(&form.sign(&id, at, &body)).unwrap();
         let verified = check(form, &headers, &body, at + drift).unwrap();
         prop_assert_eq!(verified.body(), &body[..]);
-        prop_assert_eq!(verified.signed().unwrap().age, drift);
+        prop_assert_eq!(verified.signed().unwrap().age, Some(drift));
         let late = check(form, &headers, &body, at + TOLERANCE + 1).unwrap_err();
         prop_assert_eq!(late, SignatureError::OutsideTolerance { age: TOLERANCE + 1, tolerance: TOLERANCE });
         prop_assert!(check(form, &headers, &body, at - TOLERANCE - 1).is_err());
@@ -208,10 +217,10 @@ fn a_key_of_another_secret_never_matches_and_the_slot_tells_which_did() {
     let other = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
     for form in FORMS {
         let headers = headers(&form.sign("msg_1", at, body)).unwrap();
-        let keys = [other, SECRET].map(|secret| Key::new(&form.scheme(), &Secret::new(secret)).unwrap());
-        let verified = verify(&form.scheme(), &keys, &headers, body, at, TOLERANCE).unwrap();
+        let request = SignedRequest::post(&headers, body);
+        let verified = verify(verifiers(form, &[other, SECRET]), request, at, TOLERANCE).unwrap();
         assert_eq!(verified.signed().unwrap().slot, 1);
-        let refused = verify(&form.scheme(), &keys[..1], &headers, body, at, TOLERANCE).unwrap_err();
+        let refused = verify(verifiers(form, &[other]), request, at, TOLERANCE).unwrap_err();
         assert_eq!(refused, SignatureError::Mismatch { tried: 1 });
     }
 }
@@ -319,7 +328,8 @@ fn second(at: i64) -> Timestamp {
 
 fn signed(scheme: &Scheme, body: &[u8]) -> HeaderMap {
     let key = Key::new(scheme, &Secret::new(SECRET)).unwrap();
-    headers(&sign(scheme, &key, "msg_1", 1000, body)).unwrap()
+    let unsigned = HeaderMap::new();
+    headers(&sign(scheme, &key, "msg_1", 1000, SignedRequest::post(&unsigned, body)).unwrap()).unwrap()
 }
 
 fn diagnosed(scheme: &Scheme, dates: [Option<Timestamp>; 2], error: &SignatureError) -> Vec<Mistake> {
@@ -331,8 +341,8 @@ fn diagnosed(scheme: &Scheme, dates: [Option<Timestamp>; 2], error: &SignatureEr
         scheme,
         secrets: &[known],
         source: "own",
-        headers: &headers,
-        body,
+        request: SignedRequest::post(&headers, body),
+        is_defined: false,
         error,
         at: second(1000),
     })
@@ -372,8 +382,8 @@ fn told(scheme: &Scheme, sent: &[(&'static str, String)], body: &[u8]) -> Vec<Mi
         scheme,
         secrets,
         source: "own",
-        headers: &headers,
-        body,
+        request: SignedRequest::post(&headers, body),
+        is_defined: false,
         error: &MISMATCH,
         at,
     })
@@ -441,7 +451,14 @@ fn only_versions_are_taken_for_one() {
     assert!(!said(format!("t=1000,nonce={hex},v1={hex}")).contains(&unknown));
     assert!(said(format!("t=1000,v9={hex}")).contains(&unknown));
     let alone = said(format!("t=1000,mac={hex}"));
-    assert!(alone.contains(&Mistake::NoDigest { header: "x-iof-signature", bytes: 0 }), "{alone:?}");
+    assert!(
+        alone.contains(&Mistake::NoDigest {
+            header: "x-iof-signature",
+            bytes: 0,
+            algorithm: Algorithm::HmacSha256
+        }),
+        "{alone:?}"
+    );
 }
 
 #[test]
@@ -483,8 +500,8 @@ fn a_body_too_large_for_every_hypothesis_still_gets_the_likelier_ones() {
             scheme,
             secrets,
             source: "own",
-            headers: &headers,
-            body,
+            request: SignedRequest::post(&headers, body),
+            is_defined: false,
             error: &MISMATCH,
             at,
         })

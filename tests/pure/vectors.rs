@@ -14,7 +14,7 @@ use hookgate::durable::inbox::embedded::Reader;
 use hookgate::gateway::Gateway;
 use hookgate::observe::audit::files;
 use hookgate::observe::audit::record::Record;
-use hookgate::provider;
+use hookgate::provider::catalog;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -30,11 +30,10 @@ fn every_vector_is_answered_recorded_and_normalized_as_expected() {
     let gateway = runtime.block_on(Gateway::start(config, clock)).unwrap();
     let answers: Vec<Answer> = vectors
         .iter()
-        .enumerate()
-        .map(|(at, vector)| {
+        .map(|vector| {
             let now = vector.value["now"].as_i64().unwrap();
             hand.store(now * 1_000_000, std::sync::atomic::Ordering::SeqCst);
-            send(gateway.edge()[0], at, &vector.value["request"])
+            send(gateway.edge()[0], vector)
         })
         .collect();
     runtime.block_on(gateway.drain());
@@ -44,8 +43,8 @@ fn every_vector_is_answered_recorded_and_normalized_as_expected() {
     let mut events = events(&data_dir);
     let schema = jsonschema::validator_for(&serde_json::from_str(hookgate::event::SCHEMA).unwrap()).unwrap();
     let mut wrong = Vec::new();
-    for (at, (vector, answer)) in vectors.iter().zip(&answers).enumerate() {
-        let got = events.remove(&format!("/v{at}"));
+    for (vector, answer) in vectors.iter().zip(&answers) {
+        let got = events.remove(&vector.prefix());
         if let Err(why) = judge(vector, answer, &reasons, got, &schema) {
             wrong.push(format!(
                 "{}: {}\n    {why}",
@@ -61,13 +60,13 @@ fn every_vector_is_answered_recorded_and_normalized_as_expected() {
 #[test]
 fn every_provider_and_every_type_has_a_vector() {
     let vectors = load();
-    for row in provider::TABLE {
+    for row in catalog::built_ins() {
         let of_provider = || vectors.iter().filter(|vector| vector.provider == row.name);
         for outcome in ["accepted", "rejected"] {
             let covered = of_provider().any(|vector| vector.value["expect"]["outcome"] == outcome);
             assert!(covered, "{} has no {outcome} vector", row.name);
         }
-        for (kind, canonical) in row.types {
+        for (kind, canonical) in row.types.unwrap_or_default() {
             let covered = of_provider().any(|vector| {
                 let event = &vector.value["expect"]["event"];
                 event["data"]["event"] == *kind && event["type"] == *canonical
@@ -83,10 +82,25 @@ struct Vector {
     value: Value,
 }
 
+impl Vector {
+    /// The path before its own, which tells its source from those of others. It is part of a signed URL.
+    fn prefix(&self) -> String {
+        format!("/{}", self.name)
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let request = &self.value["request"];
+        match request["body_base64"].as_str() {
+            Some(encoded) => STANDARD.decode(encoded).unwrap(),
+            None => request["body"].as_str().unwrap_or_default().as_bytes().to_vec(),
+        }
+    }
+}
+
 fn load() -> Vec<Vector> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let mut vectors = Vec::new();
-    for row in provider::TABLE {
+    for row in catalog::built_ins() {
         for file in std::fs::read_dir(root.join(row.name)).unwrap() {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
             let named: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
@@ -103,11 +117,11 @@ fn load() -> Vec<Vector> {
 /// A source for every vector, so that none sees what another left. The store keeps everything: the clock jumps about.
 fn config(vectors: &[Vector]) -> String {
     let mut text =
-        "[edge]\nlisten = \"127.0.0.1:0\"\nmax_connections = 100000\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+        "[edge]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://hooks.example.com\"\nmax_connections = 100000\n[admin]\nlisten = \"127.0.0.1:0\"\n\
         [dedupe]\nwindow = \"3650d\"\n[queue]\nretain = \"3650d\"\n[audit]\nretain = \"3650d\"\n"
             .to_owned();
     for (at, vector) in vectors.iter().enumerate() {
-        text += &format!("[sources.v{at}]\npath = \"/v{at}/hooks/{}-test\"\n", vector.provider);
+        text += &format!("[sources.v{at}]\npath = \"{}/hooks/{}-test\"\n", vector.prefix(), vector.provider);
         for (key, value) in vector.value["source"].as_object().unwrap() {
             // JSON's strings, booleans and lists of strings are TOML's too.
             text += &format!("{key} = {value}\n");
@@ -123,15 +137,13 @@ struct Answer {
 }
 
 /// Writes the request byte by byte as the vector has it, which a client library would not.
-fn send(to: SocketAddr, at: usize, request: &Value) -> Answer {
-    let body = match request["body_base64"].as_str() {
-        Some(encoded) => STANDARD.decode(encoded).unwrap(),
-        None => request["body"].as_str().unwrap_or_default().as_bytes().to_vec(),
-    };
+fn send(to: SocketAddr, vector: &Vector) -> Answer {
+    let (request, body) = (&vector.value["request"], vector.body());
     let text = |value: &Value| value.as_str().unwrap().chars().map(|c| c as u8).collect::<Vec<u8>>();
     let mut bytes = format!(
-        "{} /v{at}{} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n",
+        "{} {}{} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n",
         request["method"].as_str().unwrap(),
+        vector.prefix(),
         request["path"].as_str().unwrap()
     )
     .into_bytes();
@@ -165,7 +177,7 @@ fn reasons(data_dir: &Path) -> HashMap<String, String> {
     reasons
 }
 
-/// Every event in the queue, by the first segment of its source.
+/// Every event in the queue, by the first two segments of its source.
 fn events(data_dir: &Path) -> HashMap<String, Vec<String>> {
     let mut reader = Reader::open(&data_dir::database_file(data_dir)).unwrap();
     let mut events: HashMap<String, Vec<String>> = HashMap::new();
@@ -177,7 +189,7 @@ fn events(data_dir: &Path) -> HashMap<String, Vec<String>> {
         for (_, text) in page {
             let head: Value = serde_json::from_str(&attributes_alone(&text)).unwrap();
             let source = head["source"].as_str().unwrap();
-            let first = &source[..source[1..].find('/').unwrap() + 1];
+            let (first, _) = source.split_at(source.match_indices('/').nth(2).unwrap().0);
             events.entry(first.to_owned()).or_default().push(text);
         }
     }
@@ -213,6 +225,23 @@ fn judge(
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let mut events = events.unwrap_or_default();
     match expect["outcome"].as_str().unwrap() {
+        "accepted" if expect["events"].is_array() => {
+            let expected = expect["events"].as_array().unwrap();
+            let ids: Vec<&Value> = expected.iter().map(|event| &event["id"]).collect();
+            if said["status"] != "accepted" || said["ids"] != serde_json::json!(ids) {
+                return Err(format!("answered {said} for the ids {ids:?}"));
+            }
+            if events.len() != expected.len() {
+                return Err(format!("{} events for {}: {events:?}", events.len(), expected.len()));
+            }
+            // A store may order events that enter together as it likes.
+            for event in &events {
+                let id: Value = serde_json::from_str(&attributes_alone(event)).unwrap();
+                let expected = expected.iter().find(|expected| expected["id"] == id["id"]);
+                compare_element(event, vector, expected.ok_or("an event with another id")?, schema)?;
+            }
+            Ok(())
+        }
         "accepted" => {
             let event =
                 if events.len() == 1 { events.remove(0) } else { return Err(format!("events: {events:?}")) };
@@ -235,41 +264,81 @@ fn judge(
             let expected = expect["reason"].as_str();
             if reason == expected { Ok(()) } else { Err(format!("reason {reason:?} for {expected:?}")) }
         }
+        "handshake" if expect["answer"].as_str().is_some_and(|text| text.as_bytes() != answer.body) => {
+            Err(format!("answered {:?}", String::from_utf8_lossy(&answer.body)))
+        }
         "ignored" if said["status"] != "ignored" => Err(format!("answered {said}")),
         _ => Ok(()),
     }
 }
 
 fn compare(event: &str, vector: &Vector, schema: &jsonschema::Validator) -> Result<(), String> {
-    let request = &vector.value["request"];
-    let body = match request["body_base64"].as_str() {
-        Some(encoded) => STANDARD.decode(encoded).unwrap(),
-        None => request["body"].as_str().unwrap_or_default().as_bytes().to_vec(),
-    };
-    // In a body as deep as may be the parser would give up, and the schema says nothing of what is in it.
-    let (held, stand_in) = match String::from_utf8(body.clone()) {
-        Ok(text) if vector.value["expect"]["event"]["type"] != "unmapped.unreadable" => {
-            (format!("\"payload\":{text}}}}}"), "\"payload\":{}}}".to_owned())
+    let body = vector.body();
+    let encoded = format!("\"payload_base64\":\"{}\"}}}}", STANDARD.encode(&body));
+    let expected = &vector.value["expect"]["event"];
+    let is_object = |text: &str| hookgate::provider::Object::parse(text.as_bytes()).is_ok();
+    if is_form(vector) {
+        let head = event.strip_suffix(&format!(",{encoded}"));
+        let head = head.ok_or_else(|| format!("the bytes of the form are not there: {event}"))?;
+        let (head, fields) = head.split_once("\"payload\":").ok_or("no payload")?;
+        let fields: BTreeMap<String, Value> = serde_json::from_str(fields).map_err(|e| e.to_string())?;
+        if fields.is_empty() {
+            return Err(format!("no fields: {event}"));
         }
+        return compare_head(&format!("{head}\"payload\":{{}},{encoded}"), expected, schema);
+    }
+    // In a body as deep as may be the parser would give up, and the schema says nothing of what is in it.
+    let (held, stand_in) = match String::from_utf8(body) {
+        Ok(text) if is_object(&text) => (format!("\"payload\":{text}}}}}"), "\"payload\":{}}}".to_owned()),
         _ => {
-            let encoded = format!("\"payload\":null,\"payload_base64\":\"{}\"}}}}", STANDARD.encode(&body));
+            let encoded = format!("\"payload\":null,{encoded}");
             (encoded.clone(), encoded)
         }
     };
     let head = event.strip_suffix(&held);
     let head = head.ok_or_else(|| format!("the payload is not the body byte for byte: {event}"))?;
-    let mut got: Value = serde_json::from_str(&format!("{head}{stand_in}")).map_err(|e| e.to_string())?;
+    compare_head(&format!("{head}{stand_in}"), expected, schema)
+}
+
+fn is_form(vector: &Vector) -> bool {
+    let headers = vector.value["request"]["headers"].as_array().unwrap();
+    headers.iter().any(|header| {
+        header[0].as_str().unwrap().eq_ignore_ascii_case("content-type")
+            && header[1].as_str().unwrap().contains("x-www-form-urlencoded")
+    })
+}
+
+/// Holds one event of a list: its payload stands in the body, byte for byte.
+fn compare_element(
+    event: &str,
+    vector: &Vector,
+    expected: &Value,
+    schema: &jsonschema::Validator,
+) -> Result<(), String> {
+    let (head, held) = event.split_once("\"payload\":").ok_or("no payload")?;
+    let held = held.strip_suffix("}}").ok_or("no end")?;
+    let element = match held.strip_prefix("null,\"payload_base64\":\"") {
+        Some(encoded) => STANDARD.decode(encoded.trim_end_matches('"')).unwrap(),
+        None => held.as_bytes().to_vec(),
+    };
+    if !vector.body().windows(element.len()).any(|window| window == element) {
+        return Err(format!("the payload is no part of the body: {event}"));
+    }
+    compare_head(&format!("{head}\"payload\":{held}}}}}"), expected, schema)
+}
+
+fn compare_head(event: &str, expected: &Value, schema: &jsonschema::Validator) -> Result<(), String> {
+    let mut got: Value = serde_json::from_str(event).map_err(|e| e.to_string())?;
     if let Some(error) = schema.iter_errors(&got).next() {
         return Err(format!("against the schema: {error} in {got}"));
     }
     let source = got["source"].as_str().unwrap();
-    let path = source[1..].find('/').map(|at| source[at + 1..].to_owned());
+    let path = source[source.match_indices('/').nth(2).unwrap().0..].to_owned();
     got["source"] = path.into();
     let attributes = got.as_object_mut().unwrap();
     attributes.remove("recordedtime");
     let data = attributes["data"].as_object_mut().unwrap();
     data.remove("payload");
     data.remove("payload_base64");
-    let expected = &vector.value["expect"]["event"];
     if got == *expected { Ok(()) } else { Err(format!("got      {got}\n    expected {expected}")) }
 }

@@ -8,14 +8,14 @@ use serde_json::json;
 
 use crate::cli::{Failure, print_line};
 use crate::config::edit_distance;
-use crate::provider::{Provider, canonical_type};
+use crate::provider::Provider;
 
 /// The word that lists the types, given in place of a type.
 pub(super) const HELP: &str = "help";
 
 /// Prints every type of a provider, with its canonical type.
 pub(super) fn list(provider: &Provider, json: bool) -> Result<(), Failure> {
-    for (own, canonical) in provider.types {
+    for (own, canonical) in provider.types.unwrap_or_default() {
         let text = if json {
             json!({ "event": own, "type": canonical }).to_string()
         } else {
@@ -30,11 +30,11 @@ pub(super) fn list(provider: &Provider, json: bool) -> Result<(), Failure> {
 
 /// Warns of a type that the table lacks. The gateway accepts it, as `unmapped.…`.
 pub(super) fn warn_of_unknown(provider: &Provider, given: &str) {
-    let types = provider.types;
+    let Some(types) = provider.types else { return };
     if types.iter().any(|(own, canonical)| given == *own || given == *canonical) {
         return;
     }
-    let becomes = canonical_type(types, Some(given));
+    let becomes = provider.canonical_type(Some(given));
     let near = nearest(types, given);
     let near = if near.is_empty() { String::new() } else { format!(" Did you mean {}?", near.join(" or ")) };
     let known: Vec<&str> = types.iter().map(|(own, _)| *own).collect();
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_nearest_types_are_suggested() {
-        let types = provider::by_name("basiq").unwrap().types;
+        let types = provider::catalog::built_in("basiq").unwrap().types.unwrap();
         assert_eq!(nearest(types, "user.craeted").first(), Some(&"user.created"));
         assert_eq!(nearest(types, "User.Created").first(), Some(&"user.created"));
         assert!(nearest(types, "foo.bar").is_empty());

@@ -11,7 +11,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::IgnoredAny;
 
-use super::{STANDARD_WEBHOOKS_PREFIX, Secret};
+use super::{PRIVATE_KEY_PREFIX, PUBLIC_KEY_PREFIX, STANDARD_WEBHOOKS_PREFIX, Secret};
 
 /// A mistake in a secret's text. Its `Display` text follows "the secret ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +70,9 @@ impl Secret {
             Some(Flaw::OtherKey)
         } else if is_versioned(trimmed) {
             Some(Flaw::Version)
-        } else if trimmed.starts_with("whpk_") {
+        } else if trimmed.starts_with(PUBLIC_KEY_PREFIX) {
             Some(Flaw::PublicKey)
-        } else if trimmed.starts_with("whsk_") {
+        } else if trimmed.starts_with(PRIVATE_KEY_PREFIX) {
             Some(Flaw::PrivateKey)
         } else if trimmed.len() < text.len() {
             Some(Flaw::BlankAround)
@@ -135,7 +135,9 @@ fn is_assignment(text: &str) -> bool {
     let is_name = name.len() > 1 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     let value = value.trim_start().trim_start_matches(QUOTES);
     is_name
-        && [STANDARD_WEBHOOKS_PREFIX, "whpk_", "whsk_"].iter().any(|start| value.starts_with(start))
+        && [STANDARD_WEBHOOKS_PREFIX, PUBLIC_KEY_PREFIX, PRIVATE_KEY_PREFIX]
+            .iter()
+            .any(|start| value.starts_with(start))
         && !is_versioned(text)
 }
 

@@ -50,6 +50,8 @@ pub struct Content {
     pub method: String,
     /// The source's path, without the path token.
     pub path: String,
+    /// The path and query as they came, with the token, for a signature that covers the URL.
+    pub target: String,
     /// The client's verified certificate, if it presented one.
     pub certificate: Option<Arc<Certificate>>,
     /// The headers that verification and normalization read, with signatures, and a few that describe the request.
@@ -178,6 +180,9 @@ impl Label {
 struct Head {
     method: String,
     path: String,
+    /// Absent in what an earlier version wrote.
+    #[serde(default)]
+    target: String,
     certificate: Option<Certificate>,
     /// Values in hex: a header may hold bytes that are not text.
     headers: Vec<(String, String)>,
@@ -190,6 +195,7 @@ impl Content {
         let head = Head {
             method: self.method.clone(),
             path: self.path.clone(),
+            target: self.target.clone(),
             certificate: self.certificate.as_deref().cloned(),
             headers: self.headers.iter().map(hex).collect(),
         };
@@ -210,6 +216,7 @@ impl Content {
         Some(Content {
             method: head.method,
             path: head.path,
+            target: head.target,
             certificate: head.certificate.map(Arc::new),
             headers,
             body: Bytes::copy_from_slice(body),
@@ -270,7 +277,14 @@ mod tests {
                 Name::Uri("spiffe://example/hooks".to_owned()),
             ],
         }));
-        Content { method, path, certificate, headers, body: Bytes::from_static(b"{\"\xff}") }
+        Content {
+            method,
+            target: format!("{path}?a=b"),
+            path,
+            certificate,
+            headers,
+            body: Bytes::from_static(b"{\"\xff}"),
+        }
     }
 
     #[test]

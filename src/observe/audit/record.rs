@@ -62,7 +62,7 @@ impl Record {
             ts: format!("{:.6}", reject.at),
             id: reject.id.clone(),
             source: reject.source.to_string(),
-            provider: reject.provider.to_owned(),
+            provider: reject.provider.to_string(),
             reason: reject.reason.to_owned(),
             status: reject.status,
             client: reject.client.map(|ip| ip.to_canonical().to_string()),

@@ -8,7 +8,7 @@ pub(super) fn reject(n: u64) -> Reject {
         id: reject_id(),
         at: Timestamp::from_microsecond(1_795_000_000_000_000 + n as i64).unwrap(),
         source: "iof".into(),
-        provider: "iof",
+        provider: "iof".into(),
         reason: "signature_mismatch",
         status: 401,
         client: Some([203, 0, 113, 7].into()),

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use arc_swap::ArcSwap;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec};
 
@@ -29,7 +30,7 @@ metrics! {
             of source by outcome with DURATIONS;
         /// Bytes of bodies that were read whole.
         pub body_bytes: Histogram = "hookgate_request_body_bytes" of source with BYTES;
-        /// Events put in the queue; a type outside the provider's table counts as `unmapped`.
+        /// Events put in the queue; a type outside the provider's table counts as `unmapped`, beyond 100 types as `other`.
         events: EventsByType = "hookgate_events_total" of source by type in types;
         /// New bodies under a known identity.
         pub conflicts: IntCounter = "hookgate_conflicts_total" of source;
@@ -53,16 +54,64 @@ metrics! {
 /// A source's events, by canonical type.
 struct EventsByType {
     known: HashMap<&'static str, IntCounter>,
-    unmapped: IntCounter,
+    /// Types that no table lists.
+    others: OtherTypes,
+}
+
+enum OtherTypes {
+    /// The provider has a table, so all others count as one.
+    Unmapped(IntCounter),
+    /// The provider has no table: each type that comes has a series, up to a limit.
+    Open { family: IntCounterVec, own: Vec<String>, seen: ArcSwap<HashMap<String, IntCounter>> },
+}
+
+/// The canonical types of a source's events.
+#[derive(Clone, Copy)]
+pub struct TypeLabels<'a> {
+    /// Those in the provider's table.
+    pub known: &'a [&'static str],
+    /// Whether the provider has no table, so that any type may come.
+    pub open: bool,
 }
 
 impl Handle for EventsByType {
     type Metric = IntCounter;
-    type Values<'v> = &'v [&'static str];
+    type Values<'v> = TypeLabels<'v>;
 
-    fn of(family: &IntCounterVec, own: &[&str], types: &[&'static str]) -> EventsByType {
-        let unmapped = family.with_label_values(&[own, &[UNMAPPED]].concat());
-        EventsByType { known: Handle::of(family, own, types), unmapped }
+    fn of(family: &IntCounterVec, own: &[&str], types: TypeLabels<'_>) -> EventsByType {
+        let others = if types.open {
+            let own = own.iter().map(|&text| text.to_owned()).collect();
+            OtherTypes::Open { family: family.clone(), own, seen: ArcSwap::default() }
+        } else {
+            OtherTypes::Unmapped(family.with_label_values(&[own, &[UNMAPPED]].concat()))
+        };
+        EventsByType { known: Handle::of(family, own, types.known), others }
+    }
+}
+
+impl EventsByType {
+    fn count(&self, kind: &str) {
+        match (self.known.get(kind), &self.others) {
+            (Some(counter), _) | (None, OtherTypes::Unmapped(counter)) => counter.inc(),
+            (None, OtherTypes::Open { family, own, seen }) => {
+                let known = seen.load();
+                if let Some(counter) = known.get(kind) {
+                    counter.inc();
+                    return;
+                }
+                let label = if known.len() < MAX_TYPES { kind } else { OTHER };
+                let own: Vec<&str> = own.iter().map(String::as_str).chain([label]).collect();
+                let counter = family.with_label_values(&own);
+                counter.inc();
+                if label == kind {
+                    seen.rcu(|seen| {
+                        let mut seen = HashMap::clone(seen);
+                        seen.insert(kind.to_owned(), counter.clone());
+                        seen
+                    });
+                }
+            }
+        }
     }
 }
 
@@ -87,7 +136,7 @@ impl SourceMetrics {
 
     /// Counts a forwarded event; a type outside the provider's table counts as `unmapped`.
     pub fn event(&self, kind: &str) {
-        self.events.known.get(kind).unwrap_or(&self.events.unmapped).inc();
+        self.events.count(kind);
     }
 
     /// Updates the time of the last accepted event. Both times are seconds of Unix time.
@@ -116,8 +165,8 @@ pub struct SourceLabels<'a> {
     pub provider: &'a str,
     /// The number of secrets.
     pub secrets: usize,
-    /// The canonical types in the provider's table.
-    pub types: &'a [&'static str],
+    /// The canonical types of its events.
+    pub types: TypeLabels<'a>,
     /// The reasons that are, or were, set to report only.
     pub observed: &'a [&'static str],
 }
@@ -162,12 +211,15 @@ impl<B: MetricVecBuilder> Retain for MetricVec<B> {
     }
 }
 
+/// The types of one source that have a series of their own; further ones count as `other`.
+const MAX_TYPES: usize = 100;
+const OTHER: &str = "other";
 const BYTES: &[f64] = &[256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 10_485_760.0];
 const AGES: &[f64] = &[-300.0, -60.0, -10.0, -1.0, 0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0];
 
 #[cfg(test)]
 mod tests {
-    use crate::observe::metrics::{Metrics, SourceLabels};
+    use crate::observe::metrics::{Metrics, SourceLabels, TypeLabels};
 
     #[test]
     fn the_latest_event_counts_unless_it_is_of_a_clock_that_was_wrong() {
@@ -176,7 +228,7 @@ mod tests {
             source: "a",
             provider: "basiq",
             secrets: 0,
-            types: &[],
+            types: TypeLabels { known: &[], open: false },
             observed: &[],
         });
         // Nothing is exported yet, so nothing is recorded.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderValue};
+use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, Version};
 use jiff::Timestamp;
@@ -22,9 +22,9 @@ use crate::event::BodyHash;
 use crate::observe::audit::{self, Reject};
 use crate::observe::metrics::OutcomeLabel;
 use crate::provider::signature::{fingerprint, without_signatures};
-use crate::provider::{IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
 use crate::request::answer::{self, Body};
 use crate::request::outcome::{Outcome, Rejection};
+use crate::request::source::headers::SigningHeaders;
 use crate::request::source::{NearMiss, Source};
 
 /// A request in progress.
@@ -142,6 +142,7 @@ impl RequestContext {
             Outcome::ClientGone => String::new(),
             Outcome::Accepted { .. }
             | Outcome::Duplicate { .. }
+            | Outcome::AcceptedAll { .. }
             | Outcome::Ignored
             | Outcome::Handshake { .. } => {
                 self.record_observed(pipeline, body);
@@ -173,7 +174,7 @@ impl RequestContext {
             return;
         }
         let body = body.map(|body| (BodyHash::of(body).hex(), body.len() as u64));
-        for Observed { rejection: Rejection { reason, detail }, enforced_from } in observed {
+        for Observed { rejection: Rejection { reason, detail, .. }, enforced_from } in observed {
             self.metrics().observed(reason);
             let detail = format!("observed, not refused; enforced from {enforced_from}: {detail}");
             let mut record = self.reject(reason.label(), 200, detail);
@@ -183,7 +184,7 @@ impl RequestContext {
     }
 
     fn record(&self, pipeline: &Pipeline, rejection: &Rejection, body: Option<(BodyHash, usize)>) -> String {
-        let (reason, status) = (rejection.reason, rejection.reason.status().as_u16());
+        let (reason, status) = (rejection.reason, rejection.status().as_u16());
         let mut record = self.reject(reason.label(), status, rejection.detail.clone());
         record.body = body.map(|(hash, bytes)| (hash.hex(), bytes as u64));
         let id = record.id.clone();
@@ -201,7 +202,7 @@ impl RequestContext {
             Some(source) if source.token.is_some() => source.path.to_string(),
             _ => clean(self.head.uri.path(), MAX_PATH),
         };
-        let mut headers = kept_headers(&self.head.headers, clean_header);
+        let mut headers = kept_headers(&self.head.headers, &self.rules.routes.signing_headers, clean_header);
         // HTTP/2 carries the host in the URI; its Host header is optional.
         if let Some(authority) = self.head.uri.authority()
             && !self.head.headers.contains_key(HOST)
@@ -214,7 +215,7 @@ impl RequestContext {
             id: audit::reject_id(),
             at: self.received,
             source: self.source.as_ref().map_or_else(|| UNKNOWN.into(), |source| source.name.clone()),
-            provider: self.source.as_ref().map_or(UNKNOWN, |source| source.provider.name),
+            provider: self.source.as_ref().map_or(UNKNOWN, |source| source.provider.name).into(),
             reason,
             status,
             client: Some(self.peer.address),
@@ -263,7 +264,7 @@ pub(super) fn record_without_request(
         id: id.clone(),
         at: pipeline.clock.now(),
         source: UNKNOWN.into(),
-        provider: UNKNOWN,
+        provider: UNKNOWN.into(),
         reason: reason.label(),
         status,
         client: Some(peer.address),
@@ -278,20 +279,25 @@ pub(super) fn record_without_request(
 }
 
 /// The headers for a record, redacted, and signature headers as fingerprints.
-fn kept_headers(headers: &HeaderMap, clean: impl Fn(&str) -> String) -> Vec<(Cow<'static, str>, String)> {
-    let plain = KEPT_HEADERS.iter().chain(IDENTIFYING_HEADERS.iter()).flat_map(|name| {
-        let values = headers.get_all(*name).iter().take(MAX_REPEATS);
-        values.map(|value| (*name, clean(&String::from_utf8_lossy(value.as_bytes()))))
-    });
-    let signatures = SIGNATURE_HEADERS.iter().flat_map(|name| {
-        let values = headers.get_all(*name).iter().take(MAX_REPEATS);
-        values.map(|value| (*name, fingerprint(value.as_bytes())))
-    });
+fn kept_headers(
+    headers: &HeaderMap,
+    signing: &SigningHeaders,
+    clean: impl Fn(&str) -> String,
+) -> Vec<(Cow<'static, str>, String)> {
     let mut kept: Vec<(Cow<'static, str>, String)> = Vec::new();
-    for (name, value) in plain.chain(signatures) {
-        match kept.iter_mut().find(|(known, _)| *known == name) {
-            Some(known) => known.1 = format!("{}, {value}", known.1),
-            None => kept.push((Cow::Borrowed(name), value)),
+    let mut keep = |name: &str, value: String| match kept.iter_mut().find(|(known, _)| *known == name) {
+        Some(known) => known.1 = format!("{}, {value}", known.1),
+        None => kept.push((Cow::Owned(name.to_owned()), value)),
+    };
+    let identifying = signing.identifying.iter().map(HeaderName::as_str);
+    for name in KEPT_HEADERS.into_iter().chain(identifying) {
+        for value in headers.get_all(name).iter().take(MAX_REPEATS) {
+            keep(name, clean(&String::from_utf8_lossy(value.as_bytes())));
+        }
+    }
+    for name in &signing.signatures {
+        for value in headers.get_all(name).iter().take(MAX_REPEATS) {
+            keep(name.as_str(), fingerprint(value.as_bytes()));
         }
     }
     kept

@@ -2,22 +2,19 @@
 //!
 //! Keeps true: nothing is parsed before it is verified. Keys and tolerance apply as of the time of receipt.
 
-use bytes::Bytes;
-use hyper::HeaderMap;
 use jiff::Timestamp;
 
 use crate::base::reason::Reason;
 use crate::config::secret::Redactor;
-use crate::provider::normalize::{self, DeliveryOrigin, Normalized, ParsedBody};
-use crate::provider::signature::{self, SignatureError, Verified};
+use crate::provider::normalize::{self, DeliveryOrigin, Document, Normalized, ParsedBody};
+use crate::provider::signature::{self, SignatureError, SignedRequest, Verified};
 use crate::request::outcome::Rejection;
 use crate::request::source::Source;
 
 /// The parts of a request that are verified and parsed.
 pub(super) struct Delivery<'a> {
     pub(super) source: &'a Source,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) body: &'a Bytes,
+    pub(super) request: SignedRequest<'a>,
     pub(super) received: Timestamp,
     pub(super) redactor: &'a Redactor,
     /// Whether the source's series count the results.
@@ -29,10 +26,11 @@ impl<'a> Delivery<'a> {
     pub(super) fn read(&self, enforce: &Enforce<'_>) -> Result<Normalized, Rejection> {
         let source = self.source;
         let verified = self.authenticate(enforce)?;
-        let contents = normalize::read(source.provider, &verified)?;
+        let document = Document::of(source.provider, &self.request);
+        let contents = normalize::read(source.provider, &verified, &self.request, &document)?;
         enforce(subscription_allowed(source, &contents))?;
         let origin = DeliveryOrigin { source: &source.name, path: &source.path, provider: source.provider };
-        let normalized = normalize::normalize(&origin, &verified, &contents, self.received);
+        let normalized = normalize::normalize(&origin, &verified, &document, &contents, self.received);
         if let (Normalized::Event(forward), Ok(payload)) = (&normalized, &contents.payload)
             && self.counted
         {
@@ -43,12 +41,12 @@ impl<'a> Delivery<'a> {
 
     /// Verifies the signature over the raw bytes. A source without a scheme was authenticated by earlier checks.
     fn authenticate(&self, enforce: &Enforce<'_>) -> Result<Verified<'a>, Rejection> {
-        let Delivery { source, headers, body, received, counted, .. } = *self;
-        let Some(scheme) = &source.scheme else {
-            return Ok(Verified::by_other_means(source.verified_by, body));
-        };
+        let Delivery { source, request, received, counted, .. } = *self;
+        if !source.needs_signature() {
+            return Ok(Verified::by_other_means(source.verified_by, request.body));
+        }
         let now = received.as_second();
-        let verify = |tolerance| signature::verify(scheme, &source.keys, headers, body, now, tolerance);
+        let verify = |tolerance| signature::verify(&source.verifiers, request, now, tolerance);
         let aged = |age: i64| {
             if counted {
                 source.metrics.signature_age.observe(age as f64);
@@ -64,8 +62,8 @@ impl<'a> Delivery<'a> {
             }
             verified => {
                 let verified = verified?;
-                if let Some(signed) = verified.signed() {
-                    aged(signed.age);
+                if let Some(age) = verified.signed().and_then(|signed| signed.age) {
+                    aged(age);
                 }
                 verified
             }

@@ -7,12 +7,11 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HeaderMap, USER_AGENT};
 use jiff::Timestamp;
 
 use super::delivery::Delivery;
 use super::{Pipeline, RequestContext, RuntimeConfig};
-use crate::base::label::UNKNOWN;
 use crate::base::peer::Peer;
 use crate::base::reason::{Note, Reason};
 use crate::durable::inbox::Enqueued;
@@ -20,10 +19,11 @@ use crate::durable::quarantine::{Content, Judgement, Kept, Label, Reverifier};
 use crate::event::BodyHash;
 use crate::observe::audit::{self, Reject};
 use crate::provider::normalize::{Normalized, NormalizedEvent};
-use crate::provider::{self, IDENTIFYING_HEADERS, SIGNATURE_HEADERS};
+use crate::provider::signature::SignedRequest;
 use crate::request::admission;
 use crate::request::outcome::Rejection;
 use crate::request::source::Source;
+use crate::request::source::headers::SigningHeaders;
 
 impl RequestContext {
     /// Quarantines a request whose refusal may turn out to be wrong. `reject` is the id of its record.
@@ -44,8 +44,9 @@ impl RequestContext {
         quarantine.keep(label, self.rules.routes.sources().count(), || Content {
             method: self.head.method.to_string(),
             path: source.path.to_string(),
+            target: self.head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
             certificate: self.peer.certificate.clone(),
-            headers: kept_headers(&self.head.headers),
+            headers: kept_headers(&self.head.headers, &self.rules.routes.signing_headers),
             // A slice would keep the whole read buffer in memory.
             body: Bytes::copy_from_slice(body),
         });
@@ -53,12 +54,12 @@ impl RequestContext {
 }
 
 /// Keeps headers whole and repeated headers repeated: verification must see a header that was sent twice, to refuse it.
-fn kept_headers(headers: &HeaderMap) -> HeaderMap {
-    let signing = SIGNATURE_HEADERS.iter().chain(IDENTIFYING_HEADERS.iter());
-    let names = signing.map(|name| HeaderName::from_static(name)).chain([CONTENT_TYPE, USER_AGENT]);
+fn kept_headers(headers: &HeaderMap, signing: &SigningHeaders) -> HeaderMap {
+    let SigningHeaders { signatures, identifying, covered } = signing;
+    let names = signatures.iter().chain(identifying).chain(covered).chain(&[CONTENT_TYPE, USER_AGENT]);
     let mut kept = HeaderMap::new();
     for name in names {
-        for value in headers.get_all(&name) {
+        for value in headers.get_all(name) {
             kept.append(name.clone(), value.clone());
         }
     }
@@ -75,6 +76,29 @@ impl Reverifier for Weak<Pipeline> {
 }
 
 impl Pipeline {
+    /// Enqueues the events of one quarantined delivery, one after the other. The first error ends it; a later attempt
+    /// enters those that are missing.
+    async fn enqueue_quarantined(
+        self: &Arc<Self>,
+        source: &Arc<Source>,
+        kept: &Kept,
+        events: Vec<NormalizedEvent>,
+    ) -> Result<Enqueued, Rejection> {
+        let left = self.rules.load().edge.request_timeout;
+        let mut first: Option<Enqueued> = None;
+        for event in events {
+            let event = NormalizedEvent { event: event.event.quarantined(), ..event };
+            let conflict = || conflict_record(kept, source, self.clock.now());
+            let enqueued =
+                self.enqueue_within(source, (kept.label.arrived, left), event, &mut None, conflict).await?;
+            let is_new = matches!(enqueued, Enqueued::Accepted { .. });
+            if first.is_none() || is_new && matches!(first, Some(Enqueued::Duplicate { .. })) {
+                first = Some(enqueued);
+            }
+        }
+        first.ok_or_else(|| Rejection::new(Reason::PayloadInvalid, "the delivery holds no event"))
+    }
+
     async fn reverify(self: &Arc<Self>, kept: &Kept, dry_run: bool) -> Judgement {
         let rules = self.rules.load_full();
         let Some(source) = rules.routes.sources().find(|source| source.name == kept.label.source) else {
@@ -83,7 +107,8 @@ impl Pipeline {
         let enqueued = match verified(&rules, source, kept, false) {
             Err(rejection) => Err(rejection),
             Ok(_) if dry_run => return Judgement::Passes,
-            Ok(Normalized::HealthCheck) => return Judgement::Ignored,
+            Ok(Normalized::HealthCheck | Normalized::Handshake(_)) => return Judgement::Ignored,
+            Ok(Normalized::Events(events)) => self.enqueue_quarantined(source, kept, events).await,
             Ok(Normalized::Event(forward)) => {
                 let left = rules.edge.request_timeout;
                 let forward = NormalizedEvent { event: forward.event.quarantined(), ..*forward };
@@ -98,8 +123,10 @@ impl Pipeline {
                 Judgement::Admitted { id }
             }
             Ok(Enqueued::Duplicate { id, .. }) => Judgement::Duplicate { id },
-            Err(Rejection { reason, detail }) if reason.retries() => Judgement::NotAdmitted { why: detail },
-            Err(Rejection { reason, detail }) => {
+            Err(Rejection { reason, detail, .. }) if reason.retries() => {
+                Judgement::NotAdmitted { why: detail }
+            }
+            Err(Rejection { reason, detail, .. }) => {
                 Judgement::Refused { reason: reason.label().to_owned(), why: detail }
             }
         }
@@ -113,7 +140,7 @@ fn conflict_record(kept: &Kept, source: &Source, at: Timestamp) -> Reject {
         id: audit::reject_id(),
         at,
         source: source.name.clone(),
-        provider: provider::by_name(provider).map_or(UNKNOWN, |provider| provider.name),
+        provider: provider.clone().into(),
         reason: Note::Conflict.label(),
         status: 200,
         client: Some(*client),
@@ -138,10 +165,10 @@ fn verified(
         return mismatch("the source now has another provider");
     }
     // The request was refused for its signature. A source that needs no signature any more does not make it genuine.
-    if source.scheme.is_none() || source.keys.is_empty() {
+    if !source.needs_signature() {
         return mismatch("the source has no secrets now");
     }
-    let Content { certificate, headers, body, .. } = &kept.content;
+    let Content { certificate, headers, body, method, target, .. } = &kept.content;
     let Label { client, arrived: received, .. } = kept.label;
     // Apply `observe` as of the request's arrival.
     let enforce = |checked: Result<(), Rejection>| match checked {
@@ -155,5 +182,7 @@ fn verified(
         &Peer { address: client, certificate: certificate.clone(), client_unknown: false },
     )?;
     let redactor = &rules.routes.redactor;
-    Delivery { source, headers, body, received, redactor, counted }.read(&enforce)
+    let public_url = rules.edge.public_url.as_ref().map_or("", |url| &url.value);
+    let request = SignedRequest { headers, body, method, target, public_url };
+    Delivery { source, request, received, redactor, counted }.read(&enforce)
 }

@@ -109,7 +109,7 @@ impl RuntimeConfig {
         metrics.retain_sources(|series| match sources.get(series.source) {
             Some(source) => {
                 series.provider.is_none_or(|provider| provider == source.provider.name)
-                    && series.slot.is_none_or(|slot| slot < source.keys.len())
+                    && series.slot.is_none_or(|slot| slot < source.secrets)
             }
             None => series.source == UNKNOWN,
         });

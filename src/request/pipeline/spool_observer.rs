@@ -9,13 +9,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Pipeline;
-use crate::base::label::UNKNOWN;
 use crate::base::reason::Note;
 use crate::durable::inbox::{EnqueueRequest, Enqueued};
 use crate::durable::spool::SpoolObserver;
 use crate::observe::audit::{self, Reject};
 use crate::observe::metrics::SourceMetrics;
-use crate::provider;
 
 impl SpoolObserver for Weak<Pipeline> {
     fn on_enqueued(&self, request: &EnqueueRequest, enqueued: &Enqueued) {
@@ -62,7 +60,7 @@ fn conflict_record(request: &EnqueueRequest, at: Timestamp) -> Reject {
         id: audit::reject_id(),
         at,
         source: request.source.clone(),
-        provider: provider::by_name(&request.provider).map_or(UNKNOWN, |provider| provider.name),
+        provider: request.provider.clone(),
         reason: Note::Conflict.label(),
         status: 200,
         client: None,

@@ -5,7 +5,7 @@
 
 use super::Builder;
 use crate::base::peer;
-use crate::provider::signature::{Scheme, VerifiedBy};
+use crate::provider::signature::VerifiedBy;
 use crate::provider::{Provider, Signing};
 
 impl Builder<'_> {
@@ -13,12 +13,11 @@ impl Builder<'_> {
     pub(super) fn verified_by(
         &mut self,
         provider: &Provider,
-        scheme: Option<Scheme>,
         certificate: bool,
         token: bool,
     ) -> Option<VerifiedBy> {
         let of = self.of;
-        if let Some(scheme) = scheme {
+        if let Some(scheme) = provider.signing.schemes().first().filter(|_| !of.secrets.is_empty()) {
             return Some(scheme.verified_by);
         }
         if ["secrets", "client_certificate", "path_token", "allow_ips"].iter().any(|key| self.reported(key)) {

@@ -1,39 +1,163 @@
 //! Makes a source's keys from its secrets.
 //!
-//! Keeps true: there is one key for each secret, in the config's order, so a slot is a secret's position in the list.
+//! Keeps true: a secret becomes a key only of the schemes of its own kind. A slot is a secret's position in the list.
 
 use super::{Builder, SHORT_SECRET};
-use crate::provider::Provider;
-use crate::provider::signature::{Key, Scheme, SecretForm};
+use crate::config::secret::{Flaw, PUBLIC_KEY_PREFIX, STANDARD_WEBHOOKS_PREFIX, Secret};
+use crate::provider::signature::{Algorithm, Key, KeyError, Scheme, SecretForm, Verifier, is_hex_key};
+use crate::provider::{Provider, Reader};
 
 impl Builder<'_> {
-    pub(super) fn keys(&mut self, provider: &Provider, scheme: Option<Scheme>) -> Vec<Key> {
-        let Some(scheme) = scheme else { return Vec::new() };
-        let mut keys = Vec::new();
-        for secret in &self.of.secrets {
+    /// The provider's schemes, each with the keys of the secrets that are of its kind. Empty: the source has no secrets.
+    pub(super) fn verifiers(&mut self, provider: &Provider) -> Vec<Verifier> {
+        let schemes = provider.signing.schemes();
+        let Some(first) = self.of.secrets.first() else { return Vec::new() };
+        if schemes.is_empty() {
+            let what =
+                format!("{} publishes no signature to verify with a secret; use path_token", provider.name);
+            self.error(first, "secrets", what);
+            return Vec::new();
+        }
+        if let Some(extra) = self.of.secrets.get(MAX_SECRETS) {
+            self.error(extra, "secrets", format!("a source takes up to {MAX_SECRETS} secrets"));
+        }
+        let accept_old = self.of.accept_v1.as_ref().is_some_and(|accept| accept.value);
+        let verifier =
+            |scheme: &Scheme| Verifier { scheme: Scheme { accept_old, ..*scheme }, keys: Vec::new() };
+        let mut verifiers: Vec<Verifier> = schemes.iter().map(verifier).collect();
+        self.check_public_url(provider);
+        for (slot, secret) in self.of.secrets.iter().enumerate() {
             let dated = &secret.value;
-            let Some(text) = self.resolve(secret.at, &dated.reference, "secrets") else {
-                continue;
-            };
-            if scheme.secret == SecretForm::Text && text.expose().len() < SHORT_SECRET {
-                let bytes = text.expose().len();
-                let what = format!(
-                    "the secret has {bytes} bytes; {} should have {SHORT_SECRET} or more",
-                    provider.name
-                );
-                self.warn(secret, "secrets", what);
+            let Some(text) = self.resolve_key(secret.at, &dated.reference, provider) else { continue };
+            self.warn_of_weakness(slot, provider, &text);
+            let kind = SecretKind::of(&text, schemes);
+            let mut failed: Option<KeyError> = None;
+            let mut used = false;
+            let takers = kind.takers(schemes);
+            for verifier in verifiers.iter_mut().filter(|verifier| takers(&verifier.scheme)) {
+                match Key::new(&verifier.scheme, &text) {
+                    Ok(key) => {
+                        verifier.keys.push(key.at(slot).within(dated.not_before, dated.not_after));
+                        used = true;
+                    }
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
-            if text.decoded(scheme.secret == SecretForm::Whsec).is_some() {
-                self.warn(secret, "secrets", TWICE.to_owned());
-            }
-            match Key::new(&scheme, &text) {
-                Ok(key) => keys.push(key.within(dated.not_before, dated.not_after)),
-                Err(error) => self.error(secret, "secrets", error.to_string()),
+            if let Some(error) = failed.filter(|_| !used) {
+                self.error(secret, "secrets", error.to_string());
+            } else if !used {
+                let what = format!("{} cannot be a secret of {}", kind.name(), provider.name);
+                self.error(secret, "secrets", what);
             }
         }
-        keys
+        verifiers
+    }
+
+    /// A URL that is signed needs the address by which the provider reaches the gateway.
+    fn check_public_url(&mut self, provider: &Provider) {
+        let signs_url = provider.signing.schemes().iter().any(Scheme::covers_url);
+        if signs_url && self.config.edge.public_url.is_none() {
+            let what = format!(
+                "{} signs the URL: set edge.public_url to the address by which it reaches this gateway",
+                provider.name
+            );
+            self.error(&self.of.provider.clone(), "provider", what);
+        }
+    }
+
+    fn warn_of_weakness(&mut self, slot: usize, provider: &Provider, text: &Secret) {
+        let Some(secret) = self.of.secrets.get(slot) else { return };
+        let has = |form: SecretForm| provider.signing.schemes().iter().any(|scheme| scheme.secret == form);
+        let is_whsec = has(SecretForm::Whsec);
+        if has(SecretForm::Text) && !is_whsec && text.expose().len() < SHORT_SECRET {
+            let bytes = text.expose().len();
+            let what =
+                format!("the secret has {bytes} bytes; {} should have {SHORT_SECRET} or more", provider.name);
+            self.warn(secret, "secrets", what);
+        }
+        let is_public = SecretKind::of(text, provider.signing.schemes()) == SecretKind::Public;
+        if !is_public && !provider.signs_with_private_keys() && text.decoded(is_whsec).is_some() {
+            self.warn(secret, "secrets", TWICE.to_owned());
+        }
+    }
+
+    /// Reads a secret. Public keys, which look like no secret, are taken where a scheme has one.
+    fn resolve_key(
+        &mut self,
+        at: crate::config::Position,
+        reference: &crate::config::secret::SecretRef,
+        provider: &Provider,
+    ) -> Option<Secret> {
+        let schemes = provider.signing.schemes();
+        let has_public_key = schemes.iter().any(|scheme| scheme.algorithm.has_public_key());
+        // Where a definition takes any text, an operator may have chosen a sentence. The coded providers issue one word.
+        let is_coded = matches!(provider.reader, Reader::Code { .. });
+        let takes_sentences = !is_coded && schemes.iter().any(|scheme| scheme.secret == SecretForm::Text);
+        self.resolve_unless(at, reference, "secrets", |flaw| match flaw {
+            Flaw::Pem | Flaw::PublicKey => has_public_key,
+            Flaw::BlankInside => takes_sentences,
+            _ => false,
+        })
     }
 }
 
+/// What a secret evidently is, by its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SecretKind {
+    /// `whsec_…`.
+    Whsec,
+    /// `whpk_…`, PEM, or hex of an Ed25519 key for Standard Webhooks.
+    Public,
+    /// Any other text.
+    Plain,
+}
+
+impl SecretKind {
+    fn of(secret: &Secret, schemes: &[Scheme]) -> SecretKind {
+        let text = secret.expose();
+        let is_prefixed = |scheme: &Scheme| matches!(scheme.secret, SecretForm::PublicKey { prefixed: true });
+        if text.starts_with(STANDARD_WEBHOOKS_PREFIX) {
+            SecretKind::Whsec
+        } else if text.starts_with(PUBLIC_KEY_PREFIX)
+            || text.trim_start().starts_with("-----BEGIN")
+            || is_hex_key(text) && schemes.iter().any(is_prefixed)
+        {
+            SecretKind::Public
+        } else {
+            SecretKind::Plain
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            SecretKind::Whsec => "a whsec_ secret",
+            SecretKind::Public => "a public key",
+            SecretKind::Plain => "this text",
+        }
+    }
+
+    /// Which of the schemes take a secret of this kind. A text that could be a secret or a public key is a secret, if
+    /// there is a scheme for one.
+    fn takers(self, schemes: &[Scheme]) -> impl Fn(&Scheme) -> bool + use<> {
+        let is_whsec = |scheme: &Scheme| scheme.secret == SecretForm::Whsec;
+        let is_secret = |scheme: &Scheme| !scheme.algorithm.has_public_key();
+        let has_whsec = schemes.iter().any(is_whsec);
+        let has_other_secret = schemes.iter().any(|scheme| is_secret(scheme) && !is_whsec(scheme));
+        let has_secret = schemes.iter().any(is_secret);
+        move |scheme| match self {
+            SecretKind::Public => {
+                scheme.algorithm.has_public_key() || !has_secret || scheme.algorithm != Algorithm::Equal
+            }
+            SecretKind::Whsec if has_whsec => is_whsec(scheme),
+            SecretKind::Whsec => is_secret(scheme),
+            SecretKind::Plain if has_other_secret => is_secret(scheme) && !is_whsec(scheme),
+            SecretKind::Plain if has_secret => is_secret(scheme),
+            SecretKind::Plain => true,
+        }
+    }
+}
+
+/// The most secrets of a source.
+const MAX_SECRETS: usize = 8;
 const TWICE: &str = "the secret decodes from base64 to a text that is a secret itself: it was probably base64-encoded twice; store the \
     decoded text (in Kubernetes, data takes the secret base64-encoded once, stringData takes it unencoded)";

@@ -5,8 +5,10 @@
 use hyper::HeaderMap;
 
 use super::{Mistake, Spelling};
-use crate::provider::signature::digest::{self, Digest};
-use crate::provider::signature::{Format, Scheme};
+use smallvec::SmallVec;
+
+use crate::provider::signature::digest;
+use crate::provider::signature::{Carrier, Encoding, Format, Scheme, Separator, TimeUnit};
 
 /// The claims of one delivery.
 #[derive(Default)]
@@ -16,6 +18,8 @@ pub(super) struct Claimed {
     pub(super) entries: Vec<ClaimedSignature>,
     /// What is wrong with the headers themselves.
     pub(super) mistakes: Vec<Mistake>,
+    /// The signatures of a public-key algorithm.
+    pub(super) raw: Vec<Vec<u8>>,
 }
 
 /// One signature.
@@ -24,25 +28,30 @@ pub(super) struct ClaimedSignature {
     pub(super) label: String,
     /// Whether the label ends with `=`, and not with a comma or a blank.
     pub(super) by_equals: bool,
-    pub(super) digest: Digest,
+    pub(super) digest: Vec<u8>,
     pub(super) spelling: Spelling,
 }
 
 impl Claimed {
     pub(super) fn of(scheme: &Scheme, headers: &HeaderMap) -> Claimed {
         let mut claimed = Claimed::default();
-        claimed.id = scheme.id.and_then(|name| claimed.header(scheme, headers, name));
+        let is_there = |carrier: &&Carrier| headers.contains_key(carrier.header);
+        let Some(carrier) = scheme.carriers.iter().find(is_there).or(scheme.carriers.first()) else {
+            return claimed;
+        };
+        claimed.id = carrier.id.and_then(|name| claimed.header(scheme, headers, name));
         match scheme.format {
-            Format::List { timestamp } => {
-                claimed.timestamp = claimed.header(scheme, headers, timestamp);
-                claimed.signatures(scheme, headers);
+            Format::List(_) => {
+                claimed.timestamp = carrier.timestamp.and_then(|name| claimed.header(scheme, headers, name));
+                claimed.signatures(scheme, carrier.header, headers);
             }
-            Format::Pairs { timestamp } => {
-                claimed.signatures(scheme, headers);
-                claimed.timestamp_of_pairs(scheme, headers, timestamp);
+            Format::Pairs { timestamp, .. } => {
+                claimed.signatures(scheme, carrier.header, headers);
+                claimed.timestamp_of_pairs(scheme, carrier.header, headers, timestamp);
             }
         }
         if let Some(stamp) = &claimed.timestamp
+            && scheme.unit != TimeUnit::Rfc3339
             && (stamp.is_empty() || !stamp.bytes().all(|byte| byte.is_ascii_digit()))
         {
             claimed.mistakes.push(Mistake::TimestampNotUnix);
@@ -51,26 +60,32 @@ impl Claimed {
     }
 
     /// Looks for the timestamp in a header of its own, if it is not among the pairs.
-    fn timestamp_of_pairs(&mut self, scheme: &Scheme, headers: &HeaderMap, key: &'static str) {
+    fn timestamp_of_pairs(
+        &mut self,
+        scheme: &Scheme,
+        header: &'static str,
+        headers: &HeaderMap,
+        key: &'static str,
+    ) {
         let mut has_own_header = false;
         for version in scheme.versions {
             let Some(name) = version.timestamp.filter(|_| self.timestamp.is_none()) else { continue };
             has_own_header = true;
             let mut labels = self.entries.iter().map(|entry| &*entry.label);
-            if headers.contains_key(name) || labels.any(|label| label.is_empty() || label == version.label) {
+            if headers.contains_key(name) || labels.any(|label| label.is_empty() || label == version.name()) {
                 self.timestamp = self.header(scheme, headers, name);
             }
         }
         // A missing header of its own is reported already.
         let is_said = has_own_header && !self.mistakes.is_empty();
         if self.timestamp.is_none() && !self.entries.is_empty() && !is_said {
-            self.mistakes.push(Mistake::TimestampMissing { header: scheme.header, key });
+            self.mistakes.push(Mistake::TimestampMissing { header, key });
         }
     }
 
     /// A header's text, under its name or a similar one.
     fn header(&mut self, scheme: &Scheme, headers: &HeaderMap, name: &'static str) -> Option<String> {
-        let of_signatures = name == scheme.header;
+        let of_signatures = scheme.signature_headers().any(|header| header == name);
         let mut found = name.to_owned();
         if !headers.contains_key(name) {
             let meant = headers.keys().find(|other| resembles(scheme, other.as_str(), name));
@@ -86,7 +101,9 @@ impl Claimed {
             }
         }
         let values: Vec<_> = headers.get_all(&found).iter().collect();
-        if values.len() > 1 && !(of_signatures && matches!(scheme.format, Format::List { .. })) {
+        if values.len() > 1
+            && !(of_signatures && matches!(scheme.format, Format::List(Separator::StandardWebhooks)))
+        {
             self.mistakes.push(Mistake::HeaderRepeated(name));
         }
         if values.iter().any(|value| value.to_str().is_err()) {
@@ -102,14 +119,24 @@ impl Claimed {
     }
 
     /// Splits a header of signatures, whatever separates them.
-    fn signatures(&mut self, scheme: &Scheme, headers: &HeaderMap) {
-        let (header, known) = (scheme.header, scheme.versions);
+    fn signatures(&mut self, scheme: &Scheme, header: &'static str, headers: &HeaderMap) {
+        let known = scheme.versions;
+        let time_key = match scheme.format {
+            Format::Pairs { timestamp, .. } => timestamp,
+            Format::List(_) => "t",
+        };
         let Some(text) = self.header(scheme, headers, header) else { return };
         let (mut label, mut labels) = (String::new(), Vec::new());
         let mut undecoded = None;
         for token in text.split([',', ' ', ';', '\t']).filter(|token| !token.is_empty()).take(MAX_TOKENS) {
             let (own, by_equals, value) = match token.split_once('=') {
-                Some((own, value)) if is_label(own) && !value.is_empty() && value != "=" => {
+                Some((own, value))
+                    if (is_label(own)
+                        || known.iter().any(|version| version.name() == own)
+                        || own == time_key)
+                        && !value.is_empty()
+                        && value != "=" =>
+                {
                     (own, true, value)
                 }
                 _ if is_version(token) => {
@@ -119,11 +146,15 @@ impl Claimed {
                 }
                 _ => (&*label, false, token),
             };
-            if own == "t" {
+            if own == time_key {
                 self.timestamp = Some(value.to_owned());
                 continue;
             }
             labels.push(own.to_owned());
+            if scheme.algorithm.has_public_key() {
+                self.raw.extend(scheme.encoding.read(value, None).map(SmallVec::into_vec));
+                continue;
+            }
             match read(value) {
                 Ok((digest, spelling)) => {
                     self.entries.push(ClaimedSignature {
@@ -136,11 +167,13 @@ impl Claimed {
                 Err(bytes) => undecoded = undecoded.or(Some(bytes)),
             }
         }
+        let algorithm = scheme.algorithm;
         if let Some(bytes) = undecoded.filter(|_| self.entries.is_empty()) {
-            self.mistakes.push(Mistake::NoDigest { header, bytes });
+            self.mistakes.push(Mistake::NoDigest { header, bytes, algorithm });
         }
-        let is_known = |label: &String| known.iter().any(|version| version.label == label);
-        if !labels.is_empty() && !labels.iter().any(is_known) {
+        let is_known = |label: &String| known.iter().any(|version| version.name() == label);
+        let has_names = known.iter().any(|version| !version.name().is_empty());
+        if has_names && !labels.is_empty() && !labels.iter().any(is_known) {
             self.mistakes.push(Mistake::UnknownVersion { header, known });
         }
     }
@@ -167,27 +200,33 @@ fn is_version(text: &str) -> bool {
         || (digits.starts_with(|c: char| c.is_ascii_digit()) && text.len() <= MAX_VERSION)
 }
 
-/// A digest and its spelling. The error is the number of bytes that the text decodes to, 0 if it does not decode.
-fn read(text: &str) -> Result<(Digest, Spelling), usize> {
+/// A signature in any spelling, or how many bytes it decodes to, if no algorithm makes so many.
+fn read(text: &str) -> Result<(Vec<u8>, Spelling), usize> {
+    let of_length = |bytes: Vec<u8>, spelling| match bytes.len() {
+        20 | 32 | 48 | 64 => Ok((bytes, spelling)),
+        other => Err(other),
+    };
     if let Ok(bytes) = hex::decode(text) {
-        return <Digest>::try_from(&*bytes).map(|digest| (digest, Spelling::Hex)).map_err(|_| bytes.len());
+        return of_length(bytes, Spelling::Hex);
     }
     if let Some(digest) = digest::from_base64(text) {
-        return Ok((digest, Spelling::Base64));
+        return Ok((digest.to_vec(), Spelling::Base64));
     }
     let plain = text.trim_end_matches('=').replace('-', "+").replace('_', "/");
     let bytes = digest::lenient_base64(&plain).ok_or(0_usize)?;
-    if let Ok(digest) = <Digest>::try_from(&*bytes) {
-        let url = text.contains(['-', '_']);
-        return Ok((digest, if url { Spelling::Base64Url } else { Spelling::LooseBase64 }));
-    }
     let inner = std::str::from_utf8(&bytes).ok().and_then(|inner| hex::decode(inner).ok());
-    match inner.map(|inner| <Digest>::try_from(&*inner)) {
-        Some(Ok(digest)) => Ok((digest, Spelling::Base64OfHex)),
-        _ => Err(bytes.len()),
+    if let Some(Ok((digest, _))) = inner.map(|inner| of_length(inner, Spelling::Base64OfHex)) {
+        return Ok((digest, Spelling::Base64OfHex));
     }
+    let spelling = if text.contains(['-', '_']) {
+        Spelling::Base64Url
+    } else if Encoding::Base64.read(text, None).is_some() && text.len().is_multiple_of(4) {
+        Spelling::Base64
+    } else {
+        Spelling::LooseBase64
+    };
+    of_length(bytes, spelling)
 }
 
-/// No usual mistake puts more signatures into one header.
 const MAX_TOKENS: usize = 64;
 const MAX_VERSION: usize = 4;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{Alteration, SignedString};
 use crate::provider::signature::Encoding;
-use crate::provider::signature::scheme::{Labels, SecretForm, Version};
+use crate::provider::signature::scheme::{Algorithm, Labels, SecretForm, Version};
 
 /// Makes [`Mistake`] of its rows: the mistake, its label, its text, and what the text shows beside the mistake's own
 /// fields.
@@ -53,8 +53,8 @@ mistakes! {
     HeaderEmpty(name: &'static str) = "header_empty",
         "The header {name} is empty: send its value.";
     // `bytes`: 0 for a text that cannot be read.
-    NoDigest { header: &'static str, bytes: usize } = "no_digest",
-        "{header} holds {found}: send a whole HMAC-SHA256, which has 32 bytes.", found = length(*bytes);
+    NoDigest { header: &'static str, bytes: usize, algorithm: Algorithm } = "no_digest",
+        "{header} holds {found}: send a whole {algorithm}.", found = length(*bytes), algorithm = whole(*algorithm);
     UnknownVersion { header: &'static str, known: &'static [Version] } = "unknown_version",
         "No signature in {header} has a known version: write it with {known}.", known = Labels(known);
     TimestampMissing { header: &'static str, key: &'static str } = "timestamp_missing",
@@ -79,6 +79,11 @@ mistakes! {
     // `expected`: the parts of the right string, such as `timestamp.body`.
     SignedOver { form: SignedString, expected: String } = "other_string_signed",
         "The secret is right, but another string was signed: {form}. The string to sign is {expected}.";
+    Algorithm { found: &'static str, expected: &'static str } = "other_algorithm",
+        "The secret is right, but the signature is by {found}: sign by {expected}.";
+    // `key`: a key of the definition; `value`: what it probably is.
+    Defined { key: &'static str, value: String } = "definition",
+        "{said}", said = defined(key, value);
     Altered(alteration: Alteration) = alteration.label(),
         "{alteration}";
     BodyEmpty = "body_empty",
@@ -125,9 +130,34 @@ impl Mistake {
     }
 }
 
+/// What a key of a definition probably is.
+fn defined(key: &str, value: &str) -> String {
+    let fix = "correct the definition, if other deliveries of this provider fail too";
+    match key {
+        "signed" => {
+            let alone = if value == "{body}" { " alone" } else { "" };
+            format!("The signature matches over `{value}`{alone}: `signed` is probably `{value}`; {fix}.")
+        }
+        _ => format!("The signature matches with {key} = {value:?}: `{key}` is probably {value:?}; {fix}."),
+    }
+}
+
+/// A signature by this algorithm, and its length.
+fn whole(algorithm: Algorithm) -> String {
+    let name = match algorithm {
+        Algorithm::HmacSha256 => "HMAC-SHA256",
+        other => other.label(),
+    };
+    match algorithm.signature_len() {
+        Some(bytes) => format!("{name}, which has {bytes} bytes"),
+        None => name.to_owned(),
+    }
+}
+
 fn length(bytes: usize) -> String {
     match bytes {
         0 => "neither hex nor base64".to_owned(),
+        32 => "32 bytes, as SHA-256 makes them".to_owned(),
         20 => "20 bytes, as SHA-1 makes them".to_owned(),
         48 => "48 bytes, as SHA-384 makes them".to_owned(),
         64 => "64 bytes, as SHA-512 makes them".to_owned(),
@@ -159,6 +189,29 @@ impl From<Encoding> for Spelling {
         match encoding {
             Encoding::Hex => Spelling::Hex,
             Encoding::Base64 => Spelling::Base64,
+            Encoding::Base64Url => Spelling::Base64Url,
+        }
+    }
+}
+
+impl Spelling {
+    /// Whether signatures of this encoding may be spelt so.
+    pub(super) fn is_read_as(self, encoding: Encoding) -> bool {
+        match self {
+            Spelling::Hex => encoding == Encoding::Hex,
+            Spelling::Base64 => encoding == Encoding::Base64,
+            Spelling::Base64Url => encoding == Encoding::Base64Url,
+            Spelling::LooseBase64 | Spelling::Base64OfHex => false,
+        }
+    }
+
+    /// The encoding that a definition would name.
+    pub(super) fn encoding(self) -> Option<Encoding> {
+        match self {
+            Spelling::Hex => Some(Encoding::Hex),
+            Spelling::Base64 => Some(Encoding::Base64),
+            Spelling::Base64Url => Some(Encoding::Base64Url),
+            Spelling::LooseBase64 | Spelling::Base64OfHex => None,
         }
     }
 }
@@ -203,16 +256,30 @@ pub enum KeyReading {
 impl From<SecretForm> for KeyReading {
     fn from(form: SecretForm) -> KeyReading {
         match form {
-            SecretForm::Text => KeyReading::Text,
-            SecretForm::Whsec => KeyReading::Base64,
+            SecretForm::Text | SecretForm::PublicKey { .. } => KeyReading::Text,
+            SecretForm::Hex => KeyReading::Hex,
+            SecretForm::Base64 | SecretForm::Whsec => KeyReading::Base64,
         }
     }
 }
 
 impl KeyReading {
+    /// The form of a secret that a definition would name for this reading.
+    pub(super) fn form(self) -> Option<&'static str> {
+        match self {
+            KeyReading::Text => Some("text"),
+            KeyReading::Base64 => Some("base64"),
+            KeyReading::Hex => Some("hex"),
+            _ => None,
+        }
+    }
+
     /// Says which key was used, and how to fix that.
     fn said(self, expected: SecretForm) -> String {
         let expected = match expected {
+            SecretForm::Hex => "this provider's key is what hex decodes to",
+            SecretForm::Base64 => "this provider's key is what base64 decodes to",
+            SecretForm::PublicKey { .. } => "this provider's key is a public key",
             SecretForm::Text => "this provider's key is the secret's whole text, prefix and all",
             SecretForm::Whsec => "this provider's key is what base64 decodes to after whsec_",
         };

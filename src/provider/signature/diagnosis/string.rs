@@ -4,7 +4,9 @@
 
 use std::fmt;
 
-use crate::provider::signature::{Part, Scheme};
+use super::claimed::Claimed;
+use crate::provider::signature::covered::Covered;
+use crate::provider::signature::{Part, Scheme, SignedRequest};
 
 /// The text around the body in the signed string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +29,15 @@ pub enum SignedString {
     Seconds,
     /// A version before the right parts, as Slack has it.
     Versioned,
+    /// The URL or the path before the body.
+    WithUrl,
+    /// The values of other headers before the body.
+    Headers,
 }
 
 impl SignedString {
     /// Every string but the expected one, the likeliest first.
-    pub(super) const WRONG: [SignedString; 16] = [
+    pub(super) const WRONG: [SignedString; 17] = [
         SignedString::BodyAlone,
         SignedString::WithoutTimestamp,
         SignedString::WithoutId,
@@ -48,17 +54,21 @@ impl SignedString {
         SignedString::Separated("&"),
         SignedString::OtherOrder,
         SignedString::Versioned,
+        SignedString::WithUrl,
     ];
 
-    /// The texts before and after the body, in each way that this string may be built.
+    /// The text before the body and after it, each with the template by which a definition would say it.
     pub(super) fn around(
         self,
         scheme: &Scheme,
-        id: Option<&str>,
-        stamp: Option<&str>,
-    ) -> Vec<(String, String)> {
-        let before = |text: Option<String>| text.map(|text| (text, String::new())).into_iter().collect();
-        let with_id = scheme.id.is_some();
+        claimed: &Claimed,
+        request: &SignedRequest<'_>,
+    ) -> Vec<(String, String, String)> {
+        let (id, stamp) = (claimed.id.as_deref(), claimed.timestamp.as_deref());
+        let before = |text: Option<String>, template: &str| {
+            text.map(|text| (text, String::new(), format!("{template}{{body}}"))).into_iter().collect()
+        };
+        let with_id = scheme.carriers.iter().any(|carrier| carrier.id.is_some());
         let head = |stamp: &str, between: &str| {
             if with_id {
                 Some(format!("{}{between}{stamp}{between}", id?))
@@ -66,29 +76,54 @@ impl SignedString {
                 Some(format!("{stamp}{between}"))
             }
         };
+        let names = |between: &str| {
+            let id = if with_id { format!("{{id}}{between}") } else { String::new() };
+            format!("{id}{{timestamp}}{between}")
+        };
         match (self, stamp) {
-            (SignedString::BodyAlone, _) => before(Some(String::new())),
-            (SignedString::WithoutTimestamp, _) if with_id => before(id.map(|id| format!("{id}."))),
-            (SignedString::Expected, _) => expected(scheme, id, stamp).into_iter().collect(),
-            (SignedString::WithoutId, Some(stamp)) if with_id => before(Some(format!("{stamp}."))),
-            (SignedString::Separated(between), Some(stamp)) => before(head(stamp, between)),
-            (SignedString::Milliseconds, Some(stamp)) => before(head(&format!("{stamp}000"), ".")),
+            (SignedString::BodyAlone, _) => before(Some(String::new()), ""),
+            (SignedString::WithoutTimestamp, _) if with_id => before(id.map(|id| format!("{id}.")), "{id}."),
+            (SignedString::Expected, _) => expected(scheme, id, stamp, request).into_iter().collect(),
+            (SignedString::WithoutId, Some(stamp)) if with_id => {
+                before(Some(format!("{stamp}.")), "{timestamp}.")
+            }
+            (SignedString::Separated(between), Some(stamp)) => before(head(stamp, between), &names(between)),
+            (SignedString::Milliseconds, Some(stamp)) => {
+                before(head(&format!("{stamp}000"), "."), &names("."))
+            }
             (SignedString::Seconds, Some(stamp)) if stamp.len() > SECONDS_LEN => {
-                before(stamp.get(..stamp.len() - 3).and_then(|seconds| head(seconds, ".")))
+                let seconds = stamp.get(..stamp.len() - 3).and_then(|seconds| head(seconds, "."));
+                before(seconds, &names("."))
             }
             (SignedString::OtherOrder, Some(stamp)) => {
-                let mut ways = vec![(String::new(), format!(".{stamp}"))];
+                let way =
+                    |before: String, after: String, template: &str| (before, after, template.to_owned());
+                let mut ways = vec![way(String::new(), format!(".{stamp}"), "{body}.{timestamp}")];
+                ways.push(way(String::new(), stamp.to_owned(), "{body}{timestamp}"));
                 if let Some(id) = id.filter(|_| with_id) {
-                    ways.push((format!("{stamp}.{id}."), String::new()));
-                    ways.push((String::new(), format!(".{id}.{stamp}")));
-                    ways.push((String::new(), format!(".{stamp}.{id}")));
+                    ways.push(way(format!("{stamp}.{id}."), String::new(), "{timestamp}.{id}.{body}"));
+                    ways.push(way(String::new(), format!(".{id}.{stamp}"), "{body}.{id}.{timestamp}"));
+                    ways.push(way(String::new(), format!(".{stamp}.{id}"), "{body}.{timestamp}.{id}"));
                 }
                 ways
             }
             (SignedString::Versioned, Some(stamp)) => ["v0:", "v1:", "v2:"]
                 .into_iter()
-                .filter_map(|version| Some((format!("{version}{}", head(stamp, ":")?), String::new())))
+                .filter_map(|version| {
+                    let text = format!("{version}{}", head(stamp, ":")?);
+                    Some((text, String::new(), format!("{version}{}{{body}}", names(":"))))
+                })
                 .collect(),
+            (SignedString::WithUrl, _) => {
+                let url = format!("{}{}", request.public_url, request.target);
+                [
+                    (url.clone(), "{url}{body}".to_owned()),
+                    (format!("{}{url}", request.method), "{method}{url}{body}".to_owned()),
+                    (request.target.to_owned(), "{path}{body}".to_owned()),
+                ]
+                .map(|(text, template)| (text, String::new(), template))
+                .to_vec()
+            }
             _ => Vec::new(),
         }
     }
@@ -108,28 +143,30 @@ impl fmt::Display for SignedString {
             SignedString::Seconds => {
                 "the timestamp in seconds, while the header has a finer one; send seconds too"
             }
+            SignedString::WithUrl => "the URL and the body",
+            SignedString::Headers => "other headers and the body",
             SignedString::Versioned => "a version before its parts, as in v0:timestamp:body",
         })
     }
 }
 
-/// The texts before and after the body, as the scheme says.
-fn expected(scheme: &Scheme, id: Option<&str>, stamp: Option<&str>) -> Option<(String, String)> {
-    let (mut before, mut after) = (String::new(), None);
-    for part in scheme.signed {
-        let text = match part {
-            Part::Id => id?,
-            Part::Timestamp => stamp?,
-            Part::Text(text) => text,
-            Part::Body => {
-                after = Some(String::new());
-                continue;
-            }
-        };
-        after.as_mut().unwrap_or(&mut before).push_str(text);
+/// The text before the body and after it, as the scheme has it.
+fn expected(
+    scheme: &Scheme,
+    id: Option<&str>,
+    stamp: Option<&str>,
+    request: &SignedRequest<'_>,
+) -> Option<(String, String, String)> {
+    let lacks = |part, value: Option<&str>| scheme.covers(part) && value.is_none();
+    if lacks(Part::Id, id) || lacks(Part::Timestamp, stamp) {
+        return None;
     }
-    Some((before, after.unwrap_or_default()))
+    let at = scheme.signed.iter().position(|part| *part == Part::Body)?;
+    let (before, after) = (scheme.signed.get(..at)?, scheme.signed.get(at + 1..)?);
+    let covered =
+        Covered { request: *request, id: id.unwrap_or_default(), timestamp: stamp.unwrap_or_default() };
+    let text = |parts| String::from_utf8(covered.text(parts)).ok();
+    Some((text(before)?, text(after)?, String::new()))
 }
 
-/// Unix seconds have ten digits until the year 2286.
 const SECONDS_LEN: usize = 10;

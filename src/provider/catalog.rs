@@ -1,0 +1,181 @@
+//! Every provider that a config knows: the built-in ones, and those that it defines.
+//!
+//! Keeps true: a definition lives until the process ends. A reload makes only those that it has not made before.
+
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use super::definition::compile;
+use super::{Origin, Provider, anduin, atelio, basiq, iof, securitize};
+use crate::config::definitions::{self, Definition};
+use crate::config::{Located, Problem, quote_key};
+
+/// The providers of one config.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    defined: Vec<&'static Provider>,
+}
+
+impl Catalog {
+    /// Compiles a config's definitions, and adds their mistakes to `problems`.
+    pub fn of(definitions: &[Definition], problems: &mut Vec<Problem>) -> Catalog {
+        let mut catalog = Catalog::default();
+        for (at, definition) in definitions.iter().enumerate() {
+            let before = definitions.get(..at).unwrap_or_default();
+            if let Some(what) = name_flaw(&definition.name, before) {
+                let key = format!("providers.{}", quote_key(&definition.name.value));
+                problems.push(Problem { at: definition.name.at, key, what, warning: false });
+                continue;
+            }
+            match remembered(definition, &catalog) {
+                Ok(provider) => catalog.defined.push(provider),
+                Err(wrong) => problems.extend(wrong),
+            }
+        }
+        catalog
+    }
+
+    /// The provider of that name.
+    pub fn by_name(&self, name: &str) -> Option<&'static Provider> {
+        self.iter().find(|provider| provider.name == name)
+    }
+
+    /// Every provider: the built-in ones, then those of the config in its order.
+    pub fn iter(&self) -> impl Iterator<Item = &'static Provider> + '_ {
+        built_ins().chain(self.defined.iter().copied())
+    }
+}
+
+/// The built-in providers: the coded ones first.
+pub fn built_ins() -> impl Iterator<Item = &'static Provider> {
+    CODED.into_iter().chain(BUILT_IN.iter().map(|(_, provider)| provider))
+}
+
+/// The built-in provider of that name.
+pub fn built_in(name: &str) -> Option<&'static Provider> {
+    built_ins().find(|provider| provider.name == name)
+}
+
+/// The definition of a built-in provider as it is kept, with its comments. None: code defines it.
+pub fn source(name: &str) -> Option<&'static str> {
+    DEFINITIONS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// The providers that are read by code.
+pub static CODED: [&Provider; 5] =
+    [&securitize::PROVIDER, &anduin::PROVIDER, &basiq::PROVIDER, &atelio::PROVIDER, &iof::PROVIDER];
+
+/// Declares the files of built-in definitions, by the names of their providers.
+macro_rules! definitions {
+    ($($name:literal)+) => {
+        const DEFINITIONS: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("definitions/", $name, ".toml")))),+];
+    };
+}
+
+definitions! {
+    "standard-webhooks"
+    "github"
+    "gitlab"
+    "stripe"
+    "shopify"
+    "slack"
+    "zoom"
+    "meta"
+    "discord"
+    "hubspot"
+    "paddle"
+    "sendgrid"
+    "square"
+    "linear"
+    "sentry"
+    "pagerduty"
+    "typeform"
+    "calendly"
+    "docusign"
+    "telegram"
+    "microsoft-graph"
+}
+
+static BUILT_IN: LazyLock<Vec<(&str, Provider)>> = LazyLock::new(|| {
+    let mut made: Vec<(&str, Provider)> = Vec::new();
+    for (name, text) in DEFINITIONS {
+        let (definitions, _) = definitions::parse(text);
+        let definition = definitions.into_iter().next();
+        // A test compiles every built-in definition, and expects no problem.
+        let provider = definition.and_then(|definition| compile(&definition, Origin::BuiltIn, |_| None).ok());
+        made.extend(provider.map(|provider| (*name, provider)));
+    }
+    made
+});
+
+/// A definition, the provider that it is like, and what was made of them.
+type Made = (Definition, Option<&'static Provider>, &'static Provider);
+
+/// The provider of a definition. A definition that was compiled before, over the same base, gives the same provider.
+fn remembered(definition: &Definition, above: &Catalog) -> Result<&'static Provider, Vec<Problem>> {
+    static MADE: Mutex<Vec<Made>> = Mutex::new(Vec::new());
+    let base = definition.like.as_ref().and_then(|like| above.by_name(&like.value));
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_same = |other: Option<&'static Provider>| match (base, other) {
+        (Some(one), Some(other)) => std::ptr::eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    };
+    if let Some((.., provider)) = made.iter().find(|(known, over, _)| known == definition && is_same(*over)) {
+        return Ok(provider);
+    }
+    let provider: &'static Provider =
+        Box::leak(Box::new(compile(definition, Origin::Config, |name| above.by_name(name))?));
+    made.push((definition.clone(), base, provider));
+    Ok(provider)
+}
+
+/// Why a definition cannot have its name.
+fn name_flaw(name: &Located<String>, before: &[Definition]) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let text = &name.value;
+    if !(1..=64).contains(&text.len()) || !text.chars().all(allowed) {
+        return Some("expected a name of 1 to 64 of A-Z a-z 0-9 . _ -".to_owned());
+    }
+    if built_in(text).is_some() {
+        return Some(format!(
+            "{text} is built in; choose another name, and like = {text:?} to start from it"
+        ));
+    }
+    let taken = [crate::base::label::UNKNOWN, crate::base::label::UNMAPPED].contains(&&**text);
+    let again = before.iter().any(|other| other.name.value == *text);
+    (taken || again).then(|| "this name is taken; choose another".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_definition_compiles() {
+        for (name, text) in DEFINITIONS {
+            let (definitions, problems) = definitions::parse(text);
+            assert_eq!(problems, [], "{name}");
+            let [definition] = definitions.as_slice() else { panic!("{name}: one definition a file") };
+            assert_eq!(definition.name.value, *name);
+            compile(definition, Origin::BuiltIn, |_| None)
+                .unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+            assert!(text.starts_with("# "), "{name}: the pages that it was made from");
+        }
+    }
+
+    #[test]
+    fn a_reload_makes_no_provider_again() {
+        let text = "[providers.acme]\nlike = \"github\"\n[providers.acme2]\nlike = \"acme\"\n";
+        let catalog = || {
+            let (definitions, problems) = definitions::parse(text);
+            assert_eq!(problems, []);
+            let mut problems = Vec::new();
+            let catalog = Catalog::of(&definitions, &mut problems);
+            assert_eq!(problems, []);
+            catalog
+        };
+        let (one, other) = (catalog(), catalog());
+        assert_eq!(one.defined.len(), 2);
+        assert!(one.defined.iter().zip(&other.defined).all(|(one, other)| std::ptr::eq(*one, *other)));
+    }
+}
