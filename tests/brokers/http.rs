@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
+use hookgate::base::clock;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use support::{
@@ -139,7 +140,7 @@ async fn a_late_confirm_counts_and_the_event_is_posted_once() {
     service.replies(|_| Reply::Hang);
     let home = before(&service).with("queue.deadline", "300ms");
     let gateway = home.serve().await;
-    let began = Instant::now();
+    let began = clock::instant();
     gateway.deliver(&basiq_about("late", "one")).await.assert_accepted("late");
     assert!(began.elapsed() >= Duration::from_millis(300), "the service had its time");
     assert_eq!(gateway.metric("hookgate_spool_events").await, 1.0);
@@ -217,10 +218,10 @@ async fn what_is_not_taken_now_comes_again_under_its_id() {
     until("the other is not held up", async || service.taken().iter().any(|one| one.id() == "other")).await;
     drained(&gateway).await;
     let posted = service.posted();
-    for number in 0..failures.len() {
+    for (number, failure) in failures.iter().enumerate() {
         let id = format!("e{number}");
         let tries: Vec<_> = posted.iter().filter(|one| one.header("webhook-id") == id).collect();
-        assert_eq!(tries.len(), 2, "{:?}", failures[number]);
+        assert_eq!(tries.len(), 2, "{failure:?}");
         assert!(tries[1].at - tries[0].at >= Duration::from_millis(990), "a backoff of a second");
         assert_eq!(tries[0].body, tries[1].body);
     }
@@ -284,7 +285,7 @@ async fn after_ten_refusals_an_event_is_a_dead_letter_and_frees_its_subject() {
     for id in ["bad", "good"] {
         gateway.deliver(&basiq_about(id, "one")).await.assert_accepted(id);
     }
-    let began = Instant::now();
+    let began = clock::instant();
     while gateway.metric("hookgate_spool_dead_total{source=\"basiq\"}").await == 0.0 {
         assert!(began.elapsed() < Duration::from_secs(400));
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -441,7 +442,7 @@ async fn a_stop_leaves_what_hangs_to_the_next_start() {
     })
     .await;
     gateway.sigterm();
-    let stopping = Instant::now();
+    let stopping = clock::instant();
     assert_eq!(gateway.exit().await.code(), Some(0));
     assert!(stopping.elapsed() < Duration::from_secs(25), "{:?}", stopping.elapsed());
     service.replies(|_| Reply::Status(200));

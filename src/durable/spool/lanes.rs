@@ -234,7 +234,7 @@ impl Lanes {
     /// Records how an event's try ended. Returns why the event is given up, if it is.
     fn record(&self, key: &LaneKey, failed: Option<&EnqueueError>) -> Option<String> {
         let mut state = self.lock();
-        let Some(url) = state.urls.get_mut(&key.url) else { return None };
+        let url = state.urls.get_mut(&key.url)?;
         if url.destination.unreachable_until().is_none() {
             url.retry_unreachable();
         } else if matches!(failed, Some(EnqueueError::Unreachable)) {

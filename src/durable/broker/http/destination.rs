@@ -165,3 +165,44 @@ impl Destination {
 /// The most requests on their way to one URL.
 const AT_ONCE: usize = 32;
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_of_a_request_says_what_the_next_one_may_expect() {
+        let to = Destination::new(0, "http://127.0.0.1:3000/hooks?key=hush");
+        assert_eq!((to.name().as_str(), to.is_away(), to.failure()), ("127.0.0.1:3000", false, None));
+        to.record(Ended::Unreachable("nothing listens there".to_owned()));
+        assert!(to.is_away() && to.unreachable_until().is_some() && to.failure().is_some());
+        to.record(Ended::Failed("it answered 503".to_owned(), Some(Duration::from_secs(60))));
+        assert!(!to.is_away() && to.unreachable_until().is_none(), "it answers");
+        assert!(to.paused_until().is_some() && to.failure().unwrap().contains("503"));
+        to.record(Ended::NoAnswer("it did not answer in time".to_owned()));
+        assert!(to.is_away() && to.unreachable_until().is_none());
+        to.record(Ended::Answered);
+        assert_eq!((to.is_away(), to.failure()), (false, None));
+        assert!(to.paused_until().is_some(), "the pause stands");
+    }
+
+    #[test]
+    fn a_late_answer_makes_a_service_silent_unless_another_came_meanwhile() {
+        let to = Destination::new(0, "http://127.0.0.1:3000/");
+        let before = to.answers();
+        to.record(Ended::Answered);
+        to.on_late(before);
+        assert_eq!((to.is_away(), to.failure()), (false, None));
+        to.on_late(to.answers());
+        assert!(to.is_away() && to.failure().is_some());
+        to.record(Ended::Answered);
+        assert_eq!((to.is_away(), to.failure()), (false, None));
+    }
+
+    #[test]
+    fn what_makes_no_url_has_none() {
+        for url in ["http://", "http://:80/", "http://a b/", "/events", "mailto:a@b"] {
+            assert!(Destination::new(0, url).url.is_none(), "{url}");
+        }
+    }
+}
