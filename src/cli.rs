@@ -6,10 +6,12 @@
 mod act;
 mod audit;
 mod backup;
+mod capture;
 mod check;
 mod dead;
 mod demo;
 mod events;
+mod providers;
 mod quarantine;
 mod schema;
 mod send;
@@ -70,6 +72,11 @@ enum Command {
     Send(send::Send),
     /// Explain why a captured delivery passes or fails.
     Verify(verify::Verify),
+    /// Show the providers that this config knows, and try a definition on a captured delivery.
+    Providers {
+        #[command(subcommand)]
+        command: providers::Providers,
+    },
     /// Read the queue, and handle dead letters.
     Events {
         #[command(subcommand)]
@@ -114,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check::run(&global, &check),
         Command::Send(send) => send::run(&global, &send),
         Command::Verify(verify) => verify::run(&global, &verify),
+        Command::Providers { command } => providers::run(&global, &command),
         Command::Events { command } => events::run(&global, &command),
         Command::Audit { command } => audit_log(&global, &command),
         Command::Quarantine { command } => quarantine::run(&global, &command),

@@ -162,6 +162,17 @@ impl Provider {
         ParsedPayload { identity, id_is_signed, ..ParsedPayload::default() }
     }
 
+    /// For the author of a definition: each key of `[event]`, its pointer, and the value there. Empty if code reads.
+    pub fn places(
+        &self,
+        document: &normalize::Document<'_>,
+        request: &SignedRequest<'_>,
+        signed: Option<Signed<'_>>,
+    ) -> Vec<(&'static str, &'static str, Option<String>)> {
+        let body = object::Value::parse(document.json()).ok();
+        self.reader.rules().map(|rules| rules.places(body, request, signed)).unwrap_or_default()
+    }
+
     /// The algorithms of its signatures, each once.
     pub fn algorithms(&self) -> Vec<&'static str> {
         let mut algorithms: Vec<_> =

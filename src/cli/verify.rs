@@ -3,8 +3,6 @@
 //! Keeps true: the gateway's own code decides whether a delivery passes. The output holds no secret, signature or
 //! digest.
 
-mod capture;
-
 use std::io;
 use std::path::PathBuf;
 
@@ -13,6 +11,7 @@ use hyper::HeaderMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::capture;
 use super::terminal::safe;
 use super::{Cli, CommandResult, FAILED, Failure, Global, OK, print_line};
 use crate::base::clock::Clock;

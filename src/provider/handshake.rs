@@ -2,6 +2,8 @@
 //!
 //! Keeps true: an answer holds only values from the request, the definition and the key that verified it.
 
+use std::fmt;
+
 use serde_json::{Map, Value as Json};
 
 use super::object::{Object, Value};
@@ -61,6 +63,16 @@ pub enum HandshakeAnswer {
     Status(u16),
     /// The request lacks a value of the answer.
     Incomplete(&'static str),
+}
+
+impl fmt::Display for HandshakeAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandshakeAnswer::Json(json) => write!(f, "200 with {json}"),
+            HandshakeAnswer::Status(status) => write!(f, "{status}"),
+            HandshakeAnswer::Incomplete(member) => write!(f, "400: it lacks the value of {member:?}"),
+        }
+    }
 }
 
 impl BodyHandshake {

@@ -80,7 +80,8 @@ impl<'a> Document<'a> {
         Document { raw: request.body, form: is_form.then(|| form::to_json(request.body)).flatten() }
     }
 
-    fn json(&self) -> &[u8] {
+    /// The JSON.
+    pub fn json(&self) -> &[u8] {
         self.form.as_ref().map_or(self.raw, String::as_bytes)
     }
 }

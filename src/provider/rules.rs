@@ -2,6 +2,8 @@
 //!
 //! Keeps true: a rule is compiled once. Reading a payload never fails: fields that cannot be read are left out.
 
+mod places;
+
 use std::borrow::Cow;
 
 use jiff::Timestamp;

@@ -11,6 +11,7 @@ mod covered;
 pub mod diagnosis;
 mod digest;
 mod fingerprint;
+mod inspect;
 mod key;
 mod list;
 mod message_id;
@@ -23,6 +24,7 @@ use claim::Claim;
 use covered::Covered;
 pub use digest::Encoding;
 pub use fingerprint::{fingerprint, without_signatures};
+pub use inspect::{Inspection, inspect};
 pub(crate) use key::is_hex_key;
 pub use key::{Key, KeyError};
 pub use scheme::{

@@ -6,7 +6,7 @@
 mod authenticated;
 mod drift;
 pub mod headers;
-mod keys;
+pub mod keys;
 mod memory;
 mod near;
 mod rates;

@@ -60,6 +60,16 @@ impl<'a> Claim<'a> {
         self.signatures.iter().any(|(version, _)| version.old == old)
     }
 
+    /// How many well-formed signatures there are.
+    pub(super) fn count(&self) -> usize {
+        self.signatures.len()
+    }
+
+    /// The signed text.
+    pub(super) fn signed_text(&self, scheme: &Scheme) -> Vec<u8> {
+        self.covered.text(scheme.signed)
+    }
+
     /// The first key that made any of the signatures over `body`.
     pub(super) fn matching_key<'k>(
         &self,

@@ -30,24 +30,15 @@ impl Builder<'_> {
             let dated = &secret.value;
             let Some(text) = self.resolve_key(secret.at, &dated.reference, provider) else { continue };
             self.warn_of_weakness(slot, provider, &text);
-            let kind = SecretKind::of(&text, schemes);
-            let mut failed: Option<KeyError> = None;
-            let mut used = false;
-            let takers = kind.takers(schemes);
-            for verifier in verifiers.iter_mut().filter(|verifier| takers(&verifier.scheme)) {
-                match Key::new(&verifier.scheme, &text) {
-                    Ok(key) => {
-                        verifier.keys.push(key.at(slot).within(dated.not_before, dated.not_after));
-                        used = true;
-                    }
-                    Err(error) => failed = failed.or(Some(error)),
+            let added =
+                add_key(&mut verifiers, &text, |key| key.at(slot).within(dated.not_before, dated.not_after));
+            match added {
+                Ok(true) => {}
+                Ok(false) => {
+                    let kind = SecretKind::of(&text, schemes).name();
+                    self.error(secret, "secrets", format!("{kind} cannot be a secret of {}", provider.name));
                 }
-            }
-            if let Some(error) = failed.filter(|_| !used) {
-                self.error(secret, "secrets", error.to_string());
-            } else if !used {
-                let what = format!("{} cannot be a secret of {}", kind.name(), provider.name);
-                self.error(secret, "secrets", what);
+                Err(error) => self.error(secret, "secrets", error.to_string()),
             }
         }
         verifiers
@@ -99,6 +90,41 @@ impl Builder<'_> {
             _ => false,
         })
     }
+}
+
+/// The verifiers of a provider with these secrets, for a trial without a source.
+///
+/// # Errors
+/// If a secret is none of the provider's.
+pub fn verifiers(provider: &Provider, secrets: &[Secret]) -> Result<Vec<Verifier>, KeyError> {
+    let schemes = provider.signing.schemes();
+    let mut verifiers: Vec<Verifier> =
+        schemes.iter().map(|scheme| Verifier { scheme: *scheme, keys: Vec::new() }).collect();
+    for (slot, secret) in secrets.iter().enumerate() {
+        add_key(&mut verifiers, secret, |key| key.at(slot))?;
+    }
+    Ok(verifiers)
+}
+
+/// Adds a secret's keys to the schemes of its kind. Returns whether there is one.
+fn add_key(
+    verifiers: &mut [Verifier],
+    secret: &Secret,
+    dated: impl Fn(Key) -> Key,
+) -> Result<bool, KeyError> {
+    let schemes: Vec<Scheme> = verifiers.iter().map(|verifier| verifier.scheme).collect();
+    let takers = SecretKind::of(secret, &schemes).takers(&schemes);
+    let (mut failed, mut used) = (None, false);
+    for verifier in verifiers.iter_mut().filter(|verifier| takers(&verifier.scheme)) {
+        match Key::new(&verifier.scheme, secret) {
+            Ok(key) => {
+                verifier.keys.push(dated(key));
+                used = true;
+            }
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.filter(|_| !used).map_or(Ok(used), Err)
 }
 
 /// What a secret evidently is, by its text.

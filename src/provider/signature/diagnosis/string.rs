@@ -37,12 +37,13 @@ pub enum SignedString {
 
 impl SignedString {
     /// Every string but the expected one, the likeliest first.
-    pub(super) const WRONG: [SignedString; 17] = [
+    pub(super) const WRONG: [SignedString; 18] = [
         SignedString::BodyAlone,
         SignedString::WithoutTimestamp,
         SignedString::WithoutId,
         SignedString::Milliseconds,
         SignedString::Seconds,
+        SignedString::Separated("."),
         SignedString::Separated(""),
         SignedString::Separated(":"),
         SignedString::Separated("\n"),
