@@ -58,7 +58,8 @@ fn every_expected_file_has_its_config() {
 
 #[test]
 fn the_shipped_configs_load_without_a_word() {
-    for name in ["minimal.toml", "full.toml", "http-queue.toml"] {
+    for name in ["minimal.toml", "full.toml", "http-queue.toml", "own-sender.toml", "securitize-signed.toml"]
+    {
         assert_eq!(rendered(&root().join("config").join(name)), [""; 0], "{name}");
     }
 }

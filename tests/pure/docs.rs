@@ -11,7 +11,7 @@ use hookgate::base::label::Label;
 use hookgate::base::reason::{Note, Reason};
 use hookgate::config::{Config, KeyDescription};
 use hookgate::observe::metrics::Metrics;
-use hookgate::provider::catalog;
+use hookgate::provider::{Handshake, Provider, catalog};
 use prometheus::proto::MetricFamily;
 
 #[test]
@@ -30,6 +30,35 @@ fn the_provider_page_lists_every_event_type_and_no_other() {
             .map(|(kind, canonical)| ((*kind).to_owned(), (*canonical).to_owned()));
         assert_eq!(listed, known.collect(), "{}", provider.name);
     }
+}
+
+#[test]
+fn the_front_page_lists_every_defined_provider() {
+    let page = read("README.md");
+    let head = "| `provider` | signed by | handshake | retries for |\n|---|---|---|---|\n";
+    let start = page.find(head).unwrap() + head.len();
+    let end = start + page[start..].find("\n\n").map_or(0, |end| end + 1);
+    let end = if page[start..].starts_with('\n') { start } else { end };
+    let coded: BTreeSet<_> = catalog::CODED.iter().map(|provider| provider.name).collect();
+    let defined = catalog::built_ins().filter(|provider| !coded.contains(provider.name));
+    let row = |provider: &Provider| {
+        let handshake = match provider.handshake {
+            Some(Handshake::Header(header)) => format!("GET, returns `{header}`"),
+            Some(Handshake::Query(query)) => {
+                let method = if query.by_post { "POST" } else { "GET" };
+                format!("{method}, returns `{}`", query.parameter)
+            }
+            Some(Handshake::Body(_)) => "a signed POST".to_owned(),
+            None => String::new(),
+        };
+        let hours = provider.retries_for.map(|time| time.as_secs_f64() / 3600.0);
+        let retries =
+            hours.map_or("not published".to_owned(), |hours| format!("{} h", (hours * 10.0).round() / 10.0));
+        let algorithms: Vec<_> = provider.algorithms().iter().map(|name| format!("`{name}`")).collect();
+        format!("| `{}` | {} | {handshake} | {retries} |\n", provider.name, algorithms.join(", "))
+    };
+    let listed: String = defined.map(row).collect();
+    holds("README.md", &page, start..end, &listed);
 }
 
 #[test]
