@@ -7,6 +7,7 @@ mod commands;
 mod drain;
 mod events;
 mod observe;
+mod providers;
 mod quarantine;
 mod reload;
 mod takeover;

@@ -34,7 +34,7 @@ pub(in crate::cli) struct Attempt {
     #[arg(long, value_name = "FILE")]
     body: PathBuf,
     /// A secret to verify with. Other users of this machine may see it while the command runs; prefer --secret-file.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     secret: Vec<String>,
     /// A file with a secret to verify with.
     #[arg(long, value_name = "FILE")]
