@@ -93,6 +93,7 @@ pub struct ParsedBody<'a> {
     events: ParsedEvents<'a>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "a delivery has one of it, on the stack")]
 enum ParsedEvents<'a> {
     /// The body is the event. `readable`: it is an object, and the list of events that it should hold is there.
     One { parsed: ParsedPayload<'a>, readable: bool },

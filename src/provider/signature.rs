@@ -246,7 +246,9 @@ impl Verifier {
         let texts = pointer::texts(&pointer, each, &request).filter(|texts| !texts.is_empty());
         let texts = texts.ok_or(SignatureError::Missing(pointer.text))?;
         let active = || self.keys.iter().filter(|key| key.is_active_at(now));
-        let key_of = |text: &String| active().filter(|key| key.is_text(text)).last();
+        // Every key is compared, so that the time does not show which one matched.
+        let key_of =
+            |text: &String| active().fold(None, |found, key| key.is_text(text).then_some(key).or(found));
         let keys: Option<Vec<&Key>> = texts.iter().map(key_of).collect();
         let key = keys.and_then(|keys| keys.first().copied());
         let key = key.ok_or_else(|| SignatureError::Mismatch { tried: active().count() })?;

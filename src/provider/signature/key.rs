@@ -149,7 +149,7 @@ impl Key {
             Material::Equal(secret) => {
                 // Hashes have one length, so the comparison does not show the secret's.
                 let own = Sha256::digest(secret.expose());
-                is_any(&own, claimed.map(|text| Sha256::digest(text)))
+                is_any(&own, claimed.map(Sha256::digest))
             }
             Material::Sha1(mac) => is_any(&finish(mac, covered, parts), claimed),
             Material::Sha256(mac) => is_any(&finish(mac, covered, parts), claimed),
