@@ -27,15 +27,17 @@ pub(crate) const REDIS: &str = "redis";
 pub(crate) const EMBEDDED: &str = "embedded";
 pub(crate) const STORED: &str = "embedded, filled";
 pub(crate) const UNKNOWN_FIELD: &str = "redis, unknown field";
+pub(crate) const DEFINED: &str = "redis, defined provider";
 pub(crate) const HTTP2: &str = "redis, HTTP/2";
 pub(crate) const BARE_512: &str = "bare hyper, 512";
 pub(crate) const REDIS_512: &str = "redis, 512";
 
 /// In the order in which they run.
-pub(crate) static CASES: [Case; 8] = [
+pub(crate) static CASES: [Case; 9] = [
     case(BARE, Leg::Bare, Load::Closed(64), None),
     case(REDIS, Leg::Redis, Load::Closed(64), Some(BARE)),
     Case { fields: Fields::OneUnknown, ..case(UNKNOWN_FIELD, Leg::Redis, Load::Closed(64), Some(REDIS)) },
+    case(DEFINED, Leg::Defined, Load::Closed(64), Some(REDIS)),
     case(HTTP2, Leg::Redis, Load::Streams { connections: 4, streams: 16 }, Some(REDIS)),
     case(EMBEDDED, Leg::Embedded, Load::Closed(64), Some(BARE)),
     case(STORED, Leg::Stored, Load::Closed(64), Some(EMBEDDED)),

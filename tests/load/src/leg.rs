@@ -20,6 +20,8 @@ pub(crate) enum Leg {
     Embedded,
     /// The gateway on a Redis that persists nothing.
     Redis,
+    /// `Redis`, with a provider that the config defines.
+    Defined,
     /// `Embedded`, with millions of identities stored before.
     Stored,
 }
@@ -31,6 +33,7 @@ impl Leg {
             Self::Bare => "bare hyper",
             Self::Embedded => "embedded",
             Self::Redis => "redis",
+            Self::Defined => "redis, defined provider",
             Self::Stored => "embedded, filled",
         }
     }
@@ -91,7 +94,7 @@ impl Setup {
             return Ok(Self { address, server, redis: None, admin: None, count_at, _folder: folder });
         }
         let (stores, redis) = match leg {
-            Leg::Redis => {
+            Leg::Redis | Leg::Defined => {
                 let at = free_address()?;
                 (on_redis(at), Some(start_redis(places, at, folder.path()).await?))
             }
@@ -99,7 +102,7 @@ impl Setup {
         };
         let admin = free_address()?;
         let config = folder.path().join("hookgate.toml");
-        fs::write(&config, gateway_config(address, admin, &stores))?;
+        fs::write(&config, gateway_config(address, admin, &stores, leg))?;
         let mut command = Command::new(if count_at.is_some() { &places.counted } else { &places.gateway });
         command.args(["serve", "--config"]).arg(&config);
         let server =
@@ -178,7 +181,11 @@ async fn start_redis(places: &Places, at: SocketAddr, folder: &Path) -> Result<S
 }
 
 /// Defaults but for where to listen.
-fn gateway_config(at: SocketAddr, admin: SocketAddr, stores: &str) -> String {
+fn gateway_config(at: SocketAddr, admin: SocketAddr, stores: &str, leg: Leg) -> String {
+    let (provider, definition) = match leg {
+        Leg::Defined => ("defined", DEFINITION),
+        Leg::Bare | Leg::Redis | Leg::Embedded | Leg::Stored => ("basiq", ""),
+    };
     format!(
         r#"data_dir = "data"
 
@@ -189,13 +196,29 @@ listen = "{at}"
 listen = "{admin}"
 
 {stores}
+{definition}
 [sources.basiq-bench]
-provider = "basiq"
+provider = "{provider}"
 secrets = ["{SECRET}"]
 "#
     )
 }
 
+/// What can be said of Basiq in the grammar of definitions: the same work as its code does.
+const DEFINITION: &str = r#"[providers.defined]
+like = "standard-webhooks"
+
+[providers.defined.event]
+type = "/eventTypeId"
+id = "/eventId"
+subject = { kind = "entity", id = "/links/eventEntity" }
+related = [{ kind = "event", id = "/links/event" }]
+
+[providers.defined.event.types]
+"transactions.updated" = "transactions.updated"
+"user.created" = "user.created"
+"consent.revoked" = "consent.revoked"
+"#;
 /// Where a counting build is to tell its allocations.
 const COUNT_AT: &str = "HOOKGATE_COUNT_AT";
 const EMBEDDED: &str = r#"[dedupe]

@@ -6,7 +6,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::case::{BARE, BARE_512, CASES, Case, EMBEDDED, HTTP2, REDIS, REDIS_512, STORED, UNKNOWN_FIELD};
+use crate::case::{
+    BARE, BARE_512, CASES, Case, DEFINED, EMBEDDED, HTTP2, REDIS, REDIS_512, STORED, UNKNOWN_FIELD,
+};
 use crate::leg::Leg;
 
 /// Under what terms the run was.
@@ -178,6 +180,16 @@ impl Report {
                 "redis, unknown field: requests/s of the figure without",
                 rate(UNKNOWN_FIELD, REDIS),
                 Bound::AtLeast(0.97),
+            ),
+            target(
+                "redis, defined provider: requests/s of the coded one",
+                rate(DEFINED, REDIS),
+                Bound::AtLeast(0.95),
+            ),
+            target(
+                "redis, defined provider: the gateway's CPU a request, of the coded one's",
+                self.ratio(DEFINED, REDIS, |sample| sample.cpu_micros),
+                Bound::AtMost(1.05),
             ),
             target(
                 "KB resident an idle connection",
