@@ -139,7 +139,8 @@ impl Provider {
         match self.reader {
             Reader::Rules(rules) => rules.read(payload, body, request, signed),
             Reader::Code { read, .. } => {
-                let id_is_signed = signed.is_some() && self.signed_id.is_some();
+                let is_covered = signed.is_some_and(|signed| signed.scheme.algorithm.covers_body());
+                let id_is_signed = is_covered && self.signed_id.is_some();
                 ParsedPayload { id_is_signed, ..read(payload, signed) }
             }
         }

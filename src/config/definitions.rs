@@ -189,7 +189,6 @@ pub(super) fn definitions() -> ValueKind<Vec<Definition>> {
         Some(Shown::Table(definitions.iter().map(one).collect()))
     };
     ValueKind {
-        changes: |_, _, _, _| (),
         nested: Some(|above, keys| keys::describe::<Definition>(&format!("{above}.NAME"), keys)),
         ..ValueKind::new("a table", |_, _| Vec::new(), read, show)
     }

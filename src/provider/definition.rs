@@ -144,24 +144,32 @@ impl Compiler<'_> {
 
     /// An id in a header or a query must be signed, since anybody could replay a delivery under a new one.
     fn check_id(&mut self, rules: &'static EventRules, schemes: &'static [Scheme]) {
-        let Some(event) = &self.definition.event else { return };
+        // An inherited id may have lost its cover to a signature of this definition.
+        let of = self.definition;
+        let own_id = of.event.as_ref().and_then(|event| event.id.first());
+        let own_signed = of.signature.as_ref().and_then(|signatures| signatures.first());
+        let (at, key) = match (own_id, own_signed) {
+            (Some(id), _) => (id, "event.id"),
+            (None, Some(signature)) => (&signature.signed, "signature.signed"),
+            (None, None) => return,
+        };
         let uncovered = schemes
             .iter()
             .filter(|scheme| scheme.algorithm.covers_body())
             .find_map(|scheme| rules.id_headers().find(|pointer| !super::rules::is_covered(scheme, pointer)));
-        match (uncovered, event.id.first()) {
-            (Some(pointer), Some(id)) => {
+        match uncovered {
+            Some(pointer) => {
                 let what = format!(
                     "{} is not covered by `signed`, so anybody could replay a delivery under a new id: add it to signed, \
                      or take an id out of the body",
                     pointer.text
                 );
-                self.problem(id, "event.id", what);
+                self.problem(at, key, what);
             }
-            (None, Some(id)) if rules.each.is_some() && rules.id_headers().next().is_some() => {
+            None if rules.each.is_some() && rules.id_headers().next().is_some() => {
                 let what = "a header or query holds one id for all events of a delivery; with `each` take an id out of the \
                             element";
-                self.problem(id, "event.id", what);
+                self.problem(at, key, what);
             }
             _ => {}
         }
