@@ -148,7 +148,7 @@ table! {
         answer: Vec<(Located<String>, serde_json::Value)> = values("a table such as { challenge = \"/challenge\" }"), live,
             "{ challenge = \"/challenge\" }";
         /// The status of an answer without a body.
-        status: Option<u16> = whole(200..=299, 0_u16).optional(), live, "204";
+        status: Option<Located<u16>> = whole(200..=299, 0_u16).located().optional(), live, "204";
     }
 }
 
@@ -203,11 +203,7 @@ pub fn show(definition: &Definition, name: &str) -> String {
 /// A table of signatures, or a list of them.
 fn one_or_more() -> ValueKind<Vec<Signature>> {
     let read = |item: &Item<'_>| {
-        let one = |item: &Item<'_>| {
-            let section = item.section()?;
-            let table = Signature::read(&section);
-            section.is_complete().then_some(table)
-        };
+        let one = |item: &Item<'_>| Some(Signature::read(&item.section()?));
         match item.list() {
             Some(items) if items.is_empty() => item.expected("a table, or a list of at least one"),
             Some(items) => Some(items.iter().filter_map(one).collect()),
@@ -234,7 +230,8 @@ fn table_or_false() -> ValueKind<Option<Handshake>> {
     let ValueKind { read, show, nested, .. } = section::<Handshake>();
     let read = move |item: &Item<'_>| match item.as_flag() {
         Some(false) => Some(None),
-        _ => read(item).map(Some),
+        Some(true) => item.expected("a table, or false"),
+        None => read(item).map(Some),
     };
     let show = move |handshake: &Option<Handshake>| match handshake {
         Some(handshake) => show(handshake),
@@ -352,7 +349,13 @@ fn check_definition(_: &mut Definition, section: &Section<'_>) {
 }
 
 fn check_signature(_: &mut Signature, section: &Section<'_>) {
-    section.require("algorithm", ALGORITHMS);
+    if section.item("algorithm").is_none() {
+        section.missing("algorithm", format!("missing; expected {ALGORITHMS}"));
+    }
+    if section.item("header").is_none() && section.item("pointer").is_none() {
+        let what = "missing; expected the name of the signature's header, or for equal a pointer";
+        section.missing("header", what);
+    }
 }
 
 fn check_entity(_: &mut EntityKeys, section: &Section<'_>) {

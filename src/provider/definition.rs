@@ -20,7 +20,11 @@ pub(super) struct Compiler<'a> {
     base: Option<&'static Provider>,
     /// What the grammar cannot say, by the built-in provider that this one is or is like.
     code: Code,
+    /// The form of its bodies.
+    body: BodyForm,
     problems: Vec<Problem>,
+    /// Whether it lacks a value that it needs. The config has reported that already.
+    incomplete: bool,
 }
 
 /// The behaviour of built-in definitions that the grammar cannot say. A definition like one of them has it too.
@@ -51,13 +55,20 @@ impl Code {
 /// Makes a provider of a definition. `known` finds the provider of `like`.
 ///
 /// # Errors
-/// The mistakes, by their positions.
+/// The mistakes, by their positions. None, if the config has reported them already.
 pub fn compile(
     definition: &Definition,
     origin: Origin,
     known: impl Fn(&str) -> Option<&'static Provider>,
 ) -> Result<Provider, Vec<Problem>> {
-    let mut compiler = Compiler { definition, base: None, code: Code::default(), problems: Vec::new() };
+    let mut compiler = Compiler {
+        definition,
+        base: None,
+        code: Code::default(),
+        body: BodyForm::Json,
+        problems: Vec::new(),
+        incomplete: false,
+    };
     if let Some(like) = &definition.like {
         compiler.base = known(&like.value);
         if compiler.base.is_none() {
@@ -73,15 +84,16 @@ pub fn compile(
         (Origin::Config, base) => base.map(|base| base.code).unwrap_or_default(),
     };
     let provider = compiler.provider(origin);
-    if compiler.problems.is_empty() { Ok(provider) } else { Err(compiler.problems) }
+    let Compiler { problems, incomplete, .. } = compiler;
+    if problems.is_empty() && !incomplete { Ok(provider) } else { Err(problems) }
 }
 
 impl Compiler<'_> {
     fn provider(&mut self, origin: Origin) -> Provider {
         let name = super::pointer::keep(&self.definition.name.value);
         let base = self.base;
-        let body = self.definition.body.or(base.map(|base| base.body)).unwrap_or(BodyForm::Json);
-        let rules = self.rules(body);
+        self.body = self.definition.body.or(base.map(|base| base.body)).unwrap_or(BodyForm::Json);
+        let rules = self.rules();
         let schemes = self.schemes(rules.and_then(|rules| rules.each));
         let signing = match schemes {
             Some([]) => Signing::Never,
@@ -111,7 +123,7 @@ impl Compiler<'_> {
             signed_id: base.filter(|_| rules.is_none()).and_then(|base| base.signed_id),
             types,
             fields: base.filter(|_| rules.is_none()).and_then(|base| base.fields),
-            body,
+            body: self.body,
             reader,
             code: self.code,
             has_subscriptions: base.is_some_and(|base| base.has_subscriptions),

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use hookgate::config::secret::SecretRef;
 use hookgate::config::{self, OnConflict, QueueKind, RateLimit, Store};
+use hookgate::gateway;
+use hookgate::observe::metrics::Metrics;
 use jiff::Timestamp;
 
 #[test]
@@ -243,9 +245,13 @@ fn fixtures(folder: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// Each problem as a line, with the file's bare name.
+/// Each problem as a line, with the file's bare name. A config with definitions is loaded with its sources, as `check` does:
+/// what a definition means is found there.
 fn rendered(path: &Path) -> Vec<String> {
-    let (_, problems) = config::load(path).unwrap();
+    let (config, mut problems) = config::load(path).unwrap();
+    if !config.providers.is_empty() {
+        problems = gateway::load(path, &Metrics::new().unwrap(), None).unwrap().problems;
+    }
     let name = path.file_name().unwrap().to_string_lossy();
     problems.iter().map(|problem| problem.render(&name)).collect()
 }

@@ -2,9 +2,12 @@
 
 mod config;
 mod corpora;
+mod definition_keys;
+mod definitions;
 mod deploy;
 mod docs;
 mod drift;
+mod key_confusion;
 mod layers;
 mod model;
 mod signatures;

@@ -2,14 +2,14 @@
 
 use super::Compiler;
 use crate::config::Located;
-use crate::config::definitions::{BodyForm, EntityKeys, TypeKey};
+use crate::config::definitions::{EntityKeys, TypeKey};
 use crate::provider::Types;
-use crate::provider::pointer::{self, Each, Root, keep};
+use crate::provider::pointer::{self, Each, PointerError, keep};
 use crate::provider::rules::{EntityRule, EventRules, KindRule, Source, Word};
 
 impl Compiler<'_> {
     /// The rules of the definition's own `event`, or of the definition that it is like. None: that one reads by code.
-    pub(super) fn rules(&mut self, body: BodyForm) -> Option<&'static EventRules> {
+    pub(super) fn rules(&mut self) -> Option<&'static EventRules> {
         let own = self.definition.event.as_ref();
         let says_more_than_types = own.is_some_and(|event| {
             event.r#type.is_some()
@@ -30,26 +30,22 @@ impl Compiler<'_> {
         }
         if let Some(kind) = &of.r#type {
             rules.kind = match kind {
-                TypeKey::Joined(texts) => {
-                    KindRule::Joined(self.sources(&mut rules, texts, "event.type", body))
-                }
-                TypeKey::First(texts) => KindRule::First(self.sources(&mut rules, texts, "event.type", body)),
+                TypeKey::Joined(texts) => KindRule::Joined(self.sources(&mut rules, texts, "event.type")),
+                TypeKey::First(texts) => KindRule::First(self.sources(&mut rules, texts, "event.type")),
             };
         }
-        rules.id = self.sources(&mut rules, &of.id, "event.id", body);
-        rules.time = of.time.as_ref().and_then(|text| self.source(&mut rules, text, "event.time", body));
+        rules.id = self.sources(&mut rules, &of.id, "event.id");
+        rules.time = of.time.as_ref().and_then(|text| self.source(&mut rules, text, "event.time"));
         rules.subject =
-            of.subject.as_ref().and_then(|entity| self.entity(&mut rules, entity, "event.subject", body));
-        rules.tenant =
-            of.tenant.as_ref().and_then(|entity| self.entity(&mut rules, entity, "event.tenant", body));
+            of.subject.as_ref().and_then(|entity| self.entity(&mut rules, entity, "event.subject"));
+        rules.tenant = of.tenant.as_ref().and_then(|entity| self.entity(&mut rules, entity, "event.tenant"));
         rules.status = of.status.as_ref().map(|status| {
-            let mut source = |text: &Option<Located<String>>| {
-                self.source(&mut rules, text.as_ref()?, "event.status", body)
-            };
+            let mut source =
+                |text: &Option<Located<String>>| self.source(&mut rules, text.as_ref()?, "event.status");
             (source(&status.from), source(&status.to))
         });
         for entity in &of.related {
-            let rule = self.entity(&mut rules, entity, "event.related", body);
+            let rule = self.entity(&mut rules, entity, "event.related");
             rules.related.extend(rule);
         }
         Some(Box::leak(Box::new(rules)))
@@ -59,51 +55,35 @@ impl Compiler<'_> {
         match pointer::steps(&path.value) {
             Ok(steps) => Some(Each { steps }),
             Err(why) => {
-                self.problem(path, "event.each", format!("{:?}: {why}", path.value));
+                let allowed =
+                    "expected the path of an array such as \"/events\", or \"\" for the body itself";
+                let what = match why {
+                    PointerError::Start => format!("{allowed}, found {:?}", path.value),
+                    why => format!("{:?}: {why}", path.value),
+                };
+                self.problem(path, "event.each", what);
                 None
             }
         }
     }
 
-    fn sources(
-        &mut self,
-        rules: &mut EventRules,
-        texts: &[Located<String>],
-        key: &str,
-        body: BodyForm,
-    ) -> Vec<Source> {
-        texts.iter().filter_map(|text| self.source(rules, text, key, body)).collect()
+    fn sources(&mut self, rules: &mut EventRules, texts: &[Located<String>], key: &str) -> Vec<Source> {
+        texts.iter().filter_map(|text| self.source(rules, text, key)).collect()
     }
 
-    fn source(
-        &mut self,
-        rules: &mut EventRules,
-        text: &Located<String>,
-        key: &str,
-        body: BodyForm,
-    ) -> Option<Source> {
+    fn source(&mut self, rules: &mut EventRules, text: &Located<String>, key: &str) -> Option<Source> {
         let pointer = self.pointer(text, key)?;
-        if matches!(pointer.root, Root::Form(_)) && body == BodyForm::Json {
-            self.problem(text, key, "form: needs body = \"form\" or body = \"auto\"");
-            return None;
-        }
         Some(rules.source(pointer))
     }
 
-    fn entity(
-        &mut self,
-        rules: &mut EventRules,
-        of: &EntityKeys,
-        key: &str,
-        body: BodyForm,
-    ) -> Option<EntityRule> {
+    fn entity(&mut self, rules: &mut EventRules, of: &EntityKeys, key: &str) -> Option<EntityRule> {
         let is_pointer = of.kind.value.starts_with('/') || of.kind.value.contains(':');
         let kind = if is_pointer {
-            Word::At(self.source(rules, &of.kind, key, body)?)
+            Word::At(self.source(rules, &of.kind, key)?)
         } else {
             Word::Fixed(keep(&of.kind.value))
         };
-        Some(EntityRule { kind, id: self.source(rules, &of.id, key, body)? })
+        Some(EntityRule { kind, id: self.source(rules, &of.id, key)? })
     }
 
     /// The definition's table of types.

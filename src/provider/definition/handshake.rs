@@ -35,6 +35,9 @@ impl Compiler<'_> {
             self.problem(&at, "handshake", what);
             None
         };
+        if of.when.is_empty() && (!of.answer.is_empty() || of.status.is_some()) {
+            return one_of("answer and status belong to when");
+        }
         match (&of.header, &of.query, of.when.is_empty()) {
             (Some(header), None, true) => {
                 if by_post == Some(true) || of.token.is_some() {
@@ -67,11 +70,11 @@ impl Compiler<'_> {
             answer.push((keep(&name.value), self.answer_value(name, value)?));
         }
         let answer = (!answer.is_empty()).then_some(answer);
-        if let (Some(_), Some((name, _))) = (of.status.filter(|status| *status != 200), of.answer.first()) {
-            self.problem(name, "handshake.status", "an answer with a body is 200; leave status out");
+        if let Some(status) = of.status.as_ref().filter(|status| answer.is_some() && status.value != 200) {
+            self.problem(status, "handshake.status", "an answer with a body is 200; leave status out");
             return None;
         }
-        Some(BodyHandshake { when, answer, status: of.status.unwrap_or(204) })
+        Some(BodyHandshake { when, answer, status: of.status.as_ref().map_or(204, |status| status.value) })
     }
 
     fn answer_value(&mut self, name: &Located<String>, value: &Json) -> Option<AnswerValue> {

@@ -3,7 +3,7 @@
 use super::Compiler;
 use crate::base::label::Label;
 use crate::config::Located;
-use crate::config::definitions::Signature;
+use crate::config::definitions::{BodyForm, Signature};
 use crate::provider::pointer::{Each, Pointer, Root, header_name, keep};
 use crate::provider::signature::{
     Algorithm, Carrier, Encoding, Format, Part, Scheme, SecretForm, TimeUnit, Version,
@@ -20,6 +20,10 @@ impl Compiler<'_> {
     }
 
     fn scheme(&mut self, of: &Signature, each: Option<Each>) -> Option<Scheme> {
+        if of.algorithm.value.is_empty() || of.header.is_empty() && of.pointer.is_none() {
+            self.incomplete = true;
+            return None;
+        }
         let algorithm = self.choice::<Algorithm>(&of.algorithm, "signature.algorithm");
         let encoding = self.choice::<Encoding>(&of.encoding, "signature.encoding");
         let unit = self.choice::<TimeUnit>(&of.timestamp_unit, "signature.timestamp_unit");
@@ -30,14 +34,6 @@ impl Compiler<'_> {
         let signed = self.signed(of)?;
         let time_in_body = self.time_in_body(of)?;
         let carriers = self.carriers(of, time_in_body.is_some(), format)?;
-        if secret_in_body.is_none() && carriers.is_empty() {
-            self.problem(
-                &of.algorithm,
-                "signature.header",
-                "missing; expected the name of the signature's header",
-            );
-            return None;
-        }
         let has = |part: &Part| signed.contains(part);
         let in_format = matches!(format, Format::Pairs { .. });
         let timed = in_format || carriers.iter().all(|carrier| carrier.timestamp.is_some());
@@ -165,9 +161,9 @@ impl Compiler<'_> {
                 && texts.len() != of.header.len()
             {
                 let what = format!(
-                    "{} for {} of header; the lists go together, first with first",
-                    texts.len(),
-                    of.header.len()
+                    "expected as many as header has, {}, found {}; the lists go together, first with first",
+                    of.header.len(),
+                    texts.len()
                 );
                 self.problem(first, key, what);
                 return None;
@@ -204,6 +200,13 @@ impl Compiler<'_> {
         }
         let (before, after) = text.split_once("{signature}").unwrap_or_default();
         if !text.contains("{timestamp}") {
+            if let Some(separator) = of.separator.as_ref().filter(|_| !self.code.standard_webhooks)
+                && [before, after].iter().any(|part| part.contains(&*separator.value))
+            {
+                let what = "format holds it, so no entry of the list would fit; choose another";
+                self.problem(separator, "signature.separator", what);
+                return None;
+            }
             let separator = of.separator.as_ref().map(|text| keep(&text.value));
             let version = Version { label: keep(before), after: keep(after), timestamp: None, old: false };
             return Some((Format::List(self.list_separator(separator)), vec![version].leak()));
@@ -272,6 +275,10 @@ impl Compiler<'_> {
     /// A pointer.
     pub(super) fn pointer(&mut self, text: &Located<String>, key: &str) -> Option<Pointer> {
         match Pointer::parse(&text.value) {
+            Ok(Pointer { root: Root::Form(_), .. }) if self.body == BodyForm::Json => {
+                self.problem(text, key, "form: needs body = \"form\" or body = \"auto\"");
+                None
+            }
             Ok(pointer) => Some(pointer),
             Err(why) => {
                 self.problem(text, key, format!("{:?}: {why}", text.value));

@@ -34,7 +34,7 @@ impl Builder<'_> {
             _ if certificate => Ok(VerifiedBy::ClientCertificate),
             _ if token => Ok(VerifiedBy::PathToken),
             Signing::Sometimes(_) if !open => Err(format!(
-                "{name} needs secrets, or for its legacy system path_token = {{ env = \"NAME\" }} or client_certificate"
+                "{name} needs secrets, or where it does not sign path_token = {{ env = \"NAME\" }} or client_certificate"
             )),
             _ if !of.allow_ips.is_empty() && !peer::covers_all(&of.allow_ips) => Ok(VerifiedBy::ClientAddress),
             _ if open => Ok(VerifiedBy::Nothing),

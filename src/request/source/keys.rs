@@ -121,6 +121,8 @@ fn add_key(
                 verifier.keys.push(dated(key));
                 used = true;
             }
+            // Of a public key, the scheme of its kind says the most.
+            Err(error) if verifier.scheme.algorithm.has_public_key() => failed = Some(error),
             Err(error) => failed = failed.or(Some(error)),
         }
     }
