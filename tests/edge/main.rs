@@ -5,5 +5,6 @@ mod answers;
 mod attack;
 mod client_address;
 mod flood;
+mod handshakes;
 mod proxies;
 mod tls;

@@ -12,3 +12,4 @@ mod quarantine;
 mod reload;
 mod takeover;
 mod verify;
+mod verify_defined;

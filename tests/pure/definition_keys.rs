@@ -120,8 +120,12 @@ fn what_a_built_in_provider_does_in_code_is_taken_with_like() {
     assert_eq!(acme.signing, built_in.signing);
     assert_eq!(acme.code, built_in.code);
     assert!(acme.code.is_some());
-    let own = "[providers.acme.signature]\nalgorithm = \"hmac-sha256\"\nheader = \"x-s\"\n";
-    let told = outcome(&format!("{text}{own}"), &Delivery::of(BODY).with("x-s", &mac(BODY)));
+    let own = format!("{text}[providers.acme.signature]\nalgorithm = \"hmac-sha256\"\nheader = \"x-s\"\n");
+    let delivery = Delivery::of(BODY).with("x-s", &mac(BODY));
+    let told = outcome(&own, &delivery);
+    let problem = told["problems"][0].as_str().unwrap();
+    assert!(problem.contains("header:webhook-id is not covered"), "the inherited id: {told:#}");
+    let told = outcome(&format!("{own}[providers.acme.event]\nid = \"/id\"\n"), &delivery);
     assert_eq!(told["events"][0]["verifiedby"], "standard-webhooks", "{told:#}");
 }
 
