@@ -17,7 +17,7 @@
 //!   admission      client address, rates, encoding, in-flight limits, reading the body
 //!   source         config → sources; path → source
 //!   outcome        the outcomes of a request, and the refusal reason of each error
-//! provider       the table of providers, one file each: signing scheme, payload fields, sample
+//! provider       the providers: their definitions, and code for what a definition cannot say
 //!   normalize      authenticated delivery → event and identity
 //!   signature      signs and verifies by any scheme; the only module that creates a `Verified`
 //! durable        the stores

@@ -2,13 +2,15 @@
 //!
 //! Keeps true: a provider is pure (no IO, no clock). It defines how its deliveries are signed, what identifies an event,
 //! and how a payload reads in canonical terms. Reading a JSON object never fails: fields that cannot be read are left
-//! out. The folder `definitions` has the built-in definitions; a file of Rust beside it reads what they cannot say.
+//! out. The folder `definitions` has the built-in definitions. `catalog` lists them, and the code that adds to seven of
+//! them.
 
 mod anduin;
 mod atelio;
 mod basiq;
 pub mod catalog;
-pub mod definition;
+mod code;
+mod definition;
 mod fields;
 mod form;
 mod handshake;
@@ -27,22 +29,19 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::base::label::UNMAPPED;
 use crate::config::definitions::BodyForm;
 use crate::event::attribute::{MAX_BYTES, hash};
 use crate::provider::signature::{Scheme, Signed, SignedRequest};
 pub use catalog::Catalog;
-use definition::Code;
+pub use code::{Code, PayloadCode, SignedId};
 pub use fields::Fields;
 pub use handshake::{BodyHandshake, Handshake, HandshakeAnswer, QueryHandshake};
 pub use object::{Object, PayloadError};
 pub use rules::EventRules;
-use sample::Sample;
 pub use sample::{SampleDelivery, uuid};
 
-/// A provider of webhooks: data, and for some a function that reads its payloads.
+/// A provider of webhooks, compiled from its definition. It may have code too.
 #[derive(Debug)]
 pub struct Provider {
     /// As the config, the metrics and the events name it.
@@ -55,20 +54,14 @@ pub struct Provider {
     pub retries_for: Option<Duration>,
     /// How it validates an endpoint.
     pub handshake: Option<&'static Handshake>,
-    /// For a provider that is read by code: where its own signed id is. Another body with the same id is no second event.
-    pub signed_id: Option<SignedId>,
     /// Its event types and the canonical type of each. None: a type is the provider's name and its type.
     pub types: Option<Types>,
-    /// The fields that its payloads are known to have.
-    pub fields: Option<&'static Fields>,
     /// The form of its bodies.
     pub body: BodyForm,
     /// What reads its payloads.
     pub reader: Reader,
-    /// What the grammar of definitions cannot say of it.
-    pub code: Code,
-    /// Whether its payloads name the subscription that sent them, which a source may list.
-    pub has_subscriptions: bool,
+    /// What code adds to its definition, or to the one that it is like. None: the definition says all.
+    pub code: Option<&'static Code>,
 }
 
 /// A provider's types, each with its canonical type.
@@ -99,12 +92,7 @@ pub enum Reader {
     /// The rules of a definition.
     Rules(&'static EventRules),
     /// Code of the provider's own.
-    Code {
-        /// Reads a payload.
-        read: for<'a> fn(&Object<'a>, Option<Signed<'a>>) -> ParsedPayload<'a>,
-        /// Makes a sample payload.
-        sample: fn(&Sample<'_>) -> Value,
-    },
+    Code(&'static PayloadCode),
 }
 
 impl Reader {
@@ -112,18 +100,17 @@ impl Reader {
     pub fn rules(self) -> Option<&'static EventRules> {
         match self {
             Reader::Rules(rules) => Some(rules),
-            Reader::Code { .. } => None,
+            Reader::Code(_) => None,
         }
     }
-}
 
-/// Where a delivery has the provider's own id, which its signature covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignedId {
-    /// In the payload.
-    Payload,
-    /// In the scheme's header for the message id.
-    Message,
+    /// The code, if code reads.
+    pub fn code(self) -> Option<&'static PayloadCode> {
+        match self {
+            Reader::Rules(_) => None,
+            Reader::Code(code) => Some(code),
+        }
+    }
 }
 
 impl Provider {
@@ -138,10 +125,10 @@ impl Provider {
     ) -> ParsedPayload<'a> {
         match self.reader {
             Reader::Rules(rules) => rules.read(payload, body, request, signed),
-            Reader::Code { read, .. } => {
+            Reader::Code(code) => {
                 let is_covered = signed.is_some_and(|signed| signed.scheme.algorithm.covers_body());
-                let id_is_signed = is_covered && self.signed_id.is_some();
-                ParsedPayload { id_is_signed, ..read(payload, signed) }
+                let id_is_signed = is_covered && code.signed_id.is_some();
+                ParsedPayload { id_is_signed, ..(code.read)(payload, signed, self.types.unwrap_or_default()) }
             }
         }
     }
@@ -154,9 +141,9 @@ impl Provider {
     ) -> ParsedPayload<'a> {
         let (identity, id_is_signed) = match self.reader {
             Reader::Rules(rules) => rules.unreadable(request, signed),
-            Reader::Code { .. } => {
-                let message = signed.filter(|_| self.signed_id == Some(SignedId::Message));
-                let is_signed = signed.is_some() && self.signed_id.is_some();
+            Reader::Code(code) => {
+                let message = signed.filter(|_| code.signed_id == Some(SignedId::Message));
+                let is_signed = signed.is_some() && code.signed_id.is_some();
                 (message.and_then(EventIdentity::message).unwrap_or_default(), is_signed)
             }
         };
@@ -352,10 +339,11 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_unmapped_in_plain_letters() {
-        let of = |kind: &str| basiq::PROVIDER.canonical_type(Some(kind)).into_owned();
+        let basiq = catalog::built_in("basiq").unwrap();
+        let of = |kind: &str| basiq.canonical_type(Some(kind)).into_owned();
         assert_eq!(of("user.created"), "user.created");
         assert_eq!(of("Payment-Agreement.ÄCTIVE now"), "unmapped.payment_agreement._ctive_now");
-        assert_eq!(basiq::PROVIDER.canonical_type(None), "unmapped.unnamed");
+        assert_eq!(basiq.canonical_type(None), "unmapped.unnamed");
         assert_eq!(of(""), "unmapped.unnamed");
         assert_eq!(of(&"É".repeat(591)).len(), 600);
         let long = of(&"É".repeat(592));
@@ -375,7 +363,8 @@ mod tests {
             ("iof", within(2, 36, 0), Some(SignedId::Payload)),
         ] {
             let provider = catalog::built_in(provider).unwrap();
-            assert_eq!((provider.retries_for, provider.signed_id), (retries, signed_id), "{}", provider.name);
+            let own = provider.reader.code().unwrap().signed_id;
+            assert_eq!((provider.retries_for, own), (retries, signed_id), "{}", provider.name);
         }
     }
 

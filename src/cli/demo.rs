@@ -68,7 +68,7 @@ pub(super) fn run(global: &Global, demo: &Demo) -> CommandResult {
 /// can use it under `--keep`.
 fn demo_config() -> String {
     let mut text = "[edge]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned();
-    for Provider { name, signing, .. } in catalog::CODED {
+    for Provider { name, signing, .. } in catalog::coded() {
         let hex = hex::encode(clock::random::<16>());
         let credential = match signing.schemes().first().map(|scheme| scheme.secret) {
             Some(SecretForm::Whsec) => {
@@ -114,7 +114,7 @@ impl Run<'_> {
         let url = self.url()?;
         self.say(&format!(
             "hookgate demo: a gateway on {url}, the embedded store, {} providers.\n",
-            catalog::CODED.len()
+            catalog::coded().count()
         ))?;
         self.say(&format!("  {:<12}{:<18}{}", "PROVIDER", "DELIVERY", "ANSWER"))?;
         let routes = Routes::build(&self.config, &Metrics::new()?, None, &mut Vec::new());

@@ -1,36 +1,31 @@
-//! Anduin: fund subscriptions. The current system signs (Standard Webhooks). The legacy one does not; fund, event,
+//! Reads Anduin's payloads, of the current system and of the legacy one. The legacy one does not sign; fund, event,
 //! investor and time identify its events.
 
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::definition::Code;
+use super::code::{Code, PayloadCode, SignedId};
 use super::object::Object;
 use super::sample::Sample;
-use super::{
-    Entity, EventIdentity, Fields, Handshake, Origin, ParsedPayload, Provider, Reader, SignedId, Signing,
-    Status, standard_webhooks,
-};
-use crate::config::definitions::BodyForm;
+use super::{Entity, EventIdentity, Fields, ParsedPayload, Status, Types, standard_webhooks};
 use crate::provider::signature::Signed;
 
-pub(super) static PROVIDER: Provider = Provider {
+pub(super) const CODE: Code = Code {
     name: "anduin",
-    origin: Origin::BuiltIn,
-    signing: Signing::Sometimes(&[standard_webhooks::SCHEME]),
-    retries_for: Some(standard_webhooks::RETRIES_FOR),
-    handshake: Some(&Handshake::Header("x-anduin-webhook-validation-key")),
-    signed_id: Some(SignedId::Message),
-    types: Some(&TYPES),
-    fields: Some(&FIELDS),
-    body: BodyForm::Json,
-    reader: Reader::Code { read, sample },
-    code: Code::NONE,
-    has_subscriptions: false,
+    scheme: Some(standard_webhooks::complete),
+    standard_webhooks: true,
+    payloads: Some(PayloadCode {
+        read,
+        sample,
+        fields: &FIELDS,
+        signed_id: Some(SignedId::Message),
+        has_subscriptions: false,
+    }),
+    ..Code::NONE
 };
 
-fn read<'a>(payload: &Object<'a>, signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
+fn read<'a>(payload: &Object<'a>, signed: Option<Signed<'a>>, _: Types) -> ParsedPayload<'a> {
     let subject = subject(payload);
     ParsedPayload {
         kind: payload.string("event"),
@@ -105,34 +100,6 @@ fn sample(of: &Sample<'_>) -> Value {
         })
     }
 }
-
-const TYPES: [(&str, &str); 25] = [
-    ("new_investor_added", "investor.added"),
-    ("subscription_status_changed", "subscription.status_changed"),
-    ("subscription_close_changed", "subscription.close_changed"),
-    ("subscription_tags_changed", "subscription.tags_changed"),
-    ("documents_uploaded", "document.uploaded"),
-    ("fundsub.order.created", "investor.added"),
-    ("fundsub.order.status.updated", "subscription.status_changed"),
-    ("fundsub.order.close.updated", "subscription.close_changed"),
-    ("fundsub.order.tag.updated", "subscription.tags_changed"),
-    ("fundsub.order.document.uploaded", "document.uploaded"),
-    ("fundsub.order.supporting_doc.review_status.updated", "document.review_status_changed"),
-    ("fundsub.order.supporting_form.status.updated", "form.status_changed"),
-    ("fundsub.close.created", "close.created"),
-    ("fundsub.close.updated", "close.updated"),
-    ("fundsub.close.deleted", "close.deleted"),
-    ("funddata.investment_entity.created", "investment_entity.created"),
-    ("funddata.investment_entity.updated", "investment_entity.updated"),
-    ("funddata.investment_entity.deleted", "investment_entity.deleted"),
-    ("funddata.investment_entity.profile.updated", "investment_entity.profile_updated"),
-    ("funddata.investment_entity.profile.conflict", "investment_entity.profile_conflicted"),
-    ("funddata.investment.created", "investment.created"),
-    ("funddata.investment.updated", "investment.updated"),
-    ("funddata.investment.deleted", "investment.deleted"),
-    ("funddata.order.investment_entity.linked", "order.investment_entity_linked"),
-    ("funddata.order.investment_entity.unlinked", "order.investment_entity_unlinked"),
-];
 
 const CLOSE: &[&str] = &["customId", "id", "isDefault", "name", "targetDate"];
 

@@ -1,53 +1,30 @@
-//! Atelio (formerly Bond): cards, accounts, KYC. Events have no id, and some no time, so the ids in the body identify
-//! them.
+//! Reads Atelio's payloads. Events have no id, and some no time, so the ids in the body identify them.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::definition::Code;
+use super::code::{Code, PayloadCode};
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, EventIdentity, Fields, Origin, ParsedPayload, Provider, Reader, Signing, Status};
-use crate::config::definitions::BodyForm;
-use crate::provider::signature::{
-    Algorithm, Carrier, Encoding, Format, Part, Scheme, SecretForm, Signed, TimeUnit, VerifiedBy, Version,
-};
+use super::{Entity, EventIdentity, Fields, ParsedPayload, Status, Types};
+use crate::provider::signature::{Scheme, Signed, Version};
 
-pub(super) static PROVIDER: Provider = Provider {
+pub(super) const CODE: Code = Code {
     name: "atelio",
-    origin: Origin::BuiltIn,
-    signing: Signing::Always(&[SCHEME]),
-    retries_for: Some(Duration::from_secs(3 * 24 * 3600)),
-    handshake: None,
-    signed_id: None,
-    types: Some(&TYPES),
-    fields: Some(&FIELDS),
-    body: BodyForm::Json,
-    reader: Reader::Code { read, sample },
-    code: Code::NONE,
-    has_subscriptions: false,
+    needs_secrets: true,
+    scheme: Some(with_v1),
+    payloads: Some(PayloadCode { read, sample, fields: &FIELDS, signed_id: None, has_subscriptions: false }),
+    ..Code::NONE
 };
 
-const SCHEME: Scheme = Scheme {
-    algorithm: Algorithm::HmacSha256,
-    carriers: &[Carrier { header: "bond-signature", timestamp: None, id: None }],
-    format: Format::Pairs { separator: ",", timestamp: "t" },
-    versions: &[Version { timestamp: None, old: true, ..Version::plain("v1") }, Version::plain("v2")],
-    unit: TimeUnit::Seconds,
-    signed: &[Part::Timestamp, Part::Text("."), Part::Body],
-    encoding: Encoding::Hex,
-    padded: false,
-    secret: SecretForm::Text,
-    verified_by: VerifiedBy::Signature(Algorithm::HmacSha256),
-    renamed: Some(("bond-", "atelio-")),
-    accept_old: false,
-    secret_in_body: None,
-    time_in_body: None,
-};
+/// The old v1 signs the body as Python writes it. The headers were renamed with the company.
+fn with_v1(v2: Scheme) -> Scheme {
+    const VERSIONS: &[Version] = &[Version { old: true, ..Version::plain("v1") }, Version::plain("v2")];
+    Scheme { versions: VERSIONS, renamed: Some(("bond-", "atelio-")), ..v2 }
+}
 
-fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
+fn read<'a>(payload: &Object<'a>, _: Option<Signed<'a>>, _: Types) -> ParsedPayload<'a> {
     let ids = Ids::of(payload);
     let (subject, tenant) = (subject(payload), Entity::some("business", payload.text("business_id")));
     let times = ["occurred_at", "sent_time"];
@@ -123,71 +100,6 @@ fn status<'a>(payload: &Object<'a>) -> Option<Cow<'a, str>> {
 fn sample(of: &Sample<'_>) -> Value {
     json!({ "event": of.kind, "customer_id": of.uuid(), "occurred_at": of.time })
 }
-
-const TYPES: [(&str, &str); 62] = [
-    ("account.autopay.changed", "account.autopay_changed"),
-    ("account.autopay.failed", "account.autopay_failed"),
-    ("account.autopay.processed", "account.autopay_processed"),
-    ("account.autopay.scheduled", "account.autopay_scheduled"),
-    ("account.history.ready", "account.history_ready"),
-    ("account.statements.generated", "account.statement_generated"),
-    ("account.statements.late_payment", "account.statement_late_payment"),
-    ("account.statements.ready", "account.statement_ready"),
-    ("account.statement.ready", "account.statement_ready"),
-    ("card.created", "card.created"),
-    ("card.status.active", "card.activated"),
-    ("card.status.closed", "card.closed"),
-    ("card.status.inactive", "card.deactivated"),
-    ("card.status.reissue", "card.reissued"),
-    ("card.status.fraud", "card.flagged_fraud"),
-    ("card.status.lost", "card.lost"),
-    ("card.status.stolen", "card.stolen"),
-    ("card.status.no_withdrawals", "card.withdrawals_blocked"),
-    ("card.wallet.add", "card.wallet_added"),
-    ("card.wallet.add_failure", "card.wallet_add_failed"),
-    ("commercial.credit_application.created", "commercial_credit.application_created"),
-    ("commercial.credit_application.submitted", "commercial_credit.application_submitted"),
-    ("commercial.credit_application.under_review", "commercial_credit.application_under_review"),
-    ("commercial.credit_application.approved", "commercial_credit.application_approved"),
-    ("commercial.credit_application.denied", "commercial_credit.application_denied"),
-    ("commercial.credit_application.resubmit_required", "commercial_credit.application_resubmit_required"),
-    ("commercial.credit_application.pending", "commercial_credit.application_pending"),
-    ("credit.application.created", "credit.application_created"),
-    ("credit.application.submitted", "credit.application_submitted"),
-    ("credit.application.approved", "credit.application_approved"),
-    ("credit.application.resubmit_required", "credit.application_resubmit_required"),
-    ("credit.application.adverse_action", "credit.application_adverse_action"),
-    ("customer.updated", "customer.updated"),
-    ("develop.api_key.created", "api_key.created"),
-    ("fraud_operations.freeze.initiated", "fraud.freeze_initiated"),
-    ("fraud_operations.freeze.success", "fraud.freeze_succeeded"),
-    ("fraud_operations.freeze.failed", "fraud.freeze_failed"),
-    ("fraud_operations.unfreeze.initiated", "fraud.unfreeze_initiated"),
-    ("fraud_operations.unfreeze.success", "fraud.unfreeze_succeeded"),
-    ("fraud_operations.unfreeze.failed", "fraud.unfreeze_failed"),
-    ("fraud_operations.close.initiated", "fraud.close_initiated"),
-    ("fraud_operations.close.success", "fraud.close_succeeded"),
-    ("fraud_operations.close.failed", "fraud.close_failed"),
-    ("kyb.verification.approved", "kyb.verified"),
-    ("kyb.verification.rejected", "kyb.rejected"),
-    ("kyb.verification.error", "kyb.errored"),
-    ("kyb.verification.initiated", "kyb.started"),
-    ("kyb.verification.warning", "kyb.warned"),
-    ("kyb.verification.under_review", "kyb.under_review"),
-    ("kyc.verification.success", "kyc.verified"),
-    ("kyc.verification.failure", "kyc.rejected"),
-    ("kyc.verification.failed", "kyc.rejected"),
-    ("kyc.verification.error", "kyc.errored"),
-    ("kyc.verification.timeout", "kyc.timed_out"),
-    ("kyc.verification.under_review", "kyc.under_review"),
-    ("kyc.verification.document_required", "kyc.document_required"),
-    ("kyc.verification.documents_required", "kyc.document_required"),
-    ("kyc.verification.reenter_information", "kyc.information_required"),
-    ("kyc.verification.incorrect_information", "kyc.information_required"),
-    ("kyc.verification.kba", "kyc.kba_required"),
-    ("portal.data_export", "portal.data_exported"),
-    ("transactions", "transactions.updated"),
-];
 
 static FIELDS: Fields = Fields {
     top: &[

@@ -1,35 +1,31 @@
-//! Basiq: open-banking events in one small envelope. A link names the entity.
+//! Reads Basiq's payloads: one small envelope, in which a link names the entity.
 
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::definition::Code;
+use super::code::{Code, PayloadCode, SignedId};
 use super::object::Object;
 use super::sample::Sample;
-use super::{
-    Entity, EventIdentity, Fields, Origin, ParsedPayload, Provider, Reader, SignedId, Signing,
-    standard_webhooks,
-};
-use crate::config::definitions::BodyForm;
+use super::{Entity, EventIdentity, Fields, ParsedPayload, Types, standard_webhooks};
 use crate::provider::signature::Signed;
 
-pub(super) static PROVIDER: Provider = Provider {
+pub(super) const CODE: Code = Code {
     name: "basiq",
-    origin: Origin::BuiltIn,
-    signing: Signing::Always(&[standard_webhooks::SCHEME]),
-    retries_for: Some(standard_webhooks::RETRIES_FOR),
-    handshake: None,
-    signed_id: Some(SignedId::Payload),
-    types: Some(&TYPES),
-    fields: Some(&FIELDS),
-    body: BodyForm::Json,
-    reader: Reader::Code { read, sample },
-    code: Code::NONE,
-    has_subscriptions: false,
+    needs_secrets: true,
+    scheme: Some(standard_webhooks::complete),
+    standard_webhooks: true,
+    payloads: Some(PayloadCode {
+        read,
+        sample,
+        fields: &FIELDS,
+        signed_id: Some(SignedId::Payload),
+        has_subscriptions: false,
+    }),
+    ..Code::NONE
 };
 
-fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
+fn read<'a>(payload: &Object<'a>, _: Option<Signed<'a>>, _: Types) -> ParsedPayload<'a> {
     let links = payload.object("links");
     let mut entities = match links.as_ref().and_then(|links| links.string("eventEntity")) {
         Some(Cow::Borrowed(url)) => entities(url),
@@ -86,24 +82,6 @@ fn sample(of: &Sample<'_>) -> Value {
         },
     })
 }
-
-const TYPES: [(&str, &str); 15] = [
-    ("account.updated", "account.updated"),
-    ("connection.created", "connection.created"),
-    ("connection.activated", "connection.activated"),
-    ("connection.deleted", "connection.deleted"),
-    ("connection.invalidated", "connection.invalidated"),
-    ("consent.created", "consent.created"),
-    ("consent.updated", "consent.updated"),
-    ("consent.revoked", "consent.revoked"),
-    ("consent.expired", "consent.expired"),
-    ("consent.reminder", "consent.reminder"),
-    ("consent.warning", "consent.warning"),
-    ("transactions.updated", "transactions.updated"),
-    ("user.created", "user.created"),
-    ("user.updated", "user.updated"),
-    ("user.deleted", "user.deleted"),
-];
 
 static FIELDS: Fields = Fields {
     top: &["event", "eventId", "eventTypeId", "links"],

@@ -4,8 +4,8 @@
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use super::definition::compile;
-use super::{Origin, Provider, anduin, atelio, basiq, iof, securitize};
+use super::definition::{compile, compile_built_in};
+use super::{Code, Provider, anduin, atelio, basiq, iof, securitize};
 use crate::config::definitions::{self, Definition};
 use crate::config::{Located, Problem, quote_key};
 
@@ -45,9 +45,14 @@ impl Catalog {
     }
 }
 
-/// The built-in providers: the coded ones first.
+/// The built-in providers.
 pub fn built_ins() -> impl Iterator<Item = &'static Provider> {
-    CODED.into_iter().chain(BUILT_IN.iter().map(|(_, provider)| provider))
+    BUILT_IN.iter()
+}
+
+/// Those whose payloads code reads.
+pub fn coded() -> impl Iterator<Item = &'static Provider> {
+    built_ins().filter(|provider| provider.reader.code().is_some())
 }
 
 /// The built-in provider of that name.
@@ -55,14 +60,21 @@ pub fn built_in(name: &str) -> Option<&'static Provider> {
     built_ins().find(|provider| provider.name == name)
 }
 
-/// The definition of a built-in provider as it is kept, with its comments. None: code defines it.
+/// The definition of a built-in provider as it is kept, with its comments. Code may add to it (`Provider::code`).
 pub fn source(name: &str) -> Option<&'static str> {
     DEFINITIONS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
-/// The providers that are read by code.
-pub static CODED: [&Provider; 5] =
-    [&securitize::PROVIDER, &anduin::PROVIDER, &basiq::PROVIDER, &atelio::PROVIDER, &iof::PROVIDER];
+/// What code adds to built-in definitions. A definition that is not listed here says all of its provider.
+static CODE: [&Code; 7] = [
+    &securitize::CODE,
+    &anduin::CODE,
+    &basiq::CODE,
+    &atelio::CODE,
+    &iof::CODE,
+    &Code { name: "standard-webhooks", standard_webhooks: true, ..Code::NONE },
+    &Code { name: "hubspot", decoded_url: true, ..Code::NONE },
+];
 
 /// Declares the files of built-in definitions, by the names of their providers.
 macro_rules! definitions {
@@ -73,6 +85,11 @@ macro_rules! definitions {
 }
 
 definitions! {
+    "securitize"
+    "anduin"
+    "basiq"
+    "atelio"
+    "iof"
     "standard-webhooks"
     "github"
     "gitlab"
@@ -96,17 +113,18 @@ definitions! {
     "microsoft-graph"
 }
 
-static BUILT_IN: LazyLock<Vec<(&str, Provider)>> = LazyLock::new(|| {
-    let mut made: Vec<(&str, Provider)> = Vec::new();
-    for (name, text) in DEFINITIONS {
+static BUILT_IN: LazyLock<Vec<Provider>> = LazyLock::new(|| {
+    let made = DEFINITIONS.iter().filter_map(|(name, text)| {
         let (definitions, _) = definitions::parse(text);
-        let definition = definitions.into_iter().next();
         // A test compiles every built-in definition, and expects no problem.
-        let provider = definition.and_then(|definition| compile(&definition, Origin::BuiltIn, |_| None).ok());
-        made.extend(provider.map(|provider| (*name, provider)));
-    }
-    made
+        compile_built_in(definitions.first()?, code(name)).ok()
+    });
+    made.collect()
 });
+
+fn code(name: &str) -> Option<&'static Code> {
+    CODE.into_iter().find(|code| code.name == name)
+}
 
 /// A definition, the provider that it is like, and what was made of them.
 type Made = (Definition, Option<&'static Provider>, &'static Provider);
@@ -123,8 +141,7 @@ fn remembered(definition: &Definition, above: &Catalog) -> Result<&'static Provi
     if let Some((.., provider)) = made.iter().find(|(known, over, _)| known == definition && is_same(*over)) {
         return Ok(provider);
     }
-    let provider: &'static Provider =
-        Box::leak(Box::new(compile(definition, Origin::Config, |name| above.by_name(name))?));
+    let provider: &'static Provider = Box::leak(Box::new(compile(definition, |name| above.by_name(name))?));
     made.push((definition.clone(), base, provider));
     Ok(provider)
 }
@@ -157,10 +174,20 @@ mod tests {
             assert_eq!(problems, [], "{name}");
             let [definition] = definitions.as_slice() else { panic!("{name}: one definition a file") };
             assert_eq!(definition.name.value, *name);
-            compile(definition, Origin::BuiltIn, |_| None)
+            compile_built_in(definition, code(name))
                 .unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
             assert!(text.starts_with("# "), "{name}: the pages that it was made from");
         }
+    }
+
+    #[test]
+    fn code_adds_to_definitions_that_are_built_in_and_no_definition_takes_the_reading_from_it() {
+        for code in CODE {
+            let provider = built_in(code.name).unwrap_or_else(|| panic!("{}", code.name));
+            assert!(provider.code.is_some_and(|own| std::ptr::eq(own, code)), "{}", code.name);
+            assert_eq!(provider.reader.code().is_some(), code.payloads.is_some(), "{}", code.name);
+        }
+        assert_eq!(built_ins().filter(|provider| provider.code.is_some()).count(), CODE.len());
     }
 
     #[test]

@@ -9,17 +9,18 @@ mod signature;
 
 use super::rules::EventRules;
 use super::signature::{Scheme, Separator, VerifiedBy};
-use super::{Handshake, Origin, Provider, Reader, Signing};
+use super::{Code, Handshake, Origin, Provider, Reader, Signing};
 use crate::config::definitions::{BodyForm, Definition};
 use crate::config::{Located, Problem, quote_key};
 
 /// A definition with what it takes from the one that it is like.
 pub(super) struct Compiler<'a> {
     definition: &'a Definition,
+    origin: Origin,
     /// The provider of `like`.
     base: Option<&'static Provider>,
-    /// What the grammar cannot say, by the built-in provider that this one is or is like.
-    code: Code,
+    /// What code adds to this definition, or to the one that it is like.
+    code: Option<&'static Code>,
     /// The form of its bodies.
     body: BodyForm,
     problems: Vec<Problem>,
@@ -27,69 +28,51 @@ pub(super) struct Compiler<'a> {
     incomplete: bool,
 }
 
-/// The behaviour of built-in definitions that the grammar cannot say. A definition like one of them has it too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Code {
-    /// Lists of signatures come as senders and proxies make them, `verifiedby` is `standard-webhooks`, and public keys
-    /// are written `whpk_`.
-    pub standard_webhooks: bool,
-    /// Some percent escapes of the signed URL are decoded.
-    pub decoded_url: bool,
-}
-
-impl Code {
-    /// None.
-    pub const NONE: Code = Code { standard_webhooks: false, decoded_url: false };
-
-    /// The code of the built-in definition of this name.
-    fn of(name: &str) -> Code {
-        Code { standard_webhooks: name == "standard-webhooks", decoded_url: name == "hubspot" }
-    }
-
-    /// Whether there is any.
-    pub fn is_some(self) -> bool {
-        self != Code::NONE
-    }
-}
-
-/// Makes a provider of a definition. `known` finds the provider of `like`.
+/// Makes a provider of a config's definition. `known` finds the provider of `like`.
 ///
 /// # Errors
 /// The mistakes, by their positions. None, if the config has reported them already.
-pub fn compile(
+pub(super) fn compile(
     definition: &Definition,
-    origin: Origin,
     known: impl Fn(&str) -> Option<&'static Provider>,
 ) -> Result<Provider, Vec<Problem>> {
-    let mut compiler = Compiler {
-        definition,
-        base: None,
-        code: Code::default(),
-        body: BodyForm::Json,
-        problems: Vec::new(),
-        incomplete: false,
-    };
-    if let Some(like) = &definition.like {
-        compiler.base = known(&like.value);
-        if compiler.base.is_none() {
-            compiler.problem(
-                like,
-                "like",
-                format!("no provider {:?} is built in or defined above", like.value),
-            );
-        }
+    let base = definition.like.as_ref().and_then(|like| known(&like.value));
+    let mut compiler = Compiler::new(definition, Origin::Config, base, base.and_then(|base| base.code));
+    if let Some(like) = definition.like.as_ref().filter(|_| base.is_none()) {
+        let what = format!("no provider {:?} is built in or defined above", like.value);
+        compiler.problem(like, "like", what);
     }
-    compiler.code = match (origin, compiler.base) {
-        (Origin::BuiltIn, _) => Code::of(&definition.name.value),
-        (Origin::Config, base) => base.map(|base| base.code).unwrap_or_default(),
-    };
-    let provider = compiler.provider(origin);
-    let Compiler { problems, incomplete, .. } = compiler;
-    if problems.is_empty() && !incomplete { Ok(provider) } else { Err(problems) }
+    compiler.finish()
 }
 
-impl Compiler<'_> {
-    fn provider(&mut self, origin: Origin) -> Provider {
+/// Makes a provider of a built-in definition, and of what code adds to it.
+///
+/// # Errors
+/// The mistakes, by their positions.
+pub(super) fn compile_built_in(
+    definition: &Definition,
+    code: Option<&'static Code>,
+) -> Result<Provider, Vec<Problem>> {
+    Compiler::new(definition, Origin::BuiltIn, None, code).finish()
+}
+
+impl<'a> Compiler<'a> {
+    fn new(
+        definition: &'a Definition,
+        origin: Origin,
+        base: Option<&'static Provider>,
+        code: Option<&'static Code>,
+    ) -> Compiler<'a> {
+        let (body, problems) = (BodyForm::Json, Vec::new());
+        Compiler { definition, origin, base, code, body, problems, incomplete: false }
+    }
+
+    fn finish(mut self) -> Result<Provider, Vec<Problem>> {
+        let provider = self.provider();
+        if self.problems.is_empty() && !self.incomplete { Ok(provider) } else { Err(self.problems) }
+    }
+
+    fn provider(&mut self) -> Provider {
         let name = super::pointer::keep(&self.definition.name.value);
         let base = self.base;
         self.body = self.definition.body.or(base.map(|base| base.body)).unwrap_or(BodyForm::Json);
@@ -97,6 +80,9 @@ impl Compiler<'_> {
         let schemes = self.schemes(rules.and_then(|rules| rules.each));
         let signing = match schemes {
             Some([]) => Signing::Never,
+            Some(schemes) if self.own_code().is_some_and(|code| code.needs_secrets) => {
+                Signing::Always(schemes)
+            }
             Some(schemes) => Signing::Sometimes(schemes),
             None => base.map_or(Signing::Never, |base| base.signing),
         };
@@ -104,10 +90,9 @@ impl Compiler<'_> {
             self.check_id(rules, schemes);
         }
         let handshake = self.handshake(base.and_then(|base| base.handshake));
-        let code_reader = base.map(|base| base.reader).filter(|reader| matches!(reader, Reader::Code { .. }));
-        let reader = match (rules, code_reader) {
+        let reader = match (rules, self.inherited_reader()) {
             (Some(rules), _) => Reader::Rules(rules),
-            (None, Some(code)) => code,
+            (None, Some(reader)) => reader,
             (None, None) => Reader::Rules(Box::leak(Box::new(EventRules::empty()))),
         };
         let types = match &self.definition.event {
@@ -116,18 +101,32 @@ impl Compiler<'_> {
         };
         Provider {
             name,
-            origin,
+            origin: self.origin,
             signing,
             retries_for: self.definition.retries_for.or(base.and_then(|base| base.retries_for)),
             handshake,
-            signed_id: base.filter(|_| rules.is_none()).and_then(|base| base.signed_id),
             types,
-            fields: base.filter(|_| rules.is_none()).and_then(|base| base.fields),
             body: self.body,
             reader,
             code: self.code,
-            has_subscriptions: base.is_some_and(|base| base.has_subscriptions),
         }
+    }
+
+    /// What code adds to this very definition, but not to those like it.
+    fn own_code(&self) -> Option<&'static Code> {
+        self.code.filter(|_| self.origin == Origin::BuiltIn)
+    }
+
+    /// What reads the payloads of a definition whose `event` does not.
+    fn inherited_reader(&self) -> Option<Reader> {
+        match self.own_code() {
+            Some(code) => code.payloads.as_ref().map(Reader::Code),
+            None => self.base.map(|base| base.reader),
+        }
+    }
+
+    fn is_standard_webhooks(&self) -> bool {
+        self.code.is_some_and(|code| code.standard_webhooks)
     }
 
     /// Reports a mistake in the value of `key`.
@@ -138,7 +137,7 @@ impl Compiler<'_> {
 
     /// The `verifiedby` of a signature by this algorithm.
     fn verified_by(&self, algorithm: super::signature::Algorithm) -> VerifiedBy {
-        if self.code.standard_webhooks {
+        if self.is_standard_webhooks() {
             VerifiedBy::StandardWebhooks
         } else {
             VerifiedBy::Signature(algorithm)
@@ -148,7 +147,7 @@ impl Compiler<'_> {
     /// The separator of a list, as the definition or its code has it.
     fn list_separator(&self, separator: Option<&'static str>) -> Separator {
         match separator {
-            Some(_) if self.code.standard_webhooks => Separator::StandardWebhooks,
+            Some(_) if self.is_standard_webhooks() => Separator::StandardWebhooks,
             Some(text) => Separator::Text(text),
             None => Separator::None,
         }

@@ -44,12 +44,12 @@ impl Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::catalog::CODED;
+    use crate::provider::catalog;
 
     #[test]
     fn every_list_is_sorted_and_every_nested_object_is_a_known_field() {
-        for provider in CODED {
-            let Fields { top, within } = provider.fields.unwrap();
+        for provider in catalog::coded() {
+            let Fields { top, within } = provider.reader.code().unwrap().fields;
             for list in within.iter().map(|(_, list)| list).chain([top]) {
                 assert!(list.is_sorted_by(|a, b| a < b), "{}: {list:?}", provider.name);
             }

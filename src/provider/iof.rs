@@ -1,58 +1,36 @@
-//! IOF (Islamic Open Finance): contracts, KYC, compliance, billing. Its public sources disagree on the envelope, so
-//! every field is read under each of its published names.
-
-use std::time::Duration;
+//! Reads IOF's payloads. Its public sources disagree on the envelope, so every field is read under each of its published
+//! names.
 
 use serde_json::{Value, json};
 
-use super::definition::Code;
+use super::code::{Code, PayloadCode, SignedId};
 use super::object::Object;
 use super::sample::Sample;
-use super::{
-    Entity, EventIdentity, Fields, Origin, ParsedPayload, Provider, Reader, SignedId, Signing, Status,
-    UNMAPPED, plain_letters,
-};
-use crate::config::definitions::BodyForm;
-use crate::provider::signature::{
-    Algorithm, Carrier, Encoding, Format, Part, Scheme, SecretForm, Signed, TimeUnit, VerifiedBy, Version,
-};
+use super::{Entity, EventIdentity, Fields, ParsedPayload, Status, Types, UNMAPPED, plain_letters};
+use crate::provider::signature::{Scheme, Signed, Version};
 
-pub(super) static PROVIDER: Provider = Provider {
+pub(super) const CODE: Code = Code {
     name: "iof",
-    origin: Origin::BuiltIn,
-    signing: Signing::Always(&[SCHEME]),
-    retries_for: Some(Duration::from_secs(60 + 300 + 1800 + 7200)),
-    handshake: None,
-    signed_id: Some(SignedId::Payload),
-    types: Some(&TYPES),
-    fields: Some(&FIELDS),
-    body: BodyForm::Json,
-    reader: Reader::Code { read, sample },
-    code: Code::NONE,
-    has_subscriptions: false,
+    needs_secrets: true,
+    scheme: Some(with_sha256),
+    payloads: Some(PayloadCode {
+        read,
+        sample,
+        fields: &FIELDS,
+        signed_id: Some(SignedId::Payload),
+        has_subscriptions: false,
+    }),
+    ..Code::NONE
 };
 
-const SCHEME: Scheme = Scheme {
-    algorithm: Algorithm::HmacSha256,
-    carriers: &[Carrier { header: "x-iof-signature", timestamp: None, id: None }],
-    format: Format::Pairs { separator: ",", timestamp: "t" },
-    versions: &[
-        Version::plain("v1"),
-        Version { timestamp: Some("x-iof-timestamp"), old: false, ..Version::plain("sha256") },
-    ],
-    unit: TimeUnit::Seconds,
-    signed: &[Part::Timestamp, Part::Text("."), Part::Body],
-    encoding: Encoding::Hex,
-    padded: false,
-    secret: SecretForm::Text,
-    verified_by: VerifiedBy::Signature(Algorithm::HmacSha256),
-    renamed: None,
-    accept_old: false,
-    secret_in_body: None,
-    time_in_body: None,
-};
+/// The published form `sha256=…` has its timestamp in a header of its own.
+fn with_sha256(v1: Scheme) -> Scheme {
+    const VERSIONS: &[Version] =
+        &[Version::plain("v1"), Version { timestamp: Some("x-iof-timestamp"), ..Version::plain("sha256") }];
+    Scheme { versions: VERSIONS, ..v1 }
+}
 
-fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
+fn read<'a>(payload: &Object<'a>, _: Option<Signed<'a>>, types: Types) -> ParsedPayload<'a> {
     let kind = payload.string("type").or_else(|| payload.string("event_type"));
     let (data, metadata) = (payload.object("data"), payload.object("metadata"));
     let object = data.as_ref().and_then(|data| data.object("object"));
@@ -60,7 +38,7 @@ fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<
     let in_metadata = |key: &str| metadata.as_ref()?.text(key);
     let own = object.as_ref().and_then(|object| object.text("id")).filter(|id| !id.is_empty());
     let id = own.or_else(|| in_data("contractId"));
-    let category = || category(kind.as_deref().unwrap_or_default()).into();
+    let category = || category(kind.as_deref().unwrap_or_default(), types).into();
     let subject = id.filter(|id| !id.is_empty()).map(|id| Entity { kind: category(), id });
     let named = [
         Entity::some("workspace", in_metadata("workspaceId")),
@@ -86,10 +64,10 @@ fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<
 
 /// The kind of an event's subject, by the event's type. A type that the table lacks has the kind of the listed types
 /// with the same first segment, so that the events of one subject keep their order when the provider adds a type.
-fn category(kind: &str) -> String {
-    let known = TYPES.iter().find(|(known, _)| *known == kind);
+fn category(kind: &str, types: Types) -> String {
+    let known = types.iter().find(|(known, _)| *known == kind);
     let first = |kind: &'_ str| kind.split('.').next().unwrap_or_default().to_owned();
-    let alike = known.or_else(|| TYPES.iter().find(|(known, _)| first(known) == first(kind)));
+    let alike = known.or_else(|| types.iter().find(|(known, _)| first(known) == first(kind)));
     let category = match alike {
         Some((_, canonical)) => first(canonical),
         None => plain_letters(&first(kind)),
@@ -107,54 +85,6 @@ fn sample(of: &Sample<'_>) -> Value {
 }
 
 const TIMES: [&str; 4] = ["created", "timestamp", "created_at", "createdAt"];
-
-const TYPES: [(&str, &str); 45] = [
-    ("contract.created", "contract.created"),
-    ("contract.updated", "contract.updated"),
-    ("contract.activated", "contract.activated"),
-    ("contract.matured", "contract.matured"),
-    ("contract.closed", "contract.closed"),
-    ("contract.executed", "contract.executed"),
-    ("contract.approved", "contract.approved"),
-    ("contract.rejected", "contract.rejected"),
-    ("contract.terminated", "contract.terminated"),
-    ("contract.renewed", "contract.renewed"),
-    ("contract.defaulted", "contract.defaulted"),
-    ("contract.completed", "contract.completed"),
-    ("contract.cancelled", "contract.cancelled"),
-    ("contract.payment.received", "contract.payment_received"),
-    ("payment.received", "payment.received"),
-    ("payment.failed", "payment.failed"),
-    ("kyc.submitted", "kyc.submitted"),
-    ("kyc.verified", "kyc.verified"),
-    ("kyc.approved", "kyc.verified"),
-    ("kyc.rejected", "kyc.rejected"),
-    ("kyc.expired", "kyc.expired"),
-    ("kyc.verification.started", "kyc.started"),
-    ("kyc.verification.completed", "kyc.completed"),
-    ("kyc.verification.failed", "kyc.rejected"),
-    ("kyc.verification.expired", "kyc.expired"),
-    ("kyc.document.uploaded", "kyc.document_uploaded"),
-    ("kyc.document.verified", "kyc.document_verified"),
-    ("kyc.document.rejected", "kyc.document_rejected"),
-    ("kyc.document.expired", "kyc.document_expired"),
-    ("kyc.screening.started", "kyc.screening_started"),
-    ("kyc.screening.completed", "kyc.screening_completed"),
-    ("kyc.screening.match_found", "kyc.screening_match_found"),
-    ("kyc.screening.cleared", "kyc.screening_cleared"),
-    ("kyc.risk.score_updated", "kyc.risk_score_updated"),
-    ("kyc.risk.level_changed", "kyc.risk_level_changed"),
-    ("compliance.check.completed", "compliance.check_completed"),
-    ("compliance.alert.triggered", "compliance.alert_triggered"),
-    ("compliance.alert", "compliance.alert_triggered"),
-    ("compliance.review.required", "compliance.review_required"),
-    ("billing.invoice.created", "invoice.created"),
-    ("billing.invoice.paid", "invoice.paid"),
-    ("card.authorization.approved", "card.authorization_approved"),
-    ("shariah.breach.detected", "shariah.breach_detected"),
-    ("shariah.approved", "shariah.approved"),
-    ("shariah.rejected", "shariah.rejected"),
-];
 
 // IOF publishes the fields of `data` for contracts only.
 static FIELDS: Fields = Fields {
@@ -196,9 +126,11 @@ static FIELDS: Fields = Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::catalog::built_in;
 
     #[test]
     fn a_new_type_has_the_subject_kind_of_the_types_with_its_first_segment() {
+        let types = built_in("iof").unwrap().types.unwrap();
         for (kind, expected) in [
             ("contract.created", "contract"),
             ("contract.suspended", "contract"),
@@ -211,15 +143,20 @@ mod tests {
             ("", "unmapped"),
             (".created", "unmapped"),
         ] {
-            assert_eq!(category(kind), expected, "{kind}");
+            assert_eq!(category(kind, types), expected, "{kind}");
         }
     }
 
     #[test]
     fn types_of_one_first_segment_are_about_one_kind() {
-        for (kind, canonical) in TYPES {
+        let types = built_in("iof").unwrap().types.unwrap();
+        for (kind, canonical) in types {
             let first = kind.split('.').next().unwrap();
-            assert_eq!(category(&format!("{first}.new")), canonical.split('.').next().unwrap(), "{kind}");
+            assert_eq!(
+                category(&format!("{first}.new"), types),
+                canonical.split('.').next().unwrap(),
+                "{kind}"
+            );
         }
     }
 }

@@ -56,9 +56,10 @@ impl Provider {
         };
         let of = Sample { kind, subscription, time: microseconds(now), random };
         match self.reader {
-            Reader::Code { sample, .. } => {
-                SampleDelivery { body: sample(&of).to_string().into_bytes(), ..SampleDelivery::default() }
-            }
+            Reader::Code(code) => SampleDelivery {
+                body: (code.sample)(&of).to_string().into_bytes(),
+                ..SampleDelivery::default()
+            },
             Reader::Rules(rules) => self.sample_by_rules(rules, &of, secret),
         }
     }

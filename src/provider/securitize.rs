@@ -1,31 +1,20 @@
-//! Securitize: small notifications about an investor, numbered by a nonce per subscription. It publishes no way of
-//! signing.
+//! Reads Securitize's payloads: small notifications about an investor, numbered by a nonce per subscription.
 
 use serde_json::{Value, json};
 
-use super::definition::Code;
+use super::code::{Code, PayloadCode};
 use super::object::Object;
 use super::sample::Sample;
-use super::{Entity, EventIdentity, Fields, Origin, ParsedPayload, Provider, Reader, Signing};
-use crate::config::definitions::BodyForm;
+use super::{Entity, EventIdentity, Fields, ParsedPayload, Types};
 use crate::provider::signature::Signed;
 
-pub(super) static PROVIDER: Provider = Provider {
+pub(super) const CODE: Code = Code {
     name: "securitize",
-    origin: Origin::BuiltIn,
-    signing: Signing::Never,
-    retries_for: None,
-    handshake: None,
-    signed_id: None,
-    types: Some(&TYPES),
-    fields: Some(&FIELDS),
-    body: BodyForm::Json,
-    reader: Reader::Code { read, sample },
-    code: Code::NONE,
-    has_subscriptions: true,
+    payloads: Some(PayloadCode { read, sample, fields: &FIELDS, signed_id: None, has_subscriptions: true }),
+    ..Code::NONE
 };
 
-fn read<'a>(payload: &Object<'a>, _signed: Option<Signed<'a>>) -> ParsedPayload<'a> {
+fn read<'a>(payload: &Object<'a>, _: Option<Signed<'a>>, _: Types) -> ParsedPayload<'a> {
     let kind = payload.string("eventType");
     let subscription = payload.text(SUBSCRIPTION);
     let nonce = payload.text("nonce");
@@ -63,12 +52,6 @@ fn sample(of: &Sample<'_>) -> Value {
 }
 
 const SUBSCRIPTION: &str = "subscriptionId";
-
-// `health-check` is answered and not forwarded, so it has no canonical type.
-const TYPES: [(&str, &str); 2] = [
-    ("domain-investor-kyc-update", "kyc.updated"),
-    ("domain-investor-subscription-agreement-update", "subscription.agreement_updated"),
-];
 
 static FIELDS: Fields = Fields {
     top: &["domainId", "eventType", "externalId", "nonce", "roundId", "subscriptionId", "tokenId"],

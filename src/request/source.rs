@@ -307,7 +307,7 @@ impl Builder<'_> {
             self.error(accept, "accept_v1", "only atelio signs in two versions; leave it out".to_owned());
         }
         if let Some(list) = &of.subscriptions
-            && !provider.has_subscriptions
+            && !provider.reader.code().is_some_and(|code| code.has_subscriptions)
             && !list.value.is_empty()
         {
             self.error(list, "subscriptions", "only securitize names subscriptions; leave it out".to_owned());

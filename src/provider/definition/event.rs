@@ -3,9 +3,9 @@
 use super::Compiler;
 use crate::config::Located;
 use crate::config::definitions::{EntityKeys, TypeKey};
-use crate::provider::Types;
 use crate::provider::pointer::{self, Each, PointerError, keep};
 use crate::provider::rules::{EntityRule, EventRules, KindRule, Source, Word};
+use crate::provider::{Reader, Types};
 
 impl Compiler<'_> {
     /// The rules of the definition's own `event`, or of the definition that it is like. None: that one reads by code.
@@ -21,8 +21,8 @@ impl Compiler<'_> {
                 || !event.related.is_empty()
                 || event.each.is_some()
         });
-        let Some(of) = own.filter(|_| says_more_than_types || self.base.is_none()) else {
-            return self.base.and_then(|base| base.reader.rules());
+        let Some(of) = own.filter(|_| says_more_than_types) else {
+            return self.inherited_reader().and_then(Reader::rules);
         };
         let mut rules = EventRules::default();
         if let Some(path) = &of.each {

@@ -14,8 +14,9 @@ impl Compiler<'_> {
     /// not made.
     pub(super) fn schemes(&mut self, each: Option<Each>) -> Option<&'static [Scheme]> {
         let signatures = self.definition.signature.as_ref()?;
+        let complete = self.own_code().and_then(|code| code.scheme).unwrap_or(|scheme| scheme);
         let schemes: Vec<Scheme> =
-            signatures.iter().filter_map(|signature| self.scheme(signature, each)).collect();
+            signatures.iter().filter_map(|signature| self.scheme(signature, each)).map(complete).collect();
         Some(schemes.leak())
     }
 
@@ -80,7 +81,7 @@ impl Compiler<'_> {
     }
 
     fn secret_form(&mut self, of: &Signature, algorithm: Algorithm) -> Option<SecretForm> {
-        let public = SecretForm::PublicKey { prefixed: self.code.standard_webhooks };
+        let public = SecretForm::PublicKey { prefixed: self.is_standard_webhooks() };
         let Some(text) = &of.secret else {
             return Some(if algorithm.has_public_key() { public } else { SecretForm::Text });
         };
@@ -200,7 +201,8 @@ impl Compiler<'_> {
         }
         let (before, after) = text.split_once("{signature}").unwrap_or_default();
         if !text.contains("{timestamp}") {
-            if let Some(separator) = of.separator.as_ref().filter(|_| !self.code.standard_webhooks)
+            if let Some(separator) =
+                of.separator.as_ref().filter(|_| !self.code.is_some_and(|code| code.standard_webhooks))
                 && [before, after].iter().any(|part| part.contains(&*separator.value))
             {
                 let what = "format holds it, so no entry of the list would fit; choose another";
@@ -241,7 +243,7 @@ impl Compiler<'_> {
                 "timestamp" => Some(Part::Timestamp),
                 "id" => Some(Part::Id),
                 "method" => Some(Part::Method),
-                "url" => Some(Part::Url { decoded: self.code.decoded_url }),
+                "url" => Some(Part::Url { decoded: self.code.is_some_and(|code| code.decoded_url) }),
                 "path" => Some(Part::Path),
                 "query" => Some(Part::Query),
                 _ => name.strip_prefix("header:").and_then(|name| header_name(name).ok()).map(Part::Header),

@@ -84,8 +84,8 @@ impl Source {
             // Continue even over the limit: the fields may be known.
             let _ = self.drifted(Kind::Type, kind, redactor);
         }
-        let Some(fields) = self.provider.fields else { return };
-        let _ = fields.for_each_unknown(payload, |outer, name| {
+        let Some(code) = self.provider.reader.code() else { return };
+        let _ = code.fields.for_each_unknown(payload, |outer, name| {
             let path = outer.map_or(Cow::Borrowed(name), |outer| format!("{outer}.{name}").into());
             self.drifted(Kind::Field, &path, redactor)
         });
