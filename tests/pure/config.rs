@@ -62,7 +62,10 @@ fn every_expected_file_has_its_config() {
 fn the_shipped_configs_load_without_a_word() {
     for name in ["minimal.toml", "full.toml", "http-queue.toml", "own-sender.toml", "securitize-signed.toml"]
     {
-        assert_eq!(rendered(&root().join("config").join(name)), [""; 0], "{name}");
+        let mut lines = rendered(&root().join("config").join(name));
+        // Their secrets are the reader's to provide.
+        lines.retain(|line| !line.contains(" is not set; ") && !line.contains("cannot read the secret file"));
+        assert_eq!(lines, [""; 0], "{name}");
     }
 }
 
