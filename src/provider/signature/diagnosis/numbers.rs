@@ -31,7 +31,7 @@ fn chosen(groups: Vec<Vec<usize>>) -> impl Iterator<Item = (Vec<usize>, Rule)> {
     // Each group doubles the number of variants, so only the first ones are combined.
     let count = groups.len().min(MAX_GROUPS);
     let several = (1_u32..1 << count).filter(|chosen| chosen.count_ones() > 1).flat_map(move |chosen| {
-        let taken = groups.iter().enumerate().filter(|(at, _)| chosen & (1 << at) != 0);
+        let taken = groups.iter().take(count).enumerate().filter(|(at, _)| chosen & (1 << at) != 0);
         let numbers: Vec<usize> = taken.flat_map(|(_, group)| group.iter().copied()).collect();
         LIKELY.map(|rule| (numbers.clone(), rule))
     });

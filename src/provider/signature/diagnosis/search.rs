@@ -172,7 +172,7 @@ impl<'a> Search<'a> {
                     Some(Alteration::Renumbered),
                 );
                 // The likelier hypotheses that follow need their share of the work.
-                if explanation.is_some() || before - self.left > MAX_HASHED / 4 {
+                if explanation.is_some() || self.left == 0 || before - self.left > MAX_HASHED / 4 {
                     return explanation;
                 }
             }
