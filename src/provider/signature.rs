@@ -119,7 +119,7 @@ pub enum SignatureError {
     #[error("the header {0} {1}")]
     Malformed(&'static str, &'static str),
     /// The header of the signatures holds no well-formed one.
-    #[error("the header {0} holds no well-formed {1} signature")]
+    #[error("the header {0} holds no well-formed {version}signature", version = before_word(.1))]
     NoSignature(&'static str, Labels),
     /// No key made any of the signatures.
     #[error("no configured secret matches ({tried} tried)")]
@@ -141,6 +141,12 @@ pub enum SignatureError {
         /// The source's tolerance, seconds.
         tolerance: i64,
     },
+}
+
+/// Labels and a blank, or nothing for a scheme without labels.
+fn before_word(labels: &Labels) -> String {
+    let labels = labels.to_string();
+    if labels.is_empty() { labels } else { labels + " " }
 }
 
 /// How far a signed timestamp is from now.

@@ -208,3 +208,44 @@ fn a_trial_says_what_each_part_found_and_prints_no_secret() {
     assert_eq!(misdefined.code, 1);
     assert!(misdefined.out.contains("`signed` is probably `{timestamp}.{body}`"), "{}", misdefined.out);
 }
+
+#[test]
+fn a_trial_names_what_the_definition_gets_wrong() {
+    let definition = |header: &str, format: &str, each: &str| {
+        format!(
+            "[providers.acme.signature]\nalgorithm = \"hmac-sha256\"\nheader = \"{header}\"\nformat = \"{format}\"\n\
+             [providers.acme.event]\neach = \"{each}\"\ntype = \"/type\"\ntime = \"/at\"\n"
+        )
+    };
+    let body = r#"{"events":[{"type":"paid","at":"2026-11-30T10:00:00"},{"type":"paid"}]}"#;
+    let right = ("Acme-Signature", "sha256={signature}", "/events");
+    for ((header, format, each), expected) in [
+        (right, "event.each at /events: 2 events"),
+        (right, "event.time at /at: 2026-11-30T10:00:00 (neither RFC 3339 with an offset nor unix seconds"),
+        ((right.0, right.1, "/event"), "event.each at /event: (no list)"),
+        (
+            ("X-Signature-Acme", right.1, right.2),
+            "If the sender puts it under another name, correct the definition",
+        ),
+        ((right.0, "{signature}", right.2), "`format` does not fit the value of acme-signature"),
+        ((right.0, "{signature}", right.2), "holds no well-formed signature"),
+    ] {
+        let home = home(&definition(header, format, each));
+        home.write("headers", format!("Acme-Signature: sha256={}\n", hmac_hex(body)));
+        home.write("body", body);
+        let (headers, body) = (home.path("headers"), home.path("body"));
+        let (headers, body) = (headers.display().to_string(), body.display().to_string());
+        let ran = home.run(&[
+            "providers",
+            "try",
+            "acme",
+            "--headers",
+            &headers,
+            "--body",
+            &body,
+            "--secret",
+            SECRET,
+        ]);
+        assert!(ran.out.contains(expected), "{expected}: {ran:?}");
+    }
+}

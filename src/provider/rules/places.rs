@@ -2,6 +2,7 @@
 
 use super::{EntityRule, EventRules, Found, KindRule, Source, Word};
 use crate::provider::object::Value;
+use crate::provider::pointer::keep;
 use crate::provider::signature::Signed;
 use crate::provider::signed_request::SignedRequest;
 
@@ -13,15 +14,29 @@ impl EventRules {
         request: &SignedRequest<'_>,
         signed: Option<Signed<'_>>,
     ) -> Vec<(&'static str, &'static str, Option<String>)> {
-        let first = match (self.each, body) {
-            (Some(each), Some(body)) => each.elements(body).and_then(|elements| elements.first().copied()),
-            (_, body) => body,
+        let elements = self.each.and_then(|each| each.elements(body?));
+        let first = match (self.each, &elements) {
+            (Some(_), elements) => elements.as_ref().and_then(|elements| elements.first().copied()),
+            (None, _) => body,
         };
         let (event, body) = (first.and_then(Value::object), body.and_then(Value::object));
         let found = Found::of(self, event.as_ref(), body.as_ref().or(event.as_ref()), *request, signed);
         let mut places = Vec::new();
+        if let Some(each) = self.each {
+            let path: String = each.steps.iter().flat_map(|step| ["/", *step]).collect();
+            let found = match elements.as_deref() {
+                Some([_]) => "1 event".to_owned(),
+                Some(elements) => format!("{} events", elements.len()),
+                None => "(no list)".to_owned(),
+            };
+            let path = if path.is_empty() { "\"\"" } else { keep(&path) };
+            places.push(("each", path, Some(found)));
+        }
         for (key, source) in self.sources() {
             let value = match found.text(source) {
+                Some(text) if key == "time" && super::time(&text).is_none() => Some(format!(
+                    "{text} (neither RFC 3339 with an offset nor unix seconds, so the event has no time)"
+                )),
                 Some(text) => Some(text.into_owned()),
                 None => found.is_there(source).then(|| "(no text or number)".to_owned()),
             };

@@ -69,7 +69,12 @@ pub fn diagnose_any(cases: &[RefusedDelivery<'_>]) -> Vec<Mistake> {
     let is_used =
         |found: &Vec<Mistake>| found.iter().all(|mistake| !matches!(mistake, Mistake::HeaderMissing(_)));
     let best = all.iter().position(explains).or_else(|| all.iter().position(is_used)).unwrap_or(0);
-    if best < all.len() { all.swap_remove(best) } else { Vec::new() }
+    let Some(case) = cases.get(best) else { return Vec::new() };
+    let found = all.swap_remove(best);
+    if !case.is_defined {
+        return found;
+    }
+    found.into_iter().map(|mistake| mistake.of_definition(case.scheme)).collect()
 }
 
 /// What is wrong with a delivery that [`super::verify`] refused. Never empty.

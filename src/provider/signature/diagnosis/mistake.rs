@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{Alteration, SignedString};
 use crate::provider::signature::Encoding;
-use crate::provider::signature::scheme::{Algorithm, Labels, SecretForm, Version};
+use crate::provider::signature::scheme::{Algorithm, Labels, Scheme, SecretForm, Version};
 
 /// Makes [`Mistake`] of its rows: the mistake, its label, its text, and what the text shows beside the mistake's own
 /// fields.
@@ -43,6 +43,10 @@ macro_rules! mistakes {
 mistakes! {
     HeaderMissing(name: &'static str) = "header_missing",
         "The header {name} is missing: send it, and let no proxy remove it.";
+    // Like the row above, for a definition.
+    HeaderNotSent(name: &'static str) = "header_missing",
+        "The header {name} is missing. If the sender puts it under another name, correct the definition. Else let no proxy \
+         remove it.";
     // In a file, a header's name can be of any length.
     HeaderMisnamed { found: String, expected: &'static str } = "header_misnamed",
         "The header {found:.64} is there instead of {expected}: send it as {expected}.";
@@ -61,6 +65,10 @@ mistakes! {
         "{header} holds no timestamp: send {key}=UNIX in it.";
     TimestampNotUnix = "timestamp_not_unix",
         "The timestamp is not a whole number: send unix seconds, digits only.";
+    // Like the row above and the row below, for a definition. `unit`: its `timestamp_unit`.
+    TimestampUnit { unit: &'static str } = "timestamp_unit",
+        "The timestamp is not in timestamp_unit = {unit:?}: correct the definition; seconds are \"s\", milliseconds \"ms\", a \
+         date and time \"rfc3339\".";
     TimestampTooFine = "timestamp_in_milliseconds",
         "The timestamp is in milliseconds or finer: send and sign unix seconds.";
     Stale { age: i64, tolerance: i64 } = "timestamp_stale",
@@ -101,6 +109,10 @@ mistakes! {
     // `expected`: the text before the signature, such as `v1,`.
     Versioned { header: &'static str, expected: String } = "signature_version",
         "The signature is right, but does not stand under its version: write it as {expected}… in {header}.";
+    // Like the row above, for a definition.
+    Formatted { header: &'static str } = "signature_version",
+        "The signature is right, but `format` does not fit the value of {header}: put the text around the signature into it, as \
+         in \"sha256={{signature}}\".";
     OldVersion = "old_version_only",
         "Only the old v1 signature is there, and it is right: have the provider send v2, or set accept_v1 = true on the source.";
     Unexplained = "unexplained",
@@ -108,9 +120,27 @@ mistakes! {
          byte for byte the signed one; a signature does not tell which. If other deliveries of this source pass, it is the body: \
          look for what changes it on the way, and capture headers and body raw, of one and the same delivery. If none does, it \
          is the secret: copy it from the provider again.";
+    // Like the row above, for a definition.
+    UnexplainedDefined { url: bool } = "unexplained",
+        "If other deliveries of this source pass, something changed this body on the way: capture headers and body raw. If none \
+         does, either the secret is another one, or the definition differs from what the sender does: compare `signed` and \
+         `secret` with its documentation{url}.", url = public_url(*url);
 }
 
 impl Mistake {
+    /// The same mistake as the author of the definition may correct it.
+    pub(super) fn of_definition(self, scheme: &Scheme) -> Mistake {
+        match self {
+            Mistake::HeaderMissing(name) => Mistake::HeaderNotSent(name),
+            Mistake::TimestampNotUnix | Mistake::TimestampTooFine => {
+                Mistake::TimestampUnit { unit: scheme.unit.label() }
+            }
+            Mistake::Versioned { header, .. } => Mistake::Formatted { header },
+            Mistake::Unexplained => Mistake::UnexplainedDefined { url: scheme.covers_url() },
+            other => other,
+        }
+    }
+
     /// Whether no secret can be tried until this mistake is fixed.
     pub(super) fn hides_the_signature(&self) -> bool {
         matches!(
@@ -140,6 +170,10 @@ fn defined(key: &str, value: &str) -> String {
         }
         _ => format!("The signature matches with {key} = {value:?}: `{key}` is probably {value:?}; {fix}."),
     }
+}
+
+fn public_url(is_signed: bool) -> &'static str {
+    if is_signed { ", and edge.public_url and the path with the URL that is registered there" } else { "" }
 }
 
 /// A signature by this algorithm, and its length.
