@@ -90,7 +90,7 @@ impl Known {
         let like = format!("{head}like = \"{name}\"\n");
         match catalog::source(name) {
             Some(text) if matches!(provider.reader, Reader::Rules(_)) => {
-                if !provider.code.is_some() {
+                if provider.code.is_none() {
                     return text.to_owned();
                 }
                 let note = "# The grammar cannot say all of it; `like` brings the rest.\n";

@@ -59,11 +59,10 @@ fn every_key_does_what_its_case_says_and_nothing_without_its_line() {
 
 #[test]
 fn a_definition_takes_from_another_what_it_does_not_say() {
-    let chain = format!(
-        "[providers.one]\nlike = \"stripe\"\nretries_for = \"5d\"\n\n\
+    let chain = "[providers.one]\nlike = \"stripe\"\nretries_for = \"5d\"\n\n\
          [providers.two]\nlike = \"one\"\n\n[providers.two.event]\ntype = \"/kind\"\n\n\
          [providers.acme]\nlike = \"two\"\n\n[providers.acme.event.types]\n\"paid\" = \"invoice.paid\"\n"
-    );
+        .to_owned();
     let body = r#"{"kind":"paid","type":"other","id":"evt_1"}"#;
     let delivery =
         Delivery::of(body).with("stripe-signature", &format!("t={NOW},v1={}", mac(&format!("{NOW}.{body}"))));
