@@ -243,7 +243,9 @@ fn table_or_false() -> ValueKind<Option<Handshake>> {
 /// A text, or a list of texts.
 fn texts(what: &'static str) -> ValueKind<Vec<Located<String>>> {
     let read = move |item: &Item<'_>| located_texts(item, what);
-    value(what, Vec::new(), read, |texts| shown_texts(texts))
+    // An empty list is refused, so a key without a value is left out.
+    let show = |texts: &Vec<Located<String>>| (!texts.is_empty()).then(|| Shown::Value(shown_texts(texts)));
+    ValueKind::new(what, |_, _| Vec::new(), read, show)
 }
 
 fn located_texts(item: &Item<'_>, what: &str) -> Option<Vec<Located<String>>> {

@@ -128,6 +128,37 @@ fn what_a_built_in_provider_does_in_code_is_taken_with_like() {
     assert_eq!(told["events"][0]["verifiedby"], "standard-webhooks", "{told:#}");
 }
 
+#[test]
+fn a_definition_that_is_printed_is_the_same_definition() {
+    for case in cases() {
+        let (definitions, problems) = definitions::parse(case.toml);
+        assert_eq!(problems, [], "{}", case.key);
+        let shown = definitions::show(&definitions[0], "acme");
+        let (again, problems) = definitions::parse(&shown);
+        assert_eq!(problems, [], "{}\n{shown}", case.key);
+        assert_eq!(again, definitions, "{}\n{shown}", case.key);
+        assert_eq!(outcome(&shown, &case.delivery), outcome(case.toml, &case.delivery), "{shown}");
+    }
+}
+
+#[test]
+fn the_valid_config_has_every_key() {
+    let text = include_str!("../config/valid/definitions.toml");
+    let (definitions, problems) = definitions::parse(text.split("\n[sources").next().unwrap());
+    assert_eq!(problems, []);
+    let shown: String =
+        definitions.iter().map(|definition| definitions::show(definition, &definition.name.value)).collect();
+    for key in Config::keys() {
+        let Some((_, name)) =
+            key.name.strip_prefix("providers.NAME.").map(|key| key.rsplit_once('.').unwrap_or(("", key)))
+        else {
+            continue;
+        };
+        let stands = |text: &str| text.contains(&format!("{name} = ")) || text.contains(&format!(".{name}]"));
+        assert!(stands(text) && stands(&shown), "{}\n{shown}", key.name);
+    }
+}
+
 /// A delivery at [`NOW`], and the secret of its source.
 struct Delivery {
     headers: HeaderMap,
