@@ -320,4 +320,18 @@ mod tests {
         database.write(|conn| conn.execute("DELETE FROM blobs", [])).await.unwrap();
         database.write(fill).await.unwrap();
     }
+    /// The jobs succeed, and only the COMMIT finds the violation.
+    #[tokio::test]
+    async fn no_job_is_answered_ok_if_the_commit_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let tables = "CREATE TABLE IF NOT EXISTS parents (n INTEGER PRIMARY KEY);
+            CREATE TABLE IF NOT EXISTS numbers
+                (n INTEGER PRIMARY KEY REFERENCES parents DEFERRABLE INITIALLY DEFERRED);";
+        let database = Database::open(&folder.path().join("hookgate.db"), tables).unwrap();
+        assert_eq!(database.write(insert(1)).await, Err(Failure("the database failed")));
+        assert_eq!(database.write(all).await, Ok(vec![]));
+        database.write(|conn| conn.execute("INSERT INTO parents VALUES (1)", [])).await.unwrap();
+        assert_eq!(database.write(insert(1)).await, Ok(1));
+        database.close().await;
+    }
 }

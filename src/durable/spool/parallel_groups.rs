@@ -47,3 +47,40 @@ impl Predecessors {
         self.identities.insert(event.identity) && key
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn groups(events: &[(u8, &str)], drain: Drain, many: bool) -> Vec<Vec<i64>> {
+        let rows = events.iter().zip(0..).map(|((identity, key), seq)| {
+            let mut event = Event::for_test("e");
+            event.partition_key = (*key).to_owned();
+            (seq, Arc::new(EnqueueRequest { identity: Identity([*identity; 16]), event, ..request() }))
+        });
+        let groups = parallel_groups(rows.collect(), drain, many).into_iter();
+        groups.map(|group| group.into_iter().map(|row| row.0).collect()).collect()
+    }
+
+    fn request() -> EnqueueRequest {
+        EnqueueRequest {
+            source: "src".into(),
+            provider: "basiq".into(),
+            identity: Identity([0; 16]),
+            body: crate::event::BodyHash::of(b"1"),
+            on_conflict: crate::config::OnConflict::Forward,
+            owner: crate::durable::inbox::Owner([0; 16]),
+            event: Event::for_test("e"),
+        }
+    }
+
+    #[test]
+    fn one_key_and_one_identity_go_one_after_the_other() {
+        let events = [(1, "a"), (2, "a"), (1, "b"), (3, "c"), (4, "b")];
+        assert_eq!(groups(&events, Drain::ByKey(9), true), [vec![0, 3], vec![1, 2], vec![4]]);
+        assert_eq!(groups(&events, Drain::ByKey(1), true), [[0], [1], [2], [3], [4]]);
+        assert_eq!(groups(&events, Drain::ByKey(9), false), [[0], [1], [2], [3], [4]]);
+        assert_eq!(groups(&events, Drain::InOrder(4), true), [vec![0, 1, 2, 3], vec![4]]);
+    }
+}

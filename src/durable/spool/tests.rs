@@ -230,6 +230,8 @@ async fn a_full_spool_turns_away_and_drops_nothing() {
         kept.push(enqueued);
     }
     assert!(!bench.readiness.ready() && !kept.is_empty());
+    enqueuer.spool.as_ref().unwrap().refresh(None).await.unwrap();
+    assert!(!bench.readiness.ready(), "no room was freed");
     assert_eq!(enqueuer.enqueue(event("e0")).await, duplicate("e0"), "that one is kept");
     assert_eq!(enqueuer.enqueue(of("other", "x", "1")).await, Err(EnqueueError::Unreachable));
     assert!(bench.metrics.spool.bytes.get() <= 2000);
@@ -557,5 +559,70 @@ async fn a_subject_never_overtakes_itself_not_even_for_evidence() {
     bench.inbox.one("1-0", None);
     bench.drained().await;
     assert_eq!(bench.taken(), ["1-0", "1-1"]);
+    bench.close((enqueuer, database)).await;
+}
+
+/// A queue may know what it has, and take nothing new.
+#[tokio::test]
+async fn a_duplicate_is_no_sign_that_the_queue_takes_events() {
+    let bench = Bench::new();
+    bench.inbox.all(None);
+    let (enqueuer, database) = bench.started().await;
+    let known = of("other", "known", "1");
+    assert_eq!(enqueuer.enqueue(known.clone()).await, accepted("known"));
+    bench.inbox.one("a", Some(EnqueueError::Unknown));
+    enqueuer.enqueue(event("a")).await.unwrap();
+    until("it was tried often", || bench.inbox.refused() >= 60).await;
+    assert_eq!(enqueuer.enqueue(known).await, duplicate("known"));
+    until("it is tried again", || bench.inbox.refused() >= 80).await;
+    assert_eq!(bench.metrics.spool.dead_events.get(), 0);
+    bench.inbox.one("a", None);
+    bench.drained().await;
+    assert_eq!(bench.taken(), ["known", "a"]);
+    bench.close((enqueuer, database)).await;
+}
+
+#[tokio::test]
+async fn of_many_waiting_none_follows_while_one_is_retried() {
+    let bench = Bench::new();
+    let (enqueuer, database) = bench.open().await;
+    for n in 0..200 {
+        enqueuer.enqueue(about(n, 0)).await.unwrap();
+    }
+    bench.inbox.one("0-0", Some(EnqueueError::Refused("not now".to_owned())));
+    bench.inbox.all(None);
+    let before = bench.inbox.refused();
+    enqueuer.start(bench.observed.clone());
+    until("it is tried again", || bench.inbox.refused() >= before + 5).await;
+    // Those of its own group were in flight at the first try.
+    assert_eq!(bench.taken().len(), 31);
+    bench.inbox.one("0-0", None);
+    bench.drained().await;
+    assert_eq!(bench.taken().len(), 200);
+    bench.close((enqueuer, database)).await;
+}
+
+#[tokio::test]
+async fn an_event_that_fills_the_spool_exactly_has_room() {
+    let bytes = table::row_bytes(&event("a").event).unsigned_abs();
+    for (room, told) in [(bytes, accepted("a")), (bytes - 1, Err(EnqueueError::Unreachable))] {
+        let mut bench = Bench::new();
+        bench.max_bytes = Some(room);
+        let (enqueuer, database) = bench.open().await;
+        assert_eq!(enqueuer.enqueue(event("a")).await, told);
+        bench.close((enqueuer, database)).await;
+    }
+}
+
+/// The queue never takes the dead one, so another body is the first.
+#[tokio::test]
+async fn a_dead_letter_makes_no_conflict() {
+    let bench = Bench::new();
+    let (enqueuer, database) = bench.open().await;
+    bench.inbox.one("a", Some(EnqueueError::Unacceptable("too large".to_owned())));
+    assert_eq!(enqueuer.enqueue(of("src", "a", "1")).await, accepted("a"));
+    assert_eq!(bench.dead().list().unwrap().len(), 1);
+    bench.inbox.one("a", None);
+    assert_eq!(enqueuer.enqueue(of("src", "a", "2")).await, accepted("a"));
     bench.close((enqueuer, database)).await;
 }

@@ -225,6 +225,8 @@ over_both_stores! {
     a_message_of_unknown_outcome_keeps_its_id_when_sources_come_and_go
     closing_waits_for_what_is_in_flight
     what_could_arrive_after_its_lease_is_not_published
+    another_events_commit_forgets_no_unfinished_claim
+    a_late_commit_changes_nothing_that_is_known
 }
 
 async fn a_body_enters_once_and_its_redelivery_has_its_id(stage: Stage) {
@@ -472,6 +474,41 @@ async fn what_could_arrive_after_its_lease_is_not_published(stage: Stage) {
     assert_eq!(gateway.enqueue(delivery("1")).await, Err(EnqueueError::Unreachable));
     assert_eq!(stage.broker.taken().len(), 0);
     assert_eq!(stage.claims().await, 0);
+}
+
+/// Each commit deletes old claims too.
+async fn another_events_commit_forgets_no_unfinished_claim(stage: Stage) {
+    stage.then(true, Err(PublishError::Unknown));
+    let gateway = stage.gateway().await;
+    assert_eq!(gateway.enqueue(delivery("1")).await, UNKNOWN);
+    stage.leases_end().await;
+    let other = EnqueueRequest { identity: Identity([7; 16]), ..delivery("1") };
+    assert_eq!(gateway.enqueue(other).await, accepted("e"));
+    assert_eq!(gateway.enqueue(delivery("2")).await, accepted(&conflict_id("2")), "the first may be in");
+}
+
+/// While a slow owner publishes a body, its lease ends and another delivery drops the body.
+async fn a_late_commit_changes_nothing_that_is_known(stage: Stage) {
+    let gateway = stage.gateway().await;
+    assert_eq!(gateway.enqueue(delivery("1")).await, accepted("e"));
+    let confirm = stage.then_slowly();
+    let slow = stage.start(&gateway, delivery("2"), 2).await;
+    stage.leases_end().await;
+    assert_eq!(gateway.enqueue(dropping("2")).await, dropped());
+    confirm.send(()).unwrap();
+    assert_eq!(slow.await, accepted(&conflict_id("2")));
+    assert_eq!(gateway.enqueue(delivery("2")).await, duplicate("e"), "each answer gives the same id");
+}
+
+#[tokio::test]
+async fn a_claim_in_redis_outlives_its_lease_by_the_window() {
+    let stage = Stage::redis().await;
+    stage.then(true, Err(PublishError::Unknown));
+    assert_eq!(stage.gateway().await.enqueue(delivery("1")).await, UNKNOWN);
+    let Store::Redis(server) = &stage.store else { panic!("a server") };
+    let keys: Vec<String> = server.run(&["KEYS", "*:claim"]).await;
+    let left: u64 = server.run(&["PTTL", &keys[0]]).await;
+    assert!(Duration::from_millis(left) > WINDOW, "{left} ms");
 }
 
 #[tokio::test]

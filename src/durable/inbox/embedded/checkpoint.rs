@@ -1,8 +1,9 @@
 //! A thread that checkpoints the write-ahead log into the database while the writer goes on.
 //!
 //! Keeps true: the log restarts regularly, however busy the writer is. A checkpoint beside a writer never reaches the
-//! end of the log. So the writer moves the rest once little is left. If the thread is too slow for that, SQLite's own
-//! limit (`wal_autocheckpoint`) makes a commit checkpoint the log.
+//! end of the log. So the writer moves the rest, when little is left or the log is too long.
+//!
+//! SQLite's own limit (`wal_autocheckpoint`) does not bound the log: a commit cannot checkpoint while the thread does.
 
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -17,9 +18,11 @@ pub(super) struct Checkpoints {
     thread: Option<Thread>,
     /// A checkpoint is due when the log has grown by this many bytes.
     due: i64,
-    /// How many bytes were written since the last pass, or since the log restarted.
-    logged: i64,
-    /// What was logged when the current pass began.
+    /// The approximate length of the log.
+    length: i64,
+    /// How much of the log was checkpointed.
+    moved: i64,
+    /// The length when the current pass began.
     at_start: Option<i64>,
 }
 
@@ -35,36 +38,40 @@ impl Checkpoints {
         let thread = Thread::start(db)
             .inspect_err(|why| tracing::warn!(%why, "the writer of the embedded store checkpoints by itself"))
             .ok();
-        Checkpoints { thread, due, logged: 0, at_start: None }
+        Checkpoints { thread, due, length: 0, moved: 0, at_start: None }
     }
 
     pub(super) fn wrote(&mut self, bytes: i64) {
-        self.logged += bytes;
+        self.length += bytes;
     }
 
     /// Begins a pass if one is due. True if the writer must checkpoint the rest now.
     pub(super) fn is_writers_turn(&mut self) -> bool {
-        let Some(thread) = &self.thread else { return self.logged >= self.due };
+        let Some(thread) = &self.thread else { return self.length >= self.due };
         if let Some(at_start) = self.at_start {
-            if thread.ended.try_recv().is_err() {
+            let too_long = self.length >= WRITER_WAITS_AT * self.due;
+            if too_long {
+                // An error means that the thread has ended, and its pass too.
+                let _ = thread.ended.recv();
+            } else if thread.ended.try_recv().is_err() {
                 return false;
             }
             self.at_start = None;
-            self.logged -= at_start;
-            if self.logged <= self.due / WRITER_SHARE {
+            self.moved = at_start;
+            if too_long || self.length - self.moved <= self.due / WRITER_SHARE {
                 return true;
             }
-        } else if self.logged < self.due {
+        } else if self.length - self.moved < self.due {
             return false;
         }
-        self.at_start = Some(self.logged);
+        self.at_start = Some(self.length);
         // If the thread has ended, the writer must do it.
         thread.begin.try_send(()).is_err()
     }
 
-    /// Counts from zero: the writer checkpointed the rest, so the log restarts.
-    pub(super) fn restart(&mut self) {
-        self.logged = 0;
+    /// Records that the writer checkpointed the rest.
+    pub(super) fn moved(&mut self) {
+        (self.length, self.moved) = (0, 0);
     }
 
     /// Ends the thread and its connection. The writer's connection is then the last, and removes the log when it
@@ -113,3 +120,5 @@ pub(super) fn run(conn: &Connection, mode: &str) {
 
 /// The writer checkpoints the rest when it is at most this part of `due`.
 const WRITER_SHARE: i64 = 32;
+/// At this many times `due`, the writer waits for the thread's pass to end, because the log takes disk space.
+const WRITER_WAITS_AT: i64 = 6;

@@ -78,7 +78,7 @@ impl Store {
     pub(super) fn checkpoint(&mut self) {
         if self.checkpoints.is_writers_turn() {
             checkpoint::run(&self.conn, "PASSIVE");
-            self.checkpoints.restart();
+            self.checkpoints.moved();
         }
     }
 

@@ -167,6 +167,9 @@ fn events_outlive_retain_only_as_memory_and_cursors_are_never_reused() {
         }
     }
     assert!(readable(&dir).is_empty());
+    let blanked = "SELECT value FROM meta WHERE name = 'blanked'";
+    let blanked: i64 = store.conn.query_row(blanked, [], |row| row.get(0)).unwrap();
+    assert_eq!(blanked, 200, "after a restart these are not blanked again");
     assert_eq!(one(&mut store, forward(7, "a"), START + 2 * DAY), duplicate("e7"));
     while store.busy(START + 30 * DAY) {
         store.upkeep(START + 30 * DAY).unwrap();

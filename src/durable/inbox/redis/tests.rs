@@ -285,6 +285,22 @@ async fn forgotten_scripts_are_loaded_again() {
     }
 }
 
+/// Redis refuses the whole call, and does not say which event is too long.
+#[tokio::test]
+async fn an_event_too_long_for_redis_condemns_no_other_of_its_call() {
+    let server = Server::start(&["--proto-max-bulk-len", "1mb"]).await;
+    let inbox = inbox(&server, options()).await;
+    let event = Event::with_payload("large", &format!("\"{}\"", "x".repeat(2 << 20)));
+    let large = EnqueueRequest { event, ..request("large", "1") };
+    let (first, second) = tokio::join!(inbox.enqueue(large.clone()), inbox.enqueue(request("small", "1")));
+    for told in [first, second] {
+        assert!(matches!(told, Err(EnqueueError::Unclear(_) | EnqueueError::Unknown)), "{told:?}");
+    }
+    let alone = async || matches!(inbox.enqueue(large.clone()).await, Err(EnqueueError::Unacceptable(_)));
+    until("it is refused alone", alone).await;
+    until("the other enters", async || inbox.enqueue(request("small", "1")).await.is_ok()).await;
+}
+
 #[tokio::test]
 async fn a_server_that_refuses_writes_is_down() {
     let server = Server::start(&[]).await;

@@ -178,8 +178,8 @@ fn the_log_is_moved_into_the_database_before_it_is_long_and_at_the_end() {
     for n in 0..1000 {
         one(&mut store, forward(n, &body), START);
         store.checkpoint();
-        // SQLite's own limit is at 16 times LONG, and a commit may pass it.
-        assert!(log() < 17 * LONG, "the log has {} bytes", log());
+        // The writer waits at six times LONG, by the bytes of events. In whole pages, the log has up to four times as many.
+        assert!(log() < 24 * LONG, "the log has {} bytes", log());
         let size = db.metadata().unwrap().len();
         moved += u32::from(size > before);
         before = size;
