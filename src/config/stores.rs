@@ -49,8 +49,8 @@ table! {
         store: Store = choice(Store::ALL, Store::Embedded), restart;
         /// How long an identity is remembered. Keep it longer than the providers retry.
         window: Located<Duration> = duration(POSITIVE_TIME, 7 * DAY).located(), restart;
-        /// Brokers: how long one delivery of an event, between claim and confirm, keeps the others waiting. http: at
-        /// least 45 s, longer than a POST.
+        /// Brokers, http: how long one delivery of an event, between claim and confirm, keeps the others waiting if its
+        /// gateway dies.
         // Long enough for a broker's confirm, and over before a provider's next attempt.
         lease: Duration = duration(SECOND..=3600 * SECOND, 10 * SECOND), restart;
     }

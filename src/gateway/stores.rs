@@ -183,9 +183,9 @@ async fn open_claimed(
     let metrics = deps.metrics.queue(config.queue.kind.label());
     let broker = open_broker(config, deps).await?;
     let lease = config.dedupe.lease;
-    let (lease, publish_within) = match config.queue.kind {
-        QueueKind::Http => (lease.max(http::LEAST_LEASE), http::POST_TIMEOUT),
-        _ => (lease, claimed::publish_within(lease)),
+    let publish_within = match config.queue.kind {
+        QueueKind::Http => http::POST_TIMEOUT,
+        _ => claimed::publish_within(lease),
     };
     let options = claimed::Options {
         window: config.dedupe.window.value,

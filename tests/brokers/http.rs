@@ -162,7 +162,12 @@ async fn without_the_spool_a_late_confirm_counts_for_the_providers_next_try() {
     let home = before(&service).with("queue.deadline", "300ms").with("spool.enabled", false);
     let gateway = home.serve().await;
     gateway.deliver(&basiq("late")).await.assert_come_again();
-    gateway.deliver(&basiq("late")).await.assert_come_again();
+    let again = gateway.deliver(&basiq("late")).await;
+    again.assert_come_again();
+    assert!(again.body.contains("in_progress"), "{again:?}");
+    let next = gateway.deliver(&basiq("next")).await;
+    next.assert_come_again();
+    assert!(next.body.contains("queue_unavailable"), "it waits for its subject: {next:?}");
     assert_eq!(service.posted().len(), 1, "no second request meanwhile");
     service.replies(|_| Reply::Status(200));
     takes(&service, 1).await;
@@ -177,6 +182,33 @@ async fn without_the_spool_a_late_confirm_counts_for_the_providers_next_try() {
     service.replies(|_| Reply::Status(200));
     gateway.deliver(&basiq("failed")).await.assert_accepted("failed");
     assert_eq!(service.posted().len(), 3);
+}
+
+/// The claim is renewed while the request lasts, and ends soon after its gateway died.
+#[tokio::test]
+async fn a_request_that_outlasts_the_lease_is_joined_by_no_other_gateways() {
+    let (service, redis) = (HttpService::start().await, Redis::start(Persistence::Off).await);
+    service.replies(|_| Reply::Hang);
+    let home = || {
+        let home = before(&service).with("queue.deadline", "300ms").with("spool.enabled", false);
+        home.with("dedupe.store", "redis").with("redis.url", redis.url()).with("dedupe.lease", "1s")
+    };
+    let (one, other) = (home(), home());
+    let (gateway, survivor) = (one.serve().await, other.serve().await);
+    gateway.deliver(&basiq("event")).await.assert_come_again();
+    let began = clock::instant();
+    while began.elapsed() < Duration::from_secs(3) {
+        let answer = survivor.deliver(&basiq("event")).await;
+        assert!(answer.body.contains("in_progress"), "{answer:?}");
+    }
+    assert_eq!(service.posted().len(), 1);
+    gateway.kill9();
+    service.replies(|_| Reply::Status(200));
+    eventually("the lease ends", async || {
+        let answer = survivor.deliver(&basiq("event")).await;
+        (answer.status == 200).then(|| answer.assert_accepted("event"))
+    })
+    .await;
 }
 
 /// Each failure that may pass: the event comes again under its id until it is taken, and others are not held up.

@@ -237,8 +237,6 @@ impl Reported {
 
 /// The longest time for a request, from the claim to the end of its answer.
 pub const POST_TIMEOUT: Duration = Duration::from_secs(30);
-/// The least lease of a claim: the request, and all tries of the commit.
-pub const LEAST_LEASE: Duration = Duration::from_secs(45);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shorter than most services keep idle connections, so that few requests meet a connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);

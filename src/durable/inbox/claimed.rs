@@ -10,13 +10,15 @@
 //!   stays, and its owner retries under the same message id. Only its lease ends, if nothing can arrive later. So a message may be in the queue twice, but only under one
 //!   id. This happens after an unknown outcome if the lease ends or a retry is refused.
 //! - The message id does not change with the config: the claim records whether the id names the source.
-//! - A publish ends before its lease. Both count from before the claim. A broker gets at most half of the lease.
+//! - A publish ends before its lease. Both count from before the claim. A broker gets at most half of the lease. An HTTP
+//!   service may take longer: its claim is renewed until it has answered.
 //! - A first body with an unknown outcome keeps its plain id. Another body of its identity enters as a conflict;
 //!   otherwise a broker that drops a repeated id would drop it.
 //!
 //! Events that are enqueued at the same time may enter in any order. `tests/pure/model.rs` tries every order of these
 //! steps, with every fault between them.
 
+mod claims;
 mod embedded;
 mod records;
 mod redis;
@@ -41,6 +43,7 @@ use crate::event::Event;
 use crate::observe::metrics::QueueMetrics;
 use crate::observe::telemetry::LogThrottle;
 
+pub use claims::Claims;
 pub use embedded::EmbeddedClaims;
 pub use redis::RedisClaims;
 
@@ -54,7 +57,8 @@ pub struct Options {
     pub window: Duration,
     /// How long a claim lasts. Within it the owner publishes and commits, and no other owner can claim.
     pub lease: Duration,
-    /// The longest time from before the claim to the end of the publish. It ends before the lease can.
+    /// The longest time from before the claim to the end of the publish. If it is longer than the lease, the claim is
+    /// renewed meanwhile.
     pub publish_within: Duration,
     /// The sources that share their provider with another source. Event ids may collide, so their message ids name the
     /// source too.
@@ -68,14 +72,6 @@ pub struct Claimed {
     /// Runs each claim to its end, even if the caller's runtime ends.
     runtime: Handle,
     in_flight: Arc<Semaphore>,
-}
-
-/// The configured dedupe store.
-pub enum Claims {
-    /// Tables of the database in the data folder.
-    Embedded(EmbeddedClaims),
-    /// Redis.
-    Redis(RedisClaims),
 }
 
 /// Whether a body enters the queue as the first of its identity.
@@ -232,7 +228,8 @@ impl ClaimingPublisher {
             Claim::InProgress => return Err(EnqueueError::InProgress),
         };
         let (kind, event) = (grant.kind, event_as(request, grant.kind));
-        if let Err(why) = self.publish(request, &event, grant.naming, asked).await {
+        let (published, claimed) = self.publish_renewing(request, &event, grant.naming, asked).await;
+        if let Err(why) = published {
             use PublishError::{NotNow, Unconfirmed, Unknown};
             let may_be_in = matches!(why, Unknown | Unconfirmed(_) | NotNow(_));
             if !may_be_in || !self.broker.may_arrive_later() {
@@ -240,8 +237,41 @@ impl ClaimingPublisher {
             }
             return Err(why.into());
         }
-        self.commit(request, kind, asked).await?;
+        self.commit(request, kind, claimed).await?;
         Ok(Enqueued::Accepted { id: event.id.clone(), conflict: kind == EntryKind::Conflict })
+    }
+
+    /// Publishes. Renews the claim for as long as that takes. Returns when the claim was made or renewed last.
+    async fn publish_renewing(
+        &self,
+        request: &EnqueueRequest,
+        event: &Event,
+        naming: Naming,
+        asked: Instant,
+    ) -> (Result<(), PublishError>, Instant) {
+        let Options { lease, publish_within, .. } = self.options;
+        let mut claimed = asked;
+        let publish = self.publish(request, event, naming, asked);
+        let published = if publish_within < lease {
+            publish.await
+        } else {
+            let renew = async {
+                loop {
+                    // A store that fails is asked again; the claim may end before the publish then.
+                    tokio::time::sleep(lease / 3).await;
+                    let now = clock::instant();
+                    if let Ok(Claim::Granted(_)) = self.claims.claim(request, &self.options).await {
+                        claimed = now;
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                published = publish => published,
+                () = renew => Err(PublishError::Unknown),
+            }
+        };
+        (published, claimed)
     }
 
     async fn publish(
@@ -263,18 +293,19 @@ impl ClaimingPublisher {
         self.broker.publish(Message { id: &id, names: request.names(), event }, deadline).await
     }
 
-    /// Commits a confirmed message. It retries, because an uncommitted event may enter the queue again.
+    /// Commits a confirmed message, `claimed` at that time. It retries, because an uncommitted event may enter the queue
+    /// again.
     async fn commit(
         &self,
         request: &EnqueueRequest,
         kind: EntryKind,
-        asked: Instant,
+        claimed: Instant,
     ) -> Result<(), EnqueueError> {
         let mut pauses = COMMIT_PAUSES.into_iter();
         loop {
             let Err(why) = self.claims.commit(request, kind, &self.options).await else { return Ok(()) };
             match pauses.next() {
-                Some(pause) if asked.elapsed() + pause < self.options.lease => {
+                Some(pause) if claimed.elapsed() + pause < self.options.lease => {
                     tokio::time::sleep(pause).await;
                 }
                 _ => {
@@ -325,45 +356,6 @@ impl From<PublishError> for EnqueueError {
             PublishError::Unreachable => EnqueueError::Unreachable,
             PublishError::Unknown => EnqueueError::Unknown,
             PublishError::Unconfirmed(why) => EnqueueError::Unclear(why),
-        }
-    }
-}
-
-impl Claims {
-    /// Looks up the identity, and claims it if it may be published. An error means that nothing may be published.
-    async fn claim(&self, request: &EnqueueRequest, options: &Options) -> Result<Claim, EnqueueError> {
-        match self {
-            Claims::Embedded(claims) => claims.claim(request, options).await,
-            Claims::Redis(claims) => claims.claim(request, options).await,
-        }
-    }
-
-    /// Remembers the body and ends the owner's claim. Does nothing while another owner's claim lasts.
-    async fn commit(
-        &self,
-        request: &EnqueueRequest,
-        kind: EntryKind,
-        options: &Options,
-    ) -> Result<(), EnqueueError> {
-        match self {
-            Claims::Embedded(claims) => claims.commit(request, kind, options).await,
-            Claims::Redis(claims) => claims.commit(request, kind, options).await,
-        }
-    }
-
-    /// Ends this owner's claim. If the body was `claimed_before`, only the lease ends, because the earlier try's
-    /// outcome is still unknown.
-    async fn release(&self, request: &EnqueueRequest, claimed_before: bool) -> Result<(), EnqueueError> {
-        match self {
-            Claims::Embedded(claims) => claims.release(request, claimed_before).await,
-            Claims::Redis(claims) => claims.release(request, claimed_before).await,
-        }
-    }
-
-    async fn close(self) {
-        match self {
-            Claims::Embedded(claims) => claims.close().await,
-            Claims::Redis(claims) => claims.close().await,
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::base::clock;
 use crate::config::queue_name::PlaceholderValues;
 use crate::durable::broker::http::{Destination, Lane, Routes};
 use crate::durable::inbox::EnqueueError;
+use crate::event::Identity;
 
 /// All lanes with waiting rows or with deliveries under way.
 pub(super) struct Lanes {
@@ -72,6 +73,8 @@ struct LaneState {
     turn: Arc<AsyncMutex<()>>,
     /// Deliveries under way.
     uses: usize,
+    /// The delivery that has the turn, or had it last.
+    holder: Option<Identity>,
     /// Arrival and number of each waiting row.
     rows: BTreeSet<(u64, i64)>,
     place: Place,

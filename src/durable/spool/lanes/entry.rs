@@ -14,6 +14,7 @@ use super::{LaneKey, Lanes};
 use crate::base::clock;
 use crate::durable::broker::http::Lane;
 use crate::durable::inbox::{EnqueueError, EnqueueRequest, Enqueued};
+use crate::event::Identity;
 
 /// A delivery in its lane.
 struct Entry {
@@ -74,7 +75,7 @@ impl Enqueuer {
             return or_spool(refused(OLDER_WAIT)).await;
         }
         let Ok(turn) = timeout_at(deadline, entry.turn()).await else {
-            return or_spool(refused("an older event of its subject is on its way")).await;
+            return or_spool(entry.why_no_turn(&request.identity)).await;
         };
         if is_on && entry.waits_behind() {
             return or_spool(refused(OLDER_WAIT)).await;
@@ -86,6 +87,7 @@ impl Enqueuer {
             return or_spool(refused("the service asked for a pause")).await;
         }
         let answers = destination.answers();
+        entry.hold(request.identity);
         let (answer, mut answered) = oneshot::channel();
         let (key, lanes) = (entry.usage.key.clone(), lanes.clone());
         let (inbox, sent, held, observed) =
@@ -147,6 +149,19 @@ impl Entry {
         let lanes = &self.usage.lanes;
         let turn = lanes.lock().lane(&self.lane).turn.clone();
         Turn { _held: Arc::new((turn.lock_owned().await, LaneUse::new(lanes, &self.lane))) }
+    }
+
+    /// Records which event has the turn.
+    fn hold(&self, identity: Identity) {
+        self.usage.lanes.lock().lane(&self.lane).holder = Some(identity);
+    }
+
+    /// Why this event did not get the turn.
+    fn why_no_turn(&self, identity: &Identity) -> EnqueueError {
+        match self.usage.lanes.lock().lane(&self.lane).holder {
+            Some(holder) if holder == *identity => EnqueueError::InProgress,
+            _ => refused("an older event of its subject is on its way"),
+        }
     }
 
     fn row_place(&self) -> RowPlace {
