@@ -1,5 +1,6 @@
 //! Basics that every layer may use.
 
+pub mod causes;
 pub mod clock;
 pub mod file;
 pub mod label;

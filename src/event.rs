@@ -7,6 +7,7 @@ pub mod attribute;
 mod head;
 mod marks;
 mod time;
+pub mod type_pattern;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};

@@ -125,11 +125,10 @@ impl Provider {
     ) -> ParsedPayload<'a> {
         match self.reader {
             Reader::Rules(rules) => rules.read(payload, body, request, signed),
-            Reader::Code(code) => {
-                let is_covered = signed.is_some_and(|signed| signed.scheme.algorithm.covers_body());
-                let id_is_signed = is_covered && code.signed_id.is_some();
-                ParsedPayload { id_is_signed, ..(code.read)(payload, signed, self.types.unwrap_or_default()) }
-            }
+            Reader::Code(code) => ParsedPayload {
+                id_is_signed: code.signed_id.is_some_and(|id| id.is_covered(signed)),
+                ..(code.read)(payload, signed, self.types.unwrap_or_default())
+            },
         }
     }
 
@@ -143,8 +142,9 @@ impl Provider {
             Reader::Rules(rules) => rules.unreadable(request, signed),
             Reader::Code(code) => {
                 let message = signed.filter(|_| code.signed_id == Some(SignedId::Message));
-                let is_signed = signed.is_some() && code.signed_id.is_some();
-                (message.and_then(EventIdentity::message).unwrap_or_default(), is_signed)
+                let identity = message.and_then(EventIdentity::message).unwrap_or_default();
+                let id_is_signed = identity != EventIdentity::Body;
+                (identity, id_is_signed)
             }
         };
         ParsedPayload { identity, id_is_signed, ..ParsedPayload::default() }

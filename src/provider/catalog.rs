@@ -19,6 +19,7 @@ impl Catalog {
     /// Compiles a config's definitions, and adds their mistakes to `problems`.
     pub fn of(definitions: &[Definition], problems: &mut Vec<Problem>) -> Catalog {
         let mut catalog = Catalog::default();
+        let mut mistaken: Vec<&str> = Vec::new();
         for (at, definition) in definitions.iter().enumerate() {
             let before = definitions.get(..at).unwrap_or_default();
             if let Some(what) = name_flaw(&definition.name, before) {
@@ -26,9 +27,16 @@ impl Catalog {
                 problems.push(Problem { at: definition.name.at, key, what, warning: false });
                 continue;
             }
-            match remembered(definition, &catalog) {
+            let like = definition.like.as_ref();
+            let of_mistaken = like.is_some_and(|like| mistaken.contains(&&*like.value));
+            // The mistakes of the definition that it is like are reported there.
+            let made = if of_mistaken { Err(Vec::new()) } else { remembered(definition, &catalog) };
+            match made {
                 Ok(provider) => catalog.defined.push(provider),
-                Err(wrong) => problems.extend(wrong),
+                Err(wrong) => {
+                    mistaken.push(&definition.name.value);
+                    problems.extend(wrong);
+                }
             }
         }
         catalog
@@ -126,24 +134,41 @@ fn code(name: &str) -> Option<&'static Code> {
     CODE.into_iter().find(|code| code.name == name)
 }
 
-/// A definition, the provider that it is like, and what was made of them.
-type Made = (Definition, Option<&'static Provider>, &'static Provider);
+/// What was made of a definition before.
+struct Made {
+    definition: Definition,
+    /// The provider that it is like.
+    base: Option<&'static Provider>,
+    /// A mistaken definition is kept with its positions, since its problems have them.
+    positions: String,
+    result: Result<&'static Provider, Vec<Problem>>,
+}
 
-/// The provider of a definition. A definition that was compiled before, over the same base, gives the same provider.
+impl Made {
+    fn is_of(&self, definition: &Definition, base: Option<&'static Provider>) -> bool {
+        let is_same_base = match (self.base, base) {
+            (Some(one), Some(other)) => std::ptr::eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let is_there = self.result.is_ok() || self.positions == format!("{definition:?}");
+        is_same_base && self.definition == *definition && is_there
+    }
+}
+
+/// The provider of a definition. A definition that was compiled before, over the same base, gives the same result: a
+/// reload that is tried again and again makes nothing new.
 fn remembered(definition: &Definition, above: &Catalog) -> Result<&'static Provider, Vec<Problem>> {
     static MADE: Mutex<Vec<Made>> = Mutex::new(Vec::new());
     let base = definition.like.as_ref().and_then(|like| above.by_name(&like.value));
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_same = |other: Option<&'static Provider>| match (base, other) {
-        (Some(one), Some(other)) => std::ptr::eq(one, other),
-        (one, other) => one.is_none() && other.is_none(),
-    };
-    if let Some((.., provider)) = made.iter().find(|(known, over, _)| known == definition && is_same(*over)) {
-        return Ok(provider);
+    if let Some(before) = made.iter().find(|before| before.is_of(definition, base)) {
+        return before.result.clone();
     }
-    let provider: &'static Provider = Box::leak(Box::new(compile(definition, |name| above.by_name(name))?));
-    made.push((definition.clone(), base, provider));
-    Ok(provider)
+    let result =
+        compile(definition, |name| above.by_name(name)).map(|provider| &*Box::leak(Box::new(provider)));
+    let (definition, positions) = (definition.clone(), format!("{definition:?}"));
+    made.push(Made { definition, base, positions, result: result.clone() });
+    result
 }
 
 /// Why a definition cannot have its name.
@@ -188,6 +213,21 @@ mod tests {
             assert_eq!(provider.reader.code().is_some(), code.payloads.is_some(), "{}", code.name);
         }
         assert_eq!(built_ins().filter(|provider| provider.code.is_some()).count(), CODE.len());
+    }
+
+    #[test]
+    fn a_definition_like_a_mistaken_one_adds_no_mistake_and_a_retry_makes_nothing() {
+        let text = "[providers.one]\nlike = \"nowhere\"\n[providers.two]\nlike = \"one\"\n";
+        let problems = |text: &str| {
+            let mut problems = Vec::new();
+            Catalog::of(&definitions::parse(text).0, &mut problems);
+            problems
+        };
+        let first = problems(text);
+        assert_eq!(first.len(), 1, "{first:?}");
+        assert_eq!(problems(text), first);
+        let moved = problems(&format!("# moved\n{text}"));
+        assert_eq!(moved[0].at.line, first[0].at.line + 1, "positions are those of the file as it is");
     }
 
     #[test]

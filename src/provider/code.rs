@@ -63,3 +63,13 @@ pub enum SignedId {
     /// In the scheme's header for the message id.
     Message,
 }
+
+impl SignedId {
+    /// Whether this signature covers the id. A definition like the provider may sign less.
+    pub fn is_covered(self, signed: Option<Signed<'_>>) -> bool {
+        match self {
+            SignedId::Payload => signed.is_some_and(|signed| signed.scheme.algorithm.covers_body()),
+            SignedId::Message => signed.is_some_and(|signed| signed.message_id.is_some()),
+        }
+    }
+}

@@ -9,7 +9,7 @@ mod signature;
 
 use super::rules::EventRules;
 use super::signature::{Scheme, Separator, VerifiedBy};
-use super::{Code, Handshake, Origin, Provider, Reader, Signing};
+use super::{Code, Origin, Provider, Reader, Signing};
 use crate::config::definitions::{BodyForm, Definition};
 use crate::config::{Located, Problem, quote_key};
 
@@ -186,6 +186,3 @@ impl<'a> Compiler<'a> {
         }
     }
 }
-
-/// The handshake that a definition without `handshake` takes.
-pub(super) type Inherited = Option<&'static Handshake>;

@@ -114,14 +114,20 @@ pub fn read<'a>(
     document: &'a Document<'a>,
 ) -> Result<ParsedBody<'a>, PayloadError> {
     let signed = verified.signed();
-    let payload = Object::parse(document.json());
+    let each = provider.reader.rules().and_then(|rules| rules.each);
+    let (payload, elements) = match each {
+        None => (Object::parse(document.json()), None),
+        Some(each) => {
+            let body = Value::parse(document.json());
+            let elements = body.ok().and_then(|body| each.elements(body));
+            (body.and_then(|body| body.object().ok_or(PayloadError::NotObject)), elements)
+        }
+    };
     if let (Some(Handshake::Body(handshake)), Ok(body)) = (provider.handshake, &payload)
         && let Some(answer) = handshake.answer(body, request, signed)
     {
         return Ok(ParsedBody { payload, events: ParsedEvents::Handshake(answer) });
     }
-    let each = provider.reader.rules().and_then(|rules| rules.each);
-    let elements = each.and_then(|each| each.elements(Value::parse(document.json()).ok()?));
     let events = match (&payload, elements) {
         (_, Some(elements)) => {
             let read = |element: Value<'a>| {

@@ -302,8 +302,10 @@ impl<'a> Found<'a> {
             Place::Event(slot) => text_of((*self.event.get(slot)?)?),
             Place::Body(slot) => text_of((*self.body.get(slot)?)?),
             Place::Form { field, slot } => self.forms.get(field)?.get(slot)?.1.clone().map(Cow::Owned),
-            Place::Header(name) if self.carries_id(name) => Some(Cow::Borrowed(self.signed?.message_id?)),
-            Place::Header(name) => pointer::header(&self.request, name),
+            Place::Header(name) => match self.message_id(name) {
+                Some(id) => Some(Cow::Borrowed(id)),
+                None => pointer::header(&self.request, name),
+            },
             Place::Query(name) => pointer::query(&self.request, name).map(Cow::Owned),
         }
     }
@@ -322,11 +324,12 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Whether a header is one of those in which the scheme has the message id. Then its value is that of the carrier that
-    /// verified.
-    fn carries_id(&self, name: &str) -> bool {
-        let carriers = self.signed.map(|signed| signed.scheme.carriers).unwrap_or_default();
-        carriers.iter().any(|carrier| carrier.id == Some(name))
+    /// The signed message id, if the scheme has it in this header or in one that stands for it. It is the id of the
+    /// carrier that verified.
+    fn message_id(&self, header: &str) -> Option<&'a str> {
+        let signed = self.signed?;
+        let carries = signed.scheme.carriers.iter().any(|carrier| carrier.id == Some(header));
+        signed.message_id.filter(|_| carries)
     }
 
     fn entity(&self, rule: &EntityRule) -> Option<Entity<'a>> {

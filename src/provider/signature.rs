@@ -1,8 +1,9 @@
 //! How deliveries are signed and verified, and the only maker of [`Verified`].
 //!
 //! Keeps true: a [`Verified`] exists only for bytes that an active key signed within the tolerance, or for a source
-//! that is authenticated otherwise. Before that, only the signing headers are parsed. Digests are compared in constant
-//! time. Any changed bit is noticed: base64 is accepted in one spelling only, hex in either case.
+//! that is authenticated otherwise. Before that, only the signing headers are parsed; the body too, where a provider
+//! sends its secret or its timestamp there. Secret signatures are compared in constant time. Any changed bit is noticed:
+//! base64 is accepted without stray bits, hex in either case.
 //!
 //! Not here: the schemes themselves (`provider`), and which keys a source has (`request::source`).
 
@@ -239,7 +240,8 @@ impl Verifier {
             Some(pointer) => Some(time_in_body(scheme.unit, pointer, &request)?),
             None => claim.at,
         };
-        self.accept(key, claim.id, at, request, (now, tolerance))
+        let covered_id = claim.id.filter(|_| scheme.covers(Part::Id));
+        self.accept(key, covered_id, at, request, (now, tolerance))
     }
 
     /// Compares the secrets that the body holds, one for each event. Each must be one of the source's.

@@ -128,6 +128,20 @@ fn what_a_built_in_provider_does_in_code_is_taken_with_like() {
     assert_eq!(told["events"][0]["verifiedby"], "standard-webhooks", "{told:#}");
 }
 
+/// Anduin's code takes the message id as the event's. A definition like it may not sign that header.
+#[test]
+fn an_id_that_the_signature_of_a_copy_does_not_cover_is_not_the_events() {
+    let signature = "algorithm = \"hmac-sha256\"\nheader = \"x-s\"\nid = \"webhook-id\"\n";
+    let text = format!("[providers.acme]\nlike = \"anduin\"\n[providers.acme.signature]\n{signature}");
+    let id_under = |text: &str, id: &str, signed: &str| {
+        let delivery = Delivery::of(BODY).with("webhook-id", id).with("x-s", &mac(signed));
+        outcome(text, &delivery)["events"][0]["id"].clone()
+    };
+    assert_eq!(id_under(&text, "one", BODY), id_under(&text, "another", BODY));
+    let covering = format!("{text}signed = \"{{id}}.{{body}}\"\n");
+    assert_eq!(id_under(&covering, "one", &format!("one.{BODY}")), "one");
+}
+
 #[test]
 fn a_definition_that_is_printed_is_the_same_definition() {
     for case in cases() {

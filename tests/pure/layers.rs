@@ -42,7 +42,7 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["config::secret", "config::queue_name"],
     &["base"],
-    &["base::clock", "base::peer", "base::reason", "base::runtime"],
+    &["base::causes", "base::clock", "base::peer", "base::reason", "base::runtime"],
     &["base::file", "base::label"],
 ];
 

@@ -13,6 +13,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Body, Client, RequestBuilder, retry};
 use rustls::{AlertDescription, CertificateError, ClientConfig};
 
+use crate::base::causes::causes;
+
 /// A client that connects straight to the host of a URL. It needs a TLS config for `http://` too: reqwest's own would be built at
 /// once, and that fails on a system without certificate authorities.
 pub(super) fn client(tls: ClientConfig) -> Result<Client, reqwest::Error> {
@@ -43,23 +45,17 @@ fn reason(error: &(dyn Error + 'static)) -> String {
             Some(_) => format!("no connection within {} s", CONNECTS_WITHIN.as_secs()),
         };
     }
-    let (mut error, mut closed) = (error, false);
-    loop {
-        if let Some(why) = error.downcast_ref::<rustls::Error>() {
-            return of_tls(why);
-        }
-        if let Some(why) = error.downcast_ref::<hyper::Error>() {
-            closed = why.is_canceled() || why.is_closed() || why.is_incomplete_message();
-        }
-        let io = error.downcast_ref::<io::Error>();
-        closed &= io.is_none();
-        // The source of an I/O error is that of the error within, which it passes over.
-        let within = io.and_then(io::Error::get_ref).map(|within| within as &(dyn Error + 'static));
-        match within.or_else(|| error.source()) {
-            Some(source) => error = source,
-            None if closed => return "it closed the connection without an answer".to_owned(),
-            None => return error.to_string(),
-        }
+    if let Some(why) = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
+        return of_tls(why);
+    }
+    let is_io = |cause: &(dyn Error + 'static)| cause.is::<io::Error>();
+    let closed = causes(error).filter_map(|cause| cause.downcast_ref::<hyper::Error>()).last();
+    let closed =
+        closed.is_some_and(|why| why.is_canceled() || why.is_closed() || why.is_incomplete_message());
+    match causes(error).last() {
+        _ if closed && !causes(error).any(is_io) => "it closed the connection without an answer".to_owned(),
+        Some(innermost) => innermost.to_string(),
+        None => error.to_string(),
     }
 }
 

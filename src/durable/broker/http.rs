@@ -17,7 +17,6 @@ mod signature;
 
 use std::error::Error;
 use std::io;
-use std::iter::successors;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use self::answer::Answer;
 use self::destination::Ended;
 use super::{Message, OpenError, PublishError, Watch};
+use crate::base::causes::causes;
 use crate::base::clock::{self, Clock};
 use crate::observe::admin::QueueState;
 use crate::observe::metrics::{Metrics, PostOutcome};
@@ -186,7 +186,7 @@ fn explain(answer: Result<Answer, Failure>) -> (Ended, Result<(), PublishError>)
 
 /// The innermost cause of an error, which is the one that helps.
 fn words(error: &(dyn Error + 'static)) -> String {
-    let causes = || successors(Some(error), |cause| inner(*cause));
+    let causes = || causes(error);
     if let Some(why) = causes().find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
         return match why {
             rustls::Error::InvalidCertificate(why) => {
@@ -205,14 +205,6 @@ fn words(error: &(dyn Error + 'static)) -> String {
         return "it closed the connection without an answer".to_owned();
     }
     causes().last().map_or_else(String::new, ToString::to_string)
-}
-
-/// The cause of an error. `io::Error::source` skips the error that it wraps, so this asks `get_ref` first.
-fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(carried) => Some(carried),
-        None => error.source(),
-    }
 }
 
 /// Keeps metrics and readiness up to date.

@@ -4,8 +4,8 @@
 
 use std::error::Error;
 use std::io;
-use std::iter::successors;
 
+use crate::base::causes::causes;
 use crate::config::secret::Secret;
 
 /// Finds a user or password that holds an unescaped delimiter, such as `/` in `me:pa/ss@host`.
@@ -28,7 +28,7 @@ pub(super) fn check(url: &Secret) -> Result<(), &'static str> {
 
 /// Explains a failed connection from its I/O or TLS error. `plain` and `secured` are the schemes without and with TLS.
 pub(super) fn failed(why: &(dyn Error + 'static), tls: bool, plain: &str, secured: &str) -> String {
-    let causes = || successors(Some(why), |cause| inner(*cause));
+    let causes = || causes(why);
     if let Some(why) = causes().find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
         return match why {
             rustls::Error::InvalidCertificate(why) => format!(
@@ -70,14 +70,6 @@ fn not_tls(plain: &str, secured: &str) -> String {
         "cannot be reached over TLS: that port does not speak TLS. Write {plain} as the scheme in queue.url instead of {secured}, \
          or the port for TLS"
     )
-}
-
-/// The cause of an error. `io::Error::source` skips the error that it wraps, so this asks `get_ref` first.
-fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(carried) => Some(carried),
-        None => error.source(),
-    }
 }
 
 /// The usual reason why a server refuses a login.

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Compiler, Inherited};
+use super::Compiler;
 use crate::config::Located;
 use crate::config::definitions::Handshake as Keys;
 use crate::provider::handshake::{AnswerValue, BodyHandshake, Handshake, QueryHandshake};
@@ -10,7 +10,7 @@ use crate::provider::pointer::keep;
 
 impl Compiler<'_> {
     /// The definition's own handshake, or `base`, that of the definition that it is like.
-    pub(super) fn handshake(&mut self, base: Inherited) -> Inherited {
+    pub(super) fn handshake(&mut self, base: Option<&'static Handshake>) -> Option<&'static Handshake> {
         match &self.definition.handshake {
             None => base,
             Some(None) => None,

@@ -201,8 +201,7 @@ impl Compiler<'_> {
         }
         let (before, after) = text.split_once("{signature}").unwrap_or_default();
         if !text.contains("{timestamp}") {
-            if let Some(separator) =
-                of.separator.as_ref().filter(|_| !self.code.is_some_and(|code| code.standard_webhooks))
+            if let Some(separator) = of.separator.as_ref().filter(|_| !self.is_standard_webhooks())
                 && [before, after].iter().any(|part| part.contains(&*separator.value))
             {
                 let what = "format holds it, so no entry of the list would fit; choose another";
@@ -290,13 +289,9 @@ impl Compiler<'_> {
     }
 }
 
-/// Takes a mistake inside an optional value out of it.
+/// Takes the mistake of an optional value out of it. The outer None: there is a mistake.
 fn optional<T>(value: Option<Option<T>>) -> Option<Option<T>> {
-    match value {
-        Some(Some(value)) => Some(Some(value)),
-        Some(None) => None,
-        None => Some(None),
-    }
+    value.map_or(Some(None), |read| read.map(Some))
 }
 
 /// The key of the timestamp, the separator and the key of the signature, of `KEY={timestamp}SEPARATORKEY={signature}`, or
@@ -323,6 +318,21 @@ fn pairs(format: &str) -> Option<(&str, &str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_config_names_every_word_of_the_engine_and_no_other() {
+        let keys = crate::config::Config::keys();
+        for (key, labels) in [
+            ("algorithm", Algorithm::LABELS),
+            ("encoding", Encoding::LABELS),
+            ("timestamp_unit", TimeUnit::LABELS),
+        ] {
+            let name = format!("providers.NAME.signature.{key}");
+            let allowed = &keys.iter().find(|known| known.name == name).unwrap().allowed;
+            let words: Vec<&str> = allowed.split('"').skip(1).step_by(2).collect();
+            assert_eq!(words, labels, "{allowed}");
+        }
+    }
 
     #[test]
     fn pairs_are_found_in_either_order_with_any_separator() {

@@ -4,7 +4,7 @@
 
 use super::{Builder, SHORT_SECRET};
 use crate::config::secret::{Flaw, PUBLIC_KEY_PREFIX, STANDARD_WEBHOOKS_PREFIX, Secret};
-use crate::provider::signature::{Algorithm, Key, KeyError, Scheme, SecretForm, Verifier, is_hex_key};
+use crate::provider::signature::{Key, KeyError, Scheme, SecretForm, Verifier, is_hex_key};
 use crate::provider::{Provider, Reader};
 
 impl Builder<'_> {
@@ -172,10 +172,10 @@ impl SecretKind {
         let has_whsec = schemes.iter().any(is_whsec);
         let has_other_secret = schemes.iter().any(|scheme| is_secret(scheme) && !is_whsec(scheme));
         let has_secret = schemes.iter().any(is_secret);
+        let has_public_key = schemes.iter().any(|scheme| scheme.algorithm.has_public_key());
         move |scheme| match self {
-            SecretKind::Public => {
-                scheme.algorithm.has_public_key() || !has_secret || scheme.algorithm != Algorithm::Equal
-            }
+            // Where no scheme has a public key, each says that this is one.
+            SecretKind::Public => has_public_key == scheme.algorithm.has_public_key(),
             SecretKind::Whsec if has_whsec => is_whsec(scheme),
             SecretKind::Whsec => is_secret(scheme),
             SecretKind::Plain if has_other_secret => is_secret(scheme) && !is_whsec(scheme),

@@ -190,19 +190,10 @@ impl<'a> Search<'a> {
         for string in strings {
             for (before, after, template) in string.around(self.case.scheme, self.claimed, &self.case.request)
             {
-                let found = self.try_text(candidates, [before.as_bytes(), body, after.as_bytes()]);
-                if let Some((candidate, algorithm, entry)) = found {
-                    let CandidateKey { known, reading, .. } = *candidate;
-                    let string = *string;
-                    return Some(Explanation {
-                        known,
-                        reading,
-                        algorithm,
-                        string,
-                        template,
-                        alteration,
-                        entry,
-                    });
+                let pieces = [before.as_bytes(), body, after.as_bytes()];
+                let found = self.try_text(candidates, pieces, *string, &template);
+                if let Some(found) = found {
+                    return Some(Explanation { alteration, ..found });
                 }
             }
         }
@@ -229,21 +220,11 @@ impl<'a> Search<'a> {
                     )
                 });
                 for (before, template) in std::iter::once(one).chain(two) {
-                    if let Some((candidate, algorithm, entry)) =
-                        self.try_text(candidates, [before.as_bytes(), body, b""])
-                    {
-                        let CandidateKey { known, reading, .. } = *candidate;
-                        let (string, alteration) = (SignedString::Headers, None);
-                        let template = format!("{template}{{body}}");
-                        return Some(Explanation {
-                            known,
-                            reading,
-                            algorithm,
-                            string,
-                            template,
-                            alteration,
-                            entry,
-                        });
+                    let pieces = [before.as_bytes(), body, b""];
+                    let template = format!("{template}{{body}}");
+                    let found = self.try_text(candidates, pieces, SignedString::Headers, &template);
+                    if found.is_some() {
+                        return found;
                     }
                 }
             }
@@ -251,15 +232,18 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// The candidate that made one of the signatures over a text, its algorithm, and the signature.
-    fn try_text<'c>(
+    /// The explanation that a candidate made one of the signatures over a text. `string` and `template` say what the text
+    /// is.
+    fn try_text(
         &mut self,
-        candidates: &'c [CandidateKey<'a>],
+        candidates: &[CandidateKey<'a>],
         pieces: [&[u8]; 3],
-    ) -> Option<(&'c CandidateKey<'a>, Algorithm, &'a ClaimedSignature)> {
+        string: SignedString,
+        template: &str,
+    ) -> Option<Explanation<'a>> {
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
-        for candidate in candidates {
-            for mac in &candidate.macs {
+        for CandidateKey { known, reading, macs } in candidates {
+            for mac in macs {
                 self.left = self.left.saturating_sub(bytes + SOME_BYTES);
                 if self.left == 0 {
                     return None;
@@ -267,7 +251,17 @@ impl<'a> Search<'a> {
                 let made = mac.digest(pieces);
                 let mut claimed = self.claimed.entries.iter();
                 if let Some(entry) = claimed.find(|entry| bool::from(entry.digest.ct_eq(&made))) {
-                    return Some((candidate, mac.algorithm(), entry));
+                    let (algorithm, template) = (mac.algorithm(), template.to_owned());
+                    let (known, reading) = (*known, *reading);
+                    return Some(Explanation {
+                        known,
+                        reading,
+                        algorithm,
+                        string,
+                        template,
+                        alteration: None,
+                        entry,
+                    });
                 }
             }
         }
