@@ -38,7 +38,7 @@
 //!   telemetry      logs
 //! net            TLS and its certificates, for both listeners; a close that lets the client read its answer
 //! config         the config file, secrets, queue names
-//! base           clock, files, labels, the client, reasons, runtimes
+//! base           causes of errors, clock, files, labels, the client, reasons, runtimes
 //! ```
 //!
 //! # The way of a request
