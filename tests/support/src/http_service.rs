@@ -22,6 +22,7 @@ pub struct HttpService {
 /// A request that it has read whole.
 #[derive(Clone, Debug)]
 pub struct Posted {
+    pub method: String,
     pub path: String,
     /// By lower-case names.
     pub headers: BTreeMap<String, String>,
@@ -218,11 +219,12 @@ async fn request(
     };
     let head = String::from_utf8(read[..end].to_vec()).unwrap();
     let mut lines = head.lines();
-    let path = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+    let mut words = lines.next().unwrap().split(' ').map(str::to_owned);
+    let (method, path) = (words.next().unwrap(), words.next().unwrap());
     let headers = lines.filter_map(|line| line.split_once(':'));
     let headers: BTreeMap<String, String> =
         headers.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
-    let length: usize = headers["content-length"].parse().unwrap();
+    let length: usize = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     while read.len() < end + length {
         if stream.read_buf(read).await.ok()? == 0 {
             return None;
@@ -233,7 +235,8 @@ async fn request(
     *read = rest;
     let mut state = state.lock().unwrap();
     state.under_way += 1;
-    let posted = Posted { path, headers, body, at: Instant::now(), connection, under_way: state.under_way };
+    let under_way = state.under_way;
+    let posted = Posted { method, path, headers, body, at: Instant::now(), connection, under_way };
     state.posted.push(posted.clone());
     Some(posted)
 }

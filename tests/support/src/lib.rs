@@ -23,6 +23,7 @@ mod log;
 mod metrics;
 mod nats;
 mod process;
+pub mod providers;
 mod rabbitmq;
 mod redis;
 mod request;
