@@ -7,6 +7,8 @@ mod commands;
 mod drain;
 mod events;
 mod observe;
+mod provider_documents;
+mod provider_simulators;
 mod providers;
 mod quarantine;
 mod reload;
