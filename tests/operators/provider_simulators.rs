@@ -19,7 +19,12 @@ async fn a_call_that_no_document_allows_is_refused_in_the_providers_own_shape() 
     let bearer = basiq_token(&basiq).await;
     let cases = [
         (securitize.address(), securitize_key(), "/v1/webhooks/subscriptions", "/statusCode"),
-        (anduin.address(), vec![("authorization", format!("Bearer {}", Anduin::KEY))], &fund, "/message"),
+        (
+            anduin.address(),
+            vec![("authorization", format!("Bearer {}", Anduin::KEY))],
+            fund.as_str(),
+            "/message",
+        ),
         (atelio.address(), atelio_keys(), "/api/v0.1/webhooks", "/Status"),
         (basiq.address(), vec![("authorization", bearer)], "/notifications/webhooks", "/data/0/code"),
         (iof.address(), iof_key(), "/v1/webhooks/endpoints", "/error/code"),

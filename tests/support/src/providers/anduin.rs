@@ -186,7 +186,7 @@ impl Provider {
 }
 
 fn is_authorized(call: &Call) -> bool {
-    call.header("authorization") == Some(&format!("Bearer {}", Anduin::KEY))
+    call.has("authorization", &format!("Bearer {}", Anduin::KEY))
 }
 
 const TYPES: [&str; 5] = [

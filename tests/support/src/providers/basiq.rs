@@ -301,7 +301,7 @@ impl Simulated for Provider {
 
 impl Provider {
     fn token(&mut self, call: &Call) -> Result<Reply, Refusal> {
-        if call.header("authorization") != Some(&format!("Basic {}", Basiq::KEY)) {
+        if !call.has("authorization", &format!("Basic {}", Basiq::KEY)) {
             return refuse(401, NOT_AUTHORIZED);
         }
         if call.header("basiq-version") != Some("3.0") {

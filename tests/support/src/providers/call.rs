@@ -43,6 +43,11 @@ impl Call {
         values.next().is_none().then_some(value)
     }
 
+    /// Whether the one header of this name has this value.
+    pub fn has(&self, name: &str, value: &str) -> bool {
+        self.header(name) == Some(value)
+    }
+
     /// The body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|why| panic!("{why}: {self:?}"))

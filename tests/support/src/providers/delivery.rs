@@ -169,15 +169,13 @@ async fn send<P: Simulated>(world: Arc<Mutex<World<P>>>, number: usize) {
         let subscription = delivery.subscription.clone();
         delivery.attempts.push(Attempt { id: hex_id(9), at, url, status, response, succeeded });
         let is_last = attempts_before + 1 == P::SCHEDULE.len();
-        delivery.state = match (succeeded, is_last) {
-            (true, _) => State::Delivered,
-            (false, false) => State::Retrying,
-            (false, true) => State::Failed,
-        };
-        match delivery.state {
-            State::Delivered => return,
-            State::Failed => world.provider.gave_up(&subscription),
-            State::Pending | State::Retrying => {}
+        if succeeded {
+            delivery.state = State::Delivered;
+            return;
+        }
+        delivery.state = if is_last { State::Failed } else { State::Retrying };
+        if is_last {
+            world.provider.gave_up(&subscription);
         }
     }
 }

@@ -84,8 +84,9 @@ pub(super) fn write(fields: &[(&str, Value)], tests: &Value) -> String {
     let known = fields.iter().map(|(name, value)| (*name, tests.get(name).unwrap_or(value)));
     let is_more = |name: &&String| fields.iter().all(|(known, _)| known != name);
     let tests = tests.as_object();
-    let more =
-        tests.into_iter().flat_map(|tests| tests.keys().filter(is_more).map(|name| (&**name, &tests[name])));
+    let more = tests
+        .into_iter()
+        .flat_map(|tests| tests.keys().filter(is_more).map(move |name| (&**name, &tests[name])));
     let fields: Vec<String> =
         known.chain(more).map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
     format!("{{{}}}", fields.join(","))

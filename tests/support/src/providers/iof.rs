@@ -64,7 +64,7 @@ impl Simulated for Provider {
     const SCHEDULE: &'static [u64] = FIVE_ATTEMPTS;
 
     fn answer(&mut self, call: &Call, log: &mut Log) -> Result<Reply, Refusal> {
-        if call.header("authorization") != Some(&format!("Bearer {}", Iof::KEY)) {
+        if !call.has("authorization", &format!("Bearer {}", Iof::KEY)) {
             return refuse(401, "the API key is missing or not valid");
         }
         if let Some((name, _)) =

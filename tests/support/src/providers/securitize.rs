@@ -31,7 +31,7 @@ impl Simulated for Provider {
     const SCHEDULE: &'static [u64] = ONE_ATTEMPT;
 
     fn answer(&mut self, call: &Call, _: &mut Log) -> Result<Reply, Refusal> {
-        if call.header("authorization") != Some(&format!("apiKey {}", Securitize::KEY)) {
+        if !call.has("authorization", &format!("apiKey {}", Securitize::KEY)) {
             return refuse(401, "Unauthorized");
         }
         let (method, parts) = call.parts();

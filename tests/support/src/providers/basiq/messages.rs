@@ -50,7 +50,9 @@ impl Provider {
         let next = (from + data.len() < count).then(|| {
             let mut next = form_urlencoded::Serializer::new(String::new());
             next.append_pair("limit", &limit.to_string());
-            of_query("filter").map(|filter| next.append_pair("filter", filter));
+            if let Some(filter) = of_query("filter") {
+                next.append_pair("filter", filter);
+            }
             next.append_pair("next", &page_of_it.last().unwrap().message);
             format!("{link}?{}", next.finish())
         });

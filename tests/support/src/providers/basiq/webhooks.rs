@@ -24,7 +24,8 @@ impl Provider {
         if events.iter().any(|event| !self.types.contains(event)) {
             return refuse(400, "Posted subscribedEvents contains unsupported event types.");
         }
-        let others = || self.subscriptions.iter().filter(|known| updated.is_none_or(|id| known["id"] != id));
+        let others =
+            || self.subscriptions.iter().filter(move |known| updated.is_none_or(|id| known["id"] != id));
         if others().any(|known| known["url"] == to) {
             return refuse(409, "Webhook with provided url already exists.");
         }
