@@ -18,7 +18,12 @@ async fn a_call_that_no_document_allows_is_refused_in_the_providers_own_shape() 
     let fund = format!("/api/v1/fundsub/{}/webhook", Anduin::FUND);
     let bearer = basiq_token(&basiq).await;
     let cases = [
-        (securitize.address(), securitize_key(), "/v1/webhooks/subscriptions", "/statusCode"),
+        (
+            securitize.address(),
+            vec![("authorization", format!("apiKey {}", Securitize::KEY))],
+            "/v1/webhooks/subscriptions",
+            "/statusCode",
+        ),
         (
             anduin.address(),
             vec![("authorization", format!("Bearer {}", Anduin::KEY))],
@@ -279,6 +284,7 @@ async fn a_create_with_the_same_idempotency_key_is_answered_again() {
 #[tokio::test]
 async fn atelio_signs_both_ways() {
     let (provider, endpoint) = (Atelio::start(), HttpService::start().await);
+    endpoint.replies(|_| Reply::Status(201));
     let secret = "whsec_ira5jceuzhxxBxoWckAU0hLFQe79bSMZ";
     provider.add(json!({ "url": endpoint.url("/"), "secret": secret }));
     // The keys in the order of the alphabet.
@@ -389,10 +395,6 @@ async fn basiq_token(provider: &Basiq) -> String {
 
 fn securitize(request: Request) -> Request {
     request.with("authorization", format!("apiKey {}", Securitize::KEY))
-}
-
-fn securitize_key() -> Vec<(&'static str, String)> {
-    vec![("authorization", format!("apiKey {}", Securitize::KEY))]
 }
 
 fn atelio_keys() -> Vec<(&'static str, String)> {
