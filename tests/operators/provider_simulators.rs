@@ -83,7 +83,7 @@ async fn each_fault_is_what_the_test_ordered() {
 
     provider.fail(1, "POST /v1", Fault::CutAfter);
     assert!(is_cut(&create).await && there() == 1);
-    let (time, begun) = (Duration::from_millis(60), std::time::Instant::now());
+    let (time, begun) = (Duration::from_millis(60), tokio::time::Instant::now());
     provider.fail_when(move |call| (call.method == "POST").then_some(Fault::Slow(time)));
     assert_eq!(ask(provider.address(), &create).await.status, 201);
     assert!(begun.elapsed() >= time && there() == 2);
