@@ -18,12 +18,7 @@ async fn a_call_that_no_document_allows_is_refused_in_the_providers_own_shape() 
     let fund = format!("/api/v1/fundsub/{}/webhook", Anduin::FUND);
     let bearer = basiq_token(&basiq).await;
     let cases = [
-        (
-            securitize.address(),
-            vec![("authorization", format!("apiKey {}", Securitize::KEY))],
-            "/v1/webhooks/subscriptions",
-            "/statusCode",
-        ),
+        (securitize.address(), securitize_key(), "/v1/webhooks/subscriptions", "/statusCode"),
         (
             anduin.address(),
             vec![("authorization", format!("Bearer {}", Anduin::KEY))],
@@ -35,8 +30,7 @@ async fn a_call_that_no_document_allows_is_refused_in_the_providers_own_shape() 
         (iof.address(), iof_key(), "/v1/webhooks/endpoints", "/error/code"),
     ];
     for (address, keys, path, place) in cases {
-        let with_keys =
-            |request: Request| keys.iter().fold(request, |request, (name, key)| request.with(name, key));
+        let with_keys = |request| keyed(request, &keys);
         let refused = async |status: u16, request: Request| {
             let answer = ask(address, &request).await;
             assert_eq!(answer.status, status, "{request:?}: {answer:?}");
@@ -56,9 +50,10 @@ async fn a_call_that_no_document_allows_is_refused_in_the_providers_own_shape() 
 async fn each_fault_is_what_the_test_ordered() {
     let provider = Securitize::start();
     let create = json!({ "domainId": "d", "eventType": "health-check", "payloadUrl": "http://127.0.0.1:1/" });
-    let create = securitize(Request::post("/v1/webhooks/subscriptions", create.to_string()));
+    let create = Request::post("/v1/webhooks/subscriptions", create.to_string());
+    let create = keyed(create, &securitize_key());
     let create = create.with("content-type", "application/json");
-    let list = securitize(Request::get("/v1/webhooks/subscriptions"));
+    let list = keyed(Request::get("/v1/webhooks/subscriptions"), &securitize_key());
     let there = || provider.subscriptions().len();
     let is_cut = async |request: &Request| {
         Client::connect(provider.address()).await.unwrap().deliver(request).await.is_err()
@@ -255,9 +250,7 @@ async fn a_create_with_the_same_idempotency_key_is_answered_again() {
     let body = |events: &str| json!({ "url": "https://h.example.com/", "events": [events] }).to_string();
     let create = |events: &str| {
         let create = Request::post("/api/v0.1/webhooks", body(events)).with("idempotency-key", "key-1");
-        atelio_keys().iter().fold(create.with("content-type", "application/json"), |create, (name, key)| {
-            create.with(name, key)
-        })
+        keyed(create.with("content-type", "application/json"), &atelio_keys())
     };
     let first = ask(atelio.address(), &create("card*")).await;
     assert_eq!(ask(atelio.address(), &create("card*")).await.body, first.body);
@@ -268,9 +261,7 @@ async fn a_create_with_the_same_idempotency_key_is_answered_again() {
 
     let create = |events: &str| {
         let create = Request::post("/v1/webhooks/endpoints", body(events)).with("x-idempotency-key", "key-1");
-        iof_key().iter().fold(create.with("content-type", "application/json"), |create, (name, key)| {
-            create.with(name, key)
-        })
+        keyed(create.with("content-type", "application/json"), &iof_key())
     };
     let first = ask(iof.address(), &create("kyc.*")).await;
     assert!(first.json()["secret"].is_string(), "{first:?}");
@@ -324,30 +315,20 @@ async fn a_gateway_takes_what_they_send() {
     atelio.add(json!({ "url": url("atelio"), "events": ["kyc.*"], "secret": secret }));
     basiq.add(json!({ "url": url("basiq"), "subscribedEvents": ["user.created"], "secret": secret }));
     iof.add(json!({ "url": url("iof"), "events": ["contract.*"], "secret": secret }));
-    let to = |route: &dyn Fn(&str, SocketAddr)| route("https://hooks.example.com", gateway.edge);
-    to(&|origin, edge| securitize.route(origin, edge));
-    to(&|origin, edge| anduin.route(origin, edge));
-    to(&|origin, edge| atelio.route(origin, edge));
-    to(&|origin, edge| basiq.route(origin, edge));
-    to(&|origin, edge| iof.route(origin, edge));
+    securitize.route("https://hooks.example.com", gateway.edge);
+    anduin.route("https://hooks.example.com", gateway.edge);
+    atelio.route("https://hooks.example.com", gateway.edge);
+    basiq.route("https://hooks.example.com", gateway.edge);
+    iof.route("https://hooks.example.com", gateway.edge);
 
     securitize.emit("domain-investor-kyc-update", json!({ "domainId": "d" }));
     anduin.emit("new_investor_added", json!({}));
     atelio.emit("kyc.verification.success", json!({}));
     let ids = [basiq.emit("user.created", json!({})), iof.emit("contract.created", json!({}))];
-    let all_of = |deliveries: Vec<Delivery>| {
-        deliveries.len() == 1 && deliveries.iter().all(|delivery| delivery.state == State::Delivered)
-    };
     until("all are delivered", async || {
-        [
-            securitize.deliveries(),
-            anduin.deliveries(),
-            atelio.deliveries(),
-            basiq.deliveries(),
-            iof.deliveries(),
-        ]
-        .into_iter()
-        .all(all_of)
+        let signed = [atelio.deliveries(), basiq.deliveries(), iof.deliveries()].concat();
+        let all = [signed, securitize.deliveries(), anduin.deliveries()].concat();
+        all.len() == 5 && all.iter().all(|delivery| delivery.state == State::Delivered)
     })
     .await;
     let events = home.events();
@@ -393,8 +374,12 @@ async fn basiq_token(provider: &Basiq) -> String {
     format!("Bearer {}", given["access_token"].as_str().unwrap())
 }
 
-fn securitize(request: Request) -> Request {
-    request.with("authorization", format!("apiKey {}", Securitize::KEY))
+fn keyed(request: Request, keys: &[(&str, String)]) -> Request {
+    keys.iter().fold(request, |request, (name, key)| request.with(name, key))
+}
+
+fn securitize_key() -> Vec<(&'static str, String)> {
+    vec![("authorization", format!("apiKey {}", Securitize::KEY))]
 }
 
 fn atelio_keys() -> Vec<(&'static str, String)> {
