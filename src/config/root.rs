@@ -12,6 +12,7 @@ use super::print::Shown;
 use super::section::Section;
 use super::sources::{self, Source, named_sources};
 use super::stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, Store};
+use super::subscription::Subscriptions;
 use super::units::Unit;
 use super::values::folder;
 use super::{KeyPositions, Located, UnparsedLines, http_queue, print};
@@ -39,6 +40,8 @@ table! {
         audit: Audit = section(), by_key;
         /// Keeps refused deliveries that may be genuine.
         quarantine: Quarantine = section(), by_key;
+        /// The subscriptions that sources declare.
+        subscriptions: Subscriptions = section(), by_key;
         /// Providers that are not built in, and changed ones.
         providers: Vec<Definition> = definitions(), by_key;
         /// One table for each source. Its name appears in metrics, the reject log and events.

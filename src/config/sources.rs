@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use super::Located;
 use super::item::Item;
 use super::keys::{self, Table, Target, table};
-use super::kinds::{ValueKind, inline};
+use super::kinds::{ValueKind, inline, section};
 use super::print::{Shown, quote, quote_key, reference};
 use super::section::Section;
+use super::subscription::{Reconcile, Subscription};
 use super::values::{
     POSITIVE_TIME, SECOND, choice, duration, flag, moment, networks, secret, text, value, whole,
 };
@@ -64,6 +65,11 @@ table! {
         observe_until: Option<Located<Timestamp>> = moment(true).located().optional(), live, "2030-01-31";
         /// CloudEvents: the gateway grants OPTIONS requests from these origins, and refuses others.
         webhook_origins: Vec<String> = origin().list("a list of origins such as [\"eventemitter.example.com\"]"), live;
+        /// What the provider should deliver here, for `hookgate subscriptions`. Providers with an API here: securitize,
+        /// anduin (legacy), basiq, atelio, iof.
+        subscription: Option<Subscription> = section().optional(), live;
+        /// Fetches events that never arrived from the provider, while the gateway runs.
+        reconcile: Option<Reconcile> = section().optional(), live;
         besides {
             /// NAME, 1 to 64 of `A-Z a-z 0-9 . _ -`.
             name: Located<String>,
