@@ -10,6 +10,8 @@
 //! cli            the commands, one file each
 //! gateway        builds all parts; start order, reload, drain order
 //!   live           warns about risky settings of Redis and the brokers
+//! subscriptions  the provider's side: what the config declares, and the provider's API
+//!   rules          what a declared subscription must have, by its provider
 //! edge           accept loop, PROXY protocol, connection limits, deadlines, HTTP/1.1 and HTTP/2, drain
 //! request        handles one request
 //!   pipeline       the steps of a request, in one file
@@ -62,3 +64,4 @@ pub mod net;
 pub mod observe;
 pub mod provider;
 pub mod request;
+pub mod subscriptions;

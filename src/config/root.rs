@@ -12,7 +12,7 @@ use super::print::Shown;
 use super::section::Section;
 use super::sources::{self, Source, named_sources};
 use super::stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, Store};
-use super::subscription::Subscriptions;
+use super::subscription::{self, Subscriptions};
 use super::units::Unit;
 use super::values::folder;
 use super::{KeyPositions, Located, UnparsedLines, http_queue, print};
@@ -72,7 +72,9 @@ impl Config {
 
     /// The effective config as TOML, with defaults and with secrets redacted.
     pub fn redacted(&self) -> String {
-        let mut keys = keys::show(self);
+        let mut config = self.clone();
+        config.sources.iter_mut().for_each(subscription::hide_token);
+        let mut keys = keys::show(&config);
         for (section, shown) in &mut keys {
             if section == "queue"
                 && let Shown::Table(keys) = shown
@@ -149,6 +151,7 @@ fn check_config(config: &mut Config, root: &Section<'_>) {
     if let Some(path) = &edge.health_path {
         sources::check_health_path(path, sources, root);
     }
+    subscription::check_all(config, root);
 }
 
 /// Dedupe and enqueue are one step only if one store does both. Brokers and HTTP services work with either

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::edge::Edge;
 use super::item::Item;
 use super::keys::table;
 use super::kinds::{ValueKind, inline};
@@ -18,7 +17,8 @@ use super::section::Section;
 use super::sources::Source;
 use super::units::show_duration;
 use super::values::{MAX_TIME, SECOND, duration, file, secret, text, value};
-use super::{Located, Position};
+use super::{Config, Located, Position};
+use crate::base::file::is_same_path;
 use crate::config::secret::SecretRef;
 
 table! {
@@ -140,7 +140,8 @@ fn written_file() -> ValueKind<Located<PathBuf>> {
 /// A duration from one second on, or `"off"`.
 fn duration_or_off(default: Duration) -> ValueKind<Option<Duration>> {
     let ValueKind { allowed, read, show, .. } = duration(SECOND..=MAX_TIME, default);
-    let read = move |item: &Item<'_>| if item.as_text() == Some(OFF) { Some(None) } else { read(item).map(Some) };
+    let read =
+        move |item: &Item<'_>| if item.as_text() == Some(OFF) { Some(None) } else { read(item).map(Some) };
     let show = move |value: &Option<Duration>| match value {
         Some(time) => show(time),
         None => Some(Shown::Value(quote(OFF))),
@@ -210,9 +211,161 @@ fn check_reconcile(reconcile: &mut Reconcile, section: &Section<'_>) {
     section.require("lookback", "how far to look back, such as \"1d\"");
 }
 
+/// Checks what the subscriptions need beyond their own sections.
+pub(super) fn check_all(config: &Config, root: &Section<'_>) {
+    for (number, source) in config.sources.iter().enumerate() {
+        let section = root.section("sources").section(&source.name.value);
+        let before = config.sources.get(..number).unwrap_or_default();
+        if let Some(subscription) = &source.subscription {
+            let section = section.section("subscription");
+            check_default_url(config, root, &section);
+            check_others(subscription, before, &section);
+        }
+        if let Some(reconcile) = &source.reconcile {
+            if section.item("subscription").is_none() {
+                let what =
+                    "missing; reconcile asks the provider's API, which [sources.NAME.subscription] declares";
+                section.missing("subscription", what);
+            }
+            let window = config.dedupe.window.value;
+            if reconcile.lookback > window && !root.section("dedupe").is_invalid("window") {
+                let section = section.section("reconcile");
+                let [lookback, window] = [reconcile.lookback, window].map(show_duration);
+                let what = format!(
+                    "{lookback} is longer than dedupe.window, {window}: events from before it would enter twice"
+                );
+                section.problem(section.position_of("lookback"), "lookback", what);
+            }
+        }
+    }
+}
+
+/// The default of `url` begins with `edge.public_url`.
+fn check_default_url(config: &Config, root: &Section<'_>, section: &Section<'_>) {
+    if section.item("url").is_some() || root.section("edge").is_invalid("public_url") {
+        return;
+    }
+    let Some(base) = &config.edge.public_url else {
+        return section
+            .missing("url", "missing; set url, or edge.public_url, from which its default is made");
+    };
+    if Url::parse(&base.value).is_ok_and(|url| url.scheme() == "http" && !is_loopback(&url)) {
+        let what = "the default begins with edge.public_url, which is http to another machine: set edge.public_url to \
+                    an https URL, or set url";
+        section.missing("url", what);
+    }
+}
+
+/// Two sources cannot keep one subscription, or two secrets in one file.
+fn check_others(subscription: &Subscription, before: &[Source], section: &Section<'_>) {
+    for other in before {
+        let Some(theirs) = &other.subscription else { continue };
+        let name = &other.name.value;
+        if let Some(file) = &subscription.secret_file
+            && theirs.secret_file.as_ref().is_some_and(|theirs| is_same_path(&theirs.value, &file.value))
+        {
+            let what =
+                format!("the source {name} has this file too, for another secret; choose another path");
+            section.problem(file.at, "secret_file", what);
+        }
+        if let Some(url) = &subscription.url
+            && theirs.url.as_ref() == Some(url)
+            && theirs.api == subscription.api
+        {
+            let what = format!(
+                "the source {name} has this URL too; each would change the subscription of the other"
+            );
+            section.problem(url.at, "url", what);
+        }
+    }
+}
+
+/// Hides the path token in a written `url`, for printing.
+pub(super) fn hide_token(source: &mut Source) {
+    if let Some(url) = source.subscription.as_mut().and_then(|subscription| subscription.url.as_mut())
+        && let Some(token) = source.path_token.as_ref().and_then(|token| token.value.resolve().ok())
+    {
+        url.value = url.value.replace(token.expose(), HIDDEN);
+    }
+}
+
 const EVENTS: &str = "a list of event types";
 const DOMAINS: &str = "a list of ids of domains";
 const FUNDS: &str = "a list of ids of funds";
 const URL_EXAMPLE: &str = "https://hooks.example.com/hooks/basiq";
 const BASE_EXAMPLE: &str = "https://au-api.basiq.io";
 const OFF: &str = "off";
+const HIDDEN: &str = "***";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_url_is_https_or_stays_on_this_machine() {
+        for url in [
+            "https://hooks.example.com/hooks/a",
+            "https://hooks.example.com:8443",
+            "https://[2001:db8::1]/x",
+            "http://127.0.0.1:8080/hooks/a",
+            "http://127.255.255.254",
+            "http://[::1]:8080/",
+            "http://localhost:8080",
+        ] {
+            assert_eq!(provider_url_flaw(url, false), None, "{url}");
+        }
+        let other = "is http to another machine; http is allowed only to 127.0.0.0/8, [::1] and localhost";
+        for (url, flaw) in [
+            ("http://hooks.example.com", other),
+            ("http://128.0.0.1", other),
+            ("http://[::2]", other),
+            ("http://localhost.example.com", other),
+            ("http://0.0.0.0", other),
+            ("ftp://127.0.0.1", "does not begin with https://"),
+            ("hooks.example.com", "does not begin with https://"),
+            ("", "does not begin with https://"),
+            ("https://", "names no host, or a port that is none"),
+            ("https://h:0x", "names no host, or a port that is none"),
+            ("https://user@h", "holds a user or password; leave them out"),
+            ("https://:hush@h", "holds a user or password; leave them out"),
+            ("https://h/#a", "holds a #, which is never sent to a server"),
+            ("https://h/?a", "holds a query; leave it out"),
+            ("https://h/a b", "holds blanks or control characters; percent-encode them"),
+        ] {
+            assert_eq!(provider_url_flaw(url, false), Some(flaw), "{url}");
+        }
+        assert_eq!(provider_url_flaw("https://h/?a", true), None);
+    }
+
+    #[test]
+    fn off_is_printed_back_and_a_path_token_is_not() {
+        let text = "[subscriptions]\ncheck = \"off\"\n[sources.a]\nprovider = \"securitize\"\n\
+                    path_token = \"hush-hush-hush-hush\"\n[sources.a.subscription]\nevents = []\n\
+                    url = \"https://h/hooks/a/hush-hush-hush-hush\"\napi = { base = \"https://api/v1/\" }\n";
+        let (config, problems) = super::super::parse(text, Path::new(""));
+        assert!(problems.iter().all(|problem| problem.warning), "{problems:?}");
+        assert_eq!(config.subscriptions.check, None);
+        let printed = config.redacted();
+        let expected = "[sources.a.subscription]\nevents = []\nurl = \"https://h/hooks/a/***\"\n\
+                        description = \"hookgate\"\napi = { base = \"https://api/v1\" }\n";
+        assert!(printed.ends_with(expected), "{printed}");
+        assert!(printed.contains("[subscriptions]\ncheck = \"off\"\n"), "{printed}");
+        assert_eq!(super::super::parse(&printed, Path::new("")).0.redacted(), printed);
+    }
+
+    #[test]
+    fn a_subscription_that_only_moved_in_the_file_is_no_change() {
+        let text = "[sources.a]\nprovider = \"basiq\"\n[sources.a.subscription]\nevents = [\"user.created\"]\n\
+                    url = \"https://h/\"\napi = { base = \"https://api\" }\n\
+                    [sources.a.reconcile]\nevery = \"15m\"\nlookback = \"1d\"\n";
+        let sources = |text: &str| super::super::parse(text, Path::new("")).0.sources;
+        let [before, moved] = [text.to_owned(), format!("\n{text}")].map(|text| sources(&text));
+        let at = |sources: &[Source]| sources.first().unwrap().subscription.as_ref().unwrap().at();
+        assert_eq!(at(&moved).line, at(&before).line + 1);
+        assert_eq!(before, moved);
+        assert_ne!(before, sources(&text.replace("15m", "16m")));
+        assert_ne!(before, sources(&text.replace("user.created", "user.updated")));
+    }
+}

@@ -23,6 +23,7 @@ use crate::durable::quarantine;
 use crate::observe::metrics::Metrics;
 use crate::request::pipeline::RuntimeConfig;
 use crate::request::source;
+use crate::subscriptions;
 
 /// A config file that was read.
 pub struct Loaded {
@@ -61,6 +62,7 @@ pub fn load(path: &Path, metrics: &Metrics, before: Option<&RuntimeConfig>) -> R
     stamps.append(&mut watch::stamps(config.files()));
     let contents = stamps.keys().map(|path| (path.clone(), content(path))).collect();
     let rules = RuntimeConfig::build(&config, metrics, before, &mut problems);
+    subscriptions::rules::check(&config, &rules.routes.catalog, &mut problems);
     problems.extend(problems_beyond_rules(&config));
     // A running gateway keeps its data folder. A problem with the folder must not block a new secret.
     if before.is_none() {

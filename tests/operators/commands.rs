@@ -142,6 +142,43 @@ fn check_prints_what_the_fixtures_expect() {
 }
 
 #[test]
+fn the_example_of_subscriptions_passes_once_its_keys_are_set_and_its_secrets_written() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/subscriptions.toml");
+    let home = Home::exactly(&fs::read_to_string(&example).unwrap());
+    let text = fs::read_to_string(&example).unwrap();
+    let named = |before: &str| -> BTreeSet<String> {
+        text.split(before).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+    };
+    let check = || {
+        let mut check = home.command(&["check", "--print"]);
+        for name in named("{ env = \"") {
+            check.env(name, "hush-hush-hush-hush");
+        }
+        Ran::of(&mut check)
+    };
+    let before = check();
+    assert_eq!(before.code, 1, "{before:?}");
+    let problems: Vec<_> = before.lines().into_iter().take_while(|line| !line.contains(" = ")).collect();
+    assert_eq!(problems.len(), 3, "{before:?}");
+    for problem in problems {
+        assert!(problem.contains(".secrets: cannot read the secret file "), "{problem}");
+        assert!(problem.ends_with("; `hookgate subscriptions apply` writes it"), "{problem}");
+    }
+    let files = named("secret_file = \"");
+    assert_eq!(files.len(), 3);
+    for file in files {
+        home.write(&file, format!("{STANDARD_SECRET}\n"));
+    }
+    let ran = check();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.starts_with("data_dir = "), "a problem: {ran:?}");
+    assert!(!ran.out.contains("hush") && ran.out.contains("[sources.basiq.reconcile]\n"), "{ran:?}");
+    let (config, problems) = hookgate::config::parse(&ran.out, Path::new(""));
+    assert_eq!(problems, []);
+    assert_eq!(format!("{}\n", config.redacted().trim_end()), ran.out);
+}
+
+#[test]
 fn check_and_serve_print_every_problem_in_the_order_of_the_file() {
     let home = Home::exactly(PROBLEMS);
     home.write("empty", "\n");

@@ -128,6 +128,9 @@ fn the_full_config_shows_every_key_of_a_source() {
     for key in Config::keys() {
         let Some(name) = key.name.strip_prefix("sources.NAME.") else { continue };
         let name = name.rsplit('.').next().unwrap();
+        if is_table(&key) && sources.contains(&format!(".{name}]")) {
+            continue;
+        }
         let default = key.default.filter(|default| default != "[]").unwrap_or_default();
         let shown = format!("{name} = {default}");
         assert!(sources.contains(&shown), "{shown} is in no source of config/full.toml");

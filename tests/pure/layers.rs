@@ -9,6 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["gateway"],
     &["gateway::live"],
+    &["subscriptions"],
     &["edge"],
     &["request"],
     &["request::pipeline"],
@@ -59,6 +60,23 @@ fn no_module_uses_one_above_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The layers allow it, but a provider's API is no part of the way of a request.
+#[test]
+fn subscriptions_use_nothing_of_the_way_of_a_request() {
+    let mut files = 0;
+    for (file, module) in sources() {
+        if !module.starts_with("subscriptions") {
+            continue;
+        }
+        files += 1;
+        for used in used_modules(&std::fs::read_to_string(&file).unwrap()) {
+            let used = used.split("::").next().unwrap();
+            assert!(!["request", "edge"].contains(&used), "{} uses crate::{used}", file.display());
+        }
+    }
+    assert!(files > 1);
 }
 
 #[test]
