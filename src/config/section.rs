@@ -85,6 +85,11 @@ impl<'a> Section<'a> {
         !self.incomplete.get()
     }
 
+    /// Whether the file leaves it out.
+    pub(super) fn is_absent(&self) -> bool {
+        self.table.is_none()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.table.is_none_or(DeTable::is_empty)
     }

@@ -15,7 +15,7 @@ use super::kinds::{ValueKind, inline};
 use super::print::{Shown, quote};
 use super::section::Section;
 use super::sources::Source;
-use super::units::show_duration;
+use super::units::{QuantityError, parse_duration, show_duration};
 use super::values::{MAX_TIME, SECOND, duration, file, secret, text, value};
 use super::{Config, Located, Position};
 use crate::base::file::is_same_path;
@@ -66,6 +66,10 @@ table! {
         tenant: Option<Located<String>> = text("the id of a tenant", "").located().optional(), live, "\"tenant_456\"";
         /// IOF: the value of the header `X-Workspace-ID`.
         workspace: Option<Located<String>> = text("the id of a workspace", "").located().optional(), live, "\"ws_123\"";
+        besides {
+            /// The position of the table.
+            section: Located<()>,
+        }
     }
 }
 
@@ -93,6 +97,13 @@ table! {
 
 impl Subscription {
     /// The position of the section.
+    pub fn at(&self) -> Position {
+        self.section.at
+    }
+}
+
+impl ProviderApi {
+    /// The position of the table.
     pub fn at(&self) -> Position {
         self.section.at
     }
@@ -140,8 +151,11 @@ fn written_file() -> ValueKind<Located<PathBuf>> {
 /// A duration from one second on, or `"off"`.
 fn duration_or_off(default: Duration) -> ValueKind<Option<Duration>> {
     let ValueKind { allowed, read, show, .. } = duration(SECOND..=MAX_TIME, default);
-    let read =
-        move |item: &Item<'_>| if item.as_text() == Some(OFF) { Some(None) } else { read(item).map(Some) };
+    let read = move |item: &Item<'_>| match item.as_text().map(parse_duration) {
+        Some(Err(QuantityError::NotAQuantity)) if item.as_text() == Some(OFF) => Some(None),
+        Some(Err(QuantityError::NotAQuantity)) => item.expected("a duration such as \"1h\", or \"off\""),
+        _ => read(item).map(Some),
+    };
     let show = move |value: &Option<Duration>| match value {
         Some(time) => show(time),
         None => Some(Shown::Value(quote(OFF))),
@@ -194,13 +208,15 @@ fn is_loopback(url: &Url) -> bool {
 fn check_subscription(subscription: &mut Subscription, section: &Section<'_>) {
     subscription.section.at = section.at();
     section.require("events", "a list of event types such as [\"user.created\"]; [] leaves no subscription");
-    // A missing `api` is reported as its missing `base`.
-    if section.given_at("api").is_none() {
-        section.reject();
-    }
+    section.require("api", "the provider's API, such as { base = \"https://au-api.basiq.io\" }");
 }
 
 fn check_api(api: &mut ProviderApi, section: &Section<'_>) {
+    api.section.at = section.at();
+    // The default of `api`, which is required.
+    if section.is_absent() {
+        return;
+    }
     section.require("base", "the address of the provider's API, such as \"https://au-api.basiq.io\"");
     api.base.value.truncate(api.base.value.trim_end_matches('/').len());
 }

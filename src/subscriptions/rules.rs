@@ -34,8 +34,8 @@ impl Api {
         Api::ALL.iter().copied().find(|api| api.label() == code)
     }
 
-    /// Whether [reconciling](crate::config::Reconcile) can ask it for events that did not arrive.
-    pub fn has_log(self) -> bool {
+    /// Whether it tells which events did not arrive, for `reconcile`.
+    pub fn can_reconcile(self) -> bool {
         match self {
             // Securitize keeps no payloads. Its nonces tell which events are missing.
             Api::Securitize | Api::Basiq | Api::Iof => true,
@@ -87,15 +87,14 @@ impl Checker<'_> {
         let (source, name) = (self.source, self.provider.name);
         let api = Api::of(self.provider);
         if let Some(reconcile) = &source.reconcile
-            && api.is_some_and(|api| !api.has_log())
+            && api.is_some_and(|api| !api.can_reconcile())
         {
             let what = format!("{name} keeps no log from which events could be fetched again; leave it out");
             self.error(reconcile.at(), "reconcile", what);
         }
         let Some(subscription) = &source.subscription else { return };
         let Some(api) = api else {
-            let what =
-                format!("{name} has no API here; only {} have one; leave it out", Api::LABELS.join(", "));
+            let what = format!("{name} has no API for subscriptions here; {APIS} have one; leave it out");
             return self.error(subscription.at(), "subscription", what);
         };
         if api == Api::Anduin && !source.secrets.is_empty() {
@@ -120,12 +119,14 @@ impl Checker<'_> {
                     self.error(at, &in_subscription(key), what);
                 }
                 Some(_) => {}
-                None if !required.contains(&key) || self.is_reported(key) => {}
+                None if !required.contains(&key) => {}
                 None if api == Api::Securitize && key == DOMAINS && subscription.events.is_empty() => {}
                 None => {
                     let is_of_api = key.starts_with("api.");
-                    let at = if is_of_api { subscription.api.base.at } else { subscription.at() };
-                    self.error(at, &in_subscription(key), missing(key, name));
+                    let at = if is_of_api { subscription.api.at() } else { subscription.at() };
+                    if !self.is_reported(at, &in_subscription(key)) {
+                        self.error(at, &in_subscription(key), missing(key, name));
+                    }
                 }
             }
         }
@@ -136,9 +137,9 @@ impl Checker<'_> {
         let of = &subscription.api;
         // What the gateway needs them for. Without a need a problem is a warning: `subscriptions` finds it again.
         let need = if self.source.reconcile.is_some() {
-            Some("the gateway needs it to reconcile")
+            Some("the gateway reconciles with it")
         } else if self.config.subscriptions.check.is_some() {
-            Some("the gateway needs it to compare subscriptions; subscriptions.check = \"off\" does without")
+            Some("the gateway compares subscriptions with it, unless subscriptions.check is \"off\"")
         } else {
             None
         };
@@ -158,7 +159,7 @@ impl Checker<'_> {
         let mut secrets = self.source.secrets.iter();
         let named = secrets.find(|secret| matches!(&secret.value.reference, SecretRef::File(path) if is_same_path(path, &file.value)));
         let Some(named) = named else {
-            if !self.is_reported_of_source("secrets") {
+            if !self.is_reported(self.source.name.at, "secrets") {
                 let what = "no entry of `secrets` names this file, so the gateway would not take the secret up; add \
                             { file = \"PATH\" } with the same path there";
                 self.problem(file.at, &in_subscription(SECRET_FILE), what.to_owned(), true);
@@ -189,13 +190,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether a key of the subscription has an error already, or may be in a line that did not parse.
-    fn is_reported(&self, key: &str) -> bool {
-        self.is_reported_of_source(&in_subscription(key))
-    }
-
-    fn is_reported_of_source(&self, key: &str) -> bool {
-        if self.config.unparsed_lines.may_assign(self.source.name.at.line, key) {
+    /// Whether a key of the table that begins here has an error already, or may be in a line that did not parse.
+    fn is_reported(&self, table: Position, key: &str) -> bool {
+        if self.config.unparsed_lines.may_assign(table.line, key) {
             return true;
         }
         let key = self.key(key);
@@ -275,6 +272,7 @@ fn in_subscription(key: &str) -> String {
     format!("subscription.{key}")
 }
 
+const APIS: &str = "securitize, anduin, basiq, atelio and iof";
 const KEY: &str = "api.key";
 const IDENTITY: &str = "api.identity";
 const AUTHORIZATION: &str = "api.authorization";
