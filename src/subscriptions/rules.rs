@@ -8,7 +8,7 @@ use std::io;
 use crate::base::file::{ReadError, is_same_path};
 use crate::base::label::{Label, labels};
 use crate::config::secret::{Flaw, Secret, SecretError, SecretRef};
-use crate::config::{self, Config, Located, Position, Problem, Source, Subscription};
+use crate::config::{self, Config, Located, Position, Problem, Source, SourceSecret, Subscription};
 use crate::provider::{Catalog, Provider};
 
 labels! {
@@ -156,9 +156,11 @@ impl Checker<'_> {
     /// `apply` writes the secret to a file, and the gateway reads it there.
     fn check_secret_file(&mut self, api: Api, subscription: &Subscription) {
         let Some(file) = subscription.secret_file.as_ref().filter(|_| api.issues_secret()) else { return };
-        let mut secrets = self.source.secrets.iter();
-        let named = secrets.find(|secret| matches!(&secret.value.reference, SecretRef::File(path) if is_same_path(path, &file.value)));
-        let Some(named) = named else {
+        let is_written = |secret: &&Located<SourceSecret>| match &secret.value.reference {
+            SecretRef::File(path) => is_same_path(path, &file.value),
+            SecretRef::Env(_) | SecretRef::Plain(_) => false,
+        };
+        let Some(named) = self.source.secrets.iter().find(is_written) else {
             if !self.is_reported(self.source.name.at, "secrets") {
                 let what = "no entry of `secrets` names this file, so the gateway would not take the secret up; add \
                             { file = \"PATH\" } with the same path there";
@@ -167,13 +169,14 @@ impl Checker<'_> {
             return;
         };
         let Err(why) = named.value.reference.resolve() else { return };
-        let is_absent = matches!(&why, SecretError::File { why: ReadError::System(why), .. } if why.kind() == io::ErrorKind::NotFound);
+        let SecretError::File { why: ReadError::System(cause), .. } = &why else { return };
+        if cause.kind() != io::ErrorKind::NotFound {
+            return;
+        }
         let (key, what) = (self.key("secrets"), why.to_string());
-        let reported = self
-            .problems
-            .iter_mut()
-            .find(|problem| problem.key == key && problem.at == named.at && problem.what == what);
-        if let Some(problem) = reported.filter(|_| is_absent) {
+        let is_reported =
+            |problem: &&mut Problem| problem.key == key && problem.at == named.at && problem.what == what;
+        if let Some(problem) = self.problems.iter_mut().find(is_reported) {
             problem.what.push_str("; `hookgate subscriptions apply` writes it");
         }
     }
