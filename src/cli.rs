@@ -16,6 +16,7 @@ mod quarantine;
 mod schema;
 mod send;
 mod serve;
+mod subscriptions;
 mod terminal;
 mod verify;
 mod when;
@@ -77,6 +78,11 @@ enum Command {
         #[command(subcommand)]
         command: providers::Providers,
     },
+    /// Plan, apply and list the subscriptions at the providers.
+    Subscriptions {
+        #[command(subcommand)]
+        command: subscriptions::Subscriptions,
+    },
     /// Read the queue, and handle dead letters.
     Events {
         #[command(subcommand)]
@@ -122,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Send(send) => send::run(&global, &send),
         Command::Verify(verify) => verify::run(&global, &verify),
         Command::Providers { command } => providers::run(&global, &command),
+        Command::Subscriptions { command } => subscriptions::run(&global, &command),
         Command::Events { command } => events::run(&global, &command),
         Command::Audit { command } => audit_log(&global, &command),
         Command::Quarantine { command } => quarantine::run(&global, &command),

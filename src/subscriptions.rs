@@ -1,5 +1,18 @@
-//! The provider's side: what the config declares, and the provider's API.
+//! The provider's side: what the config declares, what the providers have, and the acts between them.
 //!
-//! Keeps true: the way of a request does not depend on it.
+//! Keeps true: nothing of a request's way depends on it. No key, token or secret is printed or logged.
+//!
+//! - `rules`: what a subscription needs, by its provider. `source`: a source's declaration, resolved.
+//! - `api`: the providers' management APIs. `plan`: what differs. `apply`: makes it the same.
+//! - `kept`: which subscriptions are ours. `secret_file`: where secrets are written. `hidden`: what is never shown.
+//! - `look`: whether the provider's side is as declared, for `serve` and `check --live`.
 
+pub mod api;
+pub mod apply;
+pub mod hidden;
+pub mod kept;
+pub mod look;
+pub mod plan;
 pub mod rules;
+mod secret_file;
+pub mod source;

@@ -26,6 +26,11 @@ pub fn quarantine_file(data_dir: &Path) -> PathBuf {
     data_dir.join("quarantine.db")
 }
 
+/// What the subscription commands keep.
+pub fn subscriptions_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("subscriptions.json")
+}
+
 /// The folder of the reject log.
 pub fn audit_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("audit")

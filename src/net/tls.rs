@@ -4,6 +4,7 @@
 //! certificate at every handshake, and no session is resumed.
 
 mod chosen;
+pub mod client;
 mod files;
 mod names;
 mod opening;

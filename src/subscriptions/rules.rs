@@ -5,57 +5,21 @@
 
 use std::io;
 
+use super::api::Kind;
 use crate::base::file::{ReadError, is_same_path};
-use crate::base::label::{Label, labels};
 use crate::config::secret::{Flaw, Secret, SecretError, SecretRef};
 use crate::config::{self, Config, Located, Position, Problem, Source, SourceSecret, Subscription};
 use crate::provider::{Catalog, Provider};
 
-labels! {
-    /// A provider's API for subscriptions.
-    pub enum Api {
-        /// One subscription for each domain and event type.
-        Securitize = "securitize",
-        /// The legacy system: one subscription for each fund.
-        Anduin = "anduin",
-        /// One subscription for each URL.
-        Basiq = "basiq",
-        /// One subscription for each URL.
-        Atelio = "atelio",
-        /// One subscription for each URL.
-        Iof = "iof",
-    }
-}
-
-impl Api {
-    /// The API of a provider, also of a definition that is like it. None: hookgate knows none.
-    pub fn of(provider: &Provider) -> Option<Api> {
-        let code = provider.code?.name;
-        Api::ALL.iter().copied().find(|api| api.label() == code)
-    }
-
-    /// Whether it tells which events did not arrive, for `reconcile`.
-    pub fn can_reconcile(self) -> bool {
-        match self {
-            // Securitize keeps no payloads. Its nonces tell which events are missing.
-            Api::Securitize | Api::Basiq | Api::Iof => true,
-            Api::Anduin | Api::Atelio => false,
-        }
-    }
-
-    /// Whether it signs with a secret that only its API tells.
-    pub fn issues_secret(self) -> bool {
-        self.keys().0.contains(&SECRET_FILE)
-    }
-
+impl Kind {
     /// The keys of a subscription that depend on the provider: the required ones, then the optional ones.
     fn keys(self) -> (&'static [&'static str], &'static [&'static str]) {
         match self {
-            Api::Securitize => (&[KEY, DOMAINS], &[]),
-            Api::Anduin => (&[KEY, FUNDS], &[]),
-            Api::Basiq => (&[KEY, SECRET_FILE], &[]),
-            Api::Atelio => (&[IDENTITY, AUTHORIZATION, SECRET_FILE], &[VERSION]),
-            Api::Iof => (&[KEY, SECRET_FILE], &[TENANT, WORKSPACE]),
+            Kind::Securitize => (&[KEY, DOMAINS], &[]),
+            Kind::Anduin => (&[KEY, FUNDS], &[]),
+            Kind::Basiq => (&[KEY, SECRET_FILE], &[]),
+            Kind::Atelio => (&[IDENTITY, AUTHORIZATION, SECRET_FILE], &[VERSION]),
+            Kind::Iof => (&[KEY, SECRET_FILE], &[TENANT, WORKSPACE]),
         }
     }
 
@@ -85,7 +49,7 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn check(&mut self) {
         let (source, name) = (self.source, self.provider.name);
-        let api = Api::of(self.provider);
+        let api = Kind::of(self.provider);
         if let Some(reconcile) = &source.reconcile
             && api.is_some_and(|api| !api.can_reconcile())
         {
@@ -97,7 +61,7 @@ impl Checker<'_> {
             let what = format!("{name} has no API for subscriptions here; {APIS} have one; leave it out");
             return self.error(subscription.at(), "subscription", what);
         };
-        if api == Api::Anduin && !source.secrets.is_empty() {
+        if api == Kind::Anduin && !source.secrets.is_empty() {
             let what = "Anduin's current system, which signs with `secrets`, publishes no API for subscriptions; leave it \
                         out and subscribe in its console. Only the legacy system has one: its sources have no secrets";
             return self.error(subscription.at(), "subscription", what.to_owned());
@@ -109,7 +73,7 @@ impl Checker<'_> {
     }
 
     /// The keys that the API needs, and those that it does not have.
-    fn check_keys(&mut self, api: Api, subscription: &Subscription) {
+    fn check_keys(&mut self, api: Kind, subscription: &Subscription) {
         let name = self.provider.name;
         let (required, _) = api.keys();
         for (key, at) in positions(subscription) {
@@ -120,7 +84,7 @@ impl Checker<'_> {
                 }
                 Some(_) => {}
                 None if !required.contains(&key) => {}
-                None if api == Api::Securitize && key == DOMAINS && subscription.events.is_empty() => {}
+                None if api == Kind::Securitize && key == DOMAINS && subscription.events.is_empty() => {}
                 None => {
                     let is_of_api = key.starts_with("api.");
                     let at = if is_of_api { subscription.api.at() } else { subscription.at() };
@@ -133,7 +97,7 @@ impl Checker<'_> {
     }
 
     /// The secrets of the API can be read, and a header can carry them.
-    fn check_api_secrets(&mut self, api: Api, subscription: &Subscription) {
+    fn check_api_secrets(&mut self, api: Kind, subscription: &Subscription) {
         let of = &subscription.api;
         // What the gateway needs them for. Without a need a problem is a warning: `subscriptions` finds it again.
         let need = if self.source.reconcile.is_some() {
@@ -154,7 +118,7 @@ impl Checker<'_> {
     }
 
     /// `apply` writes the secret to a file, and the gateway reads it there.
-    fn check_secret_file(&mut self, api: Api, subscription: &Subscription) {
+    fn check_secret_file(&mut self, api: Kind, subscription: &Subscription) {
         let Some(file) = subscription.secret_file.as_ref().filter(|_| api.issues_secret()) else { return };
         let is_written = |secret: &&Located<SourceSecret>| match &secret.value.reference {
             SecretRef::File(path) => is_same_path(path, &file.value),

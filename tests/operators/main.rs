@@ -12,6 +12,7 @@ mod provider_simulators;
 mod providers;
 mod quarantine;
 mod reload;
+mod subscriptions;
 mod takeover;
 mod verify;
 mod verify_defined;

@@ -7,17 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 use super::routes::{Route, Routes};
 use super::signature::SigningKey;
-use crate::base::file;
 use crate::config::queue_name::QueueName;
 use crate::config::secret::SecretRef;
 use crate::config::{HttpRoute, Located, Position, Problem, Queue, http_url_flaw};
+use crate::net::tls::client;
 use crate::observe::metrics::Metrics;
 
 /// The settings.
@@ -165,37 +162,15 @@ impl Problems {
 
 /// The TLS settings. With a plain URL alone, they are never used.
 fn client_config(ca: Option<&Path>, needed: bool) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
     match ca {
-        Some(path) => {
-            let unreadable = |why: String| format!("cannot read certificates from {}: {why}", path.display());
-            let pem = file::read(path, MAX_FILE).map_err(|why| unreadable(why.to_string()))?;
-            let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-            let found = found.map_err(|why| unreadable(why.to_string()))?;
-            if roots.add_parsable_certificates(found).0 == 0 {
-                return Err(unreadable("it holds none in PEM form".to_owned()));
-            }
-        }
-        None if needed => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err("this system has no certificate authorities to trust; set queue.ca".to_owned());
-            }
-        }
-        None => {}
+        Some(path) => client::of_file(path),
+        None if needed => client::of_system().map_err(|why| format!("{why}; set queue.ca")),
+        None => client::of_none(),
     }
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config =
-        builder.map_err(|why| why.to_string())?.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
 }
 
 /// The pattern of the route that `queue.url` makes.
 const ALL: &str = "*";
-/// Larger than a file of all authorities of a system.
-const MAX_FILE: u64 = 4 << 20;
 
 #[cfg(test)]
 mod tests {

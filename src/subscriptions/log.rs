@@ -1,0 +1,168 @@
+//! Opens what a provider's API knows of events that never arrived.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::ClientConfig;
+
+use super::api::{ApiError, Client, Message, NextPage, Registered};
+use super::catch_up::{
+    Answer, CatchUp, FailedEvent, FailedEvents, LogError, LoggedMessage, MessageLog, Nonces, SubscriptionNonce,
+};
+use super::kept::Kept;
+use super::source::SourceSubscription;
+use crate::base::clock::Clock;
+use crate::config::{Config, Source};
+use crate::event::time;
+use crate::provider::Catalog;
+
+/// Opens a source's log for the time from `since` up to `until`.
+///
+/// # Errors
+/// When the source has no subscription, its provider keeps no log or has no webhook of ours, or the API fails.
+pub async fn open(
+    config: &Config,
+    source: &Source,
+    catalog: &Catalog,
+    tls: &Arc<ClientConfig>,
+    clock: &Clock,
+    (since, until): (Timestamp, Timestamp),
+) -> Result<CatchUp, LogError> {
+    let name = &source.name.value;
+    let opened = SourceSubscription::open(config, source, catalog, tls, clock);
+    let opened = opened.map_err(|why| LogError(why.to_string()))?;
+    let Some(opened) = opened else {
+        return Err(LogError(format!("the source {name} has no [sources.{name}.subscription], and needs one")));
+    };
+    let log = Log { source: opened };
+    if matches!(log.source.client, Client::Anduin(_) | Client::Atelio(_)) {
+        return Err(LogError(format!("{} keeps no log from which events could be fetched", log.source.provider.name)));
+    }
+    let kept = Kept::read(&config.data_dir).map_err(|why| LogError(why.to_string()))?;
+    let ids = kept.source(&log.source.name, &log.source.base).ids;
+    let ours = log.ours(&ids).await?;
+    if ours.is_empty() {
+        return Err(LogError(format!(
+            "the provider has no webhook of {name}; run `hookgate subscriptions apply` first"
+        )));
+    }
+    Ok(match &log.source.client {
+        Client::Basiq(basiq) => {
+            let pages = ours.iter().map(|one| (one.id.clone(), basiq.first_page(&one.id, (since, until)))).collect();
+            CatchUp::Messages(Box::new(Messages { log, pages, webhooks: Vec::new() }))
+        }
+        Client::Iof(_) => {
+            let endpoints = ours.into_iter().map(|one| one.id).collect();
+            CatchUp::Retry(Box::new(Failures { log, endpoints, time: (since, until) }))
+        }
+        Client::Securitize(_) => CatchUp::Nonces(Box::new(Counters { log, ids })),
+        Client::Anduin(_) | Client::Atelio(_) => return Err(LogError(NO_LOG.to_owned())),
+    })
+}
+
+/// A source's log.
+struct Log {
+    source: SourceSubscription,
+}
+
+impl Log {
+    fn failed(&self, why: &ApiError) -> LogError {
+        LogError(self.source.hidden.hide(&why.to_string()))
+    }
+
+    async fn ours(&self, ids: &[String]) -> Result<Vec<Registered>, LogError> {
+        let mut found = self.source.client.api().list(ids).await.map_err(|why| self.failed(&why))?;
+        found.retain(|one| one.url == self.source.url || ids.contains(&one.id));
+        Ok(found)
+    }
+}
+
+/// Basiq's messages.
+struct Messages {
+    log: Log,
+    /// The pages to read, the next one last.
+    pages: Vec<(String, NextPage)>,
+    /// The webhook of each message that was read.
+    webhooks: Vec<(String, String)>,
+}
+
+impl MessageLog for Messages {
+    fn next_page(&mut self) -> Answer<'_, Option<Vec<LoggedMessage>>> {
+        Box::pin(async {
+            let Client::Basiq(basiq) = &self.log.source.client else { return Ok(None) };
+            let Some((webhook, mut page)) = self.pages.pop() else { return Ok(None) };
+            let (messages, next) = basiq.messages(&mut page).await.map_err(|why| self.log.failed(&why))?;
+            self.webhooks = messages.iter().map(|message| (message.id.clone(), webhook.clone())).collect();
+            self.pages.extend(next.map(|next| (webhook, next)));
+            let logged = |Message { id, payload }: Message| LoggedMessage::new(id, payload.unwrap_or_default());
+            Ok(Some(messages.into_iter().map(logged).collect()))
+        })
+    }
+
+    fn first_attempt<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Timestamp>> {
+        Box::pin(async move {
+            let Client::Basiq(basiq) = &self.log.source.client else { return Ok(None) };
+            let webhook = self.webhooks.iter().find(|(message, _)| message == id);
+            let Some((_, webhook)) = webhook else { return Ok(None) };
+            match basiq.first_attempt(webhook, id).await {
+                Ok(first) => Ok(first),
+                Err(ApiError::NotFound(_)) => Ok(None),
+                Err(why) => Err(self.log.failed(&why)),
+            }
+        })
+    }
+}
+
+/// IOF's failed events.
+struct Failures {
+    log: Log,
+    endpoints: Vec<String>,
+    time: (Timestamp, Timestamp),
+}
+
+impl FailedEvents for Failures {
+    fn next_page(&mut self) -> Answer<'_, Option<Vec<FailedEvent>>> {
+        Box::pin(async {
+            let Client::Iof(iof) = &self.log.source.client else { return Ok(None) };
+            let Some(endpoint) = self.endpoints.pop() else { return Ok(None) };
+            let failed = iof.failed_events(&endpoint).await.map_err(|why| self.log.failed(&why))?;
+            let (since, until) = self.time;
+            // An event whose time cannot be read may belong to it.
+            let within = |created: Option<&String>| {
+                let at: Option<Timestamp> = created.and_then(|text| time::utc(text)?.parse().ok());
+                at.is_none_or(|at| since <= at && at < until)
+            };
+            let failed = failed.into_iter().filter(|event| within(event.created.as_ref()));
+            Ok(Some(failed.map(|event| FailedEvent { id: event.id, kind: event.kind }).collect()))
+        })
+    }
+
+    fn retry<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let Client::Iof(iof) = &self.log.source.client else { return Ok(()) };
+            iof.retry(id).await.map_err(|why| self.log.failed(&why))
+        })
+    }
+}
+
+/// Securitize's counters.
+struct Counters {
+    log: Log,
+    ids: Vec<String>,
+}
+
+impl Nonces for Counters {
+    fn read(&mut self) -> Answer<'_, Vec<SubscriptionNonce>> {
+        Box::pin(async {
+            let ours = self.log.ours(&self.ids).await?.into_iter();
+            let counter = |one: Registered| SubscriptionNonce {
+                subscription: one.id,
+                kind: one.events.into_iter().next().unwrap_or_default(),
+                nonce: one.nonce.unwrap_or_default(),
+            };
+            Ok(ours.map(counter).collect())
+        })
+    }
+}
+
+const NO_LOG: &str = "this provider keeps no log from which events could be fetched";
