@@ -12,6 +12,7 @@
 //!   live           warns about risky settings of Redis and the brokers
 //! subscriptions  the provider's side: what the config declares, and the provider's API
 //!   rules          what a declared subscription must have, by its provider
+//!   catch_up       what the API tells about events that never arrived
 //! edge           accept loop, PROXY protocol, connection limits, deadlines, HTTP/1.1 and HTTP/2, drain
 //! request        handles one request
 //!   pipeline       the steps of a request, in one file

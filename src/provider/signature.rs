@@ -1,9 +1,9 @@
 //! How deliveries are signed and verified, and the only maker of [`Verified`].
 //!
-//! Keeps true: a [`Verified`] exists only for bytes that an active key signed within the tolerance, or for a source
-//! that is authenticated otherwise. Before that, only the signing headers are parsed; the body too, where a provider
-//! sends its secret or its timestamp there. Secret signatures are compared in constant time. Any changed bit is noticed:
-//! base64 is accepted without stray bits, hex in either case.
+//! Keeps true: a [`Verified`] exists only for bytes that an active key signed within the tolerance, for a source that is
+//! authenticated otherwise, or for a body that the provider's own API handed over. Before that, only the signing headers
+//! are parsed; the body too, where a provider sends its secret or its timestamp there. Secret signatures are compared in
+//! constant time. Any changed bit is noticed: base64 is accepted without stray bits, hex in either case.
 //!
 //! Not here: the schemes themselves (`provider`), and which keys a source has (`request::source`).
 
@@ -16,6 +16,7 @@ mod inspect;
 mod key;
 mod list;
 mod message_id;
+mod provider_api;
 mod rewritten;
 mod scheme;
 
@@ -28,6 +29,7 @@ pub use fingerprint::{fingerprint, without_signatures};
 pub use inspect::{Inspection, inspect};
 pub(crate) use key::is_hex_key;
 pub use key::{Key, KeyError};
+pub use provider_api::{HandedOver, ProviderApiPayload};
 pub use scheme::{
     Algorithm, Carrier, Format, Labels, Part, Scheme, SecretForm, Separator, TimeUnit, Version,
 };
@@ -45,6 +47,8 @@ pub enum VerifiedBy {
     PathToken,
     /// The client's address, by `allow_ips`.
     ClientAddress,
+    /// The provider's own API, asked over TLS under the configured key. Only [`Verified::by_provider_api`] can say so.
+    ProviderApi(HandedOver),
     /// Nothing; the source says `unauthenticated = true`.
     Nothing,
 }
@@ -59,6 +63,7 @@ impl VerifiedBy {
             VerifiedBy::ClientCertificate => "client-certificate",
             VerifiedBy::PathToken => "path-token",
             VerifiedBy::ClientAddress => "client-address",
+            VerifiedBy::ProviderApi(_) => "provider-api",
             VerifiedBy::Nothing => "none",
         }
     }
@@ -92,6 +97,11 @@ impl<'a> Verified<'a> {
     /// `unauthenticated`.
     pub fn by_other_means(by: VerifiedBy, body: &'a [u8]) -> Verified<'a> {
         Verified { body, by, signed: None }
+    }
+
+    /// For a body that the provider's API handed over, and that no delivery brought.
+    pub fn by_provider_api(payload: &'a ProviderApiPayload) -> Verified<'a> {
+        Verified { body: payload.body(), by: VerifiedBy::ProviderApi(HandedOver::of(payload)), signed: None }
     }
 
     /// The raw body.

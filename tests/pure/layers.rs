@@ -79,6 +79,22 @@ fn subscriptions_use_nothing_of_the_way_of_a_request() {
     assert!(files > 1);
 }
 
+/// A body that counts as verified although no delivery brought it: each of its makers has one caller.
+#[test]
+fn a_payload_of_a_providers_api_is_made_in_two_places() {
+    let callers = |maker: &str| {
+        let call = format!("ProviderApiPayload::{maker}(");
+        let calls = sources().into_iter().flat_map(|(file, _)| {
+            let text = std::fs::read_to_string(&file).unwrap();
+            vec![file; text.matches(&call).count()]
+        });
+        calls.collect::<Vec<_>>()
+    };
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    assert_eq!(callers("out_of_a_log"), [src.join("subscriptions/catch_up.rs")]);
+    assert_eq!(callers("out_of_an_order"), [src.join("gateway/reconcile/orders.rs")]);
+}
+
 #[test]
 fn every_file_is_declared_short_and_begins_with_what_it_keeps() {
     for (file, _) in sources() {
