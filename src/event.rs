@@ -30,6 +30,15 @@ pub const SCHEMA: &str = include_str!("event/schema.json");
 pub struct BodyHash(pub [u8; 32]);
 
 impl BodyHash {
+    /// Stands for a body whose bytes as delivered are not known: a provider's log may have written it anew. No body
+    /// hashes to it.
+    pub const UNKNOWN: BodyHash = BodyHash([0; 32]);
+
+    /// Whether both may be of one body: they are the same, or one of them is [`BodyHash::UNKNOWN`].
+    pub fn may_be(&self, other: &BodyHash) -> bool {
+        self == other || *self == BodyHash::UNKNOWN || *other == BodyHash::UNKNOWN
+    }
+
     /// Hashes a body.
     pub fn of(body: &[u8]) -> BodyHash {
         BodyHash(Sha256::digest(body).into())

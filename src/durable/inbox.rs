@@ -2,7 +2,8 @@
 //!
 //! Keeps true, for every store:
 //! - `Ok` is given only after the store confirmed. The answer then survives a crash.
-//! - Per identity, a body enters the queue at most once within the window, however concurrently it is delivered.
+//! - Per identity, a body enters the queue at most once within the window, however concurrently it is delivered. An
+//!   unknown body is the same as any other.
 //! - A failure leaves nothing remembered that is not in the queue. If the outcome is unknown, the error says so, and
 //!   enqueueing the same delivery again is safe.
 //! - [`Inbox::enqueue`] finishes its work even if the caller drops the future after the first poll.
@@ -33,7 +34,7 @@ pub struct EnqueueRequest {
     pub provider: Cow<'static, str>,
     /// The key for dedupe.
     pub identity: Identity,
-    /// The raw body's hash.
+    /// The raw body's hash. With [`BodyHash::UNKNOWN`] the delivery counts as the same as any other of its identity.
     pub body: BodyHash,
     /// What to do if the identity is known with another body.
     pub on_conflict: OnConflict,
@@ -180,6 +181,21 @@ impl Inbox {
             Inbox::Claimed(store) => store.enqueue(request).await,
             #[cfg(test)]
             Inbox::Scripted(scripted) => scripted.enqueue(&request).await,
+        }
+    }
+
+    /// Whether an event of the request's identity is in the queue, so that the request with [`BodyHash::UNKNOWN`] would
+    /// be a duplicate. Writes nothing.
+    ///
+    /// # Errors
+    /// When the store failed, or did not answer.
+    pub async fn is_known(&self, request: &EnqueueRequest) -> Result<bool, EnqueueError> {
+        match self {
+            Inbox::Embedded(store) => store.is_known(request.identity).await,
+            Inbox::Redis(store) => store.is_known(request).await,
+            Inbox::Claimed(store) => store.is_known(request).await,
+            #[cfg(test)]
+            Inbox::Scripted(scripted) => scripted.is_known(request),
         }
     }
 

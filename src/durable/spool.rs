@@ -133,6 +133,22 @@ impl Enqueuer {
         kept.ok_or(why)
     }
 
+    /// Whether an event of the request's identity is durable: in the queue or in the spool. Writes nothing.
+    ///
+    /// # Errors
+    /// When it is not in the spool, and the inbox cannot say.
+    pub async fn is_known(&self, request: &EnqueueRequest) -> Result<bool, EnqueueError> {
+        if let Some(spool) = &self.spool {
+            let (source, identity) = (request.source.clone(), request.identity);
+            let look = move |conn: &Connection| table::is_known(conn, &source, &identity);
+            // A spool that cannot be read holds up no look at the inbox.
+            if spool.database.write(look).await == Ok(true) {
+                return Ok(true);
+            }
+        }
+        self.inbox.is_known(request).await
+    }
+
     /// Starts to drain the spool. Must be called inside a tokio runtime.
     pub fn start(&self, observer: impl SpoolObserver) {
         let Some(spool) = &self.spool else { return };

@@ -44,6 +44,8 @@ struct Rules {
     doubt_keeps_id: bool,
     /// A claim has a lease.
     leases: bool,
+    /// A body whose bytes are not known is the same as any other.
+    unknown_is_any: bool,
 }
 
 const RULES: Rules = Rules {
@@ -56,6 +58,7 @@ const RULES: Rules = Rules {
     unknown_keeps_claim: true,
     doubt_keeps_id: true,
     leases: true,
+    unknown_is_any: true,
 };
 
 /// How often each thing may happen.
@@ -74,13 +77,21 @@ struct Budget {
 struct World {
     rules: Rules,
     budget: Budget,
-    /// Different bodies that are delivered under the one identity.
-    bodies: u8,
+    /// The bodies that are delivered under the one identity.
+    bodies: [Body; 2],
     /// The broker drops a second message of the same id.
     broker_dedupes: bool,
 }
 
 type Body = u8;
+/// A body out of a provider's log, which may have written it anew: `BodyHash::UNKNOWN`. In truth it is one of the others.
+const UNKNOWN: Body = u8::MAX;
+
+/// Whether both are the same body, as far as anybody can know.
+fn may_be(one: Body, other: Body) -> bool {
+    one == other || one == UNKNOWN || other == UNKNOWN
+}
+
 type Owner = u8;
 
 /// The one identity's state, everywhere.
@@ -187,8 +198,14 @@ enum Action {
 }
 
 impl Store {
-    fn look(&self, owner: Owner, body: Body) -> Answer {
-        if let Some(Flag::Entered(_)) = self.seen.get(&body) {
+    fn has(&self, rules: &Rules, body: Body) -> bool {
+        let same = |other: Body| if rules.unknown_is_any { may_be(other, body) } else { other == body };
+        let mut entered = self.seen.iter().filter(|(_, flag)| matches!(flag, Flag::Entered(_)));
+        entered.any(|(other, _)| same(*other))
+    }
+
+    fn look(&self, rules: &Rules, owner: Owner, body: Body) -> Answer {
+        if self.has(rules, body) {
             return Answer::Duplicate;
         }
         if self.claim.is_some_and(|claim| claim.live && claim.owner != owner) {
@@ -197,7 +214,9 @@ impl Store {
         let perhaps = self.claim.filter(|claim| claim.place == Place::First).map(|claim| claim.body);
         let first = self.first().or(perhaps.filter(|body| !self.seen.contains_key(body)));
         match first {
-            Some(first) if first != body => Answer::Granted(Place::Conflict),
+            Some(first) if first != body && !(rules.unknown_is_any && may_be(first, body)) => {
+                Answer::Granted(Place::Conflict)
+            }
             _ => Answer::Granted(Place::First),
         }
     }
@@ -223,7 +242,7 @@ impl Store {
             // As if nothing were left of a claim whose lease is over.
             self.claim = self.claim.filter(|claim| claim.live && claim.owner != owner);
         }
-        let answer = self.look(owner, body);
+        let answer = self.look(rules, owner, body);
         if let Answer::Granted(place) = answer {
             self.take(rules, owner, body, place);
         }
@@ -236,9 +255,8 @@ impl Store {
             return;
         }
         self.trespassed |= anothers;
-        let flag = self.seen.entry(body).or_insert(Flag::Perhaps);
-        if *flag == Flag::Perhaps {
-            *flag = Flag::Entered(place);
+        if !self.has(rules, body) {
+            self.seen.insert(body, Flag::Entered(place));
         }
         self.end(rules.commit_compares, owner);
     }
@@ -276,7 +294,13 @@ impl State {
     }
 
     fn has(&self, body: Body) -> bool {
-        self.queue.keys().any(|message| message.body == body)
+        self.queue.keys().any(|message| may_be(message.body, body))
+    }
+
+    /// How many different bodies the queue has.
+    fn bodies(&self) -> usize {
+        let bodies: BTreeSet<_> = self.queue.keys().map(|message| message.body).collect();
+        if bodies.contains(&UNKNOWN) { 1 } else { bodies.len() }
     }
 
     /// The broker takes a message, or drops it as a copy.
@@ -319,7 +343,7 @@ impl World {
     fn begin(&self, state: &mut State, gateway: usize, owner: Owner, body: Body) {
         let answer = match self.rules.claim_in_one_step {
             true => state.store.claim(&self.rules, owner, body),
-            false => state.store.look(owner, body),
+            false => state.store.look(&self.rules, owner, body),
         };
         match answer {
             Answer::Granted(place) => {
@@ -377,7 +401,7 @@ impl World {
         for gateway in 0..GATEWAYS {
             self.finish(&mut state, gateway);
         }
-        (0..self.bodies).all(|body| {
+        self.bodies.into_iter().all(|body| {
             self.end_lease(&mut state);
             state.answered.clear();
             let owner = state.fresh_owner();
@@ -439,7 +463,7 @@ impl Model for World {
                 continue;
             }
             if state.left.deliveries > 0 {
-                actions.extend((0..self.bodies).map(|body| Action::Deliver(gateway, body)));
+                actions.extend(self.bodies.map(|body| Action::Deliver(gateway, body)));
             }
             let waiting = state.gateways[gateway].spool.iter();
             actions.extend(waiting.map(|(owner, body)| Action::Retry(gateway, *owner, *body)));
@@ -506,27 +530,24 @@ impl Model for World {
             Property::always(NO_LOCK_OUT, |world: &World, state| world.lets_in(state)),
             Property::always(NO_TRESPASS, |_, state: &State| !state.store.trespassed),
             Property::always(ONE_ID, |_, state: &State| {
-                let ids: BTreeSet<_> =
-                    state.queue.keys().map(|message| (message.body, message.place)).collect();
-                let bodies: BTreeSet<_> = ids.iter().map(|(body, _)| body).collect();
-                ids.len() == bodies.len()
+                let mut pairs =
+                    state.queue.keys().flat_map(|one| state.queue.keys().map(move |other| (one, other)));
+                pairs.all(|(one, other)| !may_be(one.body, other.body) || one.place == other.place)
             }),
             Property::always(ONE_PUBLISHER, |world: &World, state: &State| {
                 let senders: BTreeSet<_> = state.queue.keys().map(|message| message.owner).collect();
-                let bodies: BTreeSet<_> = state.queue.keys().map(|message| message.body).collect();
                 let Budget { leases, refusals, .. } = state.left;
                 let undisturbed = (leases, refusals) == (world.budget.leases, world.budget.refusals);
-                !undisturbed || senders.len() == bodies.len()
+                !undisturbed || senders.len() == state.bodies()
             }),
             Property::always(ONE_MESSAGE, |world: &World, state: &State| {
                 let Budget { crashes, leases, unknown, .. } = state.left;
                 let undisturbed = (crashes, leases, unknown)
                     == (world.budget.crashes, world.budget.leases, world.budget.unknown);
-                let bodies: BTreeSet<_> = state.queue.keys().map(|message| message.body).collect();
-                !undisturbed || state.queue.values().map(|n| usize::from(*n)).sum::<usize>() == bodies.len()
+                !undisturbed || state.queue.values().map(|n| usize::from(*n)).sum::<usize>() == state.bodies()
             }),
             Property::sometimes("both bodies get in", |world: &World, state: &State| {
-                (0..world.bodies).all(|body| state.has(body) && state.answered.contains(&body))
+                world.bodies.iter().all(|body| state.has(*body) && state.answered.contains(body))
             }),
         ]
     }
@@ -548,7 +569,12 @@ const ONE_MESSAGE: &str = "without crash, end of lease and unknown outcome, a bo
 const EVERYTHING: Budget = Budget { deliveries: 3, crashes: 1, leases: 2, unknown: 1, refusals: 1 };
 
 fn world(rules: Rules, broker_dedupes: bool) -> World {
-    World { rules, budget: EVERYTHING, bodies: 2, broker_dedupes }
+    World { rules, budget: EVERYTHING, bodies: [0, 1], broker_dedupes }
+}
+
+/// A genuine delivery, and what a provider's log has of it.
+fn reconciled(rules: Rules, broker_dedupes: bool) -> World {
+    World { bodies: [0, UNKNOWN], ..world(rules, broker_dedupes) }
 }
 
 /// Walks all states: every property must hold in each.
@@ -561,9 +587,14 @@ fn assert_holds(world: World) {
 /// Walks until it finds how this property breaks.
 #[track_caller]
 fn assert_breaks(rules: Rules, property: &'static str) {
-    let found = [false, true].into_iter().any(|broker_dedupes| {
+    assert_breaks_in([false, true].map(|broker_dedupes| world(rules, broker_dedupes)), property);
+}
+
+#[track_caller]
+fn assert_breaks_in(worlds: [World; 2], property: &'static str) {
+    let found = worlds.into_iter().any(|world| {
         let wanted = HasDiscoveries::AllOf([property].into());
-        let checker = world(rules, broker_dedupes).checker().finish_when(wanted).spawn_bfs().join();
+        let checker = world.checker().finish_when(wanted).spawn_bfs().join();
         checker.discovery(property).is_some()
     });
     assert!(found, "the checker did not see that this breaks: {property}");
@@ -577,6 +608,20 @@ fn the_rules_hold_whatever_happens_before_a_broker_that_takes_everything() {
 #[test]
 fn the_rules_hold_whatever_happens_before_a_broker_that_drops_copies() {
     assert_holds(world(RULES, true));
+}
+
+#[test]
+fn the_rules_hold_for_a_delivery_and_a_copy_of_unknown_bytes() {
+    assert_holds(reconciled(RULES, false));
+    assert_holds(reconciled(RULES, true));
+}
+
+#[test]
+fn a_copy_of_unknown_bytes_that_counts_as_another_body_enters_twice() {
+    let rules = Rules { unknown_is_any: false, ..RULES };
+    let worlds = [false, true].map(|broker_dedupes| reconciled(rules, broker_dedupes));
+    assert_breaks_in(worlds.clone(), ONE_ID);
+    assert_breaks_in(worlds, ONE_MESSAGE);
 }
 
 #[test]

@@ -152,6 +152,14 @@ impl Claimed {
         task.await.unwrap_or(Err(EnqueueError::Unknown))
     }
 
+    /// Whether an event of the request's identity is in the queue. Writes nothing.
+    ///
+    /// # Errors
+    /// When the dedupe store fails.
+    pub async fn is_known(&self, request: &EnqueueRequest) -> Result<bool, EnqueueError> {
+        self.publisher.claims.is_known(request).await
+    }
+
     /// Where each event goes, if it is to HTTP services.
     pub fn routes(&self) -> Option<&Arc<Routes>> {
         self.publisher.broker.routes()

@@ -36,6 +36,7 @@ use tokio::sync::oneshot;
 use crate::base::clock::Clock;
 use crate::base::runtime::reply;
 use crate::durable::database::{self, Layout, OpenError};
+use crate::event::Identity;
 use crate::observe::admin::Readiness;
 use crate::observe::metrics::QueueMetrics;
 
@@ -46,7 +47,7 @@ pub use replay::{Replay, ReplayError, Replays};
 pub use scan::Scan;
 
 use store::Store;
-use writer::{Job, StoreHealth, Writer};
+use writer::{Job, Look, StoreHealth, Task, Writer};
 
 /// The operator's settings.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +60,7 @@ pub struct Options {
 
 /// The embedded inbox.
 pub struct Embedded {
-    jobs: Sender<Job>,
+    tasks: Sender<Task>,
     done: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
 }
@@ -88,14 +89,14 @@ impl Embedded {
     ) -> Result<Embedded, OpenError> {
         let lock = database::lock(db)?;
         let store = Store::open(db, options, tuning)?;
-        let (jobs, waiting) = crossbeam_channel::bounded(CAPACITY);
+        let (tasks, waiting) = crossbeam_channel::bounded(CAPACITY);
         let (finished, done) = oneshot::channel();
         let writer = Writer::new(store, waiting, clock, health, tuning);
         let thread = std::thread::Builder::new()
             .name("embedded-inbox".to_owned())
             .spawn(move || work(writer, lock, finished))
             .map_err(|error| OpenError::Store { db: db.to_owned(), why: error.to_string() })?;
-        Ok(Embedded { jobs, done, thread })
+        Ok(Embedded { tasks, done, thread })
     }
 
     /// Looks up the delivery, enqueues it if it is new, and remembers it, in one transaction. After the first poll it
@@ -106,7 +107,7 @@ impl Embedded {
     pub async fn enqueue(&self, request: impl Into<Arc<EnqueueRequest>>) -> Result<Enqueued, EnqueueError> {
         let request = request.into();
         let (reply, enqueued) = reply();
-        match self.jobs.try_send(Job { request, reply }) {
+        match self.tasks.try_send(Task::Enqueue(Job { request, reply })) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(EnqueueError::Overloaded),
             Err(TrySendError::Disconnected(_)) => return Err(EnqueueError::Unreachable),
@@ -115,9 +116,23 @@ impl Embedded {
         enqueued.await.unwrap_or(Err(EnqueueError::Unknown))
     }
 
+    /// Whether an event has this identity. Writes nothing.
+    ///
+    /// # Errors
+    /// When the database refuses, or too many deliveries wait.
+    pub async fn is_known(&self, identity: Identity) -> Result<bool, EnqueueError> {
+        let (reply, known) = oneshot::channel();
+        match self.tasks.try_send(Task::Look(Look { identity, reply })) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(EnqueueError::Overloaded),
+            Err(TrySendError::Disconnected(_)) => return Err(EnqueueError::Unreachable),
+        }
+        known.await.unwrap_or(Err(EnqueueError::Unreachable))
+    }
+
     /// Accepts no more deliveries, commits the pending ones, checkpoints and closes the file.
     pub async fn close(self) {
-        drop(self.jobs);
+        drop(self.tasks);
         // The thread signalled its end or died, so joining it does not block.
         let _ = self.done.await;
         if self.thread.join().is_err() {

@@ -37,6 +37,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -49,6 +50,7 @@ use crate::observe::metrics::{EnqueueFailure, QueueMetrics};
 use backlog::Backlog;
 use cluster_client::ClusterClient;
 use health::{Queue, RedisHealth};
+use node_connection::Fault;
 use partition_writer::{PartitionWriter, Waiting};
 use replicas::Replicas;
 use retention::{Retention, Written};
@@ -223,6 +225,28 @@ impl RedisInbox {
         })?;
         // A writer that ends without an answer, for example at a shutdown, may have sent the event.
         answered.await.unwrap_or(Err(EnqueueError::Unknown))
+    }
+
+    /// Whether an event of the request's identity is remembered. Writes nothing.
+    ///
+    /// # Errors
+    /// When Redis refused, is down, or did not answer.
+    pub async fn is_known(&self, request: &EnqueueRequest) -> Result<bool, EnqueueError> {
+        let partition = self.streams.partition(&request.event.partition_key);
+        let stream = self.streams.stream(request, partition);
+        let mut look = redis::pipe();
+        look.cmd("EXISTS").arg(stream::seen_key(&stream, &request.source, &request.identity));
+        let replies = self.client.call(&stream, &look).await.map_err(|fault| match fault {
+            Fault::Unreachable => EnqueueError::Unreachable,
+            Fault::Unknown => EnqueueError::Unknown,
+            Fault::Unclear(why) => EnqueueError::Unclear(why),
+        })?;
+        match replies.first() {
+            Some(Value::Int(known)) => Ok(*known > 0),
+            Some(Value::ServerError(why)) if is_away(why.code()) => Err(EnqueueError::Unreachable),
+            Some(Value::ServerError(why)) => Err(EnqueueError::Refused(said(why))),
+            _ => Err(EnqueueError::Unknown),
+        }
     }
 
     /// Accepts no more deliveries, finishes the pending ones, and ends the tasks.

@@ -77,6 +77,14 @@ impl Scripted {
         answer
     }
 
+    pub(super) fn is_known(&self, request: &EnqueueRequest) -> Result<bool, EnqueueError> {
+        let state = self.0.lock().unwrap();
+        match &state.all {
+            Some(why) => Err(why.clone()),
+            None => Ok(state.taken.iter().any(|known| known.identity == request.identity)),
+        }
+    }
+
     fn begin(&self) -> bool {
         let mut state = self.0.lock().unwrap();
         state.in_flight += 1;
@@ -91,7 +99,7 @@ impl Scripted {
             state.refused += 1;
             return Err(why);
         }
-        if state.taken.iter().any(|known| known.body == request.body && known.event.id == id) {
+        if state.taken.iter().any(|known| known.body.may_be(&request.body) && known.event.id == id) {
             return Ok(Enqueued::Duplicate { id, dropped: false });
         }
         let conflict = state.taken.iter().any(|known| known.identity == request.identity);

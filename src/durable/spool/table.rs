@@ -92,10 +92,14 @@ pub(super) fn put(
     why: Option<&str>,
     max_bytes: i64,
 ) -> Result<Put> {
-    let known = "SELECT told FROM spool WHERE source = ?1 AND identity = ?2 AND body = ?3";
+    // An unknown body is the same as any other.
+    let known =
+        "SELECT told FROM spool WHERE source = ?1 AND identity = ?2 AND (body = ?3 OR body = ?4 OR ?3 = ?4)
+        ORDER BY body = ?3 DESC, seq LIMIT 1";
+    let unknown = BodyHash::UNKNOWN.0;
     let known = conn
         .prepare_cached(known)?
-        .query_row(params![request.source, request.identity.0, request.body.0], |row| row.get(0))
+        .query_row(params![request.source, request.identity.0, request.body.0, unknown], |row| row.get(0))
         .optional()?;
     if let Some(id) = known {
         return Ok(Put::Known(Enqueued::Duplicate { id, dropped: false }));
@@ -162,6 +166,12 @@ fn insert(
         ":event": request.event.json,
     })?;
     Ok(())
+}
+
+/// Whether an event of this identity is in the table, waiting or dead.
+pub(super) fn is_known(conn: &Connection, source: &str, identity: &Identity) -> Result<bool> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM spool WHERE source = ?1 AND identity = ?2)")?
+        .query_row(params![source, identity.0], |row| row.get(0))
 }
 
 /// A source's oldest waiting rows in order, and whether more may wait. At most `rows` rows and `bytes` bytes, but at

@@ -220,6 +220,37 @@ async fn redeliveries_and_conflicts_are_known_before_the_queue_is_asked() {
 }
 
 #[tokio::test]
+async fn an_unknown_body_is_a_duplicate_of_what_waits_and_of_what_is_dead() {
+    let bench = Bench::new();
+    let before = bench.open().await;
+    let unknown = |id| EnqueueRequest { body: BodyHash::UNKNOWN, ..of("src", id, "") };
+    let dropping = |id| EnqueueRequest { on_conflict: OnConflict::Drop, ..of("src", id, "2") };
+    assert_eq!(before.0.is_known(&unknown("a")).await, Err(EnqueueError::Unreachable));
+    assert_eq!(before.0.enqueue(event("a")).await, accepted("a"));
+    assert_eq!(before.0.enqueue(unknown("a")).await, duplicate("a"));
+    assert_eq!(before.0.enqueue(unknown("b")).await, accepted("b"));
+    bench.close(before).await;
+    bench.inbox.one("dead", Some(EnqueueError::Unacceptable("too large".to_owned())));
+    let (enqueuer, database) = bench.open().await;
+    for next in [event("b"), dropping("b"), unknown("b")] {
+        assert_eq!(enqueuer.enqueue(next).await, duplicate("b"));
+    }
+    assert_eq!(enqueuer.is_known(&unknown("b")).await, Ok(true));
+    assert_eq!(bench.metrics.spool.events.get(), 2);
+    bench.inbox.all(None);
+    enqueuer.start(bench.observed.clone());
+    bench.drained().await;
+    assert_eq!(enqueuer.is_known(&unknown("b")).await, Ok(true), "the inbox knows it");
+    assert_eq!(enqueuer.is_known(&unknown("c")).await, Ok(false));
+    until("the backlog is gone", || !enqueuer.spool.as_ref().unwrap().backlog.must_queue("src")).await;
+    assert_eq!(enqueuer.enqueue(event("dead")).await, accepted("dead"));
+    assert_eq!(enqueuer.is_known(&unknown("dead")).await, Ok(true));
+    assert_eq!(bench.taken(), ["a", "b"]);
+    assert_eq!(*bench.observed.0.lock().unwrap(), ["a false", "b false", "dead: src"]);
+    bench.close((enqueuer, database)).await;
+}
+
+#[tokio::test]
 async fn a_full_spool_turns_away_and_drops_nothing() {
     let mut bench = Bench::new();
     bench.max_bytes = Some(2000);

@@ -5,6 +5,7 @@
 -- The value of seen is records of 33 bytes a body, with the letters of records.rs. The value of claim is owner (16
 -- bytes), body (32), 'F' or 'C', and the end of the lease with the form of the message id as its fraction. Any version
 -- can read that as a number.
+-- A body of 32 zeros is one whose bytes are not known. It may be every body.
 local seen, claim = KEYS[1], KEYS[2]
 local owner, body, on_conflict, lease, window = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
@@ -25,10 +26,16 @@ local function body_with(wanted)
   end
 end
 
+local unknown = string.rep('\0', 32)
+local function may_be(one, other)
+  return one == other or one == unknown or other == unknown
+end
+
 local flag, at = flag_of(body)
 if flag == 'F' then return 3 end
 if flag == 'C' then return 4 end
 if flag == 'D' then return 5 end
+if flag_of(unknown) == 'F' or body == unknown and (body_with('F') or body_with('C')) then return 3 end
 
 if held then
   if string.sub(held, 1, 16) ~= owner and tonumber(string.sub(held, 50)) > now then return 7 end
@@ -41,7 +48,7 @@ if held then
 end
 
 local first = body_with('F') or (on_conflict == 'forward' and body_with('P')) or body
-if first ~= body and on_conflict == 'drop' then
+if not may_be(first, body) and on_conflict == 'drop' then
   -- The body may already have a record, with a 'P'.
   flag, at = flag_of(body)
   if flag then known = string.sub(known, 1, at - 1) .. string.sub(known, at + 33) end
@@ -49,8 +56,8 @@ if first ~= body and on_conflict == 'drop' then
   return 6
 end
 
-local place, naming, again = first == body and 'F' or 'C', ARGV[6], 0
-if held and string.sub(held, 17, 48) == body then
+local place, naming, again = may_be(first, body) and 'F' or 'C', ARGV[6], 0
+if held and may_be(string.sub(held, 17, 48), body) then
   naming, again = string.match(string.sub(held, 50), '%.(%d)$') or naming, 1
 end
 local ends = string.format('%.0f', now + lease) .. '.' .. naming

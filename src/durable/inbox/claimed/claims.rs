@@ -50,6 +50,14 @@ impl Claims {
         }
     }
 
+    /// Whether an event of the identity is in the queue. Writes nothing.
+    pub(super) async fn is_known(&self, request: &EnqueueRequest) -> Result<bool, EnqueueError> {
+        match self {
+            Claims::Embedded(claims) => claims.is_known(request).await,
+            Claims::Redis(claims) => claims.is_known(request).await,
+        }
+    }
+
     pub(super) async fn close(self) {
         match self {
             Claims::Embedded(claims) => claims.close().await,

@@ -86,6 +86,12 @@ impl EmbeddedClaims {
         self.step(move |tables| tables.commit(&claimant, kind, window)).await
     }
 
+    /// See [`super::Claims::is_known`].
+    pub(super) async fn is_known(&self, of: &EnqueueRequest) -> Result<bool, EnqueueError> {
+        let identity = of.identity;
+        self.step(move |tables| Ok(tables.records(&identity)?.is_known())).await
+    }
+
     /// See [`super::Claims::release`].
     pub(super) async fn release(
         &self,
@@ -181,7 +187,7 @@ struct ClaimTables<'a> {
 impl ClaimTables<'_> {
     fn claim(&self, claimant: &Claimant, on_conflict: OnConflict, lease: i64, window: i64) -> Result<Claim> {
         let mut records = self.records(&claimant.identity)?;
-        match records.flag(&claimant.body) {
+        match records.taken(&claimant.body) {
             Some(Flag::First) => return Ok(Claim::Entered(EntryKind::First)),
             Some(Flag::Conflict) => return Ok(Claim::Entered(EntryKind::Conflict)),
             Some(Flag::Dropped) => return Ok(Claim::Dropped { newly: false }),
@@ -191,7 +197,7 @@ impl ClaimTables<'_> {
         if held.as_ref().is_some_and(|held| self.is_held_by_other(held, claimant)) {
             return Ok(Claim::InProgress);
         }
-        let before = held.as_ref().filter(|held| held.body == claimant.body);
+        let before = held.as_ref().filter(|held| held.body.may_be(&claimant.body));
         let (claimed_before, kept) = (before.is_some(), before.and_then(|held| held.naming));
         let naming = kept.unwrap_or(claimant.naming);
         if let Some(held) = held.filter(|held| held.first && records.flag(&held.body).is_none()) {
@@ -199,7 +205,7 @@ impl ClaimTables<'_> {
             self.remember(&claimant.identity, &records, window)?;
         }
         let kind = match records.first(on_conflict) {
-            Some(first) if first != claimant.body => EntryKind::Conflict,
+            Some(first) if !first.may_be(&claimant.body) => EntryKind::Conflict,
             _ => EntryKind::First,
         };
         if kind == EntryKind::Conflict && on_conflict == OnConflict::Drop {
@@ -228,7 +234,7 @@ impl ClaimTables<'_> {
             return Ok(());
         }
         let mut records = self.records(&claimant.identity)?;
-        if matches!(records.flag(&claimant.body), None | Some(Flag::Perhaps)) {
+        if matches!(records.taken(&claimant.body), None | Some(Flag::Perhaps)) {
             records.set(
                 &claimant.body,
                 match kind {

@@ -38,6 +38,24 @@ impl Records {
         self.iter().find(|(hash, _)| *hash == body.0).and_then(|(_, letter)| Flag::of(letter))
     }
 
+    /// How a body was taken, or may have been. [`BodyHash::UNKNOWN`] may be every body: it was taken if any was, and once
+    /// it was, every body was.
+    pub(super) fn taken(&self, body: &BodyHash) -> Option<Flag> {
+        match self.flag(body) {
+            None | Some(Flag::Perhaps) => {}
+            entered => return entered,
+        }
+        let any =
+            self.iter().any(|(_, letter)| [Flag::First, Flag::Conflict].map(Flag::letter).contains(&letter));
+        let covered = self.flag(&BodyHash::UNKNOWN) == Some(Flag::First);
+        if covered || any && *body == BodyHash::UNKNOWN { Some(Flag::First) } else { self.flag(body) }
+    }
+
+    /// Whether an event of this identity is in the queue.
+    pub(super) fn is_known(&self) -> bool {
+        self.taken(&BodyHash::UNKNOWN) == Some(Flag::First)
+    }
+
     /// The body with the event's own id. If conflicts are forwarded, a body that perhaps has it counts too, because a
     /// broker may drop another body under the same id. If they are dropped, it does not count, because one body must
     /// enter.

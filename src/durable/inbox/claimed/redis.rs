@@ -18,6 +18,7 @@ use redis::{Cmd, Pipeline, Script, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::records::Records;
 use super::{Claim, EntryKind, Grant, Naming, Options};
 use crate::config::OnConflict;
 use crate::durable::inbox::redis::claims::key_prefix;
@@ -132,6 +133,20 @@ impl RedisClaims {
         done.await.map(drop)
     }
 
+    /// See [`super::Claims::is_known`].
+    pub(super) async fn is_known(&self, of: &EnqueueRequest) -> Result<bool, EnqueueError> {
+        let key_prefix = self.key_prefix(of);
+        let mut get = redis::cmd("GET");
+        get.arg(format!("{key_prefix}:seen"));
+        match self.call(&key_prefix, get).await? {
+            Value::Nil => Ok(false),
+            Value::BulkString(records) => Ok(Records::of(records).is_known()),
+            Value::ServerError(why) if is_away(why.code()) => Err(EnqueueError::Unreachable),
+            Value::ServerError(why) => Err(EnqueueError::Refused(said(&why))),
+            _ => Err(strange()),
+        }
+    }
+
     /// Closes the connections.
     pub(super) async fn close(self) {
         drop(self.stop);
@@ -146,7 +161,7 @@ impl RedisClaims {
         of: &EnqueueRequest,
         arguments: impl Fn(&mut Cmd),
     ) -> Result<Value, EnqueueError> {
-        let key_prefix = key_prefix(&format!("{}:{}", of.source, hex::encode(of.identity.0)), &self.queue);
+        let key_prefix = self.key_prefix(of);
         // First by hash. If the server does not know the hash, by text, which also loads it.
         let mut answer = Value::Nil;
         for (command, script) in [("EVALSHA", &*step.hash), ("EVAL", step.text)] {
@@ -166,6 +181,11 @@ impl RedisClaims {
         let why = said(&why);
         self.client.health().on_claim_refused(&why);
         Err(EnqueueError::Refused(why))
+    }
+
+    /// The common prefix of the identity's keys.
+    fn key_prefix(&self, of: &EnqueueRequest) -> String {
+        key_prefix(&format!("{}:{}", of.source, hex::encode(of.identity.0)), &self.queue)
     }
 
     async fn call(&self, key: &str, call: Cmd) -> Result<Value, EnqueueError> {

@@ -227,6 +227,84 @@ over_both_stores! {
     what_could_arrive_after_its_lease_is_not_published
     another_events_commit_forgets_no_unfinished_claim
     a_late_commit_changes_nothing_that_is_known
+    an_unknown_body_is_a_duplicate_of_any_and_any_of_it
+    an_unknown_body_waits_for_a_claim_and_takes_over_one_of_unknown_outcome
+    a_body_takes_over_the_claim_of_an_unknown_body
+    a_late_commit_of_an_unknown_body_hides_no_conflict
+}
+
+/// A delivery whose bytes are not known.
+fn unknown() -> EnqueueRequest {
+    EnqueueRequest { body: BodyHash::UNKNOWN, ..delivery("") }
+}
+
+async fn an_unknown_body_is_a_duplicate_of_any_and_any_of_it(stage: Stage) {
+    let gateway = stage.gateway().await;
+    assert_eq!(gateway.is_known(&unknown()).await, Ok(false));
+    assert_eq!(gateway.enqueue(delivery("1")).await, accepted("e"));
+    assert_eq!(gateway.enqueue(unknown()).await, duplicate("e"));
+    assert_eq!(gateway.enqueue(delivery("2")).await, accepted(&conflict_id("2")), "it is no first body");
+    assert_eq!(gateway.enqueue(unknown()).await, duplicate("e"));
+    assert_eq!(gateway.is_known(&unknown()).await, Ok(true));
+    let other = |request| EnqueueRequest { identity: Identity([7; 16]), ..request };
+    assert_eq!(gateway.enqueue(other(unknown())).await, accepted("e"));
+    for next in [dropping("1"), delivery("2"), unknown()] {
+        assert_eq!(gateway.enqueue(other(next)).await, duplicate("e"));
+    }
+    assert_eq!(gateway.is_known(&other(delivery("1"))).await, Ok(true));
+    assert_eq!((stage.broker.taken().len(), stage.claims().await), (3, 0));
+}
+
+async fn an_unknown_body_waits_for_a_claim_and_takes_over_one_of_unknown_outcome(stage: Stage) {
+    for (n, first) in [delivery("1"), dropping("1")].into_iter().enumerate() {
+        let of = |request| EnqueueRequest { identity: Identity([n as u8; 16]), ..request };
+        let taken = stage.broker.taken().len();
+        stage.then(true, Err(PublishError::Unknown));
+        let (gateway, other) = (stage.gateway().await, stage.gateway().await);
+        let first = of(first);
+        assert_eq!(gateway.enqueue(first.clone()).await, UNKNOWN);
+        assert_eq!(other.enqueue(of(unknown())).await, IN_PROGRESS);
+        assert_eq!(other.is_known(&first).await, Ok(false), "it may not be in the queue");
+        stage.leases_end().await;
+        // Since the first try the source shares its provider. The broker may have the plain id.
+        stage.qualified.store(HashSet::from(["src".to_owned()]).into());
+        assert_eq!(other.enqueue(of(unknown())).await, accepted("e"));
+        assert_eq!(gateway.enqueue(first).await, duplicate("e"));
+        assert_eq!(gateway.enqueue(of(dropping("1"))).await, duplicate("e"));
+        assert_eq!(stage.broker.taken()[taken..], ["e", "e"], "under one id");
+        assert_eq!(stage.claims().await, 0);
+        stage.qualified.store(HashSet::new().into());
+    }
+}
+
+async fn a_body_takes_over_the_claim_of_an_unknown_body(stage: Stage) {
+    for (n, genuine) in [delivery("1"), dropping("1")].into_iter().enumerate() {
+        let of = |request| EnqueueRequest { identity: Identity([n as u8; 16]), ..request };
+        let taken = stage.broker.taken().len();
+        stage.then(true, Err(PublishError::Unknown));
+        let (gateway, reconciled) = (stage.gateway().await, of(unknown()));
+        assert_eq!(gateway.enqueue(reconciled.clone()).await, UNKNOWN);
+        assert_eq!(gateway.enqueue(of(genuine.clone())).await, IN_PROGRESS);
+        stage.leases_end().await;
+        stage.qualified.store(HashSet::from(["src".to_owned()]).into());
+        assert_eq!(gateway.enqueue(of(genuine)).await, accepted("e"), "no conflict");
+        assert_eq!(gateway.enqueue(reconciled).await, duplicate("e"));
+        assert_eq!(stage.broker.taken()[taken..], ["e", "e"], "under one id");
+        stage.qualified.store(HashSet::new().into());
+    }
+}
+
+/// While the owner of an unknown body is slow, its lease ends and the genuine delivery enters.
+async fn a_late_commit_of_an_unknown_body_hides_no_conflict(stage: Stage) {
+    let gateway = stage.gateway().await;
+    let confirm = stage.then_slowly();
+    let slow = stage.start(&gateway, unknown(), 1).await;
+    stage.leases_end().await;
+    assert_eq!(gateway.enqueue(delivery("1")).await, accepted("e"));
+    confirm.send(()).unwrap();
+    assert_eq!(slow.await, accepted("e"));
+    assert_eq!(gateway.enqueue(delivery("2")).await, accepted(&conflict_id("2")));
+    assert_eq!(gateway.enqueue(unknown()).await, duplicate("e"));
 }
 
 async fn a_body_enters_once_and_its_redelivery_has_its_id(stage: Stage) {

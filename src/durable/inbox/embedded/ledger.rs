@@ -51,7 +51,7 @@ impl<'a> EventLedger<'a> {
             return Ok(Enqueued::Duplicate { id: known.id, dropped: false });
         }
         let first = known.first.unwrap_or((known.body, known.id));
-        if first.0 == delivery.body {
+        if first.0.may_be(&delivery.body) {
             return Ok(Enqueued::Duplicate { id: first.1, dropped: false });
         }
         if let Some(entered) = self.find(&conflict_key(&delivery.identity, &delivery.body.0))? {
@@ -70,26 +70,8 @@ impl<'a> EventLedger<'a> {
         }
     }
 
-    /// The row under a key, if it is within the window.
     fn find(&self, key: &Identity) -> Result<Option<Known>> {
-        let entry = self.identities.find(self.conn, key)?;
-        let Some(entry) = entry.filter(|entry| entry.received > self.now - self.window) else {
-            return Ok(None);
-        };
-        // After the clock was set back, the row may be purged already. Then the key is unknown.
-        self.conn
-            .prepare_cached("SELECT body, id, first_body, first_id FROM events WHERE seq = ?1")?
-            .query_row([entry.seq], |row| {
-                let first: Option<[u8; 32]> = row.get(2)?;
-                Ok(Known {
-                    body: BodyHash(row.get(0)?),
-                    id: row.get(1)?,
-                    first: first
-                        .map(|body| Ok::<_, rusqlite::Error>((BodyHash(body), row.get(3)?)))
-                        .transpose()?,
-                })
-            })
-            .optional()
+        find(self.conn, self.identities, key, self.now - self.window)
     }
 
     /// Writes the row and indexes it. A dropped conflict has no event text, and the id of its identity's first event.
@@ -124,6 +106,36 @@ impl<'a> EventLedger<'a> {
         self.identities.insert(*identity, seq, self.now);
         Ok(())
     }
+}
+
+/// Whether an event has this identity. Entries received at or before `expired` no longer count.
+pub(super) fn is_known(
+    conn: &Connection,
+    identities: &Identities,
+    identity: &Identity,
+    expired: i64,
+) -> Result<bool> {
+    Ok(find(conn, identities, identity, expired)?.is_some())
+}
+
+/// The row under a key, if it was received after `expired`.
+fn find(conn: &Connection, identities: &Identities, key: &Identity, expired: i64) -> Result<Option<Known>> {
+    let Some(entry) = identities.find(conn, key)?.filter(|entry| entry.received > expired) else {
+        return Ok(None);
+    };
+    // After the clock was set back, the row may be purged already. Then the key is unknown.
+    conn.prepare_cached("SELECT body, id, first_body, first_id FROM events WHERE seq = ?1")?
+        .query_row([entry.seq], |row| {
+            let first: Option<[u8; 32]> = row.get(2)?;
+            Ok(Known {
+                body: BodyHash(row.get(0)?),
+                id: row.get(1)?,
+                first: first
+                    .map(|body| Ok::<_, rusqlite::Error>((BodyHash(body), row.get(3)?)))
+                    .transpose()?,
+            })
+        })
+        .optional()
 }
 
 /// The dedupe columns of a row.

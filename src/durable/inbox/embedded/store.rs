@@ -10,10 +10,11 @@ use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 use crate::durable::database::pairing::Pairing;
 use crate::durable::database::{self, OpenError};
 use crate::durable::inbox::{EnqueueRequest, Enqueued};
+use crate::event::Identity;
 
 use super::checkpoint::{self, Checkpoints};
 use super::identities::Identities;
-use super::ledger::EventLedger;
+use super::ledger::{self, EventLedger};
 use super::purge::Purge;
 use super::{Options, Tuning, run};
 
@@ -52,6 +53,18 @@ impl Store {
         self.transact(now, bytes, batch.len(), |ledger| {
             batch.iter().map(|request| ledger.enqueue(request)).collect()
         })
+    }
+
+    /// Whether an event has this identity. Writes nothing.
+    pub(super) fn is_known(&mut self, identity: &Identity, now: i64) -> Result<bool> {
+        let state = match self.state.take() {
+            Some(state) => state,
+            None => self.load()?,
+        };
+        let expired = now - micros(self.options.window);
+        let known = ledger::is_known(&self.conn, &state.identities, identity, expired);
+        self.state = Some(state);
+        known
     }
 
     /// Does some upkeep in an idle moment.

@@ -131,6 +131,48 @@ fn a_dropped_conflict_is_told_once_and_never_read() {
 }
 
 #[test]
+fn an_unknown_body_is_a_duplicate_of_any_and_any_of_it() {
+    let mut dir = tempfile::tempdir().unwrap();
+    let mut store = store(&dir, days(7, 7));
+    let unknown = |identity| EnqueueRequest { body: BodyHash::UNKNOWN, ..forward(identity, "log") };
+    let known = |store: &mut Store, identity| store.is_known(&forward(identity, "").identity, START).unwrap();
+    assert!(!known(&mut store, 1));
+    // After the genuine delivery, and after a conflict too.
+    one(&mut store, forward(1, "a"), START);
+    assert_eq!(one(&mut store, unknown(1), START), duplicate("e1"));
+    assert!(matches!(one(&mut store, forward(1, "b"), START), Enqueued::Accepted { conflict: true, .. }));
+    assert_eq!(one(&mut store, unknown(1), START), duplicate("e1"));
+    // Before the genuine delivery, in one batch too.
+    assert_eq!(enqueue(&mut store, &[unknown(2), forward(2, "a")], START), [new("e2"), duplicate("e2")]);
+    assert_eq!(one(&mut store, unknown(3), START), new("e3"));
+    for restarted in [false, true] {
+        if restarted {
+            dir = crash_image(&dir);
+            store = super::tests::store(&dir, days(7, 7));
+        }
+        for on_conflict in [OnConflict::Drop, OnConflict::Forward] {
+            assert_eq!(one(&mut store, delivery(3, "a", on_conflict), START), duplicate("e3"));
+        }
+        assert_eq!(one(&mut store, unknown(3), START), duplicate("e3"));
+        assert!(known(&mut store, 1) && known(&mut store, 3) && !known(&mut store, 4));
+    }
+    assert_eq!(readable(&dir).len(), 4);
+    assert!(!store.is_known(&forward(3, "").identity, START + 7 * DAY).unwrap(), "the window is over");
+}
+
+#[tokio::test]
+async fn the_writer_answers_look_ups_between_deliveries() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("hookgate.db");
+    let inbox = Embedded::tuned(&db, days(7, 7), Clock::System, watched().0, tiny()).unwrap();
+    let is_known = |identity| inbox.is_known(forward(identity, "").identity);
+    assert_eq!(is_known(1).await, Ok(false));
+    inbox.enqueue(forward(1, "a")).await.unwrap();
+    assert_eq!((is_known(1).await, is_known(2).await), (Ok(true), Ok(false)));
+    inbox.close().await;
+}
+
+#[test]
 fn one_batch_sees_itself() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = store(&dir, days(7, 7));

@@ -7,16 +7,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tokio::sync::oneshot;
 
 use crate::base::clock::{self, Clock};
 use crate::base::runtime::{Answers, Reply};
 use crate::durable::database;
 use crate::durable::inbox::{EnqueueError, EnqueueRequest, Enqueued};
+use crate::event::Identity;
 use crate::observe::admin::Readiness;
 use crate::observe::metrics::{EnqueueFailure, QueueMetrics};
 
 use super::Tuning;
 use super::store::Store;
+
+/// What the thread is asked to do.
+pub(super) enum Task {
+    Enqueue(Job),
+    Look(Look),
+}
 
 /// A delivery, and the channel for its result.
 pub(super) struct Job {
@@ -24,10 +32,16 @@ pub(super) struct Job {
     pub(super) reply: Reply<Result<Enqueued, EnqueueError>>,
 }
 
+/// A question whether an identity is known, and the channel for the answer.
+pub(super) struct Look {
+    pub(super) identity: Identity,
+    pub(super) reply: oneshot::Sender<Result<bool, EnqueueError>>,
+}
+
 /// The writer thread's state.
 pub(super) struct Writer {
     store: Store,
-    jobs: Receiver<Job>,
+    tasks: Receiver<Task>,
     clock: Clock,
     health: StoreHealth,
     tuning: Tuning,
@@ -62,21 +76,22 @@ impl Writer {
     /// The writer starts as up.
     pub(super) fn new(
         store: Store,
-        jobs: Receiver<Job>,
+        tasks: Receiver<Task>,
         clock: Clock,
         health: StoreHealth,
         tuning: Tuning,
     ) -> Writer {
         health.set(true);
-        Writer { store, jobs, clock, health, tuning, down: None }
+        Writer { store, tasks, clock, health, tuning, down: None }
     }
 
     /// Runs until every sender is gone and the channel is empty.
     pub(super) fn run(mut self) {
         let mut batch = Vec::new();
         loop {
-            match self.jobs.recv_timeout(self.next_wait()) {
-                Ok(job) => {
+            match self.tasks.recv_timeout(self.next_wait()) {
+                Ok(Task::Look(look)) => self.look(look),
+                Ok(Task::Enqueue(job)) => {
                     self.gather(job, &mut batch);
                     self.commit(&mut batch);
                 }
@@ -96,16 +111,35 @@ impl Writer {
         }
     }
 
-    fn gather(&self, first: Job, batch: &mut Vec<Job>) {
+    fn gather(&mut self, first: Job, batch: &mut Vec<Job>) {
         let mut bytes = first.request.event.json.len();
         batch.push(first);
         while batch.len() < self.tuning.batch
             && bytes < BATCH_BYTES
-            && let Ok(job) = self.jobs.try_recv()
+            && let Ok(task) = self.tasks.try_recv()
         {
-            bytes += job.request.event.json.len();
-            batch.push(job);
+            match task {
+                Task::Enqueue(job) => {
+                    bytes += job.request.event.json.len();
+                    batch.push(job);
+                }
+                Task::Look(look) => self.look(look),
+            }
         }
+    }
+
+    /// Answers a look-up. It may miss a delivery of the same batch, which came at the same time.
+    fn look(&mut self, look: Look) {
+        let now = self.now();
+        let known = match &self.down {
+            Some((why, _)) => Err(EnqueueError::Refused(why.clone())),
+            None => self
+                .store
+                .is_known(&look.identity, now)
+                .map_err(|error| EnqueueError::Refused(database::reason(&error).to_owned())),
+        };
+        // The caller may have left.
+        let _ = look.reply.send(known);
     }
 
     fn commit(&mut self, batch: &mut Vec<Job>) {
@@ -205,10 +239,10 @@ mod tests {
     use super::*;
     use crate::base::runtime::reply;
 
-    fn writer(dir: &Path, tuning: Tuning) -> (Writer, Sender<Job>) {
+    fn writer(dir: &Path, tuning: Tuning) -> (Writer, Sender<Task>) {
         let store = Store::open(&dir.join("hookgate.db"), days(7, 7), tuning).unwrap();
-        let (send, jobs) = crossbeam_channel::unbounded();
-        (Writer::new(store, jobs, Clock::System, watched().0, tuning), send)
+        let (send, tasks) = crossbeam_channel::unbounded();
+        (Writer::new(store, tasks, Clock::System, watched().0, tuning), send)
     }
 
     fn job(number: u64, bytes: usize) -> Job {
@@ -218,13 +252,14 @@ mod tests {
     #[test]
     fn a_batch_takes_the_waiting_jobs_up_to_a_number_or_size() {
         let dir = tempfile::tempdir().unwrap();
-        let (writer, send) = writer(dir.path(), Tuning { batch: 3, ..tiny() });
-        let gathered = |bytes: &[usize]| {
+        let (mut writer, send) = writer(dir.path(), Tuning { batch: 3, ..tiny() });
+        let mut gathered = |bytes: &[usize]| {
             let mut batch = Vec::new();
-            bytes.iter().for_each(|bytes| send.send(job(1, *bytes)).unwrap());
-            writer.gather(writer.jobs.recv().unwrap(), &mut batch);
+            bytes.iter().for_each(|bytes| send.send(Task::Enqueue(job(1, *bytes))).unwrap());
+            let Task::Enqueue(first) = writer.tasks.recv().unwrap() else { panic!("no look-up was sent") };
+            writer.gather(first, &mut batch);
             let taken = batch.len();
-            writer.jobs.try_iter().for_each(drop);
+            writer.tasks.try_iter().for_each(drop);
             taken
         };
         assert_eq!(gathered(&[1]), 1);

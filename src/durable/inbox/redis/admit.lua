@@ -8,6 +8,8 @@
 -- hash, what to do under a known identity (F report, D drop, C enqueue this conflict form), id, type, source, JSON.
 -- Answers a number for each event (script.rs names them), or a text with the reason of a refusal.
 local stream, window, room = KEYS[1], ARGV[1], tonumber(ARGV[2])
+-- The hash of a body whose bytes are not known. It may be every body.
+local unknown = string.rep('\0', 32)
 local answers = {}
 
 -- If the key is no stream, new events are refused, and known ones are still recognized.
@@ -43,7 +45,8 @@ for i = 1, #KEYS - 1 do
   if type(known) == 'string' then
     -- Records of 33 bytes: a body's hash, and a letter for how it was taken.
     for from = 1, #known, 33 do
-      if string.sub(known, from, from + 31) == body then
+      local other = string.sub(known, from, from + 31)
+      if other == body or other == unknown or body == unknown then
         flag = string.sub(known, from + 32, from + 32)
         break
       end

@@ -101,6 +101,30 @@ async fn each_body_enters_once_and_every_redelivery_has_its_id() {
 }
 
 #[tokio::test]
+async fn an_unknown_body_is_a_duplicate_of_any_and_any_of_it() {
+    let server = Server::start(&[]).await;
+    let inbox = inbox(&server, Options { name: "hooks.{type}".to_owned(), partitions: 2, ..options() }).await;
+    let enqueue = async |one: EnqueueRequest| inbox.enqueue(one).await.unwrap();
+    let unknown = |id| EnqueueRequest { body: BodyHash::UNKNOWN, ..request(id, "") };
+    assert_eq!(inbox.is_known(&unknown("a")).await, Ok(false));
+    assert_eq!(enqueue(request("a", "1")).await, accepted("a", false));
+    assert_eq!(enqueue(unknown("a")).await, duplicate("a", false));
+    assert_eq!(enqueue(request("a", "2")).await, accepted(&conflict_id("a", "2"), true), "no first body");
+    assert_eq!(enqueue(unknown("a")).await, duplicate("a", false));
+    assert_eq!(inbox.is_known(&unknown("a")).await, Ok(true));
+    assert_eq!(enqueue(unknown("b")).await, accepted("b", false));
+    for next in [request("b", "1"), dropping("b", "2"), unknown("b")] {
+        assert_eq!(enqueue(next).await, duplicate("b", false));
+    }
+    let (first, second) = tokio::join!(inbox.enqueue(unknown("c")), inbox.enqueue(request("c", "1")));
+    assert_eq!((first.unwrap(), second.unwrap()), (accepted("c", false), duplicate("c", false)));
+    assert_eq!(remembered(&server).await, 3);
+    assert_eq!(inbox.is_known(&request("d", "")).await, Ok(false));
+    assert_eq!(remembered(&server).await, 3, "a look remembers nothing");
+    inbox.close().await;
+}
+
+#[tokio::test]
 async fn two_gateways_take_one_event_once_however_concurrently() {
     let server = Server::start(&[]).await;
     let gateways = [Arc::new(inbox(&server, options()).await), Arc::new(inbox(&server, options()).await)];

@@ -24,7 +24,7 @@ impl Model {
             self.bodies.retain(|(known, _), _| *known != identity);
             return Enqueued::Accepted { id, conflict: false };
         };
-        if *first_body == body {
+        if *first_body == body || *first_body == UNKNOWN || body == UNKNOWN {
             return duplicate(first_id);
         }
         if let Some((id, at)) = self.bodies.get(&(identity, body)).filter(|(_, at)| *at > now - window) {
@@ -42,6 +42,9 @@ impl Model {
         }
     }
 }
+
+/// Stands for [`BodyHash::UNKNOWN`].
+const UNKNOWN: u8 = u8::MAX;
 
 #[test]
 fn agrees_with_a_map_through_flush_merge_expiry_failure_and_crash() {
@@ -64,10 +67,15 @@ fn simulate(seed: u64, batches: usize) {
         for _ in 0..random.random_range(1..20) {
             let (identity, body) =
                 (random.random_range(0..3_000), random.random_range(0..40u8).saturating_sub(36));
+            let body = if random.random_bool(0.1) { UNKNOWN } else { body };
             let drop = random.random_bool(0.5);
             expected.push(model.enqueue(identity, body, drop, now, window));
             let policy = if drop { OnConflict::Drop } else { OnConflict::Forward };
-            batch.push(delivery(identity, &body.to_string(), policy));
+            let mut request = delivery(identity, &body.to_string(), policy);
+            if body == UNKNOWN {
+                request.body = BodyHash::UNKNOWN;
+            }
+            batch.push(request);
         }
         if random.random_bool(0.02) {
             let poison = "CREATE TEMP TRIGGER broken AFTER UPDATE ON runs BEGIN SELECT raise(ABORT, 'x'); END; \
