@@ -40,7 +40,7 @@ pub(crate) use section::edit_distance;
 pub use sources::{OnConflict, RateLimit, Source, SourceSecret};
 pub use stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, Store};
 pub use subscription::{ProviderApi, Reconcile, Subscription, Subscriptions};
-pub use units::parse_duration;
+pub use units::{parse_duration, show_duration};
 pub use unparsed::UnparsedLines;
 pub(crate) use urls::{PASSWORD_BREAKS_URL, http_url_flaw, password_breaks_url, redis_url_flaw};
 

@@ -8,4 +8,5 @@ pub mod database;
 pub mod inbox;
 pub mod last_accepted;
 pub mod quarantine;
+pub mod reconcile;
 pub mod spool;

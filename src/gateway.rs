@@ -1,13 +1,15 @@
 //! The gateway as a whole: starts and stops every part in order.
 //!
 //! Keeps true: the gateway accepts no connection before every part is open. It stops in this order: readiness, edge
-//! listeners, connections, quarantine, spool drainers, `last_accepted`, inbox, reject log, database, admin listener.
+//! listeners, connections, quarantine, spool drainers, `last_accepted`, orders of reconcile, inbox, reject log, database,
+//! admin listener.
 
 mod handoff_lock;
 mod listeners;
 pub mod live;
 mod load;
 mod offline;
+pub mod reconcile;
 mod reject_log;
 mod reload;
 pub mod replay;
@@ -47,6 +49,7 @@ use listeners::{AdminListener, EdgeListeners, Sockets};
 use load::RestartOnlySecret;
 pub use load::{Loaded, load, unread_for};
 pub use offline::{OfflineError, OfflineGateway};
+use reconcile::{OrderDesk, Periodic};
 pub use reject_log::record_acts;
 pub use reload::{Changes, Reloads};
 use stores::{Dependencies, Stores};
@@ -58,6 +61,8 @@ pub struct Gateway {
     pipeline: Arc<Pipeline>,
     database: Option<Arc<Database>>,
     last_accepted: LastAccepted,
+    desk: OrderDesk,
+    periodic: Periodic,
     /// The sources that share a provider; the inbox reads them.
     qualified: Arc<ArcSwap<HashSet<String>>>,
     handoff: Option<HandoffLock>,
@@ -175,6 +180,7 @@ impl Gateway {
             enqueuer: Arc::new(enqueuer),
             audit,
             quarantine,
+            sequences: Arc::default(),
             metrics,
             readiness: readiness.clone(),
             clock,
@@ -188,6 +194,8 @@ impl Gateway {
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.start(Arc::downgrade(&pipeline));
         }
+        let desk = OrderDesk::start(&config.data_dir, &pipeline, true);
+        let periodic = Periodic::start(&config, &pipeline, desk.db());
         edge::descriptors::raise(pipeline.rules.load().edge.max_connections);
         let mut edge = EdgeListeners::new(edge_threads);
         for socket in sockets.edge {
@@ -198,6 +206,8 @@ impl Gateway {
             pipeline,
             database,
             last_accepted,
+            desk,
+            periodic,
             qualified,
             handoff,
             edge,
@@ -220,7 +230,18 @@ impl Gateway {
 
     /// Stops. Loses no event that was answered 200. Answers the requests in flight, for at most `drain_timeout`.
     pub async fn drain(self) {
-        let Gateway { pipeline, database, last_accepted, handoff, edge, store_thread, admin, .. } = self;
+        let Gateway {
+            pipeline,
+            database,
+            last_accepted,
+            desk,
+            periodic,
+            handoff,
+            edge,
+            store_thread,
+            admin,
+            ..
+        } = self;
         let begun = clock::instant();
         let timeout = pipeline.rules.load().edge.drain_timeout;
         let left = || timeout.saturating_sub(clock::instant().saturating_duration_since(begun));
@@ -229,6 +250,8 @@ impl Gateway {
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.stop_verifying();
         }
+        desk.stop_taking();
+        periodic.stop().await;
         if tokio::time::timeout(left(), wait_to_close(&pipeline, handoff)).await.is_err() {
             tracing::warn!(
                 in_flight = pipeline.metrics.edge.in_flight.get(),
@@ -251,6 +274,7 @@ impl Gateway {
         pipeline.enqueuer.stop().await;
         // Before the inbox and the database release the lock on the file.
         last_accepted.close().await;
+        desk.close().await;
         match Arc::try_unwrap(pipeline) {
             Ok(Pipeline { enqueuer, audit, quarantine, .. }) => {
                 if let Some(quarantine) = quarantine {

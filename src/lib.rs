@@ -30,6 +30,7 @@
 //!   inbox          dedupes and enqueues in one step: embedded (SQLite), redis, claimed (before a broker)
 //!   broker         NATS, RabbitMQ, Kafka, HTTP services: publishes and awaits the confirm
 //!   last_accepted  the time of each source's last event, across restarts
+//!   reconcile      what catching up keeps in hookgate.db, and orders between a command and a gateway
 //!   audit_ledger   the reject log's head, and operators' acts to be recorded, in hookgate.db
 //!   database       the SQLite file: one writer, many writes per commit
 //!   data_dir       the data folder: its file names, and checks before a file is opened

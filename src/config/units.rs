@@ -32,7 +32,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
 }
 
 /// A duration in the largest unit that leaves nothing over.
-pub(super) fn show_duration(value: Duration) -> String {
+pub fn show_duration(value: Duration) -> String {
     Unit::Time.show(as_milliseconds(value))
 }
 

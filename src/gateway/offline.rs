@@ -1,5 +1,5 @@
-//! A gateway without listeners: verifies quarantined requests again, and enqueues those that pass, while no gateway
-//! runs.
+//! A gateway without listeners, for commands that enqueue events while no gateway runs: kept requests out of the
+//! quarantine that pass, and events that a provider's API handed over.
 //!
 //! Keeps true: it opens the same stores under the same locks, so it never runs beside a gateway.
 
@@ -10,8 +10,9 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
+use super::reconcile::OrderDesk;
 use super::stores::{self, Dependencies, Stores};
-use super::{StartError, reject_log, wait_until_up};
+use super::{StartError, make_data_dir, reject_log, wait_until_up};
 use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::durable::database::OpenError;
@@ -24,14 +25,15 @@ use crate::request::pipeline::{Pipeline, RuntimeConfig};
 
 /// A gateway without listeners.
 pub struct OfflineGateway {
-    pipeline: Arc<Pipeline>,
+    pub(super) pipeline: Arc<Pipeline>,
     database: Option<Arc<Database>>,
+    desk: OrderDesk,
 }
 
 /// Why an [`OfflineGateway`] cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineError {
-    /// A running gateway has the quarantine open; it does the work instead.
+    /// A running gateway has open what the command needs; it does the work instead.
     #[error("a gateway runs")]
     Running,
     /// A running gateway has the stores open, but not the quarantine.
@@ -52,41 +54,61 @@ pub enum OfflineError {
 }
 
 impl OfflineGateway {
-    /// Opens every part except the listeners, and starts to verify the requests that commands ask for.
+    /// Opens every part except the listeners and the quarantine.
     ///
     /// # Errors
     /// When a gateway runs, the config has errors, or a part cannot be opened.
     pub async fn open(config: &Config, clock: Clock) -> Result<OfflineGateway, OfflineError> {
+        OfflineGateway::open_parts(config, clock, None).await
+    }
+
+    /// Opens every part except the listeners, and starts to verify the requests that commands ask for.
+    ///
+    /// # Errors
+    /// When a gateway runs, the config has errors, no key is configured, or a part cannot be opened.
+    pub async fn open_with_quarantine(config: &Config, clock: Clock) -> Result<OfflineGateway, OfflineError> {
+        let key = Key::configured(&config.quarantine)?.ok_or(OfflineError::NoKey)?;
+        OfflineGateway::open_parts(config, clock, Some(key)).await
+    }
+
+    async fn open_parts(
+        config: &Config,
+        clock: Clock,
+        key: Option<Key>,
+    ) -> Result<OfflineGateway, OfflineError> {
         let metrics = Arc::new(Metrics::new().map_err(StartError::from)?);
         let mut problems = Vec::new();
         let rules = RuntimeConfig::build(config, &metrics, None, &mut problems);
-        let key = Key::configured(&config.quarantine);
         let readiness = Arc::new(Readiness::default());
         let qualified = Arc::new(ArcSwap::from_pointee(stores::sharing_a_provider(config)));
         let deps =
             Dependencies { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
         // The quarantine first: if a gateway runs, its config counts, and problems of this one do not matter.
         let quarantine = match key {
-            Ok(Some(key)) => stores::open_quarantine(config, key, &deps, false).await,
-            Ok(None) => return Err(OfflineError::NoKey),
-            Err(why) => return Err(why.into()),
+            Some(key) => {
+                let opened = stores::open_quarantine(config, key, &deps, false).await;
+                Some(opened.map_err(|why| if_in_use(why, OfflineError::Running))?)
+            }
+            None => None,
         };
-        let quarantine = quarantine.map_err(|why| if_in_use(why, OfflineError::Running))?;
+        let in_use =
+            || if quarantine.is_some() { OfflineError::RunningWithout } else { OfflineError::Running };
         problems.retain(|problem| !problem.warning);
         if !problems.is_empty() {
             return Err(StartError::Config(problems).into());
         }
+        make_data_dir(&config.data_dir)?;
         let audit = reject_log::try_open(config, &deps);
-        let audit = audit.map_err(|why| if_in_use(why, OfflineError::RunningWithout))?;
+        let audit = audit.map_err(|why| if_in_use(why, in_use()))?;
         let opened = stores::open(config, &deps, &Handle::current()).await;
-        let Stores { enqueuer, database } =
-            opened.map_err(|why| if_in_use(why, OfflineError::RunningWithout))?;
+        let Stores { enqueuer, database } = opened.map_err(|why| if_in_use(why, in_use()))?;
         reject_log::attach_ledger(config, &audit, &deps);
         let pipeline = Arc::new(Pipeline {
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             enqueuer: Arc::new(enqueuer),
             audit,
-            quarantine: Some(quarantine),
+            quarantine,
+            sequences: Arc::default(),
             metrics,
             readiness: readiness.clone(),
             clock,
@@ -96,17 +118,21 @@ impl OfflineGateway {
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.start(Arc::downgrade(&pipeline));
         }
-        Ok(OfflineGateway { pipeline, database })
+        let desk = OrderDesk::start(&config.data_dir, &pipeline, false);
+        Ok(OfflineGateway { pipeline, database, desk })
     }
 
     /// Finishes the work that has begun, then closes every part.
     pub async fn close(self) {
-        let OfflineGateway { pipeline, database } = self;
+        let OfflineGateway { pipeline, database, desk } = self;
+        desk.stop_taking();
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.stop().await;
         }
         pipeline.tasks.close();
         pipeline.tasks.wait().await;
+        // Before the inbox and the database release the lock on the file.
+        desk.close().await;
         if let Ok(Pipeline { enqueuer, audit, quarantine, .. }) = Arc::try_unwrap(pipeline) {
             if let Some(quarantine) = quarantine {
                 quarantine.close().await;

@@ -191,6 +191,7 @@ impl Gateway {
         let same_peer_rules = rules.adopt_connections(&before);
         self.last_accepted.serve(rules.last_accepted(&self.pipeline.metrics));
         self.pipeline.rules.store(rules.into());
+        self.periodic.restart(&config, &self.pipeline);
         // Only now, so that a client that reconnects meets the new rules.
         if !same_peer_rules {
             before.stale.cancel();

@@ -28,7 +28,9 @@ use gateway::GatewayFamilies;
 pub use gateway::GatewayMetrics;
 pub use http::HttpRouteMetrics;
 use http::{HttpRouteFamilies, RouteLabels};
-pub use labels::{EnqueueFailure, Http2Error, OutcomeLabel, PostOutcome, ReloadResult, TlsResult};
+pub use labels::{
+    EnqueueFailure, Http2Error, OutcomeLabel, PostOutcome, ReconcileOutcome, ReloadResult, TlsResult,
+};
 use quarantine::QuarantineFamilies;
 pub use quarantine::QuarantineMetrics;
 pub use queue::QueueMetrics;

@@ -50,6 +50,8 @@ pub struct NormalizedEvent {
     pub body: BodyHash,
     /// Whether the identity is an id that the signature covers.
     pub id_is_signed: bool,
+    /// Whether the identity depends on the body's bytes.
+    pub identity_needs_body: bool,
     /// The provider's type, if its table lacks it.
     pub unmapped: Option<String>,
     /// The scope of its sequence number, and the number.
@@ -228,8 +230,19 @@ fn event(
     let is_unmapped = origin.provider.types.is_some() && event.kind.starts_with("unmapped.");
     let unmapped = named.filter(|_| is_unmapped).map(str::to_owned);
     let sequence = parsed.sequence_scope.clone().map(Cow::into_owned).zip(parsed.sequence);
-    let id_is_signed = parsed.id_is_signed;
-    NormalizedEvent { event, identity, body, id_is_signed, unmapped, sequence, unreadable: !readable }
+    NormalizedEvent {
+        event,
+        identity,
+        body,
+        id_is_signed: parsed.id_is_signed,
+        identity_needs_body: matches!(
+            parsed.identity,
+            EventIdentity::Body | EventIdentity::Parts { and_body: true, .. }
+        ),
+        unmapped,
+        sequence,
+        unreadable: !readable,
+    }
 }
 
 fn pair<'a>(entity: &'a Entity<'_>) -> (&'a str, &'a str) {

@@ -11,6 +11,7 @@ mod detach_on_drop;
 mod handshake;
 mod health;
 mod quarantined;
+mod reconciled;
 mod runtime_config;
 mod spool_observer;
 
@@ -31,6 +32,7 @@ use crate::base::reason::Reason;
 use crate::config::OnConflict;
 use crate::durable::inbox::{EnqueueError, EnqueueRequest, Enqueued, Owner};
 use crate::durable::quarantine::Quarantine;
+use crate::durable::reconcile::Sequences;
 use crate::durable::spool::Enqueuer;
 use crate::observe::admin::Readiness;
 use crate::observe::audit::{Audit, Reject};
@@ -45,6 +47,7 @@ pub use context::RequestContext;
 use counts::EventCounts;
 use delivery::Delivery;
 pub(crate) use delivery::{ANY_AGE, subscription_allowed};
+pub use reconciled::{Admission, AdmissionOutcome};
 pub use runtime_config::RuntimeConfig;
 
 /// The parts that all requests share.
@@ -57,6 +60,8 @@ pub struct Pipeline {
     pub audit: Audit,
     /// Keeps refused requests that may be genuine; none if it is disabled.
     pub quarantine: Option<Quarantine>,
+    /// The sequence numbers that reconcile compares.
+    pub sequences: Arc<Sequences>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Whether the gateway is ready or draining.
@@ -258,6 +263,35 @@ impl Pipeline {
         }
     }
 
+    /// The request that enqueues an event, and what to count then. `received`: when a delivery brought it.
+    fn request(
+        &self,
+        source: &Arc<Source>,
+        received: Option<Timestamp>,
+        of: NormalizedEvent,
+    ) -> (EnqueueRequest, EventCounts) {
+        let by_default = if of.id_is_signed { OnConflict::Drop } else { OnConflict::Forward };
+        let counts = EventCounts {
+            source: source.clone(),
+            received,
+            clock: self.clock.clone(),
+            kind: of.event.kind.clone(),
+            sequence: of.sequence,
+            sequences: self.sequences.clone(),
+            unreadable: of.unreadable,
+        };
+        let request = EnqueueRequest {
+            source: source.name.clone(),
+            provider: source.provider.name.into(),
+            identity: of.identity,
+            body: of.body,
+            on_conflict: source.on_conflict.unwrap_or(by_default),
+            owner: Owner(clock::random()),
+            event: of.event,
+        };
+        (request, counts)
+    }
+
     /// Enqueues an event, and waits at most `left`. `conflict` makes the record of a body that the source drops.
     async fn enqueue_within(
         self: &Arc<Self>,
@@ -267,26 +301,7 @@ impl Pipeline {
         permit: &mut Option<InFlightPermit>,
         conflict: impl FnOnce() -> Reject,
     ) -> Result<Enqueued, Rejection> {
-        let NormalizedEvent { event, identity, body, id_is_signed, sequence, unreadable, unmapped: _ } =
-            forward;
-        let by_default = if id_is_signed { OnConflict::Drop } else { OnConflict::Forward };
-        let counts = EventCounts {
-            source: source.clone(),
-            received,
-            clock: self.clock.clone(),
-            kind: event.kind.clone(),
-            sequence,
-            unreadable,
-        };
-        let request = Arc::new(EnqueueRequest {
-            source: source.name.clone(),
-            provider: source.provider.name.into(),
-            identity,
-            body,
-            on_conflict: source.on_conflict.unwrap_or(by_default),
-            owner: Owner(clock::random()),
-            event,
-        });
+        let (request, counts) = self.request(source, Some(received), forward);
         let enqueuer = self.enqueuer.clone();
         let mut enqueuing = Box::pin(async move {
             let enqueued = enqueuer.enqueue(request).await?;

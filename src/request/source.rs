@@ -262,6 +262,11 @@ impl Builder<'_> {
             types: TypeLabels { known: &types, open: provider.types.is_none() },
             observed: &observed,
         };
+        let series = metrics.source(&labels);
+        series.show_subscription_drift(of.subscription.is_some());
+        if of.reconcile.is_some() {
+            series.init_reconciled();
+        }
         Some(Source {
             name: of.name.value.as_str().into(),
             path: of.path.value.as_str().into(),
@@ -279,7 +284,7 @@ impl Builder<'_> {
             tolerance: i64::try_from(of.tolerance.as_secs()).unwrap_or(i64::MAX),
             subscriptions: of.subscriptions.iter().flat_map(|list| list.value.iter().cloned()).collect(),
             on_conflict: of.on_conflict,
-            metrics: metrics.source(&labels),
+            metrics: series,
             memory: self.before.map_or_else(Arc::default, |before| before.memory.clone()),
         })
     }

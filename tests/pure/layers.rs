@@ -28,7 +28,7 @@ const LAYERS: &[&[&str]] = &[
     &["durable::spool"],
     &["durable::inbox"],
     &["durable::broker"],
-    &["durable::last_accepted"],
+    &["durable::last_accepted", "durable::reconcile"],
     &["durable::audit_ledger"],
     &["durable::database"],
     &["durable::data_dir"],

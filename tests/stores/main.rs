@@ -8,4 +8,5 @@ mod full_disk;
 mod last_accepted;
 mod once;
 mod outage;
+mod reconcile;
 mod spool;

@@ -79,7 +79,7 @@ impl Reverify {
     }
 
     async fn reverify(&mut self, path: &Path, config: &Config, selection: &Selection) -> CommandResult {
-        let offline = match OfflineGateway::open(config, Clock::System).await {
+        let offline = match OfflineGateway::open_with_quarantine(config, Clock::System).await {
             Ok(offline) => Some(offline),
             Err(OfflineError::Running) => None,
             Err(OfflineError::Start(StartError::Config(problems))) => {

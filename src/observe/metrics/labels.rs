@@ -19,6 +19,22 @@ labels! {
 }
 
 labels! {
+    /// What became of an event that `reconcile` looked at, in `hookgate_reconciled_events_total`.
+    pub enum ReconcileOutcome {
+        /// Now in the queue or the spool.
+        Accepted = "accepted",
+        /// The queue had it already.
+        Duplicate = "duplicate",
+        /// The provider was asked to deliver it again.
+        Retried = "retried",
+        /// It never arrived, and the provider cannot give it.
+        Missing = "missing",
+        /// It could not be admitted or retried.
+        Failed = "failed",
+    }
+}
+
+labels! {
     /// Why an enqueue failed, in `hookgate_enqueue_failures_total`.
     pub enum EnqueueFailure {
         /// The queue refused the event.

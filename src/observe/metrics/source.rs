@@ -7,12 +7,12 @@ use std::sync::OnceLock;
 
 use arc_swap::ArcSwap;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::DURATIONS;
-use super::family::{By, Handle, metrics};
-use super::labels::OutcomeLabel;
-use crate::base::label::UNMAPPED;
+use super::family::{By, Handle, Open, metrics};
+use super::labels::{OutcomeLabel, ReconcileOutcome};
+use crate::base::label::{Label, UNMAPPED};
 use crate::base::reason::Reason;
 
 metrics! {
@@ -48,6 +48,12 @@ metrics! {
         pub unreadable: IntCounter = "hookgate_unreadable_total" of source;
         /// Events that became dead letters.
         pub dead: IntCounter = "hookgate_spool_dead_total" of source;
+        /// Events that `reconcile` looked at, by what became of each.
+        reconciled: Open<IntCounter> = "hookgate_reconciled_events_total" of source by outcome;
+        /// Unix time up to which a `reconcile` without failures has looked; 0 before the first one.
+        reconcile_success: Open<Gauge> = "hookgate_reconcile_last_success_timestamp_seconds" of source;
+        /// 1 while the provider's subscriptions are not what the config declares.
+        subscription_drift: Open<IntGauge> = "hookgate_subscription_drift" of source;
     }
 }
 
@@ -147,6 +153,36 @@ impl SourceMetrics {
         if before < received || before > now {
             last.set(received);
         }
+    }
+
+    /// Shows the counts of reconciled events from the start, at zero.
+    pub fn init_reconciled(&self) {
+        ReconcileOutcome::ALL.iter().for_each(|outcome| self.reconciled(*outcome, 0));
+    }
+
+    /// Counts events that `reconcile` looked at.
+    pub fn reconciled(&self, outcome: ReconcileOutcome, events: u64) {
+        self.reconciled.at(&[outcome.label()]).inc_by(events);
+    }
+
+    /// Sets the time up to which a successful `reconcile` has looked, in seconds of Unix time.
+    pub fn reconciled_until(&self, at: f64) {
+        self.reconcile_success.at(&[]).set(at);
+    }
+
+    /// Shows whether the subscriptions may differ from the config: 0 until [`SourceMetrics::set_subscription_drift`].
+    /// False: the source declares no subscription.
+    pub fn show_subscription_drift(&self, shown: bool) {
+        if shown {
+            let _ = self.subscription_drift.at(&[]);
+        } else {
+            self.subscription_drift.remove(&[]);
+        }
+    }
+
+    /// Sets whether the provider's subscriptions differ from the declared ones.
+    pub fn set_subscription_drift(&self, drift: bool) {
+        self.subscription_drift.at(&[]).set(i64::from(drift));
     }
 
     /// Counts a request that the secret in this slot verified.

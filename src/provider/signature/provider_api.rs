@@ -21,7 +21,7 @@ impl ProviderApiPayload {
     }
 
     /// The bytes.
-    pub(super) fn body(&self) -> &[u8] {
+    pub(crate) fn body(&self) -> &[u8] {
         &self.0
     }
 }

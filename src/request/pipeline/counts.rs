@@ -9,19 +9,22 @@ use jiff::Timestamp;
 
 use crate::base::clock::Clock;
 use crate::durable::inbox::Enqueued;
+use crate::durable::reconcile::Sequences;
 use crate::request::source::Source;
 
 /// The data to count one event.
 pub(super) struct EventCounts {
     pub(super) source: Arc<Source>,
-    /// When its request arrived. A quarantined request arrived long before the enqueue.
-    pub(super) received: Timestamp,
+    /// When its request arrived. A quarantined request arrived long before the enqueue. None: no request brought it.
+    pub(super) received: Option<Timestamp>,
     /// Gives the time of the enqueue.
     pub(super) clock: Clock,
     /// The canonical event type.
     pub(super) kind: Cow<'static, str>,
     /// The scope of its sequence number, and the number.
     pub(super) sequence: Option<(String, u64)>,
+    /// Keeps the numbers over restarts.
+    pub(super) sequences: Arc<Sequences>,
     /// Whether its body is not a JSON object.
     pub(super) unreadable: bool,
 }
@@ -29,13 +32,20 @@ pub(super) struct EventCounts {
 impl EventCounts {
     pub(super) fn count(self, enqueued: &Enqueued) {
         let metrics = &self.source.metrics;
+        if let Some((scope, number)) = &self.sequence {
+            // Of a duplicate too: a kill may have lost the number of the first delivery.
+            self.sequences.seen(&self.source.name, scope, *number);
+        }
         match enqueued {
             Enqueued::Accepted { conflict, .. } => {
                 metrics.event(&self.kind);
                 metrics.conflicts.inc_by((*conflict).into());
                 metrics.unreadable.inc_by(self.unreadable.into());
                 let seconds = |at: Timestamp| at.as_microsecond() as f64 / 1e6;
-                metrics.accepted_at(seconds(self.received), seconds(self.clock.now()));
+                // A provider whose events only reconcile brings is silent, and must show as such.
+                if let Some(received) = self.received {
+                    metrics.accepted_at(seconds(received), seconds(self.clock.now()));
+                }
                 if let Some((scope, number)) = self.sequence {
                     metrics.sequence_gaps.inc_by(self.source.memory.skipped(scope, number));
                 }
