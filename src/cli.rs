@@ -13,6 +13,7 @@ mod demo;
 mod events;
 mod providers;
 mod quarantine;
+mod reconcile;
 mod schema;
 mod send;
 mod serve;
@@ -98,6 +99,11 @@ enum Command {
         #[command(subcommand)]
         command: quarantine::QuarantineCommand,
     },
+    /// Admit events that the provider sent and that never arrived, out of the provider's own log (Basiq). Have IOF deliver
+    /// failed events again. Name the numbers of Securitize's events that never arrived.
+    ///
+    /// Leaves a record with reason `operator` in the reject log. Exits 1 if anything failed; what was done stays done.
+    Reconcile(reconcile::Reconcile),
     /// Copy every store of data_dir, while the gateway runs or is stopped.
     Backup(backup::Backup),
     /// Restore a backup into the data_dir of a stopped gateway. Existing files are moved aside.
@@ -132,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Events { command } => events::run(&global, &command),
         Command::Audit { command } => audit_log(&global, &command),
         Command::Quarantine { command } => quarantine::run(&global, &command),
+        Command::Reconcile(reconcile) => reconcile::run(&global, &reconcile),
         Command::Backup(backup) => backup::back_up(&global, &backup),
         Command::Restore(restore) => backup::restore(&global, &restore),
         Command::Schema => schema::run(&global),
