@@ -95,6 +95,11 @@ impl Metrics {
         self.sources.show_last_accepted(source, handles)
     }
 
+    /// Sets whether the provider's subscriptions of a source differ from the declared ones.
+    pub fn subscription_drift(&self, source: &str, drifts: bool) {
+        self.sources.set_subscription_drift(source, drifts);
+    }
+
     /// Removes the series of sources for which `keep` is false.
     pub fn retain_sources(&self, keep: impl Fn(&SourceSeries<'_>) -> bool) {
         for family in &self.families.all {

@@ -170,19 +170,13 @@ impl SourceMetrics {
         self.reconcile_success.at(&[]).set(at);
     }
 
-    /// Shows whether the subscriptions may differ from the config: 0 until [`SourceMetrics::set_subscription_drift`].
-    /// False: the source declares no subscription.
+    /// Shows whether the subscriptions differ from the config: 0 at first. False: the source declares no subscription.
     pub fn show_subscription_drift(&self, shown: bool) {
         if shown {
             let _ = self.subscription_drift.at(&[]);
         } else {
             self.subscription_drift.remove(&[]);
         }
-    }
-
-    /// Sets whether the provider's subscriptions differ from the declared ones.
-    pub fn set_subscription_drift(&self, drift: bool) {
-        self.subscription_drift.at(&[]).set(i64::from(drift));
     }
 
     /// Counts a request that the secret in this slot verified.
@@ -208,6 +202,10 @@ pub struct SourceLabels<'a> {
 }
 
 impl SourceFamilies {
+    pub(super) fn set_subscription_drift(&self, source: &str, drifts: bool) {
+        self.subscription_drift.with_label_values(&[source]).set(i64::from(drifts));
+    }
+
     /// Exports when the source last had an event accepted: 0, unless it was exported before. Not exported earlier,
     /// because a 0 before the stored time is loaded would look like a long silence.
     pub(super) fn show_last_accepted(&self, source: &str, handles: &SourceMetrics) -> Gauge {
