@@ -6,7 +6,7 @@
 pub mod attribute;
 mod head;
 mod marks;
-mod time;
+pub(crate) mod time;
 pub mod type_pattern;
 
 use std::borrow::Cow;

@@ -14,6 +14,7 @@ mod reject_log;
 mod reload;
 pub mod replay;
 mod stores;
+pub mod subscriptions;
 mod watch;
 
 use std::collections::HashSet;
@@ -70,7 +71,7 @@ pub struct Gateway {
     /// Runs the writers to Redis and the brokers.
     store_thread: RuntimeThread,
     admin: AdminListener,
-    /// Ends [`live::watch`].
+    /// Ends [`watch_others`].
     live_watch: CancellationToken,
     /// As they were at the start.
     restart_only: Vec<RestartOnlySecret>,
@@ -173,7 +174,7 @@ impl Gateway {
         reject_log::attach_ledger(&config, &audit, &deps);
         let quarantine = stores::quarantine(&config, key, &deps).await?;
         let restart_only = load::read_restart_only(&config);
-        let live_watch = admin.spawn(live::watch(config.clone(), clock.clone(), metrics.clone()));
+        let live_watch = admin.spawn(watch_others(config.clone(), clock.clone(), metrics.clone()));
         metrics.gateway.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
         let pipeline = Arc::new(Pipeline {
             rules,
@@ -294,6 +295,12 @@ impl Gateway {
         }
         admin.close().await;
     }
+}
+
+/// Looks at the servers and the providers' side, again and again. A reload restarts it.
+async fn watch_others(config: Config, clock: Clock, metrics: Arc<Metrics>) {
+    let servers = live::watch(config.clone(), clock.clone(), metrics.clone());
+    tokio::join!(servers, subscriptions::watch(config, clock, metrics));
 }
 
 /// The remedy for an address that cannot be listened on, where the error tells it.

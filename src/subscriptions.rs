@@ -5,7 +5,7 @@
 //! - `rules`: what a subscription needs, by its provider. `source`: a source's declaration, resolved.
 //! - `api`: the providers' management APIs. `plan`: what differs. `apply`: makes it the same.
 //! - `kept`: which subscriptions are ours. `secret_file`: where secrets are written. `hidden`: what is never shown.
-//! - `catch_up`: what the API tells about events that never arrived.
+//! - `catch_up`, `provider_log`: what the providers know of events that never arrived.
 //! - `look`: whether the provider's side is as declared, for `serve` and `check --live`.
 
 pub mod api;
@@ -15,6 +15,7 @@ pub mod hidden;
 pub mod kept;
 pub mod look;
 pub mod plan;
+pub mod provider_log;
 pub mod rules;
 mod secret_file;
 pub mod source;

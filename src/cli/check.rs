@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use super::{CommandResult, FAILED, Global, OK, block_on, print_line};
 use crate::base::clock::Clock;
 use crate::config::{Config, Problem};
-use crate::gateway::live;
-use crate::gateway::{self, Loaded};
+use crate::gateway::{self, Loaded, live, subscriptions};
 use crate::observe::metrics::Metrics;
 
 #[derive(Args)]
@@ -37,6 +36,7 @@ pub(super) fn run(global: &Global, check: &Check) -> CommandResult {
     if check.live && problems.iter().all(|problem| problem.warning) {
         let found = block_on(async { Ok(live::check(&config, &Clock::System).await) })?;
         problems.extend(found.iter().map(live::LocatedFinding::problem));
+        problems.extend(block_on(async { Ok(subscriptions::check(&config, &Clock::System).await) })?);
     }
     print(&shown, &problems, global.json)?;
     if check.print {

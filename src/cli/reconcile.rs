@@ -22,7 +22,7 @@ use crate::gateway::reconcile::Admitter;
 use crate::gateway::reconcile::catching_up::{CatchingUp, Line, Summary};
 use crate::observe::metrics::ReconcileOutcome;
 use crate::provider::Catalog;
-use crate::subscriptions::catch_up;
+use crate::subscriptions::provider_log;
 
 /// `reconcile`.
 #[derive(Args)]
@@ -51,7 +51,7 @@ pub(super) fn run(global: &Global, args: &Reconcile) -> CommandResult {
     check_times(&config, (since, until), now)?;
     let mut run = Run { source: &args.source, json: global.json, unread: false, failed: None };
     block_on(async {
-        let log = catch_up::open(&config, source, since, until).await?;
+        let log = provider_log::open(&config, source, since, until).await?;
         let admitter = Admitter::open(&config, Clock::System).await?;
         if admitter.gateway_runs() {
             // Wait until the gateway has read a source that the operator has just added.

@@ -96,7 +96,7 @@ impl<'c> Side<'c> {
     fn open(config: &'c Config) -> Result<Side<'c>, Failure> {
         let mut problems = Vec::new();
         let catalog = Catalog::of(&config.providers, &mut problems);
-        let tls = Arc::new(client::of_system().or_else(|_| client::of_none()).map_err(Failure)?);
+        let tls = Arc::new(client::of_system_or_none().map_err(Failure)?);
         Ok(Side { config, catalog, tls })
     }
 

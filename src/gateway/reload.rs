@@ -202,7 +202,8 @@ impl Gateway {
         }
         let (clock, metrics) = (&self.pipeline.clock, &self.pipeline.metrics);
         // Restarted, since the queue names depend on the sources.
-        let live_watch = self.admin.spawn(live::watch(config.clone(), clock.clone(), metrics.clone()));
+        let watch = super::watch_others(config.clone(), clock.clone(), metrics.clone());
+        let live_watch = self.admin.spawn(watch);
         std::mem::replace(&mut self.live_watch, live_watch).cancel();
         metrics.gateway.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
         self.config = config;

@@ -68,8 +68,11 @@ fn said(found: &Look) -> Option<String> {
         (count(Action::Update), "different"),
         (count(Action::Delete), "not declared"),
     ];
-    let counted: Vec<String> =
-        counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let counted: Vec<String> = counted
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
     let disabled = if delivers_nothing(found) && count(Action::Create) == 0 { ", disabled" } else { "" };
     (!counted.is_empty()).then(|| {
         format!(

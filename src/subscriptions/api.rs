@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use crate::base::label::{Label, labels};
 use crate::config::secret::Secret;
 use crate::provider::Provider;
+pub use basiq::{Message, NextPage};
 pub use call::{ApiError, Caller, Failed};
 pub(super) use call::{Attempts, client, reason};
 

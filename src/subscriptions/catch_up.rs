@@ -7,7 +7,6 @@ use std::pin::Pin;
 
 use jiff::Timestamp;
 
-use crate::config::{Config, Source};
 use crate::provider::signature::ProviderApiPayload;
 
 /// What a call will answer.
@@ -23,23 +22,6 @@ pub enum CatchUp {
     Nonces(Box<dyn Nonces>),
 }
 
-/// Opens what the source's provider offers, for the time from `since` up to `until`.
-///
-/// # Errors
-/// When the source declares no subscription, its provider offers nothing, or its API fails.
-pub async fn open(
-    config: &Config,
-    source: &Source,
-    since: Timestamp,
-    until: Timestamp,
-) -> Result<CatchUp, OpenError> {
-    let _ = (config, since, until);
-    if source.subscription.is_none() {
-        return Err(OpenError::NoSubscription(source.name.value.clone()));
-    }
-    Err(OpenError::Unsupported(source.provider.value.clone()))
-}
-
 /// Why a source cannot catch up.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -49,8 +31,11 @@ pub enum OpenError {
     /// There is nothing to ask for.
     #[error("{0} keeps no log of what it sent that its API could be asked for; nothing was done")]
     Unsupported(String),
-    /// The API failed.
-    #[error("the provider's API: {0}")]
+    /// The provider delivers to no webhook of this source.
+    #[error("the provider has no webhook of {0}; run `hookgate subscriptions apply` first; nothing was done")]
+    NoWebhook(String),
+    /// The API failed, or cannot be asked.
+    #[error("{0}; nothing was done")]
     Log(#[from] LogError),
 }
 

@@ -37,7 +37,7 @@ pub async fn look(config: &Config, clock: &Clock) -> Vec<Look> {
         return Vec::new();
     }
     let catalog = Catalog::of(&config.providers, &mut Vec::new());
-    let tls = client::of_system().map(Arc::new);
+    let tls = client::of_system_or_none().map(Arc::new);
     let kept = Kept::read(&config.data_dir);
     let mut looks = Vec::new();
     for source in sources {

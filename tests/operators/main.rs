@@ -11,6 +11,7 @@ mod provider_documents;
 mod provider_simulators;
 mod providers;
 mod quarantine;
+mod reconcile;
 mod reload;
 mod subscriptions;
 mod takeover;

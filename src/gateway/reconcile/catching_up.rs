@@ -194,7 +194,7 @@ impl CatchingUp<'_> {
             let missing = match self.highest(&subscription, nonce, read).await? {
                 Some(highest) => highest.saturating_add(1)..=nonce,
                 // What came before the source was set up is not missing.
-                None => 1..=0,
+                None => nonce.saturating_add(1)..=nonce,
             };
             let kind = (self.canonical)(&kind);
             let mut counted = Summary::default();

@@ -19,6 +19,7 @@ use crate::observe::audit::{self, Reject};
 use crate::observe::metrics::ReconcileOutcome;
 use crate::request::pipeline::Pipeline;
 use crate::subscriptions::catch_up::{self, CatchUp};
+use crate::subscriptions::provider_log;
 
 /// Runs one task for each source.
 pub(in crate::gateway) struct Periodic {
@@ -35,8 +36,9 @@ impl Periodic {
         pipeline: &Arc<Pipeline>,
         db: &Arc<ReconcileDb>,
     ) -> Periodic {
-        let open: Opener =
-            Arc::new(|config, source, since, until| Box::pin(catch_up::open(config, source, since, until)));
+        let open: Opener = Arc::new(|config, source, since, until| {
+            Box::pin(provider_log::open(config, source, since, until))
+        });
         Periodic::with(open, config, pipeline, db)
     }
 

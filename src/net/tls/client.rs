@@ -39,6 +39,14 @@ pub fn of_file(path: &Path) -> Result<ClientConfig, String> {
     trusting(roots)
 }
 
+/// Trusts the authorities of this system. Without any, only plain connections succeed.
+///
+/// # Errors
+/// When the cryptography library does not start.
+pub fn of_system_or_none() -> Result<ClientConfig, String> {
+    of_system().or_else(|_| of_none())
+}
+
 /// Trusts nothing, for plain connections.
 ///
 /// # Errors

@@ -3,52 +3,52 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::ClientConfig;
 
-use super::api::{ApiError, Client, Message, NextPage, Registered};
+use super::api::{ApiError, Client, Kind, Message, NextPage, Registered};
 use super::catch_up::{
-    Answer, CatchUp, FailedEvent, FailedEvents, LogError, LoggedMessage, MessageLog, Nonces, SubscriptionNonce,
+    Answer, CatchUp, FailedEvent, FailedEvents, LogError, LoggedMessage, MessageLog, Nonces, OpenError,
+    SubscriptionNonce,
 };
 use super::kept::Kept;
 use super::source::SourceSubscription;
 use crate::base::clock::Clock;
 use crate::config::{Config, Source};
 use crate::event::time;
+use crate::net::tls::client;
 use crate::provider::Catalog;
 
-/// Opens a source's log for the time from `since` up to `until`.
+/// Opens what the source's provider offers, for the time from `since` up to `until`.
 ///
 /// # Errors
-/// When the source has no subscription, its provider keeps no log or has no webhook of ours, or the API fails.
+/// When the source declares no subscription, its provider offers nothing or has no webhook of ours, or its API fails.
 pub async fn open(
     config: &Config,
     source: &Source,
-    catalog: &Catalog,
-    tls: &Arc<ClientConfig>,
-    clock: &Clock,
-    (since, until): (Timestamp, Timestamp),
-) -> Result<CatchUp, LogError> {
+    since: Timestamp,
+    until: Timestamp,
+) -> Result<CatchUp, OpenError> {
     let name = &source.name.value;
-    let opened = SourceSubscription::open(config, source, catalog, tls, clock);
-    let opened = opened.map_err(|why| LogError(why.to_string()))?;
-    let Some(opened) = opened else {
-        return Err(LogError(format!("the source {name} has no [sources.{name}.subscription], and needs one")));
-    };
-    let log = Log { source: opened };
-    if matches!(log.source.client, Client::Anduin(_) | Client::Atelio(_)) {
-        return Err(LogError(format!("{} keeps no log from which events could be fetched", log.source.provider.name)));
+    let unusable = |why: String| OpenError::Log(LogError(why));
+    let catalog = Catalog::of(&config.providers, &mut Vec::new());
+    let can_reconcile =
+        catalog.by_name(&source.provider.value).and_then(Kind::of).is_some_and(Kind::can_reconcile);
+    if !can_reconcile {
+        return Err(OpenError::Unsupported(source.provider.value.clone()));
     }
-    let kept = Kept::read(&config.data_dir).map_err(|why| LogError(why.to_string()))?;
+    let tls = Arc::new(client::of_system_or_none().map_err(unusable)?);
+    let opened = SourceSubscription::open(config, source, &catalog, &tls, &Clock::System);
+    let opened = opened.map_err(|why| unusable(why.to_string()))?;
+    let log = Log { source: opened.ok_or_else(|| OpenError::NoSubscription(name.clone()))? };
+    let kept = Kept::read(&config.data_dir).map_err(|why| unusable(why.to_string()))?;
     let ids = kept.source(&log.source.name, &log.source.base).ids;
     let ours = log.ours(&ids).await?;
     if ours.is_empty() {
-        return Err(LogError(format!(
-            "the provider has no webhook of {name}; run `hookgate subscriptions apply` first"
-        )));
+        return Err(OpenError::NoWebhook(name.clone()));
     }
     Ok(match &log.source.client {
         Client::Basiq(basiq) => {
-            let pages = ours.iter().map(|one| (one.id.clone(), basiq.first_page(&one.id, (since, until)))).collect();
+            let pages =
+                ours.iter().map(|one| (one.id.clone(), basiq.first_page(&one.id, (since, until)))).collect();
             CatchUp::Messages(Box::new(Messages { log, pages, webhooks: Vec::new() }))
         }
         Client::Iof(_) => {
@@ -56,7 +56,9 @@ pub async fn open(
             CatchUp::Retry(Box::new(Failures { log, endpoints, time: (since, until) }))
         }
         Client::Securitize(_) => CatchUp::Nonces(Box::new(Counters { log, ids })),
-        Client::Anduin(_) | Client::Atelio(_) => return Err(LogError(NO_LOG.to_owned())),
+        Client::Anduin(_) | Client::Atelio(_) => {
+            return Err(OpenError::Unsupported(source.provider.value.clone()));
+        }
     })
 }
 
@@ -94,7 +96,8 @@ impl MessageLog for Messages {
             let (messages, next) = basiq.messages(&mut page).await.map_err(|why| self.log.failed(&why))?;
             self.webhooks = messages.iter().map(|message| (message.id.clone(), webhook.clone())).collect();
             self.pages.extend(next.map(|next| (webhook, next)));
-            let logged = |Message { id, payload }: Message| LoggedMessage::new(id, payload.unwrap_or_default());
+            let logged =
+                |Message { id, payload }: Message| LoggedMessage::new(id, payload.unwrap_or_default());
             Ok(Some(messages.into_iter().map(logged).collect()))
         })
     }
@@ -164,5 +167,3 @@ impl Nonces for Counters {
         })
     }
 }
-
-const NO_LOG: &str = "this provider keeps no log from which events could be fetched";
