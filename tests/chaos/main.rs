@@ -7,6 +7,7 @@
 //!
 //! The seed decides which faults come when; what they meet is up to the machine.
 
+mod catching_up;
 mod faults;
 mod ledger;
 mod providers;

@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use serde_json::Value;
 
 use super::log::Log;
-use super::{Answer, Client, Process, Request, blocking, eventually, until};
+use super::{Answer, Client, Process, Request, blocking, eventually, leaks, until};
 
 /// Killed when dropped.
 pub struct Gateway {
@@ -158,6 +158,8 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- the gateway's log ends\n{}", self.log.end());
+        } else {
+            leaks::assert_none_in("the gateway's log", &self.log.text());
         }
     }
 }

@@ -12,7 +12,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::delivery::{NEXT_SECRET, three_sources};
-use super::{Gateway, Process, Redis, STANDARD_SECRET, Starting, blocking, eventually, hookgate, until};
+use super::{
+    Gateway, Process, Redis, STANDARD_SECRET, Starting, blocking, eventually, hookgate, leaks, until,
+};
 
 /// Removed when dropped.
 pub struct Home {
@@ -259,6 +261,9 @@ impl Ran {
         let (out, err) = (read(process.stdout()), read(process.stderr()));
         let status = blocking::eventually("the command ends", || process.ended());
         let (out, err) = (out.join().unwrap(), err.join().unwrap());
+        let what = format!("the output of {:?}", command.get_args().collect::<Vec<_>>());
+        leaks::assert_none_in(&what, &out);
+        leaks::assert_none_in(&what, &err);
         Ran { code: status.code().unwrap_or(-1), out, err }
     }
 

@@ -18,6 +18,7 @@ mod home;
 mod http_service;
 #[cfg(feature = "kafka")]
 mod kafka;
+pub mod leaks;
 mod load;
 mod log;
 mod metrics;

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use super::delivery::{self, validate};
 use super::{Call, Fault, Refusal, Reply, Simulated, World};
+use crate::leaks;
 
 type Thread = (oneshot::Sender<()>, JoinHandle<()>);
 
@@ -123,6 +124,7 @@ async fn answer<P: Simulated>(call: &mut Call, world: &Arc<Mutex<World<P>>>) -> 
     } else {
         inner.provider.answer(call, &mut inner.log)
     };
+    leaks::give_out(inner.provider.secrets());
     delivery::send_queued(&Handle::current(), world, &mut inner.log);
     match answered {
         Ok(reply) | Err(Refusal::Whole(reply)) => reply,
