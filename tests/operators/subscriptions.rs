@@ -696,3 +696,11 @@ fn a_source_without_a_subscription_is_named() {
         assert!(ran.err.contains(what), "{ran:?}");
     }
 }
+
+#[test]
+#[should_panic(expected = "holds a secret")]
+fn a_secret_that_is_printed_would_show() {
+    let home = Home::exactly("");
+    home.write("secret", support::STANDARD_SECRET);
+    Ran::of(std::process::Command::new("cat").arg(home.path("secret")));
+}
