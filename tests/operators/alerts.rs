@@ -1,22 +1,38 @@
-//! Prometheus takes `deploy/alerts.yml`, each alert fires when it should and not otherwise, and a gateway exposes every metric,
-//! label and label value that the rules name.
+//! Prometheus takes the rules of `deploy/prometheus`, each alert fires when it should and not otherwise, and the runbook has an
+//! entry for each. A gateway exposes every metric, label and label value that the rules and Grafana's dashboards name.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod fire;
+mod queries;
+
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use support::{Gateway, Home, Persistence, Redis, until};
+use queries::{Told, held};
+use serde_json::Value;
+use support::{Gateway, Home, Persistence, Redis, Request, basiq, until};
 
-/// An alert of `deploy/alerts.yml`, as text.
+/// A rule of `rules.yml`, as text.
 #[derive(Debug, Default)]
-struct Alert {
+struct Rule {
+    /// Of the alert, or the name under which the result is recorded.
     name: String,
+    is_alert: bool,
     expr: String,
-    annotations: String,
+    summary: String,
+    description: String,
+    runbook: String,
 }
+
+const RULES: &str = "deploy/prometheus/rules.yml";
+const DASHBOARDS: [&str; 2] =
+    ["deploy/grafana/dashboards/hookgate-sre.json", "deploy/grafana/dashboards/hookgate-security.json"];
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(file(name)).unwrap_or_else(|why| panic!("{name}: {why}"))
 }
 
 /// Runs promtool on a file.
@@ -27,47 +43,65 @@ fn promtool(arguments: &[&str], on: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }
 
-/// The alerts of the file. Fails at a line that it cannot read, so that no alert is passed over.
-fn alerts() -> Vec<Alert> {
-    let text = std::fs::read_to_string(file("deploy/alerts.yml")).unwrap();
-    let (_, rules) = text.split_once("    rules:\n").unwrap();
-    let (mut alerts, mut in_expr) = (Vec::<Alert>::new(), false);
-    for line in rules.lines().filter(|line| !line.trim_start().starts_with('#') && !line.is_empty()) {
-        if let Some(name) = line.strip_prefix("      - alert: ") {
-            alerts.push(Alert { name: name.to_owned(), ..Alert::default() });
+/// The rules of the file. Fails at a line that it cannot read, so that no rule is passed over.
+fn rules() -> Vec<Rule> {
+    let text = read(RULES);
+    let (_, groups) = text.split_once("groups:\n").unwrap();
+    let (mut rules, mut in_expr) = (Vec::<Rule>::new(), false);
+    for line in groups.lines().filter(|line| !line.trim_start().starts_with('#') && !line.is_empty()) {
+        if line.starts_with("  - name: hookgate-") || line == "    rules:" {
             continue;
         }
-        let alert = alerts.last_mut().unwrap();
+        let begins = [("      - alert: ", true), ("      - record: ", false)];
+        if let Some((name, is_alert)) =
+            begins.iter().find_map(|(begins, is_alert)| Some((line.strip_prefix(begins)?, *is_alert)))
+        {
+            rules.push(Rule { name: name.to_owned(), is_alert, ..Rule::default() });
+            continue;
+        }
+        let rule = rules.last_mut().unwrap();
         if let Some(expr) = line.strip_prefix("        expr: ") {
             in_expr = expr == "|";
-            alert.expr = if in_expr { String::new() } else { expr.to_owned() };
-        } else if in_expr && line.starts_with("          ") {
-            alert.expr += line;
-        } else {
-            in_expr = false;
-            let known = ["        for: ", "        labels: ", "        annotations:", "          summary: "];
-            assert!(known.iter().any(|known| line.starts_with(known)), "{line}");
-            if line.starts_with("          summary: ") {
-                alert.annotations += line;
-            }
+            rule.expr = if in_expr { String::new() } else { expr.to_owned() };
+            continue;
+        }
+        if in_expr && line.starts_with("          ") {
+            rule.expr += line;
+            continue;
+        }
+        in_expr = false;
+        let known = ["        for: ", "        labels: ", "        annotations:"];
+        let mut annotations = [
+            ("          summary: ", &mut rule.summary),
+            ("          description: ", &mut rule.description),
+            ("          runbook_url: ", &mut rule.runbook),
+        ];
+        let annotation = annotations.iter_mut().find(|(begins, _)| line.starts_with(begins));
+        match annotation {
+            Some((begins, annotation)) => **annotation = line[begins.len()..].trim_matches('"').to_owned(),
+            None => assert!(known.iter().any(|known| line.starts_with(known)), "{line}"),
         }
     }
-    alerts
+    rules
+}
+
+fn alerts() -> impl Iterator<Item = Rule> {
+    rules().into_iter().filter(|rule| rule.is_alert)
 }
 
 #[test]
 fn prometheus_takes_the_rules_and_its_config() {
-    promtool(&["check", "rules", "--lint=all", "--lint-fatal"], "deploy/alerts.yml");
-    promtool(&["check", "config", "--syntax-only"], "deploy/prometheus.yml");
+    promtool(&["check", "rules", "--lint=all", "--lint-fatal"], RULES);
+    promtool(&["check", "config", "--syntax-only"], "deploy/prometheus/prometheus.yml");
 }
 
 #[test]
 fn each_alert_fires_when_it_should_and_else_does_not() {
     promtool(&["test", "rules"], "tests/alerts.yml");
-    let cases = std::fs::read_to_string(file("tests/alerts.yml")).unwrap();
+    let cases = read("tests/alerts.yml");
     let (_, rare) = cases.split_once("exp_samples: &rare\n").unwrap();
     let (rare, _) = rare.split_once("      #").unwrap();
-    for Alert { name, .. } in alerts() {
+    for Rule { name, .. } in alerts() {
         let named = format!("alertname=\"{name}\"");
         let of: Vec<&str> = cases.lines().filter(|line| line.contains(&named)).collect();
         let fires = |line: &&str| line.contains("value: 1");
@@ -77,114 +111,140 @@ fn each_alert_fires_when_it_should_and_else_does_not() {
     }
 }
 
-/// The series of a gateway, by name: the values of each label.
-type Told = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
-
-fn told(text: &str) -> Told {
-    let mut told = Told::new();
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let (series, _) = line.rsplit_once(' ').unwrap();
-        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        let of = told.entry(name.to_owned()).or_default();
-        for (label, value) in
-            labels.trim_end_matches('}').split("\",").filter_map(|pair| pair.split_once("=\""))
-        {
-            of.entry(label.to_owned()).or_default().insert(value.trim_end_matches('"').to_owned());
-        }
-    }
-    told
+/// How Markdown names a heading in a link.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")
 }
 
-/// The selectors of an expression: a metric's name, and what is asked of its labels.
-fn selectors(expr: &str) -> Vec<(String, Vec<(String, String)>)> {
-    let mut found = Vec::new();
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let mut rest = expr;
-    while let Some(at) = ["hookgate_", "process_"].iter().filter_map(|prefix| rest.find(prefix)).min() {
-        let from = &rest[at..];
-        let end = from.find(|c| !is_word(c)).unwrap_or(from.len());
-        let (name, after) = from.split_at(end);
-        let matchers = after.strip_prefix('{').and_then(|after| after.split_once('}')).map_or("", |(m, _)| m);
-        let matchers = matchers.split("\",").filter_map(|matcher| {
-            let (label, value) = matcher.split_once('"')?;
-            let positive = !label.contains('!');
-            let value = if positive { value.trim_end_matches('"') } else { "" };
-            Some((label.trim_end_matches(['=', '~', '!']).to_owned(), value.to_owned()))
-        });
-        found.push((name.to_owned(), matchers.collect()));
-        rest = after;
+#[test]
+fn each_alert_has_an_entry_in_the_runbook_and_no_entry_is_left_over() {
+    let runbook = read("deploy/runbook.md");
+    let headings: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    let alerts: Vec<Rule> = alerts().collect();
+    for alert in &alerts {
+        let Rule { name, summary, description, runbook, .. } = alert;
+        assert!(!summary.is_empty() && description.ends_with('.'), "{alert:?}");
+        assert_eq!(runbook.strip_prefix("runbook.md#"), Some(&*anchor(name)));
+        assert_eq!(headings.iter().filter(|heading| anchor(heading) == anchor(name)).count(), 1, "{name}");
     }
-    found
-}
-
-/// Whether one of these values is what an alternative of a matcher asks for.
-fn is_met(alternative: &str, values: &BTreeSet<String>) -> bool {
-    match alternative.strip_suffix(".*") {
-        Some(begins) => values.iter().any(|value| value.starts_with(begins)),
-        None => values.contains(alternative),
-    }
+    let left_over = headings.iter().filter(|heading| {
+        heading.starts_with("Hookgate") && !alerts.iter().any(|alert| alert.name == **heading)
+    });
+    assert_eq!(left_over.collect::<Vec<_>>(), <[&&str; 0]>::default());
 }
 
 #[tokio::test]
-async fn what_the_alerts_ask_for_is_what_a_gateway_tells() {
+async fn what_the_rules_and_dashboards_ask_for_is_what_a_gateway_tells() {
     let redis = Redis::start(Persistence::Always).await;
-    let home = Home::redis(&redis).with("spool.enabled", true);
-    let home = home.with_sources(OBSERVING);
+    let home = Home::redis(&redis).with("spool.enabled", true).with("subscriptions.check", "off");
+    let home = home.with_sources(DECLARED);
+    home.write("api.secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let gateway = home.serve().await;
-    let told = everything(&gateway, &redis).await;
-    // What Prometheus adds.
-    let added = ["job", "instance"];
-    for alert in alerts() {
-        let selectors = selectors(&alert.expr);
-        let mut labels: BTreeSet<&str> = added.into();
-        for (metric, matchers) in &selectors {
-            let series = told.get(metric).unwrap_or_else(|| panic!("{}: no {metric}", alert.name));
-            labels.extend(series.keys().map(String::as_str));
-            for (label, value) in matchers {
-                let Some(values) = series.get(label) else {
-                    panic!("{}: {metric} has no label {label}", alert.name)
-                };
-                for alternative in value.split('|').filter(|alternative| !alternative.is_empty()) {
-                    assert!(
-                        is_met(alternative, values),
-                        "{}: no {label} of {metric} is {alternative}",
-                        alert.name
-                    );
-                }
-            }
-        }
-        assert!(!selectors.is_empty() || alert.expr.contains("up{job=\"hookgate\"}"), "{alert:?}");
-        let summed: BTreeSet<&str> = lists_after(&alert.expr, "by (").collect();
-        let of: BTreeSet<&str> = lists_after(&alert.expr, "on (").chain(summed.iter().copied()).collect();
-        assert!(of.is_subset(&labels), "{}: {of:?} of {labels:?}", alert.name);
-        let shown = alert.annotations.split("{{ $labels.").skip(1);
+    let mut told = everything(&gateway, &redis).await;
+    let posting = Home::embedded().with("queue.kind", "http").with("queue.url", "http://127.0.0.1:9/");
+    told.add(&posting.serve_unready().await.admin("/metrics").await.body);
+    let rules = rules();
+    for Rule { name, .. } in rules.iter().filter(|rule| !rule.is_alert) {
+        told.add(&format!("{name}{{source=\"basiq\"}} 0\n"));
+    }
+    for rule in &rules {
+        let (labels, summed) = held(&rule.name, &rule.expr, &told);
+        let shown = rule.summary.split("{{ $labels.").chain(rule.description.split("{{ $labels.")).skip(1);
         for shown in shown.filter_map(|shown| shown.split_once(" }}")).map(|(label, _)| label) {
             let there = if summed.is_empty() { labels.contains(shown) } else { summed.contains(shown) };
-            assert!(there, "{}: its summary shows {shown}, which it does not have", alert.name);
+            assert!(there, "{}: its text shows {shown}, which it does not have", rule.name);
         }
     }
-}
-
-/// The names in every list that begins like this.
-fn lists_after<'a>(expr: &'a str, begins: &'a str) -> impl Iterator<Item = &'a str> {
-    let lists = expr.split(begins).skip(1).filter_map(|rest| rest.split_once(')'));
-    lists.flat_map(|(list, _)| list.split(',').map(str::trim))
+    for name in DASHBOARDS {
+        let board: Value = serde_json::from_str(&read(name)).unwrap();
+        let mut queries = 0;
+        for panel in board["panels"].as_array().unwrap() {
+            for target in panel["targets"].as_array().into_iter().flatten() {
+                let title = format!("{name}: {}", panel["title"]);
+                let (labels, _) = held(&title, target["expr"].as_str().unwrap(), &told);
+                let legend = target["legendFormat"].as_str().unwrap_or_default();
+                for shown in legend.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap()) {
+                    assert!(labels.contains(shown), "{title}: its legend shows {shown}");
+                }
+                queries += 1;
+            }
+        }
+        assert!(queries > 10, "{name} has {queries} queries");
+        for variable in board["templating"]["list"].as_array().unwrap() {
+            if let Some(query) = variable["query"]["query"].as_str() {
+                let (metric, label) = query.strip_prefix("label_values(").unwrap().split_once(", ").unwrap();
+                let label = label.trim_end_matches(')');
+                let (labels, _) = held(name, metric, &told);
+                assert!(labels.contains(label), "{name}: {query}");
+            }
+        }
+    }
 }
 
 /// What it tells once it has looked at its servers, and at a consumer group.
 async fn everything(gateway: &Gateway, redis: &Redis) -> Told {
     let () = redis.run(&["XGROUP", "CREATE", "hookgate.events", "any", "0", "MKSTREAM"]).await;
-    let mut all = Told::new();
+    let mut all = Told::default();
     until("it has looked at Redis and the group", async || {
-        all = told(&gateway.admin("/metrics").await.body);
-        ["hookgate_unsafe_settings", "hookgate_consumer_group_lag_events"]
-            .iter()
-            .all(|name| all.contains_key(*name))
+        all = Told::default();
+        all.add(&gateway.admin("/metrics").await.body);
+        all.has("hookgate_unsafe_settings") && all.has("hookgate_consumer_group_lag_events")
     })
     .await;
     all
 }
 
-/// A source that observes, so that there are series of it.
-const OBSERVING: &str = "[sources.basiq]\nprovider = \"basiq\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\n\
-    allow_ips = [\"192.0.2.0/24\"]\nobserve = [\"client_not_allowed\"]\nobserve_until = \"2999-01-01\"\n";
+/// A source that observes, and one that has a subscription and is reconciled, so that there are series of them.
+const DECLARED: &str = "[sources.basiq]\nprovider = \"basiq\"\nsecrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]\n\
+    allow_ips = [\"192.0.2.0/24\"]\nobserve = [\"client_not_allowed\"]\nobserve_until = \"2999-01-01\"\n\
+    [sources.api]\nprovider = \"basiq\"\nsecrets = [{ file = \"api.secret\" }]\n\
+    [sources.api.subscription]\nevents = [\"user.created\"]\nurl = \"https://hooks.example.com/hooks/api\"\n\
+    secret_file = \"api.secret\"\napi = { base = \"http://127.0.0.1:9\", key = \"a2V5\" }\n\
+    [sources.api.reconcile]\nevery = \"1h\"\nlookback = \"1d\"\n";
+
+/// promtool's opinion of `/metrics`, and the number of series.
+async fn checked(gateway: &Gateway) -> usize {
+    let text = gateway.admin("/metrics").await.body;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("metrics"), &text).unwrap();
+    let metrics = std::fs::File::open(folder.path().join("metrics")).unwrap();
+    let mut check = Command::new("promtool");
+    let output = check.args(["check", "metrics"]).stdin(Stdio::from(metrics)).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    // It knows the process' own metrics by other rules than the library that exports them.
+    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    text.lines().filter(|line| !line.starts_with('#')).count()
+}
+
+#[tokio::test]
+async fn promtool_finds_nothing_in_the_metrics_and_a_flood_of_names_adds_few_series() {
+    let redis = Redis::start(Persistence::Always).await;
+    let home = Home::redis(&redis).with_sources(DECLARED.replace("192.0.2.0/24", "127.0.0.0/8") + OPEN);
+    home.write("api.secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let gateway = home.serve().await;
+    everything(&gateway, &redis).await;
+    gateway.deliver(&basiq("first")).await.assert_accepted("first");
+    let before = checked(&gateway).await;
+    for n in 0..300 {
+        for path in
+            [format!("/{n}"), format!("/hooks/{n}"), format!("/hooks/basiq/{n}"), format!("/hooks/basiq?{n}")]
+        {
+            gateway.deliver(&Request::post(&path, "{}").with("x-name", n.to_string())).await;
+        }
+        let typed = format!("{{\"type\":\"kind.{n}\",\"id\":\"{n}\"}}");
+        assert_eq!(gateway.deliver(&Request::post("/hooks/open", typed)).await.status, 200);
+        let () = redis.run(&["XGROUP", "CREATE", "hookgate.events", &format!("group{n}"), "0"]).await;
+    }
+    until("it has looked at the groups", async || {
+        gateway.admin("/metrics").await.body.contains("group=\"other\"")
+    })
+    .await;
+    let added = checked(&gateway).await - before;
+    // A hundred types and `other`; thirty-two groups and `other`, with two series each; a stream.
+    assert!(added <= 101 + 2 * 33 + 8, "{added} series more");
+    assert!(added > 101 + 2 * 31, "{added} series more: nothing was flooded");
+}
+
+const OPEN: &str = "[providers.anybody.event]\ntype = \"/type\"\nid = \"/id\"\n\
+    [sources.open]\nprovider = \"anybody\"\nunauthenticated = true\n";

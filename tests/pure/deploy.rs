@@ -53,7 +53,7 @@ fn every_secret_is_a_file_that_its_readers_get() {
     let gateway = block(&compose, "  gateway:");
     assert!(gateway.contains(&"    read_only: true"), "{gateway:?}");
     assert_eq!(given(&gateway), wanted(&read("hookgate.toml")));
-    assert_eq!(given(&block(&compose, "  prometheus:")), wanted(&read("prometheus.yml")));
+    assert_eq!(given(&block(&compose, "  prometheus:")), wanted(&read("prometheus/prometheus.yml")));
     assert_eq!(given(&gateway), files);
     assert!(!gateway.iter().any(|line| line.contains("environment")), "{gateway:?}");
     // They are in no image and in no commit.
