@@ -134,6 +134,28 @@ fn each_alert_has_an_entry_in_the_runbook_and_no_entry_is_left_over() {
     assert_eq!(left_over.collect::<Vec<_>>(), <[&&str; 0]>::default());
 }
 
+#[test]
+fn each_link_into_the_runbook_leads_to_a_heading() {
+    let runbook = read("deploy/runbook.md");
+    let headings: Vec<String> = runbook
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| anchor(line.trim_start_matches(['#', ' '])))
+        .collect();
+    for (name, link) in [
+        ("deploy/runbook.md", "](#"),
+        ("deploy/README.md", "](runbook.md#"),
+        ("README.md", "](deploy/runbook.md#"),
+    ] {
+        let text = read(name);
+        let links: Vec<&str> = text.split(link).skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+        assert!(!links.is_empty(), "{name}");
+        for link in links {
+            assert!(headings.iter().any(|heading| heading == link), "{name}: {link}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_the_rules_and_dashboards_ask_for_is_what_a_gateway_tells() {
     let redis = Redis::start(Persistence::Always).await;
