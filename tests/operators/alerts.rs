@@ -98,7 +98,8 @@ fn prometheus_takes_the_rules_and_its_config() {
 #[test]
 fn each_alert_fires_when_it_should_and_else_does_not() {
     promtool(&["test", "rules"], "tests/alerts.yml");
-    let cases = read("tests/alerts.yml");
+    promtool(&["test", "rules"], "tests/alerts_of_weeks.yml");
+    let cases = read("tests/alerts.yml") + &read("tests/alerts_of_weeks.yml");
     let (_, rare) = cases.split_once("exp_samples: &rare\n").unwrap();
     let (rare, _) = rare.split_once("      #").unwrap();
     for Rule { name, .. } in alerts() {
