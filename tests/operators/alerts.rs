@@ -165,7 +165,10 @@ async fn what_the_rules_and_dashboards_ask_for_is_what_a_gateway_tells() {
     home.write("api.secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let gateway = home.serve().await;
     let mut told = everything(&gateway, &redis).await;
-    let posting = Home::embedded().with("queue.kind", "http").with("queue.url", "http://127.0.0.1:9/");
+    let posting = Home::embedded()
+        .with("quarantine.enabled", true)
+        .with("quarantine.key", "0123456789abcdef0123456789abcdef");
+    let posting = posting.with("queue.kind", "http").with("queue.url", "http://127.0.0.1:9/");
     told.add(&posting.serve_unready().await.admin("/metrics").await.body);
     let rules = rules();
     for Rule { name, .. } in rules.iter().filter(|rule| !rule.is_alert) {
