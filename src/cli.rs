@@ -33,6 +33,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::base::label::UNKNOWN;
 use crate::config::{self, Config};
 use crate::durable::data_dir;
+use crate::gateway::{OfflineError, StartError};
 use crate::observe::audit::Key;
 use crate::observe::telemetry::Format;
 use act::Act;
@@ -225,6 +226,17 @@ fn audit_log(global: &Global, command: &audit::AuditCommand) -> CommandResult {
 /// connection that ends just as `send` hands it a request would lose the request without a reason.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Why a command cannot open the stores itself.
+fn offline_failure(why: OfflineError) -> Failure {
+    match why {
+        OfflineError::Start(StartError::Config(problems)) => {
+            let first = problems.first().map(|problem| format!("{}: {}", problem.key, problem.what));
+            Failure(format!("{}\nhookgate: `hookgate check` lists every problem", first.unwrap_or_default()))
+        }
+        why => why.into(),
+    }
 }
 
 /// Writes a line. Returns `false` once the reader has closed the pipe (`| head`), which is no failure.

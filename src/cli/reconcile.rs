@@ -13,13 +13,13 @@ use serde_json::{Map, Value, json};
 use super::act::{Act, Tally, entries};
 use super::terminal::safe;
 use super::when::{WHEN_HELP, When};
-use super::{CommandResult, FAILED, Failure, Global, OK, block_on, print_line};
+use super::{CommandResult, FAILED, Failure, Global, OK, block_on, offline_failure, print_line};
 use crate::base::clock::Clock;
 use crate::config::{self, Config};
 use crate::durable::audit_ledger::acts::Done;
 use crate::gateway;
-use crate::gateway::reconcile::Admitter;
 use crate::gateway::reconcile::catching_up::{CatchingUp, Line, Summary};
+use crate::gateway::reconcile::{AdmitError, Admitter};
 use crate::observe::metrics::ReconcileOutcome;
 use crate::provider::Catalog;
 use crate::subscriptions::provider_log;
@@ -52,7 +52,10 @@ pub(super) fn run(global: &Global, args: &Reconcile) -> CommandResult {
     let mut run = Run { source: &args.source, json: global.json, unread: false, failed: None };
     block_on(async {
         let log = provider_log::open(&config, source, since, until).await?;
-        let admitter = Admitter::open(&config, Clock::System).await?;
+        let admitter = Admitter::open(&config, Clock::System).await.map_err(|why| match why {
+            AdmitError::Offline(why) => offline_failure(why),
+            why => why.into(),
+        })?;
         if admitter.gateway_runs() {
             // Wait until the gateway has read a source that the operator has just added.
             let path = global.config_path()?;

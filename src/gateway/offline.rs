@@ -15,8 +15,9 @@ use super::stores::{self, Dependencies, Stores};
 use super::{StartError, make_data_dir, reject_log, wait_until_up};
 use crate::base::clock::Clock;
 use crate::config::Config;
-use crate::durable::database::OpenError;
+use crate::durable::data_dir;
 use crate::durable::database::writer::Database;
+use crate::durable::database::{self, OpenError};
 use crate::durable::quarantine::{Key, KeyError};
 use crate::observe::admin::Readiness;
 use crate::observe::audit;
@@ -76,6 +77,10 @@ impl OfflineGateway {
         clock: Clock,
         key: Option<Key>,
     ) -> Result<OfflineGateway, OfflineError> {
+        // If a gateway runs, its config counts, and problems of this one do not matter: this command may lack a secret.
+        if key.is_none() && is_in_use(config) {
+            return Err(OfflineError::Running);
+        }
         let metrics = Arc::new(Metrics::new().map_err(StartError::from)?);
         let mut problems = Vec::new();
         let rules = RuntimeConfig::build(config, &metrics, None, &mut problems);
@@ -146,6 +151,12 @@ impl OfflineGateway {
             database.close().await;
         }
     }
+}
+
+/// Whether a process has the database open.
+fn is_in_use(config: &Config) -> bool {
+    // Any other error shows when the database is opened.
+    matches!(database::lock(&data_dir::database_file(&config.data_dir)), Err(OpenError::InUse { .. }))
 }
 
 /// `error` if another process has the part open, else the start error.

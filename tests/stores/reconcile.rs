@@ -185,6 +185,24 @@ async fn many_commands_at_once_get_their_own_answers_and_an_event_enters_once() 
     assert_eq!(left, 0);
 }
 
+/// The running gateway has read its secrets, which the operator's shell need not have.
+#[tokio::test]
+async fn a_command_needs_no_secret_of_the_sources_while_a_gateway_runs() {
+    let home = Home::embedded().with_sources(
+        "[sources.basiq]\nprovider = \"basiq\"\nsecrets = [{ file = \"secret\" }]\n".to_owned(),
+    );
+    home.write("secret", support::STANDARD_SECRET);
+    let mut gateway = home.serve().await;
+    std::fs::remove_file(home.path("secret")).unwrap();
+    let running = admitter(&home).await;
+    assert_eq!(admit(&running, &["a"], false).await, [Accepted]);
+    running.close().await;
+    gateway.sigterm();
+    assert!(gateway.exit().await.success());
+    let Err(why) = Admitter::open(&config(&home), Clock::System).await else { panic!("it has no secret") };
+    assert!(why.to_string().contains("the config has 1 problem"), "{why}");
+}
+
 #[tokio::test]
 async fn what_names_no_event_is_not_admitted() {
     let home = Home::embedded();

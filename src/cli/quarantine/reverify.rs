@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::super::act::{Act, Tally, entries};
 use super::super::terminal::safe;
-use super::super::{CommandResult, FAILED, Failure, OK, block_on, print_line};
+use super::super::{CommandResult, FAILED, Failure, OK, block_on, offline_failure, print_line};
 use super::{SelectionArgs, failure, requests};
 use crate::base::clock::{self, Clock};
 use crate::base::label::UNKNOWN;
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::durable::audit_ledger::acts;
 use crate::durable::quarantine::Judgement;
 use crate::durable::quarantine::store::{QuarantineStore, Run, Selection};
-use crate::gateway::{self, OfflineError, OfflineGateway, StartError};
+use crate::gateway::{self, OfflineError, OfflineGateway};
 
 /// The verdicts so far, counted by source and kind.
 #[derive(Default)]
@@ -82,14 +82,7 @@ impl Reverify {
         let offline = match OfflineGateway::open_with_quarantine(config, Clock::System).await {
             Ok(offline) => Some(offline),
             Err(OfflineError::Running) => None,
-            Err(OfflineError::Start(StartError::Config(problems))) => {
-                let first = problems.first().map(|problem| format!("{}: {}", problem.key, problem.what));
-                return Err(Failure(format!(
-                    "{}\nhookgate: `hookgate check` lists every problem",
-                    first.unwrap_or_default()
-                )));
-            }
-            Err(why) => return Err(why.into()),
+            Err(why) => return Err(offline_failure(why)),
         };
         if offline.is_none() {
             // Wait until the gateway has read a secret that the operator has just changed.
