@@ -424,31 +424,35 @@ async fn missing_numbers_are_named_once_and_an_accepted_one_never() {
     assert_eq!(named(&running, &[("sub", 5), ("new", 41)]).await, [""; 0], "named once");
     let gaps = gateway.metric("hookgate_sequence_gaps_total{source=\"securitize\"}").await;
     assert_eq!(gaps, 0.0, "that counts only what deliveries show");
-    deliver(&gateway, 6).await;
+    for number in [6, 7, 8, 9] {
+        deliver(&gateway, number).await;
+        // Written at once, and not at the next second.
+        assert_eq!(running.highest("securitize", "sub").await.unwrap(), Some(number.into()));
+    }
     assert_eq!(
-        named(&running, &[("sub", 6)]).await,
+        named(&running, &[("sub", 9)]).await,
         [""; 0],
         "the gateway is asked for what it has not written yet"
     );
     running.close().await;
-    deliver(&gateway, 7).await;
+    deliver(&gateway, 10).await;
     gateway.sigterm();
     assert!(gateway.exit().await.success());
     let alone = admitter(&home).await;
-    assert_eq!(named(&alone, &[("sub", 7)]).await, [""; 0]);
+    assert_eq!(named(&alone, &[("sub", 10)]).await, [""; 0]);
     alone.close().await;
 
     let gateway = home.serve().await;
-    deliver(&gateway, 8).await;
+    deliver(&gateway, 11).await;
     gateway.kill9();
     let alone = admitter(&home).await;
-    assert_eq!(named(&alone, &[("sub", 9)]).await, ["sub#9 missing"], "8 is read from the queue");
+    assert_eq!(named(&alone, &[("sub", 12)]).await, ["sub#12 missing"], "11 is read from the queue");
     alone.close().await;
     let gateway = home.serve().await;
-    deliver(&gateway, 10).await;
+    deliver(&gateway, 13).await;
     gateway.kill9();
     let _gateway = home.serve().await;
     let running = admitter(&home).await;
-    assert_eq!(named(&running, &[("sub", 11)]).await, ["sub#11 missing"]);
+    assert_eq!(named(&running, &[("sub", 14)]).await, ["sub#14 missing"]);
     running.close().await;
 }
