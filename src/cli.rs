@@ -11,6 +11,7 @@ mod check;
 mod dead;
 mod demo;
 mod events;
+mod health;
 mod providers;
 mod quarantine;
 mod reconcile;
@@ -111,6 +112,8 @@ enum Command {
     Restore(backup::Restore),
     /// Print the JSON Schema of the normalized event.
     Schema,
+    /// Ask the running gateway's admin listener whether it is ready. For container health checks.
+    Health(health::Health),
 }
 
 /// Why a command failed, for its user.
@@ -143,6 +146,7 @@ pub fn main() -> ExitCode {
         Command::Backup(backup) => backup::back_up(&global, &backup),
         Command::Restore(restore) => backup::restore(&global, &restore),
         Command::Schema => schema::run(&global),
+        Command::Health(health) => health::run(&global, &health),
     };
     match done {
         Ok(code) => ExitCode::from(code),

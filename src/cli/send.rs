@@ -2,15 +2,14 @@
 //!
 //! Keeps true: no error shows a URL's path, which may hold a token. Over TLS it sends nothing to an untrusted server.
 
-mod client;
+pub(super) mod client;
 mod sender;
-mod trust;
+pub(super) mod trust;
 mod types;
 
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::builder::{RangedU64ValueParser, TypedValueParser};
@@ -26,6 +25,7 @@ use crate::base::file;
 use crate::config::Config;
 use crate::gateway::{self, Loaded};
 use crate::observe::metrics::Metrics;
+use client::reachable;
 pub(super) use sender::{Answer, Sender, Signed};
 use trust::Trust;
 
@@ -138,7 +138,9 @@ impl Send {
                 (url.clone(), Some(self.ca.as_deref().map_or(Trust::System, Trust::File)))
             }
             (Some(url), _) => (url.clone(), None),
-            (None, Some(tls)) => (local_url("https", config)?, Some(Trust::Own(tls))),
+            (None, Some(tls)) => {
+                (local_url("https", config)?, Some(Trust::Own { key: "edge.tls", tls, advice: OTHER_SERVER }))
+            }
             (None, None) => (local_url("http", config)?, None),
         };
         let own = self.certificate.as_deref().zip(self.key.as_deref());
@@ -178,6 +180,7 @@ async fn deliver(sender: &Sender, send: &Send, json: bool) -> CommandResult {
     Ok(code)
 }
 
+const OTHER_SERVER: &str = " Give --url and --ca to trust another";
 /// The largest `edge.max_body` that a config can have.
 const MAX_BODY: u64 = 1 << 30;
 
@@ -188,12 +191,7 @@ fn local_url(scheme: &str, config: &Config) -> Result<Uri, Failure> {
         let what = "the config lets the system choose its port; give --url";
         Failure(format!("{what} {scheme}://HOST:PORT"))
     })?;
-    let host = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    Ok(format!("{scheme}://{}", SocketAddr::new(host, address.port())).parse()?)
+    Ok(format!("{scheme}://{}", reachable(*address)).parse()?)
 }
 
 #[cfg(test)]

@@ -16,8 +16,9 @@ use support::*;
 #[test]
 fn wrong_usage_exits_2() {
     let home = Home::new(&sources());
-    let needs_config: [&[&str]; 9] = [
+    let needs_config: [&[&str]; 10] = [
         &["serve"],
+        &["health"],
         &["check"],
         &["check", "--print"],
         &["send", "--source", "basiq"],
@@ -81,6 +82,7 @@ fn every_command_has_help_and_takes_its_config_from_the_environment() {
         "audit query",
         "audit verify",
         "schema",
+        "health",
     ] {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let ran = Ran::of(&mut home.bare(&arguments));

@@ -6,6 +6,7 @@ mod backup;
 mod commands;
 mod drain;
 mod events;
+mod health;
 mod observe;
 mod provider_documents;
 mod provider_simulators;

@@ -1,9 +1,10 @@
-//! The HTTP client of `send`, and the reason in words where a request has no answer.
+//! The HTTP client of `send` and `health`, and the reason in words where a request has no answer.
 //!
 //! Keeps true: a request is sent once, to the host that the URL names; no reason shows the URL.
 
 use std::error::Error;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use crate::base::causes::causes;
 
 /// A client that connects straight to the host of a URL. It needs a TLS config for `http://` too: reqwest's own would be built at
 /// once, and that fails on a system without certificate authorities.
-pub(super) fn client(tls: ClientConfig) -> Result<Client, reqwest::Error> {
+pub(in crate::cli) fn client(tls: ClientConfig) -> Result<Client, reqwest::Error> {
     let client = Client::builder().tls_backend_preconfigured(tls);
     let client = client.no_proxy().redirect(Policy::none()).retry(retry::never());
     client.connect_timeout(CONNECTS_WITHIN).timeout(ANSWERS_WITHIN).build()
@@ -27,13 +28,23 @@ pub(super) fn client(tls: ClientConfig) -> Result<Client, reqwest::Error> {
 ///
 /// # Errors
 /// Why there is no answer, in words.
-pub(super) async fn answer(request: RequestBuilder) -> Result<Response<Bytes>, String> {
+pub(in crate::cli) async fn answer(request: RequestBuilder) -> Result<Response<Bytes>, String> {
     let named = |why: reqwest::Error| if why.is_timeout() { why } else { why.without_url() };
     let answer = request.send().await.map_err(|why| reason(&named(why)))?;
     let (head, body) = Response::<Body>::from(answer).into_parts();
     #[allow(clippy::disallowed_methods)] // Limited here.
     let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|why| reason(&*why))?;
     Ok(Response::from_parts(head, body.to_bytes()))
+}
+
+/// The address at which a client on this machine reaches a listener: loopback for one on every address.
+pub(in crate::cli) fn reachable(listen: SocketAddr) -> SocketAddr {
+    let host = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(host, listen.port())
 }
 
 /// The innermost reason, which is the one that helps: "connection refused", not "client error".

@@ -1,4 +1,4 @@
-//! Decides which server certificates `send` trusts over TLS, and which client certificate it shows.
+//! Decides which server certificates `send` and `health` trust over TLS, and which client certificate it shows.
 //!
 //! An HTTP client trusts only authorities. `send` also trusts the config's own certificate for any host, to reach a
 //! listener by its address, and a server certificate in `--ca` for its own host. Both need this verifier.
@@ -28,9 +28,15 @@ use crate::cli::Failure;
 use crate::config::Tls;
 
 /// The trusted certificates.
-pub(super) enum Trust<'a> {
+pub(in crate::cli) enum Trust<'a> {
     /// The config's own certificates, for any host: the listener is this config's.
-    Own(&'a Tls),
+    Own {
+        /// The config's table, for the error.
+        key: &'static str,
+        tls: &'a Tls,
+        /// The end of the error.
+        advice: &'static str,
+    },
     /// The authorities in a PEM file, and the server certificates in it for their own hosts.
     File(&'a Path),
     /// The system's authorities.
@@ -42,7 +48,7 @@ impl Trust<'_> {
     ///
     /// # Errors
     /// When a file cannot be read, or there are no authorities to trust.
-    pub(super) fn client(&self, own: Option<(&Path, &Path)>) -> Result<ClientConfig, Failure> {
+    pub(in crate::cli) fn client(&self, own: Option<(&Path, &Path)>) -> Result<ClientConfig, Failure> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = Arc::new(self.verifier(provider.clone())?);
         let builder = ClientConfig::builder_with_provider(provider)
@@ -66,14 +72,15 @@ impl Trust<'_> {
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Verifier, Failure> {
         let mut named = Vec::new();
         let advice = match self {
-            Trust::Own(tls) => {
+            Trust::Own { key, tls, advice } => {
                 for pair in tls.pairs() {
                     // The later ones in the file are its authorities.
                     named.extend(certificates(&pair.certificate.value)?.into_iter().take(1));
                 }
-                "is not the one that edge.tls names: was it renewed and the gateway not told, or does another server \
-                 listen there? Give --url and --ca to trust another"
-                    .to_owned()
+                format!(
+                    "is not the one that {key} names: was it renewed and the gateway not told, or does another server \
+                     listen there?{advice}"
+                )
             }
             Trust::File(path) => {
                 named = certificates(path)?;
@@ -87,7 +94,7 @@ impl Trust<'_> {
         };
         let authorities = match self {
             Trust::System => rustls_native_certs::load_native_certs().certs,
-            Trust::Own(_) | Trust::File(_) => named.clone(),
+            Trust::Own { .. } | Trust::File(_) => named.clone(),
         };
         if authorities.is_empty() {
             let what = "this system has no certificate authorities to trust; give --ca FILE";
@@ -96,7 +103,7 @@ impl Trust<'_> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(authorities);
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Verifier { named, authorities, named_only: matches!(self, Trust::Own(_)), advice })
+        Ok(Verifier { named, authorities, named_only: matches!(self, Trust::Own { .. }), advice })
     }
 }
 
