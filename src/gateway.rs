@@ -9,6 +9,7 @@ mod listeners;
 pub mod live;
 mod load;
 mod offline;
+mod passed;
 pub mod reconcile;
 mod reject_log;
 mod reload;
@@ -50,6 +51,7 @@ use listeners::{AdminListener, EdgeListeners, Sockets};
 use load::RestartOnlySecret;
 pub use load::{Loaded, load, unread_for};
 pub use offline::{OfflineError, OfflineGateway};
+pub use passed::PassedError;
 use reconcile::{OrderDesk, Periodic};
 pub use reject_log::record_acts;
 pub use reload::{Changes, Reloads};
@@ -101,6 +103,9 @@ pub enum StartError {
         /// What the system said.
         why: io::Error,
     },
+    /// The sockets that systemd passed do not fit the config.
+    #[error("the sockets that systemd passed: {0}")]
+    Passed(#[from] PassedError),
     /// The system cannot start a thread.
     #[error("edge.threads: cannot start a thread: {0}")]
     Threads(io::Error),

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::StartError;
+use super::{StartError, passed};
 use crate::config::Config;
 use crate::edge::{self, ConnectionLimit, EdgeThreads, Stop};
 use crate::observe::admin::Admin;
@@ -62,7 +62,10 @@ pub(super) struct AdminListener {
 impl Socket {
     fn bind(key: &'static str, configured: SocketAddr, shared: bool) -> Result<Socket, StartError> {
         let bind = || {
-            let listener = edge::bind(configured, shared)?;
+            let listener = match passed::take(configured) {
+                Some(listener) => TcpListener::from_std(listener?)?,
+                None => edge::bind(configured, shared)?,
+            };
             let bound = listener.local_addr()?;
             io::Result::Ok(Socket { listener, address: Address { configured, bound } })
         };
@@ -71,8 +74,9 @@ impl Socket {
 }
 
 impl Sockets {
-    /// Binds every address of a config.
+    /// Binds every address of a config, except where systemd passed a socket for it.
     pub(super) fn bind(config: &Config) -> Result<Sockets, StartError> {
+        passed::check(config)?;
         let shared = config.edge.reuse_port;
         let admin = Socket::bind("admin.listen", config.admin.listen, shared)?;
         let edge = config.edge.listen.iter().map(|address| Socket::bind("edge.listen", *address, shared));
@@ -87,6 +91,7 @@ impl Sockets<Option<Socket>> {
         edge: &EdgeListeners,
         admin: &AdminListener,
     ) -> Result<Self, StartError> {
+        passed::check(config)?;
         let shared = config.edge.reuse_port;
         let is_new = admin.served.address.configured != config.admin.listen;
         let admin = is_new.then(|| Socket::bind("admin.listen", config.admin.listen, shared)).transpose()?;

@@ -1,7 +1,9 @@
-//! One gateway after the other on the same port: whoever connects meanwhile is served, by the one or by the other.
+//! One gateway after the other on the same port: whoever connects meanwhile is served, by the one or by the other. They share
+//! the port by themselves, or have it from systemd, which keeps it open.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -192,4 +194,71 @@ async fn nobody_waits_so_a_drain_ends_by_itself() {
     assert_eq!(gateway.exit().await.code(), Some(0));
     let gateway = home.serve().await;
     gateway.deliver(&basiq("only")).await.assert_duplicate("only");
+}
+
+// -- sockets from systemd
+
+/// A socket as systemd makes it, and another handle of it.
+fn passed() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn copy(listener: &TcpListener) -> OwnedFd {
+    listener.try_clone().unwrap().into()
+}
+
+#[tokio::test]
+async fn a_restart_with_a_socket_of_systemd_refuses_no_connection() {
+    let ((edge, edge_at), (admin, admin_at)) = (passed(), passed());
+    let home = Home::embedded().with("edge.listen", edge_at.to_string());
+    let home = home.with("admin.listen", admin_at.to_string());
+    let sockets = || [copy(&edge), copy(&admin)];
+    let mut gateway = home.start_with_sockets(sockets()).listens().await;
+    assert_eq!((gateway.edge, gateway.admin), (edge_at, admin_at));
+    let callers = Callers::start(edge_at);
+    for _ in 0..10 {
+        callers.taken(30).await;
+        gateway.sigterm();
+        assert_eq!(gateway.exit().await.code(), Some(0));
+        // Nobody accepts now; connections wait.
+        gateway = home.start_with_sockets(sockets()).listens().await;
+    }
+    callers.taken(50).await;
+    let sent = callers.finish().await;
+    assert_each_once(&home.events(), &sent);
+    assert!(gateway.ready().await);
+}
+
+#[tokio::test]
+async fn a_socket_that_no_address_names_is_told() {
+    let (edge, edge_at) = passed();
+    let (_, free) = passed();
+    let home = Home::embedded().with("edge.listen", free.to_string());
+    let said = home.start_with_sockets([copy(&edge)]).listens_or_ends().await.err().unwrap();
+    let told =
+        format!("the sockets that systemd passed: there is one for {edge_at}, and neither edge.listen");
+    assert!(said.contains(&told), "{said}");
+    // A reload by which a socket would lose its address is refused.
+    let home = home.with("edge.listen", edge_at.to_string());
+    let gateway = home.start_with_sockets([copy(&edge)]).listens().await;
+    let home = home.with("edge.listen", free.to_string());
+    home.write_config();
+    until("it is refused", async || gateway.log().contains("config refused")).await;
+    assert!(gateway.log().contains(&format!("there is one for {edge_at}")), "{}", gateway.log());
+    gateway.deliver(&basiq("a")).await.assert_accepted("a");
+}
+
+#[tokio::test]
+async fn what_is_no_listening_socket_is_told() {
+    let home = Home::embedded();
+    let file = fs::File::open("/dev/null").unwrap();
+    let said = home.start_with_sockets([file.into()]).listens_or_ends().await.err().unwrap();
+    assert!(said.contains("file descriptor 3 is no listening TCP socket"), "{said}");
+    let (listener, at) = passed();
+    let connection = std::net::TcpStream::connect(at).unwrap();
+    let said = home.start_with_sockets([copy(&listener), connection.into()]);
+    let said = said.listens_or_ends().await.err().unwrap();
+    assert!(said.contains("file descriptor 4 is no listening TCP socket: it does not listen"), "{said}");
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -183,6 +184,25 @@ impl Home {
         command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
         command.arg(gateway.get_program()).args(gateway.get_args()).current_dir(self.folder.path());
         command.env_remove("HOOKGATE_LOG").stdin(Stdio::null()).stdout(Stdio::null());
+        self.spawn(&mut command)
+    }
+
+    /// The same with these sockets, at most two, as systemd passes them.
+    pub fn start_with_sockets(&self, sockets: impl IntoIterator<Item = OwnedFd>) -> Starting {
+        let gateway = self.command(&["serve", "--json"]);
+        let mut command = Command::new("sh");
+        let mut sockets = sockets.into_iter();
+        let [first, second] = [sockets.next(), sockets.next()];
+        assert!(first.is_some() && sockets.next().is_none());
+        let (redirect, count) = if second.is_some() { ("3<&0 4<&1", 2) } else { ("3<&0", 1) };
+        // A shell that executes a program keeps its process id.
+        let script = format!(
+            "exec {redirect} </dev/null >/dev/null; LISTEN_PID=$$ LISTEN_FDS={count} exec \"$0\" \"$@\""
+        );
+        command.args(["-c", &script]).arg(gateway.get_program()).args(gateway.get_args());
+        command.current_dir(self.folder.path()).env_remove("HOOKGATE_LOG");
+        command.stdin(first.map_or_else(Stdio::null, Stdio::from));
+        command.stdout(second.map_or_else(Stdio::null, Stdio::from));
         self.spawn(&mut command)
     }
 
