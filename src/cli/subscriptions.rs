@@ -128,17 +128,24 @@ impl<'c> Side<'c> {
         opened.ok_or_else(|| Failure(format!("the source {} has no subscription", source.name.value)))
     }
 
+    /// The source, or a complaint that it cannot be opened.
+    fn opened(&self, source: &Source, json: bool) -> Result<Option<SourceSubscription>, Failure> {
+        match self.source(source) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(Failure(why)) => {
+                complain(&source.name.value, &why, json)?;
+                Ok(None)
+            }
+        }
+    }
+
     async fn plan(&self, of: &Changes, detailed: bool, json: bool) -> CommandResult {
         let kept = Kept::read(&self.config.data_dir)?;
         let (mut failed, mut to_do) = (false, false);
         for source in self.sources(of.of.source.as_deref())? {
-            let opened = match self.source(source) {
-                Ok(opened) => opened,
-                Err(Failure(why)) => {
-                    failed = true;
-                    complain(&source.name.value, &why, json)?;
-                    continue;
-                }
+            let Some(opened) = self.opened(source, json)? else {
+                failed = true;
+                continue;
             };
             let keeps = kept.source(&opened.name, &opened.base);
             if let Some(pending) = &keeps.create {
@@ -176,13 +183,9 @@ impl<'c> Side<'c> {
         let mut kept = Kept::read(&self.config.data_dir)?;
         let mut failed = false;
         for source in sources {
-            let opened = match self.source(source) {
-                Ok(opened) => opened,
-                Err(Failure(why)) => {
-                    failed = true;
-                    complain(&source.name.value, &why, json)?;
-                    continue;
-                }
+            let Some(opened) = self.opened(source, json)? else {
+                failed = true;
+                continue;
             };
             let mut printed = Ok(());
             let mut out = |Line { action, id, detail, error }: Line| {

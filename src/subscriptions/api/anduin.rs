@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::call::{Call, text};
+use super::call::{Call, deleted, text};
 use super::json::{listed, required, segment, texts};
 use super::{Access, Answer, Api, ApiError, Caller, Declared, Facts, Registered, SecretTold, State};
 use crate::config::secret::Secret;
@@ -78,10 +78,7 @@ impl Api for Anduin {
     fn delete<'a>(&'a self, registered: &'a Registered) -> Answer<'a, ()> {
         Box::pin(async {
             let path = Anduin::path(registered.scope.as_deref(), Some(&registered.id))?;
-            match self.caller.send(&self.call(Method::DELETE, &path)?).await {
-                Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
-                Err(why) => Err(why),
-            }
+            deleted(self.caller.send(&self.call(Method::DELETE, &path)?).await)
         })
     }
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::call::{Call, text};
+use super::call::{Call, deleted, text};
 use super::json::{self, listed, required, segment, texts};
 use super::{Access, Answer, Api, ApiError, Caller, Declared, Facts, Registered, SecretTold, State};
 use crate::config::secret::Secret;
@@ -66,10 +66,7 @@ impl Api for Atelio {
 
     fn delete<'a>(&'a self, registered: &'a Registered) -> Answer<'a, ()> {
         Box::pin(async {
-            match self.caller.send(&self.call(Method::DELETE, &path(&registered.id))?).await {
-                Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
-                Err(why) => Err(why),
-            }
+            deleted(self.caller.send(&self.call(Method::DELETE, &path(&registered.id))?).await)
         })
     }
 }

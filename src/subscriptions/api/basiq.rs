@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::call::{Call, Response, text};
+use super::call::{Call, Response, deleted, text};
 use super::json::{self, items, listed, required, segment, texts};
 use super::{Access, Answer, Api, ApiError, Caller, Declared, Facts, Failed, Registered, SecretTold, State};
 use crate::base::clock;
@@ -173,10 +173,7 @@ impl Api for Basiq {
 
     fn delete<'a>(&'a self, registered: &'a Registered) -> Answer<'a, ()> {
         Box::pin(async {
-            match self.send(&mut self.caller.call(Method::DELETE, &path(&registered.id))).await {
-                Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
-                Err(why) => Err(why),
-            }
+            deleted(self.send(&mut self.caller.call(Method::DELETE, &path(&registered.id))).await)
         })
     }
 

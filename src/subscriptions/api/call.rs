@@ -376,6 +376,14 @@ pub(in crate::subscriptions) fn reason(error: &reqwest::Error) -> String {
     if error.is_connect() { format!("cannot connect: {innermost}") } else { innermost }
 }
 
+/// The result of a delete. What is gone is deleted.
+pub(super) fn deleted<T>(done: Result<T, ApiError>) -> Result<(), ApiError> {
+    match done {
+        Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
+        Err(why) => Err(why),
+    }
+}
+
 /// A secret as a header's text.
 pub(super) fn text(secret: Option<&Secret>) -> &str {
     secret.map_or("", Secret::expose)
