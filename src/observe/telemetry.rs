@@ -99,8 +99,20 @@ fn check(text: &str) -> Result<(), String> {
 const VARIABLE: &str = "HOOKGATE_LOG";
 const DEFAULT: &str = "info";
 /// The modules of the crate. A filter for another one would show nothing.
-const PARTS: [&str; 11] =
-    ["base", "cli", "config", "durable", "edge", "event", "gateway", "net", "observe", "provider", "request"];
+const PARTS: [&str; 12] = [
+    "base",
+    "cli",
+    "config",
+    "durable",
+    "edge",
+    "event",
+    "gateway",
+    "net",
+    "observe",
+    "provider",
+    "request",
+    "subscriptions",
+];
 
 #[cfg(test)]
 mod tests {

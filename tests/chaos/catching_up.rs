@@ -93,6 +93,8 @@ async fn ordeal(name: &str, home: Home) {
                 reconciling.kill9();
             } else if let Some(gateway) = gateway.take() {
                 gateway.kill9();
+                // It may have opened the stores itself, and a gateway that starts now would find them in use.
+                until("the command ends", async || reconciling.ended().is_some()).await;
             }
             let serving = home.serve().await;
             route(&api, &serving);
