@@ -96,9 +96,11 @@ async fn ordeal(name: &str, home: Home) {
                 // It may have opened the stores itself, and a gateway that starts now would find them in use.
                 until("the command ends", async || reconciling.ended().is_some()).await;
             }
-            let serving = home.serve().await;
-            route(&api, &serving);
-            gateway = Some(serving);
+            if gateway.is_none() {
+                let serving = home.serve().await;
+                route(&api, &serving);
+                gateway = Some(serving);
+            }
         }
         heals(&home, &["reconcile", "--source", "basiq", "--since", "1h"]).await;
     }
