@@ -135,7 +135,8 @@ impl Run<'_> {
         declared: &Declared,
         file: Option<SecretFile>,
     ) -> Result<String, String> {
-        self.of.add(&created.id);
+        // First, since the secret file holds its secret: an older one that is left is the one to go.
+        self.of.ids.insert(0, created.id.clone());
         let secret = match (self.source.facts().secret, &created.secret) {
             (SecretTold::Never, _) => None,
             (_, Some(secret)) => Some(secret.clone()),
@@ -299,10 +300,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether the provider said that it did nothing.
+/// Whether the provider refused the create itself. A refused key says nothing of an attempt before whose answer was lost.
 fn is_definite(why: &ApiError) -> bool {
-    matches!(
-        why,
-        ApiError::Refused { .. } | ApiError::NotFound(_) | ApiError::Denied { .. } | ApiError::Unusable(_)
-    )
+    matches!(why, ApiError::Refused { .. })
 }

@@ -174,7 +174,7 @@ pub fn known_types(source: &SourceSubscription) -> Vec<String> {
     all.filter(|kind| source.kind != Kind::Anduin || !kind.contains('.')).collect()
 }
 
-/// Takes the subscription out of `ours` that is to become the declared one: a kept one first.
+/// Takes the subscription out of `ours` that is to become the declared one: the first kept one, else one with its URL.
 fn take(
     ours: &mut Vec<Registered>,
     declared: &Declared,
@@ -184,13 +184,12 @@ fn take(
     let fits = |one: &Registered| {
         one.scope == declared.scope && (!source.facts().one_type_each || one.events == declared.events)
     };
-    let rank = |one: &Registered| (kept.ids.contains(&one.id), one.url == declared.url);
-    let best = ours
-        .iter()
-        .enumerate()
-        .filter(|(_, one)| fits(one))
-        .max_by_key(|(at, one)| (rank(one), usize::MAX - at));
-    let at = best.map(|(at, _)| at)?;
+    let rank = |one: &Registered| {
+        let kept_at = kept.ids.iter().position(|id| *id == one.id).unwrap_or(usize::MAX);
+        (kept_at, one.url != declared.url)
+    };
+    let (at, _) =
+        ours.iter().enumerate().filter(|(_, one)| fits(one)).min_by_key(|(at, one)| (rank(one), *at))?;
     Some(ours.remove(at))
 }
 

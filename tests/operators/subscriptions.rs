@@ -513,6 +513,32 @@ fn a_lost_answer_of_a_create_is_settled_by_its_key() {
 }
 
 #[test]
+fn a_refused_key_forgets_no_create_whose_answer_was_lost() {
+    let desk = AtIof::new();
+    desk.api.fail(3, "POST /v1/webhooks/endpoints", Fault::CutAfter);
+    error_of(&desk.run(&["apply"]));
+    desk.api.fail(1, "POST /v1/webhooks/endpoints", Fault::Status(401));
+    assert!(error_of(&desk.run(&["apply"])).contains("401"));
+    desk.apply();
+    assert_eq!(desk.ours().len(), 1);
+    desk.has_converged();
+}
+
+#[test]
+fn a_replaced_subscription_that_could_not_be_deleted_goes_at_the_next_run() {
+    let desk = AtIof::new();
+    desk.apply();
+    let before = desk.ours()[0]["id"].clone();
+    fs::remove_file(desk.secret_file()).unwrap();
+    desk.api.fail(1, "DELETE /v1/webhooks/endpoints", Fault::Status(400));
+    error_of(&desk.run(&["apply", "--recreate"]));
+    assert_eq!(desk.ours().len(), 2);
+    desk.apply();
+    desk.has_converged();
+    assert_ne!(desk.ours()[0]["id"], before);
+}
+
+#[test]
 fn a_second_one_goes_and_a_changed_url_is_an_update() {
     let desk = AtBasiq::new();
     desk.apply();

@@ -1,4 +1,4 @@
-//! One gateway after the other on the same port: whoever connects meanwhile is served, by the one or by the other. They share
+//! One gateway after the other on the same port: a client that connects meanwhile is served, by the one or by the other. They share
 //! the port by themselves, or have it from systemd, which keeps it open.
 
 use std::fs;
@@ -222,7 +222,7 @@ async fn a_restart_with_a_socket_of_systemd_refuses_no_connection() {
         callers.taken(30).await;
         gateway.sigterm();
         assert_eq!(gateway.exit().await.code(), Some(0));
-        // Nobody accepts now; connections wait.
+        // No gateway accepts now; connections wait.
         gateway = home.start_with_sockets(sockets()).listens().await;
     }
     callers.taken(50).await;

@@ -75,7 +75,7 @@ pub enum CatchingUpError {
     /// The gateway or its database failed.
     #[error(transparent)]
     Admit(#[from] AdmitError),
-    /// The provider would deliver to nobody.
+    /// No gateway would take what the provider delivers.
     #[error(
         "no gateway runs with this data_dir, so what the provider delivers again could not arrive; nothing was retried"
     )]
