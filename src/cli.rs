@@ -29,7 +29,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::base::label::UNKNOWN;
 use crate::config::{self, Config};
@@ -128,6 +128,11 @@ impl<E: Display> From<E> for Failure {
 /// A command's exit code, or the error to print before exiting with 1.
 type CommandResult = Result<u8, Failure>;
 
+/// The commands and their options, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
@@ -164,8 +169,7 @@ impl Global {
             Some(path) => Ok(path),
             None => {
                 let what = "no config: give --config FILE, or set HOOKGATE_CONFIG";
-                let usage = <Cli as clap::CommandFactory>::command()
-                    .error(clap::error::ErrorKind::MissingRequiredArgument, what);
+                let usage = command().error(clap::error::ErrorKind::MissingRequiredArgument, what);
                 usage.exit()
             }
         }

@@ -1,7 +1,7 @@
 """The Debian package that Cargo.toml describes: its files, and what its scripts do when it is installed, upgraded and removed.
 
-It is packed here by dpkg-deb from the same description, since cargo-deb takes minutes to build; with cargo-deb on the PATH that
-packs it. dpkg installs it in a folder (--root), where the scripts meet programs that note how they were called.
+It is packed here by dpkg-deb from the same description, since cargo-deb takes minutes to build; DEB=FILE names a package to check
+instead. dpkg installs it in a folder (--root), where the scripts meet programs that note how they were called.
 """
 
 import os
@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import tomllib
 
+import pages
 from checks import HOOKGATE, ROOT, check, require, run as tool, unchecked
 
 CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]
@@ -25,6 +26,7 @@ def run():
     with tempfile.TemporaryDirectory() as folder:
         root = Root(pathlib.Path(folder))
         check("it installs: files, owners, modes; nothing is started", root.install)
+        check("its manual pages are found by man, and its completions by bash", root.documented)
         check("it upgrades: a changed config stays, the gateway is restarted and the socket is not", root.upgrade)
         check("it is removed: socket and gateway are stopped and disabled, config, secrets and data stay", root.remove)
         check("it is purged: config and secrets go, data stays", root.purge)
@@ -38,7 +40,7 @@ def assets():
         tool("sh", "-n", file)
     for source, target, mode in DEB["assets"]:
         if not source.startswith("target/release/"):
-            require((ROOT / source).is_file(), f"{source} is not there")
+            require(list(ROOT.glob(source)), f"{source} is not there")
         require("secret" not in target, f"{target} looks like a secret")
         require(mode in ("755", "644"), f"{target} has mode {mode}")
     require(DEB["conf-files"] == ["/etc/hookgate/hookgate.toml"], "the config is no conffile")
@@ -71,17 +73,17 @@ class Root:
     def package(self, version):
         """The package as cargo-deb makes it, with this version."""
         file = self.folder / f"hookgate_{version}.deb"
-        if shutil.which("cargo-deb") and (ROOT / "target/release/hookgate").exists():
-            tool("cargo", "deb", "--no-build", "--deb-version", version, "--output", file, cwd=ROOT)
-            return file
         tree = self.folder / "tree"
         shutil.rmtree(tree, ignore_errors=True)
         for source, target, mode in DEB["assets"]:
-            where = tree / target
-            where = where / pathlib.Path(source).name if target.endswith("/") else where
-            where.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(HOOKGATE if source.startswith("target/release/") else ROOT / source, where)
-            where.chmod(int(mode, 8))
+            for found in self.files(source):
+                where = tree / target
+                where = where / found.name if target.endswith("/") else where
+                where.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(found, where)
+                where.chmod(int(mode, 8))
+                if "/share/man/" in target:
+                    tool("gzip", "-9n", where)
         control = tree / "DEBIAN"
         control.mkdir()
         architecture = tool("dpkg", "--print-architecture").strip()
@@ -96,6 +98,18 @@ class Root:
         tree.chmod(0o755)
         tool("dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, file)
         return file
+
+    def files(self, source):
+        """The files that a pattern of Cargo.toml means; what is built was built elsewhere."""
+        if source == "target/release/hookgate":
+            return [pathlib.Path(HOOKGATE)]
+        if source.startswith("target/release/pages/"):
+            base, source = pages.written(self.folder / "pages"), source.removeprefix("target/release/pages/")
+        else:
+            base = ROOT
+        found = sorted(base.glob(source))
+        require(found, f"{source} is not there")
+        return found
 
     def install(self):
         called = self.dpkg("--install", self.package("1.0.0"))
@@ -112,6 +126,21 @@ class Root:
         require(not list((self.root / "etc/hookgate/secrets").iterdir()), "the package has secrets")
         said = subprocess.run([self.root / "usr/bin/hookgate", "--version"], capture_output=True, check=True)
         require(said.stdout.startswith(b"hookgate "), said)
+
+    def documented(self):
+        require("EXIT STATUS" in tool("man", "-M", self.root / "usr/share/man", "hookgate-events-tail"), "man shows another page")
+        completions = self.root / "usr/share/bash-completion/completions"
+        said = tool(
+            *("bash", "-c", "source /usr/share/bash-completion/bash_completion; _completion_loader hookgate; complete -p hookgate"),
+            env={**os.environ, "BASH_COMPLETION_USER_DIR": str(completions.parent)},
+        )
+        require("-F _hookgate" in said, said)
+        for file in ("usr/share/zsh/vendor-completions/_hookgate", "usr/share/fish/vendor_completions.d/hookgate.fish"):
+            require((self.root / file).is_file(), f"{file} is not there")
+        for source, target, _ in DEB["assets"]:
+            if target.endswith("/") and not source.startswith("target/"):
+                for file in self.files(source):
+                    require((self.root / target / file.name).is_file(), f"{target}{file.name} is not there")
 
     def upgrade(self):
         config = self.root / "etc/hookgate/hookgate.toml"

@@ -58,6 +58,7 @@ fn the_image_is_built_from_all_that_the_build_reads() {
         "src",
         ".cargo",
         "build.rs",
+        "deploy/package",
         "tests/load",
         "tests/support",
         "rust-toolchain.toml",
