@@ -4,6 +4,7 @@ import importlib
 import os
 import shutil
 import sys
+import tempfile
 
 import checks
 
@@ -23,6 +24,9 @@ chosen = sys.argv[1:] or list(FOLDERS)
 unknown = [name for name in chosen if name not in FOLDERS]
 if unknown:
     sys.exit(f"tests/deploy: there are {', '.join(FOLDERS)}, and no {', '.join(unknown)}")
+# Some of the programs write into the home folder.
+home = tempfile.TemporaryDirectory()
+os.environ["HOME"] = home.name
 for name in chosen:
     missing = [program for program in FOLDERS[name] if not shutil.which(program)]
     if missing:
