@@ -31,7 +31,12 @@ for name in chosen:
     missing = [program for program in FOLDERS[name] if not shutil.which(program)]
     if missing:
         checks.unchecked(f"ANYTHING of {name}", f"{', '.join(missing)} could not be installed")
+        continue
+    try:
+        part = importlib.import_module(MODULES.get(name, name))
+    except ModuleNotFoundError as why:
+        checks.unchecked(f"ANYTHING of {name}", f"{why.name} could not be installed")
     else:
-        importlib.import_module(MODULES.get(name, name)).run()
+        part.run()
 print(f"{checks.passed} passed, {checks.failed} failed, {checks.left_out} skipped")
 sys.exit(1 if checks.failed else 0)
