@@ -7,3 +7,4 @@ pub mod label;
 pub mod peer;
 pub mod reason;
 pub mod runtime;
+pub mod trace_context;

@@ -18,6 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use crate::base::trace_context::TraceContext;
 pub use head::Head;
 pub use marks::conflict_id;
 pub use time::utc;
@@ -93,6 +94,8 @@ pub struct Attributes<'a> {
     pub sequence: Option<u64>,
     /// `verifiedby`.
     pub verified_by: &'static str,
+    /// `traceparent`.
+    pub trace: Option<TraceContext>,
     /// `data.event`.
     pub event: Option<&'a str>,
     /// `data.tenant`.
@@ -176,6 +179,9 @@ impl Event {
             json.plain("sequence", format_args!("{number:020}"));
         }
         json.string("verifiedby", of.verified_by);
+        if let Some(trace) = of.trace {
+            json.plain("traceparent", format_args!("{trace}"));
+        }
         json.raw(",");
         let data_start = json.0.len();
         json.data(&of, payload);
@@ -337,6 +343,11 @@ impl Event {
 
     /// An event with this payload, for tests.
     pub(crate) fn with_payload(id: &str, payload: &str) -> Event {
+        Event::of_trace(id, payload, None)
+    }
+
+    /// The same, of a traced request.
+    pub(crate) fn of_trace(id: &str, payload: &str, trace: Option<TraceContext>) -> Event {
         let source: Arc<str> = "/hooks/test".into();
         let of = Attributes {
             id: id.to_owned(),
@@ -348,6 +359,7 @@ impl Event {
             provider: "basiq",
             sequence: None,
             verified_by: "standard-webhooks",
+            trace,
             event: Some("user.created"),
             tenant: None,
             related: vec![],

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: the gateway accepts no connection before every part is open. It stops in this order: readiness, edge
 //! listeners, connections, quarantine, spool drainers, `last_accepted`, orders of reconcile, inbox, reject log, database,
-//! admin listener.
+//! spans, admin listener.
 
 mod handoff_lock;
 mod listeners;
@@ -16,6 +16,7 @@ mod reload;
 pub mod replay;
 mod stores;
 pub mod subscriptions;
+mod traces;
 mod watch;
 
 use std::collections::HashSet;
@@ -45,6 +46,7 @@ use crate::edge::{self, EdgeThreads};
 use crate::observe::admin::{Admin, Readiness};
 use crate::observe::audit;
 use crate::observe::metrics::Metrics;
+use crate::observe::traces::Exporter;
 use crate::request::pipeline::{Pipeline, RuntimeConfig};
 pub use handoff_lock::HandoffLock;
 use listeners::{AdminListener, EdgeListeners, Sockets};
@@ -72,6 +74,7 @@ pub struct Gateway {
     edge: EdgeListeners,
     /// Runs the writers to Redis and the brokers.
     store_thread: RuntimeThread,
+    exporter: Option<Exporter>,
     admin: AdminListener,
     /// Ends [`watch_others`].
     live_watch: CancellationToken,
@@ -127,6 +130,9 @@ pub enum StartError {
     /// The URL of Redis or of the broker cannot be read.
     #[error("url: {0}")]
     Url(#[from] SecretError),
+    /// Spans cannot be exported.
+    #[error("tracing: {0}")]
+    Tracing(String),
     /// The metrics cannot be registered: a bug.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -162,6 +168,7 @@ impl Gateway {
         }
         let edge_threads = EdgeThreads::start(config.edge.threads).map_err(StartError::Threads)?;
         let store_thread = RuntimeThread::start("store").map_err(StartError::Threads)?;
+        let (traces, exporter) = traces::start(&config, &metrics)?.unzip();
 
         let readiness = Arc::new(Readiness::default());
         // Before anything slow: until the start is done, /readyz answers "not ready".
@@ -189,6 +196,7 @@ impl Gateway {
             sequences: Arc::default(),
             metrics,
             readiness: readiness.clone(),
+            traces,
             clock,
             tasks: TaskTracker::new(),
         });
@@ -218,6 +226,7 @@ impl Gateway {
             handoff,
             edge,
             store_thread,
+            exporter,
             admin,
             live_watch,
             restart_only,
@@ -245,6 +254,7 @@ impl Gateway {
             handoff,
             edge,
             store_thread,
+            exporter,
             admin,
             ..
         } = self;
@@ -297,6 +307,9 @@ impl Gateway {
         store_thread.stop().await;
         if let Some(database) = database.and_then(Arc::into_inner) {
             database.close().await;
+        }
+        if let Some(exporter) = exporter {
+            exporter.stop().await;
         }
         admin.close().await;
     }

@@ -40,9 +40,10 @@
 //!   admin          /metrics, /livez, /readyz, and the state behind them
 //!   metrics        every metric
 //!   telemetry      logs
+//!   traces         spans of requests, and their export by OpenTelemetry
 //! net            TLS and its certificates, for both listeners; a close that lets the client read its answer
 //! config         the config file, secrets, queue names
-//! base           causes of errors, clock, files, labels, the client, reasons, runtimes
+//! base           causes of errors, clock, files, labels, the client, reasons, runtimes, W3C trace context
 //! ```
 //!
 //! # The way of a request

@@ -158,7 +158,12 @@ impl Findings {
         let contents = normalize::read(source.provider, &verified, &request, &document)?;
         self.unreadable = contents.payload.as_ref().err().copied();
         self.enforce(source, at, pipeline::subscription_allowed(source, &contents))?;
-        let origin = DeliveryOrigin { source: &source.name, path: &source.path, provider: source.provider };
+        let origin = DeliveryOrigin {
+            source: &source.name,
+            path: &source.path,
+            provider: source.provider,
+            trace: None,
+        };
         match normalize::normalize(&origin, &verified, &document, &contents, at) {
             Normalized::HealthCheck => self.health_check = true,
             Normalized::Handshake(_) => self.validation = true,

@@ -223,6 +223,17 @@ impl<'a> Item<'a> {
         number.or_else(|| self.expected(&format!("a whole number from {} to {}", range.start(), range.end())))
     }
 
+    /// A number from 0 to 1.
+    pub(super) fn fraction(&self) -> Option<f64> {
+        let text = match self.value {
+            DeValue::Integer(number) => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            _ => "",
+        };
+        let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+        number.or_else(|| self.expected("a number from 0 to 1, such as 0.01"))
+    }
+
     /// A number with one of these units, in `range`.
     pub(super) fn quantity(&self, unit: Unit, range: &RangeInclusive<u64>) -> Option<u64> {
         let read = match self.value {

@@ -13,6 +13,7 @@ use super::section::Section;
 use super::sources::{self, Source, named_sources};
 use super::stores::{Audit, Dedupe, Quarantine, Queue, QueueKind, Redis, Spool, Store};
 use super::subscription::{self, Subscriptions};
+use super::traces::Tracing;
 use super::units::Unit;
 use super::values::folder;
 use super::{KeyPositions, Located, UnparsedLines, http_queue, print};
@@ -42,6 +43,8 @@ table! {
         quarantine: Quarantine = section(), by_key;
         /// The subscriptions that sources declare.
         subscriptions: Subscriptions = section(), by_key;
+        /// Sends spans of requests to an OpenTelemetry collector.
+        tracing: Tracing = section(), by_key;
         /// Providers that are not built in, and changed ones.
         providers: Vec<Definition> = definitions(), by_key;
         /// One table for each source. Its name appears in metrics, the reject log and events.

@@ -214,14 +214,11 @@ pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
 }
 
 /// The full names of keys that only a later or an earlier version has, and what to do instead.
-const OF_OTHER_VERSIONS: [(&str, &str); 2] = [
-    ("tracing", "not yet in this version; leave it out"),
-    (
-        "audit.ship",
-        "this version has no such key; to have the reject log elsewhere too, let rsyslog, Vector or Fluent Bit read \
-         data_dir/audit/*.jsonl; deploy/reject-log has a config for each",
-    ),
-];
+const OF_OTHER_VERSIONS: [(&str, &str); 1] = [(
+    "audit.ship",
+    "this version has no such key; to have the reject log elsewhere too, let rsyslog, Vector or Fluent Bit read \
+     data_dir/audit/*.jsonl; deploy/reject-log has a config for each",
+)];
 
 #[cfg(test)]
 mod tests {

@@ -64,6 +64,11 @@ pub(super) fn whole<N: Integer>(range: RangeInclusive<u64>, default: N) -> Value
     value(allowed, default, read, |number| (*number).try_into().unwrap_or(u64::MAX).to_string())
 }
 
+/// A number from 0 to 1.
+pub(super) fn fraction(default: f64) -> ValueKind<f64> {
+    value("0 to 1", default, |item| item.fraction(), f64::to_string)
+}
+
 /// A size in `range`, in bytes.
 pub(super) fn size<N: Integer>(range: RangeInclusive<u64>, default: N) -> ValueKind<N> {
     let allowed = within(&range, |size| Unit::Size.show(size));

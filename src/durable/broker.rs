@@ -53,6 +53,9 @@ pub enum Broker {
     Scripted(scripted::Scripted),
 }
 
+/// The header or property that carries an event's trace to its consumer.
+const TRACEPARENT: &str = "traceparent";
+
 /// The settings of a broker.
 #[derive(Clone, Debug)]
 pub struct Options {

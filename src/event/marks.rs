@@ -1,8 +1,10 @@
 //! Changes an event after it was written: another body came first, it was in the quarantine, or it is replayed.
 //!
-//! Keeps true: the text stays the same, except for the id and one more attribute before `data`.
+//! Keeps true: the text stays the same, except for the id and one more attribute. That stands before `traceparent`, which
+//! is the last one before `data`.
 
 use super::{BodyHash, Event};
+use crate::base::trace_context::TraceContext;
 
 impl Event {
     /// The event as the second or a later body with its identity. The id gets `~` and 8 hex digits of the body's
@@ -25,15 +27,28 @@ impl Event {
         self.marked(self.id.clone(), REPLAYED)
     }
 
-    /// With an id that starts with the current id, and one more attribute at the end.
+    /// The value of `traceparent`, if the event has one.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.json.get(self.traceparent_start()?..)?.get(TRACEPARENT.len()..)?.get(..TraceContext::LENGTH)
+    }
+
+    /// The position of the key `"traceparent"`. Its value has a fixed length. No other value ends so: a quote in it would
+    /// be escaped.
+    fn traceparent_start(&self) -> Option<usize> {
+        let start = self.data_start.checked_sub(TRACEPARENT.len() + TraceContext::LENGTH + "\",".len())?;
+        self.json.get(start..)?.starts_with(TRACEPARENT).then_some(start)
+    }
+
+    /// With an id that starts with the current id, and one more attribute.
     fn marked(&self, id: String, mark: &str) -> Event {
         let suffix = &id[self.id.len()..];
         let mut json = String::with_capacity(self.json.len() + suffix.len() + mark.len());
         json.push_str(&self.json[..self.id_end]);
         json.push_str(suffix);
-        json.push_str(&self.json[self.id_end..self.data_start]);
+        let at = self.traceparent_start().unwrap_or(self.data_start);
+        json.push_str(&self.json[self.id_end..at]);
         json.push_str(mark);
-        json.push_str(&self.json[self.data_start..]);
+        json.push_str(&self.json[at..]);
         Event {
             json,
             id_end: self.id_end + suffix.len(),
@@ -52,6 +67,7 @@ pub fn conflict_id(id: &str, body: &BodyHash) -> String {
 }
 
 const REPLAYED: &str = "\"replayed\":true,";
+const TRACEPARENT: &str = "\"traceparent\":\"";
 
 #[cfg(test)]
 mod tests {
@@ -74,6 +90,28 @@ mod tests {
         assert_eq!((&kept["quarantined"], &kept["conflict"]), (&true.into(), &true.into()));
         let third = second.conflicting(&body);
         serde_json::from_str::<serde_json::Value>(&third.json).unwrap();
+    }
+
+    #[test]
+    fn marks_stand_before_the_trace_and_leave_it() {
+        let trace = TraceContext { sampled: true, ..TraceContext::root([0xab; 16], [0xcd; 8]) };
+        let traced = Event::of_trace("evt-1", "{}", Some(trace));
+        assert_eq!(traced.traceparent(), Some(&*trace.to_string()));
+        let marked = traced.quarantined().conflicting(&BodyHash::of(b"other")).replayed();
+        let end = format!(
+            "\"quarantined\":true,\"conflict\":true,\"replayed\":true,\"traceparent\":\"{trace}\",\"data\":{{"
+        );
+        assert!(marked.json.contains(&end), "{}", marked.json);
+        for event in [&marked, &marked.replayed(), &Event::parse(marked.json.clone()).unwrap().0] {
+            assert_eq!((event.traceparent(), &event.json), (Some(&*trace.to_string()), &marked.json));
+        }
+        // A payload or an id that looks like one is none.
+        let written = format!("\"traceparent\":\"{trace}\",");
+        for id in [written.as_str(), &written.replace('"', "\\\""), "evt-1"] {
+            let event = Event::with_payload(id, &format!("{{{written}\"data\":1}}"));
+            assert_eq!(event.traceparent(), None, "{}", event.json);
+            assert_eq!(event.conflicting(&BodyHash::of(b"other")).traceparent(), None);
+        }
     }
 
     #[test]

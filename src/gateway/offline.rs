@@ -114,6 +114,7 @@ impl OfflineGateway {
             audit,
             quarantine,
             sequences: Arc::default(),
+            traces: None,
             metrics,
             readiness: readiness.clone(),
             clock,

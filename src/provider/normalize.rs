@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hyper::header::CONTENT_TYPE;
 use jiff::Timestamp;
 
+use crate::base::trace_context::TraceContext;
 use crate::config::definitions::BodyForm;
 use crate::event::attribute::fits_an_id;
 use crate::event::{Attributes, BodyHash, Event, Identity, Payload, digest_of_parts};
@@ -26,6 +27,8 @@ pub struct DeliveryOrigin<'a> {
     pub path: &'a Arc<str>,
     /// Its provider.
     pub provider: &'static Provider,
+    /// The trace of the request that brought it, when tracing is on.
+    pub trace: Option<TraceContext>,
 }
 
 /// A delivery in canonical terms.
@@ -219,6 +222,7 @@ fn event(
         provider: origin.provider.name,
         sequence: parsed.sequence,
         verified_by: verified.by().as_str(),
+        trace: origin.trace,
         event: parsed.kind.as_deref().filter(|kind| !kind.is_empty()),
         tenant: parsed.tenant.as_ref().map(pair),
         related: parsed.related.iter().map(pair).collect(),

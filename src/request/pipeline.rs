@@ -14,6 +14,7 @@ mod quarantined;
 mod reconciled;
 mod runtime_config;
 mod spool_observer;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ use crate::durable::spool::Enqueuer;
 use crate::observe::admin::Readiness;
 use crate::observe::audit::{Audit, Reject};
 use crate::observe::metrics::Metrics;
+use crate::observe::traces::{Stage, Traces};
 use crate::provider::normalize::{Normalized, NormalizedEvent};
 use crate::provider::signature::SignedRequest;
 use crate::request::admission::{self, in_flight::InFlightPermit};
@@ -64,6 +66,8 @@ pub struct Pipeline {
     pub sequences: Arc<Sequences>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Takes the spans of requests; none without `tracing.otlp`.
+    pub traces: Option<Traces>,
     /// Whether the gateway is ready or draining.
     pub readiness: Arc<Readiness>,
     /// The clock.
@@ -151,6 +155,7 @@ impl Pipeline {
         context.enforce(admission::check_rate(&source, one)).map_err(refused)?;
         admission::check_encoding(&context.head.headers).map_err(refused)?;
         let mut permit = rules.in_flight.acquire(&source.name, one).map_err(refused)?;
+        context.stage(Stage::Body);
         let edge = &rules.edge;
         // The request timeout may be shorter than the body timeout.
         let within = match edge.request_timeout {
@@ -183,6 +188,7 @@ impl Pipeline {
             Method::OPTIONS => return handshake::validation(source, context),
             _ => {}
         }
+        context.stage(Stage::Verify);
         if let Some(answered) = handshake::posted(source, context) {
             return answered;
         }
@@ -195,11 +201,14 @@ impl Pipeline {
             public_url: context.rules.edge.public_url.as_ref().map_or("", |url| &url.value),
         };
         let redactor = &context.rules.routes.redactor;
-        let delivery = Delivery { source, request, received: context.received, redactor, counted: true };
+        let received = context.received;
+        let delivery =
+            Delivery { source, request, received, redactor, counted: true, context: Some(context) };
         match delivery.read(&|checked| context.enforce(checked))? {
             Normalized::HealthCheck => Ok(Outcome::Ignored),
             Normalized::Handshake(answer) => handshake::verified(answer),
             Normalized::Event(forward) => {
+                context.stage(Stage::Enqueue);
                 self.enqueue_event(source, context, *forward, body.len(), permit).await
             }
             Normalized::Events(events) => self.enqueue_events(source, context, events, body.len()).await,
@@ -218,6 +227,7 @@ impl Pipeline {
         if events.is_empty() {
             return Ok(Outcome::Ignored);
         }
+        context.stage(Stage::Enqueue);
         let deadline = context.rules.edge.request_timeout;
         let mut ids = Vec::with_capacity(events.len());
         let mut any_new = false;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream;
 use hookgate::base::clock;
+use hookgate::base::trace_context::TraceContext;
 use hookgate::config::queue_name::{PlaceholderValues, QueueName};
 use hookgate::config::secret::Secret;
 use hookgate::durable::broker::{Broker, Message, Options, PublishError, Watch, amqp, nats};
@@ -112,6 +113,7 @@ fn event(id: &str, kind: &'static str, size: usize) -> Event {
         provider: "basiq",
         sequence: None,
         verified_by: "standard-webhooks",
+        trace: Some(TraceContext::root([0xab; 16], [0xcd; 8])),
         event: None,
         tenant: None,
         related: vec![],
@@ -141,6 +143,7 @@ async fn nats_has_what_it_confirmed_once() {
     assert_eq!(ids(&messages), ["first", "line%0Abreak"]);
     assert_eq!(messages[0].name, "hooks.basiq.kyc.verified");
     assert_eq!(messages[0].header("content-type"), "application/cloudevents+json");
+    assert_eq!(Some(messages[0].header("traceparent")), first.traceparent());
     assert_eq!(messages[0].body, first.json);
     assert_eq!(messages[1].name, "hooks.basiq.unmapped.a._.b");
     to.broker.close().await;
@@ -363,6 +366,7 @@ async fn rabbitmq_has_what_it_confirmed(server: &Rabbitmq) {
         ("app-id", "hookgate"),
         ("delivery-mode", "2"),
         ("exchange", "basiq.taken"),
+        ("traceparent", first.traceparent().unwrap()),
     ] {
         assert_eq!(message.header(name), value, "{name}");
     }
@@ -585,6 +589,7 @@ mod kafka {
         assert_eq!(ids(&taken), ["first"]);
         assert_eq!(taken[0].header("key"), "user/7");
         assert_eq!(taken[0].header("content-type"), "application/cloudevents+json");
+        assert_eq!(Some(taken[0].header("traceparent")), first.traceparent());
         assert_eq!(taken[0].body, first.json);
         to.broker.close().await;
     }

@@ -10,10 +10,11 @@ use support::{
     basiq_about, until,
 };
 
-/// A gateway before a broker, with two sources of one provider.
+/// A gateway before a broker, with two sources of one provider. It traces where it can; no collector is there.
 fn over(kind: &str, url: &str) -> Home {
-    Home::embedded()
-        .with("queue.kind", kind)
+    let home = Home::embedded();
+    let home = if cfg!(feature = "otlp") { home.with("tracing.otlp", "http://127.0.0.1:1") } else { home };
+    home.with("queue.kind", kind)
         .with("queue.url", url)
         .with("sources.basiq-two.provider", "basiq")
         .with("sources.basiq-two.secrets", vec![STANDARD_SECRET])
@@ -51,6 +52,8 @@ fn assert_events(messages: &[Taken], ids: &[String]) {
     for (event, message) in events.iter().zip(messages) {
         assert!(schema.is_valid(event), "{event}");
         assert_eq!(message.header("content-type"), "application/cloudevents+json");
+        let trace = event.get("traceparent").map_or("", |trace| trace.as_str().unwrap());
+        assert_eq!((message.header("traceparent"), trace.is_empty()), (trace, !cfg!(feature = "otlp")));
     }
     assert_eq!(support::ids(&events), ids);
     let of = |attribute: &str| events.iter().map(|event| event[attribute].clone()).collect::<Vec<_>>();

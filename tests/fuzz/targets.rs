@@ -151,7 +151,7 @@ fn read_as(provider: &'static Provider, request: SignedRequest<'_>) {
         let document = Document::of(provider, &request);
         let contents = normalize::read(provider, &verified, &request, &document).unwrap();
         let path: Arc<str> = "/hooks/fuzzed".into();
-        let origin = DeliveryOrigin { source: "fuzzed", path: &path, provider };
+        let origin = DeliveryOrigin { source: "fuzzed", path: &path, provider, trace: None };
         let at = jiff::Timestamp::from_second(seconds).unwrap();
         match normalize::normalize(&origin, &verified, &document, &contents, at) {
             Normalized::Event(forward) => vec![*forward],

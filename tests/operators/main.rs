@@ -16,5 +16,7 @@ mod reconcile;
 mod reload;
 mod subscriptions;
 mod takeover;
+#[cfg(feature = "otlp")]
+mod traces;
 mod verify;
 mod verify_defined;

@@ -235,7 +235,7 @@ fn read(provider: &'static Provider, delivery: &Delivery) -> Result<Value, Strin
     let contents =
         normalize::read(provider, &verified, &request, &document).map_err(|error| error.to_string())?;
     let path = Arc::from("/hooks/acme");
-    let origin = DeliveryOrigin { source: "acme", path: &path, provider };
+    let origin = DeliveryOrigin { source: "acme", path: &path, provider, trace: None };
     let at = Timestamp::from_second(NOW).unwrap();
     let age = verified.signed().and_then(|signed| signed.age);
     let events = match normalize::normalize(&origin, &verified, &document, &contents, at) {

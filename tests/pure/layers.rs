@@ -36,6 +36,7 @@ const LAYERS: &[&[&str]] = &[
     &["observe"],
     &["observe::audit"],
     &["observe::admin"],
+    &["observe::traces"],
     &["observe::metrics", "observe::telemetry"],
     &["net"],
     &["net::tls"],
@@ -43,7 +44,7 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["config::secret", "config::queue_name"],
     &["base"],
-    &["base::causes", "base::clock", "base::peer", "base::reason", "base::runtime"],
+    &["base::causes", "base::clock", "base::peer", "base::reason", "base::runtime", "base::trace_context"],
     &["base::file", "base::label"],
 ];
 

@@ -126,7 +126,7 @@ impl Attempt {
             }
         };
         let path: Arc<str> = format!("/hooks/{}", provider.name).into();
-        let origin = DeliveryOrigin { source: provider.name, path: &path, provider };
+        let origin = DeliveryOrigin { source: provider.name, path: &path, provider, trace: None };
         match normalize::normalize(&origin, &verified, &document, &contents, at) {
             Normalized::HealthCheck => {
                 findings.outcome = "a health check: answered, not forwarded".to_owned()

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-use lapin::types::ShortString;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, ErrorKind};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::health::{BrokerHealth, Lookup};
-use super::{Message, OpenError, Options, PublishError, Watch};
+use super::{Message, OpenError, Options, PublishError, TRACEPARENT, Watch};
 use crate::config::queue_name::QueueName;
 
 use link::{ChannelPool, Reconnector};
@@ -161,12 +161,17 @@ impl Amqp {
 
 /// Publishes on a channel that carries no other message, and awaits the confirm.
 async fn send(channel: &Channel, exchange: ShortString, of: Message<'_>) -> lapin::Result<Confirmation> {
-    let properties = BasicProperties::default()
+    let mut properties = BasicProperties::default()
         .with_message_id(message_id(of.id))
         .with_content_type("application/cloudevents+json".into())
         .with_type(cut(&of.event.kind))
         .with_app_id("hookgate".into())
         .with_delivery_mode(PERSISTENT);
+    if let Some(trace) = of.event.traceparent() {
+        let mut headers = FieldTable::default();
+        headers.insert(TRACEPARENT.into(), AMQPValue::LongString(trace.into()));
+        properties = properties.with_headers(headers);
+    }
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let body = of.event.json.as_bytes();
     channel.basic_publish(exchange, cut(&of.event.kind), options, body, properties).await?.await

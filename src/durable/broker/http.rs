@@ -20,7 +20,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, Url, retry};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use self::answer::Answer;
 use self::destination::Ended;
-use super::{Message, OpenError, PublishError, Watch};
+use super::{Message, OpenError, PublishError, TRACEPARENT, Watch};
 use crate::base::causes::causes;
 use crate::base::clock::{self, Clock};
 use crate::observe::admin::QueueState;
@@ -102,6 +102,8 @@ impl Http {
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
+        let trace = message.event.traceparent().and_then(|trace| HeaderValue::from_str(trace).ok());
+        headers.extend(trace.map(|trace| (HeaderName::from_static(TRACEPARENT), trace)));
         let (id, json) = (&message.event.id, &message.event.json);
         signature::add(&mut headers, &route.keys, id, json, self.clock.now())
             .map_err(|why| PublishError::Unacceptable(why.to_string()))?;

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use self::producers::{Idempotent, Producers};
 use super::health::BrokerHealth;
-use super::{Message, OpenError, Options, PublishError, Watch};
+use super::{Message, OpenError, Options, PublishError, TRACEPARENT, Watch};
 use crate::config::queue_name::{Part, QueueName};
 use crate::config::secret::Secret;
 
@@ -77,11 +77,15 @@ impl Kafka {
             return Err(PublishError::Unreachable);
         }
         let topic = self.topic.fill(message.names);
+        let mut headers = OwnedHeaders::new()
+            .insert(Header { key: "content-type", value: Some("application/cloudevents+json") });
+        if let Some(trace) = message.event.traceparent() {
+            headers = headers.insert(Header { key: TRACEPARENT, value: Some(trace) });
+        }
         let record = || {
-            FutureRecord::to(&topic).key(&message.event.partition_key).payload(&message.event.json).headers(
-                OwnedHeaders::new()
-                    .insert(Header { key: "content-type", value: Some("application/cloudevents+json") }),
-            )
+            let of_event =
+                FutureRecord::to(&topic).key(&message.event.partition_key).payload(&message.event.json);
+            of_event.headers(headers.clone())
         };
         let (mut producer, confirmed) = (self.producers.current(), self.producers.confirmed());
         let mut produced = produce(&producer, record());

@@ -30,7 +30,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::health::{BrokerHealth, Lookup};
-use super::{Message, OpenError, Options, PublishError, Watch};
+use super::{Message, OpenError, Options, PublishError, TRACEPARENT, Watch};
 use crate::base::clock;
 use crate::config::queue_name::{Part, QueueName};
 use crate::config::secret::Secret;
@@ -126,10 +126,13 @@ impl Nats {
         if subject.len() > MAX_SUBJECT {
             return Err(PublishError::Unacceptable(format!("its subject is over {MAX_SUBJECT} bytes long")));
         }
-        let publish = PublishMessage::build()
+        let mut publish = PublishMessage::build()
             .message_id(header_value(message.id))
             .header("Content-Type", "application/cloudevents+json")
             .payload(message.event.json.clone().into());
+        if let Some(trace) = message.event.traceparent() {
+            publish = publish.header(TRACEPARENT, trace);
+        }
         let confirmed = async { self.jetstream.send_publish(subject.clone(), publish).await?.await };
         let answer = tokio::select! {
             biased;

@@ -16,6 +16,8 @@ metrics! {
         reloads: By<ReloadResult, IntCounter> = "hookgate_config_reloads_total" by result;
         /// 1 where a server's own setting, or its absence, puts events at risk.
         unsafe_settings: Open<IntGauge> = "hookgate_unsafe_settings" by setting;
+        /// Spans that were not sent: the collector is down or too slow.
+        pub spans_dropped: IntCounter = "hookgate_tracing_spans_dropped_total";
     }
 }
 

@@ -13,14 +13,16 @@ use hyper::http::request::Parts;
 use hyper::{Response, Version};
 use jiff::Timestamp;
 
+use super::trace::RequestTrace;
 use super::{Pipeline, RuntimeConfig, health};
 use crate::base::clock;
 use crate::base::label::UNKNOWN;
-use crate::base::peer::{Peer, forwarded};
+use crate::base::peer::{self, Peer, forwarded};
 use crate::base::reason::{Note, Reason};
 use crate::event::BodyHash;
 use crate::observe::audit::{self, Reject};
 use crate::observe::metrics::OutcomeLabel;
+use crate::observe::traces::Stage;
 use crate::provider::signature::{fingerprint, without_signatures};
 use crate::request::answer::{self, Body};
 use crate::request::outcome::{Outcome, Rejection};
@@ -43,6 +45,8 @@ pub struct RequestContext {
     near_miss: Option<Arc<Source>>,
     /// Whether an HTTP/1.x connection must close after the answer, because the next request cannot be found.
     pub close_connection: bool,
+    /// Its trace; none while tracing is off.
+    pub(super) trace: Option<RequestTrace>,
     observed: Mutex<Vec<Observed>>,
     started: Instant,
     in_flight: prometheus::IntGauge,
@@ -65,6 +69,11 @@ impl RequestContext {
         let in_flight = pipeline.metrics.edge.in_flight.clone();
         in_flight.inc();
         let received = pipeline.clock.now();
+        // Before X-Forwarded-For replaces the address of the connection.
+        let trusts_its_trace =
+            || !peer.client_unknown && peer::within(peer.address, &rules.edge.trusted_proxies);
+        let trace = rules.sampler.as_ref();
+        let trace = trace.map(|sampler| RequestTrace::begin(sampler, &head.headers, trusts_its_trace()));
         let hops = head.headers.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
         if !peer.client_unknown {
             peer.address = forwarded::client(peer.address, hops, &rules.edge.trusted_proxies);
@@ -79,6 +88,7 @@ impl RequestContext {
             source,
             near_miss,
             close_connection,
+            trace,
             observed,
             started,
             in_flight,
@@ -129,6 +139,7 @@ impl RequestContext {
         body: Option<&Bytes>,
         outcome: Outcome,
     ) -> Response<Body> {
+        self.stage(Stage::Answer);
         let reject = match &outcome {
             Outcome::Rejected(rejection) => {
                 self.metrics().rejected(rejection.reason);
@@ -156,6 +167,11 @@ impl RequestContext {
         let mut answer = answer::render(&outcome, &reject, allow);
         if self.close_connection || pipeline.readiness.draining() {
             close_after(&mut answer, self.head.version);
+        }
+        if let Some(traces) = &pipeline.traces
+            && let Some(span) = self.span(&outcome, answer.status(), body.map(Bytes::len))
+        {
+            traces.record(span);
         }
         answer
     }

@@ -4,8 +4,10 @@
 
 use jiff::Timestamp;
 
+use super::RequestContext;
 use crate::base::reason::Reason;
 use crate::config::secret::Redactor;
+use crate::observe::traces::Stage;
 use crate::provider::normalize::{self, DeliveryOrigin, Document, Normalized, ParsedBody};
 use crate::provider::signature::{self, SignatureError, SignedRequest, Verified};
 use crate::request::outcome::Rejection;
@@ -19,6 +21,8 @@ pub(super) struct Delivery<'a> {
     pub(super) redactor: &'a Redactor,
     /// Whether the source's series count the results.
     pub(super) counted: bool,
+    /// The request that brought it now. None: it was kept in the quarantine.
+    pub(super) context: Option<&'a RequestContext>,
 }
 
 impl<'a> Delivery<'a> {
@@ -26,10 +30,15 @@ impl<'a> Delivery<'a> {
     pub(super) fn read(&self, enforce: &Enforce<'_>) -> Result<Normalized, Rejection> {
         let source = self.source;
         let verified = self.authenticate(enforce)?;
+        if let Some(context) = self.context {
+            context.stage(Stage::Normalize);
+        }
         let document = Document::of(source.provider, &self.request);
         let contents = normalize::read(source.provider, &verified, &self.request, &document)?;
         enforce(subscription_allowed(source, &contents))?;
-        let origin = DeliveryOrigin { source: &source.name, path: &source.path, provider: source.provider };
+        let trace = self.context.and_then(RequestContext::trace_context);
+        let origin =
+            DeliveryOrigin { source: &source.name, path: &source.path, provider: source.provider, trace };
         let normalized = normalize::normalize(&origin, &verified, &document, &contents, self.received);
         if let (Normalized::Event(forward), Ok(payload)) = (&normalized, &contents.payload)
             && self.counted

@@ -184,5 +184,5 @@ fn verified(
     let redactor = &rules.routes.redactor;
     let public_url = rules.edge.public_url.as_ref().map_or("", |url| &url.value);
     let request = SignedRequest { headers, body, method, target, public_url };
-    Delivery { source, request, received, redactor, counted }.read(&enforce)
+    Delivery { source, request, received, redactor, counted, context: None }.read(&enforce)
 }

@@ -113,7 +113,12 @@ impl Pipeline {
         let document = Document::of(source.provider, &request);
         let contents = normalize::read(source.provider, &verified, &request, &document)
             .map_err(|why| Rejection::from(why).detail)?;
-        let origin = DeliveryOrigin { source: &source.name, path: &source.path, provider: source.provider };
+        let origin = DeliveryOrigin {
+            source: &source.name,
+            path: &source.path,
+            provider: source.provider,
+            trace: None,
+        };
         match normalize::normalize(&origin, &verified, &document, &contents, self.clock.now()) {
             // The log may have written the payload anew, so its bytes cannot tell whether the event is known.
             Normalized::Event(event) if event.identity_needs_body => {

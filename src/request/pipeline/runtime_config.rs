@@ -16,6 +16,7 @@ use crate::config::{Config, Edge, Problem};
 use crate::net::tls;
 use crate::observe::admin::AdminRules;
 use crate::observe::metrics::Metrics;
+use crate::observe::traces::Sampler;
 use crate::request::admission::in_flight::InFlightLimit;
 use crate::request::source::{Routes, Source};
 
@@ -29,6 +30,8 @@ pub struct RuntimeConfig {
     pub in_flight: InFlightLimit,
     /// None for plain HTTP.
     pub tls: Option<tls::Server>,
+    /// Decides which traces are sampled; none while tracing is off.
+    pub sampler: Option<Sampler>,
     /// The config of the admin listener.
     pub admin: AdminRules,
     /// Cancelled when a reload changes how the client address is determined. Connections then close after their current
@@ -70,8 +73,9 @@ impl RuntimeConfig {
         );
         problems.sort();
         problems.dedup();
+        let sampler = config.tracing.otlp.as_ref().map(|_| Sampler::new(config.tracing.sample));
         let stale = Arc::default();
-        RuntimeConfig { routes, edge: config.edge.clone(), in_flight, tls, admin, stale }
+        RuntimeConfig { routes, edge: config.edge.clone(), in_flight, tls, sampler, admin, stale }
     }
 
     /// Adopts the connections of `before` if both determine the client address in the same way. Returns whether it did.

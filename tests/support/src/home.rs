@@ -177,6 +177,11 @@ impl Home {
         self.spawn(&mut serve)
     }
 
+    /// The same by a [`Home::command`] of the test's own, such as one with another environment.
+    pub fn start_command(&self, serve: &mut Command) -> Starting {
+        self.spawn(serve)
+    }
+
     /// The same under a limit, written as for `ulimit`: `-n 100` allows 100 open files.
     pub fn start_limited(&self, limit: &str) -> Starting {
         let gateway = self.command(&["serve", "--json"]);

@@ -11,6 +11,8 @@ mod answer;
 pub mod blocking;
 mod client;
 mod cluster;
+#[cfg(feature = "otlp")]
+mod collector;
 mod delivery;
 mod disk;
 mod gateway;
@@ -41,6 +43,8 @@ use serde_json::Value;
 pub use answer::Answer;
 pub use client::Client;
 pub use cluster::Cluster;
+#[cfg(feature = "otlp")]
+pub use collector::{Answering, Collector, TakenSpan};
 pub use delivery::*;
 pub use disk::SmallDisk;
 pub use gateway::{Gateway, Starting};

@@ -164,12 +164,15 @@ impl Rabbitmq {
             let of = &message.properties;
             let text =
                 |text: &Option<lapin::types::ShortString>| text.as_ref().map(|t| t.as_str().to_owned());
+            let table =
+                |name: &str| Some(of.headers().as_ref()?.inner().get(name)?.as_long_string()?.to_string());
             let headers = [
                 ("content-type", text(of.content_type())),
                 ("type", text(of.kind())),
                 ("app-id", text(of.app_id())),
                 ("delivery-mode", of.delivery_mode().map(|mode| mode.to_string())),
                 ("exchange", Some(message.exchange.to_string())),
+                ("traceparent", table("traceparent")),
             ];
             let headers = headers.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
             messages.push(Taken {
