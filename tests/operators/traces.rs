@@ -1,10 +1,17 @@
 //! Spans of requests, as a collector gets them, and the trace that an event carries on.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
 use support::*;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 const FORGED: &str = "aHVzaGh1c2hodXNoaHVzaGh1c2hodXNoaHVzaGh1c2g=";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
@@ -385,4 +392,56 @@ async fn the_events_of_one_delivery_share_its_trace() {
     let events = home.events();
     assert_eq!(events.len(), 2);
     assert!(events.iter().all(|event| traceparent(event) == span.traceparent()));
+}
+
+#[tokio::test]
+async fn spans_go_over_tls_to_a_collector_that_the_system_trusts() {
+    let collector = Collector::start().await;
+    let (url, certificate, _tasks) = behind_tls(&collector).await;
+    let home = traced(&collector).with("tracing.otlp", url);
+    let gateway = home.serve().await;
+    gateway.deliver(&basiq("untrusted")).await.assert_accepted("untrusted");
+    let dropped = "hookgate_tracing_spans_dropped_total";
+    until("its spans are dropped", async || gateway.metric(dropped).await > 0.0).await;
+    assert_eq!(collector.spans().len(), 0);
+    drop(gateway);
+
+    let mut serve = home.command(&["serve", "--json"]);
+    serve.env("SSL_CERT_FILE", home.write("authority.pem", certificate));
+    let gateway = home.start_command(&mut serve).listens().await;
+    until("the gateway is ready", async || gateway.ready().await).await;
+    gateway.deliver(&basiq("trusted")).await.assert_accepted("trusted");
+    let [span] = &collector.has_requests(1).await[..] else { panic!() };
+    assert_eq!(span.attribute("cloudevents.event_id"), "trusted");
+}
+
+/// The URL of a collector behind TLS, and its certificate as PEM. The tasks end when they are dropped.
+async fn behind_tls(collector: &Collector) -> (String, String, JoinSet<()>) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let mut config = builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let tls = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let to = collector.address();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            let tls = tls.clone();
+            connections.spawn(async move {
+                let (Ok(mut client), Ok(mut server)) =
+                    (tls.accept(client).await, TcpStream::connect(to).await)
+                else {
+                    return;
+                };
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (url, made.cert.pem(), tasks)
 }

@@ -73,7 +73,7 @@ impl<S: Sink> Export<S> {
                 biased;
                 () = stop.cancelled() => break,
                 total = self.throttle.wait_until_quiet() => {
-                    tracing::info!(failures = total, "spans are sent again");
+                    tracing::info!(times = total, "spans are no longer dropped");
                     continue;
                 }
                 first = self.waiting.recv() => first,
