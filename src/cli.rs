@@ -1,6 +1,7 @@
 //! The commands, one file each.
 //!
-//! Keeps true: the exit code is 0 for success, 1 for a reported failure, 2 for wrong usage. Output is text for people,
+//! Keeps true: the exit code is 0 for success, 1 for a reported failure, 2 for wrong usage. A command may add
+//! one, and says so in its help. Output is text for people,
 //! or one JSON object a line under `--json`. Commands decide nothing that the gateway decides.
 
 mod act;
@@ -68,7 +69,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         log_format: Format,
     },
-    /// Start a gateway without config or services, and send it deliveries of every provider.
+    /// Start a gateway without config or services, and send it deliveries of Securitize, Anduin, Basiq, Atelio and IOF.
     Demo(demo::Demo),
     /// Print every problem of the config, and resolve every secret.
     Check(check::Check),

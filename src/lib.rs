@@ -3,14 +3,15 @@
 //!
 //! # The map
 //!
-//! A folder may use the folders below it, and a module the modules below it in its folder. `tests/pure/layers.rs`
-//! enforces this.
+//! A folder may use the folders that this map lists further down, and a module the modules further down in its folder.
+//! `tests/pure/layers.rs` enforces this, and at most 400 lines a file. "Keeps true" at the head of a file lists its
+//! invariants.
 //!
 //! ```text
 //! cli            the commands, one file each
 //! gateway        builds all parts; start order, reload, drain order
 //!   live           warns about risky settings of Redis and the brokers
-//! subscriptions  the provider's side: what the config declares, and the provider's API
+//! subscriptions  at the providers' APIs: what the config declares, against what they have
 //!   rules          what a declared subscription must have, by its provider
 //!   catch_up       what the API tells about events that never arrived
 //! edge           accept loop, PROXY protocol, connection limits, deadlines, HTTP/1.1 and HTTP/2, drain
@@ -52,6 +53,21 @@
 //! the body, verifies the raw bytes (`provider::signature`) and normalizes them to an event (`provider::normalize`).
 //! Then it enqueues the event (`durable::spool`): to the inbox, else to disk. The result becomes an `outcome`, which is
 //! counted and rendered. A refusal is also recorded.
+//!
+//! # To change something
+//!
+//! `HOOKGATE_BLESS=1 tests/run --test pure` writes the tables of the READMEs and the expected lines of `check` anew.
+//! Read the diff.
+//!
+//! - A provider: `src/provider/README.md`.
+//! - A metric: a row in the file of [`observe::metrics`] that has its labels, and the call that counts.
+//! - A reason: a row of [`base::reason::Reason`], the row of the README at the same position (by hand), `REASONS` in
+//!   `tests/edge/answers.rs`. The alerts and dashboards in `deploy/` select some reasons by name: decide about each.
+//! - A config key: a row of its `table!` in [`config`], `config/full.toml`, a file in `tests/config/invalid`.
+//! - A command: a file in [`cli`], a variant of its `Command`, a row of the README.
+//! - A kind of queue: [`durable::broker`] says what one must do. Its keys and URLs are in `config/stores.rs`,
+//!   `config/urls.rs` and `config/http_queue.rs`. `gateway/stores.rs` opens it, `gateway/live.rs` checks its settings.
+//!   Tests: `tests/brokers`, `tests/chaos`, and its server in `tests/support`.
 
 // Tests may unwrap and need no docs, so these are the library's lints and not the package's.
 #![warn(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]

@@ -2,7 +2,7 @@
 //!
 //! Keeps true: a provider is pure (no IO, no clock). It defines how its deliveries are signed, what identifies an event,
 //! and how a payload reads in canonical terms. Reading a JSON object never fails: fields that cannot be read are left
-//! out. The folder `definitions` has the built-in definitions. `catalog` lists them, and the code that adds to seven of
+//! out. The folder `definitions` has the built-in definitions. `catalog` lists them, and the code that adds to some of
 //! them.
 
 mod anduin;

@@ -18,7 +18,7 @@ pub(super) struct Check {
     /// Also print the effective config, with secrets redacted.
     #[arg(long)]
     print: bool,
-    /// Also connect to Redis and the queue, and report unsafe settings.
+    /// Also ask Redis, the queue and the providers' APIs, and report unsafe settings and subscriptions that differ.
     #[arg(long)]
     live: bool,
 }

@@ -1,4 +1,5 @@
-//! `hookgate demo`: starts a gateway on free loopback ports and sends it deliveries of every provider.
+//! `hookgate demo`: starts a gateway on free loopback ports and sends it deliveries of each provider whose payloads
+//! code reads.
 //!
 //! Keeps true: it is the real gateway with the embedded store, reached over HTTP. It exits 1 if any answer is
 //! unexpected.
@@ -64,11 +65,11 @@ pub(super) fn run(global: &Global, demo: &Demo) -> CommandResult {
     })
 }
 
-/// A config with a source for each provider, and secrets made for this run. The file holds them as text, so that `send`
+/// A config with a source for each of these providers, and secrets made for this run. The file holds them as text, so that `send`
 /// can use it under `--keep`.
 fn demo_config() -> String {
     let mut text = "[edge]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n".to_owned();
-    for Provider { name, signing, .. } in catalog::coded() {
+    for Provider { name, signing, .. } in catalog::with_coded_payloads() {
         let hex = hex::encode(clock::random::<16>());
         let credential = match signing.schemes().first().map(|scheme| scheme.secret) {
             Some(SecretForm::Whsec) => {
@@ -109,12 +110,12 @@ impl Run<'_> {
         Ok(format!("http://{address}").parse()?)
     }
 
-    /// Sends every provider's deliveries: challenge, genuine, repeated, tampered, stale.
+    /// Sends each provider's deliveries: challenge, genuine, repeated, tampered, stale.
     async fn deliver_all(&mut self) -> Result<(), Failure> {
         let url = self.url()?;
         self.say(&format!(
             "hookgate demo: a gateway on {url}, the embedded store, {} providers.\n",
-            catalog::coded().count()
+            catalog::with_coded_payloads().count()
         ))?;
         self.say(&format!("  {:<12}{:<18}{}", "PROVIDER", "DELIVERY", "ANSWER"))?;
         let routes = Routes::build(&self.config, &Metrics::new()?, None, &mut Vec::new());

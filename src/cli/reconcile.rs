@@ -18,7 +18,7 @@ use crate::base::clock::Clock;
 use crate::config::{self, Config};
 use crate::durable::audit_ledger::acts::Done;
 use crate::gateway;
-use crate::gateway::reconcile::catching_up::{CatchingUp, Line, Summary};
+use crate::gateway::reconcile::catching_up::{CatchingUp, Line, Summary, earliest};
 use crate::gateway::reconcile::{AdmitError, Admitter};
 use crate::observe::metrics::ReconcileOutcome;
 use crate::provider::Catalog;
@@ -49,6 +49,8 @@ pub(super) fn run(global: &Global, args: &Reconcile) -> CommandResult {
     let source = source.ok_or_else(|| no_source(&config, &args.source))?;
     let (since, until) = (args.since.at(now), args.until.map_or(now, |until| until.at(now)));
     check_times(&config, (since, until), now)?;
+    let since = since.max(earliest(now, config.dedupe.window.value));
+    let until = until.min(now);
     let mut run = Run { source: &args.source, json: global.json, unread: false, failed: None };
     block_on(async {
         let log = provider_log::open(&config, source, since, until).await?;
@@ -85,6 +87,8 @@ pub(super) fn run(global: &Global, args: &Reconcile) -> CommandResult {
             source: &args.source,
             since,
             until,
+            window: config.dedupe.window.value,
+            clock: &Clock::System,
             dry_run: args.dry_run,
             canonical: &canonical,
             each: &mut each,

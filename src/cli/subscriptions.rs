@@ -19,7 +19,7 @@ use crate::provider::Catalog;
 use crate::subscriptions::api::{Registered, State};
 use crate::subscriptions::apply::{self, Line};
 use crate::subscriptions::kept::Kept;
-use crate::subscriptions::look::own_urls;
+use crate::subscriptions::owned::Owned;
 use crate::subscriptions::plan::{self, Action, Options, Step};
 use crate::subscriptions::source::SourceSubscription;
 
@@ -153,7 +153,7 @@ impl<'c> Side<'c> {
                 let detail = json!({ "url": pending.url, "events": pending.events, "answer": "lost before" });
                 print(&opened.name, (Action::Create, None, &detail), None, json)?;
             }
-            match plan::plan(&opened, &keeps, &own_urls(self.config), of.options()).await {
+            match plan::plan(&opened, &keeps, &Owned::of(self.config, &kept), of.options()).await {
                 Err(why) => {
                     failed = true;
                     complain(&opened.name, &opened.hidden.hide(&why.to_string()), json)?;
@@ -199,8 +199,8 @@ impl<'c> Side<'c> {
                     printed = line;
                 }
             };
-            let own = own_urls(self.config);
-            apply::apply(&opened, &mut kept, &own, of.options(), &self.tls, &mut out).await;
+            let owned = Owned::of(self.config, &kept);
+            apply::apply(&opened, &mut kept, &owned, of.options(), &self.tls, &mut out).await;
             printed?;
         }
         Ok(if failed { FAILED } else { OK })

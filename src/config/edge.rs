@@ -134,7 +134,8 @@ fn check_edge(edge: &mut Edge, section: &Section<'_>) {
         section.problem(section.position_of("proxy_protocol"), "proxy_protocol", what);
     }
     if peer::covers_all(&edge.trusted_proxies) {
-        let what = "trusts everybody, so any client could spoof its address; list the proxies' own networks";
+        let what =
+            "trusts every address, so any client could spoof its address; list the proxies' own networks";
         section.warning(section.position_of("trusted_proxies"), "trusted_proxies", what);
     }
     // A source that has used its own share must still find room for one body in the common half.

@@ -130,7 +130,7 @@ impl<'a> Item<'a> {
     pub(super) fn secret(&self, more: &[&str]) -> Option<Located<SecretRef>> {
         let value = match self.value {
             DeValue::String(text) if text.trim().is_empty() => {
-                self.problem(format!("an empty secret would let everybody in; expected {SECRET}"));
+                self.problem(format!("an empty secret would authenticate every client; expected {SECRET}"));
                 return None;
             }
             DeValue::String(text) => {

@@ -50,7 +50,7 @@ pub enum SecretError {
     #[error("the secret file {0} is not UTF-8 text")]
     FileNotText(String),
     /// The secret is empty.
-    #[error("the secret from {0} is empty; an empty secret would let everybody in")]
+    #[error("the secret from {0} is empty; an empty secret would authenticate every client")]
     Empty(String),
 }
 

@@ -220,7 +220,7 @@ fn check_source(source: &mut Source, section: &Section<'_>) {
         check_path(section, &source.path);
     }
     if peer::covers_all(&source.allow_ips) {
-        let what = "lets everybody in; list the sender's own networks, or leave it out";
+        let what = "allows every client; list the sender's own networks, or leave it out";
         section.warning(section.position_of("allow_ips"), "allow_ips", what);
     }
     let observe = std::mem::take(&mut source.observe);

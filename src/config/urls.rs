@@ -133,6 +133,7 @@ fn broker_form(kind: QueueKind) -> Option<&'static UrlForm> {
 /// The form of one kind of server's URLs.
 struct UrlForm {
     schemes: &'static [&'static str],
+    /// The default, which problems also show as an example.
     example: &'static str,
     /// Whether this is a valid path, without its first slash.
     path: fn(&str) -> bool,

@@ -5,6 +5,10 @@
 //! - An error never claims more about the message than is known.
 //! - Every publish ends by its deadline.
 //! - Each broker reconnects by itself, and reports to metrics and readiness whether it accepts messages.
+//!
+//! A new broker is a variant of [`Broker`] with `open`, `publish`, `set_names` and `close`, like `nats.rs`. It tells a
+//! `BrokerHealth` what happens to its connection. The [`PublishError`] decides an event's fate: an error after which the
+//! broker does not have the message ends the claim, any other keeps it. `Unacceptable` makes a dead letter at once.
 
 pub mod amqp;
 mod health;

@@ -325,3 +325,23 @@ const BUSY: Duration = Duration::from_secs(1);
 const BESIDE_CHECKPOINT_PAGES: u32 = 2048;
 /// A command may wait longer than a gateway.
 const COMMAND_BUSY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_carries_events_syncs_each_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("hookgate.db");
+        let (conn, _pairing) = open(&db, Layout::default(), "CREATE TABLE IF NOT EXISTS t (a);").unwrap();
+        let Found::Table(found) = find(&db, "t").unwrap() else { panic!("the table exists") };
+        for conn in [conn, found, join(&db, "").unwrap()] {
+            let level: i64 = conn.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+            assert_eq!(level, SYNCHRONOUS_FULL);
+        }
+    }
+
+    /// What SQLite calls `FULL`: with `NORMAL`, a power failure may lose the latest commits.
+    const SYNCHRONOUS_FULL: i64 = 2;
+}

@@ -9,8 +9,8 @@
 //! failing, the drainer tries the ones behind it singly, to tell a bad event from a dead queue.
 //!
 //! `table`: the rows. `backlog`: which sources' new events must wait. `drainer`: spool to inbox. `parallel_groups`:
-//! which events go together. `lanes`: the same for events that go to HTTP services, by URL and subject. `tries`: failures of each event. `level`: metrics and readiness. `dead`: dead letters, for
-//! the operator.
+//! which events go together. `lanes`: the same for events that go to HTTP services, by URL and subject. `tries`:
+//! failures of each event. `level`: metrics and readiness. `dead`: dead letters, for the operator.
 
 mod backlog;
 pub mod dead;

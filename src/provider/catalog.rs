@@ -59,7 +59,7 @@ pub fn built_ins() -> impl Iterator<Item = &'static Provider> {
 }
 
 /// Those whose payloads code reads.
-pub fn coded() -> impl Iterator<Item = &'static Provider> {
+pub fn with_coded_payloads() -> impl Iterator<Item = &'static Provider> {
     built_ins().filter(|provider| provider.reader.code().is_some())
 }
 
@@ -74,7 +74,7 @@ pub fn source(name: &str) -> Option<&'static str> {
 }
 
 /// What code adds to built-in definitions. A definition that is not listed here says all of its provider.
-static CODE: [&Code; 7] = [
+static CODE: &[&Code] = &[
     &securitize::CODE,
     &anduin::CODE,
     &basiq::CODE,
@@ -131,7 +131,7 @@ static BUILT_IN: LazyLock<Vec<Provider>> = LazyLock::new(|| {
 });
 
 fn code(name: &str) -> Option<&'static Code> {
-    CODE.into_iter().find(|code| code.name == name)
+    CODE.iter().copied().find(|code| code.name == name)
 }
 
 /// What was made of a definition before.
@@ -209,7 +209,7 @@ mod tests {
     fn code_adds_to_definitions_that_are_built_in_and_no_definition_takes_the_reading_from_it() {
         for code in CODE {
             let provider = built_in(code.name).unwrap_or_else(|| panic!("{}", code.name));
-            assert!(provider.code.is_some_and(|own| std::ptr::eq(own, code)), "{}", code.name);
+            assert!(provider.code.is_some_and(|own| std::ptr::eq(own, *code)), "{}", code.name);
             assert_eq!(provider.reader.code().is_some(), code.payloads.is_some(), "{}", code.name);
         }
         assert_eq!(built_ins().filter(|provider| provider.code.is_some()).count(), CODE.len());

@@ -17,14 +17,15 @@ pub struct Code {
     pub name: &'static str,
     /// Whether a source must have secrets. The grammar leaves it to the source.
     pub needs_secrets: bool,
-    /// Completes the definition's scheme.
+    /// Completes the definition's scheme, for example with a `Format` of its own. A definition with `like` does not
+    /// inherit it.
     pub scheme: Option<fn(Scheme) -> Scheme>,
     /// Reads payloads, also those of a definition like it that has no `event`. None: the definition's `event` does.
     pub payloads: Option<PayloadCode>,
-    /// Lists of signatures come as senders and proxies make them, `verifiedby` is `standard-webhooks`, and public keys
-    /// are written `whpk_`. So it is for definitions like it.
+    /// Reads lists of signatures as senders of Standard Webhooks and proxies write them. Sets `verifiedby` to
+    /// `standard-webhooks`. Takes public keys with `whpk_`. A definition with `like` inherits it.
     pub standard_webhooks: bool,
-    /// Some percent escapes of the signed URL are decoded, also for definitions like it.
+    /// Decodes some percent escapes of the signed URL. A definition with `like` inherits it.
     pub decoded_url: bool,
 }
 

@@ -153,7 +153,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// An id in a header or a query must be signed, since anybody could replay a delivery under a new one.
+    /// An id in a header or a query must be signed, since a client could replay a delivery under a new one.
     fn check_id(&mut self, rules: &'static EventRules, schemes: &'static [Scheme]) {
         // An inherited id may have lost its cover to a signature of this definition.
         let of = self.definition;
@@ -171,7 +171,7 @@ impl<'a> Compiler<'a> {
         match uncovered {
             Some(pointer) => {
                 let what = format!(
-                    "{} is not covered by `signed`, so anybody could replay a delivery under a new id: add it to signed, \
+                    "{} is not covered by `signed`, so a client could replay a delivery under a new id: add it to signed, \
                      or take an id out of the body",
                     pointer.text
                 );

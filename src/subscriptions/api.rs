@@ -5,6 +5,7 @@
 
 mod anduin;
 mod atelio;
+mod attempts;
 mod basiq;
 mod call;
 mod iof;
@@ -16,9 +17,11 @@ use futures_util::future::BoxFuture;
 use crate::base::label::{Label, labels};
 use crate::config::secret::Secret;
 use crate::provider::Provider;
+pub(super) use attempts::Attempts;
+pub use attempts::Failed;
 pub use basiq::{Message, NextPage};
-pub use call::{ApiError, Caller, Failed};
-pub(super) use call::{Attempts, client, reason};
+pub use call::{ApiError, Caller};
+pub(super) use call::{client, reason};
 
 /// The work of one call.
 pub type Answer<'a, T, E = ApiError> = BoxFuture<'a, Result<T, E>>;

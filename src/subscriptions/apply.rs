@@ -1,7 +1,8 @@
 //! Makes the provider's side as declared, step by step.
 //!
 //! Keeps true: a create is never repeated blindly. Either its idempotency key makes the repeat harmless, or the
-//! provider is looked at first. A step that fails does not stop the others, and all of it can be run again.
+//! provider is looked at first. A step that fails does not stop the others, and all of it can be run again. But what may
+//! deliver in place of a subscription is not deleted unless that one was made.
 
 mod challenge;
 
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::api::{ApiError, Attempts, Declared, Failed, Registered, SecretTold};
 use super::kept::{self, Kept, KeptSource, PendingCreate};
-use super::plan::{self, Action, Options, OwnUrls, SecretFlaw, Step};
+use super::owned::Owned;
+use super::plan::{self, Action, Options, SecretFlaw, Step};
 use super::secret_file::SecretFile;
 use super::source::SourceSubscription;
 use crate::base::clock;
@@ -31,11 +33,21 @@ pub struct Line {
     pub error: Option<String>,
 }
 
+impl Line {
+    /// A delete that has to wait.
+    fn left(step: Step) -> Line {
+        let why =
+            "not deleted: a step before it failed, and until that succeeds this one may be what delivers";
+        let id = step.registered.map(|one| one.id);
+        Line { action: step.action, id, detail: step.detail, error: Some(why.to_owned()) }
+    }
+}
+
 /// Applies one source's plan. Passes each line to `out` as it is done.
 pub async fn apply(
     source: &SourceSubscription,
     kept: &mut Kept,
-    own: &OwnUrls,
+    owned: &Owned,
     options: Options,
     tls: &Arc<ClientConfig>,
     out: &mut dyn FnMut(Line),
@@ -45,7 +57,7 @@ pub async fn apply(
         out(line);
         return;
     }
-    let steps = match plan::plan(source, &run.of, own, Options { secrets: true, ..options }).await {
+    let steps = match plan::plan(source, &run.of, owned, Options { secrets: true, ..options }).await {
         Ok(steps) => steps,
         Err(why) => {
             let error = Some(source.hidden.hide(&why.to_string()));
@@ -62,8 +74,10 @@ pub async fn apply(
             )
         });
     }
+    let mut failed = false;
     for step in steps {
-        let line = run.take(step).await;
+        let line = if failed && step.replaces { Line::left(step) } else { run.take(step).await };
+        failed |= line.error.is_some() && line.action != Action::Delete;
         out(line);
     }
 }
@@ -79,7 +93,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn take(&mut self, step: Step) -> Line {
-        let Step { action, registered, declared, secret, detail, is_drift } = step;
+        let Step { action, registered, declared, secret, detail, is_drift, .. } = step;
         let id = registered.as_ref().map(|one| one.id.clone());
         let done = match (action, registered, declared) {
             (Action::Create, _, Some(declared)) => self.create(&declared).await.map(Some),
@@ -237,11 +251,12 @@ impl Run<'_> {
     /// Sends a create again whose answer was lost, under its idempotency key.
     async fn settle_pending(&mut self, out: &mut dyn FnMut(Line)) -> Result<(), Line> {
         let Some(pending) = self.of.create.clone() else { return Ok(()) };
+        let detail = json!({ "url": pending.url, "events": pending.events, "answer": "lost before" });
+        let line = |id, error| Line { action: Action::Create, id, detail, error };
         // The kept URL has no path token, so the current one takes its place.
-        let url = if self.source.hidden.hide(&self.source.url) == pending.url {
-            self.source.url.clone()
-        } else {
-            pending.url.clone()
+        let Some(url) = self.source.with_token(&pending.url) else {
+            let why = "its URL had a path token, and the source has none now: set path_token as it was, and apply again";
+            return Err(line(None, Some(why.to_owned())));
         };
         let declared = Declared {
             scope: None,
@@ -250,8 +265,6 @@ impl Run<'_> {
             name: self.source.name.clone(),
             description: self.source.description.clone(),
         };
-        let detail = json!({ "url": pending.url, "events": pending.events, "answer": "lost before" });
-        let line = |id, error| Line { action: Action::Create, id, detail, error };
         let file = match self.reserve() {
             Ok(file) => file,
             Err(why) => return Err(line(None, Some(why))),

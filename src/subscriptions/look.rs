@@ -5,8 +5,9 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 
 use super::kept::Kept;
-use super::plan::{self, Action, Options, OwnUrls, Step};
-use super::source::{self, SourceSubscription};
+use super::owned::Owned;
+use super::plan::{self, Action, Options, Step};
+use super::source::SourceSubscription;
 use crate::base::clock::Clock;
 use crate::config::{Config, Source};
 use crate::net::tls::client;
@@ -60,17 +61,6 @@ async fn steps(
     let opened = SourceSubscription::open(config, source, catalog, tls, clock);
     let Some(source) = opened.map_err(|why| why.to_string())? else { return Ok(Vec::new()) };
     let of = kept.source(&source.name, &source.base);
-    let found = plan::plan(&source, &of, &own_urls(config), Options::default()).await;
+    let found = plan::plan(&source, &of, &Owned::of(config, kept), Options::default()).await;
     found.map_err(|why| source.hidden.hide(&why.to_string()))
-}
-
-/// The URLs of the whole config.
-pub fn own_urls(config: &Config) -> OwnUrls {
-    let declared = config.sources.iter().filter_map(|source| source.subscription.as_ref()?.url.as_ref());
-    let by_default =
-        config.sources.iter().filter_map(|source| source::public_url(config, source).ok().flatten());
-    OwnUrls {
-        public_url: config.edge.public_url.as_ref().map(|url| url.value.trim_end_matches('/').to_owned()),
-        sources: declared.map(|url| url.value.clone()).chain(by_default).collect(),
-    }
 }

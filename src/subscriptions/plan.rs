@@ -1,7 +1,8 @@
 //! Compares what a source declares with what its provider has.
 //!
 //! Keeps true: ours is a subscription whose URL is the declared one, or whose id is kept. Of others, only those under
-//! `edge.public_url` are touched, on request, and only if no source has their URL. A plan reads and changes nothing.
+//! `edge.public_url` are touched, on request, and only if no source has their URL or keeps their id. A plan reads and
+//! changes nothing.
 
 use std::collections::BTreeSet;
 
@@ -9,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::api::{ApiError, Declared, Kind, Registered, SecretTold, State};
 use super::kept::{self, KeptSource};
+use super::owned::Owned;
 use super::source::{SourceSubscription, read_secret};
 use crate::config::secret::Secret;
 use crate::event::type_pattern;
@@ -22,15 +24,6 @@ pub struct Options {
     pub recreate: bool,
     /// Whether secret files are compared.
     pub secrets: bool,
-}
-
-/// The URLs of the whole config.
-#[derive(Clone, Debug, Default)]
-pub struct OwnUrls {
-    /// `edge.public_url`.
-    pub public_url: Option<String>,
-    /// The URL of every source.
-    pub sources: Vec<String>,
 }
 
 /// What is to be done about one subscription.
@@ -71,6 +64,8 @@ pub struct Step {
     pub is_drift: bool,
     /// What to do about the secret file.
     pub secret: SecretFlaw,
+    /// Whether it deletes what may deliver in place of one that another step makes or changes.
+    pub replaces: bool,
     /// What a person reads, without path tokens.
     pub detail: Value,
 }
@@ -105,6 +100,9 @@ pub enum PlanError {
     /// The provider does not offer these.
     #[error("the provider offers no event type {}; `hookgate subscriptions events` lists those that it offers", .0.join(", "))]
     UnknownTypes(Vec<String>),
+    /// It is not known which subscriptions are stale.
+    #[error("{0}: without it a subscription of that source could be pruned; nothing was changed")]
+    UnknownUrl(String),
     /// The API failed.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -113,46 +111,59 @@ pub enum PlanError {
 /// The steps for one source, in the order in which to do them.
 ///
 /// # Errors
-/// When a declared type is not offered, or the API fails.
+/// When a declared type is not offered, the API fails, or it is not known which subscriptions are stale.
 pub async fn plan(
     source: &SourceSubscription,
     kept: &KeptSource,
-    own: &OwnUrls,
+    owned: &Owned,
     options: Options,
 ) -> Result<Vec<Step>, PlanError> {
+    if let Some(why) = owned.unknown.as_ref().filter(|_| options.prune) {
+        return Err(PlanError::UnknownUrl(why.clone()));
+    }
     let api = source.client.api();
     let declared = declared(source).await?;
     let registered = api.list(&kept.ids).await?;
     let is_ours = |one: &Registered| one.url == source.url || kept.ids.contains(&one.id);
     let (mut ours, others): (Vec<_>, Vec<_>) = registered.into_iter().partition(is_ours);
     let mut steps = Vec::new();
-    for declared in declared {
-        match take(&mut ours, &declared, source, kept) {
-            Some(found) => steps.extend(compare(source, kept, found, declared, options).await?),
-            None => steps.push(create(source, declared)),
+    for declared in &declared {
+        match take(&mut ours, declared, source, kept) {
+            Some(found) => steps.extend(compare(source, kept, found, declared.clone(), options).await?),
+            None => steps.push(create(source, declared.clone())),
         }
     }
-    let taken = |one: &Registered| {
-        steps.iter().any(|step| step.registered.as_ref().is_some_and(|other| other.url == one.url))
-    };
+    let is_second = |one: &Registered| declared.iter().any(|declared| fits(source, one, declared));
     let mut deletes: Vec<Step> = ours
         .into_iter()
-        .map(|one| {
-            let why = if taken(&one) { "a second one with this URL" } else { "not declared" };
-            delete(source, one, why)
+        .map(|one| match is_second(&one) {
+            true => Step { replaces: true, ..delete(source, one, "a second one for this source") },
+            false => delete(source, one, "not declared"),
         })
         .collect();
     if options.prune {
-        let stale = others.into_iter().filter(|one| own.is_stale(&one.url));
+        let stale = others.into_iter().filter(|one| owned.is_stale(one));
         deletes.extend(stale.map(|one| delete(source, one, "no source has this URL")));
     }
-    // An event type of Basiq belongs to one webhook, so the others give it back first.
-    if source.kind == Kind::Basiq {
-        deletes.append(&mut steps);
-        return Ok(deletes);
-    }
-    steps.append(&mut deletes);
-    Ok(steps)
+    // A URL and an event type of Basiq belong to one webhook, so another one gives them back first.
+    let (mut in_order, after): (Vec<_>, Vec<_>) =
+        deletes.into_iter().partition(|one| source.kind == Kind::Basiq && is_in_the_way(one, &steps));
+    in_order.append(&mut steps);
+    in_order.extend(after);
+    Ok(in_order)
+}
+
+/// Whether a subscription to be deleted has the URL, or an event, that a step needs for another one.
+fn is_in_the_way(delete: &Step, steps: &[Step]) -> bool {
+    let url = |of: &Step| of.registered.as_ref().map(|registered| registered.url.clone());
+    let has = |of: &Option<Registered>, event: &String| {
+        of.as_ref().is_some_and(|registered| registered.events.contains(event))
+    };
+    steps.iter().any(|step| {
+        let has_url = step.declared.as_ref().map(|declared| &declared.url) == url(delete).as_ref();
+        let mut needed = step.declared.iter().flat_map(|declared| &declared.events);
+        has_url || needed.any(|event| has(&delete.registered, event) && !has(&step.registered, event))
+    })
 }
 
 /// What the provider should have, its wildcards expanded.
@@ -174,23 +185,31 @@ pub fn known_types(source: &SourceSubscription) -> Vec<String> {
     all.filter(|kind| source.kind != Kind::Anduin || !kind.contains('.')).collect()
 }
 
-/// Takes the subscription out of `ours` that is to become the declared one: the first kept one, else one with its URL.
+/// Takes the subscription out of `ours` that is to become the declared one: the first kept one, else one with its URL. At
+/// Basiq one with its URL comes first.
 fn take(
     ours: &mut Vec<Registered>,
     declared: &Declared,
     source: &SourceSubscription,
     kept: &KeptSource,
 ) -> Option<Registered> {
-    let fits = |one: &Registered| {
-        one.scope == declared.scope && (!source.facts().one_type_each || one.events == declared.events)
-    };
     let rank = |one: &Registered| {
         let kept_at = kept.ids.iter().position(|id| *id == one.id).unwrap_or(usize::MAX);
-        (kept_at, one.url != declared.url)
+        // At Basiq a URL has one webhook, and an update tells its secret.
+        let is_elsewhere = one.url != declared.url;
+        (source.kind == Kind::Basiq && is_elsewhere, kept_at, is_elsewhere)
     };
-    let (at, _) =
-        ours.iter().enumerate().filter(|(_, one)| fits(one)).min_by_key(|(at, one)| (rank(one), *at))?;
+    let (at, _) = ours
+        .iter()
+        .enumerate()
+        .filter(|(_, one)| fits(source, one, declared))
+        .min_by_key(|(at, one)| (rank(one), *at))?;
     Some(ours.remove(at))
+}
+
+/// Whether a subscription can become the declared one.
+fn fits(source: &SourceSubscription, one: &Registered, declared: &Declared) -> bool {
+    one.scope == declared.scope && (!source.facts().one_type_each || one.events == declared.events)
 }
 
 /// The step for a subscription that is there. Two where it is replaced.
@@ -232,7 +251,8 @@ async fn compare(
     let is_replaced =
         options.recreate && secret != SecretFlaw::None && source.facts().secret == SecretTold::Once;
     if is_replaced {
-        return Ok(vec![create(source, declared), delete(source, registered, "replaced, for its secret")]);
+        let old = delete(source, registered, "replaced, for its secret");
+        return Ok(vec![create(source, declared), Step { replaces: true, ..old }]);
     }
     let detail = Value::Object(detail);
     Ok(vec![Step {
@@ -241,6 +261,7 @@ async fn compare(
         declared: Some(declared),
         is_drift,
         secret,
+        replaces: false,
         detail,
     }])
 }
@@ -281,6 +302,7 @@ fn create(source: &SourceSubscription, declared: Declared) -> Step {
         declared: Some(declared),
         is_drift: true,
         secret: SecretFlaw::Missing,
+        replaces: false,
         detail,
     }
 }
@@ -297,6 +319,7 @@ fn delete(source: &SourceSubscription, registered: Registered, why: &str) -> Ste
         declared: None,
         is_drift: true,
         secret: SecretFlaw::None,
+        replaces: false,
         detail,
     }
 }
@@ -310,16 +333,6 @@ fn agree(registered: &[String], declared: &[String], takes_patterns: bool) -> bo
     let fits = |kind: &String| declared.iter().any(|pattern| type_pattern::fits(pattern, kind));
     let is_met = |pattern: &String| registered.iter().any(|kind| type_pattern::fits(pattern, kind));
     takes_patterns && registered.iter().all(fits) && declared.iter().all(is_met)
-}
-
-impl OwnUrls {
-    /// Whether a URL is under `edge.public_url`, and of no source.
-    fn is_stale(&self, url: &str) -> bool {
-        let Some(public) = &self.public_url else { return false };
-        let is_below =
-            url.strip_prefix(public.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        is_below && !self.sources.iter().any(|own| own == url)
-    }
 }
 
 /// Whether the answer of a create is this declared subscription: how a lost answer is found again.
@@ -347,23 +360,5 @@ mod tests {
         assert!(!agrees(&["card.created", "kyc.verified"], &["card.*"]), "a type that no pattern stands for");
         assert!(!agrees(&["card.created"], &["card.*", "kyc.*"]), "a pattern that stands for nothing");
         assert!(!agree(&list(&["card.created"]), &list(&["card.*"]), false));
-    }
-
-    #[test]
-    fn a_url_is_stale_only_under_the_public_url_and_without_a_source() {
-        let own = OwnUrls {
-            public_url: Some("https://hooks.example.com".to_owned()),
-            sources: vec!["https://hooks.example.com/hooks/a".to_owned()],
-        };
-        for (url, stale) in [
-            ("https://hooks.example.com", true),
-            ("https://hooks.example.com/hooks/old", true),
-            ("https://hooks.example.com/hooks/a", false),
-            ("https://hooks.example.com.evil/hooks/old", false),
-            ("https://other.example.com/hooks/old", false),
-        ] {
-            assert_eq!(own.is_stale(url), stale, "{url}");
-        }
-        assert!(!OwnUrls::default().is_stale("https://hooks.example.com/hooks/old"));
     }
 }

@@ -1,5 +1,6 @@
 //! Opens what a provider's API knows of events that never arrived.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -49,11 +50,11 @@ pub async fn open(
         Client::Basiq(basiq) => {
             let pages =
                 ours.iter().map(|one| (one.id.clone(), basiq.first_page(&one.id, (since, until)))).collect();
-            CatchUp::Messages(Box::new(Messages { log, pages, webhooks: Vec::new() }))
+            CatchUp::Messages(Box::new(Messages { log, pages, read: HashSet::new(), webhooks: Vec::new() }))
         }
         Client::Iof(_) => {
             let endpoints = ours.into_iter().map(|one| one.id).collect();
-            CatchUp::Retry(Box::new(Failures { log, endpoints, time: (since, until) }))
+            CatchUp::Retry(Box::new(Failures { log, endpoints, seen: HashSet::new(), time: (since, until) }))
         }
         Client::Securitize(_) => CatchUp::Nonces(Box::new(Counters { log, ids })),
         Client::Anduin(_) | Client::Atelio(_) => {
@@ -84,6 +85,8 @@ struct Messages {
     log: Log,
     /// The pages to read, the next one last.
     pages: Vec<(String, NextPage)>,
+    /// The URLs of those that were read.
+    read: HashSet<String>,
     /// The webhook of each message that was read.
     webhooks: Vec<(String, String)>,
 }
@@ -93,12 +96,27 @@ impl MessageLog for Messages {
         Box::pin(async {
             let Client::Basiq(basiq) = &self.log.source.client else { return Ok(None) };
             let Some((webhook, mut page)) = self.pages.pop() else { return Ok(None) };
+            self.read.insert(page.url().to_owned());
             let (messages, next) = basiq.messages(&mut page).await.map_err(|why| self.log.failed(&why))?;
+            if let Some(next) = next {
+                let is_known = self.read.contains(next.url());
+                if (is_known && !messages.is_empty()) || self.read.len() >= MAX_PAGES {
+                    return Err(LogError("the provider's list of messages does not end".to_owned()));
+                }
+                if !is_known {
+                    self.pages.push((webhook.clone(), next));
+                }
+            }
             self.webhooks = messages.iter().map(|message| (message.id.clone(), webhook.clone())).collect();
-            self.pages.extend(next.map(|next| (webhook, next)));
-            let logged =
-                |Message { id, payload }: Message| LoggedMessage::new(id, payload.unwrap_or_default());
-            Ok(Some(messages.into_iter().map(logged).collect()))
+            let mut logged = Vec::with_capacity(messages.len());
+            for Message { id, payload } in messages {
+                let payload = match payload {
+                    Some(payload) => Some(payload),
+                    None => basiq.payload(&webhook, &id).await.map_err(|why| self.log.failed(&why))?,
+                };
+                logged.push(LoggedMessage::new(id, payload.unwrap_or_default()));
+            }
+            Ok(Some(logged))
         })
     }
 
@@ -120,6 +138,8 @@ impl MessageLog for Messages {
 struct Failures {
     log: Log,
     endpoints: Vec<String>,
+    /// The events that were read.
+    seen: HashSet<String>,
     time: (Timestamp, Timestamp),
 }
 
@@ -128,7 +148,12 @@ impl FailedEvents for Failures {
         Box::pin(async {
             let Client::Iof(iof) = &self.log.source.client else { return Ok(None) };
             let Some(endpoint) = self.endpoints.pop() else { return Ok(None) };
-            let failed = iof.failed_events(&endpoint).await.map_err(|why| self.log.failed(&why))?;
+            let mut failed = iof.failed_events(&endpoint).await.map_err(|why| self.log.failed(&why))?;
+            failed.retain(|event| self.seen.insert(event.id.clone()));
+            // The documents name no pages for this list. Events that are retried leave it, and later ones come up.
+            if !failed.is_empty() {
+                self.endpoints.push(endpoint);
+            }
             let (since, until) = self.time;
             // An event whose time cannot be read may belong to it.
             let within = |created: Option<&String>| {
@@ -158,12 +183,19 @@ impl Nonces for Counters {
     fn read(&mut self) -> Answer<'_, Vec<SubscriptionNonce>> {
         Box::pin(async {
             let ours = self.log.ours(&self.ids).await?.into_iter();
-            let counter = |one: Registered| SubscriptionNonce {
-                subscription: one.id,
-                kind: one.events.into_iter().next().unwrap_or_default(),
-                nonce: one.nonce.unwrap_or_default(),
+            let counter = |one: Registered| {
+                let missing =
+                    || LogError(format!("the provider tells no nonce of the subscription {}", one.id));
+                Ok(SubscriptionNonce {
+                    nonce: one.nonce.ok_or_else(missing)?,
+                    subscription: one.id,
+                    kind: one.events.into_iter().next().unwrap_or_default(),
+                })
             };
-            Ok(ours.map(counter).collect())
+            ours.map(counter).collect()
         })
     }
 }
+
+/// Half a million messages.
+const MAX_PAGES: usize = 1000;

@@ -56,6 +56,17 @@ impl Checker<'_> {
             let what = format!("{name} keeps no log from which events could be fetched again; leave it out");
             self.error(reconcile.at(), "reconcile", what);
         }
+        if let (Some(reconcile), Some(Kind::Iof), Some(retries)) =
+            (&source.reconcile, api, self.provider.retries_for)
+            && reconcile.lookback < retries
+        {
+            let what = format!(
+                "iof gives up on an event {} after it was made, which is before a lookback of {}: make it longer",
+                config::show_duration(retries),
+                config::show_duration(reconcile.lookback)
+            );
+            self.problem(reconcile.at(), "reconcile", what, true);
+        }
         let Some(subscription) = &source.subscription else { return };
         let Some(api) = api else {
             let what = format!("{name} has no API for subscriptions here; {APIS} have one; leave it out");

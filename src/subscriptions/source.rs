@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 
 use super::api::{self, Access, ApiError, Caller, Client, Declared, Facts, Kind};
-use super::hidden::Hidden;
+use super::hidden::{HIDDEN, Hidden};
 use crate::base::clock::Clock;
 use crate::config::secret::{Secret, SecretError, SecretRef};
 use crate::config::{Config, Located, Source, Subscription};
@@ -23,6 +23,7 @@ pub struct SourceSubscription {
     pub provider: &'static Provider,
     /// Where deliveries go, with the path token.
     pub url: String,
+    path_token: Option<Secret>,
     /// Event types and patterns, as declared.
     pub patterns: Vec<String>,
     /// The domains or funds.
@@ -58,8 +59,8 @@ pub enum SourceError {
     Api(#[from] ApiError),
 }
 
-/// What must not be shown of a config: the path tokens of all sources, and the credentials of all APIs. A secret that
-/// cannot be read hides nothing.
+/// What must not be shown of a config: the path tokens of all sources, and the credentials of all APIs. The token in a
+/// URL is hidden also if it cannot be read here, or was replaced.
 pub fn hidden(config: &Config) -> Hidden {
     let mut hidden = Hidden::default();
     let mut add = |secret: Option<&Located<SecretRef>>| {
@@ -73,7 +74,17 @@ pub fn hidden(config: &Config) -> Hidden {
             [&api.key, &api.identity, &api.authorization].into_iter().for_each(|secret| add(secret.as_ref()));
         }
     }
+    let with_token = config.sources.iter().filter(|source| source.path_token.is_some());
+    with_token
+        .filter_map(|source| before_token(config, source))
+        .for_each(|url| hidden.add_before_token(format!("{url}/")));
     hidden
+}
+
+/// The URL at which providers reach a source, up to its path token. None: `edge.public_url` is not set.
+fn before_token(config: &Config, source: &Source) -> Option<String> {
+    let public = config.edge.public_url.as_ref()?;
+    Some(format!("{}{}", public.value.trim_end_matches('/'), source.path.value))
 }
 
 /// The URL at which providers reach a source, with its path token. None: `edge.public_url` is not set.
@@ -81,13 +92,16 @@ pub fn hidden(config: &Config) -> Hidden {
 /// # Errors
 /// When the token cannot be read.
 pub fn public_url(config: &Config, source: &Source) -> Result<Option<String>, SourceError> {
-    let Some(public) = &config.edge.public_url else { return Ok(None) };
-    let mut url = format!("{}{}", public.value.trim_end_matches('/'), source.path.value);
-    if let Some(token) = &source.path_token {
-        let token = resolve(token, || format!("sources.{}.path_token", source.name.value))?;
-        url = format!("{url}/{}", token.expose());
-    }
-    Ok(Some(url))
+    let Some(url) = before_token(config, source) else { return Ok(None) };
+    Ok(Some(match path_token(source)? {
+        Some(token) => format!("{url}/{}", token.expose()),
+        None => url,
+    }))
+}
+
+fn path_token(source: &Source) -> Result<Option<Secret>, SourceError> {
+    let key = || format!("sources.{}.path_token", source.name.value);
+    source.path_token.as_ref().map(|token| resolve(token, key)).transpose()
 }
 
 impl SourceSubscription {
@@ -149,6 +163,7 @@ impl SourceSubscription {
             kind,
             provider,
             url,
+            path_token: path_token(source).ok().flatten(),
             patterns: subscription.events.iter().map(|event| event.value.clone()).collect(),
             scopes,
             description: subscription.description.clone(),
@@ -157,6 +172,14 @@ impl SourceSubscription {
             client: api::open(kind, caller, access),
             hidden,
         }))
+    }
+
+    /// A URL that was kept with `***` for the path token, with the token. None: the source has none.
+    pub fn with_token(&self, kept: &str) -> Option<String> {
+        match &self.path_token {
+            Some(token) => Some(kept.replace(HIDDEN, token.expose())),
+            None => Some(kept.to_owned()).filter(|url| !url.contains(HIDDEN)),
+        }
     }
 
     /// The facts about its API.

@@ -329,11 +329,11 @@ fn a_client_behind_both_is_told_by_the_header_only_to_a_proxy() {
 }
 
 #[test]
-fn to_trust_everybody_is_warned_of() {
+fn to_trust_every_address_is_warned_of() {
     for network in ["0.0.0.0/0", "::/0"] {
         let home = Home::new(&format!("edge.trusted_proxies = [\"{network}\"]\n{}", sources()));
         let ran = home.run(&["check"]);
-        assert!(ran.out.contains("warning: edge.trusted_proxies: trusts everybody"), "{ran:?}");
+        assert!(ran.out.contains("warning: edge.trusted_proxies: trusts every address"), "{ran:?}");
     }
     let ran = forwarded().run(&["check"]);
     assert!(!ran.out.contains("edge.trusted_proxies"), "{ran:?}");

@@ -295,7 +295,8 @@ fn a_network_of_everybody_is_one_however_it_is_written() {
         ));
         let ran = home.run(&["check"]);
         assert_eq!(ran.code, 1, "{ran:?}");
-        for said in ["allow_ips allows every address", "warning: edge.trusted_proxies: trusts everybody"] {
+        for said in ["allow_ips allows every address", "warning: edge.trusted_proxies: trusts every address"]
+        {
             assert!(ran.out.contains(said), "{said}: {ran:?}");
         }
     }

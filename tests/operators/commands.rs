@@ -344,7 +344,7 @@ fn allow_ips_of_everybody_authenticates_nobody() {
             ran.out.contains(": sources.open.secrets: nothing authenticates this source, since allow_ips"),
             "{ran:?}"
         );
-        assert!(ran.out.contains(": warning: sources.open.allow_ips: lets everybody in"), "{ran:?}");
+        assert!(ran.out.contains(": warning: sources.open.allow_ips: allows every client"), "{ran:?}");
     }
     let home = Home::new(&open("\"0.0.0.0/0\"", "unauthenticated = true\n"));
     let ran = home.run(&["check"]);

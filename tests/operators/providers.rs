@@ -113,7 +113,8 @@ fn what_is_shown_can_be_pasted_under_another_name() {
 fn genuine(provider: &str) -> BTreeMap<String, Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(provider);
     let mut found = BTreeMap::new();
-    for file in std::fs::read_dir(folder).unwrap() {
+    let files = std::fs::read_dir(&folder);
+    for file in files.unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
         let named: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
         found.extend(named.into_iter().filter(|(_, vector)| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use support::blocking::until;
-use support::providers::{Basiq, Delivery, Iof, Securitize, Simulated, Simulator, State};
+use support::providers::{Basiq, Delivery, Fault, Iof, Reply, Securitize, Simulated, Simulator, State};
 use support::{Gateway, Home, Ran, assert_each_once, ids};
 
 const ORIGIN: &str = "https://hooks.example.com";
@@ -87,6 +87,44 @@ fn outcomes(lines: &[Value]) -> Vec<&str> {
 fn line(gateway: &Gateway, series: &str) -> Option<f64> {
     let text = gateway.ask_admin("/metrics").body;
     text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+}
+
+#[test]
+fn a_secret_that_basiq_rotated_is_taken_up_by_a_running_gateway_without_a_refusal() {
+    let api = Basiq::start();
+    let home = basiq(&api, "");
+    let secret_file = home.path("it.secret");
+    let before = fs::read_to_string(&secret_file).unwrap();
+    fs::copy(&secret_file, home.path("before.secret")).unwrap();
+    let config = fs::read_to_string(home.path("hookgate.toml")).unwrap();
+    let both = "secrets = [{ file = \"it.secret\" }, { file = \"before.secret\" }]";
+    home.write("hookgate.toml", config.replace("secrets = [{ file = \"it.secret\" }]", both));
+    let gateway = serve(&home, &api);
+    let mut all = emit(&api, "user.created", 1);
+    settled(&api);
+
+    let id = api.subscriptions()[0]["id"].as_str().unwrap().to_owned();
+    let next = "whsec_mAq1Vd9cXb2Lr8sYk3Tn6wPz0hGf5jEu7iOo4aSd1fG";
+    api.change(&id, |webhook| webhook["secret"] = next.into());
+    // Basiq tells a secret only in the answer to a change, so a missing file makes `apply` ask.
+    fs::remove_file(&secret_file).unwrap();
+    applies(&home);
+    assert_eq!(fs::read_to_string(&secret_file).unwrap(), next);
+    until("the gateway has read the new secret", || gateway.log().contains("config reloaded"));
+    all.extend(emit(&api, "user.created", 1));
+    settled(&api);
+    // Basiq may have signed a delivery before the rotation that arrives after it.
+    api.change(&id, |webhook| webhook["secret"] = before.as_str().into());
+    all.extend(emit(&api, "user.created", 1));
+    settled(&api);
+    assert!(api.deliveries().iter().all(|delivery| delivery.attempts.len() == 1), "{:?}", api.deliveries());
+    assert_each_once(&home.events(), &all);
+    let matches = |slot: u8| {
+        let series = format!("hookgate_secret_matches_total{{slot=\"{slot}\",source=\"it\"}}");
+        line(&gateway, &series)
+    };
+    // Before the rotation both files had the same secret, and the first one matched.
+    assert_eq!((matches(0), matches(1)), (Some(2.0), Some(1.0)));
 }
 
 #[test]
@@ -297,4 +335,55 @@ fn check_live_asks_whether_the_subscription_is_there_and_enabled() {
     let ran = home.check_live();
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("1 missing"), "{ran:?}");
+}
+
+/// Answers every list of messages by this function, which gets the call's URL.
+fn answer_messages(api: &Basiq, mut answer: impl FnMut(String) -> Option<Value> + Send + 'static) {
+    let base = api.url();
+    api.fail_when(move |call| {
+        let is_list = call.method == "GET" && call.path.contains("/messages?");
+        let answer = is_list.then(|| answer(format!("{base}{}", call.path)))??;
+        Some(Fault::Answer(Reply::json(200, &answer)))
+    });
+}
+
+#[test]
+fn an_empty_page_that_links_to_another_is_not_the_last() {
+    let api = Basiq::start();
+    let home = basiq(&api, "");
+    unreachable(&api);
+    let all = emit(&api, "user.created", 1);
+    settled(&api);
+    let mut is_first = true;
+    answer_messages(&api, move |url| {
+        // The fragment makes it another URL, and is not sent.
+        std::mem::take(&mut is_first).then(|| json!({ "data": [], "links": { "next": format!("{url}#2") } }))
+    });
+    let (lines, _) = reconciled(&home, &[]);
+    assert_eq!(outcomes(&lines), ["accepted"]);
+    assert_each_once(&home.events(), &all);
+}
+
+#[test]
+fn a_list_whose_link_leads_back_ends_with_an_error() {
+    let api = Basiq::start();
+    let home = basiq(&api, "");
+    answer_messages(&api, |url| {
+        let payload = json!({ "eventTypeId": "user.created", "eventId": "e1" });
+        Some(json!({ "data": [{ "id": "m1", "payload": payload }], "links": { "next": url } }))
+    });
+    let ran = reconcile(&home, &[]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("list of messages does not end"), "{ran:?}");
+}
+
+#[test]
+fn a_run_up_to_the_future_counts_up_to_now() {
+    let api = Basiq::start();
+    let home = basiq(&api, "");
+    reconciled(&home, &["--until", "2100-01-01"]);
+    let gateway = serve(&home, &api);
+    reconciled(&home, &["--until", "2100-01-01"]);
+    let until = line(&gateway, "hookgate_reconcile_last_success_timestamp_seconds{source=\"it\"}").unwrap();
+    assert!(until <= support::now() as f64 + 1.0, "{until}");
 }

@@ -1,8 +1,11 @@
 //! `hookgate subscriptions` against the providers' simulators: convergence, secrets, faults, and what is never touched.
 
+mod unexpected;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::providers::{Anduin, Atelio, Basiq, Call, Fault, Iof, Securitize, Simulated, Simulator};
@@ -488,6 +491,16 @@ fn a_secret_file_that_cannot_be_written_stops_the_create() {
         assert!(said.contains("cannot write the secret file") && said.contains(name), "{said}");
         assert_eq!(writes(&desk.api), [], "nothing was created");
     }
+}
+
+#[test]
+fn a_create_without_an_answer_in_ten_seconds_is_looked_for_and_not_repeated() {
+    let desk = AtBasiq::new();
+    let an_hour = Duration::from_secs(3600);
+    desk.api.fail(1, "POST /notifications/webhooks", Fault::Slow(an_hour));
+    desk.apply();
+    desk.has_converged();
+    assert_eq!(desk.ours().len(), 1);
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn a_key_of_the_wrong_kind_is_refused_when_the_config_is_loaded() {
     let keys = Keys::new();
     let acme = "[providers.acme.signature]\nalgorithm = \"hmac-sha256\"\nheader = \"x-s\"\n";
     let pem = "a PEM text";
-    let public = "this is a public key, which everybody may know";
+    let public = "this is a public key, which is no secret";
     let prefixed = "a public key (whpk_)";
     let private = "this is a private key, which only the sender holds";
     for (provider, secret, said) in [

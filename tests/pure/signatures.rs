@@ -17,6 +17,7 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 use proptest::prelude::*;
+use serde_json::json;
 use sha2::Sha256;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -222,6 +223,35 @@ fn a_key_of_another_secret_never_matches_and_the_slot_tells_which_did() {
         assert_eq!(verified.signed().unwrap().slot, 1);
         let refused = verify(verifiers(form, &[other]), request, at, TOLERANCE).unwrap_err();
         assert_eq!(refused, SignatureError::Mismatch { tried: 1 });
+    }
+}
+
+#[test]
+fn a_key_counts_from_its_first_second_to_the_last_before_its_end() {
+    let at = 1_700_000_000;
+    let signed = FORMS.map(|form| (form.scheme(), form.sign("msg_1", at, b"{}"), "{}".to_owned()));
+    // Its secret is not a key: the body has it.
+    let told = json!({ "value": [{ "clientState": SECRET, "subscriptionId": "s" }] }).to_string();
+    let told = (scheme_of("microsoft-graph"), Vec::new(), told);
+    for (scheme, sent, body) in signed.into_iter().chain([told]) {
+        let headers = headers(&sent).unwrap();
+        let checked = |not_before: Option<i64>, not_after: Option<i64>| {
+            let key = Key::new(&scheme, &Secret::new(SECRET)).unwrap();
+            let keys = vec![key.within(not_before.map(second), not_after.map(second))];
+            let request = SignedRequest::post(&headers, body.as_bytes());
+            verify(&[Verifier { scheme, keys }], request, at, TOLERANCE).map(|_| ())
+        };
+        for (not_before, not_after) in [(Some(at), None), (None, Some(at + 1)), (Some(at), Some(at + 1))] {
+            assert_eq!(checked(not_before, not_after), Ok(()), "{sent:?} {not_before:?} {not_after:?}");
+        }
+        for (not_before, not_after) in [(Some(at + 1), None), (None, Some(at)), (Some(at - 9), Some(at))] {
+            let refused = checked(not_before, not_after).unwrap_err();
+            assert_eq!(
+                refused,
+                SignatureError::Mismatch { tried: 0 },
+                "{sent:?} {not_before:?} {not_after:?}"
+            );
+        }
     }
 }
 

@@ -101,7 +101,9 @@ fn load() -> Vec<Vector> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let mut vectors = Vec::new();
     for row in catalog::built_ins() {
-        for file in std::fs::read_dir(root.join(row.name)).unwrap() {
+        let folder = root.join(row.name);
+        let files = std::fs::read_dir(&folder);
+        for file in files.unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
             let named: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
             vectors.extend(named.into_iter().map(|(name, value)| Vector {

@@ -1,6 +1,8 @@
 //! What a provider's API hands over enters once, whatever the queue is, and whether the gateway runs, is stopped or was
 //! killed. The messages here are as a provider's log may have them: the same object, written anew.
 
+use std::time::Duration;
+
 use hookgate::base::clock::Clock;
 use hookgate::config::{self, Config};
 use hookgate::gateway::reconcile::Admitter;
@@ -278,6 +280,18 @@ async fn caught_up(
     dry_run: bool,
     log: CatchUp,
 ) -> (Vec<String>, Summary, Result<(), CatchingUpError>) {
+    // These times are long ago.
+    caught_up_within(Duration::from_secs(200 * 365 * 86_400), admitter, source, dry_run, log).await
+}
+
+/// The same with this `dedupe.window`.
+async fn caught_up_within(
+    window: Duration,
+    admitter: &Admitter,
+    source: &str,
+    dry_run: bool,
+    log: CatchUp,
+) -> (Vec<String>, Summary, Result<(), CatchingUpError>) {
     let mut lines = Vec::new();
     let mut each = |line: Line| lines.push(format!("{} {}", line.id, line.outcome.label()));
     let mut run = CatchingUp {
@@ -285,6 +299,8 @@ async fn caught_up(
         source,
         since: Timestamp::from_second(100).unwrap(),
         until: Timestamp::from_second(200).unwrap(),
+        window,
+        clock: &Clock::System,
         dry_run,
         canonical: &str::to_owned,
         each: &mut each,
@@ -339,6 +355,22 @@ async fn messages_that_never_arrived_are_admitted_by_their_first_attempt() {
     };
     let counts: Vec<u64> = again.counts().map(|(_, count)| count).collect();
     assert_eq!(counts, [0, 3, 0, 0, 0]);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn what_the_window_may_have_forgotten_meanwhile_is_not_admitted() {
+    let home = Home::embedded();
+    let _gateway = home.serve().await;
+    let running = admitter(&home).await;
+    let messages = vec![("forgotten", Some(140)), ("at-the-edge", Some(160)), ("remembered", Some(199))];
+    let log = Log { messages, next: 0, looked_at: std::sync::Mutex::default() };
+    // It begins at second 150.
+    let window = Duration::from_secs(support::now() as u64 - 150);
+    let log = CatchUp::Messages(Box::new(log));
+    let (lines, ..) = caught_up_within(window, &running, "basiq", false, log).await;
+    assert_eq!(lines, ["forgotten failed", "at-the-edge failed", "remembered accepted"]);
+    assert_eq!(ids(&home.events()), ["remembered"]);
     running.close().await;
 }
 

@@ -7,8 +7,9 @@
 //! - Each step compares and acts atomically in the store. A claim ends by its owner's commit or release, or with its
 //!   lease. A slow owner never touches a later owner's claim.
 //! - A claim is released only if the broker said that it does not have the message. After an unknown outcome the claim
-//!   stays, and its owner retries under the same message id. Only its lease ends, if nothing can arrive later. So a message may be in the queue twice, but only under one
-//!   id. This happens after an unknown outcome if the lease ends or a retry is refused.
+//!   stays, and its owner retries under the same message id. If the message can no longer reach the broker, the owner
+//!   ends the lease and keeps the claim. So a message may be in the queue twice, but only under one id. This happens
+//!   after an unknown outcome if the lease ends or a retry is refused.
 //! - The message id does not change with the config: the claim records whether the id names the source.
 //! - A publish ends before its lease. Both count from before the claim. A broker gets at most half of the lease. An HTTP
 //!   service may take longer: its claim is renewed until it has answered.

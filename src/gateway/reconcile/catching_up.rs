@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::{AdmitError, Admitter};
-use crate::base::clock;
+use crate::base::clock::{self, Clock};
 use crate::base::label::Label;
 use crate::observe::metrics::ReconcileOutcome;
 use crate::request::pipeline::{Admission, AdmissionOutcome};
@@ -27,6 +27,10 @@ pub struct CatchingUp<'a> {
     pub since: Timestamp,
     /// Up to when, exclusive.
     pub until: Timestamp,
+    /// `dedupe.window`.
+    pub window: Duration,
+    /// The clock.
+    pub clock: &'a Clock,
     /// Whether nothing is changed.
     pub dry_run: bool,
     /// Gives the canonical type of a provider's type.
@@ -132,10 +136,17 @@ impl CatchingUp<'_> {
                     Err(why) => {
                         counted.add(self.line(id, look, ReconcileOutcome::Failed, Some(why.to_string())));
                     }
-                    Ok(Some(at)) if (self.since..self.until).contains(&at) => {
+                    Ok(Some(at)) if !(self.since..self.until).contains(&at) => {}
+                    Ok(Some(at)) if at < remembered_since(self.clock.now(), self.window, 1) => {
+                        let why =
+                            "dedupe.window has passed meanwhile, so whether it arrived is no longer known";
+                        let why = Some(why.to_owned());
+                        counted.add(self.line(id, look, ReconcileOutcome::Failed, why));
+                    }
+                    Ok(Some(at)) => {
                         missing.push((at, id, payload, look));
                     }
-                    Ok(_) => {}
+                    Ok(None) => {}
                 }
             }
         }
@@ -288,6 +299,18 @@ fn chunks<T>(all: Vec<T>, size: usize) -> impl Iterator<Item = Vec<T>> {
     })
 }
 
+/// From when on the dedupe store remembers what arrived, for as long as a run takes.
+pub fn earliest(now: Timestamp, window: Duration) -> Timestamp {
+    remembered_since(now, window, 2)
+}
+
+/// The window's start, and some margins after it: an identity that is forgotten during a run would enter twice.
+fn remembered_since(now: Timestamp, window: Duration, margins: u32) -> Timestamp {
+    let margin = MARGIN.min(window / 20);
+    now.checked_sub(window.saturating_sub(margin * margins)).unwrap_or(Timestamp::MIN)
+}
+
+const MARGIN: Duration = Duration::from_secs(30);
 /// Messages that are handed over together.
 const ADMITTED_AT_ONCE: usize = 64;
 /// Calls to the API at the same time.

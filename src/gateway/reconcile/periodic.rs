@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::catching_up::{CatchingUp, Line, Summary};
+use super::catching_up::{CatchingUp, Line, Summary, earliest};
 use super::{AdmitError, Admitter};
 use crate::config::{self, Config, Source};
 use crate::durable::reconcile::ReconcileDb;
@@ -134,11 +134,13 @@ impl Scheduled {
                 )
             }
         };
+        let clock = pipeline.clock.clone();
         let admitter = Admitter::own(pipeline, self.db.clone());
-        let last = admitter.last_success(&self.name).await?;
+        // A clock that was set back must not leave the runs without anything to look at.
+        let last = admitter.last_success(&self.name).await?.map(|last| last.min(now));
         let wanted = last.unwrap_or(now).checked_sub(self.lookback).unwrap_or(Timestamp::MIN);
         let window = self.config.dedupe.window.value;
-        let earliest = now.checked_sub(window).unwrap_or(Timestamp::MIN);
+        let earliest = earliest(now, window);
         if last.is_some_and(|last| last < earliest) {
             tracing::warn!(
                 source = self.name,
@@ -175,6 +177,8 @@ impl Scheduled {
             source: &self.name,
             since,
             until: now,
+            window,
+            clock: &clock,
             dry_run: false,
             canonical: &canonical,
             each: &mut each,
@@ -368,7 +372,8 @@ mod tests {
         let scheduled = Scheduled { lookback: days(1), open: opener(&runs), ..scheduled(&config, &gateway) };
         scheduled.reconcile(gateway.pipeline.clone(), &mut Summary::default()).await.unwrap();
         let (since, until) = runs.lock().unwrap()[0];
-        assert_eq!(since, until - days(2));
+        // A margin keeps what the store forgets during a run out of it.
+        assert_eq!(since, until - days(2) + Duration::from_secs(60));
         let last = gateway.desk.db().last_success("basiq").unwrap();
         assert_eq!(last, Some(until.as_microsecond()));
         gateway.drain().await;

@@ -102,7 +102,7 @@ impl Compiler<'_> {
         let is_public = matches!(form, SecretForm::PublicKey { .. });
         let what = match algorithm {
             _ if is_public && !algorithm.has_public_key() => {
-                "a public key cannot be a secret: everybody may know it"
+                "a public key cannot be a secret, because it is public"
             }
             _ if !is_public && algorithm.has_public_key() => {
                 "this algorithm verifies with a public key; leave it out"

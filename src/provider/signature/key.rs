@@ -60,7 +60,7 @@ pub enum KeyError {
     #[error("the secret is not {0}, as the provider's definition says; copy it again from the provider")]
     NotEncoded(&'static str),
     /// A public key where a secret belongs.
-    #[error("this is a public key, which everybody may know; it cannot be the secret of {0}")]
+    #[error("this is a public key, which is no secret; it cannot be the secret of {0}")]
     PublicAsSecret(&'static str),
     /// A private key, which only the sender holds.
     #[error(

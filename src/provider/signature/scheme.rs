@@ -1,6 +1,6 @@
 //! The parts of a signing scheme. A scheme is declared with the provider that signs by it.
 //!
-//! Keeps true: a scheme is data, so that a new one needs only its declaration.
+//! Keeps true: a scheme is data. A scheme of known formats and algorithms needs only its declaration.
 
 use std::fmt;
 

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::call::{Call, deleted, text};
-use super::json::{listed, required, segment, texts};
+use super::json::{listed, readable, required, segment, texts};
 use super::{Access, Answer, Api, ApiError, Caller, Declared, Facts, Registered, SecretTold, State};
 use crate::config::secret::Secret;
 
@@ -45,9 +45,7 @@ impl Api for Anduin {
             for fund in &self.funds {
                 let call = self.call(Method::GET, &Anduin::path(Some(fund), None)?)?;
                 let answer = self.caller.send(&call).await?.json()?;
-                for item in listed(&answer, &["webhooks"])? {
-                    found.push(read(item, fund)?);
-                }
+                found.extend(readable(listed(&answer, &["webhooks"])?, |item| read(item, fund))?);
             }
             Ok(found)
         })
@@ -69,9 +67,8 @@ impl Api for Anduin {
         Box::pin(async {
             let fund = declared.scope.as_deref();
             let path = Anduin::path(fund, Some(&registered.id))?;
-            let answer =
-                self.caller.send(&self.call(Method::PUT, &path)?.json(&body(declared))).await?.json()?;
-            read(&answer, fund.unwrap_or_default())
+            let call = self.call(Method::PUT, &path)?.json(&body(declared));
+            self.caller.send(&call).await.map(|_| registered.clone())
         })
     }
 

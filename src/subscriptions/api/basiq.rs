@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
+use super::attempts::Attempts;
 use super::call::{Call, Response, deleted, text};
 use super::json::{self, items, listed, required, segment, texts};
 use super::{Access, Answer, Api, ApiError, Caller, Declared, Facts, Failed, Registered, SecretTold, State};
@@ -37,8 +38,15 @@ pub struct NextPage(Call);
 pub struct Message {
     /// The message's id.
     pub id: String,
-    /// The payload, as the log writes it. None: the log has none.
+    /// The payload, as the log writes it. None: the list has none.
     pub payload: Option<String>,
+}
+
+impl NextPage {
+    /// The page's URL.
+    pub fn url(&self) -> &str {
+        self.0.url()
+    }
 }
 
 impl Basiq {
@@ -46,9 +54,11 @@ impl Basiq {
         Basiq { caller, key: access.key, token: Mutex::new(None) }
     }
 
-    /// The first page of a webhook's messages of this time, the ends included. The API compares a message's date.
+    /// The first page of a webhook's messages of this time, the ends included, to the second. The API compares a message's
+    /// date.
     pub fn first_page(&self, webhook: &str, (since, until): (Timestamp, Timestamp)) -> NextPage {
-        let filter = format!("message.date.bt('{since}','{until}')");
+        let until = until.checked_add(Duration::from_secs(1)).unwrap_or(until);
+        let filter = format!("message.date.bt('{since:.0}','{until:.0}')");
         let call = self.caller.call(Method::GET, &format!("{}/messages", path(webhook)));
         NextPage(call.query("limit", PAGE_MESSAGES).query("filter", &filter))
     }
@@ -60,28 +70,47 @@ impl Basiq {
     pub async fn messages(&self, page: &mut NextPage) -> Result<(Vec<Message>, Option<NextPage>), ApiError> {
         let answer = self.send(&mut page.0).await?;
         let (messages, next) = read_messages(&answer)?;
-        let follow =
-            |next: String| self.caller.follow(self.caller.call(Method::GET, ""), &next).map(NextPage);
-        // A page without messages is the last, whatever it links to.
-        let next = next.filter(|_| !messages.is_empty()).map(follow).transpose()?;
+        let next = next.map(|next| self.caller.follow(&page.0, &next).map(NextPage)).transpose()?;
         Ok((messages, next))
+    }
+
+    /// The payload of a message whose list did not have it.
+    ///
+    /// # Errors
+    /// When the API refuses or cannot be asked.
+    pub async fn payload(&self, webhook: &str, message: &str) -> Result<Option<String>, ApiError> {
+        #[derive(Deserialize)]
+        struct View<'a> {
+            #[serde(borrow)]
+            payload: Option<&'a RawValue>,
+        }
+        let answer = self.send(&mut self.caller.call(Method::GET, &message_path(webhook, message))).await?;
+        let unreadable = |_| ApiError::Unreadable("a message is not as documented".to_owned());
+        let view: View<'_> = serde_json::from_slice(answer.body()).map_err(unreadable)?;
+        Ok(view.payload.map(payload))
     }
 
     /// When a message was first attempted. None: it was not.
     ///
     /// # Errors
-    /// When the API refuses or cannot be asked.
+    /// When the API refuses or cannot be asked, or the attempts have no time that can be read.
     pub async fn first_attempt(&self, webhook: &str, message: &str) -> Result<Option<Timestamp>, ApiError> {
-        let path = format!("{}/messages/{}", path(webhook), segment(message));
+        let path = message_path(webhook, message);
         let answer = self.send(&mut self.caller.call(Method::GET, &path)).await?.json()?;
-        let attempts = items(answer.get("attempts")).into_iter();
-        let times = attempts.filter_map(|attempt| json::text(attempt, &["timestamp"])?.parse().ok());
-        Ok(times.min())
+        let attempts = items(answer.get("attempts"));
+        let time = |attempt: &&Value| json::time(&json::text(attempt, &["timestamp"])?);
+        let first = attempts.iter().filter_map(time).min();
+        if first.is_none() && !attempts.is_empty() {
+            return Err(ApiError::Unreadable(
+                "a message's attempts have no time that can be read".to_owned(),
+            ));
+        }
+        Ok(first)
     }
 
     /// Sends a call with a token. A refused token is exchanged once more.
     async fn send(&self, call: &mut Call) -> Result<Response, ApiError> {
-        let mut attempts = super::call::Attempts::default();
+        let mut attempts = Attempts::default();
         loop {
             match self.attempt(call).await {
                 Ok(response) => return Ok(response),
@@ -133,11 +162,11 @@ impl Basiq {
         let mut found = Vec::new();
         for _ in 0..MAX_PAGES {
             let answer = self.send(&mut call).await?.json()?;
-            for item in listed(&answer, &["data"])? {
-                found.push(read(item)?);
-            }
-            let Some(next) = answer.pointer("/links/next").and_then(Value::as_str) else { return Ok(found) };
-            call = self.caller.follow(self.caller.call(Method::GET, ""), next)?;
+            found.extend(listed(&answer, &["data"])?.into_iter().cloned());
+            let Some(next) = answer.pointer("/links/next").and_then(Value::as_str) else {
+                return json::readable(&found, read);
+            };
+            call = self.caller.follow(&call, next)?;
         }
         Err(ApiError::Unreadable("its list does not end".to_owned()))
     }
@@ -197,6 +226,10 @@ impl Api for Basiq {
 
 fn path(id: &str) -> String {
     format!("{WEBHOOKS}/{}", segment(id))
+}
+
+fn message_path(webhook: &str, message: &str) -> String {
+    format!("{}/messages/{}", path(webhook), segment(message))
 }
 
 fn body(declared: &Declared, name: &str) -> Value {
@@ -263,7 +296,7 @@ fn payload(raw: &RawValue) -> String {
 const WEBHOOKS: &str = "/notifications/webhooks";
 /// The most that a page can have.
 const PAGE_MESSAGES: &str = "500";
-const MAX_PAGES: usize = 10_000;
+const MAX_PAGES: usize = 1000;
 /// Seconds, for an answer that does not say how long a token lasts.
 const DEFAULT_EXPIRY: u64 = 3600;
 const MAX_EXPIRY: u64 = 86_400;

@@ -16,8 +16,9 @@ use reqwest::{Client, Method, Request, StatusCode, Url, retry};
 use rustls::ClientConfig;
 use serde_json::Value;
 
+use super::attempts::{Attempts, Failed};
 use crate::base::causes::causes;
-use crate::base::clock::{self, Clock};
+use crate::base::clock::Clock;
 use crate::config::secret::Secret;
 use crate::subscriptions::hidden::Hidden;
 
@@ -69,15 +70,6 @@ pub enum ApiError {
     Unusable(String),
 }
 
-/// A failed attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failed {
-    /// Why.
-    pub why: ApiError,
-    /// How long to wait before the next attempt. None: another attempt would not help.
-    pub again_in: Option<Duration>,
-}
-
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -108,12 +100,6 @@ impl fmt::Display for ApiError {
 }
 
 impl Error for ApiError {}
-
-impl From<ApiError> for Failed {
-    fn from(why: ApiError) -> Failed {
-        Failed { why, again_in: None }
-    }
-}
 
 /// An answer with a status of success.
 pub(super) struct Response {
@@ -191,11 +177,27 @@ impl Call {
         self
     }
 
+    /// The URL.
+    pub(super) fn url(&self) -> &str {
+        self.url.as_str()
+    }
+
     fn request(&self) -> Request {
         let mut request = Request::new(self.method.clone(), self.url.clone());
         *request.headers_mut() = self.headers.clone();
-        *request.body_mut() = self.body.clone().map(Into::into);
+        // An empty body has a length of 0, without which some servers refuse a POST.
+        let empty = (self.method != Method::GET).then(Vec::new);
+        *request.body_mut() = self.body.clone().or(empty).map(Into::into);
         request
+    }
+
+    /// A provider's words without what this call's headers hold: a token that the provider gave out is in no config.
+    fn hide(&self, words: &str) -> String {
+        let sensitive = self.headers.values().filter(|value| value.is_sensitive());
+        let credentials = sensitive.filter_map(|value| value.to_str().ok()?.split_whitespace().last());
+        let mut hidden = Hidden::default();
+        credentials.for_each(|text| hidden.add(&Secret::new(text)));
+        hidden.hide(words)
     }
 }
 
@@ -226,17 +228,16 @@ impl Caller {
         Call { method, url, headers, body: None }
     }
 
-    /// The same call to the URL of a `next` link, which must be on the base's host.
-    pub(super) fn follow(&self, mut call: Call, link: &str) -> Result<Call, ApiError> {
+    /// A call to the `next` link of a page, which must be on the base's host.
+    pub(super) fn follow(&self, page: &Call, link: &str) -> Result<Call, ApiError> {
         let url =
-            self.base.join(link).map_err(|_| ApiError::Unreadable("its next link is no URL".to_owned()))?;
+            page.url.join(link).map_err(|_| ApiError::Unreadable("its next link is no URL".to_owned()))?;
         if url.origin() != self.base.origin() {
             return Err(ApiError::Unreadable(
                 "its next link leads to another host, and is not followed".to_owned(),
             ));
         }
-        call.url = url;
-        Ok(call)
+        Ok(Call { url, ..self.call(Method::GET, "") })
     }
 
     /// Sends a call once.
@@ -256,7 +257,7 @@ impl Caller {
                     return Err(ApiError::Unreadable("its answer is longer than 16 MiB".to_owned()).into());
                 }
             }
-            self.judge(status, wait, body.into())
+            self.judge(call, status, wait, body.into())
         };
         let late = Failed {
             why: ApiError::Unreachable(format!("no answer within {} s", DEADLINE.as_secs())),
@@ -276,11 +277,17 @@ impl Caller {
         }
     }
 
-    fn judge(&self, status: StatusCode, wait: Option<u64>, body: Bytes) -> Result<Response, Failed> {
+    fn judge(
+        &self,
+        call: &Call,
+        status: StatusCode,
+        wait: Option<u64>,
+        body: Bytes,
+    ) -> Result<Response, Failed> {
         if status.is_success() {
             return Ok(Response { body });
         }
-        let said = self.words(&body);
+        let said = call.hide(&self.words(&body));
         let status = status.as_u16();
         match status {
             401 | 403 => Err(ApiError::Denied { status, keys: self.keys.clone(), said }.into()),
@@ -315,26 +322,6 @@ impl Caller {
         let words = self.hidden.hide(&words.join(", "));
         let cut: String = words.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect();
         if cut.is_empty() { cut } else { format!(" ({cut})") }
-    }
-}
-
-/// The pauses between attempts.
-#[derive(Default)]
-pub(in crate::subscriptions) struct Attempts(usize);
-
-impl Attempts {
-    /// Waits for the next attempt.
-    ///
-    /// # Errors
-    /// When another attempt would not help, or this was the last.
-    pub(in crate::subscriptions) async fn wait(&mut self, failed: Failed) -> Result<(), ApiError> {
-        let (Some(asked), Some(pause)) = (failed.again_in, PAUSES.get(self.0)) else {
-            return Err(failed.why);
-        };
-        self.0 += 1;
-        let jitter = Duration::from_millis(u64::from(u16::from_be_bytes(clock::random())) % 250);
-        tokio::time::sleep(asked.max(*pause + jitter)).await;
-        Ok(())
     }
 }
 
@@ -390,8 +377,6 @@ pub(super) fn text(secret: Option<&Secret>) -> &str {
 }
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Between the attempts, of which there are one more.
-const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
 /// Seconds. A longer `Retry-After` fails at once.
 const MAX_WAIT: u64 = 60;
 const MAX_ANSWER: usize = 16 << 20;

@@ -1,5 +1,7 @@
 //! Islamic Open Finance: a subscription is a URL. It lists none, and shows a secret once.
 
+use std::collections::HashSet;
+
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
@@ -42,7 +44,14 @@ impl Iof {
     /// # Errors
     /// When the API refuses or cannot be asked.
     pub async fn failed_events(&self, endpoint: &str) -> Result<Vec<FailedEvent>, ApiError> {
-        let mut found: Vec<FailedEvent> = Vec::new();
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        let event = |item: &Value| {
+            Ok(FailedEvent {
+                id: required(item, &["id"])?,
+                kind: json::text(item, &["type", "event_type"]),
+                created: json::text(item, &["created", "timestamp", "created_at", "createdAt"]),
+            })
+        };
         for page in 1..=MAX_PAGES {
             let call =
                 self.call(Method::GET, EVENTS)?.query("endpointId", endpoint).query("status", "failed");
@@ -50,16 +59,8 @@ impl Iof {
             let call = if page == 1 { call } else { call.query("page", &page.to_string()) };
             let answer = self.caller.send(&call).await?.json()?;
             let before = found.len();
-            for item in json::listed(&answer, &["data", "events"])? {
-                let event = FailedEvent {
-                    id: required(item, &["id"])?,
-                    kind: json::text(item, &["type", "event_type"]),
-                    created: json::text(item, &["created", "timestamp", "created_at", "createdAt"]),
-                };
-                if !found.iter().any(|known| known.id == event.id) {
-                    found.push(event);
-                }
-            }
+            let events = json::readable(json::listed(&answer, &["data", "events"])?, event)?;
+            found.extend(events.into_iter().filter(|event| seen.insert(event.id.clone())));
             let more = answer.pointer("/pagination/hasMore").and_then(Value::as_bool).unwrap_or(false);
             // A page without anything new is the last, whatever the API says.
             if !more || found.len() == before {
@@ -126,7 +127,8 @@ impl Api for Iof {
                 body.insert("status".to_owned(), json!("active"));
             }
             let call = self.call(Method::PATCH, &path(&registered.id))?.json(&Value::Object(body));
-            read(one(&self.caller.send(&call).await?.json()?))
+            // The documents do not show what it answers.
+            self.caller.send(&call).await.map(|_| registered.clone())
         })
     }
 

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::call::{Call, deleted, text};
-use super::json::{listed, required, segment};
+use super::json::{self, listed, readable, required, segment};
 use super::{Access, Answer, Api, ApiError, Caller, Declared, Facts, Registered, SecretTold, State};
 use crate::config::secret::Secret;
 
@@ -33,16 +33,14 @@ impl Api for Securitize {
     fn list<'a>(&'a self, _known: &'a [String]) -> Answer<'a, Vec<Registered>> {
         Box::pin(async {
             let answer = self.caller.send(&self.call(Method::GET, SUBSCRIPTIONS)?).await?.json()?;
-            listed(&answer, &["data"])?.into_iter().map(read).collect()
+            readable(listed(&answer, &["data"])?, read)
         })
     }
 
     fn types(&self) -> Answer<'_, Option<Vec<String>>> {
         Box::pin(async {
             let answer = self.caller.send(&self.call(Method::GET, "/v1/webhooks/events")?).await?.json()?;
-            let types: Result<Vec<_>, _> =
-                listed(&answer, &["data"])?.into_iter().map(|item| required(item, &["eventType"])).collect();
-            Ok(Some(types?))
+            readable(listed(&answer, &["data"])?, |item| required(item, &["eventType"])).map(Some)
         })
     }
 
@@ -61,7 +59,7 @@ impl Api for Securitize {
         Box::pin(async {
             let body = json!({ "payloadUrl": declared.url, "isActive": true });
             let call = self.call(Method::PATCH, &path(&registered.id))?.json(&body);
-            read(&self.caller.send(&call).await?.json()?)
+            self.caller.send(&call).await.map(|_| registered.clone())
         })
     }
 
@@ -80,14 +78,14 @@ fn read(value: &Value) -> Result<Registered, ApiError> {
     let is_active = value.get("isActive").and_then(Value::as_bool).unwrap_or(true);
     Ok(Registered {
         id: required(value, &["id"])?,
-        scope: Some(required(value, &["domainId"])?),
+        scope: json::text(value, &["domainId"]),
         url: required(value, &["payloadUrl"])?,
-        events: vec![required(value, &["eventType"])?],
+        events: json::text(value, &["eventType"]).into_iter().collect(),
         state: if is_active { State::Active } else { State::Disabled },
         name: None,
         description: None,
         secret: None,
-        nonce: value.get("nonce").and_then(Value::as_u64),
+        nonce: json::text(value, &["nonce"]).and_then(|nonce| nonce.parse().ok()),
     })
 }
 

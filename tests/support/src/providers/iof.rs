@@ -24,6 +24,8 @@ pub struct Provider {
     /// The headers that a call must have besides the key.
     needed: BTreeMap<&'static str, String>,
     page: usize,
+    /// Whether an update is answered with the endpoint.
+    tells_updates: bool,
 }
 
 impl Iof {
@@ -38,6 +40,7 @@ impl Iof {
             creates: BTreeMap::new(),
             needed: BTreeMap::new(),
             page: MAX_LIMIT,
+            tells_updates: true,
         })
     }
 
@@ -52,6 +55,11 @@ impl Iof {
     pub fn pages_of(self, events: usize) -> Iof {
         self.world().provider.page = events;
         self
+    }
+
+    /// Answers updates with 204. The documents do not show the answer.
+    pub fn answer_updates_with_nothing(&self) {
+        self.world().provider.tells_updates = false;
     }
 
     /// Forgets every idempotency key.
@@ -86,7 +94,8 @@ impl Simulated for Provider {
                 for (name, value) in fields {
                     set(endpoint, &name, Some(value));
                 }
-                Ok(Reply::json(200, &without_secret(endpoint)))
+                let shown = without_secret(endpoint);
+                Ok(if self.tells_updates { Reply::json(200, &shown) } else { Reply::empty(204) })
             }
             ("DELETE", ["v1", "webhooks", "endpoints", id]) => {
                 let id = self.find(id)?["id"].clone();
