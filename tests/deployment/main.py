@@ -16,6 +16,7 @@ FOLDERS = {
     "package": ["mandoc", "man", "groff", "bash", "zsh", "fish", os.environ["HOOKGATE_PAGES"]],
     "debian": ["dpkg", "dpkg-deb", "man", os.environ["HOOKGATE_PAGES"]],
     "proxy": ["openssl", "curl", "nginx", "haproxy", "caddy"],
+    "walkthrough": ["openssl", "curl", "haproxy", "redis-server", "prometheus"],
     "rolling": ["openssl", "haproxy", "redis-server"],
 }
 MODULES = {"package": "pages", "proxy": "proxies"}

@@ -261,8 +261,7 @@ async fn flood(gateway: &Gateway) {
     let mut stream = TcpStream::connect(gateway.edge).await.unwrap();
     let (mut answers, mut requests) = stream.split();
     let mut said = Vec::new();
-    let (sent, read) = tokio::join!(requests.write_all(all.as_bytes()), answers.read_to_end(&mut said));
-    (sent.unwrap(), read.unwrap());
+    tokio::try_join!(requests.write_all(all.as_bytes()), answers.read_to_end(&mut said)).unwrap();
 }
 
 /// A gateway whose stream and spool are full. Its Redis keeps nothing over a restart.
