@@ -15,6 +15,7 @@ pub mod position;
 mod rate_limiter;
 pub mod record;
 mod sealed;
+pub mod tail;
 pub mod verify;
 mod writer;
 

@@ -10,6 +10,7 @@ pub mod keys;
 mod memory;
 mod near;
 mod rates;
+mod recent;
 mod report_only;
 mod tokens;
 
@@ -29,6 +30,7 @@ use headers::SigningHeaders;
 pub use memory::SourceMemory;
 pub use near::NearMiss;
 use rates::RateLimits;
+pub use recent::{RecentEvent, RecentEvents};
 use report_only::ReportOnly;
 pub use report_only::dated;
 

@@ -85,10 +85,22 @@ impl DeadLetters {
     /// # Errors
     /// When the database cannot be read.
     pub fn list(&self) -> Result<Vec<DeadLetter>, DeadError> {
+        self.select("FROM spool WHERE why IS NOT NULL ORDER BY seq", i64::MAX)
+    }
+
+    /// The newest dead letters, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn newest(&self, limit: usize) -> Result<Vec<DeadLetter>, DeadError> {
+        let of = "FROM spool INDEXED BY spool_dead WHERE why IS NOT NULL ORDER BY seq DESC";
+        self.select(of, i64::try_from(limit).unwrap_or(i64::MAX))
+    }
+
+    fn select(&self, of: &str, limit: i64) -> Result<Vec<DeadLetter>, DeadError> {
         self.with(|conn| {
-            let sql = "SELECT seq, received, source, type, id, why, bytes FROM spool WHERE why IS NOT NULL ORDER BY seq";
-            conn.prepare(sql)?
-                .query_map([], |row| {
+            conn.prepare(&format!("SELECT seq, received, source, type, id, why, bytes {of} LIMIT ?1"))?
+                .query_map([limit], |row| {
                     Ok(DeadLetter {
                         seq: row.get(0)?,
                         received: Timestamp::from_microsecond(row.get(1)?).unwrap_or(Timestamp::UNIX_EPOCH),

@@ -37,14 +37,16 @@ impl EventCounts {
             self.sequences.seen(&self.source.name, scope, *number);
         }
         match enqueued {
-            Enqueued::Accepted { conflict, .. } => {
+            Enqueued::Accepted { id, conflict } => {
                 metrics.event(&self.kind);
                 metrics.conflicts.inc_by((*conflict).into());
                 metrics.unreadable.inc_by(self.unreadable.into());
                 let seconds = |at: Timestamp| at.as_microsecond() as f64 / 1e6;
+                let now = self.clock.now();
+                self.source.memory.recent.note(now, &self.kind, id);
                 // A provider whose events only reconcile brings is silent, and must show as such.
                 if let Some(received) = self.received {
-                    metrics.accepted_at(seconds(received), seconds(self.clock.now()));
+                    metrics.accepted_at(seconds(received), seconds(now));
                 }
                 if let Some((scope, number)) = self.sequence {
                     metrics.sequence_gaps.inc_by(self.source.memory.skipped(scope, number));

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::drift::Drift;
+use super::recent::RecentEvents;
 
 /// The memory of one source.
 #[derive(Default)]
@@ -14,6 +15,8 @@ pub struct SourceMemory {
     highest: Mutex<HashMap<String, u64>>,
     /// Names that its provider's table does not list.
     pub(super) drift: Drift,
+    /// The latest accepted events.
+    pub recent: RecentEvents,
 }
 
 impl SourceMemory {
