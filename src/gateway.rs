@@ -4,6 +4,7 @@
 //! listeners, connections, quarantine, spool drainers, `last_accepted`, orders of reconcile, inbox, reject log, database,
 //! spans, admin listener.
 
+mod console;
 mod handoff_lock;
 mod listeners;
 pub mod live;
@@ -27,7 +28,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use arc_swap::access::Map;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -43,11 +43,12 @@ use crate::durable::inbox::redis;
 use crate::durable::last_accepted::LastAccepted;
 use crate::durable::quarantine::Key;
 use crate::edge::{self, EdgeThreads};
-use crate::observe::admin::{Admin, Readiness};
+use crate::observe::admin::Readiness;
 use crate::observe::audit;
 use crate::observe::metrics::Metrics;
 use crate::observe::traces::Exporter;
 use crate::request::pipeline::{Pipeline, RuntimeConfig};
+use console::ConsoleFacts;
 pub use handoff_lock::HandoffLock;
 use listeners::{AdminListener, EdgeListeners, Sockets};
 use load::RestartOnlySecret;
@@ -58,6 +59,7 @@ use reconcile::{OrderDesk, Periodic};
 pub use reject_log::record_acts;
 pub use reload::{Changes, Reloads};
 use stores::{Dependencies, Stores};
+use subscriptions::Looks;
 
 /// A running gateway.
 pub struct Gateway {
@@ -76,6 +78,7 @@ pub struct Gateway {
     store_thread: RuntimeThread,
     exporter: Option<Exporter>,
     admin: AdminListener,
+    console: Arc<ConsoleFacts>,
     /// Ends [`watch_others`].
     live_watch: CancellationToken,
     /// As they were at the start.
@@ -173,12 +176,12 @@ impl Gateway {
         let readiness = Arc::new(Readiness::default());
         // Before anything slow: until the start is done, /readyz answers "not ready".
         let rules = Arc::new(ArcSwap::from_pointee(rules));
-        let admin_rules = Arc::new(Map::new(rules.clone(), |rules: &RuntimeConfig| &rules.admin));
-        let admin = Admin { metrics: metrics.clone(), readiness: readiness.clone(), rules: admin_rules };
-        let admin = AdminListener::serve(admin, sockets.admin);
         let qualified = Arc::new(ArcSwap::from_pointee(stores::sharing_a_provider(&config)));
         let deps =
             Dependencies { clock: &clock, metrics: &metrics, readiness: &readiness, qualified: &qualified };
+        let (admin, console) = console::admin(&config, &rules, &deps);
+        let admin = AdminListener::serve(admin, sockets.admin);
+        admin.spawn(console.clone().sample());
         let audit = reject_log::open(&config, &deps).await?;
         let Stores { enqueuer, database } = open_stores(&config, &deps, store_thread.handle()).await?;
         let last_accepted = LastAccepted::open(&data_dir::database_file(&config.data_dir), clock.clone());
@@ -186,7 +189,8 @@ impl Gateway {
         reject_log::attach_ledger(&config, &audit, &deps);
         let quarantine = stores::quarantine(&config, key, &deps).await?;
         let restart_only = load::read_restart_only(&config);
-        let live_watch = admin.spawn(watch_others(config.clone(), clock.clone(), metrics.clone()));
+        let looks = console.looks.clone();
+        let live_watch = admin.spawn(watch_others(config.clone(), clock.clone(), metrics.clone(), looks));
         metrics.gateway.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);
         let pipeline = Arc::new(Pipeline {
             rules,
@@ -228,6 +232,7 @@ impl Gateway {
             store_thread,
             exporter,
             admin,
+            console,
             live_watch,
             restart_only,
         })
@@ -316,9 +321,9 @@ impl Gateway {
 }
 
 /// Looks at the servers and the providers' side, again and again. A reload restarts it.
-async fn watch_others(config: Config, clock: Clock, metrics: Arc<Metrics>) {
+async fn watch_others(config: Config, clock: Clock, metrics: Arc<Metrics>, looks: Arc<Looks>) {
     let servers = live::watch(config.clone(), clock.clone(), metrics.clone());
-    tokio::join!(servers, subscriptions::watch(config, clock, metrics));
+    tokio::join!(servers, subscriptions::watch(config, clock, metrics, &looks));
 }
 
 /// The remedy for an address that cannot be listened on, where the error tells it.

@@ -38,7 +38,8 @@
 //! event          the normalized event
 //! observe        what operators see
 //!   audit          the reject log and its hash chain
-//!   admin          /metrics, /livez, /readyz, and the state behind them
+//!   admin          /metrics, /livez, /readyz and /, and the state behind them
+//!   console        the page for people at /: facts, HTML, the counts of the last hour
 //!   metrics        every metric
 //!   telemetry      logs
 //!   traces         spans of requests, and their export by OpenTelemetry

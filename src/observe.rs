@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod audit;
+pub mod console;
 pub mod metrics;
 pub mod telemetry;
 pub mod traces;

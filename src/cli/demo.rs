@@ -246,7 +246,8 @@ async fn keep(gateway: &Gateway, folder: &Path) -> Result<(), Failure> {
          \x20 hookgate --config {file} send --source basiq --url http://{edge}\n\
          \x20 hookgate --config {file} events tail --follow\n\
          \x20 hookgate --config {file} audit tail\n\
-         \x20 curl -s http://{admin}/metrics | grep ^hookgate_requests_total\n"
+         \x20 curl -s http://{admin}/metrics | grep ^hookgate_requests_total\n\n\
+         In a browser: http://{admin}/\n"
     );
     // Standard error may be closed; the gateway serves anyway.
     let _ = io::stderr().write_all(text.as_bytes());

@@ -102,8 +102,8 @@ table! {
     pub struct Admin, checked by check_admin {
         /// The address to listen on. Beyond this machine it needs a token or TLS.
         listen: SocketAddr = address(([127, 0, 0, 1], 9090)), live;
-        /// A request for `/metrics` must have `Authorization: Bearer` with this token. `/livez` and `/readyz` ask for
-        /// none.
+        /// A request for `/metrics` must have `Authorization: Bearer` with this token. The console at `/` takes it so too,
+        /// or as the password of any user. `/livez` and `/readyz` ask for none.
         token: Option<Located<SecretRef>> = secret().optional(), live, "{ env = \"ADMIN_TOKEN\" }";
         /// As `[edge.tls]`.
         tls: Option<Tls> = section().optional(), live;

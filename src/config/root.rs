@@ -26,7 +26,7 @@ table! {
         data_dir: PathBuf = folder("data"), restart;
         /// What providers reach.
         edge: Edge = section(), by_key;
-        /// Metrics and health. Keep it off the public network.
+        /// Metrics, health and the console. Keep it off the public network.
         admin: Admin = section(), by_key;
         /// The server for `dedupe` and `queue`. It is read only if one of them is in Redis.
         redis: Redis = section(), by_key;

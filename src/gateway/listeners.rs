@@ -196,6 +196,11 @@ impl AdminListener {
         until
     }
 
+    /// Ends the console's streams: their browsers ask again.
+    pub(super) fn end_console_sessions(&self) {
+        self.admin.console.end_sessions();
+    }
+
     /// Closes the socket and every connection.
     pub(super) async fn close(self) {
         self.stop.cancel();

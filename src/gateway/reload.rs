@@ -68,7 +68,7 @@ impl Reloads {
             let loaded = load(&path, &metrics, Some(&rules));
             loaded.map(|loaded| (loaded.is_current(), loaded))
         };
-        let read = match on_own_thread(reading).await {
+        let read = match on_own_thread("reload", reading).await {
             Some(read) => read.map_err(|why| why.to_string()),
             None => Err("cannot start a thread to read it".to_owned()),
         };
@@ -127,7 +127,7 @@ impl Reloads {
             Ok(loaded) => errors(&path.display().to_string(), &loaded.problems),
             Err(why) => Some(why.to_string()),
         };
-        match on_own_thread(reading).await {
+        match on_own_thread("reload", reading).await {
             Some(refused) => refused.is_some() && refused == self.refused,
             None => true,
         }
@@ -201,8 +201,12 @@ impl Gateway {
             self.admin.change(socket);
         }
         let (clock, metrics) = (&self.pipeline.clock, &self.pipeline.metrics);
+        self.console.set_config(&config);
+        // A new token counts for those that watch already.
+        self.admin.end_console_sessions();
         // Restarted, since the queue names depend on the sources.
-        let watch = super::watch_others(config.clone(), clock.clone(), metrics.clone());
+        let looks = self.console.looks.clone();
+        let watch = super::watch_others(config.clone(), clock.clone(), metrics.clone(), looks);
         let live_watch = self.admin.spawn(watch);
         std::mem::replace(&mut self.live_watch, live_watch).cancel();
         metrics.gateway.config_loaded.set(clock.now().as_microsecond() as f64 / 1e6);

@@ -2,8 +2,10 @@
 //!
 //! Keeps true: it changes nothing at a provider, and a look that fails changes no metric.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
 
 use crate::base::clock::Clock;
 use crate::config::{Config, Problem};
@@ -11,8 +13,42 @@ use crate::observe::metrics::Metrics;
 use crate::subscriptions::look::{Look, look};
 use crate::subscriptions::plan::Action;
 
+/// What the last look at each source found, for the console.
+#[derive(Default)]
+pub(super) struct Looks(Mutex<BTreeMap<String, Looked>>);
+
+/// What a look found.
+#[derive(Clone)]
+pub(super) struct Looked {
+    pub(super) at: Timestamp,
+    /// Whether the provider's side differs. None: it could not be looked at.
+    pub(super) drifts: Option<bool>,
+    /// The same in words. None: all is as declared.
+    pub(super) said: Option<String>,
+}
+
+impl Looks {
+    /// What the last look at a source found.
+    pub(super) fn of(&self, source: &str) -> Option<Looked> {
+        self.lock().get(source).cloned()
+    }
+
+    fn retain(&self, config: &Config) {
+        let declares = |name: &str| {
+            config.sources.iter().any(|source| source.name.value == name && source.subscription.is_some())
+        };
+        self.lock().retain(|source, _| declares(source));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Looked>> {
+        // Every step under the lock leaves the map consistent, so a poisoned lock is fine.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Looks again and again. A reload restarts it.
-pub(super) async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
+pub(super) async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>, looks: &Looks) {
+    looks.retain(&config);
     let Some(every) = config.subscriptions.check else { return };
     let mut logged: HashMap<String, String> = HashMap::new();
     loop {
@@ -20,7 +56,10 @@ pub(super) async fn watch(config: Config, clock: Clock, metrics: Arc<Metrics>) {
             if let Some(drifts) = found.drifts() {
                 metrics.subscription_drift(&found.source, drifts);
             }
-            let Some(said) = said(&found) else {
+            let said = said(&found);
+            let looked = Looked { at: clock.now(), drifts: found.drifts(), said: said.clone() };
+            looks.lock().insert(found.source.clone(), looked);
+            let Some(said) = said else {
                 logged.remove(&found.source);
                 continue;
             };

@@ -96,7 +96,8 @@ impl FileWatcher {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             let paths: Vec<PathBuf> = self.accepted.keys().cloned().collect();
-            let stamps = on_own_thread(move || stamps(paths.iter().map(PathBuf::as_path))).await;
+            let look = move || stamps(paths.iter().map(PathBuf::as_path));
+            let stamps = on_own_thread("reload", look).await;
             if let Some(due) = stamps.and_then(|stamps| self.look(stamps)) {
                 return due;
             }
@@ -162,11 +163,14 @@ impl FileWatcher {
     }
 }
 
-/// Runs `work`, which may wait for a disk, on a thread outside the runtime: a hanging file system must not block the
+/// Runs `work`, which may wait for a disk, on a thread of this name outside the runtime: a hanging file system must not block the
 /// end of the process. Returns `None` if no thread can be started.
-pub(super) async fn on_own_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) async fn on_own_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("reload".to_owned());
+    let thread = std::thread::Builder::new().name(name.to_owned());
     // The receiver is gone if the process is about to end.
     thread.spawn(move || drop(done.send(work()))).ok()?;
     result.await.ok()

@@ -1,9 +1,11 @@
-//! The admin listener (`/metrics`, `/livez`, `/readyz`) and the state behind `/readyz`.
+//! The admin listener (`/metrics`, `/livez`, `/readyz`, and the console at `/`) and the state behind `/readyz`.
 //!
-//! Keeps true: with `admin.token` set, only a client that sends it can read metrics. Probes need no token, because
-//! probers often cannot keep secrets. No client can keep others from connecting.
+//! Keeps true: with `admin.token` set, only a client that sends it can read metrics or see the console. Probes need no
+//! token, because probers often cannot keep secrets. No client can keep others from connecting.
 
 mod connection_limit;
+mod guard;
+mod pages;
 mod readiness;
 
 use std::convert::Infallible;
@@ -13,14 +15,16 @@ use std::time::Duration;
 
 use arc_swap::access::DynAccess;
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
 use serde_json::json;
-use subtle::ConstantTimeEq;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::secret::Secret;
 use crate::net::lingering_close;
 use crate::net::tls::{self, HandshakeError};
+use crate::observe::console::Console;
 use crate::observe::metrics::Metrics;
 use crate::observe::telemetry::LogThrottle;
 pub use readiness::{QueueState, Readiness, SpoolState};
@@ -39,7 +44,7 @@ use connection_limit::{ConnectionLimit, ConnectionPermit, MAX_CONNECTIONS, MAX_P
 pub struct AdminRules {
     /// None: plain HTTP.
     pub tls: Option<tls::Server>,
-    /// The token that `Authorization: Bearer` must have to read metrics. None: no token needed.
+    /// The token that a request for metrics or for the console must have. None: no token needed.
     pub token: Option<Secret>,
     /// When the first certificate of either listener expires; none without TLS.
     pub certificates_expire: Option<Timestamp>,
@@ -52,6 +57,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// For `/readyz`.
     pub readiness: Arc<Readiness>,
+    /// For `/`.
+    pub console: Arc<Console>,
     /// From the last config load.
     pub rules: Arc<dyn DynAccess<AdminRules> + Send + Sync>,
 }
@@ -112,9 +119,13 @@ impl Admin {
     }
 
     async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin, permit: &ConnectionPermit) {
-        let service = service_fn(|request| async move {
-            permit.on_request();
-            Ok::<_, Infallible>(self.answer(&request))
+        let ending = CancellationToken::new();
+        let service = service_fn(|request: Request<Incoming>| {
+            let (head, ending) = (request.into_parts().0, &ending);
+            async move {
+                permit.on_request();
+                Ok::<_, Infallible>(self.answer(&head, ending).await)
+            }
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -123,6 +134,8 @@ impl Admin {
             served = connection.as_mut() => served,
             // A lifetime limit, so that a client that never reads its answers cannot hold a permit for ever.
             () = tokio::time::sleep(LIFETIME) => {
+                // A browser that watches gets a whole answer, and connects again.
+                ending.cancel();
                 connection.as_mut().graceful_shutdown();
                 tokio::time::timeout(HANDSHAKE_TIMEOUT, connection).await.unwrap_or(Ok(()))
             }
@@ -132,16 +145,15 @@ impl Admin {
         }
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if *request.method() != Method::GET && *request.method() != Method::HEAD {
-            let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n".to_owned());
+    async fn answer(&self, request: &Parts, ending: &CancellationToken) -> Response<Body> {
+        if request.method != Method::GET && request.method != Method::HEAD {
+            let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
-        match request.uri().path() {
-            "/metrics" if !self.may_read_metrics(request.headers()) => {
-                let mut answer =
-                    plain(StatusCode::UNAUTHORIZED, "the token is missing or wrong\n".to_owned());
+        match request.uri.path() {
+            "/metrics" if !self.may_read_metrics(&request.headers) => {
+                let mut answer = plain(StatusCode::UNAUTHORIZED, "the token is missing or wrong\n");
                 answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 answer
             }
@@ -152,40 +164,38 @@ impl Admin {
                 let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 typed(status, "application/json", self.readiness.report())
             }
-            _ => plain(StatusCode::NOT_FOUND, "here are /metrics, /livez and /readyz\n".to_owned()),
+            "/" | pages::EVENTS => self.console(request, ending).await,
+            _ => plain(StatusCode::NOT_FOUND, "here are /, /metrics, /livez and /readyz\n"),
         }
     }
 
     /// Whether the request has the token, or none is configured.
     fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
-        let rules = self.rules.load();
-        let Some(token) = &rules.token else { return true };
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return false };
-        let value = value.as_bytes();
-        let Some((scheme, given)) = value.split_at_checked(BEARER.len()) else { return false };
-        // Comparing slices of different lengths reveals only the length.
-        scheme.eq_ignore_ascii_case(BEARER) && bool::from(given.ct_eq(token.expose().as_bytes()))
+        self.rules.load().token.as_ref().is_none_or(|token| guard::has_bearer(headers, token))
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self) -> Response<Body> {
         let expire = self.rules.load().certificates_expire;
         self.metrics.edge.tls_expiry.set(expire.map_or(0.0, |expire| expire.as_second() as f64));
         match self.metrics.render() {
             Ok((text, kind)) => typed(StatusCode::OK, &kind, text),
             Err(error) => {
-                plain(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot render the metrics: {error}\n"))
+                let why = format!("cannot render the metrics: {error}\n");
+                plain(StatusCode::INTERNAL_SERVER_ERROR, why)
             }
         }
     }
 }
 
-fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+/// A text, or a stream of events.
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     typed(status, "text/plain; charset=utf-8", text)
 }
 
-fn typed(status: StatusCode, kind: &str, body: String) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::from(body));
+fn typed(status: StatusCode, kind: &str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut answer = Response::new(Full::from(body.into()).boxed_unsync());
     *answer.status_mut() = status;
     if let Ok(kind) = HeaderValue::from_str(kind) {
         answer.headers_mut().insert(CONTENT_TYPE, kind);
@@ -198,7 +208,6 @@ const LIFETIME: Duration = Duration::from_secs(60);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Short, because an unfinished handshake holds a permit.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-const BEARER: &[u8] = b"Bearer ";
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
     content-length: 38\r\nconnection: close\r\n\r\nthis port speaks TLS: ask by https://\n";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1450,7 +1450,7 @@ fn health_is_told_on_the_admin_listener_alone() {
     ] {
         assert_eq!(told[key], value, "{told}");
     }
-    assert_eq!(gateway.ask_admin("/").status, 404);
+    assert_eq!(gateway.ask_admin("/nothing").status, 404);
     let posted = Connection::open(gateway.admin).ask(&Request::post("/metrics", ""));
     assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD")));
     let posted = Connection::open(gateway.admin).ask(&basiq("evt"));

@@ -37,6 +37,7 @@ const LAYERS: &[&[&str]] = &[
     &["observe::audit"],
     &["observe::admin"],
     &["observe::traces"],
+    &["observe::console"],
     &["observe::metrics", "observe::telemetry"],
     &["net"],
     &["net::tls"],

@@ -149,16 +149,22 @@ impl Readiness {
         (self.is_up() || self.spool().takes_events()) && !self.draining()
     }
 
+    /// The state of each part in the words of `/readyz`: queue, dedupe, spool, reject log.
+    pub fn words(&self) -> [&'static str; 4] {
+        let word = |part: &AtomicBool| if part.load(Ordering::Relaxed) { "up" } else { "down" };
+        [self.queue().word(), word(&self.dedupe), self.spool().word(self.is_up()), word(&self.audit)]
+    }
+
     /// The body of `/readyz`.
     pub(super) fn report(&self) -> String {
-        let word = |part: &AtomicBool| if part.load(Ordering::Relaxed) { "up" } else { "down" };
+        let [queue, dedupe, spool, audit] = self.words();
         let report = Report {
             ready: self.ready(),
-            queue: self.queue().word(),
-            dedupe: word(&self.dedupe),
-            spool: self.spool().word(self.is_up()),
+            queue,
+            dedupe,
+            spool,
             draining: self.draining(),
-            audit: word(&self.audit),
+            audit,
             queue_detail: self.queue_detail(),
         };
         serde_json::to_string(&report).unwrap_or_default()
