@@ -4,6 +4,7 @@ mod alerts;
 mod audit;
 mod backup;
 mod commands;
+mod console;
 mod drain;
 mod events;
 mod health;
