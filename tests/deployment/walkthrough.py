@@ -25,8 +25,9 @@ def commands():
     """The commands in the section, for other ports."""
     section = (DEPLOY / "README.md").read_text().split(SECTION)[1].split("\n## ")[0]
     text = "".join(re.findall(r"^```bash\n(.*?)^```", section, re.M | re.S))
-    redis, front, prometheus, *_ = free_ports(3)
-    edge, admin = tens(), tens(besides=1)
+    redis, front, prometheus, *others = free_ports(100)
+    # The first digits of two ports that end in 0 and 1.
+    edge, admin, *_ = [port // 10 for port in others if port % 10 == 0 and port + 1 in others]
     return replaced(
         text,
         {
@@ -42,12 +43,6 @@ def commands():
             'cp "$deploy/prometheus/rules.yml" .': 'sed "s|for: 1m|for: 1s|" "$deploy/prometheus/rules.yml" > rules.yml',
         },
     )
-
-
-def tens(besides=0):
-    """The first digits of two ports that end in 0 and 1."""
-    found = [port // 10 for port in free_ports(200) if port % 10 == 1]
-    return found[besides]
 
 
 def followed():
