@@ -16,8 +16,8 @@ use hookgate::subscriptions::catch_up::{
 use jiff::Timestamp;
 use serde_json::Value;
 use support::{
-    Gateway, Home, Nats, Persistence, Redis, assert_each_once, basiq, basiq_about, basiq_body, ids,
-    securitize, until,
+    Gateway, Home, HttpService, Nats, Persistence, Posted, Redis, assert_each_once, basiq, basiq_about,
+    basiq_body, ids, securitize, until,
 };
 
 /// A Basiq event as the log has it.
@@ -122,15 +122,17 @@ async fn it_enters_redis_once_with_the_spool_and_without() {
 }
 
 #[tokio::test]
-async fn it_is_published_once_with_claims_in_either_store() {
+async fn it_is_published_once_with_claims_in_either_store_and_with_the_spool() {
     let (nats, redis) = (Nats::start().await, Redis::start(Persistence::Always).await);
-    for (at, claims_in_redis) in [false, true].into_iter().enumerate() {
+    let ways = [(false, false), (true, false), (false, true), (true, true)];
+    for (at, (claims_in_redis, spool)) in ways.into_iter().enumerate() {
         let stream = format!("S{at}");
         nats.create_stream(&stream, &[&format!("hooks.{at}")]).await;
         let mut home = Home::embedded()
             .with("queue.kind", "nats")
             .with("queue.url", nats.url())
-            .with("queue.name", format!("hooks.{at}"));
+            .with("queue.name", format!("hooks.{at}"))
+            .with("spool.enabled", spool);
         if claims_in_redis {
             home = home.with("dedupe.store", "redis").with("redis.url", redis.url());
         }
@@ -143,6 +145,19 @@ async fn it_is_published_once_with_claims_in_either_store() {
             .collect();
         assert_each_once(&events, &names());
     }
+}
+
+#[tokio::test]
+async fn it_is_posted_once_to_an_internal_service() {
+    let service = HttpService::start().await;
+    let home = Home::embedded()
+        .with("queue.kind", "http")
+        .with("queue.url", service.url("/events"))
+        .with("spool.enabled", true);
+    admitted_once(&home).await;
+    until("the service has them", async || service.taken().len() >= names().len()).await;
+    let events: Vec<Value> = service.taken().iter().map(Posted::event).collect();
+    assert_each_once(&events, &names());
 }
 
 #[tokio::test]
