@@ -221,16 +221,8 @@ async fn news_come_by_themselves_and_disturb_no_reader() {
     // A paused page waits, and then shows what came.
     browser.js("document.getElementById('pause').click()").await;
     gateway.deliver(&basiq("news-2")).await.assert_accepted("news-2");
-    browser
-        .until("it is paused", "return document.getElementById('live').textContent.startsWith('Paused at')")
-        .await;
-    until("another watcher sees it", async || {
-        let page = super::ask(&gateway, &super::get("/").with("authorization", format!("Bearer {TOKEN}")))
-            .await
-            .body;
-        super::part(&page, "flow").contains("news-2")
-    })
-    .await;
+    let waits = "return /^Paused at .*; news wait$/.test(document.getElementById('live').textContent)";
+    browser.until("it says that news wait", waits).await;
     assert_eq!(browser.js(&shows("news-2")).await, json!(false));
     browser.js("document.getElementById('pause').click()").await;
     browser.until("what came shows", &shows("news-2")).await;
