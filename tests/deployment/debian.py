@@ -82,8 +82,6 @@ class Root:
                 where.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(found, where)
                 where.chmod(int(mode, 8))
-                if "/share/man/" in target:
-                    tool("gzip", "-9n", where)
         control = tree / "DEBIAN"
         control.mkdir()
         architecture = tool("dpkg", "--print-architecture").strip()
@@ -93,7 +91,7 @@ class Root:
         )
         (control / "conffiles").write_text("".join(f"{name}\n" for name in DEB["conf-files"]))
         for script in (ROOT / DEB["maintainer-scripts"]).iterdir():
-            (control / script.name).write_text(script.read_text().replace("#DEBHELPER#\n", ""))
+            (control / script.name).write_text(script.read_text())
             (control / script.name).chmod(0o755)
         tree.chmod(0o755)
         tool("dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, file)
@@ -105,6 +103,8 @@ class Root:
             return [pathlib.Path(HOOKGATE)]
         if source.startswith("target/release/pages/"):
             base, source = pages.written(self.folder / "pages"), source.removeprefix("target/release/pages/")
+            if source.endswith(".gz") and not list(base.glob(source)):
+                tool("gzip", "-9nk", *base.glob(source.removesuffix(".gz")))
         else:
             base = ROOT
         found = sorted(base.glob(source))
