@@ -118,7 +118,6 @@ fn shown(record: Record) -> view::Record {
     let mut fields = vec![
         ("detail".to_owned(), record.detail),
         ("method".to_owned(), record.method),
-        ("path".to_owned(), record.path),
         ("provider".to_owned(), record.provider),
     ];
     let more = [
@@ -139,6 +138,7 @@ fn shown(record: Record) -> view::Record {
         reason: record.reason,
         status: record.status,
         client: record.client,
+        path: record.path,
         fields,
     }
 }

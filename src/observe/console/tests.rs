@@ -38,6 +38,7 @@ fn full(text: &str) -> View {
         source: text(),
         reason: text(),
         client: Some(text()),
+        path: text(),
         status: 401,
         fields: vec![(text(), text())],
     };

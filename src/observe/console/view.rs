@@ -189,6 +189,8 @@ pub struct Record {
     pub status: u16,
     /// The client's address.
     pub client: Option<String>,
+    /// The request's path, without query and tokens.
+    pub path: String,
     /// The other fields by name, in the order of the record.
     pub fields: Vec<(String, String)>,
 }

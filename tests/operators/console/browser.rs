@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use support::{
-    Client, Gateway, Home, PATIENCE, Persistence, Process, Redis, Request, TOKEN, atelio, basiq,
-    basiq_by_another_secret, free_port, until,
+    Client, Gateway, Home, PATIENCE, Persistence, Process, Redis, Request, STANDARD_SECRET, TOKEN, atelio,
+    basiq, free_port, sources, until,
 };
 use tokio_util::task::TaskTracker;
 
@@ -135,25 +135,30 @@ const FOCUSED: &str = "const one = document.activeElement; return one.id || one.
     one.parentElement.id || one.tagName";
 
 async fn with_data(redis: &Redis) -> (Home, Gateway) {
-    let home = Home::redis(redis).knowing_both_secrets().with("spool.enabled", true);
+    let subscribed = "[sources.subscribed]\nprovider = \"basiq\"\nsecrets = [{ file = \"it.secret\" }]\n\
+        [sources.subscribed.subscription]\nevents = [\"user.created\", \"consent.*\"]\nsecret_file = \"it.secret\"\n\
+        api = { base = \"http://127.0.0.1:1\", key = \"an-api-key-of-18\" }\n";
+    let home = Home::redis(redis).with_sources(sources() + subscribed).with("spool.enabled", true);
+    let home = home.with("edge.public_url", "https://hooks.example.com");
+    home.write("it.secret", STANDARD_SECRET);
     let gateway = home.serve().await;
     for id in ["first", "first", "second", "third"] {
         gateway.deliver(&basiq(id)).await.taken();
     }
-    gateway.deliver(&basiq_by_another_secret("fourth")).await.taken();
     gateway.deliver(&atelio("c1", "n1")).await.taken();
     gateway.deliver(&basiq("x").instead("webhook-id", "y")).await;
     gateway.deliver(&Request::post("/hooks/basik", "")).await;
     let _: String = redis.run(&["XGROUP", "CREATE", "hookgate.events", "billing", "0"]).await;
     super::shows(&gateway, "queue", "billing").await;
     super::shows(&gateway, "rejects", "signature_mismatch").await;
+    super::shows(&gateway, "subscriptions", "cannot be looked at").await;
     (home, gateway)
 }
 
 #[tokio::test]
-async fn it_looks_well_with_data_and_with_a_broken_queue() {
+async fn it_looks_well_with_data_with_a_broken_queue_and_with_dead_letters() {
     let mut redis = Redis::start(Persistence::Off).await;
-    let (_home, gateway) = with_data(&redis).await;
+    let (home, gateway) = with_data(&redis).await;
     let browser = Browser::open().await;
     browser.looks_well(&gateway, "data").await;
     redis.kill9();
@@ -162,6 +167,14 @@ async fn it_looks_well_with_data_and_with_a_broken_queue() {
     super::shows(&gateway, "spool", "Waiting events 1").await;
     browser.looks_well(&gateway, "broken").await;
     assert_eq!(browser.js("return document.title").await, json!("Ready, queue down, dedupe down – hookgate"));
+    // A hand does what the drainer would.
+    let hand = rusqlite::Connection::open(home.database()).unwrap();
+    let why = format!("the service refused this event: {}", "long".repeat(100));
+    hand.execute("UPDATE spool SET why = ?1 WHERE id = 'waits'", [why]).unwrap();
+    redis.restart().await;
+    super::shows(&gateway, "spool", "the service refused this event").await;
+    super::shows(&gateway, "status", "Queue ● up").await;
+    browser.looks_well(&gateway, "dead").await;
     browser.close().await;
 }
 

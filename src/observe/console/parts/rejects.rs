@@ -49,9 +49,11 @@ fn one(record: &Record) -> Markup {
                 span.source { (name(&record.source)) }
                 span.number { @if record.status > 0 { (record.status) } @else { "no answer" } }
                 span.client { (name(record.client.as_deref().unwrap_or("–"))) }
+                span.path { code { (Shown(&record.path, 160)) } }
             }
             dl {
                 div { dt { "id" } dd { code { (name(&record.id)) } } }
+                @if !record.path.is_empty() { div { dt { "path" } dd { (Shown(&record.path, 400)) } } }
                 @for (field, value) in &record.fields {
                     div { dt { (name(field)) } dd { (Shown(value, 400)) } }
                 }

@@ -2,20 +2,14 @@
 
 use maud::{Markup, html};
 
-use super::{and_more, cell, column, empty, figures, head_cell, numbers, part_line, state, table, wide_cell};
+use super::{and_more, cell, column, empty, figures, head_cell, part_line, state, table, wide_cell};
 use crate::observe::console::text::{Shown, moment, name, number, size, span};
 use crate::observe::console::view::{Health, View};
 
 pub(super) fn render(view: &View) -> Markup {
     let spool = &view.spool;
-    let columns = [
-        numbers("Number"),
-        column("Received"),
-        column("Source"),
-        column("Type"),
-        column("Id"),
-        column("Why"),
-    ];
+    let columns =
+        [column("Number"), column("Received"), column("Source"), column("Type"), column("Id"), column("Why")];
     html! {
         p.part { (part_line(&spool.part, spool.part.state, view)) }
         @if view.queue.kind == "embedded" {
@@ -36,7 +30,7 @@ pub(super) fn render(view: &View) -> Markup {
         @if spool.letters.is_empty() {
             @if spool.dead == 0 { (empty("None. An event that the queue never takes would stand here.")) }
         } @else {
-            (table("Dead letters, newest first", &columns, html! {
+            div.shares.letters { (table("Dead letters, newest first", &columns, html! {
                 @for letter in &spool.letters {
                     tr role="row" {
                         (head_cell(letter.seq))
@@ -47,7 +41,7 @@ pub(super) fn render(view: &View) -> Markup {
                         (wide_cell(&columns[5], Shown(&letter.why, 200)))
                     }
                 }
-            }))
+            })) }
             (and_more((spool.dead as usize).saturating_sub(spool.letters.len()), ""))
             p.note {
                 code { "hookgate events dead list" } " lists all, "

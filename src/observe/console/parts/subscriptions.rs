@@ -21,7 +21,9 @@ pub(super) fn render(view: &View) -> Markup {
     }
     let columns = [column("Source"), EVENTS, STATE, LOOKED, RECONCILED];
     html! {
-        (table("Declared subscriptions", &columns, html! { @for row in &rows.shown { (one(row, view)) } }))
+        div.shares.subscribed {
+            (table("Declared subscriptions", &columns, html! { @for row in &rows.shown { (one(row, view)) } }))
+        }
         (and_more(rows.more, ""))
         p.note {
             @match &view.subscriptions_checked {
