@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use support::blocking::Connection;
 use support::{
     Client, Gateway, Home, PATIENCE, Persistence, Process, Redis, Request, STANDARD_SECRET, TOKEN, atelio,
     basiq, free_port, sources, until,
@@ -48,7 +49,10 @@ impl Browser {
         let path = format!("/session{}{command}", self.session);
         let request = Request { body: arguments.to_string().into(), ..Request::new(method, &path) };
         let request = request.with("host", self.driver.to_string()).with("content-type", "application/json");
-        let answer = Client::connect(self.driver).await.unwrap().deliver(&request).await.unwrap();
+        // It waits as long as a test may: a browser starts slowly on a busy machine.
+        let driver = self.driver;
+        let asked = tokio::task::spawn_blocking(move || Connection::open(driver).ask(&request));
+        let answer = asked.await.unwrap();
         assert_eq!(answer.status, 200, "{command}: {answer:?}");
         answer.json()["value"].take()
     }
