@@ -287,12 +287,12 @@ impl Gateway {
             let bound = pipeline.rules.load().edge.request_timeout;
             let _ = tokio::time::timeout(bound.min(MAX_DETACHED), pipeline.tasks.wait()).await;
         }
-        edge.close().await;
         // The drainers and the quarantine hold the pipeline; once they have stopped, only requests can.
+        pipeline.enqueuer.stop().await;
+        edge.close().await;
         if let Some(quarantine) = &pipeline.quarantine {
             quarantine.stop().await;
         }
-        pipeline.enqueuer.stop().await;
         // Before the inbox and the database release the lock on the file.
         last_accepted.close().await;
         desk.close().await;

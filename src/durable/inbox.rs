@@ -199,6 +199,18 @@ impl Inbox {
         }
     }
 
+    /// What a delivery of this body is told if its event is known not to be new, by the claims before a broker. Writes
+    /// nothing. None: it is new, or only an enqueue tells.
+    ///
+    /// # Errors
+    /// When the store failed, or did not answer.
+    pub async fn entered(&self, request: &EnqueueRequest) -> Result<Option<Enqueued>, EnqueueError> {
+        match self {
+            Inbox::Claimed(store) => store.entered(request).await,
+            _ => Ok(None),
+        }
+    }
+
     /// Where each event goes, if it is to HTTP services.
     pub fn routes(&self) -> Option<&Arc<Routes>> {
         match self {

@@ -164,7 +164,11 @@ impl Enqueuer {
         self.tasks.spawn(supervisor.run());
     }
 
-    /// Stops draining and waits for calls in flight. Events left in the spool stay there for the next start.
+    /// Stops draining, and waits for the drainers. A publish under way goes on in the inbox, which waits for it when it
+    /// closes. Events left in the spool stay there for the next start.
+    ///
+    /// Call before the runtimes end that requests came in on. With its runtime a request would give up its lane's turn,
+    /// and a drainer would send the event a second time.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();

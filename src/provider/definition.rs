@@ -86,8 +86,9 @@ impl<'a> Compiler<'a> {
             Some(schemes) => Signing::Sometimes(schemes),
             None => base.map_or(Signing::Never, |base| base.signing),
         };
-        if let (Some(rules), Some(schemes)) = (rules, schemes.or(base.map(|base| base.signing.schemes()))) {
-            self.check_id(rules, schemes);
+        if let Some(rules) = rules {
+            let inherited = base.map(|base| base.signing.schemes());
+            self.check_id(rules, schemes.or(inherited).unwrap_or_default());
         }
         let handshake = self.handshake(base.and_then(|base| base.handshake));
         let reader = match (rules, self.inherited_reader()) {

@@ -75,6 +75,21 @@ impl fmt::Display for HandshakeAnswer {
     }
 }
 
+/// Whether two values are equal by value and JSON type: 1 and 1.0 are one number.
+fn is_same(one: &Json, other: &Json) -> bool {
+    match (one, other) {
+        (Json::Number(one), Json::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Json::Array(one), Json::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+        }
+        (Json::Object(one), Json::Object(other)) => {
+            let has = |(name, value)| other.get(name).is_some_and(|other| is_same(value, other));
+            one.len() == other.len() && one.iter().all(has)
+        }
+        _ => one == other,
+    }
+}
+
 impl BodyHandshake {
     /// The answer, if the body is a validation request.
     pub fn answer(
@@ -84,7 +99,7 @@ impl BodyHandshake {
         signed: Option<Signed<'_>>,
     ) -> Option<HandshakeAnswer> {
         let holds = |(pointer, expected): &(Pointer, Json)| {
-            value(pointer, body, request).is_some_and(|found| found == *expected)
+            value(pointer, body, request).is_some_and(|found| is_same(&found, expected))
         };
         if !self.when.iter().all(holds) {
             return None;
@@ -124,5 +139,25 @@ fn value(pointer: &Pointer, body: &Object<'_>, request: &SignedRequest<'_>) -> O
         }
         Root::Header(name) => Some(pointer::header(request, name)?.into_owned().into()),
         Root::Query(name) => Some(pointer::query(request, name)?.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_compared_by_value_and_other_values_by_type() {
+        assert!(is_same(&json!({ "a": [1, "x"] }), &json!({ "a": [1.0, "x"] })));
+        for (one, other) in [
+            (json!(1), json!("1")),
+            (json!(1), json!(1.5)),
+            (json!([1]), json!([1, 1])),
+            (json!(null), json!(false)),
+        ] {
+            assert!(!is_same(&one, &other), "{one} {other}");
+        }
     }
 }

@@ -79,7 +79,9 @@ impl<'a> Document<'a> {
             BodyForm::Auto => {
                 let kind = request.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
                 let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+                // Nothing signs the type, and a body that is JSON must not become another event by it.
                 kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+                    && Object::parse(request.body).is_err()
             }
         };
         Document { raw: request.body, form: is_form.then(|| form::to_json(request.body)).flatten() }
@@ -279,3 +281,24 @@ fn identify(
 
 /// The type of an event whose body is no JSON object.
 const UNREADABLE: &str = "unmapped.unreadable";
+
+#[cfg(test)]
+mod tests {
+    use hyper::HeaderMap;
+
+    use super::*;
+    use crate::provider::catalog;
+
+    #[test]
+    fn a_type_that_nothing_signs_makes_no_form_of_json() {
+        let slack = catalog::built_in("slack").unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, "application/x-www-form-urlencoded".parse().unwrap());
+        let json = |body: &[u8]| {
+            let request = SignedRequest::post(&headers, body);
+            String::from_utf8(Document::of(slack, &request).json().to_vec()).unwrap()
+        };
+        assert_eq!(json(b"{\"event_id\":\"Ev1\"}"), "{\"event_id\":\"Ev1\"}");
+        assert_eq!(json(b"command=%2Fx"), "{\"command\":\"/x\"}");
+    }
+}

@@ -215,30 +215,45 @@ impl Each {
     /// The most events that one delivery may hold.
     pub const MAX_EVENTS: usize = 1000;
 
-    /// The elements of the lists in a body, in order. None: there is no list at the path, or they hold too many.
+    /// The elements of the lists in a body, in order. An element of a list on the way (`*`) that leads to no list is one
+    /// too, so that nothing of the delivery is lost. None: there is no list at the path, or they hold too many.
     pub fn elements<'a>(self, body: Value<'a>) -> Option<Vec<Value<'a>>> {
-        let mut found = None;
-        collect(body, self.steps, &mut found);
-        found.filter(|elements| elements.len() <= Self::MAX_EVENTS)
+        let mut found = Found::default();
+        found.collect(body, self.steps);
+        Some(found.elements).filter(|elements| found.lists > 0 && elements.len() <= Self::MAX_EVENTS)
     }
 }
 
-fn collect<'a>(value: Value<'a>, steps: &[&str], found: &mut Option<Vec<Value<'a>>>) {
-    let Some((step, below)) = steps.split_first() else {
-        if let Some(elements) = value.elements() {
-            found.get_or_insert_default().extend(elements);
+/// What was found on the way to the lists.
+#[derive(Default)]
+struct Found<'a> {
+    elements: Vec<Value<'a>>,
+    lists: usize,
+}
+
+impl<'a> Found<'a> {
+    fn collect(&mut self, value: Value<'a>, steps: &[&str]) {
+        let Some((step, below)) = steps.split_first() else {
+            if let Some(elements) = value.elements() {
+                self.lists += 1;
+                self.elements.extend(elements);
+            }
+            return;
+        };
+        if *step == "*" {
+            for element in value.elements().into_iter().flatten() {
+                let before = self.lists;
+                self.collect(element, below);
+                if self.lists == before {
+                    self.elements.push(element);
+                }
+            }
+            for (_, member) in value.object().iter().flat_map(Object::members) {
+                self.collect(member, below);
+            }
+        } else if let Some(member) = value.object().and_then(|object| object.get(step)) {
+            self.collect(member, below);
         }
-        return;
-    };
-    if *step == "*" {
-        for element in value.elements().into_iter().flatten() {
-            collect(element, below, found);
-        }
-        for (_, member) in value.object().iter().flat_map(Object::members) {
-            collect(member, below, found);
-        }
-    } else if let Some(member) = value.object().and_then(|object| object.get(step)) {
-        collect(member, below, found);
     }
 }
 
@@ -349,7 +364,7 @@ mod tests {
             let each = Each { steps: steps(path).unwrap() };
             each.elements(body).map(|elements| elements.len())
         };
-        assert_eq!(count("/entry/*/changes"), Some(3));
+        assert_eq!(count("/entry/*/changes"), Some(4), "the entry without a list is an event of its own");
         assert_eq!(count("/none"), Some(0));
         assert_eq!(count("/entry"), Some(4));
         assert_eq!(count("/o/*"), Some(1));

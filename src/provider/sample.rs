@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value as Json;
 
 use super::pointer::Root;
-use super::signature::Part;
+use super::signature::{Part, TimeUnit};
 use super::{EventRules, Provider, Reader, form};
 use crate::config::definitions::BodyForm;
 use crate::event::microseconds;
@@ -19,6 +19,7 @@ pub struct Sample<'a> {
     /// A subscription that the source accepts, if it lists any.
     pub(super) subscription: Option<&'a str>,
     pub(super) time: String,
+    pub(super) at: Timestamp,
     random: fn() -> [u8; 16],
 }
 
@@ -54,7 +55,7 @@ impl Provider {
             None => known.next().map_or("sample", |(own, _)| own),
             Some(kind) => known.find(|(_, canonical)| *canonical == kind).map_or(kind, |(own, _)| own),
         };
-        let of = Sample { kind, subscription, time: microseconds(now), random };
+        let of = Sample { kind, subscription, time: microseconds(now), at: now, random };
         match self.reader {
             Reader::Code(code) => SampleDelivery {
                 body: (code.sample)(&of).to_string().into_bytes(),
@@ -84,6 +85,9 @@ impl Provider {
             if let (Some((pointer, _)), Some(secret)) = (scheme.secret_in_body, secret) {
                 put(&mut event, pointer.steps, secret.into());
             }
+            if let Some(pointer) = scheme.time_in_body {
+                put(&mut event, pointer.steps, in_unit(scheme.unit, of.at));
+            }
             for part in scheme.signed {
                 if let Part::Header(name) = part
                     && delivery.headers.iter().all(|(known, _)| known != name)
@@ -109,6 +113,15 @@ impl Provider {
             BodyForm::Json | BodyForm::Auto => body.to_string().into_bytes(),
         };
         delivery
+    }
+}
+
+/// A time as a body has it.
+fn in_unit(unit: TimeUnit, at: Timestamp) -> Json {
+    match unit {
+        TimeUnit::Seconds => at.as_second().into(),
+        TimeUnit::Milliseconds => at.as_millisecond().into(),
+        TimeUnit::Rfc3339 => microseconds(at).into(),
     }
 }
 

@@ -11,8 +11,8 @@ use hookgate::base::clock;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use support::{
-    Gateway, Home, HttpService, Persistence, Posted, Redis, Reply, atelio, basiq, basiq_about, eventually,
-    investor_update, until,
+    Client, Gateway, Home, HttpService, Persistence, Posted, Redis, Reply, atelio, basiq, basiq_about,
+    eventually, investor_update, until,
 };
 
 fn before(service: &HttpService) -> Home {
@@ -457,6 +457,41 @@ async fn what_waits_survives_the_gateway() {
     assert_eq!(even, ["e0", "e2", "e4", "e6"]);
     drained(&gateway).await;
     assert_eq!(service.taken().len(), 7);
+}
+
+#[tokio::test]
+async fn a_known_event_is_a_duplicate_while_its_subject_waits() {
+    let mut service = HttpService::start().await;
+    let home = before(&service);
+    let gateway = home.serve().await;
+    gateway.deliver(&basiq_about("first", "user")).await.assert_accepted("first");
+    assert_eq!(takes(&service, 1).await, ["first"]);
+    service.kill().await;
+    gateway.deliver(&basiq_about("second", "user")).await.assert_accepted("second");
+    gateway.deliver(&basiq_about("first", "user")).await.assert_duplicate("first");
+    gateway.deliver(&basiq_about("second", "user")).await.assert_duplicate("second");
+    assert_eq!(gateway.metric("hookgate_spool_events").await, 1.0);
+    let events = "hookgate_events_total{source=\"basiq\",type=\"user.created\"}";
+    assert_eq!(gateway.metric(events).await, 2.0);
+}
+
+/// Its provider has its answer from the spool, and the request is under way when the gateway stops.
+#[tokio::test]
+async fn a_stop_sends_no_second_request_beside_one_that_is_under_way() {
+    let service = HttpService::start().await;
+    service.replies(|_| Reply::Hang);
+    let home = before(&service).with("queue.deadline", "300ms");
+    let mut gateway = home.serve().await;
+    gateway.deliver(&basiq_about("late", "user")).await.assert_accepted("late");
+    assert_eq!(service.posted().len(), 1);
+    gateway.sigterm();
+    until("it takes no connections any more", async || Client::connect(gateway.edge).await.is_err()).await;
+    service.replies(|_| Reply::Status(200));
+    assert_eq!(gateway.exit().await.code(), Some(0));
+    assert_eq!(service.posted().len(), 1, "the one that was under way");
+    let gateway = home.serve().await;
+    drained(&gateway).await;
+    assert_eq!(service.posted().len(), 1, "its 2xx counted");
 }
 
 /// A stop does not wait for a service that hangs, and loses nothing.

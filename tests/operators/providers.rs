@@ -71,6 +71,17 @@ fn every_built_in_and_every_defined_provider_is_listed() {
     );
 }
 
+/// Its body has the time that the signature covers.
+#[test]
+fn a_sample_has_the_time_that_is_read_from_the_body() {
+    let home = Home::new("[sources.linear]\nprovider = \"linear\"\nsecrets = [{ file = \"secret\" }]\n");
+    home.write("secret", "a-secret-of-linear-8d7f60b1");
+    let gateway = home.gateway();
+    let url = format!("http://{}", gateway.edge);
+    let sent = home.run(&["send", "--source", "linear", "--url", &url]);
+    assert_eq!(sent.code, 0, "{sent:?}");
+}
+
 /// What is shown of a provider, pasted under another name, takes and refuses what the provider does: its vectors pass.
 #[test]
 fn what_is_shown_can_be_pasted_under_another_name() {

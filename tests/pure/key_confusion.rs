@@ -147,6 +147,69 @@ proptest! {
     }
 }
 
+#[test]
+fn a_public_key_is_no_secret_beside_a_scheme_for_secrets() {
+    let keys = Keys::new();
+    let acme = "[[providers.acme.signature]]\nalgorithm = \"hmac-sha256\"\nheader = \"x-s\"\n\
+                [[providers.acme.signature]]\nalgorithm = \"ed25519\"\nheader = \"x-e\"\n";
+    let info = STANDARD.decode(keys.info()).unwrap();
+    let forms =
+        [hex::encode(keys.raw()), STANDARD.encode(keys.raw()), keys.info(), hex::encode(info), keys.pem()];
+    for key in &forms {
+        let source = built_with(acme, "acme", &[key, "a text of some length"]).unwrap();
+        let keys: Vec<_> = source.verifiers.iter().map(|verifier| &verifier.keys[..]).collect();
+        let [[secret], [public]] = keys[..] else { panic!("{key}: {keys:?}") };
+        assert_eq!(secret.hmac_sha256(b"abc"), Some(hmac_of(b"a text of some length", b"abc")), "{key}");
+        assert_eq!(public.hmac_sha256(b"abc"), None, "{key}");
+    }
+    let info_in_hex = &forms[3];
+    let source = built("standard-webhooks", &[info_in_hex]).unwrap();
+    assert_eq!(verified(&source, &[keys.v1a()]), Ok(0));
+}
+
+#[test]
+fn an_rsa_key_has_2048_bits_and_may_be_of_rsa_alone() {
+    let acme = "[providers.acme.signature]\nalgorithm = \"rsa-sha256\"\nheader = \"x-s\"\n";
+    let Err(short) = built_with(acme, "acme", &[SHORT_RSA]) else { panic!("a short key passes") };
+    assert!(short[0].contains("under 2048 bits"), "{short:?}");
+    assert!(built_with(acme, "acme", &[RSA_ALONE]).is_ok());
+}
+
+#[test]
+fn a_handshake_is_answered_under_a_key_of_any_hmac() {
+    for algorithm in ["hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512"] {
+        let acme = format!("[providers.acme.signature]\nalgorithm = \"{algorithm}\"\nheader = \"x-s\"\n");
+        let source = built_with(&acme, "acme", &["a text of some length"]).unwrap();
+        let answer = source.verifiers[0].keys[0].hmac_sha256(b"abc");
+        assert_eq!(answer, Some(hmac_of(b"a text of some length", b"abc")), "{algorithm}");
+    }
+}
+
+fn hmac_of(key: &[u8], text: &[u8]) -> [u8; 32] {
+    Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(text).finalize().into_bytes().into()
+}
+
+/// 1024 bits, made for this test.
+const SHORT_RSA: &str = "\
+-----BEGIN PUBLIC KEY-----\n\
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC7hrm0GkEf/lHispCdsMXyHJJY\n\
+D/7siyDffOC89IAzwfAPJEoPHUbh0/fofgNsLp/VqzUENbDD2u+P5Hy/Zuhsecpq\n\
+t27ScEQJyM4yAXf3bJpDQZimanuxyiuCM4DJd+llP+rksA2I6Iu5cjYdC4Y6TM+6\n\
+D5rJPaPQUlf8V2WoUQIDAQAB\n\
+-----END PUBLIC KEY-----\n\
+";
+/// PKCS #1, made for this test.
+const RSA_ALONE: &str = "\
+-----BEGIN RSA PUBLIC KEY-----\n\
+MIIBCgKCAQEAzRz/kL9yFHlcwtBk3CEoCYGRdvnB8iZoeqQI0XmXkMQasXdj7wij\n\
+KupInUI8DV1kHFA2Z//JWvNb8K/K/b40lVcuV5Gy6FAFnBgVroEEjc76bAdtgoaz\n\
+PLTT/ThS1TW1iahXplJiOMRqBadUkClUkYJv48BDHNI6nMz9TobV0DB7hjrQGDoy\n\
+SwsQwY57iYRktq+Y0GlIv3qbKQd0UNa6al4UlA1137HJimi3z2lM5ZLrhkI8tUj3\n\
+Llnm2awpnzsnn8TAsBgMnloXMyNR7vBak0/P4NIK3rHNNBGV6/d+gNGX0qdtigxI\n\
+v2b5vLQprb+ZNMEqxxdoAPOfowpnVwbuQwIDAQAB\n\
+-----END RSA PUBLIC KEY-----\n\
+";
+
 /// A key pair, and the forms of its keys.
 struct Keys(Ed25519KeyPair);
 

@@ -46,6 +46,7 @@ use crate::observe::telemetry::LogThrottle;
 
 pub use claims::Claims;
 pub use embedded::EmbeddedClaims;
+use records::Flag;
 pub use redis::RedisClaims;
 
 /// The tables for claims in the data folder.
@@ -158,7 +159,20 @@ impl Claimed {
     /// # Errors
     /// When the dedupe store fails.
     pub async fn is_known(&self, request: &EnqueueRequest) -> Result<bool, EnqueueError> {
-        self.publisher.claims.is_known(request).await
+        Ok(self.publisher.claims.records(request).await?.is_known())
+    }
+
+    /// What a delivery of this body is told if its event is in the queue, or was dropped as a conflict. Writes nothing.
+    ///
+    /// # Errors
+    /// When the dedupe store fails.
+    pub async fn entered(&self, request: &EnqueueRequest) -> Result<Option<Enqueued>, EnqueueError> {
+        let id = match self.publisher.claims.records(request).await?.taken(&request.body) {
+            None | Some(Flag::Perhaps) => return Ok(None),
+            Some(Flag::First | Flag::Dropped) => request.event.id.clone(),
+            Some(Flag::Conflict) => event_as(request, EntryKind::Conflict).id.clone(),
+        };
+        Ok(Some(Enqueued::Duplicate { id, dropped: false }))
     }
 
     /// Where each event goes, if it is to HTTP services.

@@ -208,7 +208,12 @@ impl Compiler<'_> {
                 self.problem(separator, "signature.separator", what);
                 return None;
             }
-            let separator = of.separator.as_ref().map(|text| keep(&text.value));
+            let separator = of.separator.as_ref().map(|text| {
+                // Blanks around a separator do not count, unless it would then stand in the format.
+                let trimmed = text.value.trim();
+                let in_format = before.contains(trimmed) || after.contains(trimmed);
+                keep(if in_format { &text.value } else { trimmed })
+            });
             let version = Version { label: keep(before), after: keep(after), timestamp: None, old: false };
             return Some((Format::List(self.list_separator(separator)), vec![version].leak()));
         }
@@ -305,6 +310,9 @@ fn pairs(format: &str) -> Option<(&str, &str, &str)> {
     let between = rest.strip_suffix(&format!("={second}"))?;
     let starts = between.find(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-')?;
     let (separator, second_key) = between.split_at(starts);
+    // Blanks around a separator do not count. A separator of blanks alone does.
+    let trimmed = separator.trim();
+    let separator = if trimmed.is_empty() { separator } else { trimmed };
     let is_key = |key: &str| !key.is_empty() && !key.contains(['=', '{', '}']) && !key.contains(separator);
     if separator.is_empty() || !is_key(first_key) || !is_key(second_key) {
         return None;
@@ -338,7 +346,8 @@ mod tests {
     fn pairs_are_found_in_either_order_with_any_separator() {
         assert_eq!(pairs("t={timestamp},v1={signature}"), Some(("t", ",", "v1")));
         assert_eq!(pairs("ts={timestamp};h1={signature}"), Some(("ts", ";", "h1")));
-        assert_eq!(pairs("sig={signature} & t={timestamp}"), Some(("t", " & ", "sig")));
+        assert_eq!(pairs("sig={signature} & t={timestamp}"), Some(("t", "&", "sig")));
+        assert_eq!(pairs("t={timestamp} v1={signature}"), Some(("t", " ", "v1")));
         for wrong in [
             "{timestamp}{signature}",
             "t={timestamp}v1={signature}",

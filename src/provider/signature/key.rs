@@ -30,13 +30,16 @@ pub struct Key {
     pub(super) slot: usize,
 }
 
+/// The key of HMAC-SHA256, by which handshakes are answered whatever the deliveries are signed by.
+type ForAnswers = Hmac<Sha256>;
+
 /// A key, with its first block already hashed for HMAC.
 #[derive(Clone)]
 enum Material {
-    Sha1(Hmac<Sha1>),
-    Sha256(Hmac<Sha256>),
-    Sha384(Hmac<Sha384>),
-    Sha512(Hmac<Sha512>),
+    Sha1(Hmac<Sha1>, ForAnswers),
+    Sha256(ForAnswers),
+    Sha384(Hmac<Sha384>, ForAnswers),
+    Sha512(Hmac<Sha512>, ForAnswers),
     Public(PublicKey),
     /// The text that the delivery must hold.
     Equal(Secret),
@@ -67,6 +70,9 @@ pub enum KeyError {
         "this is a private key, which only the sender holds; remove it from here and configure the public key"
     )]
     Private,
+    /// An RSA key that could be factored.
+    #[error("the RSA key has under 2048 bits; ask the sender for a longer one")]
+    ShortRsa,
     /// No public key, or one of another algorithm.
     #[error("the key is no public key for {algorithm}; expected {expected}")]
     NotAPublicKey {
@@ -116,6 +122,13 @@ impl Key {
         Ok(Key { material, active: i64::MIN..i64::MAX, slot: 0 })
     }
 
+    /// Whether a text is a public key for any of these schemes, whose keys have no prefix.
+    pub fn is_public(text: &str, schemes: &[Scheme]) -> bool {
+        let bare = |scheme: &&Scheme| scheme.secret == SecretForm::PublicKey { prefixed: false };
+        let is_key = |scheme: &Scheme| PublicKey::read(scheme.algorithm, false, text).is_ok();
+        public::is_public(text) || schemes.iter().filter(bare).any(is_key)
+    }
+
     /// The same key, of the secret at this position of the source's list.
     #[must_use]
     pub fn at(self, slot: usize) -> Key {
@@ -151,10 +164,10 @@ impl Key {
                 let own = Sha256::digest(secret.expose());
                 is_any(&own, claimed.map(Sha256::digest))
             }
-            Material::Sha1(mac) => is_any(&finish(mac, covered, parts), claimed),
+            Material::Sha1(mac, _) => is_any(&finish(mac, covered, parts), claimed),
             Material::Sha256(mac) => is_any(&finish(mac, covered, parts), claimed),
-            Material::Sha384(mac) => is_any(&finish(mac, covered, parts), claimed),
-            Material::Sha512(mac) => is_any(&finish(mac, covered, parts), claimed),
+            Material::Sha384(mac, _) => is_any(&finish(mac, covered, parts), claimed),
+            Material::Sha512(mac, _) => is_any(&finish(mac, covered, parts), claimed),
         }
     }
 
@@ -182,17 +195,22 @@ impl Key {
         Some(match &self.material {
             Material::Public(_) => return None,
             Material::Equal(secret) => secret.expose().as_bytes().to_vec(),
-            Material::Sha1(mac) => finish(mac, covered, parts).to_vec(),
+            Material::Sha1(mac, _) => finish(mac, covered, parts).to_vec(),
             Material::Sha256(mac) => finish(mac, covered, parts).to_vec(),
-            Material::Sha384(mac) => finish(mac, covered, parts).to_vec(),
-            Material::Sha512(mac) => finish(mac, covered, parts).to_vec(),
+            Material::Sha384(mac, _) => finish(mac, covered, parts).to_vec(),
+            Material::Sha512(mac, _) => finish(mac, covered, parts).to_vec(),
         })
     }
 
-    /// HMAC-SHA256 of a text under this key's bytes, for the answer to a handshake. None: the key is no HMAC-SHA256 key.
+    /// HMAC-SHA256 of a text under this key's bytes, for the answer to a handshake. None: it is no key of HMAC.
     pub fn hmac_sha256(&self, text: &[u8]) -> Option<[u8; 32]> {
-        let Material::Sha256(mac) = &self.material else { return None };
-        let mut mac = mac.clone();
+        let mut mac = match &self.material {
+            Material::Sha1(_, mac)
+            | Material::Sha256(mac)
+            | Material::Sha384(_, mac)
+            | Material::Sha512(_, mac) => mac.clone(),
+            Material::Public(_) | Material::Equal(_) => return None,
+        };
         mac.update(text);
         Some(mac.finalize().into_bytes().into())
     }
@@ -207,9 +225,9 @@ impl fmt::Debug for Key {
 impl Material {
     fn of_bytes(algorithm: Algorithm, bytes: &[u8], secret: &Secret) -> Material {
         match algorithm {
-            Algorithm::HmacSha1 => Material::Sha1(keyed(bytes)),
-            Algorithm::HmacSha384 => Material::Sha384(keyed(bytes)),
-            Algorithm::HmacSha512 => Material::Sha512(keyed(bytes)),
+            Algorithm::HmacSha1 => Material::Sha1(keyed(bytes), keyed(bytes)),
+            Algorithm::HmacSha384 => Material::Sha384(keyed(bytes), keyed(bytes)),
+            Algorithm::HmacSha512 => Material::Sha512(keyed(bytes), keyed(bytes)),
             Algorithm::Equal => Material::Equal(secret.clone()),
             // A definition with a public-key algorithm has the form of a public key.
             Algorithm::HmacSha256

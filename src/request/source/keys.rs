@@ -134,7 +134,8 @@ fn add_key(
 enum SecretKind {
     /// `whsec_…`.
     Whsec,
-    /// `whpk_…`, PEM, or hex of an Ed25519 key for Standard Webhooks.
+    /// `whpk_…`, a text that reads as a public key for a scheme of the provider, or hex of an Ed25519 key for Standard
+    /// Webhooks.
     Public,
     /// Any other text.
     Plain,
@@ -147,7 +148,7 @@ impl SecretKind {
         if text.starts_with(STANDARD_WEBHOOKS_PREFIX) {
             SecretKind::Whsec
         } else if text.starts_with(PUBLIC_KEY_PREFIX)
-            || text.trim_start().starts_with("-----BEGIN")
+            || Key::is_public(text, schemes)
             || is_hex_key(text) && schemes.iter().any(is_prefixed)
         {
             SecretKind::Public

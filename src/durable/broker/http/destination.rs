@@ -121,7 +121,7 @@ impl Destination {
             Ended::Answered => None,
             Ended::Failed(why, pause) => {
                 if let Some(pause) = pause {
-                    state.paused_until = Some(now + pause);
+                    state.paused_until = state.paused_until.max(Some(now + pause));
                 }
                 Some(why)
             }

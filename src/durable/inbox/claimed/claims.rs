@@ -1,5 +1,6 @@
 //! The configured dedupe store: each step goes to the store of its kind.
 
+use super::records::Records;
 use super::{Claim, EmbeddedClaims, EntryKind, Options, RedisClaims};
 use crate::durable::inbox::{EnqueueError, EnqueueRequest};
 
@@ -50,11 +51,11 @@ impl Claims {
         }
     }
 
-    /// Whether an event of the identity is in the queue. Writes nothing.
-    pub(super) async fn is_known(&self, request: &EnqueueRequest) -> Result<bool, EnqueueError> {
+    /// What is known of the identity. Writes nothing.
+    pub(super) async fn records(&self, request: &EnqueueRequest) -> Result<Records, EnqueueError> {
         match self {
-            Claims::Embedded(claims) => claims.is_known(request).await,
-            Claims::Redis(claims) => claims.is_known(request).await,
+            Claims::Embedded(claims) => claims.records(request).await,
+            Claims::Redis(claims) => claims.records(request).await,
         }
     }
 

@@ -86,10 +86,10 @@ impl EmbeddedClaims {
         self.step(move |tables| tables.commit(&claimant, kind, window)).await
     }
 
-    /// See [`super::Claims::is_known`].
-    pub(super) async fn is_known(&self, of: &EnqueueRequest) -> Result<bool, EnqueueError> {
+    /// See [`super::Claims::records`].
+    pub(super) async fn records(&self, of: &EnqueueRequest) -> Result<Records, EnqueueError> {
         let identity = of.identity;
-        self.step(move |tables| Ok(tables.records(&identity)?.is_known())).await
+        self.step(move |tables| tables.records(&identity)).await
     }
 
     /// See [`super::Claims::release`].

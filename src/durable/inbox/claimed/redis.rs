@@ -133,14 +133,14 @@ impl RedisClaims {
         done.await.map(drop)
     }
 
-    /// See [`super::Claims::is_known`].
-    pub(super) async fn is_known(&self, of: &EnqueueRequest) -> Result<bool, EnqueueError> {
+    /// See [`super::Claims::records`].
+    pub(super) async fn records(&self, of: &EnqueueRequest) -> Result<Records, EnqueueError> {
         let key_prefix = self.key_prefix(of);
         let mut get = redis::cmd("GET");
         get.arg(format!("{key_prefix}:seen"));
         match self.call(&key_prefix, get).await? {
-            Value::Nil => Ok(false),
-            Value::BulkString(records) => Ok(Records::of(records).is_known()),
+            Value::Nil => Ok(Records::default()),
+            Value::BulkString(records) => Ok(Records::of(records)),
             Value::ServerError(why) if is_away(why.code()) => Err(EnqueueError::Unreachable),
             Value::ServerError(why) => Err(EnqueueError::Refused(said(&why))),
             _ => Err(strange()),

@@ -71,20 +71,26 @@ impl Enqueuer {
             true => spool.store(request.clone(), None, Some(entry.row_place())).await.ok_or(why),
             false => Err(why),
         };
+        // What waits is not asked for at the service, so the claims tell whether it has the event already.
+        let behind = async |why: EnqueueError| match timeout_at(deadline, self.inbox.entered(&request)).await
+        {
+            Ok(Ok(Some(known))) => Ok(known),
+            _ => or_spool(why).await,
+        };
         if is_on && (entry.waits_behind() || destination.is_away()) {
-            return or_spool(refused(OLDER_WAIT)).await;
+            return behind(refused(OLDER_WAIT)).await;
         }
         let Ok(turn) = timeout_at(deadline, entry.turn()).await else {
             return or_spool(entry.why_no_turn(&request.identity)).await;
         };
         if is_on && entry.waits_behind() {
-            return or_spool(refused(OLDER_WAIT)).await;
+            return behind(refused(OLDER_WAIT)).await;
         }
         let Ok(Some(permit)) = timeout_at(deadline, destination.permit()).await else {
             return or_spool(EnqueueError::Overloaded).await;
         };
         if destination.paused_until().is_some() {
-            return or_spool(refused("the service asked for a pause")).await;
+            return behind(refused("the service asked for a pause")).await;
         }
         let answers = destination.answers();
         entry.hold(request.identity);

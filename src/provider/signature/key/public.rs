@@ -3,8 +3,9 @@
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
 };
-use rustls::pki_types::SubjectPublicKeyInfoDer;
-use rustls::pki_types::pem::PemObject;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::RSAPublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::KeyError;
 use crate::config::secret::{PRIVATE_KEY_PREFIX, PUBLIC_KEY_PREFIX, lenient_base64};
@@ -33,15 +34,17 @@ impl PublicKey {
         };
         let bytes = match text.strip_prefix(PUBLIC_KEY_PREFIX) {
             Some(bare) if prefixed => lenient_base64(bare),
-            None if is_pem(text) => {
-                SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()).ok().map(|der| der.as_ref().to_vec())
-            }
+            None if is_pem(text) => of_pem(text),
             None if !prefixed || is_key_info(text) || is_hex_key(text) => {
                 hex::decode(text).ok().or_else(|| lenient_base64(text))
             }
             _ => None,
         };
-        let key = bytes.and_then(|bytes| ParsedPublicKey::new(scheme, bytes).ok()).ok_or_else(wrong)?;
+        let bytes = bytes.ok_or_else(wrong)?;
+        if algorithm == Algorithm::RsaSha256 && rsa_bits(&bytes).is_some_and(|bits| bits < MIN_RSA_BITS) {
+            return Err(KeyError::ShortRsa);
+        }
+        let key = ParsedPublicKey::new(scheme, bytes).map_err(|_| wrong())?;
         Ok(PublicKey(key))
     }
 
@@ -50,9 +53,29 @@ impl PublicKey {
     }
 }
 
-/// Whether a text is evidently a public key: PEM, or base64 of a SubjectPublicKeyInfo.
+/// Whether a text is evidently a public key: PEM, or hex or base64 of a SubjectPublicKeyInfo.
 pub(super) fn is_public(text: &str) -> bool {
     is_pem(text) || is_key_info(text)
+}
+
+/// The DER in PEM of a public key, also of RSA alone (PKCS #1).
+fn of_pem(text: &str) -> Option<Vec<u8>> {
+    let mut lines = text.trim().lines().map(str::trim);
+    let label = lines.next()?.strip_prefix("-----BEGIN ")?.strip_suffix("-----")?;
+    if !["PUBLIC KEY", "RSA PUBLIC KEY"].contains(&label) {
+        return None;
+    }
+    let inner: String = lines.take_while(|line| !line.starts_with("-----END")).collect();
+    lenient_base64(&inner)
+}
+
+/// The bits of an RSA key's modulus. None: the bytes are none.
+fn rsa_bits(der: &[u8]) -> Option<usize> {
+    let key = match SubjectPublicKeyInfo::from_der(der) {
+        Ok((_, info)) => return rsa_bits(&info.subject_public_key.data),
+        Err(_) => RSAPublicKey::from_der(der).ok()?.1,
+    };
+    Some(key.key_size())
 }
 
 fn is_pem(text: &str) -> bool {
@@ -70,19 +93,19 @@ pub(crate) fn is_hex_key(text: &str) -> bool {
     text.len() == HEX_KEY_LEN && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether a text is base64 of a SubjectPublicKeyInfo: a sequence whose first member is a sequence that begins with the
+/// Whether a text is hex or base64 of a SubjectPublicKeyInfo: a sequence whose first member is a sequence that begins with the
 /// identifier of an algorithm.
 fn is_key_info(text: &str) -> bool {
-    if !text.starts_with('M') || text.len() < SHORTEST_KEY_INFO {
+    if !text.starts_with(['M', '3']) || text.len() < SHORTEST_KEY_INFO {
         return false;
     }
-    let Some(der) = lenient_base64(text) else { return false };
-    x509_parser::prelude::FromDer::from_der(&der)
-        .is_ok_and(|(rest, _): (&[u8], x509_parser::x509::SubjectPublicKeyInfo<'_>)| rest.is_empty())
+    let Some(der) = hex::decode(text).ok().or_else(|| lenient_base64(text)) else { return false };
+    SubjectPublicKeyInfo::from_der(&der).is_ok_and(|(rest, _)| rest.is_empty())
 }
 
 const PREFIXED: &str = "whpk_ and base64 of the raw key, or PEM";
 const HEX_KEY_LEN: usize = 64;
+const MIN_RSA_BITS: usize = 2048;
 const BARE: &str = "PEM, or hex or base64 of the raw key or of its SubjectPublicKeyInfo";
 /// Characters of base64 for an Ed25519 key, which is the shortest.
 const SHORTEST_KEY_INFO: usize = 58;
