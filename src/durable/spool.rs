@@ -205,6 +205,7 @@ impl Spool {
             Err(_) if spool.database.was_deferred() => spool.level.on_write(false),
             refreshed => drop(refreshed?),
         }
+        spool.level.start();
         let waiting = spool.level.waiting();
         if max_bytes.is_none() && waiting > 0 {
             tracing::warn!(

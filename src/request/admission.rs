@@ -131,13 +131,13 @@ fn names(word: &[u8], coding: &str) -> bool {
     plain.eq_ignore_ascii_case(coding.as_bytes())
 }
 
-/// Reads a whole body of at most `max` bytes. After the time `within` it is refused with the reason `late`. `permit`
-/// then holds the body's bytes.
+/// Reads a whole body of at most `max` bytes that came over `version`. After the time `within` it is refused with the
+/// reason `late`. `permit` then holds the body's bytes.
 ///
 /// # Errors
 /// [`Outcome::ClientGone`] if the client closed the connection; else the refusal.
 pub async fn read_body(
-    incoming: &mut Incoming,
+    (incoming, version): (&mut Incoming, Version),
     permit: &mut InFlightPermit,
     max: usize,
     (within, late): (Duration, Reason),
@@ -173,6 +173,11 @@ pub async fn read_body(
                 whole.extend_from_slice(&first);
             }
             whole.extend_from_slice(&data);
+        }
+        // A client may end a stream with RST_STREAM and NO_ERROR at any time, and hyper then ends the body without an
+        // error (RFC 9113, section 8.1).
+        if version == Version::HTTP_2 && !incoming.is_end_stream() {
+            return Err(Outcome::ClientGone);
         }
         let body = if whole.is_empty() { first } else { whole.freeze() };
         permit.reserve(body.len() as u64).map_err(Outcome::Rejected)?;

@@ -156,13 +156,13 @@ impl Pipeline {
         admission::check_encoding(&context.head.headers).map_err(refused)?;
         let mut permit = rules.in_flight.acquire(&source.name, one).map_err(refused)?;
         context.stage(Stage::Body);
-        let edge = &rules.edge;
+        let (edge, version) = (&rules.edge, context.head.version);
         // The request timeout may be shorter than the body timeout.
         let within = match edge.request_timeout {
             all if all < edge.body_timeout => (all, Reason::Overloaded),
             _ => (edge.body_timeout, Reason::BodyTimeout),
         };
-        let body = admission::read_body(incoming, &mut permit, edge.max_body, within).await;
+        let body = admission::read_body((incoming, version), &mut permit, edge.max_body, within).await;
         if let Err(Outcome::Rejected(rejection)) = &body
             && rejection.reason == Reason::HttpMalformed
         {

@@ -1147,6 +1147,34 @@ fn an_http2_body_that_does_not_come_to_its_end_is_answered_408() {
     attacked.over();
 }
 
+/// The first code is NO_ERROR, with which many libraries cancel a request.
+#[test]
+fn an_http2_body_that_is_cut_off_is_no_delivery() {
+    let mut attacked = Attacked::new("");
+    let mut connection = Http2::open(&attacked.gateway, &[]);
+    let event = basiq("evt-cut");
+    let length = event.body.len().to_string();
+    let fields = event.headers.iter().map(|(name, value)| (name.as_str(), str::from_utf8(value).unwrap()));
+    let fields: Vec<_> = PSEUDO.into_iter().chain(fields).collect();
+    for (number, code) in [0, 2, 5, 8].into_iter().enumerate() {
+        for (declares, stream) in [(true, 4 * number + 1), (false, 4 * number + 3)] {
+            let mut fields = fields.clone();
+            if declares {
+                fields.push(("content-length", &length));
+            }
+            let stream = u32::try_from(stream).unwrap();
+            let head = frame(HEADERS, END_HEADERS, stream, replace_path(&block(&fields), "/hooks/basiq"));
+            let half = frame(DATA, 0, stream, &event.body[..20]);
+            assert!(connection.send([head, half].concat()));
+            attacked.meanwhile(|| connection.is_open());
+            assert!(connection.send(frame(RST_STREAM, 0, stream, [0, 0, 0, code])));
+        }
+    }
+    connection.answers(&mut attacked, 101);
+    drop(connection);
+    attacked.over();
+}
+
 #[test]
 fn what_stands_in_http2_trailers_says_nothing_of_the_request() {
     let mut attacked = Attacked::new("");

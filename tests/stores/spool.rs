@@ -160,6 +160,10 @@ async fn a_full_spool_sends_the_rest_away_until_it_is_drained() {
     assert!(!taken.is_empty());
     spool_is(&gateway, "full").await;
     assert!(!gateway.ready().await);
+    gateway.kill9();
+    let gateway = home.serve_unready().await;
+    spool_is(&gateway, "full").await;
+    assert!(!gateway.ready().await, "another start makes no room");
     redis.restart().await;
     spool_is(&gateway, "empty").await;
     deliver_all(&gateway, &[&refused]).await;

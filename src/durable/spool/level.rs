@@ -62,6 +62,14 @@ impl Level {
         self.publish(&state);
     }
 
+    /// Call at the start, after the totals. The spool counts as full if an event of the usual size has no room.
+    pub(super) fn start(&self) {
+        let mut state = self.lock();
+        let Totals { waiting, dead, bytes } = state.totals;
+        state.full = waiting > 0 && bytes + bytes / (waiting + dead) > self.max_bytes;
+        self.publish(&state);
+    }
+
     /// Call after an event was stored, or had no room.
     pub(super) fn set_room(&self, room: bool) {
         let mut state = self.lock();

@@ -7,7 +7,7 @@
 //! - [`process`]: servers as processes: start, ready, processor time, memory, stop
 //! - [`case`]: what is measured, one row each
 //! - [`leg`]: which processes a measurement needs, and their configs
-//! - [`bench`]: the order of measurements
+//! - [`mod@bench`]: the order of measurements
 //! - [`report`]: medians, ratios, targets, the table
 //!
 //! A target that falls short is printed as `SHORT`, and the exit code is 1. It is 1 as well when a server does not start, or

@@ -62,6 +62,10 @@ impl Starting {
 
     fn look(&mut self) -> Option<Result<[SocketAddr; 2], String>> {
         if let Some(ended) = self.process.ended() {
+            // Its last lines may still be on their way here.
+            if !self.log.is_closed() {
+                return None;
+            }
             return Some(Err(format!("{ended:?}\n{}", self.log.text())));
         }
         Some(Ok([self.log.address("serving")?, self.log.address("metrics and health")?]))
