@@ -176,6 +176,7 @@ impl Routes {
                 by_path.insert(source.path.clone(), source);
             }
         }
+        tokens::check_paths(&routes, config, problems);
         if let Some(before) = before {
             routes.redactor.add_from(&before.redactor);
         }

@@ -333,6 +333,19 @@ fn an_authority_for_a_url_without_tls_is_warned_of() {
 }
 
 #[test]
+fn a_path_that_is_anothers_with_its_token_is_a_problem() {
+    let home = Home::new(
+        "[sources.a]\nprovider = \"securitize\"\npath = \"/a\"\npath_token = { file = \"token\" }\n\
+         [sources.b]\nprovider = \"basiq\"\npath = \"/a/a-token-of-some-length\"\nsecrets = [{ file = \"secret\" }]\n",
+    );
+    home.write("token", "a-token-of-some-length");
+    home.write("secret", STANDARD_SECRET);
+    let ran = home.run(&["check"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.out.contains("sources.b.path: is the path of the source a with its token"), "{ran:?}");
+}
+
+#[test]
 fn allow_ips_of_everybody_authenticates_nobody() {
     let open = |networks: &str, more: &str| {
         format!("[sources.open]\nprovider = \"securitize\"\nallow_ips = [{networks}]\n{more}")

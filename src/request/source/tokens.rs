@@ -1,7 +1,8 @@
 //! A source's tokens: the last segment of its path, and the token of a provider's validation request.
 
-use super::{Builder, SHORT_SECRET};
+use super::{Builder, Routes, SHORT_SECRET};
 use crate::config::secret::{Flaw, Secret};
+use crate::config::{Config, Problem, quote_key};
 use crate::provider::{Handshake, Provider};
 
 impl Builder<'_> {
@@ -45,5 +46,19 @@ impl Builder<'_> {
             self.warn(reference, "path_token", what);
         }
         Some(token)
+    }
+}
+
+/// Reports paths that are the path of another source with its token: its deliveries would reach the wrong source.
+pub(super) fn check_paths(routes: &Routes, config: &Config, problems: &mut Vec<Problem>) {
+    for of in &config.sources {
+        let Some((parent, last)) = of.path.value.rsplit_once('/') else { continue };
+        let tokened = routes.tokened.get(parent);
+        let taken = tokened.filter(|other| other.token.as_ref().is_some_and(|token| token.expose() == last));
+        if let Some(other) = taken {
+            let what = format!("is the path of the source {} with its token; choose another", other.name);
+            let key = format!("sources.{}.path", quote_key(&of.name.value));
+            problems.push(Problem { at: of.path.at, key, what, warning: false });
+        }
     }
 }
