@@ -158,7 +158,7 @@ class Front:
     def passes(self):
         require(self.proxy.poll() is None, (self.folder / "proxy.log").read_text())
         try:
-            # 404: nobody but the gateway answers so.
+            # 404: only the gateway answers so.
             return Sender(self.ports[0]).post(b"", {}, "/nowhere")[0] == 404
         except OSError:
             return False

@@ -69,7 +69,7 @@ def activated():
         )
         log = folder / "log"
         with open(log, "wb") as out:
-            # It listens, and becomes the gateway when somebody connects: that connection is answered.
+            # It listens, and becomes the gateway at the first connection, which is answered.
             systemd = subprocess.Popen(
                 ["systemd-socket-activate", "--listen", f"127.0.0.1:{port}", HOOKGATE, "serve", "--json"]
                 + ["--config", folder / "hookgate.toml"],

@@ -29,7 +29,7 @@ fn what_delivers_stays_until_its_replacement_is_there() {
 fn a_second_one_that_delivers_stays_until_the_kept_one_is_changed() {
     let desk = AtSecuritize::new();
     desk.apply();
-    // Somebody moved ours away, and made others in their place.
+    // Another client moved ours away, and made others in their place.
     for one in desk.api.subscriptions() {
         let id = one["id"].as_str().unwrap();
         desk.api.change(id, |one| one["payloadUrl"] = "https://hooks.example.com/hooks/old".into());
